@@ -1,0 +1,203 @@
+"""What the reading commands show: studies and trials by name, the table of trials, the best ones, logs.
+
+Nothing here needs torch or Ray, and everything works on a running study.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from akdtune import results
+from akdtune.errors import AkdtuneError, StudyError, nearest, unknown_name
+
+RUNS = Path("runs")
+"""Where studies land unless `--dir` says otherwise."""
+
+METRIC = "val_accuracy"
+Row = Mapping[str, Any]
+
+
+class _WithoutPandas:
+    """An import hook under which pandas cannot be found."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def read_trials(run: Path) -> tuple[list[Row], list[str]]:
+    """One row per planned trial, and the names of all columns.
+
+    PyArrow looks for pandas at the first array it makes, which costs half a second and serves nothing here: it is
+    told that there is none. For processes that only read, because it does not ask again.
+    """
+    sys.meta_path.insert(0, _WithoutPandas)
+    try:
+        table = results.read_trials(run)
+    finally:
+        sys.meta_path.remove(_WithoutPandas)
+    return table.to_pylist(), table.column_names
+
+
+def resolve_run(name: str) -> Path:
+    """A study directory by its path, or by its name under `runs/`.
+
+    Raises:
+        StudyError: when neither is a study directory; names the nearest one.
+    """
+    given = Path(name).expanduser()
+    for path in (given, RUNS / name):
+        if path.is_dir():
+            return results.require_study(path)
+    known = [path.name for path in sorted(RUNS.iterdir()) if path.is_dir()] if RUNS.is_dir() else []
+    close = nearest(given.name, known)
+    hint = f"; did you mean '{RUNS / close}'?" if close else f"; studies in {RUNS}/: {', '.join(known) or 'none'}"
+    raise StudyError(f"{name}: no such study directory{hint}")
+
+
+def find_trial(trial_ids: Sequence[str], prefix: str) -> str:
+    """The one trial whose id is `prefix` or begins with it.
+
+    Raises:
+        AkdtuneError: when none or several do.
+    """
+    if prefix in trial_ids:
+        return prefix
+    matches = [trial_id for trial_id in trial_ids if trial_id.startswith(prefix)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        shown = ", ".join(matches[:8]) + (", ..." if len(matches) > 8 else "")
+        raise AkdtuneError(f"trial '{prefix}' is ambiguous: {shown}")
+    close = nearest(prefix, trial_ids)
+    hint = f"; did you mean '{close}'?" if close else f" among {len(trial_ids)}"
+    raise AkdtuneError(f"no trial '{prefix}'{hint} (`akdtune show RUN` lists them; a beginning is enough)")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which trials to show, and in what order.
+
+    Attributes:
+        arm, status, role: keep only these; None keeps all.
+        sort: a column; numbers largest first, text alphabetically, empty values last. None keeps the plan's order.
+        top: keep this many of the sorted rows; sorts by validation accuracy unless `sort` is given.
+    """
+
+    arm: str | None = None
+    status: str | None = None
+    role: str | None = None
+    sort: str | None = None
+    top: int | None = None
+
+    def apply(self, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+        """The rows that pass, in order.
+
+        Raises:
+            AkdtuneError: for an arm, status, role or column that does not exist, with the nearest that does.
+        """
+        kept = list(rows)
+        for column, wanted in (("arm", self.arm), ("status", self.status), ("role", self.role)):
+            if wanted is None:
+                continue
+            known = {str(row[column]) for row in rows} | (set(results.STATUSES) if column == "status" else set())
+            if wanted not in known:
+                raise AkdtuneError(unknown_name(column, wanted, known))
+            kept = [row for row in kept if row[column] == wanted]
+        sort = self.sort or (METRIC if self.top is not None else None)
+        if sort is not None:
+            kept = _sorted(kept, _column(sort, columns))
+        return kept if self.top is None else kept[: self.top]
+
+
+def _column(name: str, columns: Sequence[str]) -> str:
+    """A column by its name; searched settings also without their `param.`."""
+    for candidate in (name, f"param.{name}"):
+        if candidate in columns:
+            return candidate
+    raise AkdtuneError(unknown_name("column", name, [column.removeprefix("param.") for column in columns]))
+
+
+def _sorted(rows: Sequence[Row], column: str) -> list[Row]:
+    full = [row for row in rows if row[column] is not None]
+    empty = [row for row in rows if row[column] is None]
+    numbers = all(isinstance(row[column], int | float) for row in full)
+    key: Callable[[Row], Any] = (lambda row: -row[column]) if numbers else (lambda row: str(row[column]))
+    return sorted(full, key=key) + empty
+
+
+def searched(row: Row) -> dict[str, Any]:
+    """The searched settings of a trial, by key path."""
+    found = {name.removeprefix("param."): value for name, value in row.items() if name.startswith("param.")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def short(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """All columns of the rows as comma-separated text with a header; empty where there is no value."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def tally(rows: Sequence[Row]) -> str:
+    """How many trials are in which state: `24 trials: 20 done, 4 pruned`."""
+    counts = {status: sum(row["status"] == status for row in rows) for status in results.STATUSES}
+    known = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{len(rows)} trial{'' if len(rows) == 1 else 's'}" + (f": {known}" if known else "")
+
+
+def best_per_arm(rows: Sequence[Row]) -> list[Row]:
+    """The search trial with the highest last-epoch validation accuracy of each arm, best arm first.
+
+    Raises:
+        AkdtuneError: when no search trial has reached its last epoch yet.
+    """
+    finished = [row for row in rows if row["role"] == "search" and row["status"] == "done"]
+    candidates = [row for row in finished if row[METRIC] is not None]
+    if not candidates:
+        raise AkdtuneError(f"no search trial has reached its last epoch yet ({tally(rows)})")
+    best: dict[str, Row] = {}
+    for row in _sorted(candidates, METRIC):
+        best.setdefault(row["arm"], row)
+    return list(best.values())
+
+
+def follow(run: Path, trial_id: str, poll_s: float = 0.3) -> Iterator[str]:
+    """What a trial's log holds and what is added to it, until the trial has ended or was interrupted."""
+    log = results.trial_directory(run, trial_id) / "log.txt"
+    position = 0
+    while True:
+        at_rest = _at_rest(run, trial_id)  # before reading, so that nothing written until then is missed
+        if log.exists():
+            with log.open("rb") as file:
+                file.seek(position)
+                added = file.read()
+            position += len(added)
+            if added:
+                yield added.decode("utf-8", errors="replace")
+        if at_rest:
+            return
+        time.sleep(poll_s)
+
+
+def _at_rest(run: Path, trial_id: str) -> bool:
+    kinds = [event["event"] for event in results.read_events(run) if event.get("trial_id") == trial_id]
+    last = [kind for kind in kinds if kind in (*results.TERMINAL, "started", "interrupted")]
+    return bool(last) and last[-1] != "started"

@@ -1,0 +1,386 @@
+"""The commands; no logic. Importing this module loads nothing heavy, so that `akdtune --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from akdtune import __version__
+from akdtune.errors import AkdtuneError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FILE_HELP = "Settings file, or the name of a packaged one (see `akdtune spaces`)."
+OVERRIDES_HELP = "key.path=value; the value is read as YAML and wins over the file."
+RUN_HELP = "Study directory, or its name under runs/."
+
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP, show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help=OVERRIDES_HELP)]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP, show_default=False)]
+
+app = typer.Typer(
+    help="""Finds out what in a knowledge-distillation recipe works: one YAML in, a scheduled study out.
+
+    \b
+    A first study, about four minutes on two cores:
+      akdtune run search_spaces/digits_angular.yaml
+      akdtune show digits_angular
+      akdtune analyze diversity_accuracy digits_angular
+    """,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+teacher_app = typer.Typer(help="Train and list the frozen teachers that studies share.", rich_markup_mode=None)
+wandb_app = typer.Typer(help="Weights & Biases runs of a study.", rich_markup_mode=None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; a mistake of the user's is one message and code 2."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="akdtune")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except AkdtuneError as error:
+        print(f"akdtune: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"akdtune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    file: FileArgument,
+    overrides: Overrides = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help="Study directory.  [default: runs/<study>]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Join a running Ray cluster instead of starting Ray here.")
+    ] = None,
+) -> None:
+    """Run a study, or resume it: the same command again goes on where it stopped.
+
+    \b
+    Examples:
+      akdtune run search_spaces/digits_angular.yaml
+      akdtune run digits_angular search.trials=48 'views.num_views={choice: [3, 5]}'
+      akdtune run cifar_angular 'data={name: parquet, train: "train-*.parquet", test: test.parquet}'
+      akdtune run cifar_angular --dir /data/cifar_1 --address auto
+
+    Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed; 130: interrupted.
+    """
+    from akdtune import spec, tracking
+
+    study = spec.load(file, overrides or [])
+    notice = tracking.notice(study.tracking.model_dump())
+    if notice:
+        print(notice, file=sys.stderr)
+    code = import_module("akdtune.study").run(study, directory or Path("runs") / study.name, address)
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(file: FileArgument, overrides: Overrides = None) -> None:
+    """Show what a study would do, without doing it.
+
+    Arms, searched settings, trial and epoch counts, early-stopping rungs, missing data and checkpoints, and an
+    estimate of time and disk from timing a few real steps.
+
+    \b
+    Examples:
+      akdtune plan search_spaces/cifar_angular.yaml
+      akdtune plan digits_angular search.trials=96 scheduler.grace_period=16
+    """
+    from akdtune import spec
+
+    study = spec.load(file, overrides or [])
+    print("\n".join(import_module("akdtune.design").plan_report(study)))
+
+
+@app.command()
+def show(
+    run: RunArgument,
+    arm: Annotated[str | None, typer.Option(help="Only this arm.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only planned, running, interrupted, done, pruned, diverged or failed.")
+    ] = None,
+    role: Annotated[str | None, typer.Option(help="Only search or probe trials.")] = None,
+    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column, largest first.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N, by validation accuracy unless --sort is given.")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Every column as comma-separated text.")] = False,
+) -> None:
+    """Show the trials of a study, also of a running one.
+
+    \b
+    Examples:
+      akdtune show digits_angular
+      akdtune show runs/digits_angular --top 5
+      akdtune show digits_angular --role probe --sort diversity_sq_prob
+      akdtune show digits_angular --arm angular/kd --status done --csv > trials.csv
+    """
+    from akdtune import browse
+
+    directory = browse.resolve_run(run)
+    trials, columns = browse.read_trials(directory)
+    rows = browse.Filter(arm, status, role, sort, top).apply(trials, columns)
+    if csv:
+        print(browse.as_csv(rows, columns), end="")
+        return
+    print(f"{directory}: {browse.tally(rows)}", flush=True)
+    extra = [sort] if sort and sort in columns else []
+    _print_trials(rows, extra)
+
+
+def _print_trials(rows: Sequence[Any], extra: Sequence[str]) -> None:
+    from rich.table import Table
+
+    from akdtune.browse import searched, short
+
+    shown = ["trial_id", "arm", "role", "seed", "status", "epochs", "val_accuracy", "test_accuracy"]
+    shown = [name for name in shown if name != "test_accuracy" or any(row[name] is not None for row in rows)]
+    shown += [name for name in extra if name not in shown]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in shown:
+        numeric = any(isinstance(row[name], int | float) for row in rows)
+        table.add_column(name.removesuffix("_id"), no_wrap=True, justify="right" if numeric else "left")
+    table.add_column("searched settings", overflow="fold")
+    for row in rows:
+        settings = " ".join(f"{name}={short(value)}" for name, value in searched(row).items())
+        table.add_row(*(short(row[name]) for name in shown), settings)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Standard output; in a pipe or file as wide as the content, so that nothing is cut."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=1000)
+
+
+@app.command()
+def best(
+    run: RunArgument,
+    arm: Annotated[str | None, typer.Option(help="Only this arm.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the best trial's settings as a YAML that runs as is.")
+    ] = None,
+) -> None:
+    """Show the best search trial of each arm, and export the best of all.
+
+    Best means the highest validation accuracy after the last epoch. It is the maximum of noisy numbers and therefore
+    optimistic: train it again with other seeds before you believe it.
+
+    \b
+    Examples:
+      akdtune best digits_angular
+      akdtune best digits_angular --arm angular/kd+crd --export best.yaml && akdtune run best.yaml
+    """
+    from akdtune import browse
+
+    directory = browse.resolve_run(run)
+    rows = browse.Filter(arm=arm).apply(*browse.read_trials(directory))
+    winners = browse.best_per_arm(rows)
+    print(f"{directory}: best of {browse.tally(rows)}", flush=True)
+    _print_trials(winners, [])
+    if export is not None:
+        print(f"written: {_export(directory, winners[0]['trial_id'], export)}")
+
+
+def _export(directory: Path, trial_id: str, file: Path) -> Path:
+    import yaml
+
+    from akdtune import results, spec
+
+    if file.exists():
+        raise AkdtuneError(f"{file}: exists already; choose another file")
+    (settings,) = [row["settings"] for row in results.read_plan(directory) if row["trial_id"] == trial_id]
+    lock = directory / results.LOCK
+    if not lock.exists():
+        raise AkdtuneError(f"{lock}: no such file; without it the study's settings are not known")
+    text = spec.export_yaml(yaml.safe_load(lock.read_text(encoding="utf-8"))["settings"], settings)
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AkdtuneError(f"{file}: cannot be written: {error.strerror or error}") from error
+    return file
+
+
+@app.command()
+def logs(
+    run: RunArgument,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Trial id or its beginning.", show_default=False)],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the trial has ended.")] = False,
+) -> None:
+    """Print what a trial printed, warned and raised.
+
+    \b
+    Examples:
+      akdtune logs digits_angular 3f2a
+      akdtune logs digits_angular 3f2a -f
+    """
+    from akdtune import browse, results
+
+    directory = browse.resolve_run(run)
+    trials, _ = browse.read_trials(directory)
+    trial_id = browse.find_trial([row["trial_id"] for row in trials], trial)
+    if follow:
+        try:
+            for text in browse.follow(directory, trial_id):
+                print(text, end="", flush=True)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        return
+    log = results.trial_directory(directory, trial_id) / "log.txt"
+    if not log.exists():
+        raise AkdtuneError(f"trial {trial_id} has no log yet: it has not started")
+    print(log.read_text(encoding="utf-8", errors="replace"), end="")
+
+
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def analyze(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which analysis.", show_default=False)],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN [OPTION]...", help="Study directory, and the analysis' options.")
+    ] = None,
+) -> None:
+    """Run an analysis over a study, also over a running one.
+
+    \b
+    Examples:
+      akdtune analyze diversity_accuracy digits_angular
+      akdtune analyze diversity_accuracy --help
+    """
+    from akdtune import browse
+
+    known = _analyses()
+    if name not in known:
+        raise AkdtuneError(unknown_name("analysis", name, known))
+    given = list(arguments or [])
+    if given and not given[0].startswith("-"):
+        given[0] = str(browse.resolve_run(given[0]))
+    raise typer.Exit(import_module(f"akdtune.analysis.{name}").main(given) or 0)
+
+
+def _analyses() -> list[str]:
+    from pkgutil import iter_modules
+
+    return sorted(module.name for module in iter_modules(import_module("akdtune.analysis").__path__))
+
+
+@app.command()
+def spaces() -> None:
+    """List the packaged settings files.
+
+    \b
+    Examples:
+      akdtune spaces
+      akdtune run digits_angular          (a packaged name instead of a file)
+    """
+    from akdtune import spec
+
+    for name, path in spec.packaged().items():
+        about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        print(f"{name}\n    {about}\n    {path}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of settings files, for editors that complete and check them.
+
+    \b
+    Examples:
+      akdtune schema > akdtune.schema.json
+      (then, as the first line of a settings file)
+      # yaml-language-server: $schema=akdtune.schema.json
+    """
+    import json
+
+    from akdtune import spec
+
+    print(json.dumps(spec.json_schema(), indent=2))
+
+
+@teacher_app.command("train")
+def teacher_train(
+    file: FileArgument,
+    overrides: Overrides = None,
+    train_on: Annotated[
+        Literal["subset", "full"], typer.Option(help="subset leaves the validation images out, as searches need it.")
+    ] = "subset",
+) -> None:
+    """Train the teacher of a settings file, or say where it is.
+
+    \b
+    Examples:
+      akdtune teacher train cifar_angular
+      akdtune teacher train cifar_angular teacher.network=resnet110 teacher.seed=1
+    """
+    from akdtune import spec
+
+    study = spec.load(file, overrides or [])
+    raise typer.Exit(import_module("akdtune.teacher_command").train(study, train_on))
+
+
+@teacher_app.command("list")
+def teacher_list() -> None:
+    """List the trained teachers in the cache folder (AKDTUNE_CACHE), newest first."""
+    _console().print(import_module("akdtune.teacher_command").table())
+
+
+@teacher_app.command("show")
+def teacher_show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="From `akdtune teacher list`; its beginning is enough.")],
+) -> None:
+    """Show everything that is stored about one teacher, as YAML."""
+    print(import_module("akdtune.teacher_command").details(key), end="")
+
+
+@wandb_app.command("sync")
+def wandb_sync(run: RunArgument) -> None:
+    """Upload the runs that a study wrote offline; repeating it uploads only what is new.
+
+    Runs of attempts that a later attempt replaced are tagged `superseded`.
+
+    \b
+    Examples:
+      WANDB_API_KEY=... akdtune wandb sync digits_angular
+    """
+    from akdtune import browse, tracking
+
+    report = tracking.sync(browse.resolve_run(run))
+    print(report.sentence())
+    raise typer.Exit(1 if report.failed or report.untagged else 0)
+
+
+app.add_typer(teacher_app, name="teacher")
+app.add_typer(wandb_app, name="wandb")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

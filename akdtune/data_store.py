@@ -1,0 +1,173 @@
+"""Decoded data sets on disk: uint8 memory maps that every later start, and every process of a node, shares.
+
+A set is keyed by the content of the files it was read from. Size and modification time of the files are a shortcut
+to that key, so that an unchanged set is found without reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+from filelock import FileLock
+
+from akdtune.errors import DataError
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+FORMAT = 1
+"""Part of every key: a change of what is stored makes old stores unused, not wrong."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A data set as stored, before any split or noise.
+
+    Attributes:
+        train_images, test_images: uint8 [N, C, H, W].
+        train_labels, test_labels: int64 [N].
+        num_classes: K; labels are 0..K-1.
+        mean, std: per channel, on the scale 0..1.
+        content_hash: of all images and labels.
+    """
+
+    train_images: Images
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    content_hash: str
+
+
+def cache_directory() -> Path:
+    """Where teachers and decoded data sets are kept: AKDTUNE_CACHE, else the platform's cache folder."""
+    return Path(os.environ.get("AKDTUNE_CACHE") or platformdirs.user_cache_dir("akdtune")).expanduser()
+
+
+def content_hash(arrays: Sequence[npt.NDArray[Any]], num_classes: int) -> str:
+    """Hash of the arrays' shapes and bytes, 32 hex digits."""
+    digest = hashlib.sha256(f"{FORMAT}/{num_classes}".encode())
+    for array in arrays:
+        digest.update(f"/{array.dtype.str}{array.shape}/".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:32]
+
+
+def channel_statistics(images_NCHW: Images, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over all images, on the scale 0..1; a flat channel has std 1."""
+    count = len(images_NCHW) * images_NCHW.shape[2] * images_NCHW.shape[3]
+    histogram = np.zeros((images_NCHW.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(images_NCHW), chunk):
+        for channel in range(images_NCHW.shape[1]):
+            histogram[channel] += np.bincount(images_NCHW[start : start + chunk, channel].reshape(-1), minlength=256)
+    values = np.arange(256) / 255
+    mean = histogram @ values / count
+    std = np.sqrt(np.maximum(histogram @ values**2 / count - mean**2, 0))
+    return tuple(float(m) for m in mean), tuple(float(s) if s > 0 else 1.0 for s in std)
+
+
+def stored(files: Sequence[Path], options: Mapping[str, Any], read: Callable[[Path], Mapping[str, Any]]) -> Stored:
+    """The decoded set of these files: found by content, or read once.
+
+    Args:
+        files: everything the set is read from.
+        options: what else changes the result, as plain JSON.
+        read: writes `{train,test}_{images,labels}.npy` into the given folder and returns num_classes, mean and std.
+
+    Raises:
+        DataError: for a cache folder that cannot be written; `read` raises its own for bad files.
+    """
+    root = cache_directory() / "data"
+    try:
+        shortcut = root / "index" / f"{_quick_key(files, options)}.json"
+        if (found := _follow(shortcut, root)) is not None:
+            return _open(found)
+        shortcut.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(root / "store.lock")):
+            key = _content_key(files, options)
+            if not (root / key / "meta.json").exists():
+                _build(root, key, read)
+            _write_json(shortcut, {"key": key})
+        return _open(root / key)
+    except OSError as error:
+        raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
+
+
+def _quick_key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
+    facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([FORMAT, facts, options], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content_key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, options], sort_keys=True).encode())
+    for file in files:
+        one = hashlib.sha256()
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                one.update(block)
+        digest.update(one.digest())
+    return digest.hexdigest()[:32]
+
+
+def _follow(shortcut: Path, root: Path) -> Path | None:
+    try:
+        folder = root / str(json.loads(shortcut.read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return folder if (folder / "meta.json").exists() else None
+
+
+def _build(root: Path, key: str, read: Callable[[Path], Mapping[str, Any]]) -> None:
+    for abandoned in root.glob(".building-*"):  # we hold the lock: whoever made these is gone
+        shutil.rmtree(abandoned)
+    building = root / f".building-{key}"
+    building.mkdir()
+    try:
+        facts = dict(read(building))
+        arrays = _arrays(building)
+        facts["content_hash"] = content_hash(arrays, facts["num_classes"])
+        _write_json(building / "meta.json", facts)
+        del arrays
+        if (root / key).exists():  # without meta.json, so not ours to keep
+            shutil.rmtree(root / key)
+        building.replace(root / key)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _arrays(folder: Path) -> tuple[Images, Labels, Images, Labels]:
+    def mapped(name: str) -> npt.NDArray[Any]:
+        # Copy-on-write: torch warns about read-only arrays; nobody writes, so all processes share the pages.
+        array: npt.NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="c")
+        return array
+
+    return mapped("train_images"), mapped("train_labels"), mapped("test_images"), mapped("test_labels")
+
+
+def _open(folder: Path) -> Stored:
+    facts = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return Stored(
+        *_arrays(folder),
+        num_classes=int(facts["num_classes"]),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        content_hash=str(facts["content_hash"]),
+    )
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,105 @@
+"""How different the members of an ensemble are: variances, angles, ensemble accuracy.
+
+Members are the teacher and its views, with equal weights whatever the training target weighs; softmax temperature 1.
+Callers pass outputs in eval mode on plain images of a fixed split.
+
+Shapes: B batch, M members (teacher first), V = M - 1 views, K classes, R width of any representation.
+
+References: squared-error and cross-entropy diversity: Ortega, Cabanas, Masegosa, AISTATS 2022.
+Angles: Angular-KD, arXiv 2510.22480.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK = 1024
+"""Rows turned into float64 at a time."""
+
+
+def variance_B(members_BMR: Tensor) -> Tensor:
+    """Sum over the width of the population variance over members, per sample [B] (squared-error diversity).
+
+    Equals 1 / (2 M^2) times the sum over all ordered pairs of squared distances; for vectors of length 1 it is 1
+    minus the mean of all M^2 cosines.
+    """
+    return members_BMR.var(dim=1, correction=0).sum(dim=-1)
+
+
+def cross_entropy_diversity_B(log_probabilities_BMK: Tensor, labels_B: Tensor) -> Tensor:
+    """Variance over members of p(label), over twice the square of its maximum, per sample [B]; at most 1/8."""
+    index_BM1 = labels_B[:, None, None].expand(-1, log_probabilities_BMK.shape[1], 1)
+    log_label_BM = log_probabilities_BMK.gather(2, index_BM1).squeeze(2)
+    share_BM = (log_label_BM - log_label_BM.amax(dim=1, keepdim=True)).exp()  # p / max p, without underflow
+    return share_BM.var(dim=1, correction=0) / 2
+
+
+def mean_pair_cosine_B(vectors_BVR: Tensor) -> Tensor:
+    """Mean over pairs i < j of the cosine between vectors, per sample [B]; V of at least 2."""
+    views = vectors_BVR.shape[1]
+    unit_BVR = torch.nn.functional.normalize(vectors_BVR, dim=-1)
+    of_sum_B = unit_BVR.sum(dim=1).square().sum(dim=-1)
+    of_each_B = unit_BVR.square().sum(dim=(1, 2))
+    return (of_sum_B - of_each_B) / (views * (views - 1))
+
+
+class DiversityMeter:
+    """Averages all measures over a split, batch by batch, in float64.
+
+    Logits and features may have different numbers of members (a view augmenter that perturbs only one of them).
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: dict[str, Tensor | None] = {}
+
+    def update(self, logits_BMK: Tensor, pooled_BMC: Tensor, labels_B: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            logits_BMK: logits of every member, the teacher first.
+            pooled_BMC: pooled features of every member, the teacher first.
+            labels_B: clean labels.
+        """
+        for start in range(0, len(labels_B), CHUNK):
+            rows = slice(start, start + CHUNK)
+            found = _per_sample(logits_BMK[rows].double(), pooled_BMC[rows].double(), labels_B[rows])
+            for name, values_B in found.items():
+                before = self._sums.get(name)
+                if values_B is None:
+                    self._sums[name] = None
+                else:
+                    self._sums[name] = values_B.sum() if before is None else before + values_B.sum()
+        self._count += len(labels_B)
+
+    def result(self) -> dict[str, float | None]:
+        """Means over all samples; None where a measure needs more members than there are.
+
+        Keys: `diversity_sq_{prob,logit,feature}` (sum of variances), `diversity_pair_{prob,logit,feature}` (the same
+        times M / (M - 1), free of the number of members), `diversity_ce`, `inter_cosine` and `offset_cosine`
+        (features: views with each other, offsets teacher - view with each other), `inter_cosine_prob`,
+        `offset_cosine_prob`, and `ensemble_accuracy` (percent, argmax of the mean probability).
+        """
+        return {name: None if total is None else float(total) / self._count for name, total in self._sums.items()}
+
+
+def _per_sample(logits_BMK: Tensor, pooled_BMC: Tensor, labels_B: Tensor) -> dict[str, Tensor | None]:
+    log_probabilities_BMK = torch.log_softmax(logits_BMK, dim=-1)
+    probabilities_BMK = log_probabilities_BMK.exp()
+    ensemble_right_B = (probabilities_BMK.mean(dim=1).argmax(dim=-1) == labels_B).double()
+    values: dict[str, Tensor | None] = {
+        "ensemble_accuracy": 100 * ensemble_right_B,
+        "diversity_ce": cross_entropy_diversity_B(log_probabilities_BMK, labels_B),
+    }
+    for level, members_BMR in (("prob", probabilities_BMK), ("logit", logits_BMK), ("feature", pooled_BMC)):
+        members = members_BMR.shape[1]
+        squared_B = variance_B(members_BMR)
+        values[f"diversity_sq_{level}"] = squared_B
+        values[f"diversity_pair_{level}"] = squared_B * (members / (members - 1)) if members > 1 else None
+    for suffix, members_BMR in (("", pooled_BMC), ("_prob", probabilities_BMK)):
+        teacher_B1R, views_BVR = members_BMR[:, :1], members_BMR[:, 1:]
+        two = views_BVR.shape[1] >= 2
+        values[f"inter_cosine{suffix}"] = mean_pair_cosine_B(views_BVR) if two else None
+        values[f"offset_cosine{suffix}"] = mean_pair_cosine_B(teacher_B1R - views_BVR) if two else None
+    return values

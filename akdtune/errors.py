@@ -1,0 +1,74 @@
+"""The user's mistakes: one family of exceptions, and the nearest valid name for a misspelt one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+
+class AkdtuneError(Exception):
+    """A mistake the user can mend; the command line prints it as is and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The valid name closest to a misspelt one, or None when nothing is close."""
+    matches = difflib.get_close_matches(str(name), [str(n) for n in names], n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def unknown_name(what: str, name: str, names: Iterable[str]) -> str:
+    """One sentence for a name that is not in a list: what was got, the nearest, what is allowed."""
+    allowed = sorted(str(n) for n in names)
+    close = nearest(name, allowed)
+    hint = f"; did you mean '{close}'?" if close else ""
+    return f"unknown {what} '{name}'{hint} (allowed: {', '.join(allowed)})"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a settings file.
+
+    Attributes:
+        key: dotted key path as written in the file, e.g. `method.temperature`.
+        message: what was got and what is allowed, one sentence.
+        line: 1-based line in the file, where known.
+        file: the file, or `command line` for an override.
+    """
+
+    key: str
+    message: str
+    line: int | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        return f"{place}: {self.key}: {self.message}" if place else f"{self.key}: {self.message}"
+
+    def at(self, file: str | None, line: int | None) -> Problem:
+        """The same problem with its place filled in."""
+        return replace(self, file=file, line=line)
+
+
+class SettingsError(AkdtuneError):
+    """Everything wrong with one settings file, in one message."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = "" if count == 1 else f"{count} problems:\n"
+        super().__init__(head + "\n".join(str(problem) for problem in self.problems))
+
+
+class DataError(AkdtuneError):
+    """A data set that is missing, truncated or not what its settings say."""
+
+
+class CheckpointError(AkdtuneError):
+    """A checkpoint that cannot be read or belongs to another architecture."""
+
+
+class StudyError(AkdtuneError):
+    """A study directory that belongs to another study, is locked, or cannot be written."""

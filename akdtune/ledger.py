@@ -1,0 +1,386 @@
+"""The study directory: lock, plan, append-only events, trial directories; what is done and what remains.
+
+The directory, not Ray, owns the state of a study. Events are appended and flushed before anything acts on them, so a
+kill at any instant loses nothing that was decided; whatever a trial wrote that the driver never saw is taken up by
+`reconcile` before the study goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from akdtune import results
+from akdtune.errors import StudyError
+
+LOCK_FILE = "study.lock.yaml"
+STOP_FLAG = ".stop"
+TERMINAL = ("done", "pruned", "diverged", "failed")
+
+
+@dataclass
+class TrialRecord:
+    """What is known of one planned trial.
+
+    Attributes:
+        plan: its row of plan.parquet, JSON columns decoded (settings, params, raw).
+        epochs: value and score of every epoch the ledger holds, by epoch.
+        rungs: decisions by rung.
+        terminal: done | pruned | diverged | failed, or None while it is unfinished.
+        attempts: number of executions that started.
+    """
+
+    plan: dict[str, Any]
+    epochs: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
+    rungs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    terminal: str | None = None
+    attempts: int = 0
+
+    @property
+    def trial_id(self) -> str:
+        """The trial's id."""
+        return str(self.plan["trial_id"])
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch in the ledger, 0 before the first."""
+        return max(self.epochs, default=0)
+
+    @property
+    def value(self) -> float | None:
+        """Validation accuracy of the last epoch."""
+        return self.epochs[self.last_epoch][0] if self.epochs else None
+
+
+class TrialDirectory:
+    """One trial's files. Each has one writer: the latest attempt; an earlier one notices and leaves."""
+
+    def __init__(self, path: Path, attempt: int | None = None) -> None:
+        self.path = path
+        self.attempt = attempt
+
+    @property
+    def checkpoint(self) -> Path:
+        """State of the last saved epoch."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def epochs(self) -> Path:
+        """Rows of all finished epochs."""
+        return self.path / "epochs.parquet"
+
+    @property
+    def log(self) -> Path:
+        """What the trial printed, warned and raised."""
+        return self.path / "log.txt"
+
+    @property
+    def predictions(self) -> Path:
+        """Student logits on the images the role is judged by."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def outcome(self) -> Path:
+        """How the trial ended; written after every other file."""
+        return self.path / "outcome.json"
+
+    def take_attempt(self) -> int:
+        """Takes the next attempt number, exclusively, and makes this object its writer."""
+        folder = self.path / "attempts"
+        folder.mkdir(parents=True, exist_ok=True)
+        number = self.latest_attempt() + 1
+        while True:
+            try:
+                with (folder / f"{number}.json").open("x") as file:
+                    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}, file)
+            except FileExistsError:
+                number += 1
+                continue
+            self.attempt = number
+            return number
+
+    def latest_attempt(self) -> int:
+        """The highest attempt number taken, 0 for none."""
+        folder = self.path / "attempts"
+        numbers = [int(file.stem) for file in folder.glob("*.json")] if folder.is_dir() else []
+        return max(numbers, default=0)
+
+    def check_latest(self) -> None:
+        """Raises Superseded when a later attempt has started."""
+        if self.attempt is not None and (self.path / "attempts" / f"{self.attempt + 1}.json").exists():
+            raise Superseded(f"attempt {self.attempt} of {self.path.name} was superseded")
+
+    @contextmanager
+    def replacing(self, target: Path) -> Iterator[Path]:
+        """Gives a temporary path to write, and renames it over `target` if this attempt is still the latest."""
+        temporary = target.with_name(f".{target.name}.{self.attempt or 0}")
+        try:
+            yield temporary
+            self.check_latest()
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces epochs.parquet."""
+        with self.replacing(self.epochs) as temporary:
+            results.write_rows(temporary, rows)
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        """Rows of all finished epochs; empty before the first."""
+        return results.read_rows(self.epochs) if self.epochs.exists() else []
+
+    def write_outcome(self, outcome: Mapping[str, Any]) -> None:
+        """Writes how the trial ended, last of all its files."""
+        with self.replacing(self.outcome) as temporary:
+            temporary.write_text(json.dumps(outcome))
+
+    def read_outcome(self) -> dict[str, Any] | None:
+        """How the trial ended, None while it has not."""
+        return json.loads(self.outcome.read_text()) if self.outcome.exists() else None
+
+    def running_process(self) -> int | None:
+        """Process id of the latest attempt if it still lives on this machine."""
+        latest = self.path / "attempts" / f"{self.latest_attempt()}.json"
+        try:
+            record = json.loads(latest.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        pid = int(record["pid"])
+        if record["host"] != socket.gethostname() or not _alive(pid, float(record["started"])):
+            return None
+        return pid
+
+
+class Superseded(Exception):
+    """A later attempt of the same trial has started; this one leaves without writing."""
+
+
+class StudyDirectory:
+    """The state of one study. Opened by one process at a time; never pickled with an open file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock_path = root / LOCK_FILE
+        self.plan_path = root / "plan.parquet"
+        self.ledger_path = root / "ledger.jsonl"
+        self.journal_path = root / "optuna.journal"
+        self.reports = root / "reports"
+        self.ray = root / ".ray"
+        self.stop_flag = root / STOP_FLAG
+        self.records: dict[str, TrialRecord] = {}
+        self.events: list[dict[str, Any]] = []
+        self.broken: StudyError | None = None
+
+    def trial(self, trial_id: str) -> TrialDirectory:
+        """The directory of one trial."""
+        return TrialDirectory(self.root / "trials" / trial_id)
+
+    @contextmanager
+    def opened(self) -> Iterator[StudyDirectory]:
+        """Holds the directory for this process; refuses when another akdtune holds it.
+
+        Raises:
+            StudyError: the directory is in use, is not a study's, or cannot be written.
+        """
+        existed = self.root.exists()
+        if existed and not self.lock_path.exists() and any(p.name not in _OURS for p in self.root.iterdir()):
+            raise StudyError(f"{self.root}: not empty and not a study directory (no {LOCK_FILE}); choose another --dir")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StudyError(f"{self.root}: another akdtune is running this study (its lock is held); wait or stop it") from None
+        except OSError as error:
+            raise StudyError(f"{self.root}: cannot be written: {error.strerror or error}") from error
+        try:
+            with writing(self.root):
+                self.stop_flag.unlink(missing_ok=True)
+                (self.root / "trials").mkdir(exist_ok=True)
+                self._load()
+            yield self
+        finally:
+            lock.release()
+            self._remove_if_empty(existed)
+
+    def _remove_if_empty(self, existed: bool) -> None:
+        if not self.lock_path.exists() and not existed:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def _load(self) -> None:
+        cut_torn_line(self.ledger_path)
+        rows = results.read_plan(self.root) if self.plan_path.exists() else []
+        self.records = {str(row["trial_id"]): TrialRecord(row) for row in rows}
+        self.events = results.read_events(self.root)
+        for event in self.events:
+            self._apply(event)
+
+    def read_lock(self) -> dict[str, Any] | None:
+        """The content of study.lock.yaml, None for a new study."""
+        if not self.lock_path.exists():
+            return None
+        return dict(yaml.safe_load(self.lock_path.read_text()))
+
+    def write_lock(self, content: Mapping[str, Any]) -> None:
+        """Replaces study.lock.yaml."""
+        with writing(self.root):
+            temporary = self.root / f".{LOCK_FILE}"
+            temporary.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+            os.replace(temporary, self.lock_path)
+
+    def add_to_plan(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds trials to plan.parquet; the file is complete before this returns."""
+        for row in rows:
+            record = TrialRecord({**row, "number": len(self.records)})
+            assert record.trial_id not in self.records, record.trial_id
+            self.records[record.trial_id] = record
+        try:
+            with writing(self.root):
+                results.write_plan(self.root, [record.plan for record in self.records.values()])
+        except StudyError as error:
+            self.broken = error
+            raise
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Appends one event; it is with the operating system before this returns.
+
+        Raises:
+            StudyError: when it cannot be written; `broken` then holds the same error.
+        """
+        record = {"time": time.time(), "event": event, **fields}
+        try:
+            with writing(self.root), self.ledger_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, allow_nan=False) + "\n")
+        except StudyError as error:
+            self.broken = error  # Tune swallows what its callbacks raise; the run asks for this
+            raise
+        self.events.append(record)
+        self._apply(record)
+
+    def _apply(self, event: Mapping[str, Any]) -> None:
+        record = self.records.get(event.get("trial_id", ""))
+        if record is None:
+            return
+        kind = event["event"]
+        if kind == "epoch":
+            record.epochs[int(event["epoch"])] = (event["value"], event["score"])
+        elif kind == "rung":
+            record.rungs[int(event["rung"])] = dict(event)
+        elif kind == "started":
+            record.attempts += 1
+        elif kind in TERMINAL:
+            record.terminal = kind
+
+    def unfinished(self) -> list[TrialRecord]:
+        """Planned trials without a terminal event, in plan order."""
+        return [record for record in self.records.values() if record.terminal is None]
+
+    def epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> bool:
+        """Records a finished epoch; False when the ledger has it already."""
+        if epoch in self.records[trial_id].epochs:
+            return False
+        self.append("epoch", trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
+        return True
+
+    def finish(self, trial_id: str, terminal: str, epoch: int, **fields: Any) -> bool:
+        """Records how a trial ended; False (and nothing written) when it has a terminal event already."""
+        assert terminal in TERMINAL
+        if self.records[trial_id].terminal is not None:
+            return False
+        self.append(terminal, trial_id=trial_id, epoch=epoch, **fields)
+        return True
+
+    def reconcile(self) -> list[str]:
+        """Takes up what trials wrote and the driver never recorded; returns the ids that became terminal.
+
+        A recorded stop is final even where the `pruned` event is missing; a trial whose outcome file exists has
+        ended; rows beyond the ledger are appended.
+        """
+        ended = []
+        for record in self.unfinished():
+            directory = self.trial(record.trial_id)
+            outcome = directory.read_outcome()
+            rows = directory.read_rows()
+            for row in rows:
+                epoch = int(row["epoch"])
+                if epoch <= record.last_epoch + 1:
+                    self.epoch(record.trial_id, epoch, row.get("val_accuracy"), row.get("score"))
+            stop = next((rung for rung in record.rungs.values() if rung["decision"] == "STOP"), None)
+            if stop is not None:
+                self.finish(record.trial_id, "pruned", int(stop["epoch"]), reason="rung")
+            elif outcome is not None:
+                fields = {key: value for key, value in outcome.items() if key not in ("outcome", "epoch")}
+                self.finish(record.trial_id, outcome["outcome"], int(outcome["epoch"]), **fields)
+            if record.terminal is not None:
+                ended.append(record.trial_id)
+        return ended
+
+    def wait_for_workers(self, timeout_s: float = 10.0) -> list[int]:
+        """Waits for workers of a killed driver to leave this machine; returns the process ids that did not."""
+        until = time.monotonic() + timeout_s
+        while True:
+            alive = [pid for record in self.unfinished() if (pid := self.trial(record.trial_id).running_process())]
+            if not alive or time.monotonic() > until:
+                return alive
+            time.sleep(0.1)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+_OURS = {".lock", ".stop", "trials", f".{LOCK_FILE}"}
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turns a failed write (full or read-only disk) into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(f"{root}: cannot be written: {error.strerror or error}; nothing recorded so far is lost") from error
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts off what a killed writer left after the last complete line."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _alive(pid: int, started: float) -> bool:
+    """Whether process `pid` exists and is older than `started` (a younger one only inherited the number)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = next(float(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    except (OSError, StopIteration):
+        return _signalable(pid)
+    if fields[0] in ("Z", "X"):
+        return False
+    return boot + float(fields[19]) / os.sysconf("SC_CLK_TCK") <= started + 2.0
+
+
+def _signalable(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,213 @@
+"""Contrastive representation distillation (Tian et al., ICLR 2020, arXiv 1910.10699).
+
+Shapes: B batch, N training images, E embedding width, J negatives, S scores per image (1 + J, the image's own first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from akdtune.errors import DataError
+from akdtune.methods import Method, MethodContext
+from akdtune.registry import ComponentSettings, register
+from akdtune.signals import Batch, Signals, Target, Terms
+
+EPSILON = 1e-7
+"""Added to both denominators of the loss, as published."""
+
+
+def scores_BS(embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor, temperature: float) -> Tensor:
+    """exp(embedding . bank row / temperature) for the listed rows of a memory bank, [B, S].
+
+    One matrix product over the whole bank and a gather of numbers, instead of a gather of S rows per image: the same
+    scores and gradients at a fraction of the memory traffic.
+    """
+    return torch.exp((embedding_BE @ bank_NE.T).gather(1, index_BS) / temperature)
+
+
+def contrastive_loss(scores_BS: Tensor, partition: Tensor, num_samples: int) -> Tensor:
+    """Noise-contrastive loss of the image's own score (column 0) against its negatives: a scalar.
+
+    -(1/B) [sum log(P+ / (P+ + J/N)) + sum log((J/N) / (P- + J/N))] with P = score / partition.
+
+    Args:
+        scores_BS: exponentiated scores, the positive first.
+        partition: the constant Z that makes scores probabilities over the training set.
+        num_samples: N, images in the training set.
+    """
+    noise = (scores_BS.shape[1] - 1) / num_samples
+    p_BS = scores_BS / partition
+    positive_B, negative_BJ = p_BS[:, 0], p_BS[:, 1:]
+    right_B = torch.log(positive_B / (positive_B + noise + EPSILON))
+    rejected_B = torch.log(noise / (negative_BJ + noise + EPSILON)).sum(dim=-1)
+    return -(right_B + rejected_B).mean()
+
+
+class _Step(NamedTuple):
+    """What a training step holds between its first target and its end."""
+
+    batch: Batch
+    index_BS: Tensor
+    student_BE: Tensor
+    teacher_BE: Tensor
+
+
+@register("crd")
+class CRD(Method):
+    """Pulls a student embedding towards the teacher's embedding of the same image, away from other classes' images.
+
+    Memory banks hold one student and one teacher embedding per training image; they are indexed by the image's
+    position in this trial's training subset. Consumes an ensemble as the weighted sum of its members' features; the
+    embedding is scaled to length 1, so that the sum of the weights does not matter.
+
+    Terms:
+        crd: loss of the student's embedding against the teacher's bank plus loss of the teacher's embedding against
+            the student's bank.
+
+    Differs: negatives are drawn on the device, anew per step, once for all targets of a sum over views; the banks are
+        updated after the optimiser step, once, with the first target's embeddings (TeKAP's code updates them a second
+        time with the noisy ones); K shrinks to the number of other-class images where the training set has fewer than
+        16384, instead of failing.
+    """
+
+    consumes = "pooled"
+
+    class Settings(ComponentSettings):
+        """Settings of `crd`; the defaults are those of RepDistiller."""
+
+        weight: NonNegativeFloat = Field(0.8, description="weight of the term")
+        embedding_dim: PositiveInt = Field(128, description="width of the shared embedding")
+        temperature: PositiveFloat = Field(0.07, description="temperature of the scores")
+        momentum: float = Field(0.5, ge=0, lt=1, description="share of the old row kept when the banks are updated")
+        negatives: Literal["auto", "with_replacement"] = Field(
+            "auto",
+            description="auto: min(num_negatives, other-class images) without replacement; with_replacement: exactly"
+            " num_negatives, however few images there are",
+        )
+        num_negatives: PositiveInt = Field(16384, description="negatives per image (K in the paper)")
+
+    student_bank_NE: Tensor
+    teacher_bank_NE: Tensor
+    partitions_2: Tensor
+
+    def __init__(self, settings: CRD.Settings, context: MethodContext) -> None:
+        super().__init__(settings, context)
+        self.settings = settings
+        labels_N = context.train_labels_N
+        counts_K = torch.bincount(labels_N, minlength=context.num_classes)
+        self.num_samples = len(labels_N)
+        self.num_negatives = resolved_negatives(settings, counts_K.tolist())
+        width = settings.embedding_dim
+        self.embed_student = _linear(context.student_dim, width, context.generator).to(context.device)
+        self.embed_teacher = _linear(context.teacher_dim, width, context.generator).to(context.device)
+        self.register_buffer("student_bank_NE", _bank(self.num_samples, width, context.generator).to(context.device))
+        self.register_buffer("teacher_bank_NE", _bank(self.num_samples, width, context.generator).to(context.device))
+        # Z of the student's and of the teacher's scores; 0 until the first batch sets them for good
+        self.register_buffer("partitions_2", torch.zeros(2, device=context.device))
+        self._labels_N = labels_N
+        self._by_class_N = torch.argsort(labels_N, stable=True)
+        self._class_counts_K = counts_K
+        self._class_starts_K = counts_K.cumsum(0) - counts_K
+        self._step: _Step | None = None
+
+    def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
+        """See the class."""
+        student_BE = _embed(self.embed_student, student.pooled_BC)
+        teacher_BE = _embed(self.embed_teacher, target.pooled_BC)
+        if self._step is None or self._step.batch is not batch:
+            index_BS = torch.cat([batch.positions_B[:, None], self.negatives_BJ(batch)], dim=1)
+            self._step = _Step(batch, index_BS, student_BE.detach(), teacher_BE.detach())
+        index_BS = self._step.index_BS
+        temperature = self.settings.temperature
+        of_student_BS = scores_BS(student_BE, self.teacher_bank_NE, index_BS, temperature)
+        of_teacher_BS = scores_BS(teacher_BE, self.student_bank_NE, index_BS, temperature)
+        self._set_partitions(of_student_BS, of_teacher_BS)
+        z_student, z_teacher = self.partitions_2.clone()  # a copy: backward must not see a later load_state_dict
+        return {
+            "crd": contrastive_loss(of_student_BS, z_student, self.num_samples)
+            + contrastive_loss(of_teacher_BS, z_teacher, self.num_samples)
+        }
+
+    def weights(self, epoch: int) -> Mapping[str, float]:
+        """The same at every epoch."""
+        return {"crd": self.settings.weight}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Moves the bank rows of the batch towards its embeddings and scales them to length 1."""
+        if self._step is None:
+            return
+        positions_B = self._step.batch.positions_B
+        kept = self.settings.momentum
+        for bank_NE, fresh_BE in (
+            (self.student_bank_NE, self._step.student_BE),
+            (self.teacher_bank_NE, self._step.teacher_BE),
+        ):
+            mixed_BE = kept * bank_NE[positions_B] + (1 - kept) * fresh_BE
+            bank_NE[positions_B] = nn.functional.normalize(mixed_BE, dim=-1)
+        self._step = None
+
+    @torch.no_grad()
+    def negatives_BJ(self, batch: Batch) -> Tensor:
+        """Positions of J images of other classes for each image of the batch, drawn on the device, [B, J]."""
+        if self.settings.negatives == "auto":
+            keys_BN = torch.rand(
+                len(batch.positions_B), self.num_samples, generator=batch.generator, device=self._labels_N.device
+            )
+            keys_BN.masked_fill_(self._labels_N == self._labels_N[batch.positions_B, None], -1.0)
+            return keys_BN.topk(self.num_negatives, dim=1, sorted=False).indices
+        labels_B1 = self._labels_N[batch.positions_B, None]
+        own_B1 = self._class_counts_K[labels_B1]
+        shape = (len(batch.positions_B), self.num_negatives)
+        draws_BJ = torch.rand(shape, generator=batch.generator, device=own_B1.device, dtype=torch.float64)
+        ranks_BJ = (draws_BJ * (self.num_samples - own_B1)).long()
+        skipped_BJ = ranks_BJ + own_B1 * (ranks_BJ >= self._class_starts_K[labels_B1])  # jump over the own class
+        return self._by_class_N[skipped_BJ]
+
+    @torch.no_grad()
+    def _set_partitions(self, of_student_BS: Tensor, of_teacher_BS: Tensor) -> None:
+        fresh_2 = torch.stack([of_student_BS.mean(), of_teacher_BS.mean()]) * self.num_samples
+        self.partitions_2.copy_(torch.where(self.partitions_2 > 0, self.partitions_2, fresh_2))
+
+    @classmethod
+    def facts(cls, settings: ComponentSettings, class_counts_K: list[int]) -> dict[str, Any]:
+        """The resolved number of negatives per image."""
+        assert isinstance(settings, CRD.Settings)
+        return {"negatives": resolved_negatives(settings, class_counts_K)}
+
+
+def resolved_negatives(settings: CRD.Settings, class_counts_K: list[int]) -> int:
+    """J, the same for every image: bounded by the images outside the largest class unless drawn with replacement.
+
+    Raises:
+        DataError: when all images are of one class.
+    """
+    others = sum(class_counts_K) - max(class_counts_K)
+    if others < 1:
+        raise DataError("crd needs training images of at least two classes: there is nothing to contrast with")
+    return settings.num_negatives if settings.negatives == "with_replacement" else min(settings.num_negatives, others)
+
+
+def _embed(layer: nn.Linear, pooled_BC: Tensor) -> Tensor:
+    """Embedding of length 1, [B, E], at least in float32: exp(1 / 0.07) is far beyond half precision."""
+    with torch.autocast(pooled_BC.device.type, enabled=False):
+        return nn.functional.normalize(layer(pooled_BC.to(layer.weight.dtype)), dim=-1)
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    bound = inputs**-0.5  # torch's default, drawn from the trial's generator
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def _bank(rows: int, width: int, generator: torch.Generator) -> Tensor:
+    bound = (width / 3) ** -0.5  # rows of expected length 1
+    return torch.empty(rows, width).uniform_(-bound, bound, generator=generator)

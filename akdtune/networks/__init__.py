@@ -1,0 +1,86 @@
+"""Networks: one file per family; every name is a registered class whose forward gives `Signals`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from akdtune.data import InputSpec
+from akdtune.registry import Component, ComponentSettings, Kind, lookup
+from akdtune.signals import Signals
+
+__all__ = ["InputSpec", "Network", "build", "network_name", "network_settings", "predict", "signals"]
+
+
+class Network(Component, nn.Module):
+    """Contract of a network.
+
+    Attributes:
+        pooled_dim: width C of the pooled feature.
+        stage_shapes: (C, H, W) of each stage map, stem first.
+    """
+
+    kind: ClassVar[Kind] = "networks"
+    pooled_dim: int
+    stage_shapes: tuple[tuple[int, int, int], ...]
+
+    def __init__(self, settings: ComponentSettings, inputs: InputSpec) -> None:
+        super().__init__()
+
+    def forward(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
+        """Logits and pooled feature of a batch of normalised images; stage maps only when asked."""
+        raise NotImplementedError
+
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """Weight [K, C] and bias [K] of the last layer."""
+        raise NotImplementedError
+
+
+def network_name(network: str | dict[str, Any]) -> str:
+    """The registered name in a `network` setting, which is a name or `{name: ..., settings}`."""
+    return network if isinstance(network, str) else str(network["name"])
+
+
+def network_settings(network: str | dict[str, Any]) -> ComponentSettings:
+    """The typed settings in a `network` setting."""
+    values = {} if isinstance(network, str) else {k: v for k, v in network.items() if k != "name"}
+    settings: ComponentSettings = lookup("networks", network_name(network)).Settings(**values)
+    return settings
+
+
+def build(network: str | dict[str, Any], inputs: InputSpec, seed: int) -> Network:
+    """Builds a network with its weights drawn from `seed`, leaving torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built: Network = lookup("networks", network_name(network))(network_settings(network), inputs)
+    return built
+
+
+class PlainImages(Protocol):
+    """A split of a data set, as far as a network in eval mode cares."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, positions_B: Tensor, crops: None = None) -> Tensor:
+        """Normalised images [B, C, H, W] of these rows, without augmentation."""
+        ...
+
+    @property
+    def sample_ids_N(self) -> Tensor:
+        """Global ids; used for their number and device."""
+        ...
+
+
+@torch.no_grad()
+def signals(network: Network, split: PlainImages, batch_size: int) -> Signals:
+    """Logits [N, K] and pooled features [N, C] of a whole split of plain images, in the network's present mode."""
+    positions_N = torch.arange(len(split), device=split.sample_ids_N.device)
+    parts = [network(split.images(positions_B)) for positions_B in torch.split(positions_N, batch_size)]
+    return Signals(torch.cat([part.logits_BK for part in parts]), torch.cat([part.pooled_BC for part in parts]))
+
+
+def predict(network: Network, split: PlainImages, batch_size: int) -> Tensor:
+    """Logits [N, K] of a whole split of plain images, in the network's present mode."""
+    return signals(network, split, batch_size).logits_BK

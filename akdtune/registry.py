@@ -1,0 +1,121 @@
+"""Name -> class for views, methods, networks and data sets, imported on first use.
+
+A view or a method is one file whose name is its registered name; a network family is one file that registers
+several names. `plugins: [module]` in a study imports further modules that register more.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from akdtune.errors import AkdtuneError, unknown_name
+
+Kind = Literal["methods", "views", "networks", "data"]
+T = TypeVar("T")
+
+_registered: dict[str, dict[str, Any]] = {"methods": {}, "views": {}, "networks": {}, "data": {}}
+_singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
+
+
+class ComponentSettings(BaseModel):
+    """Base of every component's own typed settings: unknown keys are refused, values are fixed after creation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class NoSettings(ComponentSettings):
+    """A component without settings."""
+
+
+def register(name: str, kind: Kind | None = None) -> Callable[[T], T]:
+    """Registers a class or builder under `name`; `kind` defaults to the class's own `kind` attribute."""
+
+    def add(component: T) -> T:
+        of = kind or getattr(component, "kind")
+        known = _registered[of].get(name)
+        if known is not None and known.__module__ != getattr(component, "__module__", None):
+            raise AkdtuneError(f"{_singular[of]} '{name}' is registered twice: {known.__module__} and {component.__module__}")
+        _registered[of][name] = component
+        return component
+
+    return add
+
+
+def lookup(kind: Kind, name: str) -> Any:
+    """The component registered as `name`; imports its file on first use.
+
+    Raises:
+        AkdtuneError: for an unknown name, with the nearest valid one.
+    """
+    found = _registered[kind]
+    if name not in found and name.isidentifier() and kind in ("methods", "views") and name in _stems(kind):
+        importlib.import_module(f"akdtune.{kind}.{name}")
+    if name not in found:
+        _import_all(kind)
+    if name not in found:
+        raise AkdtuneError(unknown_name(_singular[kind], name, found))
+    return found[name]
+
+
+def names(kind: Kind) -> list[str]:
+    """Every registered name of a kind, sorted; imports all files of that kind."""
+    _import_all(kind)
+    return sorted(_registered[kind])
+
+
+def load_plugins(modules: Iterable[str], folders: Iterable[str] = ()) -> None:
+    """Imports the modules named under `plugins`, so that what they register can be used.
+
+    Args:
+        modules: importable names.
+        folders: where to look besides the installed packages, e.g. the folder of the settings file.
+
+    Raises:
+        AkdtuneError: naming the module that cannot be imported.
+    """
+    modules = list(modules)
+    if modules:
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise AkdtuneError(f"plugins: cannot import '{module}': {error}") from error
+
+
+def plugin_folders(modules: Iterable[str]) -> list[str]:
+    """The folders that imported plugins were found in, for processes whose search path is another."""
+    found = []
+    for module in modules:
+        file = getattr(sys.modules[module], "__file__", None)
+        if file:
+            depth = module.count(".") + (Path(file).stem == "__init__")
+            found.append(str(Path(file).resolve().parents[depth]))
+    return list(dict.fromkeys(found))
+
+
+def _stems(kind: str) -> list[str]:
+    package = importlib.import_module(f"akdtune.{kind}")
+    return [module.name for module in pkgutil.iter_modules(package.__path__)]
+
+
+def _import_all(kind: Kind) -> None:
+    if kind == "data":
+        importlib.import_module("akdtune.data")
+        return
+    for stem in _stems(kind):
+        importlib.import_module(f"akdtune.{kind}.{stem}")
+
+
+class Component:
+    """What every registered class offers besides its contract."""
+
+    kind: ClassVar[Kind]
+    Settings: ClassVar[type[ComponentSettings]] = NoSettings

@@ -1,0 +1,241 @@
+"""A study's settings: YAML in, typed and checked, every problem at once; and out again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel
+
+from akdtune import settings_file, spec_check
+from akdtune.errors import Problem, SettingsError, nearest
+from akdtune.registry import lookup
+from akdtune.sections import (
+    STUDY_LEVEL,
+    TRIAL_LEVEL,
+    ProbeSettings,
+    ReportSettings,
+    ResourcesSettings,
+    SchedulerSettings,
+    SearchSettings,
+    TrackingSettings,
+)
+from akdtune.settings_errors import typed
+from akdtune.settings_file import DOMAINS, KeyPath, choice_key, shown, written
+from akdtune.space import Arm, Pooled, Space, assert_plain
+
+if TYPE_CHECKING:
+    from akdtune.data import DataSettings
+    from akdtune.teacher import TeacherSettings
+
+_NOT_IN_THE_CELL = {"data": {"root", "download", "train", "test"}, "teacher": {"checkpoint"}, "training": {"device"}}
+"""Settings that say where files and devices are; what the files hold is said by the content hashes."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study.
+
+    Attributes:
+        name: of the study and its directory.
+        source: the settings file as the user named it.
+        values: the settings as written, overrides applied, shorthands spelled out; domains are mappings.
+        overrides: as given on the command line.
+        arms: one choice of every component each, in the order of the file.
+        pooled: all arms as one space.
+        epochs: student epochs of every trial.
+        probe: None when no probes are asked for.
+        warnings: sentences to show, one each, about settings that are odd or ignored.
+    """
+
+    name: str
+    source: str
+    values: dict[str, Any]
+    overrides: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    pooled: Pooled
+    epochs: int
+    data: DataSettings
+    teacher: TeacherSettings
+    search: SearchSettings
+    scheduler: SchedulerSettings
+    probe: ProbeSettings | None
+    report: ReportSettings
+    resources: ResourcesSettings
+    tracking: TrackingSettings
+    plugins: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """What is searched separately: the arms, or all of them pooled."""
+        return (self.pooled,) if self.search.fair == "pooled" else self.arms
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs at which search trials are compared."""
+        return self.scheduler.rungs(self.epochs)
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything with defaults filled in, as plain JSON that `load` accepts again."""
+        values: dict[str, Any] = {
+            "study": self.name,
+            "plugins": list(self.plugins),
+            "data": self.data.model_dump(mode="json"),
+            "teacher": self.teacher.model_dump(mode="json"),
+        }
+        for section in TRIAL_LEVEL:
+            values[section] = _with_defaults(self.values[section], section)
+        for section in STUDY_LEVEL:
+            settings = getattr(self, section)
+            values[section] = None if settings is None else settings.model_dump(mode="json")
+        if self.scheduler.name == "none":
+            values["scheduler"] = {"name": "none"}
+        values["confirm"] = values["ablation"] = None
+        assert_plain(values)
+        return values
+
+
+def packaged() -> dict[str, Path]:
+    """The study files that come with akdtune, by name."""
+    inside = Path(__file__).parent / "search_spaces"
+    folder = inside if inside.is_dir() else Path(__file__).parent.parent / "search_spaces"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(source: str | Path, overrides: Iterable[str] = ()) -> Study:
+    """Reads a study from a YAML file or from a packaged name.
+
+    Args:
+        source: path of a file, or a name out of `packaged()`.
+        overrides: `key.path=value` texts that win over the file.
+
+    Raises:
+        SettingsError: with every problem of the file and the overrides.
+    """
+    overrides = tuple(overrides)
+    file = settings_file.read(_locate(str(source)), str(source))
+    for text in overrides:
+        settings_file.override(file, text)
+    return Study(source=str(source), overrides=overrides, **spec_check.Reading(file).study(str(source)))
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, from which editors complete and check."""
+    from akdtune.json_schema import build
+
+    return build()
+
+
+def _locate(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    known = packaged()
+    if source in known:
+        return known[source]
+    close = path.stem if path.stem in known else nearest(path.stem, known)
+    hint = f"; did you mean the packaged '{close}'?" if close else f" (packaged: {', '.join(known)})" if known else ""
+    raise SettingsError([Problem(source, f"there is no such file{hint}")])
+
+
+def cell_hash(settings: Mapping[str, Any], data_hash: str, teacher_hash: str) -> str:
+    """Twelve hex digits for everything that determines a trial's result except its seed.
+
+    Args:
+        settings: of a proposal.
+        data_hash: content hash of the images and labels.
+        teacher_hash: content hash of the teacher's weights.
+    """
+    counted = {
+        section: {key: item for key, item in value.items() if key not in _NOT_IN_THE_CELL.get(section, ())}
+        if isinstance(value, dict)
+        else value
+        for section, value in settings.items()
+    }
+    text = json.dumps([counted, data_hash, teacher_hash], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _with_defaults(value: Any, section: str) -> Any:
+    """A section as written, with the defaults of every component in it."""
+    options = choice_key(value)
+    if options is not None:
+        return {options: [_with_defaults(option, section) for option in value[options]]}
+    if isinstance(value, list):
+        return [_with_defaults(term, section) for term in value]
+    if not isinstance(value, dict):
+        return value
+    if section == "student":
+        return {**value, "network": _with_defaults(value["network"], "network")}
+    if section == "training":
+        from akdtune.training import TrainingSettings
+
+        return {**_defaults(TrainingSettings, value), **value}
+    name = value.get("name")
+    if not isinstance(name, str):
+        return value
+    given = {key: item for key, item in value.items() if key != "name"}
+    return {"name": name, **_defaults(lookup(settings_file.COMPONENTS[section], name).Settings, given), **given}
+
+
+def _defaults(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a settings class fills in beside the given values, by the variant that they name.
+
+    Empty when that cannot be said once for all options: the variant is itself searched, or a required value is.
+    """
+    constants = {key: item for key, item in given.items() if not settings_file.has_domain(item)}
+    settings, _ = typed(model, constants)
+    if settings is None or ("variant" in given and "variant" not in constants):
+        return {}
+    return {key: item for key, item in settings.model_dump(mode="json").items() if key not in given}
+
+
+def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What changed between two resolved studies, one readable line each: `training.epochs: 40 -> 20`."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    return [
+        f"{path}: {before.get(path, '(absent)')} -> {after.get(path, '(absent)')}"
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value and not (len(value) == 1 and next(iter(value)) in DOMAINS[2:]):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield written(path), shown(value, 200)
+
+
+def export_yaml(resolved: Mapping[str, Any], settings: Mapping[str, Any], name: str | None = None) -> str:
+    """A study of one configuration as YAML that runs as is.
+
+    Args:
+        resolved: the study it comes from, as `Study.resolved()` gives it.
+        settings: of a proposal.
+        name: of the new study; default: the old one's with `_best`.
+    """
+    study = name or f"{resolved['study']}_best"
+    body: dict[str, Any] = {"study": study}
+    if resolved.get("plugins"):
+        body["plugins"] = resolved["plugins"]
+    body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL)})
+    if body["teacher"]["checkpoint"] != "auto":  # its recipe did not matter
+        keep = ("network", "checkpoint", "clean_validation")
+        body["teacher"] = {key: body["teacher"][key] for key in keep if key in body["teacher"]}
+    seed = (resolved.get("search") or {}).get("trial_seed", 0)
+    body["search"] = {"algorithm": "grid", "trial_seed": seed}
+    body["scheduler"] = {"name": "none"}
+    body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
+    head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it once.\n"
+    return head + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

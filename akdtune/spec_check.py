@@ -1,0 +1,418 @@
+"""Checks a whole settings file: every section, every option and end of the search space, and what must fit together."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from akdtune import domains, space
+from akdtune.domains import Choice, Found, Issue, Range
+from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
+from akdtune.registry import load_plugins, names
+from akdtune.sections import (
+    LATER,
+    SECTIONS,
+    STUDY_LEVEL,
+    TRIAL_LEVEL,
+    ProbeSettings,
+    ReportSettings,
+    SchedulerSettings,
+    SearchSettings,
+)
+from akdtune.settings_errors import typed
+from akdtune.settings_file import DOMAINS, KeyPath, SettingsFile, choice_key, shown, written
+from akdtune.space import Arm, Pooled
+from akdtune.trial_settings import network_settings, trial_settings
+
+if TYPE_CHECKING:
+    from akdtune.recipe import Recipe
+
+_NO_DOMAIN: dict[str | KeyPath, str] = {
+    "data": "one split serves the teacher and every comparison; make one study per data set",
+    "teacher": "all trials of a study share one teacher; make one study per teacher",
+    ("training", "epochs"): "rungs and probes compare trials of equal length; make one study per length",
+}
+
+
+@dataclass
+class Reading:
+    """One pass over a settings file, collecting problems until the end."""
+
+    file: SettingsFile
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def study(self, source: str) -> dict[str, Any]:
+        """The checked parts of the study, by attribute of `spec.Study`.
+
+        Raises:
+            SettingsError: with every problem found.
+        """
+        self.problems += self.file.problems
+        values = self.file.values
+        self._sections(values)
+        plugins = self._plugins(values.get("plugins"))
+        _make_paths_absolute(values)
+        name = self._name(values.get("study"), source)
+        fixed = {section: self._fixed_section(section, model) for section, model in _fixed_models().items()}
+        for section in TRIAL_LEVEL:
+            values[section] = _spelled_out(values.get(section), section)
+        searched = _Searched(self, {section: values[section] for section in TRIAL_LEVEL})
+        self._cross_checks(fixed, searched)
+        if self.problems:
+            raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
+        constants = {section: fixed[section].model_dump(mode="json") for section in ("data", "teacher")}
+        arms, pooled = searched.arms(constants, fixed["probe"].fixed if fixed["probe"] else {})
+        self._oddities(fixed, arms)
+        own = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
+        return {**own, **fixed, "arms": arms, "pooled": pooled, "epochs": searched.epochs}
+
+    def problem(self, path: KeyPath, message: str) -> None:
+        """Notes what is wrong at a path of the file."""
+        self.problems.append(self.file.problem(path, message))
+
+    def warn(self, path: KeyPath, message: str) -> None:
+        """Notes what is odd at a path of the file."""
+        self.warnings.append(str(self.file.problem(path, message)))
+
+    def _sections(self, values: dict[str, Any]) -> None:
+        for section in values:
+            if section not in SECTIONS:
+                self.problem((section,), unknown_name("section", section, SECTIONS))
+        for section in ("data", "teacher", "student", "method", "search"):
+            if values.get(section) is None:
+                self.problem((section,), "is missing")
+        for section in LATER:
+            if values.get(section) is not None:
+                self.problem((section,), f"is not available in this version: leave it out, or write {section}: null")
+
+    def _plugins(self, value: Any) -> tuple[str, ...]:
+        modules = [] if value is None else [value] if isinstance(value, str) else value
+        if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+            self.problem(("plugins",), f"must be a list of module names, got {shown(value)}")
+            return ()
+        try:
+            load_plugins(modules, (str(Path.cwd()), str(Path(self.file.name).expanduser().absolute().parent)))
+        except AkdtuneError as error:
+            self.problem(("plugins",), str(error).removeprefix("plugins: "))
+        return tuple(modules)
+
+    def _name(self, value: Any, source: str) -> str:
+        name = Path(source).stem if value is None else value
+        fits = isinstance(name, str) and name[:1].isalnum() and all(c.isalnum() or c in "._-" for c in name)
+        if not fits:
+            self.problem(("study",), f"must be a name of letters, digits, '.', '_' and '-', got {shown(name)}")
+        return str(name)
+
+    def _fixed_section(self, section: str, model: type[BaseModel]) -> Any:
+        """The typed settings of a section that holds no domains; None when it is absent or wrong."""
+        value = self.file.values.get(section)
+        if value is None and (section in ("probe", "data", "teacher", "search")):
+            return None
+        if value is None:
+            return SchedulerSettings(name="none") if section == "scheduler" else model()
+        reason = _NO_DOMAIN.get(section, "it describes the whole study")
+        refused = list(_domains_in(value, (section,)))
+        for path in refused:
+            self.problem(path, f"cannot be searched over: {reason}")
+        if refused:  # go on with first options, to find what else is wrong
+            value = domains.decided(domains.parse(value, [], []), domains.first, {})
+        if not isinstance(value, dict):
+            self.problem((section,), f"must be a mapping, got {shown(value)}")
+            return None
+        issues: list[Issue] = []
+        if section == "data" and isinstance(value.get("name"), str) and value["name"] not in names("data"):
+            issues = [(("name",), unknown_name("data set", value["name"], names("data")))]
+        if section == "teacher" and "network" in value:
+            value["network"], issues = network_settings(value["network"], ("network",))
+        settings, more = typed(model, value)
+        # What was just said here, placed precisely, needs no second message from the section as a whole.
+        said = {path[0] for path, _ in issues}
+        more = [(path, message) for path, message in more if not said or (path and path[0] not in said)]
+        for path, message in issues + more:
+            if not any((section, *path)[: len(other)] == other for other in refused):
+                self.problem((section, *path), message)
+        return None if issues or refused else settings
+
+    def _cross_checks(self, fixed: Mapping[str, Any], searched: _Searched) -> None:
+        """What must fit together across sections."""
+        data, search, probe, scheduler = (fixed[section] for section in ("data", "search", "probe", "scheduler"))
+        if data is not None and data.validation == 0:
+            self.problem(("data", "validation"), "must be above 0, got 0: the search is judged on validation images")
+        if search is not None and search.algorithm == "grid":
+            searched.refuse_uncountable()
+        elif search is not None and search.trials is None:
+            self.problem(("search", "trials"), f"is missing: how many trials '{search.algorithm}' may use")
+        if search is not None and probe is not None and search.trial_seed in probe.seeds:
+            self.problem(
+                ("probe", "seeds"),
+                f"must not hold {search.trial_seed}, the seed of the search's trials (search.trial_seed), "
+                f"got {probe.seeds}",
+            )
+        asha = scheduler is not None and scheduler.name == "asha"
+        if asha and searched.epochs and scheduler.grace_period >= searched.epochs:
+            self.problem(
+                ("scheduler", "grace_period"),
+                f"must be below training.epochs ({searched.epochs}), so that there is a rung, "
+                f"got {scheduler.grace_period}",
+            )
+        if probe is not None:
+            searched.check_fixed(probe.fixed)
+
+    def _oddities(self, fixed: Mapping[str, Any], arms: Sequence[Arm]) -> None:
+        """Warnings about settings that are valid, but odd or ignored."""
+        from akdtune.training import TrainingSettings
+
+        training = TrainingSettings(**arms[0].centre().settings["training"])
+        for section, recipe in (("training", training), ("teacher", fixed["teacher"])):
+            late = [milestone for milestone in recipe.milestones or [] if milestone >= recipe.epochs]
+            if late:
+                self.warn((section, "milestones"), f"{late} have no effect: there are {recipe.epochs} epochs")
+        self._odd_search(fixed["search"], arms)
+        self._odd_scheduler(fixed["scheduler"], training)
+        if fixed["probe"] is not None:
+            self._odd_probe(fixed["probe"], arms)
+        if fixed["teacher"].checkpoint != "auto":
+            for key in self.file.values["teacher"]:
+                if key not in ("network", "checkpoint", "clean_validation"):
+                    self.warn(("teacher", key), "is ignored: the teacher comes from a checkpoint")
+        if fixed["report"] != ReportSettings():
+            self.warn(("report",), "is not used yet: no trial of this version reads the test set")
+
+    def _odd_search(self, search: SearchSettings, arms: Sequence[Arm]) -> None:
+        if search.algorithm == "grid":
+            size = sum(arm.grid_size() or 0 for arm in arms)
+            if search.trials is not None and search.trials != size:
+                what = "the rest is left out" if search.trials < size else "there are no more"
+                self.warn(("search", "trials"), f"is {search.trials}, but the grid has {size} configurations: {what}")
+            return
+        if search.fair == "per_arm" and (search.trials or 0) % len(arms):
+            self.warn(
+                ("search", "trials"),
+                f"{search.trials} trials over {len(arms)} arms: some arms get one more than others",
+            )
+        if any(dimension.kind == "grid" for arm in arms for dimension in arm.dimensions):
+            self.warn(
+                ("search", "algorithm"),
+                f"'{search.algorithm}' draws from `grid` values as from a `choice`; 'grid' would run all of them",
+            )
+
+    def _odd_scheduler(self, scheduler: SchedulerSettings, training: Recipe) -> None:
+        if scheduler.name == "none":
+            for key in ("grace_period", "reduction_factor"):
+                if key in (self.file.values.get("scheduler") or {}):
+                    self.warn(("scheduler", key), "is ignored: scheduler.name is none")
+            return
+        first = min((m for m in training.resolved_milestones() if m < training.epochs), default=None)
+        if first is not None and scheduler.grace_period <= first:
+            self.warn(
+                ("scheduler", "grace_period"),
+                f"{scheduler.grace_period} is not after the first milestone ({first}): before the learning rate drops, "
+                "accuracies say little about the final order",
+            )
+
+    def _odd_probe(self, probe: ProbeSettings, arms: Sequence[Arm]) -> None:
+        varied = [arm for arm in arms if arm.probed]
+        if not varied:
+            self.warn(("probe",), "is ignored: no setting of the views is searched, so there is nothing to probe")
+            return
+        if probe.trials % (len(probe.seeds) * len(varied)):
+            self.warn(
+                ("probe", "trials"),
+                f"{probe.trials} trials do not divide evenly over arms ({len(varied)}) x seeds ({len(probe.seeds)})",
+            )
+
+
+class _Searched:
+    """The part of a study that may be searched: the tree, its arms, and what is wrong with either."""
+
+    def __init__(self, reading: Reading, values: dict[str, Any]) -> None:
+        self.reading = reading
+        self.epochs = 0
+        self._one_length = True
+        issues: list[Issue] = []
+        notes: list[Issue] = []
+        self.tree = domains.parse(values, issues, notes)
+        self._broken = [path for path, _ in issues] + [(section,) for section in values if values[section] is None]
+        for path, message in issues:
+            reading.problem(path, message)
+        for path, message in notes:
+            reading.warn(path, message)
+        for found in domains.domains(self.tree):
+            if reason := _NO_DOMAIN.get(found.logical[:2]):
+                reading.problem(found.domain.path, f"cannot be searched over: {reason}")
+                self._one_length = False
+        self.expanded = space.expand(self.tree)
+        self._seen: set[Issue] = set()
+        for tree, origins, _ in self.expanded:
+            self._check_arm(tree, origins)
+
+    def _check_arm(self, tree: dict[str, Any], origins: dict[KeyPath, KeyPath]) -> None:
+        """Types the base configuration, then each option and each end of every domain, one at a time."""
+        lengths = {self._check(tree, origins, {})}
+        for found in domains.domains(tree):
+            under = {choice.path: index for choice, index in found.under}
+            ends = range(len(found.domain.options)) if isinstance(found.domain, Choice) else found.domain.ends()
+            for value in ends:
+                lengths.add(self._check(tree, origins, {**under, found.domain.path: value}))
+        known = {length for length in (*lengths, self.epochs) if length}
+        if len(known) > 1 and self._one_length:
+            self._add(("training",), f"has several numbers of epochs: {_NO_DOMAIN['training', 'epochs']}")
+        self.epochs = max(known, default=0)
+
+    def _check(self, tree: Any, origins: dict[KeyPath, KeyPath], forced: Mapping[KeyPath, Any]) -> int | None:
+        places: dict[KeyPath, KeyPath] = {}
+
+        def decide(domain: domains.Domain, _: KeyPath) -> Any:
+            return forced.get(domain.path, domains.first(domain))
+
+        values = domains.decided(tree, decide, places)
+        settings, issues = trial_settings(values)
+        for logical, message in issues:
+            # An unknown key is wrong whatever its value: it is shown once, not for every option.
+            cut = len(logical) - message.startswith("unknown key")
+            self._add((*_place(logical[:cut], places, origins), *logical[cut:]), message)
+        return settings["training"]["epochs"] if settings.get("training") else None
+
+    def _add(self, path: KeyPath, message: str) -> None:
+        if (path, message) in self._seen or any(path[: len(broken)] == broken for broken in self._broken):
+            return
+        self._seen.add((path, message))
+        self.reading.problem(path, message)
+
+    def refuse_uncountable(self) -> None:
+        """A grid needs values that can be listed."""
+        for found in domains.domains(self.tree):
+            if isinstance(found.domain, Range) and found.domain.count() is None:
+                self._add(
+                    found.domain.path,
+                    f"'{found.domain.kind}' has no values to list: with search.algorithm grid, use `grid` or `choice`",
+                )
+
+    def check_fixed(self, fixed: Mapping[str, Any]) -> None:
+        """Refuses values of `probe.fixed` for settings that are not searched, or outside their domain."""
+        known: dict[str, list[Found]] = {}
+        for tree, _, _ in self.expanded:
+            for found in domains.domains(tree):
+                known.setdefault(space.setting_path(found.logical, tree), []).append(found)
+        for path, value in fixed.items():
+            at: KeyPath = ("probe", "fixed", path)
+            if path not in known:
+                self._add(at, unknown_name("searched setting", path, known))
+            elif not all(_holds(found.domain, value) for found in known[path]):
+                allowed = " and ".join(dict.fromkeys(_described(found.domain) for found in known[path]))
+                self._add(at, f"must be within {allowed}, got {shown(value)}")
+
+    def arms(self, constants: dict[str, Any], fixed: Mapping[str, Any]) -> tuple[tuple[Arm, ...], Pooled]:
+        """The arms with their names, and all of them pooled."""
+        given: space.Names = {}
+        labels = [_arm_name(tree, [logical for _, logical, _ in taken]) for tree, _, taken in self.expanded]
+        complete = functools.partial(_complete, constants)
+        arms = tuple(
+            Arm(name, tree, given, complete, fixed)
+            for name, (tree, _, _) in zip(domains.unique(labels), self.expanded, strict=True)
+        )
+        return arms, Pooled(arms, [taken for _, _, taken in self.expanded], given)
+
+
+def _place(logical: KeyPath, places: Mapping[KeyPath, KeyPath], origins: Mapping[KeyPath, KeyPath]) -> KeyPath:
+    """Where in the file a path of a trial stands: by what was decided last, else by what made it an arm."""
+    for length in range(len(logical), -1, -1):
+        head, rest = logical[:length], logical[length:]
+        if head in places and places[head] != head:
+            return (*places[head], *rest)
+        if head in origins:
+            return (*origins[head], *rest)
+    return logical
+
+
+def _holds(domain: domains.Domain, value: Any) -> bool:
+    if isinstance(domain, Choice):
+        return domains.label(value) in domain.labels
+    return domain.holds(value)
+
+
+def _described(domain: domains.Domain) -> str:
+    if isinstance(domain, Choice):
+        return "[" + ", ".join(domain.labels) + "]"
+    return f"{domain.kind} [{domain.low}, {domain.high}]"
+
+
+def _arm_name(tree: Mapping[str, Any], decided: Sequence[KeyPath]) -> str:
+    """`views[:variant]/method[+method][/network]`; variant and network where they distinguish arms."""
+    views, terms = tree["views"], tree["method"]
+    name = str(views["name"])
+    if ("views", "variant") in decided:
+        name += f":{views['variant']}"
+    parts = [name, "+".join(str(term["name"]) for term in (terms if isinstance(terms, list) else [terms]))]
+    if any(path[:2] == ("student", "network") or path == ("student",) for path in decided):
+        parts.append(domains.label(tree["student"]["network"]))
+    return "/".join(parts)
+
+
+def _complete(constants: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a trial; a combination that no single value forbade may still be wrong."""
+    settings, issues = trial_settings(values)
+    if issues:
+        raise SettingsError(Problem(written(path), message) for path, message in issues)
+    return {**copy.deepcopy(constants), **settings}
+
+
+def _fixed_models() -> dict[str, type[BaseModel]]:
+    from akdtune.data import DataSettings
+    from akdtune.teacher import TeacherSettings
+
+    return {"data": DataSettings, "teacher": TeacherSettings, **STUDY_LEVEL}
+
+
+def _domains_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    if isinstance(value, dict):
+        if any(key in DOMAINS for key in value):
+            yield path
+        for key, item in value.items():
+            yield from _domains_in(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _domains_in(item, (*path, index))
+
+
+def _spelled_out(value: Any, section: str) -> Any:
+    """Shorthands as mappings: `views: none`, `method: kd`, `method: [kd, crd]`, also inside choices."""
+    options = choice_key(value)
+    if options is not None and section in ("views", "method") and isinstance(value[options], list):
+        return {options: [_spelled_out(option, section) for option in value[options]]}
+    if section == "method" and isinstance(value, list):
+        return [_spelled_out(term, section) for term in value]
+    if section == "views" and value is None:
+        return {"name": "none"}
+    if section == "training" and value is None:
+        return {}
+    return {"name": value} if section in ("views", "method") and isinstance(value, str) else value
+
+
+def _make_paths_absolute(values: dict[str, Any]) -> None:
+    """Workers run elsewhere: `~` and relative paths are resolved here, against the working directory."""
+    data, teacher = values.get("data"), values.get("teacher")
+    if isinstance(teacher, dict) and isinstance(teacher.get("checkpoint"), str) and teacher["checkpoint"] != "auto":
+        teacher["checkpoint"] = _absolute(teacher["checkpoint"])
+    if not isinstance(data, dict):
+        return
+    root = data.get("root")
+    if isinstance(root, str):
+        data["root"] = root = _absolute(root)
+    for key in ("train", "test"):
+        base = root if isinstance(root, str) else "."
+        if isinstance(data.get(key), str):
+            data[key] = _absolute(data[key], base)
+        elif isinstance(data.get(key), list):
+            data[key] = [_absolute(item, base) if isinstance(item, str) else item for item in data[key]]
+
+
+def _absolute(path: str, base: str = ".") -> str:
+    return str((Path.cwd() / base / Path(path).expanduser()).absolute()) if path else path

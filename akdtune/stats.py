@@ -1,0 +1,347 @@
+"""Correlation and slope between two variables, with intervals that respect repeated measurement of a cell.
+
+Point estimates come from scipy and statsmodels, intervals from `scipy.stats.bootstrap` over clusters: trials of one
+cell differ only in their seed, so whole cells are drawn, never single trials.
+"""
+
+# Shapes: N rows, D bootstrap draws, G clusters, Q nuisance columns, P = Q + 2 columns (nuisance, x, y).
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import atanh, ceil, sqrt, tanh
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
+Statistic: TypeAlias = Callable[[Floats], Floats]
+
+LEVEL = 0.95
+DRAWS = 2000
+MIN_CLUSTERS = 6  # below it, too few distinct resamples exist for an interval
+_BCA_LIMIT = 400  # the acceleration needs one statistic per cluster; beyond this the percentile interval equals it
+_CELLS_PER_BATCH = 400_000
+_TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its bootstrap interval; `low` and `high` are None where there are too few clusters for one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and zero lies outside it."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Association:
+    """How x and y move together once the nuisance columns are taken out of both.
+
+    Attributes:
+        n: rows used.
+        clusters: distinct clusters among them.
+        residual_dof: clusters minus nuisance rank minus one, for the slope.
+        pearson, spearman, slope: None when x or y does not vary beyond the nuisance columns; `slope` is in units of y
+            per unit of x.
+        x_sd: standard deviation of x after adjustment, to put slopes of several x on one scale.
+    """
+
+    n: int
+    clusters: int
+    residual_dof: int
+    pearson: Estimate | None
+    spearman: Estimate | None
+    slope: Estimate | None
+    x_sd: float
+
+
+def association(
+    x_N: Floats,
+    y_N: Floats,
+    clusters_N: Sequence[Hashable],
+    nuisance_NQ: Floats | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Association:
+    """Partial Pearson and Spearman correlation and slope of y on x, each with a cluster bootstrap interval.
+
+    x and y are replaced by their residuals after least squares on the nuisance columns; within each bootstrap draw
+    this is done anew. With an intercept alone these are the plain coefficients; with one dummy per group, those of
+    the values centred on their group's mean.
+
+    Args:
+        x_N: finite values.
+        y_N: finite values, a row each.
+        clusters_N: the cluster (cell) of each row.
+        nuisance_NQ: columns to adjust for, which must span the intercept; None: the intercept alone.
+        draws: bootstrap draws; fewer (at least 300) where N is above 750, so that the work stays linear in N.
+        seed: of the bootstrap.
+        level: coverage of the intervals, 0 to 1.
+
+    Raises:
+        ValueError: for values that are not finite or shapes that differ.
+    """
+    nuisance_NQ = np.ones((len(x_N), 1)) if nuisance_NQ is None else nuisance_NQ
+    if not (len(x_N) == len(y_N) == len(clusters_N) == len(nuisance_NQ)):
+        raise ValueError(f"x, y, clusters and nuisance must have one row each per observation, got {len(x_N)}, "
+                         f"{len(y_N)}, {len(clusters_N)} and {len(nuisance_NQ)}")  # fmt: skip
+    if not (np.isfinite(x_N).all() and np.isfinite(y_N).all() and np.isfinite(nuisance_NQ).all()):
+        raise ValueError("x, y and nuisance must be finite")
+    codes_N = _codes(clusters_N)
+    count = len(set(codes_N.tolist()))
+    dof = count - (int(np.linalg.matrix_rank(nuisance_NQ)) if len(x_N) else 0) - 1
+    if len(x_N) < 3:
+        return Association(len(x_N), count, dof, None, None, None, 0.0)
+    x_scale, y_scale = (_spread(values_N) for values_N in (x_N, y_N))
+    if 0.0 in (x_scale, y_scale):
+        return Association(len(x_N), count, dof, None, None, None, x_scale)
+    residuals = [_residuals(v / scale, nuisance_NQ) for v, scale in ((x_N, x_scale), (y_N, y_scale))]
+    x_sd = float(np.std(residuals[0])) * x_scale
+    if min(float(np.std(r)) for r in residuals) < _TINY:
+        return Association(len(x_N), count, dof, None, None, None, x_sd)
+    points = _points(*residuals)
+    statistic = _statistic(residuals[0], residuals[1], nuisance_NQ)
+    intervals = _intervals(statistic, points, codes_N, _draws(draws, len(x_N)), seed, level)
+    unit = y_scale / x_scale
+    pearson, spearman, slope = (
+        Estimate(point * scale, *(None if end is None else end * scale for end in ends))
+        for point, scale, *ends in zip(points, (1.0, 1.0, unit), *intervals, strict=True)
+    )
+    return Association(len(x_N), count, dof, pearson, spearman, slope, x_sd)
+
+
+def line_band(
+    x_N: Floats,
+    y_N: Floats,
+    clusters_N: Sequence[Hashable],
+    grid_M: Floats,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> tuple[Floats, Floats, Floats] | None:
+    """The least-squares line of y on x at the grid's points and its pointwise percentile band.
+
+    Returns:
+        Line, lower and upper edge [M], or None with fewer than `MIN_CLUSTERS` clusters or without variation in x.
+    """
+    from scipy import stats
+
+    codes_N = _codes(clusters_N)
+    shift, scale = float(np.mean(x_N)), _spread(x_N)
+    if len(set(codes_N.tolist())) < MIN_CLUSTERS or not scale:
+        return None
+    columns_NP = np.column_stack([(x_N - shift) / scale, y_N - np.mean(y_N)])
+    grid = (grid_M - shift) / scale
+
+    def lines(weights_DN: Floats) -> Floats:
+        moments_DPP = _moments(weights_DN, np.column_stack([np.ones(len(x_N)), columns_NP]))
+        means_DPP = moments_DPP / moments_DPP[:, :1, :1]
+        mean_x, mean_y = means_DPP[:, 0, 1], means_DPP[:, 0, 2]
+        variance, covariance = means_DPP[:, 1, 1] - mean_x**2, means_DPP[:, 1, 2] - mean_x * mean_y
+        slope = np.divide(covariance, variance, out=np.full_like(mean_x, np.nan), where=variance > _TINY)
+        return np.asarray(mean_y[None] + slope[None] * (grid[:, None] - mean_x[None]))
+
+    distribution = _resample(lines, codes_N, _draws(draws, len(x_N)), seed, level, "percentile").bootstrap_distribution
+    tail = (1 - level) / 2
+    low_M, high_M = np.nanquantile(distribution, [tail, 1 - tail], axis=-1)
+    fit = stats.linregress(columns_NP[:, 0], y_N)
+    return fit.intercept + fit.slope * grid, low_M + np.mean(y_N), high_M + np.mean(y_N)
+
+
+def dummies(labels_N: Sequence[Hashable]) -> Floats:
+    """One 0/1 column per distinct label [N, labels]; together they span the intercept."""
+    codes_N = _codes(labels_N)
+    return np.asarray(codes_N[:, None] == np.arange(codes_N.max(initial=-1) + 1)[None], np.float64)
+
+
+def covariate(values_N: Sequence[Any]) -> Floats | None:
+    """Nuisance columns for one setting: dummies for names and switches, one standardised column for numbers.
+
+    A setting that some rows lack (because their method does not have it) enters at its mean there; whichever dummy
+    marks the method takes up the difference. Positive numbers that span a factor of ten or more enter as logarithms.
+
+    Returns:
+        [N, columns], or None when the setting does not vary.
+    """
+    known = [value for value in values_N if value is not None]
+    if len(set(map(str, known))) < 2:
+        return None
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known):
+        return dummies([str(value) for value in values_N])
+    numbers = np.array([np.nan if value is None else value for value in values_N], np.float64)
+    if np.nanmin(numbers) > 0 and np.nanmax(numbers) / np.nanmin(numbers) >= 10:
+        numbers = np.log(numbers)
+    centred = np.nan_to_num(numbers - np.nanmean(numbers))
+    return np.asarray(centred / np.std(centred))[:, None]
+
+
+def full_rank(columns_NQ: Floats) -> Floats:
+    """An orthonormal basis of the columns' span, so that aliased settings count once."""
+    left, sizes, _ = np.linalg.svd(columns_NQ, full_matrices=False)
+    return np.asarray(left[:, sizes > sizes.max(initial=0.0) * 1e-10])
+
+
+def detectable_correlation(n: int, *, level: float = LEVEL, power: float = 0.8) -> float | None:
+    """The smallest true |r| that n independent pairs show as different from zero with this power (Fisher's z)."""
+    return tanh(_z_sum(level, power) / sqrt(n - 3)) if n > 3 else None
+
+
+def pairs_needed(r: float, *, level: float = LEVEL, power: float = 0.8) -> int | None:
+    """How many independent pairs would tell a true correlation r from zero with this power (Fisher's z)."""
+    if abs(r) < 1e-6 or abs(r) >= 1:
+        return None
+    return ceil((_z_sum(level, power) / atanh(abs(r))) ** 2 + 3)
+
+
+def _z_sum(level: float, power: float) -> float:
+    from scipy import stats
+
+    return float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))
+
+
+def _codes(labels_N: Sequence[Hashable]) -> Integers:
+    known: Mapping[Hashable, int] = {label: code for code, label in enumerate(dict.fromkeys(labels_N))}
+    return np.fromiter((known[label] for label in labels_N), np.int64, len(labels_N))
+
+
+def _spread(values_N: Floats) -> float:
+    """Standard deviation, exactly 0 for values that are equal up to rounding."""
+    spread = float(np.std(values_N)) if len(values_N) else 0.0
+    return spread if spread > 1e-12 * float(np.abs(values_N).max(initial=0.0)) else 0.0
+
+
+def _draws(wanted: int, rows: int) -> int:
+    return min(wanted, max(300, 1_500_000 // max(1, rows)))
+
+
+def _residuals(values_N: Floats, nuisance_NQ: Floats) -> Floats:
+    from statsmodels.regression.linear_model import OLS
+
+    return np.asarray(OLS(values_N, nuisance_NQ).fit().resid, np.float64)
+
+
+def _points(x_N: Floats, y_N: Floats) -> list[float]:
+    """Pearson, Spearman and slope of two residual vectors."""
+    from scipy import stats
+
+    pearson = stats.pearsonr(x_N, y_N).statistic
+    spearman = stats.spearmanr(np.round(x_N, 9), np.round(y_N, 9)).statistic
+    return [float(pearson), float(spearman), float(stats.linregress(x_N, y_N).slope)]
+
+
+def _intervals(
+    statistic: Statistic, points: Sequence[float], codes_N: Integers, draws: int, seed: int, level: float
+) -> tuple[list[float | None], list[float | None]]:
+    """Lower and upper ends for each statistic: bias-corrected and accelerated, percentile where that is undefined."""
+    nothing: list[float | None] = [None] * len(points)
+    clusters = int(codes_N.max()) + 1
+    if clusters < MIN_CLUSTERS:
+        return nothing, nothing
+    found = _resample(statistic, codes_N, draws, seed, level, "BCa" if clusters <= _BCA_LIMIT else "percentile")
+    tail = (1 - level) / 2
+    low, high = list(nothing), list(nothing)
+    for index, distribution in enumerate(found.bootstrap_distribution):
+        ends = (float(found.confidence_interval.low[index]), float(found.confidence_interval.high[index]))
+        finite = distribution[np.isfinite(distribution)]
+        if not np.isfinite(ends).all() and len(finite) >= 0.95 * len(distribution):
+            ends = (float(np.quantile(finite, tail)), float(np.quantile(finite, 1 - tail)))
+        if np.isfinite(ends).all():
+            low[index], high[index] = ends
+    return low, high
+
+
+def _resample(statistic: Statistic, codes_N: Integers, draws: int, seed: int, level: float, method: str) -> Any:
+    """Bootstraps over clusters: `statistic` gets how often each row was drawn [D, N] and returns [.., D]."""
+    from scipy import stats
+
+    clusters = int(codes_N.max()) + 1
+
+    def of_draws(drawn: Integers, axis: int = -1) -> Floats:
+        drawn_DG = np.atleast_2d(np.moveaxis(drawn, axis, -1))
+        flat = (drawn_DG + clusters * np.arange(len(drawn_DG))[:, None]).ravel()
+        times_DG = np.bincount(flat, minlength=clusters * len(drawn_DG)).reshape(-1, clusters)
+        values = statistic(times_DG[:, codes_N].astype(np.float64))
+        return values if drawn.ndim > 1 else values[..., 0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # degenerate resamples; the caller looks for values that are not finite
+        return stats.bootstrap(
+            (np.arange(clusters),), of_draws, vectorized=True, method=method, n_resamples=draws, confidence_level=level,
+            batch=max(1, _CELLS_PER_BATCH // len(codes_N)), random_state=np.random.default_rng(seed),
+        )  # fmt: skip
+
+
+def _moments(weights_DN: Floats, columns_NP: Floats) -> Floats:
+    """Weighted cross-products of all columns [D, P, P]."""
+    width = columns_NP.shape[1]
+    rows, others = np.triu_indices(width)
+    moments_DPP = np.empty((len(weights_DN), width, width))
+    products = weights_DN @ (columns_NP[:, rows] * columns_NP[:, others])
+    moments_DPP[:, rows, others] = products
+    moments_DPP[:, others, rows] = products
+    return moments_DPP
+
+
+def _statistic(x_N: Floats, y_N: Floats, nuisance_NQ: Floats) -> Statistic:
+    """Partial Pearson, Spearman and slope as a function of row weights [D, N] -> [3, D].
+
+    x and y are already free of the nuisance in the whole sample, which keeps the sums of products well conditioned.
+    """
+    basis_NQ = full_rank(nuisance_NQ)
+    columns_NP = np.column_stack([basis_NQ, x_N, y_N])
+    width = basis_NQ.shape[1]
+
+    def statistic(weights_DN: Floats) -> Floats:
+        moments_DPP = _moments(weights_DN, columns_NP)
+        cross_DQ2 = moments_DPP[:, :width, width:]
+        # A resample may lack a whole group, hence the pseudo-inverse.
+        fitted_DQ2 = np.linalg.pinv(moments_DPP[:, :width, :width], rcond=1e-10, hermitian=True) @ cross_DQ2
+        left_D22 = moments_DPP[:, width:, width:] - np.swapaxes(cross_DQ2, 1, 2) @ fitted_DQ2
+        xx, xy, yy = left_D22[:, 0, 0], left_D22[:, 0, 1], left_D22[:, 1, 1]
+        xx, yy = (np.where(v > _TINY * len(x_N), v, np.nan) for v in (xx, yy))
+        x_DN = x_N - fitted_DQ2[:, :, 0] @ basis_NQ.T
+        y_DN = y_N - fitted_DQ2[:, :, 1] @ basis_NQ.T
+        spearman = _weighted_correlation(
+            _weighted_ranks(x_DN, weights_DN), _weighted_ranks(y_DN, weights_DN), weights_DN
+        )
+        return np.stack([xy / np.sqrt(xx * yy), np.where(np.isnan(xx * yy), np.nan, spearman), xy / xx])
+
+    return statistic
+
+
+def _weighted_ranks(values_DN: Floats, weights_DN: Floats) -> Floats:
+    """Ranks as if each value stood there as often as its weight says, ties at their mean rank."""
+    values_DN = np.round(values_DN, 9)  # what is equal in exact arithmetic ties
+    order = np.argsort(values_DN, axis=1)
+    ordered, weights = (np.take_along_axis(v, order, axis=1) for v in (values_DN, weights_DN))
+    upto = np.cumsum(weights, axis=1)
+    first = np.ones(ordered.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    last = np.ones(ordered.shape, bool)
+    last[:, :-1] = first[:, 1:]
+    below = np.maximum.accumulate(np.where(first, upto - weights, 0.0), axis=1)
+    through = np.minimum.accumulate(np.where(last, upto, np.inf)[:, ::-1], axis=1)[:, ::-1]
+    ranks = np.empty_like(ordered)
+    np.put_along_axis(ranks, order, (below + through + 1) / 2, axis=1)
+    return ranks
+
+
+def _weighted_correlation(a_DN: Floats, b_DN: Floats, weights_DN: Floats) -> Floats:
+    total = weights_DN.sum(axis=1, keepdims=True)
+    a_DN, b_DN = (v - (weights_DN * v).sum(axis=1, keepdims=True) / total for v in (a_DN, b_DN))
+    ab, aa, bb = ((weights_DN * left * right).sum(axis=1) for left, right in ((a_DN, b_DN), (a_DN, a_DN), (b_DN, b_DN)))
+    scale = np.sqrt(aa * bb)
+    return np.asarray(np.divide(ab, scale, out=np.full_like(ab, np.nan), where=scale > _TINY))

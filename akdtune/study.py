@@ -1,0 +1,571 @@
+"""Runs a study on Ray: teacher, trials, early stopping, failures, stopping and going on. Knows no loss."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import Searcher as RaySearcher
+from rich.console import Console
+
+from akdtune import design, results
+from akdtune.display import Display
+from akdtune.errors import AkdtuneError, StudyError
+from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.registry import plugin_folders
+from akdtune.scheduling import METRIC, ArmScheduler, Bracket
+from akdtune.search import Searcher
+from akdtune.spec import Study
+from akdtune.teacher import TeacherFile
+from akdtune.trainable import run_trial, train_teacher
+
+STOP_PATIENCE_S = 3.0
+"""How long a stopping study waits for its trials to save themselves."""
+
+INFRASTRUCTURE_RETRIES = 3
+"""How often a trial is retried after its actor died; a user's own error is not counted here."""
+
+
+class Run:
+    """One execution of a study: what is planned, what is still to do, what the driver tells whom."""
+
+    def __init__(self, study: Study, directory: StudyDirectory, identity: design.Identity) -> None:
+        self.study = study
+        self.directory = directory
+        self.identity = identity
+        self.epochs = study.epochs
+        self.brackets = design.brackets(study)
+        self.searcher = self._searcher()
+        unfinished = directory.unfinished()  # begun trials first, then the search, then probes
+        begun = [record for record in unfinished if record.attempts]
+        fresh = [record for record in unfinished if not record.attempts]
+        self.queue = begun + [record for record in fresh if record.plan["role"] == "search"]
+        self.probes = [record for record in fresh if record.plan["role"] != "search"]
+        self.stopping: float | None = None
+        self.running: dict[str, TrialRecord] = {}
+        self.warnings: list[str] = []
+
+    def _searcher(self) -> Searcher | None:
+        if self.study.search.algorithm != "tpe":
+            return None
+        quotas = design.quotas(self.study)
+        startup = min(10, max(2, min(quotas.values()) // 3))
+        return Searcher(
+            self.directory, self.brackets, self.study.search.seed, startup, lambda p: self.identity.search_trial(p)
+        )
+
+    def next(self) -> TrialRecord | None:
+        """The next trial to start, planned first where the search proposes as it goes; None when nothing is left."""
+        if self.stopping is not None or self.directory.broken is not None:
+            return None
+        if self.queue:
+            return self.queue.pop(0)
+        while not self._planned_all():
+            proposed = self._propose()
+            if proposed is not None:
+                return proposed
+        return self.probes.pop(0) if self.probes else None
+
+    def _planned_all(self) -> bool:
+        return self.searcher is None or self._next_bracket() is None
+
+    def _next_bracket(self) -> str | None:
+        """The bracket furthest behind its quota, in the study's order; None when all quotas are planned."""
+        assert self.searcher is not None
+        planned = dict.fromkeys(self.brackets, 0)
+        for record in self.directory.records.values():
+            if record.plan["role"] == "search":
+                planned[record.plan["bracket"]] += 1
+        quotas = design.quotas(self.study)
+        behind = [name for name in self.brackets if planned[name] < quotas[name] and name not in self.searcher.exhausted]
+        return min(behind, key=lambda name: planned[name]) if behind else None
+
+    def _propose(self) -> TrialRecord | None:
+        assert self.searcher is not None
+        bracket = self._next_bracket()
+        assert bracket is not None
+        found = self.searcher.propose(bracket)
+        if found is None:
+            self.warnings.append(f"{bracket}: 20 proposals in a row existed already; its space counts as exhausted")
+            return None
+        proposal, number = found
+        row = self.identity.plan_row(proposal, "search", bracket, number)
+        self.directory.add_to_plan([row])
+        return self.directory.records[row["trial_id"]]
+
+    def remaining(self) -> int:
+        """An upper bound of the trials still to run."""
+        waiting = len(self.queue) + len(self.probes)
+        if self.searcher is None:
+            return waiting
+        planned = sum(1 for record in self.directory.records.values() if record.plan["role"] == "search")
+        return waiting + max(0, sum(design.quotas(self.study).values()) - planned)
+
+    def started(self, record: TrialRecord) -> None:
+        """A trial begins."""
+        attempt = self.directory.trial(record.trial_id).latest_attempt() + 1
+        self.directory.append("started", trial_id=record.trial_id, attempt=attempt)
+        self.running[record.trial_id] = record
+
+    def ended(self, record: TrialRecord, terminal: str, epoch: int, **fields: Any) -> bool:
+        """A trial reached a terminal state: the ledger first, then whoever learns from it."""
+        self.running.pop(record.trial_id, None)
+        if not self.directory.finish(record.trial_id, terminal, epoch, **fields):
+            return False
+        if fields.get("warning"):
+            self.warnings.append(f"{record.trial_id}: {fields['warning']}")
+        if self.searcher is not None:
+            self.searcher.tell(record)
+        return True
+
+    def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
+        """Takes the outcome row of a trial; True when it is terminal."""
+        kind, epoch = str(result["outcome"]), int(result["epoch"])
+        if kind == "interrupted":
+            self.running.pop(record.trial_id, None)
+            self.directory.append("interrupted", trial_id=record.trial_id, epoch=epoch)
+            return False
+        fields = {name: result[name] for name in ("warning", "error", "diverged_in") if result.get(name) is not None}
+        return self.ended(record, kind, epoch, **fields)
+
+    def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
+        """What reaches a trial: plain JSON."""
+        plan = record.plan
+        rungs = self.study.rungs if plan["role"] == "search" else []
+        return json.dumps(
+            {
+                **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
+                "study": self.study.name,
+                "seeds": {"init": plan["seed"], "order": plan["seed"], "noise": plan["seed"]},
+                "teacher_file": asdict(self.identity.teacher),
+                "plugins": list(self.study.plugins),
+                "plugin_folders": plugin_folders(self.study.plugins),
+                "tracking": self.study.tracking.model_dump(),
+                "rungs": rungs,
+                "root": str(self.directory.root.resolve()),
+                "stop_flag": self.directory.stop_flag.name,
+                "stop_actor": stop_actor,
+                "cpu": self.study.resources.cpu,
+            },
+            allow_nan=False,
+        )
+
+
+class _Adapter(RaySearcher):
+    """Hands the run's next trial to Tune."""
+
+    def __init__(self, run: Run, stop_actor: str | None) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.run = run
+        self.stop_actor = stop_actor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # the study directory owns the state; Tune's own snapshots are never read
+
+    def suggest(self, trial_id: str) -> Any:
+        record = self.run.next()
+        if record is None:
+            return RaySearcher.FINISHED
+        return {"trial": self.run.payload(record, self.stop_actor), "id": record.trial_id}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Outcomes are told by the callback, which knows why a trial ended."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+
+class _Callback(tune.Callback):
+    """Writes Tune's events to the ledger and the display."""
+
+    def __init__(self, run: Run, scheduler: ArmScheduler, display: Display) -> None:
+        self.run = run
+        self.scheduler = scheduler
+        self.display = display
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def get_state(self) -> None:
+        return None
+
+    def _record(self, trial: Trial) -> TrialRecord:
+        return self.run.directory.records[trial.config["id"]]
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        record = self._record(trial)
+        self.run.started(record)
+        self.display.running[record.trial_id] = record
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if result.get("outcome"):
+            record = self._record(trial)
+            if self.run.outcome(record, result):
+                self.display.finished(record)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        record = self._record(trial)
+        reason = self.scheduler.reasons.get(record.trial_id)
+        if reason is not None and self.run.ended(
+            record, "pruned" if reason == "rung" else "diverged", record.last_epoch, reason=reason
+        ):
+            self.display.finished(record)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        record = self._record(trial)
+        error = f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
+        if self.run.ended(record, "failed", record.last_epoch, error=error):
+            self.display.finished(record)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.display.update(self.run.directory.records.values())
+
+
+class _Stopper(tune.Stopper):
+    """Ends Tune's loop once every running trial has answered a stop, or after STOP_PATIENCE_S."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if self.run.directory.broken is not None:
+            return True
+        since = self.run.stopping
+        return since is not None and (not self.run.running or time.monotonic() - since > STOP_PATIENCE_S)
+
+
+@ray.remote(num_cpus=0)
+class _StopActor:
+    """The stop flag of a study whose trials run on other machines."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def stopped(self) -> bool:
+        return self._stopped
+
+
+def run(study: Study, root: Path, address: str | None = None, console: Console | None = None) -> int:
+    """Runs or resumes a study in `root`.
+
+    Args:
+        study: the checked settings.
+        root: the study directory; made if absent.
+        address: a running Ray cluster, or None for Ray on this machine.
+        console: where to show progress.
+
+    Returns:
+        0 when every trial ended, 1 when some failed, 130 when interrupted.
+
+    Raises:
+        AkdtuneError: for anything the user can mend.
+    """
+    console = console or Console()
+    directory = StudyDirectory(root.expanduser())
+    check_resources(study, address)
+    with directory.opened():
+        lock = directory.read_lock()
+        if lock is not None:
+            design.refuse_changes(study, lock, directory.root)
+            ended = directory.reconcile()
+            if ended:
+                console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+        console.print(design.short_report(study, directory), highlight=False)
+        return _Driver(study, directory, address, console).go(lock)
+
+
+class _Driver:
+    """Prepares, starts Ray only where something is left to do, and closes with what the user wants to know."""
+
+    def __init__(self, study: Study, directory: StudyDirectory, address: str | None, console: Console) -> None:
+        self.study = study
+        self.directory = directory
+        self.address = address
+        self.console = console
+        self.run: Run | None = None
+
+    def go(self, lock: dict[str, Any] | None) -> int:
+        prepared = design.Prepared.load(self.study)
+        with self._signals():
+            teacher = prepared.find_teacher()
+            total = design.trial_count(self.study)
+            with Display(self.console, self.study.name, total, self.study.epochs) as display:
+                try:
+                    if teacher is None:
+                        teacher = self._train_teacher(prepared, display)
+                        if teacher is None:
+                            return self._interrupted()
+                    identity = design.Identity(self.study, prepared, teacher)
+                    self._write_lock(lock, prepared, identity)
+                    if lock is None or not self.directory.records:
+                        self.directory.add_to_plan(design.initial_rows(self.study, identity))
+                    self.run = Run(self.study, self.directory, identity)
+                    if self.run.remaining():
+                        self.directory.wait_for_workers()
+                        self.directory.append("study_started", pid=os.getpid())
+                        self._tune(self.run, display)
+                        self.directory.append("study_finished", interrupted=self.run.stopping is not None)
+                finally:
+                    if ray.is_initialized() and not _ray_is_kept:
+                        ray.shutdown()
+        results.compact(self.directory.root)
+        if self.run.stopping is not None:
+            return self._interrupted()
+        return self._closing()
+
+    def _write_lock(self, lock: dict[str, Any] | None, prepared: design.Prepared, identity: design.Identity) -> None:
+        if lock is None:
+            self.directory.write_lock(design.lock_content(self.study, identity))
+        elif lock["teacher"]["weights_hash"] != identity.teacher.weights_hash or lock["data"]["hash"] != prepared.data_hash:
+            raise StudyError(
+                f"{self.directory.root}: the data or the teacher is not the one this study began with "
+                f"(teacher {lock['teacher']['weights_hash']} then, {identity.teacher.weights_hash} now; data "
+                f"{lock['data']['hash']} then, {prepared.data_hash} now); restore it or choose another --dir"
+            )
+
+    def _train_teacher(self, prepared: design.Prepared, display: Display) -> TeacherFile | None:
+        """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""
+        self._start_ray()
+        task = ray.remote(train_teacher).options(
+            num_returns="streaming", num_cpus=self.study.resources.cpu, num_gpus=self.study.resources.gpu, max_retries=0
+        )
+        rows: Any = task.remote(
+            {
+                "data": self.study.data.model_dump(),
+                "teacher": self.study.teacher.model_dump(),
+                "train_on": "subset",
+                "plugins": list(self.study.plugins),
+                "plugin_folders": plugin_folders(self.study.plugins),
+                "root": str(self.directory.root.resolve()),
+                "stop_flag": self.directory.stop_flag.name,
+                "device": "auto",
+                "cpu": self.study.resources.cpu,
+            }
+        )
+        while True:
+            ready, _ = ray.wait([rows], timeout=0.2)
+            if self._stop_asked() and self._stop_asked() + STOP_PATIENCE_S < time.monotonic():
+                return None
+            if not ready:
+                continue
+            try:
+                row: dict[str, Any] = cast(dict[str, Any], ray.get(next(rows)))
+            except StopIteration:
+                return None
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause if isinstance(error.cause, AkdtuneError) else error
+                raise cause from None
+            if row.get("done"):
+                return TeacherFile(**row["teacher"])
+            display.teacher(row)
+
+    def _stop_asked(self) -> float:
+        return self._stopping
+
+    _stopping: float = 0.0
+
+    def _start_ray(self) -> None:
+        if ray.is_initialized():
+            return
+        start_ray(self.address, self.study.tracking.finish_timeout_s)
+
+    def _tune(self, run: Run, display: Display) -> None:
+        self._start_ray()
+        study = self.study
+        scheduler = ArmScheduler(self.directory, self._asha(run), run.epochs)
+        actor = None
+        if self.address:
+            actor = cast(Any, _StopActor).options(name=f"akdtune-stop-{os.getpid()}").remote()
+            ray.get(actor.stopped.remote())
+        self._stop_actor = actor
+        slots = concurrency(study)
+        shutil.rmtree(self.directory.ray, ignore_errors=True)
+        tuner = tune.Tuner(
+            tune.with_resources(run_trial, {"cpu": study.resources.cpu, "gpu": study.resources.gpu}),
+            tune_config=tune.TuneConfig(
+                search_alg=ConcurrencyLimiter(
+                    _Adapter(run, f"akdtune-stop-{os.getpid()}" if actor is not None else None), max_concurrent=slots
+                ),
+                scheduler=scheduler,
+                num_samples=run.remaining(),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.config["id"]),
+                trial_name_creator=lambda trial: str(trial.config["id"]),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(self.directory.ray.resolve()),
+                failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
+                callbacks=[_Callback(run, scheduler, display)],
+                stop=_Stopper(run),
+                verbose=0,
+            ),
+        )
+        run.stopping = self._stopping or None
+        tuner.fit()
+        if self.directory.broken is not None:
+            raise self.directory.broken
+
+    def _asha(self, run: Run) -> dict[str, Bracket]:
+        asha, rungs = self.study.scheduler, self.study.rungs
+        if not rungs:
+            return {}
+        return {name: Bracket(rungs, run.epochs, asha.grace_period, asha.reduction_factor) for name in run.brackets}
+
+    _stop_actor: Any = None
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks the trials to save themselves; the second leaves at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stopping:
+                sys.stderr.write("\x1b[?25h\nleft at once; the same command resumes from the last saved states\n")
+                sys.stderr.flush()
+                os._exit(130)
+            self._stopping = time.monotonic()
+            self.directory.stop_flag.touch()
+            if self.run is not None:
+                self.run.stopping = self._stopping
+            if self._stop_actor is not None:
+                self._stop_actor.stop.remote()
+
+        try:
+            before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever runs us handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _interrupted(self) -> int:
+        records = self.directory.records.values()
+        ended = sum(record.terminal is not None for record in records)
+        self.console.print(
+            f"stopped: {ended} of {design.trial_count(self.study)} trials have ended, nothing is lost. "
+            f"The same command goes on where it stopped:\n  {design.command_line(self.study, self.directory.root)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 130
+
+    def _closing(self) -> int:
+        assert self.run is not None
+        for line in dict.fromkeys(self.run.warnings):
+            self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+        self.console.print(design.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
+        return 1 if any(record.terminal == "failed" for record in self.directory.records.values()) else 0
+
+
+_ray_is_kept = False
+
+
+@contextmanager
+def keep_ray() -> Iterator[None]:
+    """Keeps Ray up between studies of one process (tests, benchmarks)."""
+    global _ray_is_kept
+    _ray_is_kept = True
+    try:
+        yield
+    finally:
+        _ray_is_kept = False
+        ray.shutdown()
+
+
+def start_ray(address: str | None, finish_timeout_s: float) -> None:
+    """Starts or joins Ray: dashboard off, token authentication on, its chatter off, one thread per worker."""
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": str(int(finish_timeout_s) + 120),
+    }
+    settings = {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    }
+    os.environ.update(environment | settings)
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment})
+        return
+    ray.init(
+        num_cpus=available_cpus(), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True
+    )
+
+
+def available_cpus() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def concurrency(study: Study) -> int:
+    """How many trials run at once."""
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    needed = study.resources
+    slots = int(total.get("CPU", 0) / needed.cpu) if needed.cpu else sys.maxsize
+    if needed.gpu:
+        per_gpu = int(1 / needed.gpu) if needed.gpu < 1 else 1
+        slots = min(slots, int(total.get("GPU", 0) * per_gpu if needed.gpu < 1 else total.get("GPU", 0) / needed.gpu))
+    if needed.concurrent is not None:
+        slots = min(slots, needed.concurrent)
+    if slots < 1:
+        raise StudyError(f"resources: a trial asks for cpu {needed.cpu}, gpu {needed.gpu}; the cluster has {total}")
+    return slots
+
+
+def check_resources(study: Study, address: str | None) -> None:
+    """Refuses a study that asks for more CPUs or GPUs than this machine has, before anything starts."""
+    if address:
+        return
+    import torch
+
+    needed = study.resources
+    gpus = torch.cuda.device_count() if needed.gpu else 0
+    if needed.gpu > gpus:
+        raise StudyError(f"resources.gpu: a trial asks for {needed.gpu:g} GPUs, this machine has {gpus}; set resources.gpu=0")
+    if needed.cpu > available_cpus():
+        raise StudyError(
+            f"resources.cpu: a trial asks for {needed.cpu:g} CPUs, this machine has {available_cpus()}; set resources.cpu=1"
+        )

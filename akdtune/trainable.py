@@ -1,0 +1,281 @@
+"""Ray's side of a trial: plain JSON in, files in the trial directory, small rows out.
+
+Everything a trial must leave on disk is written before each report, because a pruned trial gets SystemExit inside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from akdtune.ledger import Superseded, TrialDirectory
+from akdtune.tracking import Tracker
+
+CHECKPOINT_EVERY_S = 30.0
+"""Between rungs, the state is saved when this much time has passed since the last save."""
+
+SAME_ERROR_LIMIT = 2
+TRIES = 3
+GATE_WARNING = 0.01
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """The function that Ray Tune calls; `config["trial"]` is the trial as JSON text (see study.payload)."""
+    trial = json.loads(config["trial"])
+    outcome = execute(trial, tune.report, stop_check(trial))
+    tune.report({"trial": trial["trial_id"], **outcome})
+
+
+def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Trains the study's teacher as a Ray task, yielding a row per epoch; the last holds the finished teacher.
+
+    Args:
+        request: plain JSON: `data` and `teacher` settings, `train_on`, `plugins`, `plugin_folders`, `cpu`, and what `stop_check` reads.
+    """
+    from akdtune import data, teacher
+    from akdtune.registry import load_plugins
+    from akdtune.training import resolve_device
+
+    _one_thread_per_cpu(request)
+    load_plugins(request["plugins"], request["plugin_folders"])
+    device = resolve_device("auto")
+    dataset = data.load(data.DataSettings(**request["data"]), device)
+    settings = teacher.TeacherSettings(**request["teacher"])
+    yield from teacher.train(settings, dataset, request["train_on"], device, stop_check(request))
+
+
+def execute(trial: Mapping[str, Any], report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Runs one trial to an outcome; an error of the trial itself is retried once from its checkpoint.
+
+    Returns:
+        {"outcome": done | diverged | interrupted | failed, "epoch": last finished epoch, ...}.
+    """
+    directory = TrialDirectory(Path(trial["root"]) / "trials" / trial["trial_id"])
+    directory.path.mkdir(parents=True, exist_ok=True)
+    seen: dict[str, int] = {}
+    with _captured(directory.log):
+        _one_thread_per_cpu(trial)
+        for _ in range(TRIES):
+            try:
+                return _attempt(trial, directory, report, should_stop)
+            except (MemoryError, Superseded):
+                raise  # not this trial's fault: Ray retries, or a later attempt goes on
+            except Exception as error:
+                traceback.print_exc()
+                signature = _signature(error)
+                seen[signature] = seen.get(signature, 0) + 1
+                if seen[signature] >= SAME_ERROR_LIMIT:
+                    break
+        outcome = {"outcome": "failed", "epoch": len(directory.read_rows()), "error": signature}
+        directory.write_outcome(outcome)
+        return outcome
+
+
+def _attempt(
+    trial: Mapping[str, Any], directory: TrialDirectory, report: Report, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    from akdtune.training import Diverged, Interrupted, Trial, TrialConfig
+
+    attempt = directory.take_attempt()
+    print(f"{time.strftime('%F %T')} attempt {attempt} of {trial['trial_id']} ({trial['arm']}, {trial['role']}), pid {os.getpid()}")
+    state = _load_checkpoint(directory)
+    done = state["epoch"] if state and state["stage"] == "student" else 0
+    rows = [row for row in directory.read_rows() if row["epoch"] <= done]
+    tracker = Tracker(trial["tracking"], trial, Path(trial["root"]), attempt)
+    tracker.start(rows)
+    status = "interrupted"
+    try:
+        if rows:
+            report(_small(trial, rows[-1]))
+        live = Trial(TrialConfig.parse(trial))
+        saver = _Saver(directory, trial["rungs"], live.config.training.epochs)
+        warmup_s = 0.0
+        try:
+            for epoch in live.run(state, should_stop):
+                saver.seen(epoch.stage, epoch.epoch, epoch.state)
+                if epoch.stage == "warmup":
+                    warmup_s += epoch.row["wall_time_s"] or 0.0
+                    continue
+                row = {"trial_id": trial["trial_id"], "attempt": attempt, "epoch": epoch.epoch, **epoch.row}
+                row["warmup_time_s"] = warmup_s if epoch.epoch == 1 else 0.0
+                rows.append(row)
+                directory.write_rows(rows)
+                tracker.log(row)
+                report(_small(trial, row))
+        except Interrupted:
+            saver.save()
+            return {"outcome": "interrupted", "epoch": len(rows)}
+        except Diverged as error:
+            print(f"diverged: {error}")
+            status = "diverged"
+            outcome: dict[str, Any] = {"outcome": "diverged", "epoch": len(rows), "diverged_in": error.epoch}
+            directory.write_outcome(outcome)
+            return outcome
+        status = "done"
+        outcome = _close(directory, live, rows)
+        return outcome
+    except SystemExit:
+        status = "pruned"
+        raise
+    except BaseException:
+        status = "failed"
+        raise
+    finally:
+        tracker.finish(status, rows[-1] if rows else {})
+
+
+def _close(directory: TrialDirectory, live: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The end of a full-length trial: last reading, predictions, outcome, in this order."""
+    from akdtune import results
+
+    closing, predictions = live.close()
+    if closing:
+        rows[-1] = {**rows[-1], **closing}
+        directory.write_rows(rows)
+    with directory.replacing(directory.predictions) as temporary:
+        results.write_predictions(
+            temporary, predictions.sample_ids_N.numpy(), predictions.labels_N.numpy(), predictions.logits_NK.float().numpy()
+        )
+    outcome: dict[str, Any] = {"outcome": "done", "epoch": len(rows)}
+    shut = _shut_gates(rows)
+    if shut:
+        outcome["warning"] = shut
+        print(f"warning: {shut}")
+    directory.write_outcome(outcome)
+    return outcome
+
+
+def _shut_gates(rows: list[dict[str, Any]]) -> str | None:
+    """One line when a diversity gate never opened: the diversity term, margin and weight then meant nothing."""
+    shut = []
+    for column, name in (("gate_open_train", "feature"), ("gate_open_train_logit", "logit")):
+        shares = [row[column] for row in rows if row.get(column) is not None]
+        if shares and max(shares) < GATE_WARNING:
+            shut.append(name)
+    if not shut:
+        return None
+    return f"the {' and '.join(shut)} diversity gate stayed under {GATE_WARNING}: its diversity term never acted"
+
+
+class _Saver:
+    """Saves the state at rungs, at the last epoch, on interruption, and at least every CHECKPOINT_EVERY_S."""
+
+    def __init__(self, directory: TrialDirectory, rungs: list[int], epochs: int) -> None:
+        self.directory = directory
+        self.at = {*rungs, epochs}
+        self.last: dict[str, Any] | None = None
+        self.saved = time.monotonic()
+
+    def seen(self, stage: str, epoch: int, state: dict[str, Any]) -> None:
+        self.last = state
+        due = time.monotonic() - self.saved > CHECKPOINT_EVERY_S
+        if due or (stage == "student" and epoch in self.at):
+            self.save()
+
+    def save(self) -> None:
+        import torch
+
+        if self.last is None:
+            return
+        with self.directory.replacing(self.directory.checkpoint) as temporary:
+            torch.save(self.last, temporary)
+        self.saved = time.monotonic()
+
+
+def _load_checkpoint(directory: TrialDirectory) -> dict[str, Any] | None:
+    import torch
+
+    if not directory.checkpoint.exists():
+        return None
+    state: dict[str, Any] = torch.load(directory.checkpoint, weights_only=True)
+    return state
+
+
+def _small(trial: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The few scalars that the driver needs."""
+    names = ("epoch", "val_accuracy", "score", "train_accuracy", "attempt")
+    return {"trial": trial["trial_id"], **{name: _finite_or_none(row.get(name)) for name in names}}
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _signature(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def _one_thread_per_cpu(trial: Mapping[str, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, int(trial["cpu"])))
+
+
+@contextlib.contextmanager
+def _captured(log: Path) -> Iterator[None]:
+    """Sends what the trial prints and warns to its log file."""
+    with log.open("a", encoding="utf-8", buffering=1) as file:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+
+
+def stop_check(trial: Mapping[str, Any]) -> Callable[[], bool]:
+    """`should_stop` for one trial: the flag file of the study, or the named actor of a cluster study."""
+    flag = Path(trial["root"]) / trial["stop_flag"]
+    return _polled(flag.exists, 0.05) if not trial.get("stop_actor") else _polled(_ask_actor(trial["stop_actor"]), 0.5)
+
+
+def _polled(ask: Callable[[], bool], every_s: float) -> Callable[[], bool]:
+    asked, answer = -math.inf, False
+
+    def should_stop() -> bool:
+        nonlocal asked, answer
+        now = time.monotonic()
+        if not answer and now - asked >= every_s:
+            asked, answer = now, ask()
+        return answer
+
+    return should_stop
+
+
+def _ask_actor(name: str) -> Callable[[], bool]:
+    import ray
+
+    actor = ray.get_actor(name)
+    pending: list[Any] = []
+
+    def ask() -> bool:
+        if not pending:
+            pending.append(actor.stopped.remote())
+        ready, _ = ray.wait(pending, timeout=0)
+        if not ready:
+            return False
+        pending.clear()
+        return bool(ray.get(ready[0]))
+
+    return ask
+
+
+def main() -> int:
+    """Runs one trial from a JSON file without Ray: `python -m akdtune.trainable TRIAL.json`."""
+    trial = json.loads(Path(sys.argv[1]).read_text())
+    outcome = execute(trial, lambda row: print(json.dumps(row)), stop_check(trial))
+    print(json.dumps(outcome))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

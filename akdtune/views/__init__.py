@@ -1,0 +1,116 @@
+"""View augmenters: one file each, registered under the file's name.
+
+A view augmenter turns the frozen teacher's signals into targets for the methods, and into unweighted penalties for
+its own parameters, if it has any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from akdtune.registry import Component, ComponentSettings, Kind
+from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
+
+
+class VariantSettings(ComponentSettings):
+    """Settings with a key `variant` that names a preset: it fills in the keys that were not given.
+
+    What was given wins, and the filled-in settings hold every number, so that they can be written down and read back.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def preset(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values for keys that were not given."""
+        variant = given.get("variant", cls.model_fields["variant"].default)
+        return cls.presets.get(variant, {}) if isinstance(variant, str) else {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        return {**cls.preset(values), **values} if isinstance(values, Mapping) else values
+
+
+@dataclass(frozen=True)
+class ViewContext:
+    """What a view augmenter may know about the trial it serves.
+
+    Attributes:
+        num_classes: K.
+        teacher_dim: C, width of the teacher's pooled feature.
+        teacher_classifier: (weight [K, C], bias [K]) of the teacher's last layer.
+        device: where parameters live.
+        generator: seeded by the trial's init seed; every random initialisation draws from it (CPU).
+    """
+
+    num_classes: int
+    teacher_dim: int
+    teacher_classifier: tuple[Tensor, Tensor]
+    device: torch.device
+    generator: torch.Generator
+
+
+class ViewAugmenter(Component, nn.Module):
+    """Contract of a view augmenter.
+
+    Class attributes:
+        stochastic: whether `views` draws anew at every call in eval mode (diversity then averages over 8 fixed draws).
+        needs_student: whether `teach` reads the student's signals.
+    Attributes:
+        warmup_epochs: epochs in which only the views' own parameters train, before the student's first epoch.
+        trains_jointly: whether the parameters go on training beside the student.
+    """
+
+    kind: ClassVar[Kind] = "views"
+    stochastic: ClassVar[bool] = False
+    needs_student: ClassVar[bool] = False
+    warmup_epochs: int = 0
+    trains_jointly: bool = False
+
+    def __init__(self, settings: ComponentSettings, context: ViewContext) -> None:
+        super().__init__()
+
+    def views(self, teacher: Signals, generator: torch.Generator) -> Views:
+        """The views of a batch in the module's present mode (eval: no dropout, running statistics); V = 0 for none."""
+        raise NotImplementedError
+
+    def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
+        """Targets and penalties for one training batch."""
+        raise NotImplementedError
+
+    def warmup_penalties(self, teacher: Signals, batch: Batch) -> Terms:
+        """The penalties alone, for the warm-up stage."""
+        return {}
+
+    def warmup_learning_rate(self, epoch: int) -> float:
+        """Learning rate of warm-up epoch `epoch` (counted from 1)."""
+        raise NotImplementedError
+
+    def penalty_weights(self) -> Mapping[str, float]:
+        """The weight of each penalty."""
+        return {}
+
+    def evaluation_target(self, teacher: Signals, views: Views) -> Target:
+        """The logit target actually used in training, from eval-mode views (for target accuracy and entropy)."""
+        return Target.of(teacher)
+
+    def gates(self, teacher: Signals, views: Views) -> dict[str, Tensor]:
+        """Share of samples whose diversity gate is open: keys `feature` and `logit`; empty without gates."""
+        return {}
+
+    def measures(self) -> dict[str, float]:
+        """Further numbers for the epoch row, e.g. a learned margin; read once per epoch."""
+        return {}
+
+
+def plain_teaching(teacher: Signals) -> Teaching:
+    """The teacher itself as the only target."""
+    only = (WeightedTarget(1.0, Target.of(teacher)),)
+    return Teaching(only, only, {})

@@ -1,0 +1,191 @@
+"""The same checks over every registered view (in every variant) and every registered method.
+
+A new view or method is tested by existing.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from akdtune import registry
+from akdtune.objective import Objective, weighted_sum
+from akdtune.registry import ComponentSettings
+from akdtune.signals import Signals, Target
+from akdtune.views import VariantSettings
+from tests import small_world
+from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch
+
+SHAPES = ((4, 8, 8), (6, 4, 4))
+VIEWS: list[tuple[str, dict[str, Any]]] = []
+for _name in registry.names("views"):
+    _settings = registry.lookup("views", _name).Settings
+    _variants = _settings.presets if issubclass(_settings, VariantSettings) else {}
+    VIEWS += [(_name, {"variant": variant}) for variant in _variants] or [(_name, {})]
+METHODS = registry.names("methods")
+
+every_view = pytest.mark.parametrize(
+    ("view", "settings"), VIEWS, ids=[f"{n}:{s.get('variant', '-')}" for n, s in VIEWS]
+)
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def signals(seed: int, dim: int, requires_grad: bool = False) -> Signals:
+    """Signals with stage maps, so that any method can work."""
+    plain = small_world.signals(seed, dim, requires_grad=requires_grad)
+    generator = torch.Generator().manual_seed(seed + 100)
+
+    def maps() -> tuple[Tensor, ...]:
+        drawn = (torch.randn(len(plain.logits_BK), *shape, generator=generator) for shape in SHAPES)
+        return tuple(one.requires_grad_(requires_grad) for one in drawn)
+
+    return Signals(plain.logits_BK, plain.pooled_BC, tuple(m.relu() for m in maps()), maps())
+
+
+def objective(view: str, settings: dict[str, Any], *methods: str) -> Objective:
+    """An objective in training mode, initialised alike every time."""
+    built = {name: small_world.method(name) for name in methods}
+    return Objective(built, small_world.views(view, **settings), ce_weight=0.5).train()
+
+
+def tensors(found: Signals) -> list[Tensor]:
+    return [found.logits_BK, found.pooled_BC]
+
+
+@every_view
+@every_method
+def test_loss_is_finite_and_trains_what_it_declares(view: str, settings: dict[str, Any], method: str) -> None:
+    whole = objective(view, settings, method)
+    student, teacher = signals(1, STUDENT_DIM, True), signals(2, TEACHER_DIM, True)
+    loss = whole(student, teacher, batch())
+    assert torch.isfinite(loss.total)
+    assert all(torch.isfinite(value) and value.ndim == 0 for value in (*loss.terms.values(), *loss.gates.values()))
+    loss.total.backward()
+    assert student.logits_BK.grad is not None
+    assert student.logits_BK.grad.abs().sum() > 0
+    if whole.methods[method].consumes == "pooled" and not whole.needs_stages:
+        assert student.pooled_BC.grad is not None
+        assert student.pooled_BC.grad.abs().sum() > 0
+    assert all(tensor.grad is None for tensor in tensors(teacher)), "the teacher is frozen"
+    trained = {id(parameter) for parameter in whole.trained_parameters()}
+    for name, parameter in whole.named_parameters():
+        assert (parameter.grad is not None) is (id(parameter) in trained), name
+    whole.after_step()
+
+
+@every_view
+@every_method
+def test_same_numbers_twice_and_from_a_checkpoint(view: str, settings: dict[str, Any], method: str) -> None:
+    def steps(whole: Objective, count: int, noise: int) -> list[float]:
+        losses = []
+        optimizer = torch.optim.SGD([*whole.trained_parameters(), torch.nn.Parameter(torch.zeros(1))], lr=0.05)
+        for index in range(count):
+            loss = whole(signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), batch(seed=noise + index))
+            optimizer.zero_grad()
+            if loss.total.requires_grad:
+                loss.total.backward()
+                optimizer.step()
+            whole.after_step()
+            losses.append(float(loss.total.detach()))
+        return losses
+
+    whole = objective(view, settings, method)
+    first = steps(whole, 2, noise=10)
+    assert first == steps(objective(view, settings, method), 2, noise=10)
+    state = copy.deepcopy(whole.state_dict())
+    restored = objective(view, settings, method)
+    restored.load_state_dict(state)
+    assert steps(whole, 2, noise=20) == steps(restored, 2, noise=20)
+
+
+@every_method
+def test_order_of_members_does_not_matter(method: str) -> None:
+    members = [signals(seed, TEACHER_DIM) for seed in (2, 3, 4)]
+    stages = members[0].stages
+    logits_BMK = torch.stack([member.logits_BK for member in members], dim=1)
+    pooled_BMC = torch.stack([member.pooled_BC for member in members], dim=1)
+    weights_M = torch.tensor([0.5, 0.3, 0.2])
+    found = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        target = Target(logits_BMK[:, order], pooled_BMC[:, order], weights_M[order], stages=stages)
+        found.append(small_world.method(method).terms(signals(1, STUDENT_DIM), target, batch()))
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name])
+
+
+@every_method
+def test_a_method_weighs_each_of_its_terms(method: str) -> None:
+    built = small_world.method(method)
+    terms = built.terms(signals(1, STUDENT_DIM), Target.of(signals(2, TEACHER_DIM)), batch())
+    for epoch in (1, 7, 1000):
+        weights = built.weights(epoch)
+        assert weights.keys() == terms.keys()
+        assert all(weight >= 0 for weight in weights.values())
+    assert sum(built.weights(1000).values()) > 0
+
+
+@every_view
+def test_views_in_evaluation_mode(view: str, settings: dict[str, Any]) -> None:
+    augmenter = small_world.views(view, **settings).eval()
+    teacher = signals(2, TEACHER_DIM)
+    state = copy.deepcopy(augmenter.state_dict())
+    found = augmenter.views(teacher, batch(seed=1).generator)
+    again = augmenter.views(teacher, batch(seed=1).generator)
+    elsewhere = augmenter.views(teacher, batch(seed=2).generator)
+    assert found.logits_BVK.shape[::2] == teacher.logits_BK.shape
+    assert found.pooled_BVC.shape[::2] == teacher.pooled_BC.shape
+    assert torch.equal(found.logits_BVK, again.logits_BVK)
+    assert torch.equal(found.logits_BVK, elsewhere.logits_BVK) is not augmenter.stochastic
+    assert all(torch.equal(state[key], value) for key, value in augmenter.state_dict().items())
+    target = augmenter.evaluation_target(teacher, found)
+    assert torch.isfinite(target.log_probabilities_BK(1.0)).all()
+    assert all(0 <= float(share) <= 1 for share in augmenter.gates(teacher, found).values())
+    assert set(augmenter.gates(teacher, found)) <= {"feature", "logit"}
+    assert all(type(value) is float for value in augmenter.measures().values())
+
+
+@every_view
+def test_warmup_trains_the_views_alone(view: str, settings: dict[str, Any]) -> None:
+    augmenter = small_world.views(view, **settings).train()
+    if not augmenter.warmup_epochs:
+        assert not augmenter.warmup_penalties(signals(2, TEACHER_DIM), batch())
+        return
+    teacher = signals(2, TEACHER_DIM, requires_grad=True)
+    penalties = augmenter.warmup_penalties(teacher, batch())
+    assert penalties.keys() <= augmenter.penalty_weights().keys()
+    total = weighted_sum(penalties, augmenter.penalty_weights())
+    assert total is not None
+    total.backward()
+    assert all(parameter.grad is not None for parameter in augmenter.parameters())
+    assert all(tensor.grad is None for tensor in tensors(teacher))
+    rates = [augmenter.warmup_learning_rate(epoch) for epoch in range(1, augmenter.warmup_epochs + 1)]
+    assert all(rate > 0 for rate in rates)
+    assert rates == sorted(rates, reverse=True)
+
+
+@every_view
+def test_the_training_target_is_the_one_that_is_evaluated(view: str, settings: dict[str, Any]) -> None:
+    augmenter = small_world.views(view, **settings).eval()
+    teacher = signals(2, TEACHER_DIM)
+    teaching = augmenter.teach(teacher, signals(1, STUDENT_DIM), batch())
+    weights = torch.tensor([weighted.weight for weighted in teaching.logit_targets])
+    trained_BK = torch.stack([w.weight * w.target.probabilities_BK(1.0) for w in teaching.logit_targets]).sum(dim=0)
+    evaluated = augmenter.evaluation_target(teacher, augmenter.views(teacher, batch().generator))
+    torch.testing.assert_close(trained_BK / weights.sum(), evaluated.probabilities_BK(1.0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in ("methods", "views") for n in registry.names(k)])
+def test_a_component_is_one_described_file_under_its_name(kind: registry.Kind, name: str) -> None:
+    component = registry.lookup(kind, name)
+    assert Path(inspect.getfile(component)).stem == name
+    assert inspect.getdoc(component)
+    assert issubclass(component.Settings, ComponentSettings)
+    for field_name, field in component.Settings.model_fields.items():
+        assert field.description or field_name in ("temperature",), f"{name}.{field_name} has no description"
+        assert not field.is_required(), "every setting has a default"

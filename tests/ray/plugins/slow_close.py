@@ -1,0 +1,15 @@
+"""A plugin for tests: closing a trial's tracking takes four seconds."""
+
+import time
+
+from akdtune import tracking
+
+_finish = tracking.Tracker.finish
+
+
+def finish(self, status, summary):  # type: ignore[no-untyped-def]
+    time.sleep(4)
+    _finish(self, status, summary)
+
+
+tracking.Tracker.finish = finish  # type: ignore[method-assign]

@@ -1,0 +1,114 @@
+"""Small real studies for the tests on Ray: digits, tiny networks, a fraction of a second a trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from akdtune import results, spec, study
+
+PLUGINS = Path(__file__).parent / "plugins"
+TIMINGS = {"wall_time_s", "warmup_time_s", "images_per_s", "peak_memory_mib", "attempt"}
+
+TINY = """
+study: tiny
+data: {name: digits, validation: 600, pixel_noise: {std: 0.25}}
+teacher: {network: {name: cnn, widths: [4, 8]}, epochs: 3, batch_size: 32}
+student: {network: {name: cnn, widths: [2, 4]}}
+views:
+  name: angular
+  variant: constrained
+  warmup_epochs: 2
+  num_views: {choice: [1, 2, 3]}
+  margin: {uniform: [0.1, 0.6]}
+method:
+  choice:
+    - {name: kd, weight: {log_uniform: [0.1, 4.0]}}
+    - {name: crd}
+training: {epochs: 6, batch_size: 32}
+search: {algorithm: tpe, trials: 6}
+scheduler: {name: asha, grace_period: 2, reduction_factor: 2}
+probe: {trials: 2}
+tracking: {wandb: null}
+"""
+
+
+def write(folder: Path, text: str = TINY) -> Path:
+    file = folder / "study.yaml"
+    file.write_text(text)
+    return file
+
+
+def run(file: Path, root: Path, *overrides: str) -> int:
+    """The study in this process, on the Ray that is up."""
+    return study.run(spec.load(file, list(overrides)), root, console=Console(quiet=True))
+
+
+def start(file: Path, root: Path, *overrides: str) -> subprocess.Popen[str]:
+    """The command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "akdtune.cli", "run", str(file), *overrides, "--dir", str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")])},
+    )
+
+
+def metrics(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every trial's epoch rows without what a clock or an attempt puts in."""
+    found = {}
+    for path in sorted((root / "trials").glob("*/epochs.parquet")):
+        rows = results.read_rows(path)
+        found[path.parent.name] = [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+    return found
+
+
+def assert_exactly_once(root: Path, trials: int, epochs: int) -> None:
+    """Every planned trial has one terminal event, and its epochs are 1..n without gap or repeat, everywhere."""
+    planned = [row["trial_id"] for row in results.read_plan(root)]
+    assert len(planned) == len(set(planned)) == trials
+    events = results.read_events(root)
+    terminal = Counter(e["trial_id"] for e in events if e["event"] in results.TERMINAL)
+    assert terminal == Counter(planned)
+    for trial_id in planned:
+        of_trial = [e for e in events if e.get("trial_id") == trial_id]
+        seen = [e["epoch"] for e in of_trial if e["event"] == "epoch"]
+        assert seen == list(range(1, len(seen) + 1)), trial_id
+        kind = next(e["event"] for e in of_trial if e["event"] in results.TERMINAL)
+        rows = [row["epoch"] for row in results.read_rows(root / "trials" / trial_id / "epochs.parquet")]
+        assert rows == seen, trial_id
+        if kind == "done":
+            assert len(seen) == epochs
+            for name in ("checkpoint.pt", "predictions.parquet", "outcome.json"):
+                assert (root / "trials" / trial_id / name).exists(), (trial_id, name)
+    table = results.read_trials(root).to_pylist()
+    assert sorted(row["trial_id"] for row in table) == sorted(planned)
+    assert all(row["status"] in results.TERMINAL for row in table)
+
+
+def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
+    """The JSON that reached a trial, made again for another directory."""
+    from akdtune import design
+    from akdtune.ledger import StudyDirectory
+
+    checked = spec.load(file)
+    prepared = design.Prepared.load(checked)
+    teacher = prepared.find_teacher()
+    assert teacher is not None
+    directory = StudyDirectory(root)
+    directory._load()
+    runner = study.Run(checked, directory, design.Identity(checked, prepared, teacher))
+    trial = json.loads(runner.payload(directory.records[trial_id], None))
+    trial["root"] = str(elsewhere)
+    target = elsewhere / f"{trial_id}.json"
+    target.write_text(json.dumps(trial))
+    return target

@@ -1,0 +1,304 @@
+"""The commands: what they print, what they refuse, how fast they start."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from akdtune import __version__, cli, results, spec, study, tracking
+from akdtune.tracking_record import RunRecord, write_record
+from tests.study_fixture import StudyBuilder
+
+COMMANDS = ["run", "plan", "show", "best", "logs", "analyze", "spaces", "schema", "teacher", "wandb"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> str:
+    """Standard output of a command that ends with `code`; standard error where it is not 0."""
+    found = cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    if code == 0:
+        return captured.out
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def finished(home: Path) -> Path:
+    """A small study in runs/toy: two arms, a pruned and a running trial, one probe."""
+    build = StudyBuilder(home / "runs" / "toy")
+    build.add("angular/kd", 61.5, 0.1, role="search", params={"views.margin": 0.25, "method.kd.weight": 1.5})
+    build.add("angular/kd", 66.5, 0.2, role="search", params={"views.margin": 0.5, "method.kd.weight": 0.5})
+    build.add("angular/crd", 64.0, 0.3, role="search", params={"views.margin": 0.125})
+    build.add("angular/crd", 12.0, 0.3, role="search", status="pruned", params={"views.margin": 0.6}, epochs=1)
+    build.add("angular/crd", 30.0, 0.3, role="search", status="running", params={"views.margin": 0.3})
+    build.add("angular/kd", 70.0, 0.4, role="probe", params={"views.margin": 0.4})
+    return build.write(finished=False)
+
+
+# ----------------------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = call(capsys, command, "--help")
+    assert text.startswith(f"Usage: akdtune {command}")
+    if command not in ("teacher", "wandb"):
+        assert f"  akdtune {command}" in text.partition("Examples:")[2]
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = call(capsys, "--help")
+    listed = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.startswith("  ")]
+    assert [name for name in listed if name in COMMANDS] == COMMANDS
+    assert "akdtune run search_spaces/digits_angular.yaml" in text
+
+
+def test_help_is_quick() -> None:
+    """Well under a second: the best of three runs, because the machine may be busy."""
+    took = []
+    for _ in range(3):
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", "akdtune.cli", "--help"], check=True, capture_output=True)
+        took.append(time.monotonic() - started)
+    assert min(took) < 0.8
+
+
+@pytest.mark.parametrize("command", [["show", "toy"], ["best", "toy"], ["spaces"], ["logs", "toy", "t00000"]])
+def test_reading_commands_load_neither_torch_nor_ray(command: list[str], finished: Path) -> None:
+    (results.trial_directory(finished, "t00000") / "log.txt").write_text("epoch 1\n")
+    code = f"""
+import sys
+from akdtune import cli
+assert cli.main({command!r}) == 0
+print(*[name for name in ("torch", "ray", "pandas", "wandb", "optuna") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=finished.parents[1])
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == ""
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version") == f"akdtune {__version__}\n"
+
+
+# -------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "digits_angualr"], "did you mean the packaged 'digits_angular'?"),
+        (["run", "digits_angular", "trainin.epochs=2"], "did you mean 'training'?"),
+        (["plan", "nothing.yaml"], "nothing.yaml: there is no such file"),
+        (["show", "tyo"], f"tyo: no such study directory; did you mean '{Path('runs/toy')}'?"),
+        (["show", "toy", "--arm", "angular/kdd"], "unknown arm 'angular/kdd'; did you mean 'angular/kd'?"),
+        (["show", "toy", "--status", "don"], "did you mean 'done'?"),
+        (["show", "toy", "--sort", "val_acuracy"], "unknown column 'val_acuracy'; did you mean 'val_accuracy'?"),
+        (["show", "toy", "--top", "0"], "--top"),
+        (["logs", "toy", "t0000"], "trial 't0000' is ambiguous: t00000, t00001"),
+        (["logs", "toy", "x00001"], "no trial 'x00001'; did you mean 't00001'?"),
+        (["logs", "toy", "t00001"], "trial t00001 has no log yet"),
+        (["analyze", "diversity_acuracy", "toy"], "did you mean 'diversity_accuracy'?"),
+        (["analyze", "diversity_accuracy", "tyo"], "no such study directory"),
+        (["best", "toy", "--export", "there.yaml"], "there.yaml: exists already"),
+        (["wandb", "sync", "toy"], "no Weights & Biases runs here"),
+        (["teacher", "show", "abc"], "no teacher 'abc'"),
+        (["shwo", "toy"], "No such command 'shwo'"),
+    ],
+)
+def test_a_mistake_is_one_message_and_code_2(
+    arguments: list[str], message: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("there.yaml").write_text("mine")
+    assert message in call(capsys, *arguments, code=2)
+    assert Path("there.yaml").read_text() == "mine"
+
+
+# ------------------------------------------------------------------------------------------------- show, best, logs
+
+
+def test_show_lists_every_trial(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("toy", str(finished), "runs/toy"):
+        lines = call(capsys, "show", name).splitlines()
+        assert lines[0].endswith("toy: 6 trials: 1 running, 4 done, 1 pruned")
+        assert lines[1].split()[:7] == ["trial", "arm", "role", "seed", "status", "epochs", "val_accuracy"]
+        assert [line.split()[0] for line in lines[2:]] == [f"t{number:05d}" for number in range(6)]
+    assert "method.kd.weight=1.5 views.margin=0.25" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--arm", "angular/crd"], [2, 3, 4]),
+        (["--status", "pruned"], [3]),
+        (["--status", "failed"], []),
+        (["--role", "probe"], [5]),
+        (["--top", "2"], [5, 1]),
+        (["--role", "search", "--sort", "views.margin"], [3, 1, 4, 0, 2]),
+        (["--sort", "method.kd.weight", "--top", "2"], [0, 1]),
+        (["--sort", "status"], [0, 1, 2, 5, 3, 4]),
+    ],
+)
+def test_show_filters_and_sorts(
+    options: list[str], expected: list[int], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = call(capsys, "show", "toy", *options).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [f"t{number:05d}" for number in expected]
+
+
+def test_show_as_csv_holds_every_column(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(csv.DictReader(io.StringIO(call(capsys, "show", "toy", "--csv"))))
+    table = results.read_trials(finished)
+    assert list(rows[0]) == table.column_names
+    assert [row["trial_id"] for row in rows] == table["trial_id"].to_pylist()
+    assert float(rows[1]["val_accuracy"]) == 66.5
+    assert rows[2]["param.method.kd.weight"] == ""
+
+
+def test_best_names_the_best_search_trial_of_each_arm(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = call(capsys, "best", "toy").splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [["t00001", "angular/kd"], ["t00002", "angular/crd"]]
+    lines = call(capsys, "best", "toy", "--arm", "angular/crd").splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["t00002"]
+
+
+def test_best_before_anything_is_done(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = StudyBuilder(home / "runs" / "young")
+    build.add("none/kd", None, None, role="search", status="planned")
+    build.write(finished=False)
+    message = "no search trial has reached its last epoch yet (1 trial: 1 planned)"
+    assert message in call(capsys, "best", "young", code=2)
+
+
+def test_the_exported_best_is_a_study_of_that_configuration(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    searched = spec.load("digits_angular")
+    proposals = [arm.random(7) for arm in searched.arms[:2]]
+    build = StudyBuilder(home / "runs" / searched.name)
+    for proposal, accuracy in zip(proposals, (50.0, 60.0), strict=True):
+        build.add(proposal.arm, accuracy, 0.1, role="search", params=proposal.params)
+        build.plan[-1]["settings"] = proposal.settings
+    directory = build.write()
+    (directory / results.LOCK).write_text(yaml.safe_dump({"settings": searched.resolved()}))
+    assert "written: best.yaml" in call(capsys, "best", searched.name, "--export", "best.yaml")
+    exported = spec.load("best.yaml")
+    (arm,) = exported.arms
+    assert (arm.name, list(arm.dimensions)) == (proposals[1].arm, [])
+    assert arm.random(0).settings == proposals[1].settings
+
+
+def test_logs_prints_and_follows(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    running = results.trial_directory(finished, "t00004") / "log.txt"
+    running.write_text("epoch 1\n")
+    assert call(capsys, "logs", "toy", "t00004") == "epoch 1\n"
+
+    def train() -> None:
+        time.sleep(0.5)
+        with running.open("a") as log:
+            log.write("epoch 2\n")
+        with (finished / results.LEDGER).open("a") as ledger:
+            ledger.write(json.dumps({"time": 9.0, "event": "done", "trial_id": "t00004", "epoch": 2}) + "\n")
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    assert call(capsys, "logs", "toy", "t00004", "-f") == "epoch 1\nepoch 2\n"
+    thread.join()
+
+
+# ------------------------------------------------------------------------------------------- what others do
+
+
+def test_run_hands_over_the_study(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def run(settings: spec.Study, root: Path, address: str | None) -> int:
+        asked.append((settings.name, settings.search.trials, root, address))
+        return 130
+
+    monkeypatch.setattr(study, "run", run)
+    override = "tracking.wandb={project: akdtune, mode: offline}"
+    error = call(capsys, "run", "digits_angular", "search.trials=8", override, code=130)
+    assert error.splitlines() == [
+        "Weights & Biases: runs are written offline, no API key found (WANDB_API_KEY or ~/.netrc); "
+        "`akdtune wandb sync RUN` uploads them"
+    ]
+    call(capsys, "run", "digits_angular", "--dir", "elsewhere", "--address", "auto", "tracking.wandb=null", code=130)
+    assert asked[0] == ("digits_angular", 8, Path("runs/digits_angular"), None)
+    assert asked[1][2:] == (Path("elsewhere"), "auto")
+
+
+def test_plan_prints_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from akdtune import design
+
+    monkeypatch.setattr(design, "plan_report", lambda settings: [f"study {settings.name}", "rungs 26"])
+    assert call(capsys, "plan", "digits_angular") == "study digits_angular\nrungs 26\n"
+
+
+def test_spaces_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    text = call(capsys, "spaces")
+    for name, path in spec.packaged().items():
+        assert f"{name}\n" in text
+        assert str(path) in text
+    assert json.loads(call(capsys, "schema")) == spec.json_schema()
+
+
+def test_analyze_runs_the_analysis(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from akdtune.analysis import diversity_accuracy
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(diversity_accuracy, "main", asked.append)
+    call(capsys, "analyze", "diversity_accuracy", "toy", "--draws", "10")
+    assert asked == [[str(Path("runs/toy")), "--draws", "10"]]
+
+
+def test_wandb_sync_reports(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunRecord("t00000-a1", 1, "offline", "wandb/offline-run-t00000-a1", finished=True)
+    log = run.log_file(finished)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    write_record(results.trial_directory(finished, "t00000"), [run])
+    assert "1 runs wait for upload" in call(capsys, "wandb", "sync", "toy", code=2)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setattr(tracking, "_upload", lambda directories: log.with_name(log.name + ".synced").touch())
+    assert call(capsys, "wandb", "sync", "toy") == "Weights & Biases runs: 1 uploaded, 0 already there\n"
+    assert call(capsys, "wandb", "sync", "toy") == "Weights & Biases runs: 0 uploaded, 1 already there\n"
+
+
+def test_teacher_is_trained_listed_and_shown(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AKDTUNE_CACHE", str(home / "cache"))
+    small = ["teacher.epochs=1", "teacher.milestones=null", "teacher.network={name: cnn, widths: [4, 4, 4]}"]
+    lines = call(capsys, "teacher", "train", "digits_angular", *small).splitlines()
+    assert lines[0].startswith("epoch 1 of 1: loss ")
+    assert lines[1].startswith("trained: ")
+    again = call(capsys, "teacher", "train", "digits_angular", *small)
+    assert again.removeprefix("found: ") == lines[1].removeprefix("trained: ") + "\n"
+    (row,) = call(capsys, "teacher", "list").splitlines()[1:]
+    key = row.split()[0]
+    assert row.split()[1:4] == ["cnn", "digits", "subset"]
+    shown = yaml.safe_load(call(capsys, "teacher", "show", key[:6]))
+    assert shown["teacher"]["key"] == key

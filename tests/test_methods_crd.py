@@ -1,0 +1,197 @@
+"""CRD: matrix-product scores, negatives, partition constants, memory banks, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from akdtune.errors import DataError
+from akdtune.methods import MethodContext
+from akdtune.methods.crd import CRD, contrastive_loss, resolved_negatives, scores_BS
+from akdtune.signals import Batch, Signals, Target
+from tests import small_world
+from tests.small_world import CLASSES, IMAGES, LABELS_N, STUDENT_DIM, TEACHER_DIM, batch, signals
+
+
+def crd(**settings: Any) -> CRD:
+    built = small_world.method("crd", embedding_dim=8, **settings)
+    assert isinstance(built, CRD)
+    return built
+
+
+def step(method: CRD, seed: int = 5) -> Tensor:
+    """One training step's loss, banks updated."""
+    student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
+    loss = method.terms(student, Target.of(teacher), batch(seed=seed))["crd"]
+    method.after_step()
+    return loss.detach()
+
+
+def test_matrix_product_equals_gathering_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank_NE = torch.randn(30, 8, generator=generator, dtype=torch.float64)
+    index_BS = torch.randint(0, 30, (5, 12), generator=generator)  # with repeats
+    embedding_BE = torch.randn(5, 8, generator=generator, dtype=torch.float64).requires_grad_()
+    gathered_BS = torch.exp(torch.einsum("be,bse->bs", embedding_BE, bank_NE[index_BS]) / 0.07)
+    found_BS = scores_BS(embedding_BE, bank_NE, index_BS, 0.07)
+    torch.testing.assert_close(found_BS, gathered_BS)
+    weights_BS = torch.randn(5, 12, generator=generator, dtype=torch.float64) / gathered_BS.detach()
+    gradients = [torch.autograd.grad((weights_BS * s).sum(), embedding_BE)[0] for s in (found_BS, gathered_BS)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_negatives_without_replacement_are_distinct_and_of_other_classes() -> None:
+    method = crd(num_negatives=20)
+    now = batch()
+    negatives_BJ = method.negatives_BJ(now)
+    assert negatives_BJ.shape == (9, 20)
+    assert (LABELS_N[negatives_BJ] != now.labels_B[:, None]).all()
+    assert all(len(row.unique()) == 20 for row in negatives_BJ)
+    assert not torch.equal(negatives_BJ.sort().values, method.negatives_BJ(now).sort().values)
+    assert torch.equal(negatives_BJ, method.negatives_BJ(batch()))
+
+
+def test_negatives_shrink_to_what_there_is() -> None:
+    method = crd()
+    assert method.num_negatives == IMAGES - 6
+    for row, label in zip(method.negatives_BJ(batch()), batch().labels_B, strict=True):
+        assert torch.equal(row.sort().values, torch.nonzero(LABELS_N != label).squeeze(1))
+
+
+def test_negatives_with_replacement_keep_their_number() -> None:
+    method = crd(negatives="with_replacement", num_negatives=5000)
+    now = batch()
+    negatives_BJ = method.negatives_BJ(now)
+    assert negatives_BJ.shape == (9, 5000)
+    for row, label in zip(negatives_BJ, now.labels_B, strict=True):
+        counts_N = torch.bincount(row, minlength=IMAGES)
+        assert (counts_N[LABELS_N == label] == 0).all()
+        assert (counts_N[LABELS_N != label] > 5000 / 36 / 2).all()
+
+
+def test_unbalanced_classes_share_one_number_of_negatives() -> None:
+    labels_N = torch.tensor([2] * 20 + [0] * 3 + [1] * 5)[
+        torch.randperm(28, generator=torch.Generator().manual_seed(0))
+    ]
+    context = MethodContext(3, 4, 4, (), (), labels_N, small_world.CPU, torch.Generator().manual_seed(0))
+    for settings in (CRD.Settings(), CRD.Settings(negatives="with_replacement", num_negatives=50)):
+        method = CRD(settings, context)
+        assert method.num_negatives == (8 if settings.negatives == "auto" else 50)
+        now = Batch(labels_N, torch.arange(28), torch.arange(28), 1, torch.Generator().manual_seed(0))
+        assert (labels_N[method.negatives_BJ(now)] != labels_N[:, None]).all()
+
+
+def test_facts_name_the_resolved_negatives() -> None:
+    assert CRD.facts(CRD.Settings(), [100] * 10) == {"negatives": 900}
+    assert CRD.facts(CRD.Settings(), [5000] * 10) == {"negatives": 16384}
+    assert CRD.facts(CRD.Settings(negatives="with_replacement"), [3] * 10) == {"negatives": 16384}
+    with pytest.raises(DataError, match="at least two classes"):
+        resolved_negatives(CRD.Settings(), [40, 0])
+
+
+def test_partition_constants_are_those_of_the_first_batch() -> None:
+    method = crd(num_negatives=20)
+    assert torch.equal(method.partitions_2, torch.zeros(2))
+    student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
+    now = batch()
+    index_BS = torch.cat([now.positions_B[:, None], method.negatives_BJ(batch())], dim=1)
+    embedded = [
+        torch.nn.functional.normalize(layer(pooled), dim=-1)
+        for layer, pooled in ((method.embed_student, student.pooled_BC), (method.embed_teacher, teacher.pooled_BC))
+    ]
+    of_student = scores_BS(embedded[0], method.teacher_bank_NE, index_BS, 0.07)
+    of_teacher = scores_BS(embedded[1], method.student_bank_NE, index_BS, 0.07)
+    constants = torch.stack([of_student.mean(), of_teacher.mean()]).detach() * IMAGES
+    expected = sum(contrastive_loss(s, z, IMAGES) for s, z in zip((of_student, of_teacher), constants, strict=True))
+    torch.testing.assert_close(method.terms(student, Target.of(teacher), now)["crd"], expected)
+    torch.testing.assert_close(method.partitions_2, constants)
+    method.after_step()
+    step(method, seed=8)
+    torch.testing.assert_close(method.partitions_2, constants, rtol=0, atol=0)
+
+
+def test_banks_move_after_the_step_only_and_in_the_rows_of_the_batch() -> None:
+    method = crd()
+    before = copy.deepcopy(method.state_dict())
+    student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
+    now = batch()
+    method.terms(student, Target.of(teacher), now)["crd"].backward()
+    assert torch.equal(method.student_bank_NE, before["student_bank_NE"])
+    method.after_step()
+    for bank, layer, pooled in (
+        ("student_bank_NE", method.embed_student, student.pooled_BC),
+        ("teacher_bank_NE", method.embed_teacher, teacher.pooled_BC),
+    ):
+        mixed = 0.5 * before[bank][now.positions_B] + 0.5 * torch.nn.functional.normalize(layer(pooled), dim=-1)
+        after = method.state_dict()[bank]
+        torch.testing.assert_close(after[now.positions_B], torch.nn.functional.normalize(mixed, dim=-1))
+        untouched = torch.ones(IMAGES, dtype=torch.bool)
+        untouched[now.positions_B] = False
+        assert torch.equal(after[untouched], before[bank][untouched])
+    unchanged = copy.deepcopy(method.state_dict())
+    method.after_step()
+    assert all(torch.equal(unchanged[key], value) for key, value in method.state_dict().items())
+
+
+def test_all_targets_of_a_step_share_negatives_and_the_first_fills_the_banks() -> None:
+    student, first, second = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), signals(3, TEACHER_DIM)
+    method, alone = crd(num_negatives=20), crd(num_negatives=20)
+    now = batch()
+    method.terms(student, Target.of(first), now)
+    drawn = method._step
+    method.terms(student, Target.of(second), now)
+    assert method._step is drawn
+    alone.terms(student, Target.of(first), batch())
+    method.after_step()
+    alone.after_step()
+    assert torch.equal(method.teacher_bank_NE, alone.teacher_bank_NE)
+
+
+def test_a_checkpoint_restores_the_next_steps_exactly() -> None:
+    method = crd(num_negatives=20)
+    step(method)
+    restored = crd(num_negatives=20)
+    restored.load_state_dict(copy.deepcopy(method.state_dict()))
+    assert {"student_bank_NE", "teacher_bank_NE", "partitions_2"} <= method.state_dict().keys()
+    assert [float(step(method, seed)) for seed in (8, 9)] == [float(step(restored, seed)) for seed in (8, 9)]
+
+
+def test_initialisation_depends_on_the_generator_alone() -> None:
+    one = crd().state_dict()
+    torch.manual_seed(123)
+    other = crd().state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    bound = (8 / 3) ** -0.5
+    assert float(one["student_bank_NE"].abs().max()) <= bound
+    assert float(one["student_bank_NE"].std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_scale_of_the_target_does_not_matter() -> None:
+    teacher = signals(2, TEACHER_DIM)
+    method = crd()
+    torch.nn.init.zeros_(method.embed_teacher.bias)
+    student = signals(1, STUDENT_DIM)
+    one = method.terms(student, Target.of(teacher), batch())["crd"]
+    scaled = Signals(teacher.logits_BK, 2.44 * teacher.pooled_BC)
+    torch.testing.assert_close(method.terms(student, Target.of(scaled), batch())["crd"], one)
+
+
+def test_single_precision_survives_the_largest_scores() -> None:
+    method = crd(temperature=0.07)
+    row = torch.nn.functional.normalize(torch.ones(8), dim=0)
+    method.student_bank_NE.copy_(row.expand(IMAGES, 8))
+    method.teacher_bank_NE.copy_(row.expand(IMAGES, 8))
+    for layer in (method.embed_student, method.embed_teacher):
+        layer.weight.data.zero_()
+        layer.bias.data.fill_(1.0)
+    student = signals(1, STUDENT_DIM, requires_grad=True)
+    loss = method.terms(student, Target.of(signals(2, TEACHER_DIM)), batch())["crd"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert student.pooled_BC.grad is not None
+    assert torch.isfinite(student.pooled_BC.grad).all()
+    assert CLASSES == len(set(LABELS_N.tolist()))

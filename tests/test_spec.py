@@ -1,0 +1,823 @@
+"""A settings file as a study: what is filled in, what is refused and how it is said, what comes out again."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+import pytest
+import yaml
+
+from akdtune import registry, space, spec
+from akdtune.errors import SettingsError
+from akdtune.methods import Method
+from akdtune.registry import ComponentSettings, names
+from akdtune.spec import Study
+from akdtune.trial_settings import pair_problem
+from akdtune.views import ViewAugmenter
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+SMALL = """\
+study: small
+data: {name: digits, validation: 600}
+teacher: {network: resnet20, epochs: 4}
+student: {network: resnet8}
+views: {name: angular, margin: {uniform: [0.1, 0.5]}}
+method: {name: kd, weight: {log_uniform: [0.1, 4.0]}}
+training: {epochs: 40, milestones: [24, 32]}
+search: {trials: 6}
+scheduler: {name: asha, grace_period: 26}
+probe: {trials: 6}
+"""
+MANY = SMALL.replace(
+    "method: {name: kd, weight: {log_uniform: [0.1, 4.0]}}",
+    """\
+method:
+  choice:
+    - {name: kd, temperature: {choice: [2, 4]}}
+    - {name: dkd, beta: {choice: [2, 6, 8]}}
+    - [{name: kd}, {name: crd}]""",
+)
+
+Loader = Callable[..., Study]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
+    """Writes a text as study.yaml in the working directory and loads it."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_and_load(text: str, *overrides: str) -> Study:
+        Path("study.yaml").write_text(text, encoding="utf-8")
+        return spec.load("study.yaml", overrides)
+
+    return write_and_load
+
+
+def changed(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+def problems(load: Loader, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(text, *overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def check_snapshot(name: str, text: str) -> None:
+    """Compares with a stored text; AKDTUNE_UPDATE_SNAPSHOTS=1 stores it. Lists of registered names are left out."""
+    for kind in ("methods", "views", "networks", "data"):
+        text = text.replace(", ".join(names(kind)), f"<{kind}>")  # type: ignore[arg-type]
+    text = re.sub(r"lists all \d+", "lists all <number>", text)
+    path = SNAPSHOTS / name
+    if os.environ.get("AKDTUNE_UPDATE_SNAPSHOTS"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+# What is read
+
+
+def test_a_small_study(load: Loader) -> None:
+    study = load(SMALL)
+    assert study.name == "small"
+    assert study.source == "study.yaml"
+    assert study.warnings == ()
+    assert [arm.name for arm in study.arms] == ["angular/kd"]
+    assert [d.path for d in study.arms[0].dimensions] == ["views.margin", "method.kd.weight"]
+    assert (study.epochs, study.rungs) == (40, [26])
+    assert study.search == spec.SearchSettings(algorithm="tpe", trials=6, fair="per_arm", seed=0, trial_seed=0)
+    assert study.probe is not None
+    assert study.probe.seeds == [1]
+    assert study.tracking.wandb is None
+    assert study.spaces == study.arms
+
+
+def test_a_proposal_has_every_setting_filled_in_as_plain_json(load: Loader) -> None:
+    proposal = load(SMALL).arms[0].random(1)
+    space.assert_plain(proposal.settings)
+    assert list(proposal.settings) == ["data", "teacher", "views", "method", "student", "training"]
+    assert proposal.settings["method"] == [
+        {"name": "kd", "temperature": 4.0, "weight": proposal.params["method.kd.weight"]}
+    ]
+    assert proposal.settings["views"]["margin"] == proposal.params["views.margin"]
+    assert proposal.settings["views"]["variant"] == "paper"
+    assert proposal.settings["student"] == {"network": "resnet8"}
+    assert proposal.settings["training"]["momentum"] == 0.9
+    assert proposal.settings["teacher"]["epochs"] == 4
+
+
+def test_proposals_share_no_mutable_part(load: Loader) -> None:
+    arm = load(SMALL).arms[0]
+    arm.random(1).settings["data"]["validation"] = 0
+    assert arm.random(1).settings["data"]["validation"] == 600
+
+
+def test_settings_are_typed_the_same_a_second_time(load: Loader) -> None:
+    """A trial types its settings again from JSON: presets must not shift what they filled in before."""
+    for study in (load(MANY), *map(spec.load, spec.packaged())):
+        for arm in study.arms:
+            settings = arm.random(7).settings
+            views = dict(settings["views"])
+            model = registry.lookup("views", views.pop("name")).Settings
+            assert model(**views).model_dump(mode="json") == views
+
+
+def test_arm_names(load: Loader) -> None:
+    text = changed(MANY, "views: {name: angular, margin: {uniform: [0.1, 0.5]}}",
+                   "views: {choice: [none, {name: angular, variant: {choice: [paper, constrained]}}]}")  # fmt: skip
+    text = changed(text, "{network: resnet8}", "{network: {choice: [resnet8, resnet14]}}")
+    found = [arm.name for arm in load(text, "probe=null").arms]
+    assert len(found) == len(set(found)) == 18
+    assert {"none/kd/resnet8", "angular:paper/kd+crd/resnet14", "angular:constrained/dkd/resnet8"} <= set(found)
+
+
+def test_arms_that_would_share_a_name_are_numbered(load: Loader) -> None:
+    text = changed(MANY, "- [{name: kd}, {name: crd}]", "- {name: kd, weight: 2}")
+    assert [arm.name for arm in load(text).arms] == ["angular/kd", "angular/dkd", "angular/kd#2"]
+
+
+def test_pooled_search_is_one_space(load: Loader) -> None:
+    study = load(MANY, "search.fair=pooled")
+    assert [searched.name for searched in study.spaces] == ["pooled"]
+    assert {study.pooled.random(seed).arm for seed in range(30)} == {arm.name for arm in study.arms}
+
+
+def test_shorthands(load: Loader) -> None:
+    study = load(SMALL, "views=none", "method=[kd, crd]", "probe=null")
+    settings = study.arms[0].random(0).settings
+    assert settings["views"] == {"name": "none"}
+    assert [term["name"] for term in settings["method"]] == ["kd", "crd"]
+    assert [arm.name for arm in load(SMALL, "method={choice: [kd, [kd, crd]]}").arms] == [
+        "angular/kd",
+        "angular/kd+crd",
+    ]
+
+
+def test_views_may_be_left_out(load: Loader) -> None:
+    text = changed(SMALL, "views: {name: angular, margin: {uniform: [0.1, 0.5]}}\n", "")
+    assert load(text, "probe=null").arms[0].name == "none/kd"
+
+
+def test_networks_with_settings_of_their_own(load: Loader) -> None:
+    study = load(SMALL, "student.network={name: cnn, widths: {choice: [[4, 8], [8, 16]]}}")
+    (arm,) = study.arms
+    assert {str(arm.random(seed).settings["student"]["network"]["widths"]) for seed in range(20)} == {
+        "[4, 8]",
+        "[8, 16]",
+    }
+
+
+def test_numbers_as_people_write_them(load: Loader) -> None:
+    study = load(changed(SMALL, "epochs: 40,", "epochs: 40, weight_decay: 5e-4, lr: 1E-2,"))
+    training = study.arms[0].random(0).settings["training"]
+    assert (training["weight_decay"], training["lr"]) == (5e-4, 1e-2)
+
+
+def test_anchors_and_merge_keys(load: Loader) -> None:
+    text = changed(MANY, "- {name: kd, temperature: {choice: [2, 4]}}", "- &kd {name: kd, weight: {uniform: [1, 2]}}")
+    text = changed(text, "- [{name: kd}, {name: crd}]", "- [*kd, {name: crd}]\n    - {<<: *kd, weight: 3}")
+    assert [arm.name for arm in load(text).arms] == ["angular/kd", "angular/dkd", "angular/kd+crd", "angular/kd#2"]
+
+
+def test_paths_are_absolute_for_the_workers(load: Loader, tmp_path: Path) -> None:
+    data = "data={name: parquet, train: 'in/train-*.parquet', test: [~/a.parquet, b.parquet], validation: 500}"
+    study = load(SMALL, data, "teacher.checkpoint=teachers/t.pt")
+    assert study.data.train == str(tmp_path / "in/train-*.parquet")
+    assert study.data.test == [str(Path.home() / "a.parquet"), str(tmp_path / "b.parquet")]
+    assert study.teacher.checkpoint == str(tmp_path / "teachers/t.pt")
+    rooted = load(SMALL, data.replace("{name", "{root: pictures, name"))
+    assert rooted.data.train == str(tmp_path / "pictures/in/train-*.parquet")
+    assert rooted.data.root == str(tmp_path / "pictures")
+
+
+def test_rungs_leave_out_the_last_epoch() -> None:
+    def rungs(grace: int, factor: float, epochs: int) -> list[int]:
+        return spec.SchedulerSettings(grace_period=grace, reduction_factor=factor).rungs(epochs)
+
+    assert rungs(160, 1.25, 240) == [160, 200]
+    assert rungs(1, 4, 64) == [1, 4, 16]
+    assert rungs(1, 4, 65) == [1, 4, 16, 64]
+    assert rungs(26, 2, 40) == [26]
+    assert rungs(1, 1.25, 4) == [1, 2, 3]
+    assert rungs(40, 2, 40) == []
+    assert spec.SchedulerSettings(name="none").rungs(40) == []
+
+
+def test_a_study_pickles(load: Loader) -> None:
+    study = load(MANY)
+    copy = pickle.loads(pickle.dumps(study))
+    assert copy.arms[1].random(4) == study.arms[1].random(4)
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "arm", "index", "key", "value"),
+    [
+        ("method.beta=4", 1, 0, "beta", 4.0),
+        ("method.alpha=0.5", 1, 0, "alpha", 0.5),
+        ("method.kd.temperature=3", 0, 0, "temperature", 3.0),
+        ("method.kd.temperature=3", 2, 0, "temperature", 3.0),
+        ("method.num_negatives=100", 2, 1, "num_negatives", 100),
+        ("method.choice[2][0].weight=2", 2, 0, "weight", 2.0),
+        ("method.choice.2.1.weight=2", 2, 1, "weight", 2.0),
+        (" method.crd.weight = 2 ", 2, 1, "weight", 2.0),
+    ],
+)
+def test_overrides_reach_into_choices(load: Loader, override: str, arm: int, index: int, key: str, value: Any) -> None:
+    study = load(MANY, override)
+    assert study.arms[arm].random(0).settings["method"][index][key] == value
+    assert study.overrides == (override,)
+
+
+def test_overrides_by_position_touch_one_place_only(load: Loader) -> None:
+    study = load(MANY, "method.choice[0].weight=2")
+    assert study.arms[0].random(0).settings["method"][0]["weight"] == 2.0
+    assert study.arms[2].random(0).settings["method"][0]["weight"] == 0.9
+
+
+def test_overrides_of_any_kind(load: Loader) -> None:
+    study = load(
+        SMALL, "training.lr={log_uniform: [0.01, 0.1]}", "views.angular.num_views={choice: [1, 3]}",
+        "method.kd.weight=2",
+        "tracking.wandb.project=x", "resources.gpu=0", "confirm=null", "ablation=null", "probe=null",
+        "student.network.name=resnet14", "search.seed=5",
+    )  # fmt: skip
+    assert [d.path for d in study.arms[0].dimensions] == ["views.margin", "views.num_views", "training.lr"]
+    assert study.tracking.wandb is not None
+    assert study.tracking.wandb.project == "x"
+    assert study.probe is None
+    assert study.arms[0].tree["student"] == {"network": {"name": "resnet14"}}
+
+
+def test_a_later_override_wins(load: Loader) -> None:
+    assert load(SMALL, "search.trials=7", "search.trials=8").search.trials == 8
+
+
+def test_overrides_may_put_a_network_setting_on_a_plain_name(load: Loader) -> None:
+    study = load(SMALL, "student.network=cnn", "student.network.widths=[4, 8]")
+    assert study.arms[0].random(0).settings["student"] == {"network": {"name": "cnn", "widths": [4, 8]}}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method.weight=2", ["several places", "method.kd.weight=2, method.dkd.weight=2, method.crd.weight=2"]),
+        ("method.betta=2", ["no choice there", "'betta'", "did you mean 'beta'", "kd, dkd, crd"]),
+        ("method.dkdd.beta=2", ["did you mean 'dkd'"]),
+        ("training.epochs.x=2", ["leads nowhere", "training.epochs is 40"]),
+        ("views.margn=0.2", ["unknown key 'margn'", "did you mean 'margin'"]),
+        ("vews.margin=0.2", ["unknown section 'vews'", "did you mean 'views'"]),
+        ("training.lr", ["form key.path=value"]),
+        ("=3", ["form key.path=value"]),
+        ("training..lr=3", ["form key.path=value"]),
+        ("training.lr=[1", ["cannot be parsed"]),
+        ("training.lr=abc", ["must be a number, got 'abc'"]),
+        ("training.lr=.nan", ["finite"]),
+        ("method.choice[7].weight=2", ["command line: method.choice[7].weight"]),
+    ],
+)
+def test_overrides_that_cannot_be_applied(load: Loader, override: str, words: list[str]) -> None:
+    found = problems(load, MANY, override)
+    assert len(found) == 1
+    assert found[0].startswith("command line: ") or "section" in found[0]
+    for word in words:
+        assert word in found[0]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "words"),
+    [
+        ("validation: 600", "validation: '600'", 2, "data.validation", ["whole number", "got '600'"]),
+        ("validation: 600", "validation: 600.5", 2, "data.validation", ["whole number", "got 600.5"]),
+        ("validation: 600", "validation: true", 2, "data.validation", ["whole number", "got true"]),
+        ("validation: 600", "validation: 0", 2, "data.validation", ["above 0"]),
+        ("validation: 600", "validaton: 600", 2, "data.validation", ["is missing"]),
+        ("validation: 600", "validation: 600, train: x", 2, "data.train", ["does not belong", "'digits'"]),
+        ("name: digits", "name: digts", 2, "data.name", ["unknown data set 'digts'", "did you mean 'digits'"]),
+        ("network: resnet20", "network: resnet32x", 3, "teacher.network", ["unknown network", "'resnet32x4'"]),
+        ("network: resnet8", "network: {name: cnn, width: [4]}", 4, "student.network.width", ["did you mean 'widths'"]),
+        ("network: resnet8", "network: [resnet8]", 4, "student.network", ["a name or a mapping", "['resnet8']"]),
+        ("{network: resnet8}", "resnet8", 4, "student", ["must be a mapping", "'resnet8'"]),
+        ("name: angular", "name: angluar", 5, "views.name", ["unknown view 'angluar'", "did you mean 'angular'"]),
+        ("name: angular, ", "", 5, "views.name", ["is missing", "angular"]),
+        ("margin: {uniform: [0.1, 0.5]}", "margin: {uniform: [0.1, 1.5]}", 5, "views.margin", ["at most 1", "got 1.5"]),
+        ("margin: {uniform: [0.1, 0.5]}", "margin: {choice: [0.1, a]}", 5, "views.margin.choice[1]", ["got 'a'"]),
+        ("uniform: [0.1, 0.5]", "unifrom: [0.1, 0.5]", 5, "views.margin", ["did you mean the domain 'uniform'"]),
+        ("{uniform: [0.1, 0.5]}", "{uniform: [0, 1], grid: [1]}", 5, "views.margin", ["exactly one key"]),
+        ("{uniform: [0.1, 0.5]}", "{choice: []}", 5, "views.margin", ["at least one option"]),
+        ("{uniform: [0.1, 0.5]}", "{uniform: [0.5, 0.1]}", 5, "views.margin", ["low end 0.5 above its high end 0.1"]),
+        ("log_uniform: [0.1, 4.0]", "log_uniform: [0, 4.0]", 6, "method.weight", ["low end above 0"]),
+        ("log_uniform: [0.1, 4.0]", "uniform: [-1, 4.0]", 6, "method.weight", ["at least 0, got -1"]),
+        ("name: kd", "name: kdd", 6, "method.name", ["unknown method 'kdd'", "did you mean 'kd'"]),
+        ("name: kd, weight", "name: kd, wieght", 6, "method.wieght", ["did you mean 'weight'"]),
+        ("{name: kd, weight: {log_uniform: [0.1, 4.0]}}", "[]", 6, "method", ["at least one method"]),
+        ("{name: kd, weight: {log_uniform: [0.1, 4.0]}}", "[kd, kd]", 6, "method[1]", ["'kd' stands twice in the sum"]),
+        ("{name: kd, weight: {log_uniform: [0.1, 4.0]}}", "", 6, "method", ["is missing"]),
+        ("milestones: [24, 32]", "milestones: [32, 24]", 7, "training.milestones", ["rise strictly", "[32, 24]"]),
+        ("milestones: [24, 32]", "milestones: [24, 3.5]", 7, "training.milestones[1]", ["whole number", "3.5"]),
+        ("epochs: 40", "epochs: {choice: [40, 20]}", 7, "training.epochs", ["cannot be searched", "equal length"]),
+        ("search: {trials: 6}", "search: {trials: 0}", 8, "search.trials", ["above 0, got 0"]),
+        ("search: {trials: 6}", "search: {algorithm: random}", 8, "search.trials", ["is missing", "'random'"]),
+        ("search: {trials: 6}", "search: {algorithm: tpee}", 8, "search.algorithm", ["'random', 'grid'", "mean 'tpe'"]),
+        ("search: {trials: 6}", "search: 6", 8, "search", ["must be a mapping, got 6"]),
+        ("trials: 6}\nsch", "trials: {choice: [1, 2]}}\nsch", 8, "search.trials", ["cannot be searched"]),
+        ("grace_period: 26", "grace_period: 40", 9, "scheduler.grace_period", ["below training.epochs (40)", "got 40"]),
+        (", grace_period: 26", "", 9, "scheduler", ["grace_period is needed"]),
+        ("{name: asha", "{name: hyperband", 9, "scheduler.name", ["'asha', 'none'"]),
+        ("probe: {trials: 6}", "probe: {trials: 6, seeds: [1, 0]}", 10, "probe.seeds", ["must not hold 0", "[1, 0]"]),
+        ("probe: {trials: 6}", "probe: {trials: 6, seeds: []}", 10, "probe.seeds", ["at least 1 long"]),
+        ("probe: {trials: 6}", "probe: {trials: 6, seeds: [1, 1]}", 10, "probe.seeds", ["must differ"]),
+        ("probe: {trials: 6}", "probe: {trials: 6, fixed: {method.kd.weigt: 1}}", 10, "probe.fixed.method.kd.weigt",
+         ["did you mean 'method.kd.weight'"]),
+        ("probe: {trials: 6}", "probe: {trials: 6, fixed: {method.kd.weight: 9}}", 10, "probe.fixed.method.kd.weight",
+         ["within log_uniform [0.1, 4.0]", "got 9"]),
+        ("study: small", "study: a/b", 1, "study", ["letters, digits", "'a/b'"]),
+        ("study: small", "stdy: small", 1, "stdy", ["unknown section 'stdy'", "did you mean 'study'"]),
+        ("study: small", "plugins: [no_such_module]", 1, "plugins", ["cannot import 'no_such_module'"]),
+        ("study: small", "plugins: {a: b}", 1, "plugins", ["list of module names"]),
+        ("study: small", "confirm: {top: 3}", 1, "confirm", ["not available in this version", "confirm: null"]),
+        ("study: small", "ablation: {design: path}", 1, "ablation", ["not available in this version"]),
+        ("study: small", "resources: {cpu: 0}", 1, "resources.cpu", ["above 0"]),
+        ("study: small", "tracking: {wandb: {projct: x}}", 1, "tracking.wandb.projct", ["did you mean 'project'"]),
+        ("study: small", "tracking: {wandb: {mode: of}}", 1, "tracking.wandb.mode", ["'offline'"]),
+    ],
+)  # fmt: skip
+def test_one_mistake_gives_one_message(load: Loader, old: str, new: str, line: int, key: str, words: list[str]) -> None:
+    found = problems(load, changed(SMALL, old, new))
+    mine = [text for text in found if text.startswith(f"study.yaml:{line}: {key}: ")]
+    assert len(mine) == 1, found
+    assert len(found) == 1 or "validaton" in new
+    for word in words:
+        assert word in mine[0]
+
+
+def test_combinations_of_single_values_are_checked_within_each_option(load: Loader) -> None:
+    text = changed(MANY, "- {name: dkd, beta: {choice: [2, 6, 8]}}", "- {name: dkd, beta: {choice: [2, -6]}, alpha: x}")
+    assert problems(load, text) == [
+        "study.yaml:9: method.choice[1].alpha: must be a number, got 'x'",
+        "study.yaml:9: method.choice[1].beta.choice[1]: must be at least 0, got -6",
+    ]
+
+
+def test_an_unknown_key_is_said_once_for_all_its_options(load: Loader) -> None:
+    found = problems(load, changed(SMALL, "margin: {uniform: [0.1, 0.5]}", "margn: {choice: [0.1, 0.2, 0.3]}"))
+    assert len(found) == 1
+    assert found[0].startswith("study.yaml:5: views.margn: unknown key 'margn'; did you mean 'margin'?")
+
+
+def test_a_grid_needs_values_that_can_be_listed(load: Loader) -> None:
+    assert problems(load, SMALL, "search.algorithm=grid", "probe=null") == [
+        "study.yaml:5: views.margin: 'uniform' has no values to list: with search.algorithm grid, use `grid` or "
+        "`choice`",
+        "study.yaml:6: method.weight: 'log_uniform' has no values to list: with search.algorithm grid, use `grid` or "
+        "`choice`",
+    ]
+
+
+def test_epochs_hidden_in_a_choice_are_refused(load: Loader) -> None:
+    found = problems(
+        load, changed(SMALL, "{epochs: 40, milestones: [24, 32]}", "{choice: [{epochs: 40}, {epochs: 50}]}")
+    )
+    assert len(found) == 1
+    assert "study.yaml:7: training: has several numbers of epochs" in found[0]
+
+
+def test_released_with_a_learned_margin_is_refused(load: Loader) -> None:
+    found = problems(load, SMALL, "views.variant=released", "views.learnable_margin=true")
+    assert any("learnable_margin" in text and "released" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "must be a mapping of settings, got nothing"),
+        ("- 1", "must be a mapping of settings, got [1]"),
+        ("a: [1\nb: 2", "study.yaml:2: (YAML): cannot be parsed"),
+        ("a: b: c", "study.yaml:1: (YAML): cannot be parsed"),
+        ("a: \t- x\n  y", "cannot be parsed"),
+        ("a: 1\n---\nb: 2", "study.yaml:2: (YAML): cannot be parsed"),
+        ("\x01", "cannot be parsed"),
+    ],
+)
+def test_what_is_no_settings_file(load: Loader, text: str, words: str) -> None:
+    assert words in problems(load, text)[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("study: small", "study: small\nstudy: other", "study.yaml:2: study: stands twice; the first time in line 1"),
+        ("study: small", "study: !!python/name:os.system x", "study.yaml:1: study: has the tag"),
+        ("study: small", "study: &a [*a]", "study.yaml:1: study[0]: refers to itself"),
+        ("epochs: 40", "epochs: 40, lr: .inf", "study.yaml:7: training.lr: must be a finite number, got .inf"),
+        ("epochs: 40", "? [1, 2] : 3, epochs: 40", "study.yaml:7: training: has a key that is not a word"),
+    ],
+)
+def test_yaml_that_is_not_plain(load: Loader, old: str, new: str, message: str) -> None:
+    found = problems(load, changed(SMALL, old, new))
+    assert any(text.startswith(message) for text in found), found
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin.yaml").write_bytes(b"study: caf\xe9")
+    for source, words in {
+        "digits_angulr": "digits_angulr: there is no such file; did you mean the packaged 'digits_angular'?",
+        "search_spaces/digits_angular.yaml": "did you mean the packaged 'digits_angular'?",
+        "xyz.yaml": "there is no such file (packaged: cifar_angular, digits_angular)",
+        "folder": "is a folder, not a YAML file",
+        "latin.yaml": "is not a text file in UTF-8",
+    }.items():
+        with pytest.raises(SettingsError) as caught:
+            spec.load(source)
+        assert words in str(caught.value)
+        assert caught.value.exit_code == 2
+
+
+JUNK: list[Any] = [
+    None, [], {}, "x", -1, 1.5, True, [[1]], {"name": 3}, {"name": None}, {"choice": [1]}, {"choice": None},
+    {"choice": [None, "kd", {"choice": [[]]}]}, {"grid": [{}, []]}, {"uniform": [0.1, 0.2]}, {"int_uniform": [1, 3]},
+]  # fmt: skip
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from paths_of(item, (*path, key))
+
+
+def test_no_junk_in_any_place_ends_in_a_traceback(load: Loader) -> None:
+    pairs = list(itertools.product(paths_of(yaml.safe_load(MANY)), JUNK))[::5]  # every junk, every fifth pair
+    refused = 0
+    for path, junk in pairs:
+        values = container = yaml.safe_load(MANY)
+        for key in path[:-1]:
+            container = container[key]
+        container[path[-1]] = junk
+        with contextlib.suppress(SettingsError):
+            load(yaml.safe_dump(values)).arms[0].random(0)
+            continue
+        refused += 1
+    assert len(pairs) > refused > len(pairs) / 2
+
+
+BAD = """\
+study: bad name
+dta: {name: digits}
+data:
+  name: digts
+  validation: "600"
+  label_noise: {fracton: 0.4}
+  split_seed: {choice: [1, 2]}
+teacher:
+  network: {name: cnn, widhts: [32]}
+  epochs: 40.5
+student:
+  network: {name: cn, widths: [4, 8, 16]}
+views:
+  name: angular
+  variant: constraned
+  num_views: {choice: []}
+  margin: {uniform: [0.6, 0.1]}
+  diversity_weight: {log_uniform: [0, 30.0]}
+  intra: 1
+  constraint: {uniform: [0, 1], choice: [1]}
+  gt_weight: {unifrom: [0, 1]}
+  margn: 0.2
+method:
+  choice:
+    - {name: kd, temperature: {uniform: [-1, 4.0]}, wieght: 2}
+    - {name: dkdd}
+    - - {name: kd}
+      - {name: kd, temperature: 2, temperature: 3}
+    - 7
+training:
+  epochs: {choice: [40, 50]}
+  batch_size: 1
+  lr: {uniform: [1, 2, 3]}
+search: {algorithm: tpee}
+scheduler: {name: asha, reduction_factor: 1}
+probe: {trials: 24, seeds: [0, 0]}
+confirm: {top: 3}
+resources: {gpu: -1}
+tracking: {wandb: {projct: a}}
+"""
+
+
+def test_all_problems_of_a_file_come_in_one_message(load: Loader) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(BAD, "method.weight=2", "foo")
+    check_snapshot("settings_errors.txt", f"{caught.value}\n")
+
+
+# Pairs and plugins
+
+
+@pytest.fixture
+def own_components(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A registry whose additions vanish after the test."""
+    names("views"), names("methods")
+    with monkeypatch.context() as patch:
+        for kind, found in registry._registered.items():
+            patch.setitem(registry._registered, kind, dict(found))
+        yield
+
+
+def test_a_pair_that_cannot_work_is_refused_naming_both(load: Loader, own_components: None) -> None:
+    @registry.register("blurred")
+    class Blurred(ViewAugmenter):
+        offers = frozenset({"logits"})
+
+    @registry.register("stage_matching")
+    class StageMatching(Method):
+        needs_stages = True
+
+    assert pair_problem("blurred", "kd") is None
+    assert problems(load, SMALL, "views=blurred", "method=[kd, crd]", "probe=null") == [
+        "command line: method: 'crd' cannot work with the views 'blurred': it needs pooled, and these "
+        "views offer logits only"
+    ]
+    assert "it needs stages" in str(pair_problem("blurred", "stage_matching"))
+
+
+def test_plugins_bring_components_of_their_own(
+    load: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_components: None
+) -> None:
+    (tmp_path / "my_views.py").write_text(
+        "from akdtune.registry import ComponentSettings, register\n"
+        "from akdtune.views import ViewAugmenter\n"
+        "@register('shifted')\n"
+        "class Shifted(ViewAugmenter):\n"
+        "    class Settings(ComponentSettings):\n"
+        "        by: int = 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = changed(SMALL, "study: small", "study: small\nplugins: [my_views]")
+    try:
+        study = load(text, "views={name: shifted, by: {int_uniform: [1, 3]}}")
+        assert study.plugins == ("my_views",)
+        assert study.arms[0].name == "shifted/kd"
+        assert study.arms[0].random(0).settings["views"]["by"] in (1, 2, 3)
+    finally:
+        sys.modules.pop("my_views", None)
+
+
+# Warnings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["scheduler.grace_period=20"], "scheduler.grace_period: 20 is not after the first milestone (24)"),
+        (["scheduler={name: none, grace_period: 3}"], "scheduler.grace_period: is ignored: scheduler.name is none"),
+        (["method={choice: [kd, crd, dkd, [kd, crd]]}", "probe.trials=8"], "search.trials: 6 trials over 4 arms"),
+        (["probe.trials=7", "probe.seeds=[1, 2]"], "7 trials do not divide evenly over arms (1) x seeds (2)"),
+        (["views.margin=0.2"], "probe: is ignored: no setting of the views is searched"),
+        (["views.margin={grid: [0.1, 0.2]}"], "'tpe' draws from `grid` values as from a `choice`"),
+        (["views.margin={grid: [0.1, 0.2]}", "method.weight=1", "search={algorithm: grid, trials: 1}", "probe=null"],
+         "search.trials: is 1, but the grid has 2 configurations: the rest is left out"),
+        (["teacher.checkpoint=x.pt"], "teacher.epochs: is ignored: the teacher comes from a checkpoint"),
+        (["training.milestones=[24, 60]"], "training.milestones: [60] have no effect: there are 40 epochs"),
+        (["report.train_on=subset"], "report: is not used yet"),
+        (["views.margin={quantized_uniform: [0.1, 0.5, 0.3]}"], "no step of 0.3 ends at 0.5"),
+    ],
+)  # fmt: skip
+def test_odd_settings_are_warned_about_not_refused(load: Loader, overrides: list[str], words: str) -> None:
+    found = load(SMALL, *overrides).warnings
+    assert len([text for text in found if words in text]) == 1, found
+    assert len(found) == 1, found
+
+
+# Out again
+
+
+def test_the_resolved_study_loads_again_as_the_same_study(load: Loader) -> None:
+    study = load(MANY, "views.variant=constrained")
+    resolved = study.resolved()
+    space.assert_plain(resolved)
+    assert resolved["views"]["constraint"] == "hinge"
+    assert resolved["method"]["choice"][1] == {
+        "name": "dkd", "temperature": 4.0, "alpha": 1.0, "weight": 1.0, "warmup_epochs": 20,
+        "beta": {"choice": [2, 6, 8]},
+    }  # fmt: skip
+    again = load(yaml.safe_dump(resolved))
+    assert again.resolved() == resolved
+    assert [arm.random(3) for arm in again.arms] == [arm.random(3) for arm in study.arms]
+
+
+def test_a_difference_is_readable(load: Loader) -> None:
+    old = load(MANY).resolved()
+    new = load(
+        MANY, "training.epochs=50", "method.beta={choice: [2, 6]}", "views.margin={uniform: [0.1, 0.4]}", "probe=null"
+    )
+    assert spec.settings_difference(old, new.resolved()) == [
+        "views.margin: {uniform: [0.1, 0.5]} -> {uniform: [0.1, 0.4]}",
+        "method.choice[1].beta.choice: [2, 6, 8] -> [2, 6]",
+        "training.epochs: 40 -> 50",
+        "probe.trials: 6 -> (absent)",
+        "probe.seeds: [1] -> (absent)",
+        "probe.fixed: {} -> (absent)",
+        "probe: (absent) -> null",
+    ]
+    assert spec.settings_difference(old, old) == []
+
+
+@pytest.mark.parametrize("name", ["digits_angular", "cifar_angular"])
+def test_an_exported_configuration_runs_as_is(load: Loader, name: str) -> None:
+    study = spec.load(name)
+    for arm in study.arms:
+        proposal = arm.random(2)
+        best = load(spec.export_yaml(study.resolved(), proposal.settings))
+        assert best.name == f"{name}_best"
+        assert best.warnings == ()
+        (only,) = [found for searched in best.spaces for found in searched.grid()]
+        assert only.settings == proposal.settings
+        assert only.arm == arm.name
+        assert best.search.trial_seed == study.search.trial_seed
+
+
+def test_an_export_keeps_an_imported_teacher(load: Loader, tmp_path: Path) -> None:
+    text = changed(SMALL, "network: resnet20, epochs: 4", "network: resnet20, checkpoint: t.pt")
+    study = load(text)
+    best = load(spec.export_yaml(study.resolved(), study.arms[0].random(0).settings))
+    assert best.teacher.checkpoint == str(tmp_path / "t.pt")
+    assert best.warnings == ()
+
+
+def test_the_cell_hash_counts_what_determines_the_result(load: Loader) -> None:
+    def cell(*overrides: str) -> str:
+        return spec.cell_hash(load(SMALL, *overrides).arms[0].random(0).settings, "data", "teacher")
+
+    base = cell()
+    assert len(base) == 12
+    assert int(base, 16) >= 0
+    assert cell() == base
+    same = ["search.seed=9", "resources.cpu=2", "tracking.wandb={}", "training.device=cpu", "study=other", "probe=null"]
+    assert {cell(override) for override in same} == {base}
+    differs = [
+        "training.lr=0.1",
+        "views.dropout=[0.1, 0.1, 0.1, 0.1, 0.1]",
+        "student.network=resnet14",
+        "data.split_seed=1",
+    ]
+    assert len({base, *(cell(override) for override in differs)}) == 5
+    settings = load(SMALL).arms[0].random(0).settings
+    assert len({base, spec.cell_hash(settings, "other", "teacher"), spec.cell_hash(settings, "data", "other")}) == 3
+
+
+def test_the_cell_hash_is_the_same_in_every_version() -> None:
+    """Trial ids name directories of finished work: this value changes only with a way to carry them over."""
+    settings = {
+        "data": {"name": "digits", "root": "/x"},
+        "method": [{"name": "kd", "weight": 1.5}],
+        "training": {"lr": 0.05},
+    }
+    assert spec.cell_hash(settings, "d", "t") == "80b440225067"
+    settings["data"]["root"] = "/y"
+    assert spec.cell_hash(settings, "d", "t") == "80b440225067"
+
+
+# Packaged spaces and the JSON schema
+
+
+def test_packaged_spaces_load_without_a_warning() -> None:
+    assert list(spec.packaged()) == ["cifar_angular", "digits_angular"]
+    for name, path in spec.packaged().items():
+        assert spec.load(name).warnings == ()
+        assert spec.load(path).name == name
+
+
+def test_the_digits_space_is_the_measured_one() -> None:
+    study = spec.load("digits_angular")
+    settings = study.arms[0].random(0).settings
+    assert [arm.name for arm in study.arms] == ["angular/kd", "angular/dkd", "angular/crd", "angular/kd+crd"]
+    assert (study.search.trials, study.probe and study.probe.trials, study.epochs, study.rungs) == (24, 24, 40, [26])
+    assert settings["data"] | {"validation": 600, "label_noise": {"fraction": 0.4, "seed": 0}} == settings["data"]
+    assert settings["data"]["pixel_noise"]["std"] == 0.25
+    assert settings["teacher"]["network"] == {"name": "cnn", "widths": [32, 64, 128]}
+    assert settings["student"]["network"] == {"name": "cnn", "widths": [4, 8, 16]}
+    training = {"batch_size": 32, "lr": 0.05, "milestones": [24, 32], "ce_weight": 1.0}
+    assert settings["training"] | training == settings["training"]
+    assert (settings["views"]["variant"], settings["views"]["warmup_epochs"]) == ("constrained", 60)
+    ranges = {d.path: (d.kind, d.low, d.high) for d in study.arms[0].dimensions if d.low is not None}
+    assert ranges == {
+        "views.margin": ("uniform", 0.1, 0.6),
+        "views.diversity_weight": ("log_uniform", 1.0, 30.0),
+        "method.kd.weight": ("log_uniform", 0.1, 4.0),
+    }
+
+
+def test_the_cifar_space_is_the_published_recipe() -> None:
+    study = spec.load("cifar_angular")
+    training = {
+        "epochs": 240,
+        "batch_size": 64,
+        "lr": 0.05,
+        "milestones": [150, 180, 210],
+        "weight_decay": 5e-4,
+        "momentum": 0.9,
+    }
+    settings = study.arms[0].random(0).settings
+    assert settings["training"] | training == settings["training"]
+    assert (settings["teacher"]["network"], settings["student"]["network"]) == ("resnet32x4", "resnet8x4")
+    assert study.teacher.resolved_milestones() == [150, 180, 210]
+    assert study.rungs == [160, 200]
+    assert "confirm" not in study.values
+
+
+def test_the_cifar_space_takes_the_overrides_of_a_short_run() -> None:
+    study = spec.load(
+        "cifar_angular",
+        [
+            "data={name: parquet, train: /d/train-*.parquet, test: /d/t.parquet, validation: 500, limit_per_class: 20}",
+            "teacher.network=resnet20", "teacher.epochs=2", "student.network=resnet8", "views.warmup_epochs=1",
+            "training.epochs=3", "training.milestones=[2]", "search.trials=6", "scheduler.grace_period=1",
+            "resources.gpu=0", "resources.cpu=1", "confirm=null", "probe=null",
+        ],
+    )  # fmt: skip
+    assert (study.epochs, study.rungs, study.resources.gpu, study.probe) == (3, [1, 2], 0.0, None)
+    assert study.data.limit_per_class == 20
+    assert len(study.arms) == 4
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    schema = spec.json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_packaged_and_resolved_files_fit_the_schema(load: Loader, validator: Any) -> None:
+    for name, path in spec.packaged().items():
+        validator.validate(yaml.safe_load(path.read_text()))
+        validator.validate(spec.load(name).resolved())
+    validator.validate(yaml.safe_load(SMALL))
+    validator.validate(load(MANY).resolved())
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "views: none", "views: null", "views: {choice: [none, {name: angular, num_views: {int_uniform: [1, 5]}}]}",
+        "method: kd", "method: [kd, {name: crd, weight: {log_uniform: [0.1, 1]}}]", "method: {choice: [kd, [kd, crd]]}",
+        "method: {name: {choice: [kd, dkd]}, temperature: {uniform: [1, 4]}}",
+        "student: {network: {choice: [resnet8, {name: cnn, widths: {choice: [[4], [8]]}}]}}",
+        "training: {lr: {choice: [0.1, {uniform: [0.2, 0.3]}]}, ce_weight: {grid: [0.1, 1]}}",
+        "confirm: null", "scheduler: null", "probe: {trials: 4, fixed: {training.lr: 0.1}}",
+    ],
+)  # fmt: skip
+def test_what_loads_fits_the_schema(load: Loader, validator: Any, section: str) -> None:
+    values = yaml.safe_load(SMALL) | {"probe": None} | yaml.safe_load(section)
+    if "training.lr" not in section:
+        load(yaml.safe_dump(values))
+    validator.validate(values)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "dta: {}", "views: angluar", "views: {name: angular, margn: 0.1}",
+        "views: {name: angular, margin: {uniform: [1]}}",
+        "views: {name: angular, margin: '0.1'}", "views: {name: angular, margin: {uniform: [0, 1], choice: [1]}}",
+        "method: {name: kd, weight: {log_uniform: [0, 1]}}", "method: []", "method: {choice: []}",
+        "method: {name: kd, beta: 3}", "data: {name: digits, validation: {choice: [1, 2]}}", "confirm: {top: 3}",
+        "training: {epochs: {choice: [1, 2]}}", "search: {algorithm: tpee}", "student: {network: resnet9}",
+        "teacher: {network: {choice: [resnet8, resnet14]}}", "training: {lr: {uniform: [0, a]}}",
+    ],
+)  # fmt: skip
+def test_what_is_refused_does_not_fit_the_schema(load: Loader, validator: Any, section: str) -> None:
+    values: dict[Literal["any"], Any] = yaml.safe_load(SMALL) | yaml.safe_load(section)
+    assert not validator.is_valid(values)
+    with pytest.raises(SettingsError):
+        load(yaml.safe_dump(values))
+
+
+def test_every_setting_of_a_component_is_described_in_the_schema() -> None:
+    definitions = spec.json_schema()["$defs"]
+    for kind in ("views", "methods"):
+        for name in names(kind):  # type: ignore[arg-type]
+            model: type[ComponentSettings] = registry.lookup(kind, name).Settings  # type: ignore[arg-type]
+            properties = definitions[f"{kind}.{name}"]["properties"]
+            assert set(properties) == {"name", *model.model_fields}
+            for key, setting in model.model_fields.items():
+                if setting.description:
+                    assert properties[key]["description"] == setting.description

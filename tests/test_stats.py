@@ -1,0 +1,188 @@
+"""stats.py: point estimates equal scipy's and statsmodels', intervals cover and respect clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+from statsmodels.regression.linear_model import OLS
+
+from akdtune import stats
+
+
+def sample(n: int, seed: int = 0) -> tuple[stats.Floats, stats.Floats]:
+    rng = np.random.default_rng(seed)
+    x_N = rng.normal(size=n)
+    return x_N, 0.5 * x_N + rng.normal(size=n)
+
+
+def test_without_nuisance_the_numbers_are_scipys() -> None:
+    x_N, y_N = sample(30)
+    x_N, y_N = 1e-3 * x_N + 7, 1e4 * y_N  # units must not matter
+    found = stats.association(x_N, y_N, range(30), draws=200)
+    assert found.pearson is not None
+    assert found.spearman is not None
+    assert found.slope is not None
+    assert found.pearson.value == pytest.approx(scipy.stats.pearsonr(x_N, y_N).statistic)
+    assert found.spearman.value == pytest.approx(scipy.stats.spearmanr(x_N, y_N).statistic)
+    assert found.slope.value == pytest.approx(scipy.stats.linregress(x_N, y_N).slope)
+    assert (found.n, found.clusters, found.residual_dof) == (30, 30, 28)
+    for estimate in (found.pearson, found.spearman, found.slope):
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert estimate.low < estimate.value < estimate.high
+    error = scipy.stats.linregress(x_N, y_N).stderr
+    assert found.slope.high - found.slope.low == pytest.approx(3.92 * error, rel=0.4)  # in the slope's own unit
+    assert found.x_sd == pytest.approx(np.std(x_N))
+
+
+def test_with_nuisance_the_slope_is_that_of_the_whole_regression() -> None:
+    x_N, y_N = sample(40)
+    rng = np.random.default_rng(1)
+    nuisance_NQ = np.column_stack([np.ones(40), rng.normal(size=(40, 2))])
+    y_N = y_N + nuisance_NQ @ [3.0, -2.0, 1.0]
+    found = stats.association(x_N, y_N, range(40), nuisance_NQ, draws=200)
+    assert found.slope is not None
+    assert found.slope.value == pytest.approx(OLS(y_N, np.column_stack([nuisance_NQ, x_N])).fit().params[-1])
+    assert found.residual_dof == 40 - 3 - 1
+
+
+def test_weights_stand_for_repeated_rows() -> None:
+    """The vectorised statistic of the draws equals scipy on the drawn rows themselves, ties included."""
+    rng = np.random.default_rng(2)
+    x_N, y_N = np.round(rng.normal(size=25), 1), np.round(rng.normal(size=25), 1)
+    groups = rng.integers(0, 3, 25).tolist()
+    for nuisance_NQ in (np.ones((25, 1)), stats.dummies(groups)):
+        residuals = [OLS(v, nuisance_NQ).fit().resid for v in (x_N, y_N)]
+        weights_DN = rng.integers(0, 4, (5, 25)).astype(float)
+        values = stats._statistic(*residuals, nuisance_NQ)(weights_DN)
+        for weights_N, got in zip(weights_DN, values.T, strict=True):
+            rows = np.repeat(np.arange(25), weights_N.astype(int))
+            a, b = (np.round(OLS(v[rows], nuisance_NQ[rows]).fit().resid, 9) for v in (x_N, y_N))
+            slope = scipy.stats.linregress(a, b).slope
+            expected = [scipy.stats.pearsonr(a, b).statistic, scipy.stats.spearmanr(a, b).statistic, slope]
+            np.testing.assert_allclose(got, expected, atol=1e-7)
+
+
+def test_repeating_every_row_of_a_cell_adds_no_information() -> None:
+    x_N, y_N = sample(20)
+    once = stats.association(x_N, y_N, range(20), draws=300)
+    rows = np.repeat(np.arange(20), 5)
+    clustered = stats.association(x_N[rows], y_N[rows], rows.tolist(), draws=300)
+    naive = stats.association(x_N[rows], y_N[rows], range(100), draws=300)
+    assert (clustered.n, clustered.clusters, clustered.residual_dof) == (100, 20, once.residual_dof)
+    for name in ("pearson", "spearman", "slope"):
+        one, many, wrong = (getattr(found, name) for found in (once, clustered, naive))
+        np.testing.assert_allclose([many.value, many.low, many.high], [one.value, one.low, one.high], atol=0.02)
+        assert wrong.high - wrong.low < 0.7 * (many.high - many.low)
+
+
+def test_intervals_cover_the_truth_when_cells_repeat() -> None:
+    """24 cells x 2 seeds, half of the noise shared by a cell; nominal 95 %."""
+    rng = np.random.default_rng(3)
+    runs, rho = 80, 0.5
+    noise = np.sqrt((1 / rho**2 - 1) / 2)
+    rows = np.repeat(np.arange(24), 2)
+    truth = {"pearson": rho, "spearman": 6 / np.pi * np.arcsin(rho / 2), "slope": 1.0}
+    covered = dict.fromkeys(truth, 0)
+    for run in range(runs):
+        cell_x = rng.normal(size=24)
+        y_N = (cell_x + noise * rng.normal(size=24))[rows] + noise * rng.normal(size=48)
+        found = stats.association(cell_x[rows], y_N, rows.tolist(), draws=400, seed=run)
+        for name, value in truth.items():
+            estimate = getattr(found, name)
+            covered[name] += estimate.low <= value <= estimate.high
+    assert all(0.87 <= count / runs <= 1.0 for count in covered.values()), covered
+
+
+def test_two_groups_with_opposite_shift_are_centred() -> None:
+    rng = np.random.default_rng(4)
+    x_N = rng.normal(size=40)
+    group_N = np.repeat([0, 1], 20)
+    y_N = 2.0 * x_N - 30.0 * group_N
+    x_N = x_N + 10.0 * group_N
+    pooled = stats.association(x_N, y_N, range(40), draws=200)
+    within = stats.association(x_N, y_N, range(40), stats.dummies(group_N.tolist()), draws=200)
+    assert pooled.pearson is not None
+    assert within.pearson is not None
+    assert within.slope is not None
+    assert pooled.pearson.value < -0.9
+    assert (within.pearson.value, within.slope.value) == (pytest.approx(1.0), pytest.approx(2.0))
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    x_N, y_N = sample(24)
+    first, again, other = (stats.association(x_N, y_N, range(24), draws=200, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_few_clusters_get_no_interval_and_constants_no_coefficient() -> None:
+    x_N, y_N = sample(20)
+    few = stats.association(x_N, y_N, [i % 5 for i in range(20)])
+    assert few.pearson is not None
+    assert (few.pearson.low, few.pearson.high, few.pearson.excludes_zero) == (None, None, False)
+    for x, y in ((np.full(20, 0.1), y_N), (x_N, np.full(20, 71.3)), (x_N[:2], y_N[:2]), (x_N[:0], y_N[:0])):
+        found = stats.association(x, y, range(len(x)))
+        assert (found.pearson, found.spearman, found.slope) == (None, None, None)
+    groups = list(range(20))
+    assert stats.association(x_N, y_N, range(20), stats.dummies(groups)).pearson is None
+
+
+def test_bad_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        stats.association(np.array([1.0, np.nan, 2.0]), np.ones(3), range(3))
+    with pytest.raises(ValueError, match="one row each per observation, got 3, 2"):
+        stats.association(np.ones(3), np.ones(2), range(3))
+
+
+def test_many_rows_use_the_percentile_interval_and_stay_fast() -> None:
+    x_N, y_N = sample(3000)
+    found = stats.association(x_N, y_N, range(3000))
+    assert found.pearson is not None
+    assert found.pearson.low is not None
+    assert found.pearson.high is not None
+    fisher = scipy.stats.pearsonr(x_N, y_N).confidence_interval()
+    np.testing.assert_allclose([found.pearson.low, found.pearson.high], [fisher.low, fisher.high], atol=0.01)
+
+
+def test_the_line_is_least_squares_and_its_band_narrows_in_the_middle() -> None:
+    x_N, y_N = sample(60)
+    grid_M = np.linspace(-2, 2, 5)
+    band = stats.line_band(x_N, y_N, range(60), grid_M)
+    assert band is not None
+    line_M, low_M, high_M = band
+    fit = scipy.stats.linregress(x_N, y_N)
+    np.testing.assert_allclose(line_M, fit.intercept + fit.slope * grid_M)
+    assert (low_M < line_M).all()
+    assert (line_M < high_M).all()
+    analytic = OLS(y_N, np.column_stack([np.ones(60), x_N])).fit()
+    expected = analytic.get_prediction(np.column_stack([np.ones(5), grid_M])).conf_int()
+    np.testing.assert_allclose(high_M - low_M, expected[:, 1] - expected[:, 0], rtol=0.3)
+    assert (high_M - low_M)[2] < (high_M - low_M)[0]
+    assert stats.line_band(x_N, y_N, [0] * 60, grid_M) is None
+    assert stats.line_band(np.full(60, 0.1), y_N, range(60), grid_M) is None
+
+
+def test_settings_become_columns() -> None:
+    assert stats.covariate([1.0, 1.0, None]) is None
+    names = stats.covariate(["a", "b", "a", None])
+    assert names is not None
+    assert names.tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    switch = stats.covariate([True, False])
+    assert switch is not None
+    assert switch.shape == (2, 2)
+    numbers = stats.covariate([1.0, None, 3.0])
+    assert numbers is not None
+    np.testing.assert_allclose(numbers[:, 0], [-(1.5**0.5), 0, 1.5**0.5])
+    spread = stats.covariate([0.1, 1.0, 10.0])  # a factor of a hundred: logarithm, hence even steps
+    assert spread is not None
+    np.testing.assert_allclose(np.diff(spread[:, 0], n=2), 0, atol=1e-12)
+
+
+def test_power_of_a_correlation_matches_the_textbook() -> None:
+    assert stats.pairs_needed(0.3) == 85
+    assert stats.pairs_needed(-0.5) == 30
+    assert stats.pairs_needed(0.0) is None
+    assert stats.detectable_correlation(85) == pytest.approx(0.3, abs=0.002)
+    assert stats.detectable_correlation(3) is None

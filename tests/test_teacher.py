@@ -1,0 +1,342 @@
+"""Teachers: trained once, found again, stopped and resumed; and the table of a frozen teacher's signals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+
+from akdtune import data, networks, recipe, teacher
+from akdtune.errors import AkdtuneError, CheckpointError
+
+CPU = torch.device("cpu")
+SMALL: dict[str, Any] = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 3, "lr": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def digits(**more: Any) -> data.DataSet:
+    return data.load(data.DataSettings(**{"name": "digits", "validation": 600} | more), CPU)
+
+
+def settings(**more: Any) -> teacher.TeacherSettings:
+    return teacher.TeacherSettings(**SMALL | more)
+
+
+def trained(
+    of: teacher.TeacherSettings, dataset: data.DataSet, train_on: data.TrainOn = "subset"
+) -> teacher.TeacherFile:
+    return teacher.TeacherFile(**list(teacher.train(of, dataset, train_on, CPU))[-1]["teacher"])
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    counter = itertools.count()
+    return lambda: next(counter) >= steps
+
+
+def test_training_yields_a_row_per_epoch_and_is_found_again() -> None:
+    dataset = digits()
+    assert teacher.find(settings(), dataset, "subset") is None
+    rows = list(teacher.train(settings(), dataset, "subset", CPU))
+    assert [row["epoch"] for row in rows[:-1]] == [1, 2, 3]
+    assert json.loads(json.dumps(rows)) == rows
+    assert {"epoch", "epochs", "loss", "train_accuracy", "lr", "seconds"} == set(rows[0])
+    assert [row["lr"] for row in rows[:-1]] == [pytest.approx(settings().learning_rate(e)) for e in (1, 2, 3)]
+    file = teacher.TeacherFile(**rows[-1]["teacher"])
+    assert rows[-1]["done"] is True
+    assert teacher.find(settings(), dataset, "subset") == file
+    assert list(teacher.train(settings(), dataset, "subset", CPU)) == rows[-1:]
+    assert [record["teacher"] for record in teacher.listed()] == [asdict(file)]
+    assert sorted(path.name for path in Path(file.path).parent.iterdir()) == [
+        "teacher.json",
+        "teacher.pt",
+        "train.lock",
+    ]
+    assert not file.saw_validation
+
+
+def test_recorded_accuracies_are_those_of_the_loaded_network() -> None:
+    dataset = digits()
+    file = trained(settings(epochs=15, batch_size=16), dataset)
+    network = teacher.load(file, dataset.inputs, CPU)
+    splits = dataset.split("subset")
+    assert splits.validation is not None
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert file.val_accuracy == teacher.evaluate(network, splits.validation)
+    assert file.test_accuracy == teacher.evaluate(network, splits.test)
+    assert file.val_accuracy is not None
+    assert file.val_accuracy > 50
+    right = network(splits.test.images(torch.arange(len(splits.test)))).logits_BK.argmax(dim=1) == splits.test.labels_N
+    assert file.test_accuracy == pytest.approx(100 * float(right.double().mean()))
+
+
+def test_loss_of_the_first_epoch_is_that_of_a_plain_loop() -> None:
+    """The loop retyped: order, crops, steps and rates as the module says; the loss agrees to the last bit."""
+    dataset, of = digits(), settings(batch_size=64)
+    split = dataset.split("subset").train
+    network = networks.build(of.network, dataset.inputs, recipe.derived_seed("teacher", 0, "init")).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    order_seed, total = recipe.derived_seed("teacher", 0, "order"), 0.0
+    drawn = data.crops(order_seed, 1, split.sample_ids_N, dataset.augmentation)
+    order = data.epoch_order(order_seed, 1, split.sample_ids_N)
+    for start in range(0, 300, 64):
+        batch = order[start : start + 64]
+        logits = network(split.images(batch, data.Crops(*(part[batch] for part in drawn)))).logits_BK
+        loss = torch.nn.functional.cross_entropy(logits, split.labels_N[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += float(loss.detach().double()) * len(batch)
+    row = next(teacher.train(of, dataset, "subset", CPU))
+    assert row["loss"] == pytest.approx(total / 300, rel=1e-12)
+
+
+def test_same_settings_give_the_same_bits_and_other_seeds_do_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hashes = []
+    for number, more in enumerate(({}, {}, {"seed": 1})):
+        monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / f"cache{number}"))
+        torch.manual_seed(number)
+        hashes.append(trained(settings(**more), digits()).weights_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_key_depends_on_what_the_weights_depend_on_and_on_nothing_else() -> None:
+    base = teacher.teacher_key(settings(), digits(), "subset")
+    same = [
+        teacher.teacher_key(settings(), digits(label_noise={"fraction": 0.4}), "subset"),
+        teacher.teacher_key(settings(clean_validation=True, milestones=[2, 3]), digits(), "subset"),
+    ]
+    assert settings().resolved_milestones() == [2, 3]
+    assert set(same) == {base}
+    other = [
+        teacher.teacher_key(settings(), digits(), "full"),
+        teacher.teacher_key(settings(), digits(split_seed=1), "subset"),
+        teacher.teacher_key(settings(), digits(pixel_noise={"std": 0.1}), "subset"),
+        teacher.teacher_key(settings(), digits(augmentation={"pad": 0, "flip": False}), "subset"),
+        *(teacher.teacher_key(settings(**{key: value}), digits(), "subset") for key, value in CHANGES.items()),
+    ]
+    assert len({base, *other}) == len(other) + 1
+
+
+CHANGES: dict[str, Any] = {
+    "network": {"name": "cnn", "widths": [4, 9]},
+    "epochs": 4,
+    "lr": 0.06,
+    "batch_size": 32,
+    "seed": 1,
+    "weight_decay": 0.0,
+}
+
+
+def test_a_network_name_and_its_spelt_out_defaults_share_a_teacher() -> None:
+    name, spelt = settings(network="cnn"), settings(network={"name": "cnn", "widths": [16, 32, 64]})
+    assert teacher.teacher_key(name, digits(), "subset") == teacher.teacher_key(spelt, digits(), "subset")
+
+
+def test_label_noise_does_not_reach_the_teacher() -> None:
+    clean = next(teacher.train(settings(), digits(), "subset", CPU))
+    noisy = list(teacher.train(settings(seed=0), digits(label_noise={"fraction": 1.0}), "subset", CPU))
+    assert noisy[0]["loss"] == clean["loss"]
+
+
+def test_full_training_has_no_validation_accuracy() -> None:
+    file = trained(settings(epochs=1), digits(), "full")
+    assert file.val_accuracy is None
+    assert file.saw_validation
+
+
+@pytest.mark.parametrize("steps", [0, 3, 5, 7, 14])
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    steps: int, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = digits()
+    rows = list(teacher.train(settings(), dataset, "subset", CPU, stop_after(steps)))  # 5 steps an epoch
+    assert len(rows) == steps // 5
+    assert not any(row.get("done") for row in rows)
+    assert teacher.find(settings(), dataset, "subset") is None
+    left = {path.name for path in (own_cache / "teachers").glob("*/*")}
+    assert left == ({"train.lock", "progress.pt"} if steps >= 5 else {"train.lock"})
+    rest = list(teacher.train(settings(), dataset, "subset", CPU))
+    assert [row["epoch"] for row in rows + rest[:-1]] == [1, 2, 3]
+    monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "other"))
+    undisturbed = list(teacher.train(settings(), digits(), "subset", CPU))
+    assert rest[-1]["teacher"]["weights_hash"] == undisturbed[-1]["teacher"]["weights_hash"]
+    drop = [{k: v for k, v in row.items() if k not in ("seconds", "teacher")} for row in rows + rest]
+    assert drop == [{k: v for k, v in row.items() if k not in ("seconds", "teacher")} for row in undisturbed]
+
+
+def test_damaged_progress_starts_again(own_cache: Path) -> None:
+    list(teacher.train(settings(), digits(), "subset", CPU, stop_after(5)))
+    (progress,) = (own_cache / "teachers").glob("*/progress.pt")
+    progress.write_bytes(progress.read_bytes()[:1000])
+    assert [row.get("epoch") for row in teacher.train(settings(), digits(), "subset", CPU)] == [1, 2, 3, None]
+
+
+def test_an_abandoned_iterator_frees_the_lock() -> None:
+    rows = teacher.train(settings(), digits(), "subset", CPU)
+    next(rows)
+    rows.close()
+    assert trained(settings(), digits()).val_accuracy is not None
+
+
+def test_waiting_for_another_trainer_can_be_stopped(own_cache: Path) -> None:
+    folder = own_cache / "teachers" / teacher.teacher_key(settings(), digits(), "subset")
+    folder.mkdir(parents=True)
+    with FileLock(str(folder / "train.lock")):
+        assert list(teacher.train(settings(), digits(), "subset", CPU, lambda: True)) == []
+
+
+def trainer(epochs: int, before: str = "pass") -> subprocess.Popen[str]:
+    """Another process that trains the same teacher and prints each epoch's number."""
+    program = (
+        f"import torch; from akdtune import data, teacher; torch.set_num_threads(1); {before};"
+        "d = data.load(data.DataSettings(name='digits', validation=600), torch.device('cpu'));"
+        f"s = teacher.TeacherSettings(**{SMALL | {'epochs': epochs}!r});"
+        "[print(row.get('epoch', -1), flush=True) for row in teacher.train(s, d, 'subset', torch.device('cpu'))]"
+    )
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_second_trainer_waits_and_finds_the_teacher() -> None:
+    with trainer(epochs=60) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        rows = list(teacher.train(settings(epochs=60), digits(), "subset", CPU))
+        assert [row.get("done") for row in rows] == [True]
+        assert process.stdout.read().split()[-2:] == ["60", "-1"]
+
+
+def test_a_killed_trainer_leaves_nothing_half_written(own_cache: Path) -> None:
+    with trainer(epochs=400, before="teacher.PROGRESS_EVERY_S = 0") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) == 5:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    rows = teacher.train(settings(epochs=400), digits(), "subset", CPU)
+    assert next(rows)["epoch"] >= 5
+    rows.close()
+
+
+def test_diverged_training_is_one_message(own_cache: Path) -> None:
+    with pytest.raises(AkdtuneError, match=r"the teacher's loss is not finite in epoch \d; lower teacher.lr"):
+        list(teacher.train(settings(lr=1e30), digits(), "subset", CPU))
+    assert {path.name for path in (own_cache / "teachers").glob("*/*")} == {"train.lock"}
+
+
+def test_a_full_disk_is_one_message_and_leaves_no_part(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    dataset = digits()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot write the teacher to .*No space left.*AKDTUNE_CACHE"):
+        trained(settings(epochs=1), dataset)
+    assert {path.name for path in (own_cache / "teachers").glob("*/*")} == {"train.lock"}
+    monkeypatch.undo()
+
+
+def test_changed_weights_are_noticed() -> None:
+    dataset = digits()
+    file = trained(settings(epochs=1), dataset)
+    held = torch.load(file.path, weights_only=True)
+    held["model"]["fc.bias"] += 1
+    torch.save(held, file.path)
+    with pytest.raises(CheckpointError, match=r"teacher.pt: holds other weights \(\w+\) than when it was found"):
+        teacher.load(file, dataset.inputs, CPU)
+
+
+def table(epochs: int, **more: Any) -> tuple[teacher.FrozenTeacher, data.Split, data.DataSet]:
+    dataset = digits(**more)
+    split = dataset.split("subset").train
+    network = networks.build({"name": "cnn", "widths": [8, 16]}, dataset.inputs, 0)
+    network.train()
+    for start in range(0, 300, 100):  # running statistics of real images
+        network(split.images(torch.arange(start, start + 100)))
+    frozen = network.eval().requires_grad_(False)
+    return teacher.FrozenTeacher(frozen, split, dataset.augmentation, epochs), split, dataset
+
+
+def test_table_holds_what_the_network_says_about_every_crop() -> None:
+    stored, split, dataset = table(epochs=40)
+    assert stored.keeps_table
+    live = teacher.FrozenTeacher(stored.network, split, dataset.augmentation, 9)
+    assert not live.keeps_table
+    for epoch in range(1, 4):
+        drawn = data.crops(0, epoch, split.sample_ids_N, dataset.augmentation)
+        for batch in data.epoch_order(0, epoch, split.sample_ids_N).split(64):
+            crops = data.Crops(*(part[batch] for part in drawn))
+            images = split.images(batch, crops)
+            one, other = stored.signals(batch, images, crops), live.signals(batch, images, crops)
+            assert torch.allclose(one.logits_BK, other.logits_BK, atol=1e-5)
+            assert torch.allclose(one.pooled_BC, other.pooled_BC, atol=1e-5)
+            assert not one.logits_BK.requires_grad
+
+
+def test_table_does_not_depend_on_who_asks_first_or_in_what_batches() -> None:
+    (one, split, dataset), (other, *_) = table(epochs=40), table(epochs=40)
+    drawn = data.crops(0, 1, split.sample_ids_N, dataset.augmentation)
+    whole = one.signals(torch.arange(300), torch.empty(0), drawn)
+    for batch in torch.arange(299, -1, -1).split(7):
+        part = other.signals(batch, torch.empty(0), data.Crops(*(crop[batch] for crop in drawn)))
+        assert torch.equal(part.logits_BK, whole.logits_BK[batch])
+        assert torch.equal(part.pooled_BC, whole.pooled_BC[batch])
+
+
+def test_table_is_kept_only_when_it_pays_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not table(epochs=9)[0].keeps_table  # as many crops as epochs
+    assert not table(epochs=100, augmentation={"pad": 4, "flip": True})[0].keeps_table
+    monkeypatch.setattr(teacher, "TABLE_LIMIT_MIB", 0.1)
+    assert not table(epochs=40)[0].keeps_table
+
+
+def test_stage_maps_come_live() -> None:
+    stored, split, dataset = table(epochs=40)
+    crops = data.crops(0, 1, split.sample_ids_N, dataset.augmentation)
+    images = split.images(torch.arange(300), crops)
+    found = stored.signals(torch.arange(300), images, crops, stages=True)
+    assert found.stages is not None
+    assert [tuple(stage.shape[1:]) for stage in found.stages] == list(stored.network.stage_shapes)
+
+
+def test_evaluate_leaves_the_mode_as_it_was() -> None:
+    dataset = digits()
+    network = networks.build(SMALL["network"], dataset.inputs, 0).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert 0 <= teacher.evaluate(network, dataset.split("full").test) <= 100
+    assert network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_an_epoch_of_the_digits_study_is_quick() -> None:
+    """A student epoch's data and teacher signals: a guard against per-image work, not a benchmark."""
+    stored, split, dataset = table(epochs=40)
+
+    def epoch(number: int) -> float:
+        started = time.process_time()
+        drawn = data.crops(0, number, split.sample_ids_N, dataset.augmentation)
+        for batch in data.epoch_order(0, number, split.sample_ids_N).split(32):
+            crops = data.Crops(*(part[batch] for part in drawn))
+            stored.signals(batch, split.images(batch, crops), crops)
+        return time.process_time() - started
+
+    assert min(epoch(number) for number in range(5)) < 0.03
