@@ -14,7 +14,7 @@ from akdtune import __version__
 from akdtune.errors import AkdtuneError, unknown_name
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
 FILE_HELP = "Settings file, or the name of a packaged one (see `akdtune spaces`)."
 OVERRIDES_HELP = "key.path=value; the value is read as YAML and wins over the file."
@@ -117,7 +117,7 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     from akdtune import spec
 
     study = spec.load(file, overrides or [])
-    print("\n".join(import_module("akdtune.design").plan_report(study)))
+    print("\n".join(import_module("akdtune.dry_run").plan_report(study)))
 
 
 @app.command()
@@ -172,15 +172,21 @@ def _print_trials(rows: Sequence[Any], extra: Sequence[str]) -> None:
     for row in rows:
         settings = " ".join(f"{name}={short(value)}" for name, value in searched(row).items())
         table.add_row(*(short(row[name]) for name in shown), settings)
-    _console().print(table)
+    _print_table(table)
 
 
-def _console() -> Console:
-    """Standard output; in a pipe or file as wide as the content, so that nothing is cut."""
+def _print_table(table: Table) -> None:
+    """In a terminal as wide as it is; in a pipe or file as wide as the content, so that nothing is cut."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=1000)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = 1000
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 @app.command()
@@ -350,7 +356,7 @@ def teacher_train(
 @teacher_app.command("list")
 def teacher_list() -> None:
     """List the trained teachers in the cache folder (AKDTUNE_CACHE), newest first."""
-    _console().print(import_module("akdtune.teacher_command").table())
+    _print_table(import_module("akdtune.teacher_command").table())
 
 
 @teacher_app.command("show")

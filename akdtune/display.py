@@ -1,10 +1,14 @@
-"""What a running study shows: one live table in a terminal, plain lines elsewhere."""
+"""What a running study shows: first lines, one live table (plain lines where there is no terminal), last lines."""
 
 from __future__ import annotations
 
+import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,7 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from akdtune.ledger import TrialRecord
+from akdtune.design import trial_count
+from akdtune.dry_run import duration, headline
+from akdtune.ledger import StudyDirectory, TrialRecord
+
+if TYPE_CHECKING:
+    from akdtune.spec import Study
 
 LINE_EVERY_S = 30.0
 _STYLES = {"done": "green", "pruned": "yellow", "diverged": "magenta", "failed": "red"}
@@ -95,7 +104,8 @@ class Display:
         counts = Counter(record.terminal for record in records if record.terminal)
         ended = sum(counts.values())
         parts = ", ".join(f"{counts[name]} {name}" for name in _STYLES if counts[name])
-        return f"{self.study}  {self._clock()}  {ended} of {self.total} trials{': ' + parts if parts else ''}{self._left(ended)}"
+        outcomes = f": {parts}" if parts else ""
+        return f"{self.study}  {self._clock()}  {ended} of {self.total} trials{outcomes}{self._left(ended)}"
 
     def _left(self, ended: int) -> str:
         if self._finished < 2 or ended >= self.total:
@@ -123,8 +133,50 @@ class Display:
         return Group(Text(self._summary(records), style="bold"), table)
 
 
-def duration(seconds: float) -> str:
-    """A duration in the unit a person would use."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def command_line(study: Study, root: Path) -> str:
+    """The command that resumes this study."""
+    overrides = " ".join(shlex.quote(str(override)) for override in study.overrides)
+    default = Path("runs") / study.name
+    place = "" if root == default else f" --dir {shlex.quote(str(root))}"
+    return " ".join(part for part in ("akdtune run", shlex.quote(str(study.source)), overrides) if part) + place
+
+
+def short_report(study: Study, directory: StudyDirectory) -> str:
+    """What `akdtune run` prints first."""
+    records = directory.records.values()
+    ended = sum(record.terminal is not None for record in records)
+    state = f"resuming: {ended} of {trial_count(study)} trials have ended" if records else "new"
+    lines = [f"study {study.name} in {directory.root} ({state})", *(f"  {line}" for line in headline(study))]
+    return "\n".join([*lines, *(f"  warning: {warning}" for warning in study.warnings)])
+
+
+def closing_report(study: Study, directory: StudyDirectory) -> str:
+    """What `akdtune run` prints last: outcomes, the best trial of each arm, the next commands."""
+    records = list(directory.records.values())
+    kinds = ("done", "pruned", "diverged", "failed")
+    counts = {kind: sum(record.terminal == kind for record in records) for kind in kinds}
+    lines = [f"{len(records)} trials: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)]
+    for record in records:
+        if record.terminal == "failed":
+            lines.append(
+                f"  failed: {record.trial_id} ({record.plan['arm']}), see {directory.trial(record.trial_id).log}"
+            )
+    lines.append("best search trial of each arm (validation accuracy after the last epoch; selected, so optimistic):")
+    width = max((len(arm.name) for arm in study.arms), default=0)
+    for arm in study.arms:
+        of_arm = [
+            r for r in records if r.plan["arm"] == arm.name and r.plan["role"] == "search" and r.terminal == "done"
+        ]
+        best = max(of_arm, key=lambda r: r.value if r.value is not None else -math.inf, default=None)
+        if best is None:
+            lines.append(f"  {arm.name:<{width}}  no trial reached the last epoch")
+            continue
+        settings = ", ".join(f"{key}={_short(value)}" for key, value in best.plan["params"].items())
+        lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}")
+    root = shlex.quote(str(directory.root))
+    lines += ["next:", f"  akdtune analyze diversity_accuracy {root}", f"  akdtune show {root}"]
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -203,7 +203,9 @@ class StudyDirectory:
             lock = FileLock(self.root / ".lock")
             lock.acquire(timeout=0)
         except Timeout:
-            raise StudyError(f"{self.root}: another akdtune is running this study (its lock is held); wait or stop it") from None
+            raise StudyError(
+                f"{self.root}: another akdtune is running this study (its lock is held); wait or stop it"
+            ) from None
         except OSError as error:
             raise StudyError(f"{self.root}: cannot be written: {error.strerror or error}") from error
         try:
@@ -351,7 +353,9 @@ def writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StudyError(f"{root}: cannot be written: {error.strerror or error}; nothing recorded so far is lost") from error
+        raise StudyError(
+            f"{root}: cannot be written: {error.strerror or error}; nothing recorded so far is lost"
+        ) from error
 
 
 def cut_torn_line(path: Path) -> None:
@@ -368,7 +372,9 @@ def _alive(pid: int, started: float) -> bool:
     """Whether process `pid` exists and is older than `started` (a younger one only inherited the number)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = next(float(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+        boot = next(
+            float(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+        )
     except (OSError, StopIteration):
         return _signalable(pid)
     if fields[0] in ("Z", "X"):

@@ -41,7 +41,9 @@ def register(name: str, kind: Kind | None = None) -> Callable[[T], T]:
         of = kind or getattr(component, "kind")
         known = _registered[of].get(name)
         if known is not None and known.__module__ != getattr(component, "__module__", None):
-            raise AkdtuneError(f"{_singular[of]} '{name}' is registered twice: {known.__module__} and {component.__module__}")
+            raise AkdtuneError(
+                f"{_singular[of]} '{name}' is registered twice: {known.__module__} and {component.__module__}"
+            )
         _registered[of][name] = component
         return component
 

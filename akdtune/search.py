@@ -123,7 +123,12 @@ class Searcher:
             if known is None:
                 return proposal, number
             self.directory.append(
-                "duplicate", bracket=bracket, proposal=number, of=trial_id, raw=dict(proposal.raw), status=known.terminal
+                "duplicate",
+                bracket=bracket,
+                proposal=number,
+                of=trial_id,
+                raw=dict(proposal.raw),
+                status=known.terminal,
             )
             self._tell(study, number, known if known.terminal else None)
         self.exhausted.add(bracket)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from akdtune.registry import ComponentSettings
 
@@ -45,12 +46,26 @@ class SchedulerSettings(ComponentSettings):
         return sorted({step for step in steps if step < epochs})
 
 
+def _flat(nested: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
 class ProbeSettings(ComponentSettings):
     """Unpruned trials spread evenly over the settings of the views, for the diversity-accuracy fit."""
 
     trials: PositiveInt = Field(description="trials over all arms whose views have something to vary")
     seeds: list[int] = Field(default=[1], min_length=1, description="training seeds of each configuration")
     fixed: dict[str, Any] = Field(default={}, description="key path: value, for settings not at their centre")
+
+    @field_validator("fixed", mode="before")
+    @classmethod
+    def _key_paths(cls, value: Any) -> Any:
+        """Nested mappings are key paths written another way, as `probe.fixed.views.margin=0.3` makes them."""
+        return dict(_flat(value)) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> ProbeSettings:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -23,13 +21,13 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search import Searcher as RaySearcher
 from rich.console import Console
 
-from akdtune import design, results
+from akdtune import design, display, lockfile, results
 from akdtune.display import Display
 from akdtune.errors import AkdtuneError, StudyError
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
+from akdtune.run_state import Run
 from akdtune.scheduling import METRIC, ArmScheduler, Bracket
-from akdtune.search import Searcher
 from akdtune.spec import Study
 from akdtune.teacher import TeacherFile
 from akdtune.trainable import run_trial, train_teacher
@@ -39,131 +37,6 @@ STOP_PATIENCE_S = 3.0
 
 INFRASTRUCTURE_RETRIES = 3
 """How often a trial is retried after its actor died; a user's own error is not counted here."""
-
-
-class Run:
-    """One execution of a study: what is planned, what is still to do, what the driver tells whom."""
-
-    def __init__(self, study: Study, directory: StudyDirectory, identity: design.Identity) -> None:
-        self.study = study
-        self.directory = directory
-        self.identity = identity
-        self.epochs = study.epochs
-        self.brackets = design.brackets(study)
-        self.searcher = self._searcher()
-        unfinished = directory.unfinished()  # begun trials first, then the search, then probes
-        begun = [record for record in unfinished if record.attempts]
-        fresh = [record for record in unfinished if not record.attempts]
-        self.queue = begun + [record for record in fresh if record.plan["role"] == "search"]
-        self.probes = [record for record in fresh if record.plan["role"] != "search"]
-        self.stopping: float | None = None
-        self.running: dict[str, TrialRecord] = {}
-        self.warnings: list[str] = []
-
-    def _searcher(self) -> Searcher | None:
-        if self.study.search.algorithm != "tpe":
-            return None
-        quotas = design.quotas(self.study)
-        startup = min(10, max(2, min(quotas.values()) // 3))
-        return Searcher(
-            self.directory, self.brackets, self.study.search.seed, startup, lambda p: self.identity.search_trial(p)
-        )
-
-    def next(self) -> TrialRecord | None:
-        """The next trial to start, planned first where the search proposes as it goes; None when nothing is left."""
-        if self.stopping is not None or self.directory.broken is not None:
-            return None
-        if self.queue:
-            return self.queue.pop(0)
-        while not self._planned_all():
-            proposed = self._propose()
-            if proposed is not None:
-                return proposed
-        return self.probes.pop(0) if self.probes else None
-
-    def _planned_all(self) -> bool:
-        return self.searcher is None or self._next_bracket() is None
-
-    def _next_bracket(self) -> str | None:
-        """The bracket furthest behind its quota, in the study's order; None when all quotas are planned."""
-        assert self.searcher is not None
-        planned = dict.fromkeys(self.brackets, 0)
-        for record in self.directory.records.values():
-            if record.plan["role"] == "search":
-                planned[record.plan["bracket"]] += 1
-        quotas = design.quotas(self.study)
-        behind = [name for name in self.brackets if planned[name] < quotas[name] and name not in self.searcher.exhausted]
-        return min(behind, key=lambda name: planned[name]) if behind else None
-
-    def _propose(self) -> TrialRecord | None:
-        assert self.searcher is not None
-        bracket = self._next_bracket()
-        assert bracket is not None
-        found = self.searcher.propose(bracket)
-        if found is None:
-            self.warnings.append(f"{bracket}: 20 proposals in a row existed already; its space counts as exhausted")
-            return None
-        proposal, number = found
-        row = self.identity.plan_row(proposal, "search", bracket, number)
-        self.directory.add_to_plan([row])
-        return self.directory.records[row["trial_id"]]
-
-    def remaining(self) -> int:
-        """An upper bound of the trials still to run."""
-        waiting = len(self.queue) + len(self.probes)
-        if self.searcher is None:
-            return waiting
-        planned = sum(1 for record in self.directory.records.values() if record.plan["role"] == "search")
-        return waiting + max(0, sum(design.quotas(self.study).values()) - planned)
-
-    def started(self, record: TrialRecord) -> None:
-        """A trial begins."""
-        attempt = self.directory.trial(record.trial_id).latest_attempt() + 1
-        self.directory.append("started", trial_id=record.trial_id, attempt=attempt)
-        self.running[record.trial_id] = record
-
-    def ended(self, record: TrialRecord, terminal: str, epoch: int, **fields: Any) -> bool:
-        """A trial reached a terminal state: the ledger first, then whoever learns from it."""
-        self.running.pop(record.trial_id, None)
-        if not self.directory.finish(record.trial_id, terminal, epoch, **fields):
-            return False
-        if fields.get("warning"):
-            self.warnings.append(f"{record.trial_id}: {fields['warning']}")
-        if self.searcher is not None:
-            self.searcher.tell(record)
-        return True
-
-    def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
-        """Takes the outcome row of a trial; True when it is terminal."""
-        kind, epoch = str(result["outcome"]), int(result["epoch"])
-        if kind == "interrupted":
-            self.running.pop(record.trial_id, None)
-            self.directory.append("interrupted", trial_id=record.trial_id, epoch=epoch)
-            return False
-        fields = {name: result[name] for name in ("warning", "error", "diverged_in") if result.get(name) is not None}
-        return self.ended(record, kind, epoch, **fields)
-
-    def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
-        """What reaches a trial: plain JSON."""
-        plan = record.plan
-        rungs = self.study.rungs if plan["role"] == "search" else []
-        return json.dumps(
-            {
-                **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
-                "study": self.study.name,
-                "seeds": {"init": plan["seed"], "order": plan["seed"], "noise": plan["seed"]},
-                "teacher_file": asdict(self.identity.teacher),
-                "plugins": list(self.study.plugins),
-                "plugin_folders": plugin_folders(self.study.plugins),
-                "tracking": self.study.tracking.model_dump(),
-                "rungs": rungs,
-                "root": str(self.directory.root.resolve()),
-                "stop_flag": self.directory.stop_flag.name,
-                "stop_actor": stop_actor,
-                "cpu": self.study.resources.cpu,
-            },
-            allow_nan=False,
-        )
 
 
 class _Adapter(RaySearcher):
@@ -199,10 +72,10 @@ class _Adapter(RaySearcher):
 class _Callback(tune.Callback):
     """Writes Tune's events to the ledger and the display."""
 
-    def __init__(self, run: Run, scheduler: ArmScheduler, display: Display) -> None:
+    def __init__(self, run: Run, scheduler: ArmScheduler, shown: Display) -> None:
         self.run = run
         self.scheduler = scheduler
-        self.display = display
+        self.shown = shown
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -216,7 +89,7 @@ class _Callback(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
         self.run.started(record)
-        self.display.running[record.trial_id] = record
+        self.shown.running[record.trial_id] = record
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -224,7 +97,7 @@ class _Callback(tune.Callback):
         if result.get("outcome"):
             record = self._record(trial)
             if self.run.outcome(record, result):
-                self.display.finished(record)
+                self.shown.finished(record)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
@@ -232,16 +105,18 @@ class _Callback(tune.Callback):
         if reason is not None and self.run.ended(
             record, "pruned" if reason == "rung" else "diverged", record.last_epoch, reason=reason
         ):
-            self.display.finished(record)
+            self.shown.finished(record)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
-        error = f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
+        error = (
+            f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
+        )
         if self.run.ended(record, "failed", record.last_epoch, error=error):
-            self.display.finished(record)
+            self.shown.finished(record)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self.display.update(self.run.directory.records.values())
+        self.shown.update(self.run.directory.records.values())
 
 
 class _Stopper(tune.Stopper):
@@ -298,11 +173,11 @@ def run(study: Study, root: Path, address: str | None = None, console: Console |
     with directory.opened():
         lock = directory.read_lock()
         if lock is not None:
-            design.refuse_changes(study, lock, directory.root)
+            lockfile.refuse_changes(study, lock, directory.root)
             ended = directory.reconcile()
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
-        console.print(design.short_report(study, directory), highlight=False)
+        console.print(display.short_report(study, directory), highlight=False)
         return _Driver(study, directory, address, console).go(lock)
 
 
@@ -321,21 +196,22 @@ class _Driver:
         with self._signals():
             teacher = prepared.find_teacher()
             total = design.trial_count(self.study)
-            with Display(self.console, self.study.name, total, self.study.epochs) as display:
+            with Display(self.console, self.study.name, total, self.study.epochs) as shown:
                 try:
                     if teacher is None:
-                        teacher = self._train_teacher(prepared, display)
+                        teacher = self._train_teacher(prepared, shown)
                         if teacher is None:
                             return self._interrupted()
                     identity = design.Identity(self.study, prepared, teacher)
                     self._write_lock(lock, prepared, identity)
                     if lock is None or not self.directory.records:
                         self.directory.add_to_plan(design.initial_rows(self.study, identity))
-                    self.run = Run(self.study, self.directory, identity)
+                    uid = (self.directory.read_lock() or {}).get("uid", "")
+                    self.run = Run(self.study, self.directory, identity, uid)
                     if self.run.remaining():
                         self.directory.wait_for_workers()
                         self.directory.append("study_started", pid=os.getpid())
-                        self._tune(self.run, display)
+                        self._tune(self.run, shown)
                         self.directory.append("study_finished", interrupted=self.run.stopping is not None)
                 finally:
                     if ray.is_initialized() and not _ray_is_kept:
@@ -347,15 +223,18 @@ class _Driver:
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: design.Prepared, identity: design.Identity) -> None:
         if lock is None:
-            self.directory.write_lock(design.lock_content(self.study, identity))
-        elif lock["teacher"]["weights_hash"] != identity.teacher.weights_hash or lock["data"]["hash"] != prepared.data_hash:
+            self.directory.write_lock(lockfile.lock_content(self.study, identity))
+        elif (
+            lock["teacher"]["weights_hash"] != identity.teacher.weights_hash
+            or lock["data"]["hash"] != prepared.data_hash
+        ):
             raise StudyError(
                 f"{self.directory.root}: the data or the teacher is not the one this study began with "
                 f"(teacher {lock['teacher']['weights_hash']} then, {identity.teacher.weights_hash} now; data "
                 f"{lock['data']['hash']} then, {prepared.data_hash} now); restore it or choose another --dir"
             )
 
-    def _train_teacher(self, prepared: design.Prepared, display: Display) -> TeacherFile | None:
+    def _train_teacher(self, prepared: design.Prepared, shown: Display) -> TeacherFile | None:
         """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""
         self._start_ray()
         task = ray.remote(train_teacher).options(
@@ -389,7 +268,7 @@ class _Driver:
                 raise cause from None
             if row.get("done"):
                 return TeacherFile(**row["teacher"])
-            display.teacher(row)
+            shown.teacher(row)
 
     def _stop_asked(self) -> float:
         return self._stopping
@@ -401,7 +280,7 @@ class _Driver:
             return
         start_ray(self.address, self.study.tracking.finish_timeout_s)
 
-    def _tune(self, run: Run, display: Display) -> None:
+    def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
         study = self.study
         scheduler = ArmScheduler(self.directory, self._asha(run), run.epochs)
@@ -428,7 +307,7 @@ class _Driver:
                 name="tune",
                 storage_path=str(self.directory.ray.resolve()),
                 failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
-                callbacks=[_Callback(run, scheduler, display)],
+                callbacks=[_Callback(run, scheduler, shown)],
                 stop=_Stopper(run),
                 verbose=0,
             ),
@@ -477,7 +356,7 @@ class _Driver:
         ended = sum(record.terminal is not None for record in records)
         self.console.print(
             f"stopped: {ended} of {design.trial_count(self.study)} trials have ended, nothing is lost. "
-            f"The same command goes on where it stopped:\n  {design.command_line(self.study, self.directory.root)}",
+            f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -487,7 +366,7 @@ class _Driver:
         assert self.run is not None
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        self.console.print(design.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
+        self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
         return 1 if any(record.terminal == "failed" for record in self.directory.records.values()) else 0
 
 
@@ -528,10 +407,16 @@ def start_ray(address: str | None, finish_timeout_s: float) -> None:
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment})
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}
+        )
         return
     ray.init(
-        num_cpus=available_cpus(), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True
+        num_cpus=available_cpus(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
     )
 
 
@@ -564,8 +449,11 @@ def check_resources(study: Study, address: str | None) -> None:
     needed = study.resources
     gpus = torch.cuda.device_count() if needed.gpu else 0
     if needed.gpu > gpus:
-        raise StudyError(f"resources.gpu: a trial asks for {needed.gpu:g} GPUs, this machine has {gpus}; set resources.gpu=0")
+        raise StudyError(
+            f"resources.gpu: a trial asks for {needed.gpu:g} GPUs, this machine has {gpus}; set resources.gpu=0"
+        )
     if needed.cpu > available_cpus():
         raise StudyError(
-            f"resources.cpu: a trial asks for {needed.cpu:g} CPUs, this machine has {available_cpus()}; set resources.cpu=1"
+            f"resources.cpu: a trial asks for {needed.cpu:g} CPUs, this machine has {available_cpus()}; "
+            "set resources.cpu=1"
         )

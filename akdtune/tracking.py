@@ -98,7 +98,8 @@ class Tracker:
     @property
     def run_id(self) -> str:
         """The run's id on the server: a run per trial and attempt."""
-        return f"{self._trial['trial_id']}-a{self._attempt}"
+        study = self._trial.get("study_uid")  # the same configuration may be a trial of several studies
+        return "-".join([*([study] if study else []), self._trial["trial_id"], f"a{self._attempt}"])
 
     def start(self, rows: Sequence[Mapping[str, Any]] = ()) -> None:
         """Opens the run and replays the rows of earlier attempts, so that the newest run holds the whole curve."""

@@ -42,7 +42,8 @@ def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Trains the study's teacher as a Ray task, yielding a row per epoch; the last holds the finished teacher.
 
     Args:
-        request: plain JSON: `data` and `teacher` settings, `train_on`, `plugins`, `plugin_folders`, `cpu`, and what `stop_check` reads.
+        request: plain JSON: `data` and `teacher` settings, `train_on`, `plugins`, `plugin_folders`, `cpu`, and what
+            `stop_check` reads.
     """
     from akdtune import data, teacher
     from akdtune.registry import load_plugins
@@ -89,7 +90,8 @@ def _attempt(
     from akdtune.training import Diverged, Interrupted, Trial, TrialConfig
 
     attempt = directory.take_attempt()
-    print(f"{time.strftime('%F %T')} attempt {attempt} of {trial['trial_id']} ({trial['arm']}, {trial['role']}), pid {os.getpid()}")
+    now, arm, role = time.strftime("%F %T"), trial["arm"], trial["role"]
+    print(f"{now} attempt {attempt} of {trial['trial_id']} ({arm}, {role}), pid {os.getpid()}")
     state = _load_checkpoint(directory)
     done = state["epoch"] if state and state["stage"] == "student" else 0
     rows = [row for row in directory.read_rows() if row["epoch"] <= done]
@@ -124,8 +126,7 @@ def _attempt(
             directory.write_outcome(outcome)
             return outcome
         status = "done"
-        outcome = _close(directory, live, rows)
-        return outcome
+        return _close(directory, live, rows)
     except SystemExit:
         status = "pruned"
         raise
@@ -146,7 +147,10 @@ def _close(directory: TrialDirectory, live: Any, rows: list[dict[str, Any]]) -> 
         directory.write_rows(rows)
     with directory.replacing(directory.predictions) as temporary:
         results.write_predictions(
-            temporary, predictions.sample_ids_N.numpy(), predictions.labels_N.numpy(), predictions.logits_NK.float().numpy()
+            temporary,
+            predictions.sample_ids_N.numpy(),
+            predictions.labels_N.numpy(),
+            predictions.logits_NK.float().numpy(),
         )
     outcome: dict[str, Any] = {"outcome": "done", "epoch": len(rows)}
     shut = _shut_gates(rows)
@@ -227,9 +231,12 @@ def _one_thread_per_cpu(trial: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def _captured(log: Path) -> Iterator[None]:
     """Sends what the trial prints and warns to its log file."""
-    with log.open("a", encoding="utf-8", buffering=1) as file:
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            yield
+    with (
+        log.open("a", encoding="utf-8", buffering=1) as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        yield
 
 
 def stop_check(trial: Mapping[str, Any]) -> Callable[[], bool]:

@@ -1,7 +1,7 @@
 """One trial, start to end: warm up the view heads, train the student, measure every epoch. Knows no Ray.
 
-`Trial.run` is a generator of epochs. Everything random is drawn from (seed, epoch), never from what was drawn before, so a
-trial that goes on from the state of any finished epoch computes the same numbers as one that was never interrupted.
+`Trial.run` is a generator of epochs. Everything random is drawn from (seed, epoch), never from what was drawn before,
+so a trial that goes on from the state of any finished epoch computes the numbers of one that was never interrupted.
 
 Shapes: N training images, B batch, M members (teacher and views), K classes, C feature width.
 """
@@ -234,7 +234,9 @@ class Trial:
             total = weighted_sum(terms, self.views.penalty_weights())
             assert total is not None, "views with a warm-up stage have penalties"
             self._step(self.warmup_optimizer, total)
-            sums.add(len(batch.labels_B), {**{f"loss.views.{name}": value for name, value in terms.items()}, "total": total})
+            sums.add(
+                len(batch.labels_B), {**{f"loss.views.{name}": value for name, value in terms.items()}, "total": total}
+            )
         means = _finite(sums, epoch=0)
         return {"lr": rate, **means, "wall_time_s": time.monotonic() - started}
 
@@ -365,7 +367,9 @@ class Trial:
                 "student": self.student.state_dict(),
                 "objective": self.objective.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "warmup_optimizer": self.warmup_optimizer.state_dict() if self.warmup_optimizer and stage == "warmup" else None,
+                "warmup_optimizer": self.warmup_optimizer.state_dict()
+                if self.warmup_optimizer and stage == "warmup"
+                else None,
                 "recent_scores": self.recent_scores,
             }
         )
@@ -407,7 +411,9 @@ def build_parts(
 ) -> tuple[Objective, networks.Network]:
     """The objective (methods and views) and the student, initialised from the trial's init seed alone."""
     device = train_labels_N.device
-    student = networks.build(config.student.network, dataset.inputs, derived_seed("student", config.seeds.init)).to(device)
+    student = networks.build(config.student.network, dataset.inputs, derived_seed("student", config.seeds.init)).to(
+        device
+    )
     view_name, view_settings = config.views
     weight_KC, bias_K = frozen.classifier()
     views: ViewAugmenter = lookup("views", view_name)(

@@ -49,7 +49,9 @@ def test_events_survive_a_reopening(directory: StudyDirectory) -> None:
     directory.append("started", trial_id="a-s0", attempt=1)
     assert directory.epoch("a-s0", 1, 50.0, 50.0)
     assert not directory.epoch("a-s0", 1, 50.0, 50.0)
-    directory.append("rung", trial_id="a-s0", epoch=1, rung=1, value=50.0, cutoff=None, decision="CONTINUE", bracket="x")
+    directory.append(
+        "rung", trial_id="a-s0", epoch=1, rung=1, value=50.0, cutoff=None, decision="CONTINUE", bracket="x"
+    )
     assert directory.finish("a-s0", "done", 1)
     assert not directory.finish("a-s0", "pruned", 1), "a trial ends once"
     again = reopened(directory)
@@ -134,7 +136,9 @@ class TestReconcile:
         trial = directory.trial("a-s0")
         trial.write_rows(self.rows(2))
         directory.epoch("a-s0", 1, 51.0, 51.0)
-        directory.append("rung", trial_id="a-s0", epoch=1, rung=1, value=51.0, cutoff=60.0, decision="STOP", bracket="x")
+        directory.append(
+            "rung", trial_id="a-s0", epoch=1, rung=1, value=51.0, cutoff=60.0, decision="STOP", bracket="x"
+        )
         assert directory.reconcile() == ["a-s0"]
         assert directory.events[-1]["event"] == "pruned"
         assert directory.events[-1]["reason"] == "rung"

@@ -1,4 +1,4 @@
-"""Ask and tell: pruned is told as pruned, the journal is derived, duplicates do not run twice, draws are reproducible."""
+"""Ask and tell: pruned is told as pruned, the journal is derived, duplicates do not run twice, draws repeat."""
 
 from __future__ import annotations
 

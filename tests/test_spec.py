@@ -263,6 +263,14 @@ def test_overrides_of_any_kind(load: Loader) -> None:
     assert study.arms[0].tree["student"] == {"network": {"name": "resnet14"}}
 
 
+def test_fixed_probe_settings_by_key_path(load: Loader) -> None:
+    for override in ("probe.fixed.method.kd.weight=2", "probe.fixed={method.kd.weight: 2}"):
+        study = load(SMALL, override)
+        assert study.probe is not None
+        assert study.probe.fixed == {"method.kd.weight": 2}
+        assert {probe.params["method.kd.weight"] for probe in study.arms[0].probes(3, 0)} == {2.0}
+
+
 def test_a_later_override_wins(load: Loader) -> None:
     assert load(SMALL, "search.trials=7", "search.trials=8").search.trials == 8
 

@@ -19,7 +19,8 @@ from akdtune import tracking
 from akdtune.tracking import Tracker, TrackingError, notice, resolve_mode, sync
 from akdtune.tracking_record import RunRecord, has_key, read_record, write_record
 
-OFFLINE = {"wandb": {"project": "akdtune", "entity": None, "mode": "auto", "tags": ["pilot"]}, "finish_timeout_s": 5.0}
+# A long bound: starting the SDK takes seconds on a busy machine, and most tests read the finished run.
+OFFLINE = {"wandb": {"project": "akdtune", "entity": None, "mode": "auto", "tags": ["pilot"]}, "finish_timeout_s": 60.0}
 TRIAL = {
     "study": "toy",
     "trial_id": "0123456789ab-0",
@@ -49,9 +50,7 @@ def rows(first: int, last: int, attempt: int = 1) -> list[dict[str, Any]]:
 
 def curve(given: list[dict[str, Any]]) -> dict[int, dict[str, float]]:
     """What the history must hold: step -> its numbers."""
-    return {
-        row["epoch"]: {name: row[name] for name in ("epoch", "val_accuracy", "loss.ce")} for row in given
-    }
+    return {row["epoch"]: {name: row[name] for name in ("epoch", "val_accuracy", "loss.ce")} for row in given}
 
 
 def transaction_records(path: Path) -> Iterator[bytes]:
@@ -217,7 +216,7 @@ def test_a_slow_close_is_bounded_and_still_completes(
     tracker.log(rows(1, 1)[0])
     started = time.monotonic()
     tracker.finish("done", rows(1, 1)[0])
-    assert 0.4 < time.monotonic() - started < 1.5
+    assert 0.4 < time.monotonic() - started < 2.5
     assert "did not close within 0.5 s" in capfd.readouterr().err
     (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("wandb 0123")]
     thread.join(20)
@@ -265,7 +264,7 @@ def test_no_file_holds_the_key(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from akdtune.tracking import Tracker
-settings = {{"wandb": {{"project": "akdtune", "mode": "offline"}}}}
+settings = {{"wandb": {{"project": "akdtune", "mode": "offline"}}, "finish_timeout_s": 60}}
 tracker = Tracker(settings, {TRIAL!r}, Path({str(tmp_path)!r}), 1)
 tracker.start([]); tracker.log({{"epoch": 1}}); tracker.finish("done", {{"epoch": 1}})
 """
@@ -366,3 +365,8 @@ def test_the_upload_command_exists(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0
     assert "Would sync 1 run" in result.stdout + result.stderr
+
+
+def test_the_same_trial_of_two_studies_has_two_runs() -> None:
+    ids = {Tracker(OFFLINE, {**TRIAL, "study_uid": uid}, Path("x"), 1).run_id for uid in ("aaaaaa", "bbbbbb")}
+    assert ids == {"aaaaaa-0123456789ab-0-a1", "bbbbbb-0123456789ab-0-a1"}

@@ -143,12 +143,12 @@ def test_hinge_has_no_gradient_inside_the_margin_and_the_clipped_contrast_has() 
 
 
 def test_diversity_denominators() -> None:
-    pairs_BVV = torch.full((4, 2, 2), 0.5)
+    pairs_BP = torch.full((4, 3), 0.5)
     open_B = torch.tensor([True, False, False, False])
     each = softplus(0.5)
-    assert float(diversity_loss(pairs_BVV, open_B, "B")) == pytest.approx(each / 4)
-    assert float(diversity_loss(pairs_BVV, open_B, "active")) == pytest.approx(each)
-    assert float(diversity_loss(pairs_BVV, ~open_B & False, "active")) == 0.0
+    assert float(diversity_loss(pairs_BP, open_B, "B")) == pytest.approx(each / 4)
+    assert float(diversity_loss(pairs_BP, open_B, "active")) == pytest.approx(each)
+    assert float(diversity_loss(pairs_BP, ~open_B & False, "active")) == 0.0
 
 
 def test_gate_needs_every_view_inside() -> None:
@@ -156,20 +156,31 @@ def test_gate_needs_every_view_inside() -> None:
     assert inside_margin_B(own_BV, 0.2).tolist() == [True, False, False]
 
 
-def test_mean_over_pairs_leaves_the_diagonal_out() -> None:
-    x_VV = torch.tensor([[100.0, 1.0, 2.0], [3.0, 100.0, 4.0], [5.0, 6.0, 100.0]])
-    assert float(mean_over_pairs(x_VV)) == pytest.approx(21 / 6)
-    assert float(mean_over_pairs(torch.tensor([[100.0]]))) == 0.0
+def test_similarities_are_cosines_of_the_right_vectors() -> None:
+    teacher = doubled(signals(1, TEACHER_DIM))
+    views_BVR = near_views(teacher, 3, 0.28).pooled_BVC.detach()
+    found = similarities(teacher.pooled_BC, views_BVR)
+    for b in range(9):
+        f, v = teacher.pooled_BC[b], views_BVR[b]
+        assert found.own_BV[b].tolist() == pytest.approx([cosine(v[i], f) for i in range(3)])
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        assert found.pairs_BP[b].tolist() == pytest.approx([cosine(v[i], v[j]) for i, j in pairs])
+        assert found.offsets_BP[b].tolist() == pytest.approx([cosine(f - v[i], f - v[j]) for i, j in pairs])
+
+
+def test_mean_over_pairs_of_a_single_view_is_zero() -> None:
+    assert float(mean_over_pairs(torch.tensor([1.0, 2.0, 6.0]))) == 3.0
+    assert mean_over_pairs(torch.empty(4, 0)).tolist() == [0.0] * 4
 
 
 def test_offsets_of_coinciding_views_stay_finite() -> None:
     teacher_BR = torch.eye(3)
     views_BVR = teacher_BR.unsqueeze(1).repeat(1, 2, 1).requires_grad_()
     found = similarities(teacher_BR, views_BVR)
-    found.offsets_BVV.sum().backward()
+    found.offsets_BP.sum().backward()
     assert views_BVR.grad is not None
     assert torch.isfinite(views_BVR.grad).all()
-    assert torch.equal(found.offsets_BVV, torch.zeros_like(found.offsets_BVV))
+    assert torch.equal(found.offsets_BP, torch.zeros_like(found.offsets_BP))
 
 
 @pytest.mark.parametrize(

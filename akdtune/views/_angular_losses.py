@@ -1,6 +1,7 @@
 """The angular losses of Angular-KD as free functions, for features and for probabilities alike.
 
-Shapes: B batch, V views, R width of what is compared (features or classes), M = 1 + 2 V teacher, views and offsets.
+Shapes: B batch, V views, P = V (V - 1) / 2 pairs of different views, R width of what is compared (features or
+classes), M = 1 + 2 V members: teacher, views and offsets.
 
 References: arXiv 2510.22480; both readings (the paper's, and the released code's) are reached by arguments.
 """
@@ -26,15 +27,15 @@ class Similarities(NamedTuple):
     Attributes:
         own_BV: each view with its own teacher output, as the constraint sees it.
         gate_BV: the same as the gate of the diversity sees it.
-        pairs_BVV: views with each other.
-        offsets_BVV: cosines of the offsets teacher - view with each other.
+        pairs_BP: views with each other.
+        offsets_BP: cosines of the offsets teacher - view with each other.
         others_BVB: each view with every teacher output of the batch; None unless asked for.
     """
 
     own_BV: Tensor
     gate_BV: Tensor
-    pairs_BVV: Tensor
-    offsets_BVV: Tensor
+    pairs_BP: Tensor
+    offsets_BP: Tensor
     others_BVB: Tensor | None
 
 
@@ -54,8 +55,8 @@ def similarities(
 ) -> Similarities:
     """All similarities of one level.
 
-    One matrix of products holds them: teacher, views and offsets of a sample against each other, with the lengths on
-    its diagonal, so that nothing is scaled to length 1 before it is multiplied.
+    One matrix of products holds those within a sample: teacher, views and offsets against each other, with their
+    lengths on its diagonal, so that nothing has to be scaled to length 1 first.
 
     Args:
         teacher_BR: the teacher's features or probabilities.
@@ -70,23 +71,22 @@ def similarities(
         offsets_BVR = unit(teacher_BR).unsqueeze(1) - unit(views_BVR)
     else:
         offsets_BVR = teacher_BR.unsqueeze(1) - views_BVR
-    products_BMM = _products(torch.cat([teacher_BR.unsqueeze(1), views_BVR, offsets_BVR], dim=1))
-    scale_BM = products_BMM.diagonal(dim1=1, dim2=2).clamp_min(MIN_NORM**2).rsqrt()
-    cosines_BMM = products_BMM * scale_BM.unsqueeze(2) * scale_BM.unsqueeze(1)
-    compared_BMM = cosines_BMM if cosine else products_BMM
-    own_BV = gate_BV = compared_BMM[:, 0, 1 : views + 1]
-    pairs_BVV = compared_BMM[:, 1 : views + 1, 1 : views + 1]
+    members_BMR = torch.cat([teacher_BR.unsqueeze(1), views_BVR, offsets_BVR], dim=1)
+    own_BV, pairs_BP, offset_cosines_BP = _compare(members_BMR, views, True)
+    if not cosine:
+        own_BV, pairs_BP, _ = _compare(members_BMR, views, False)
+    gate_BV = own_BV
     if spread_over == "view":
         spread_BVR = unit(views_BVR, dim=1)
         gate_BV = (spread_BVR * unit(teacher_BR).unsqueeze(1)).sum(dim=-1)
-        pairs_BVV = _products(spread_BVR)
+        first_P, second_P = torch.triu_indices(views, views, 1, device=views_BVR.device)
+        pairs_BP = (spread_BVR[:, first_P] * spread_BVR[:, second_P]).sum(dim=-1)
     others_BVB = None
     if contrast:
         compared_BR = unit(teacher_BR) if cosine else teacher_BR
-        others_BVB = (views_BVR.reshape(batch * views, -1) @ compared_BR.T).view(batch, views, batch)
-        if cosine:
-            others_BVB = others_BVB * scale_BM[:, 1 : views + 1].unsqueeze(2)
-    return Similarities(own_BV, gate_BV, pairs_BVV, cosines_BMM[:, views + 1 :, views + 1 :], others_BVB)
+        compared_BVR = unit(views_BVR) if cosine else views_BVR
+        others_BVB = (compared_BVR.reshape(batch * views, -1) @ compared_BR.T).view(batch, views, batch)
+    return Similarities(own_BV, gate_BV, pairs_BP, offset_cosines_BP, others_BVB)
 
 
 def inside_margin_B(gate_BV: Tensor, margin: Tensor | float) -> Tensor:
@@ -118,31 +118,31 @@ def constraint_loss(found: Similarities, margin: Tensor | float, kind: Constrain
     return (torch.logsumexp(contrast_BVB, dim=2) - own_BV / temperature).mean()
 
 
-def diversity_loss(pairs_BVV: Tensor, open_B: Tensor, denominator: Literal["B", "active"]) -> Tensor:
+def diversity_loss(pairs_BP: Tensor, open_B: Tensor, denominator: Literal["B", "active"]) -> Tensor:
     """Mean softplus of the similarities between views, over the samples whose gate is open: a scalar.
 
     Args:
-        pairs_BVV: similarities between the views of a sample.
+        pairs_BP: similarities between the views of a sample.
         open_B: the gate of each sample.
         denominator: `B` divides by the batch, `active` by the number of open gates.
     """
-    per_sample_B = mean_over_pairs(functional.softplus(pairs_BVV)) * open_B
+    per_sample_B = mean_over_pairs(functional.softplus(pairs_BP)) * open_B
     if denominator == "active":
         return per_sample_B.sum() / open_B.sum().clamp_min(1)
     return per_sample_B.mean()
 
 
-def intra_loss(offsets_BVV: Tensor, softplus_of: Literal["sample", "batch_mean"]) -> Tensor:
+def intra_loss(offsets_BP: Tensor, softplus_of: Literal["sample", "batch_mean"]) -> Tensor:
     """Softplus of the cosines between offsets, mean over pairs: a scalar.
 
     Args:
-        offsets_BVV: cosines between the offsets of a sample.
+        offsets_BP: cosines between the offsets of a sample.
         softplus_of: `sample`: softplus of each sample's cosine, then the mean over the batch; `batch_mean`: softplus
             of the batch's mean cosine of each pair.
     """
     if softplus_of == "batch_mean":
-        return mean_over_pairs(functional.softplus(offsets_BVV.mean(dim=0)))
-    return mean_over_pairs(functional.softplus(offsets_BVV)).mean()
+        return mean_over_pairs(functional.softplus(offsets_BP.mean(dim=0)))
+    return mean_over_pairs(functional.softplus(offsets_BP)).mean()
 
 
 def ground_truth_loss(logits_BVK: Tensor, labels_B: Tensor, reduction: Literal["sum", "mean"]) -> Tensor:
@@ -153,29 +153,58 @@ def ground_truth_loss(logits_BVK: Tensor, labels_B: Tensor, reduction: Literal["
     return loss * views if reduction == "sum" else loss
 
 
-def mean_over_pairs(x_xVV: Tensor) -> Tensor:
-    """Mean over ordered pairs of different views, `[..., V, V]` -> `[...]`; 0 for a single view, which has no pair."""
-    return (x_xVV * _pair_weights_VV(x_xVV.shape[-1], x_xVV.dtype, x_xVV.device)).sum(dim=(-2, -1))
+def mean_over_pairs(x_xP: Tensor) -> Tensor:
+    """Mean over the last axis; 0 for a single view, which has no pair."""
+    return x_xP.sum(dim=-1) / max(x_xP.shape[-1], 1)
+
+
+class _Compare(torch.autograd.Function):
+    """Similarities among [teacher, V views, V offsets] of each sample, with a backward of one product.
+
+    Autograd would walk back through every slice and scaling of small matrices, at several times the cost. With
+    C = S X X^T S (S: inverse lengths), A = dL/dC + its transpose: dL/dX = (S A S - diag(rowsum(A * C) S^2)) X.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, members_BMR: Tensor, views: int, cosine: bool) -> tuple[Tensor, ...]:
+        compared_BMM = members_BMR @ members_BMR.mT
+        scale_BM1 = None
+        if cosine:
+            squared_BM1 = compared_BMM.diagonal(dim1=1, dim2=2).unsqueeze(2)
+            scale_BM1 = squared_BM1.clamp_min(MIN_NORM**2).rsqrt()
+            compared_BMM = compared_BMM * (scale_BM1 * scale_BM1.mT)
+        ctx.save_for_backward(members_BMR, compared_BMM, scale_BM1)
+        ctx.wanted_X = _wanted_X(views, members_BMR.device)
+        pairs = views * (views - 1) // 2
+        wanted_BX = compared_BMM.flatten(1).index_select(1, ctx.wanted_X)
+        return torch.split_with_sizes(wanted_BX, [views, pairs, pairs], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        members_BMR, compared_BMM, scale_BM1 = ctx.saved_tensors
+        a_BMM = torch.zeros_like(compared_BMM)
+        a_BMM.flatten(1).index_copy_(1, ctx.wanted_X, torch.cat(gradients, dim=1))
+        a_BMM = a_BMM + a_BMM.mT
+        if scale_BM1 is None:
+            return a_BMM @ members_BMR, None, None
+        # a vector too short to be scaled to length 1 has a constant scale: nothing to take off for it
+        squared_BM1 = (scale_BM1 * (scale_BM1 < 1 / MIN_NORM)).square()
+        lengthwise_BM1 = (a_BMM * compared_BMM).sum(dim=2, keepdim=True) * squared_BM1
+        inner_BMM = a_BMM * (scale_BM1 * scale_BM1.mT)
+        inner_BMM.diagonal(dim1=1, dim2=2).sub_(lengthwise_BM1.squeeze(2))
+        return inner_BMM @ members_BMR, None, None
+
+
+def _compare(members_BMR: Tensor, views: int, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Each view with the teacher [B, V], views with each other and offsets with each other [B, P]."""
+    return _Compare.apply(members_BMR, views, cosine)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=32)
-def _pair_weights_VV(views: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return (1 - torch.eye(views, dtype=dtype, device=device)) / max(views * (views - 1), 1)
-
-
-class _Products(torch.autograd.Function):
-    """x @ x^T per sample. Autograd's own backward takes two products of badly shaped matrices; one is enough."""
-
-    @staticmethod
-    def forward(ctx: Any, x_BMR: Tensor) -> Tensor:
-        ctx.save_for_backward(x_BMR)
-        return x_BMR @ x_BMR.mT
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x_BMR,) = ctx.saved_tensors
-        return (gradients[0] + gradients[0].mT) @ x_BMR  # type: ignore[no-any-return]
-
-
-def _products(x_BMR: Tensor) -> Tensor:
-    return _Products.apply(x_BMR)  # type: ignore[no-any-return]
+def _wanted_X(views: int, device: torch.device) -> Tensor:
+    """Where the wanted entries stand in a flattened M x M matrix: teacher-view, view-view, offset-offset."""
+    members = 1 + 2 * views
+    own_V = torch.arange(1, views + 1)
+    first_P, second_P = torch.triu_indices(views, views, 1) + 1
+    offsets_P = (first_P + views) * members + second_P + views
+    return torch.cat([own_V, first_P * members + second_P, offsets_P]).to(device)

@@ -325,13 +325,14 @@ class Angular(ViewAugmenter):
         for name, found in levels.items():
             if f"{name}_constraint" in wanted:
                 constraint = constraint_loss(found, margins[name], settings.constraint, settings.contrast_temperature)
-                again = settings.num_views if settings.con_extra_1_over_N else 1
-                terms[f"{name}_constraint"] = constraint / again
+                terms[f"{name}_constraint"] = (
+                    constraint / settings.num_views if settings.con_extra_1_over_N else constraint
+                )
             if f"{name}_diversity" in wanted:
                 open_B = inside_margin_B(found.gate_BV, margins[name])
-                terms[f"{name}_diversity"] = diversity_loss(found.pairs_BVV, open_B, settings.div_denominator)
+                terms[f"{name}_diversity"] = diversity_loss(found.pairs_BP, open_B, settings.div_denominator)
             if f"{name}_intra" in wanted:
-                terms[f"{name}_intra"] = intra_loss(found.offsets_BVV, settings.softplus_of)
+                terms[f"{name}_intra"] = intra_loss(found.offsets_BP, settings.softplus_of)
         if "ground_truth" in wanted:
             terms["ground_truth"] = ground_truth_loss(views.logits_BVK, labels_B, settings.gt_reduction)
         if "margin" in wanted:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from akdtune import results, spec, study
+from akdtune import results, run_state, spec, study
 
 PLUGINS = Path(__file__).parent / "plugins"
 TIMINGS = {"wall_time_s", "warmup_time_s", "images_per_s", "peak_memory_mib", "attempt"}
@@ -106,7 +106,7 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     assert teacher is not None
     directory = StudyDirectory(root)
     directory._load()
-    runner = study.Run(checked, directory, design.Identity(checked, prepared, teacher))
+    runner = run_state.Run(checked, directory, design.Identity(checked, prepared, teacher))
     trial = json.loads(runner.payload(directory.records[trial_id], None))
     trial["root"] = str(elsewhere)
     target = elsewhere / f"{trial_id}.json"

@@ -29,7 +29,14 @@ def finished(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 def test_every_trial_ends_once_and_leaves_its_files(finished: tuple[Path, Path]) -> None:
     _, root = finished
     studies.assert_exactly_once(root, trials=8, epochs=6)
-    for name in ("study.lock.yaml", "plan.parquet", "ledger.jsonl", "optuna.journal", "trials.parquet", "epochs.parquet"):
+    for name in (
+        "study.lock.yaml",
+        "plan.parquet",
+        "ledger.jsonl",
+        "optuna.journal",
+        "trials.parquet",
+        "epochs.parquet",
+    ):
         assert (root / name).exists(), name
 
 

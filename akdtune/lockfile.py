@@ -1,0 +1,98 @@
+"""study.lock.yaml: what reproduces a study, and the refusal to go on with another one in its directory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from akdtune import __version__, spec
+from akdtune.errors import StudyError
+
+if TYPE_CHECKING:
+    from akdtune.design import Identity
+    from akdtune.spec import Study
+
+FREE_SECTIONS = ("resources", "tracking")
+"""Sections that do not determine any result and may change between two runs of one study."""
+
+
+def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
+    """What study.lock.yaml holds: everything that one needs to reproduce the study, and no secrets."""
+    teacher = identity.teacher
+    facts: dict[str, Any] = {}
+    for arm in study.arms:
+        facts |= identity.prepared.facts(arm.random(0).settings)
+    return {
+        "akdtune": __version__,
+        "uid": secrets.token_hex(3),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.argv),
+        "source": str(study.source),
+        "overrides": list(study.overrides),
+        "settings": study.resolved(),
+        "resolved": facts,
+        "data": {"hash": identity.prepared.data_hash, "name": study.data.name},
+        "teacher": asdict(teacher),
+        "seeds": {
+            "search": study.search.seed,
+            "trial": study.search.trial_seed,
+            "probe": list(study.probe.seeds) if study.probe else [],
+            "split": study.data.split_seed,
+        },
+        "machine": {"python": platform.python_version(), "platform": platform.platform()},
+        "packages": _packages(),
+        "source_code": _commit(),
+    }
+
+
+def _packages() -> dict[str, str]:
+    wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn")
+    found = {}
+    for name in wanted:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> dict[str, str] | None:
+    """Commit of akdtune's own source and what differs from it, where it runs from a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", "design.py")
+        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD", "--", ".")} if tracked else None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path) -> None:
+    """Refuses to go on in a study directory whose settings differ from the study's, showing the difference."""
+    before, now = dict(lock["settings"]), study.resolved()
+    if before.get("study") != now.get("study"):
+        raise StudyError(
+            f"{root}: belongs to study '{before.get('study')}', not '{now.get('study')}'; choose another --dir"
+        )
+    for section in FREE_SECTIONS:
+        before.pop(section, None)
+        now.pop(section, None)
+    lines = spec.settings_difference(before, now)
+    if lines:
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise StudyError(
+            f"{root}: the settings differ from those this study began with:\n{listed}\n"
+            f"put them back to resume it, or run the changed study beside it with another --dir"
+        )

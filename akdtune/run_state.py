@@ -1,0 +1,143 @@
+"""One execution of a study, without Ray: which trial comes next, what it is given, what its end means for whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from akdtune import design
+from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.registry import plugin_folders
+from akdtune.search import Searcher
+from akdtune.spec import Study
+
+
+class Run:
+    """One execution of a study: what is planned, what is still to do, what the driver tells whom."""
+
+    def __init__(self, study: Study, directory: StudyDirectory, identity: design.Identity, study_uid: str = "") -> None:
+        self.study = study
+        self.directory = directory
+        self.identity = identity
+        self.study_uid = study_uid
+        self.epochs = study.epochs
+        self.brackets = design.brackets(study)
+        self.searcher = self._searcher()
+        unfinished = directory.unfinished()  # begun trials first, then the search, then probes
+        begun = [record for record in unfinished if record.attempts]
+        fresh = [record for record in unfinished if not record.attempts]
+        self.queue = begun + [record for record in fresh if record.plan["role"] == "search"]
+        self.probes = [record for record in fresh if record.plan["role"] != "search"]
+        self.stopping: float | None = None
+        self.running: dict[str, TrialRecord] = {}
+        self.warnings: list[str] = []
+
+    def _searcher(self) -> Searcher | None:
+        if self.study.search.algorithm != "tpe":
+            return None
+        quotas = design.quotas(self.study)
+        startup = min(10, max(2, min(quotas.values()) // 3))
+        return Searcher(
+            self.directory, self.brackets, self.study.search.seed, startup, lambda p: self.identity.search_trial(p)
+        )
+
+    def next(self) -> TrialRecord | None:
+        """The next trial to start, planned first where the search proposes as it goes; None when nothing is left."""
+        if self.stopping is not None or self.directory.broken is not None:
+            return None
+        if self.queue:
+            return self.queue.pop(0)
+        while not self._planned_all():
+            proposed = self._propose()
+            if proposed is not None:
+                return proposed
+        return self.probes.pop(0) if self.probes else None
+
+    def _planned_all(self) -> bool:
+        return self.searcher is None or self._next_bracket() is None
+
+    def _next_bracket(self) -> str | None:
+        """The bracket furthest behind its quota, in the study's order; None when all quotas are planned."""
+        assert self.searcher is not None
+        planned = dict.fromkeys(self.brackets, 0)
+        for record in self.directory.records.values():
+            if record.plan["role"] == "search":
+                planned[record.plan["bracket"]] += 1
+        quotas = design.quotas(self.study)
+        behind = [
+            name for name in self.brackets if planned[name] < quotas[name] and name not in self.searcher.exhausted
+        ]
+        return min(behind, key=lambda name: planned[name]) if behind else None
+
+    def _propose(self) -> TrialRecord | None:
+        assert self.searcher is not None
+        bracket = self._next_bracket()
+        assert bracket is not None
+        found = self.searcher.propose(bracket)
+        if found is None:
+            self.warnings.append(f"{bracket}: 20 proposals in a row existed already; its space counts as exhausted")
+            return None
+        proposal, number = found
+        row = self.identity.plan_row(proposal, "search", bracket, number)
+        self.directory.add_to_plan([row])
+        return self.directory.records[row["trial_id"]]
+
+    def remaining(self) -> int:
+        """An upper bound of the trials still to run."""
+        waiting = len(self.queue) + len(self.probes)
+        if self.searcher is None:
+            return waiting
+        planned = sum(1 for record in self.directory.records.values() if record.plan["role"] == "search")
+        return waiting + max(0, sum(design.quotas(self.study).values()) - planned)
+
+    def started(self, record: TrialRecord) -> None:
+        """A trial begins."""
+        attempt = self.directory.trial(record.trial_id).latest_attempt() + 1
+        self.directory.append("started", trial_id=record.trial_id, attempt=attempt)
+        self.running[record.trial_id] = record
+
+    def ended(self, record: TrialRecord, terminal: str, epoch: int, **fields: Any) -> bool:
+        """A trial reached a terminal state: the ledger first, then whoever learns from it."""
+        self.running.pop(record.trial_id, None)
+        if not self.directory.finish(record.trial_id, terminal, epoch, **fields):
+            return False
+        if fields.get("warning"):
+            self.warnings.append(f"{record.trial_id}: {fields['warning']}")
+        if self.searcher is not None:
+            self.searcher.tell(record)
+        return True
+
+    def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
+        """Takes the outcome row of a trial; True when it is terminal."""
+        kind, epoch = str(result["outcome"]), int(result["epoch"])
+        if kind == "interrupted":
+            self.running.pop(record.trial_id, None)
+            self.directory.append("interrupted", trial_id=record.trial_id, epoch=epoch)
+            return False
+        fields = {name: result[name] for name in ("warning", "error", "diverged_in") if result.get(name) is not None}
+        return self.ended(record, kind, epoch, **fields)
+
+    def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
+        """What reaches a trial: plain JSON."""
+        plan = record.plan
+        rungs = self.study.rungs if plan["role"] == "search" else []
+        return json.dumps(
+            {
+                **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
+                "study": self.study.name,
+                "study_uid": self.study_uid,
+                "seeds": {"init": plan["seed"], "order": plan["seed"], "noise": plan["seed"]},
+                "teacher_file": asdict(self.identity.teacher),
+                "plugins": list(self.study.plugins),
+                "plugin_folders": plugin_folders(self.study.plugins),
+                "tracking": self.study.tracking.model_dump(),
+                "rungs": rungs,
+                "root": str(self.directory.root.resolve()),
+                "stop_flag": self.directory.stop_flag.name,
+                "stop_actor": stop_actor,
+                "cpu": self.study.resources.cpu,
+            },
+            allow_nan=False,
+        )

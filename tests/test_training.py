@@ -1,0 +1,219 @@
+"""The loop: bit-identical when resumed, split by role, measured in eval mode, honest about divergence."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+from akdtune import data, teacher
+from akdtune.training import (
+    TEACHER_COLUMNS,
+    Diverged,
+    Epoch,
+    Interrupted,
+    Seeds,
+    StudentSettings,
+    TrainingSettings,
+    Trial,
+    TrialConfig,
+    _component,
+    percent_right,
+    resolve_ce_weight,
+)
+
+TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
+DATA = data.DataSettings(name="digits", validation=600, label_noise={"fraction": 0.2})
+TEACHER = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=3, batch_size=32)
+ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 3, "num_views": 3, "margin": 0.4}
+
+
+@pytest.fixture(scope="module")
+def teacher_file() -> teacher.TeacherFile:
+    dataset = data.load(DATA, torch.device("cpu"))
+    list(teacher.train(TEACHER, dataset, "subset", torch.device("cpu")))
+    found = teacher.find(TEACHER, dataset, "subset")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def config(teacher_file: teacher.TeacherFile) -> Callable[..., TrialConfig]:
+    def make(
+        views: dict[str, Any] = ANGULAR,
+        methods: tuple[dict[str, Any], ...] = ({"name": "kd"}, {"name": "crd"}),
+        role: str = "search",
+        **training: Any,
+    ) -> TrialConfig:
+        return TrialConfig(
+            data=DATA,
+            student=StudentSettings(network={"name": "cnn", "widths": [2, 4]}),
+            views=_component("views", views),
+            methods=tuple(_component("methods", method) for method in methods),
+            training=TrainingSettings(**{"epochs": 4, "batch_size": 32, **training}),
+            seeds=Seeds(),
+            role=role,
+            teacher_file=teacher_file,
+        )
+
+    return make
+
+
+def numbers(epochs: list[Epoch]) -> list[tuple[Any, ...]]:
+    return [
+        (e.stage, e.epoch, {k: v for k, v in e.row.items() if k not in TIMINGS}) for e in epochs
+    ]  # fmt: skip
+
+
+VIEWS = [{"name": "none"}, {"name": "tekap"}, ANGULAR, {**ANGULAR, "variant": "released"}]
+
+
+@pytest.mark.parametrize("views", VIEWS, ids=lambda v: v["name"] + v.get("variant", ""))
+def test_a_trial_resumed_after_any_epoch_computes_the_same_numbers(
+    config: Callable[..., TrialConfig], views: dict[str, Any]
+) -> None:
+    of = config(views=views)
+    whole = list(Trial(of).run())
+    assert [e.stage for e in whole].count("student") == 4
+    for cut in range(len(whole)):
+        torch.manual_seed(cut)  # whatever ran before in this process
+        torch.rand(17)
+        resumed = list(Trial(of).run(whole[cut].state))
+        assert numbers(resumed) == numbers(whole)[cut + 1 :], f"after {whole[cut].stage} epoch {whole[cut].epoch}"
+
+
+def test_an_interruption_in_mid_epoch_goes_on_from_the_last_finished_one(config: Callable[..., TrialConfig]) -> None:
+    of = config()
+    whole = list(Trial(of).run())
+    steps = itertools.count()
+    seen: list[Epoch] = []
+    running = Trial(of).run(None, lambda: next(steps) == 57)
+    with pytest.raises(Interrupted):
+        seen.extend(running)
+    assert 0 < len(seen) < len(whole)
+    rest = list(Trial(of).run(seen[-1].state))
+    assert numbers(seen + rest) == numbers(whole)
+
+
+def test_a_state_survives_a_file(config: Callable[..., TrialConfig], tmp_path: Any) -> None:
+    of = config()
+    whole = list(Trial(of).run())
+    torch.save(whole[4].state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert numbers(list(Trial(of).run(loaded))) == numbers(whole)[5:]
+
+
+def test_searching_roles_never_touch_the_test_set(config: Callable[..., TrialConfig]) -> None:
+    trial = Trial(config())
+    pool = trial.dataset.split("full").train
+    assert len(trial.train) + len(trial.splits.validation or ()) == len(pool)
+    epochs = list(trial.run())
+    assert all(e.row.get("test_accuracy") is None for e in epochs)
+    closing, predictions = trial.close()
+    assert closing == {}
+    assert trial.splits.validation is not None
+    assert torch.equal(predictions.sample_ids_N, trial.splits.validation.sample_ids_N)
+
+
+def test_report_roles_train_on_everything_and_read_the_test_set_once(config: Callable[..., TrialConfig]) -> None:
+    trial = Trial(config(role="confirm"))
+    assert trial.splits.validation is None and len(trial.train) == len(trial.dataset.split("full").train)
+    epochs = list(trial.run())
+    assert all("val_accuracy" not in e.row and "agreement" not in e.row for e in epochs)
+    closing, predictions = trial.close()
+    assert closing["test_accuracy"] == pytest.approx(float(percent_right(predictions.logits_NK, predictions.labels_N)))
+    assert torch.equal(predictions.sample_ids_N, trial.splits.test.sample_ids_N)
+    assert closing["diversity_sq_prob"] is not None
+
+
+def test_validation_numbers_of_a_teacher_that_saw_those_images_are_null(config: Callable[..., TrialConfig]) -> None:
+    of = config()
+    seen = replace(of, teacher_file=replace(of.teacher_file, saw_validation=True))
+    row = list(Trial(seen).run())[-1].row
+    assert row["val_accuracy"] is not None and row["agreement"] is not None
+    assert {name for name in TEACHER_COLUMNS if row.get(name) is not None} == set()
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial(config: Callable[..., TrialConfig]) -> None:
+    with pytest.raises(Diverged) as raised:
+        list(Trial(config(lr=1e12)).run())
+    assert raised.value.epoch >= 1
+
+
+def test_the_rung_score_is_the_mean_of_the_last_three_validation_accuracies(config: Callable[..., TrialConfig]) -> None:
+    rows = [e.row for e in Trial(config()).run() if e.stage == "student"]
+    values = [row["val_accuracy"] for row in rows]
+    for index, row in enumerate(rows):
+        window = [v for v in values[: index + 1][-3:] if v is not None]
+        assert row["score"] == pytest.approx(sum(window) / len(window))
+
+
+def test_the_row_holds_every_measure(config: Callable[..., TrialConfig]) -> None:
+    row = list(Trial(config()).run())[-1].row
+    expected = TEACHER_COLUMNS | {
+        "lr", "train_accuracy", "val_accuracy", "score", "agreement", "js_divergence", "images_per_s", "wall_time_s",
+        "peak_memory_mib", "margin", "gate_open_train", "gate_open_train_logit", "loss.ce", "loss.kd", "loss.crd",
+        "loss.views.ground_truth", "loss.views.feature_constraint", "loss.views.logit_diversity",
+    }  # fmt: skip
+    assert expected <= set(row)
+    assert all(row[name] is not None and math.isfinite(row[name]) for name in expected)  # type: ignore[arg-type]
+
+
+def test_the_teacher_is_frozen(config: Callable[..., TrialConfig]) -> None:
+    trial = Trial(config())
+    before = {name: value.clone() for name, value in trial.teacher.network.state_dict().items()}
+    list(trial.run())
+    assert not trial.teacher.network.training
+    assert all(torch.equal(before[name], value) for name, value in trial.teacher.network.state_dict().items())
+
+
+def test_seeds_are_separate(config: Callable[..., TrialConfig]) -> None:
+    def student(seeds: Seeds) -> tuple[torch.Tensor, dict[str, Any]]:
+        trial = Trial(replace(config(), seeds=seeds))
+        weights = torch.cat([p.detach().flatten() for p in trial.student.parameters()])
+        return weights, numbers(list(trial.run()))[-1][2]
+
+    base, row = student(Seeds())
+    order, order_row = student(Seeds(order=1))
+    init, _ = student(Seeds(init=1))
+    _, noise_row = student(Seeds(noise=1))
+    assert torch.equal(base, order) and not torch.equal(base, init)
+    assert order_row != row and noise_row != row
+
+
+def test_cross_entropy_weight_is_the_published_one_unless_set() -> None:
+    from akdtune.methods.crd import CRD
+    from akdtune.methods.kd import KD
+
+    assert resolve_ce_weight(TrainingSettings(), [KD]) == 0.1
+    assert resolve_ce_weight(TrainingSettings(), [KD, CRD]) == 1.0
+    assert resolve_ce_weight(TrainingSettings(ce_weight=0.0), [KD, CRD]) == 0.0
+
+
+def test_a_last_batch_of_one_image_is_left_out(config: Callable[..., TrialConfig]) -> None:
+    rows = list(Trial(config(batch_size=299, epochs=1)).run())  # 300 training images
+    assert math.isfinite(rows[-1].row["loss.ce"] or math.nan)
+
+
+def test_timing_a_few_steps(config: Callable[..., TrialConfig]) -> None:
+    times = Trial(config()).timed(3)
+    assert set(times) == {"warmup_step_s", "student_step_s", "epoch_end_s"}
+    assert all(value > 0 for value in times.values())
+
+
+def test_plain_json_round_trip(config: Callable[..., TrialConfig]) -> None:
+    of = config()
+    settings = {
+        "data": of.data.model_dump(),
+        "student": of.student.model_dump(),
+        "views": {"name": of.views[0], **of.views[1].model_dump()},
+        "method": [{"name": name, **method.model_dump()} for name, method in of.methods],
+        "training": of.training.model_dump(),
+    }
+    trial = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": asdict(of.teacher_file)}
+    assert TrialConfig.parse(trial) == of
