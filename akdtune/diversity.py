@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1024
-"""Rows turned into float64 at a time."""
+"""Rows worked on at a time."""
 
 
 def variance_B(members_BMR: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _trace_B(x_BVV: Tensor) -> Tensor:
 
 
 class DiversityMeter:
-    """Averages all measures over a split, batch by batch, in float64.
+    """Averages all measures over a split, batch by batch; per sample in the dtype of the outputs, summed in float64.
 
     Logits and features may have different numbers of members (a view augmenter that perturbs only one of them).
     """
@@ -75,13 +75,13 @@ class DiversityMeter:
         """
         for start in range(0, len(labels_B), CHUNK):
             rows = slice(start, start + CHUNK)
-            found = _per_sample(logits_BMK[rows].double(), pooled_BMC[rows].double(), labels_B[rows])
-            for name, values_B in found.items():
+            for name, values_B in _per_sample(logits_BMK[rows], pooled_BMC[rows], labels_B[rows]).items():
                 before = self._sums.get(name)
                 if values_B is None:
                     self._sums[name] = None
                 else:
-                    self._sums[name] = values_B.sum() if before is None else before + values_B.sum()
+                    total = values_B.sum(dtype=torch.float64)
+                    self._sums[name] = total if before is None else before + total
         self._count += len(labels_B)
 
     def result(self) -> dict[str, float | None]:

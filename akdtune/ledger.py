@@ -305,6 +305,13 @@ class StudyDirectory:
         self.append(terminal, trial_id=trial_id, epoch=epoch, **fields)
         return True
 
+    def catch_up(self, record: TrialRecord) -> None:
+        """Records the epochs that are in the trial's file and not yet in the ledger."""
+        for row in self.trial(record.trial_id).read_rows():
+            epoch = int(row["epoch"])
+            if epoch == record.last_epoch + 1:
+                self.epoch(record.trial_id, epoch, row.get("val_accuracy"), row.get("score"))
+
     def reconcile(self) -> list[str]:
         """Takes up what trials wrote and the driver never recorded; returns the ids that became terminal.
 
@@ -313,13 +320,8 @@ class StudyDirectory:
         """
         ended = []
         for record in self.unfinished():
-            directory = self.trial(record.trial_id)
-            outcome = directory.read_outcome()
-            rows = directory.read_rows()
-            for row in rows:
-                epoch = int(row["epoch"])
-                if epoch <= record.last_epoch + 1:
-                    self.epoch(record.trial_id, epoch, row.get("val_accuracy"), row.get("score"))
+            outcome = self.trial(record.trial_id).read_outcome()
+            self.catch_up(record)
             stop = next((rung for rung in record.rungs.values() if rung["decision"] == "STOP"), None)
             if stop is not None:
                 self.finish(record.trial_id, "pruned", int(stop["epoch"]), reason="rung")

@@ -112,6 +112,7 @@ class Run:
     def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
         """Takes the outcome row of a trial; True when it is terminal."""
         kind, epoch = str(result["outcome"]), int(result["epoch"])
+        self.directory.catch_up(record)
         if kind == "interrupted":
             self.running.pop(record.trial_id, None)
             self.directory.append("interrupted", trial_id=record.trial_id, epoch=epoch)

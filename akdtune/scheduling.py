@@ -133,12 +133,13 @@ class ArmScheduler(FIFOScheduler):
         return decision
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Ray's call for every report: outcome rows and repeats pass, epochs are recorded and decided."""
+        """Ray's call for every report: outcome rows and repeats pass, epochs are recorded, the last one is decided."""
         record = self.directory.records.get(result.get("trial", ""))
         if record is None or result.get("outcome") or result.get("done"):
             return str(TrialScheduler.CONTINUE)
         epoch = int(result["epoch"])
-        self.directory.epoch(record.trial_id, epoch, result.get("val_accuracy"), result.get(METRIC))
+        for of_row, value, score in result["rows"]:
+            self.directory.epoch(record.trial_id, of_row, value, score)
         decision = self.decide(record, epoch, result.get(METRIC))
         if decision == TrialScheduler.STOP:
             self.reasons[record.trial_id] = "rung" if result.get(METRIC) is not None else "not finite"

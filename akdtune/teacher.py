@@ -327,12 +327,12 @@ class FrozenTeacher:
         self._table: Signals | None = None
 
     @torch.no_grad()
-    def signals(self, positions_B: Tensor, images_BCHW: Tensor, crops_B: Crops, stages: bool = False) -> Signals:
+    def signals(self, positions_B: Tensor, images_BCHW: Tensor | None, crops_B: Crops, stages: bool = False) -> Signals:
         """Logits and pooled feature of a batch, and stage maps when asked, without a gradient.
 
         Args:
             positions_B: rows of the split.
-            images_BCHW: the same images, cropped and normalised; read only where nothing is stored.
+            images_BCHW: the same images, cropped and normalised; read (and needed) only where nothing is stored.
             crops_B: their crops.
             stages: whether stage maps are needed.
         """

@@ -24,6 +24,9 @@ from akdtune.tracking import Tracker
 CHECKPOINT_EVERY_S = 30.0
 """Between rungs, the state is saved when this much time has passed since the last save."""
 
+REPORT_EVERY_S = 0.5
+"""Between rungs, finished epochs are reported together, at most this often."""
+
 SAME_ERROR_LIMIT = 2
 TRIES = 3
 GATE_WARNING = 0.01
@@ -99,29 +102,26 @@ def _attempt(
     tracker.start(rows)
     status = "interrupted"
     try:
-        if rows:
-            report(_small(trial, rows[-1]))
+        progress = _Progress(trial, directory, rows, report)
         live = Trial(TrialConfig.parse(trial))
-        saver = _Saver(directory, trial["rungs"], live.config.training.epochs)
         warmup_s = 0.0
         try:
             for epoch in live.run(state, should_stop):
-                saver.seen(epoch.stage, epoch.epoch, epoch.state)
                 if epoch.stage == "warmup":
                     warmup_s += epoch.row["wall_time_s"] or 0.0
+                    progress.warmed_up(epoch.state)
                     continue
                 row = {"trial_id": trial["trial_id"], "attempt": attempt, "epoch": epoch.epoch, **epoch.row}
                 row["warmup_time_s"] = warmup_s if epoch.epoch == 1 else 0.0
-                rows.append(row)
-                directory.write_rows(rows)
                 tracker.log(row)
-                report(_small(trial, row))
+                progress.finished(row, epoch.state)
         except Interrupted:
-            saver.save()
+            progress.save()
             return {"outcome": "interrupted", "epoch": len(rows)}
         except Diverged as error:
             print(f"diverged: {error}")
             status = "diverged"
+            progress.write()
             outcome: dict[str, Any] = {"outcome": "diverged", "epoch": len(rows), "diverged_in": error.epoch}
             directory.write_outcome(outcome)
             return outcome
@@ -173,29 +173,75 @@ def _shut_gates(rows: list[dict[str, Any]]) -> str | None:
     return f"the {' and '.join(shut)} diversity gate stayed under {GATE_WARNING}: its diversity term never acted"
 
 
-class _Saver:
-    """Saves the state at rungs, at the last epoch, on interruption, and at least every CHECKPOINT_EVERY_S."""
+class _Progress:
+    """What an attempt puts on disk and reports while it runs.
 
-    def __init__(self, directory: TrialDirectory, rungs: list[int], epochs: int) -> None:
-        self.directory = directory
-        self.at = {*rungs, epochs}
-        self.last: dict[str, Any] | None = None
-        self.saved = time.monotonic()
+    Rows are written before they are reported, and before a state that presupposes them is saved. The state is saved
+    at rungs, at the last epoch, on interruption, and at least every CHECKPOINT_EVERY_S. Reports go out at rungs, at
+    the last epoch, and otherwise at most every REPORT_EVERY_S, with all rows since the last one: an epoch of
+    milliseconds would else wait for the driver longer than it trains.
 
-    def seen(self, stage: str, epoch: int, state: dict[str, Any]) -> None:
-        self.last = state
-        due = time.monotonic() - self.saved > CHECKPOINT_EVERY_S
-        if due or (stage == "student" and epoch in self.at):
+    Args:
+        rows: the stored rows that this attempt goes on from; a resumed trial reports its last one again.
+    """
+
+    def __init__(
+        self, trial: Mapping[str, Any], directory: TrialDirectory, rows: list[dict[str, Any]], report: Report
+    ) -> None:
+        self.trial, self.directory, self.rows, self.send = trial, directory, rows, report
+        self.decisive = {*trial["rungs"], trial["settings"]["training"]["epochs"]}
+        self.state: dict[str, Any] | None = None
+        self.written = self.reported = len(rows)
+        self.saved_at = self.reported_at = time.monotonic()
+        if rows:
+            self.reported -= 1
+            self.report()
+
+    def warmed_up(self, state: dict[str, Any]) -> None:
+        """One warm-up epoch is over."""
+        self.state = state
+        if time.monotonic() - self.saved_at > CHECKPOINT_EVERY_S:
             self.save()
 
+    def finished(self, row: dict[str, Any], state: dict[str, Any]) -> None:
+        """One student epoch is over; a pruned trial does not come back from here."""
+        self.rows.append(row)
+        self.state = state
+        now, decisive = time.monotonic(), row["epoch"] in self.decisive
+        if decisive or now - self.saved_at > CHECKPOINT_EVERY_S:
+            self.save()
+        if decisive or now - self.reported_at > REPORT_EVERY_S:
+            self.report()
+
+    def write(self) -> None:
+        """Puts all rows on disk."""
+        if self.written < len(self.rows):
+            self.directory.write_rows(self.rows)
+            self.written = len(self.rows)
+
     def save(self) -> None:
+        """Puts all rows and the last state on disk."""
         import torch
 
-        if self.last is None:
-            return
-        with self.directory.replacing(self.directory.checkpoint) as temporary:
-            torch.save(self.last, temporary)
-        self.saved = time.monotonic()
+        self.write()
+        if self.state is not None:
+            with self.directory.replacing(self.directory.checkpoint) as temporary:
+                torch.save(self.state, temporary)
+        self.saved_at = time.monotonic()
+
+    def report(self) -> None:
+        """Reports the rows since the last report; the last one's numbers stand at the top."""
+        self.write()
+        new = self.rows[self.reported :]
+        self.reported = len(self.rows)
+        rows = [
+            [row["epoch"], _finite_or_none(row.get("val_accuracy")), _finite_or_none(row.get("score"))] for row in new
+        ]
+        epoch, value, score = rows[-1]
+        self.reported_at = time.monotonic()
+        self.send(
+            {"trial": self.trial["trial_id"], "epoch": epoch, "val_accuracy": value, "score": score, "rows": rows}
+        )
 
 
 def _load_checkpoint(directory: TrialDirectory) -> dict[str, Any] | None:
@@ -205,12 +251,6 @@ def _load_checkpoint(directory: TrialDirectory) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(directory.checkpoint, weights_only=True)
     return state
-
-
-def _small(trial: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The few scalars that the driver needs."""
-    names = ("epoch", "val_accuracy", "score", "train_accuracy", "attempt")
-    return {"trial": trial["trial_id"], **{name: _finite_or_none(row.get(name)) for name in names}}
 
 
 def _finite_or_none(value: Any) -> Any:

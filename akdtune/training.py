@@ -8,11 +8,10 @@ Shapes: N training images, B batch, M members (teacher and views), K classes, C 
 
 from __future__ import annotations
 
-import copy
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -147,21 +146,27 @@ class Predictions:
     logits_NK: Tensor
 
 
-@dataclass
 class _Sums:
     """Running sums of one epoch, kept on the device so that nothing waits for it before the epoch ends."""
 
-    count: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.count = 0
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
 
     def add(self, images: int, values: Mapping[str, Tensor]) -> None:
+        """Adds the means of a batch; every batch has the same names."""
         self.count += images
-        for name, value in values.items():
-            scaled = value.detach().double() * images
-            self.sums[name] = self.sums[name] + scaled if name in self.sums else scaled
+        stacked = torch.stack([value.detach().float() for value in values.values()]).double() * images
+        if self._sums is None:
+            self._names, self._sums = list(values), stacked
+        else:
+            self._sums += stacked
 
     def means(self) -> dict[str, float]:
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+        """Means over all images of the epoch."""
+        assert self._sums is not None
+        return {name: value / self.count for name, value in zip(self._names, self._sums.tolist(), strict=True)}
 
 
 def resolve_device(setting: str) -> torch.device:
@@ -250,6 +255,7 @@ class Trial:
         sums = _Sums()
         stages = self.objective.needs_stages
         for batch, teacher_signals, images_BCHW in self._batches("student", epoch, should_stop):
+            assert images_BCHW is not None
             student_signals = self.student(images_BCHW, stages)
             loss = self.objective(student_signals, teacher_signals, batch)
             self._step(self.optimizer, loss.total)
@@ -267,8 +273,11 @@ class Trial:
 
     def _batches(
         self, stage: str, epoch: int, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Batch, Signals, Tensor]]:
-        """The batches of one epoch; order, crops and random draws depend on (seeds, stage, epoch) alone."""
+    ) -> Iterator[tuple[Batch, Signals, Tensor | None]]:
+        """The batches of one epoch with the teacher's signals, and images where the student or the teacher reads them.
+
+        Order, crops and random draws depend on (seeds, stage, epoch) alone.
+        """
         seeds = self.config.seeds
         order_seed = derived_seed("order", seeds.order, stage)
         noise_seed = derived_seed("noise", seeds.noise, stage, epoch)
@@ -277,14 +286,16 @@ class Trial:
         ids_N = self.train.sample_ids_N
         positions_N = data.epoch_order(order_seed, epoch, ids_N)
         crops_N = data.crops(order_seed, epoch, ids_N, self.dataset.augmentation)
+        stages = stage == "student" and self.objective.needs_stages
+        needs_images = stage == "student" or not self.teacher.keeps_table
         for positions_B in torch.split(positions_N, self.config.training.batch_size):
             if should_stop():
                 raise Interrupted
             if len(positions_B) < 2:
                 continue  # batch statistics of one image do not exist
             crops_B = data.Crops(*(crop_N[positions_B] for crop_N in crops_N))
-            images_BCHW = self.train.images(positions_B, crops_B)
-            signals = self.teacher.signals(positions_B, images_BCHW, crops_B, self.objective.needs_stages)
+            images_BCHW = self.train.images(positions_B, crops_B) if needs_images else None
+            signals = self.teacher.signals(positions_B, images_BCHW, crops_B, stages)
             labels_B = self.train.training_labels_N[positions_B]
             yield Batch(labels_B, ids_N[positions_B], positions_B, epoch, generator), signals, images_BCHW
 
@@ -360,33 +371,39 @@ class Trial:
 
     def state(self, stage: str, epoch: int) -> dict[str, Any]:
         """A copy of everything that changes: networks, heads, banks, optimisers, scores, epoch."""
-        return copy.deepcopy(
-            {
-                "stage": stage,
-                "epoch": epoch,
-                "student": self.student.state_dict(),
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "warmup_optimizer": self.warmup_optimizer.state_dict()
-                if self.warmup_optimizer and stage == "warmup"
-                else None,
-                "recent_scores": self.recent_scores,
-            }
-        )
+        warming = self.warmup_optimizer if stage == "warmup" else None
+        return {
+            "stage": stage,
+            "epoch": epoch,
+            "student": _copied(self.student.state_dict()),
+            "objective": _copied(self.objective.state_dict()),
+            "optimizer": _copied(self.optimizer.state_dict()),
+            "warmup_optimizer": _copied(warming.state_dict()) if warming else None,
+            "recent_scores": list(self.recent_scores),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state that `state` returned."""
         self.student.load_state_dict(state["student"])
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.optimizer.load_state_dict(_copied(state["optimizer"]))
         if self.warmup_optimizer and state["warmup_optimizer"] is not None:
-            self.warmup_optimizer.load_state_dict(copy.deepcopy(state["warmup_optimizer"]))
+            self.warmup_optimizer.load_state_dict(_copied(state["warmup_optimizer"]))
         self.recent_scores = list(state["recent_scores"])
 
     def _peak_memory_mib(self) -> float:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _copied(node: Any) -> Any:
+    """A deep copy of a tree of plain containers, tensors and numbers."""
+    if isinstance(node, Tensor):
+        return node.detach().clone()
+    if isinstance(node, Mapping):
+        return {key: _copied(item) for key, item in node.items()}
+    return [_copied(item) for item in node] if isinstance(node, list) else node
 
 
 def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:

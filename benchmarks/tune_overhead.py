@@ -42,7 +42,8 @@ def null_trial(config: dict[str, Any]) -> None:
     for epoch in range(1, 5):
         value = 50.0 + epoch + int(trial["cell_id"][:4], 16) % 100 / 10
         directory.write_rows([{"trial_id": trial["trial_id"], "epoch": epoch, "val_accuracy": value, "score": value}])
-        tune.report({**base, "epoch": epoch, "val_accuracy": value, "score": value})
+        row = {"epoch": epoch, "val_accuracy": value, "score": value}
+        tune.report({**base, **row, "rows": [list(row.values())]})
     tune.report({**base, "outcome": "done", "epoch": 4})
 
 

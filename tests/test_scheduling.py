@@ -59,7 +59,8 @@ def play(directory: StudyDirectory, scheduler: ArmScheduler, of: list[tuple[str,
     for trial_id, epoch, score in of:
         record = directory.records[trial_id]
         if record.terminal is None:
-            result = {"trial": trial_id, "epoch": epoch, "score": score, "val_accuracy": score}
+            row = {"epoch": epoch, "val_accuracy": score, "score": score}
+            result = {"trial": trial_id, **row, "rows": [list(row.values())]}
             if scheduler.on_trial_result(None, SimpleNamespace(trial_id="tune's own"), result) == "STOP":
                 directory.finish(trial_id, "pruned", epoch, reason="rung")
 
@@ -131,7 +132,7 @@ def test_outcome_rows_and_repeats_are_not_epochs(tmp_path: Path) -> None:
     directory = started(tmp_path)
     scheduler = scheduler_of(directory)
     play(directory, scheduler, [("t0", 1, 50.0)])
-    repeat = {"trial": "t0", "epoch": 1, "score": 50.0, "val_accuracy": 50.0}
+    repeat = {"trial": "t0", "epoch": 1, "score": 50.0, "val_accuracy": 50.0, "rows": [[1, 50.0, 50.0]]}
     for result in (repeat, {**repeat, "done": True}, {"trial": "t0", "epoch": 9, "outcome": "done"}):
         assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="z"), result) == "CONTINUE"
     assert [event["event"] for event in directory.events] == ["epoch", "rung"]
