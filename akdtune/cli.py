@@ -219,17 +219,15 @@ def best(
 
 
 def _export(directory: Path, trial_id: str, file: Path) -> Path:
-    import yaml
-
     from akdtune import results, spec
 
     if file.exists():
         raise AkdtuneError(f"{file}: exists already; choose another file")
     (settings,) = [row["settings"] for row in results.read_plan(directory) if row["trial_id"] == trial_id]
-    lock = directory / results.LOCK
-    if not lock.exists():
-        raise AkdtuneError(f"{lock}: no such file; without it the study's settings are not known")
-    text = spec.export_yaml(yaml.safe_load(lock.read_text(encoding="utf-8"))["settings"], settings)
+    lock = results.read_lock(directory)
+    if lock is None:
+        raise AkdtuneError(f"{directory / results.LOCK}: no such file; without it the study's settings are not known")
+    text = spec.export_yaml(lock["settings"], settings)
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from akdtune import spec
+from akdtune.errors import AkdtuneError, Problem, SettingsError
 from akdtune.recipe import derived_seed
 from akdtune.registry import lookup
 from akdtune.space import Arm, Proposal, Space
 
 if TYPE_CHECKING:
     from akdtune.data import DataSet
+    from akdtune.networks import Network
     from akdtune.spec import Study
     from akdtune.teacher import TeacherFile
 
@@ -107,7 +110,39 @@ class Prepared:
 
         from akdtune import data
 
-        return cls(study, data.load(study.data, torch.device("cpu")))
+        prepared = cls(study, data.load(study.data, torch.device("cpu")))
+        prepared.check_components()
+        return prepared
+
+    def check_components(self) -> None:
+        """Builds every network and view once on the data's shape: what does not fit is refused before anything starts.
+
+        Raises:
+            SettingsError: naming the setting, and the teacher's network where the views do not fit it.
+        """
+        problems: dict[Problem, None] = {}
+        teacher = self._built("teacher.network", self.study.teacher.network, problems)
+        settings = [proposal.settings for arm in self.study.arms for proposal in arm.corners()]
+        for network in _distinct(item["student"]["network"] for item in settings):
+            self._built("student.network", network, problems)
+        for views in _distinct(item["views"] for item in settings) if teacher else ():
+            try:
+                _view_augmenter(views, teacher)
+            except AkdtuneError as error:
+                key, _, message = str(error).rpartition(": ")
+                named = f"{message} (teacher network: {network_label(self.study.teacher.network)})"
+                problems[Problem(key or "views", named, None, self.study.source)] = None
+        if problems:
+            raise SettingsError(problems)
+
+    def _built(self, key: str, network: Any, problems: dict[Problem, None]) -> Network | None:
+        from akdtune import networks
+
+        try:
+            return networks.build(network, self.dataset.inputs, 0)
+        except AkdtuneError as error:
+            problems[Problem(key, str(error), None, self.study.source)] = None
+            return None
 
     @property
     def data_hash(self) -> str:
@@ -136,6 +171,31 @@ class Prepared:
             typed = component.Settings(**{key: value for key, value in method.items() if key != "name"})
             found |= {f"method.{method['name']}.{key}": value for key, value in component.facts(typed, counts).items()}
         return found
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list({json.dumps(value, sort_keys=True): value for value in values}.values())
+
+
+def _view_augmenter(views: Mapping[str, Any], teacher: Network) -> None:
+    """Builds the views for a teacher, as a trial would."""
+    import torch
+
+    from akdtune.views import ViewContext
+
+    component = lookup("views", views["name"])
+    typed = component.Settings(**{key: value for key, value in views.items() if key != "name"})
+    classifier = teacher.classifier()
+    classes, generator = len(classifier[1]), torch.Generator().manual_seed(0)
+    component(typed, ViewContext(classes, teacher.pooled_dim, classifier, torch.device("cpu"), generator))
+
+
+def network_label(network: str | Mapping[str, Any]) -> str:
+    """A network as a message shows it: `resnet20`, `cnn (widths: [4, 8])`."""
+    if isinstance(network, str):
+        return network
+    settings = ", ".join(f"{key}: {value}" for key, value in network.items() if key != "name")
+    return f"{network['name']} ({settings})" if settings else str(network["name"])
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from akdtune.design import Prepared, probe_count, quotas, search_count, trial_count
+from akdtune.design import Prepared, network_label, probe_count, quotas, search_count, trial_count
 from akdtune.space import Arm, Dimension
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ def headline(study: Study) -> list[str]:
     rungs = study.rungs
     pruning = f"ASHA decides after epoch {', '.join(map(str, rungs))}" if rungs else "no early stopping"
     return [
-        f"{len(names)} arm{'s' * (len(names) > 1)}: {', '.join(names)}",
-        f"{search} search trials ({study.search.algorithm}, {study.search.fair}; {pruning})"
-        + (f" + {probes} probes (quasi-random, never pruned)" if probes else ""),
+        f"{counted(len(names), 'arm')}: {', '.join(names)}",
+        f"{counted(search, 'search trial')} ({study.search.algorithm}, {study.search.fair}; {pruning})"
+        + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
         f"{epochs} student epochs each, at most {epochs * (search + probes):,} in all",
     ]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,32 @@ def missing(study: Study) -> list[str]:
     from akdtune import data
 
     return data.missing_files(study.data)
+
+
+def missing_checkpoint(study: Study) -> str | None:
+    """The teacher's checkpoint where one is named that is not there."""
+    checkpoint = study.teacher.checkpoint
+    return None if checkpoint == "auto" or os.path.exists(checkpoint) else checkpoint
+
+
+def lacking_resources(study: Study) -> list[str]:
+    """What a trial asks for and this machine does not have, a sentence each."""
+    import torch
+
+    needed, cpus = study.resources, available_cpus()
+    gpus = torch.cuda.device_count() if needed.gpu else 0
+    asked = (("gpu", "GPU", needed.gpu, gpus, 0), ("cpu", "CPU", needed.cpu, cpus, 1))
+    return [
+        f"resources.{key}: a trial asks for {want:g} {name}{'' if want == 1 else 's'}, this machine has {there}; "
+        f"set resources.{key}={least if there <= least else there}"
+        for key, name, want, there, least in asked
+        if want > there
+    ]
+
+
+def available_cpus() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def arm_cost(study: Study, arm: Arm, prepared: Prepared, teacher: TeacherFile | None) -> ArmCost:
@@ -94,6 +126,30 @@ def arm_cost(study: Study, arm: Arm, prepared: Prepared, teacher: TeacherFile | 
     )
 
 
+def teacher_seconds(study: Study, prepared: Prepared) -> float:
+    """Seconds that training the teacher takes, one thread, from a few timed steps of its network."""
+    import torch
+
+    from akdtune import networks
+    from akdtune.recipe import sgd
+
+    torch.set_num_threads(1)
+    train = prepared.dataset.split("subset").train
+    network = networks.build(study.teacher.network, prepared.dataset.inputs, 0).train()
+    optimizer = sgd(network.parameters(), study.teacher)
+    positions_B = torch.arange(min(study.teacher.batch_size, len(train)))
+    best_s = math.inf
+    for _ in range(TIMED_STEPS // 2):
+        started = time.perf_counter()
+        logits_BK = network(train.images(positions_B)).logits_BK
+        loss = torch.nn.functional.cross_entropy(logits_BK, train.labels_N[positions_B])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        best_s = min(best_s, time.perf_counter() - started)
+    return best_s * math.ceil(len(train) / study.teacher.batch_size) * study.teacher.epochs
+
+
 def _leaves(node: Any) -> Iterator[Any]:
     if isinstance(node, Mapping):
         for item in node.values():
@@ -118,18 +174,30 @@ def surviving_share(study: Study) -> float:
 def plan_report(study: Study) -> list[str]:
     """What `akdtune plan` prints, as lines: arms, dimensions, counts, rungs, missing files, time and disk."""
     lines = [f"study {study.name} ({study.source})", *(f"  {line}" for line in headline(study)), ""]
+    per_arm = quotas(study)
     for arm in study.arms:
-        lines.append(f"arm {arm.name}: {quotas(study).get(arm.name, 'pooled')} search trials, searches")
-        lines += [f"    {_described(dimension)}" for dimension in arm.dimensions] or ["    nothing"]
+        share = f"{counted(per_arm[arm.name], 'search trial')}, " if arm.name in per_arm else ""
+        lines.append(f"arm {arm.name}: {share}{'searches' if arm.dimensions else 'nothing to search'}")
+        lines += [f"    {_described(dimension)}" for dimension in arm.dimensions]
     lines.append("")
-    absent = missing(study)
+    absent, checkpoint = missing(study), missing_checkpoint(study)
+    if checkpoint:
+        lines.append(f"missing checkpoint: {checkpoint} (teacher.checkpoint)")
     if absent:
-        how = "will be downloaded" if study.data.download else "set data.download=true or put them there"
-        lines += [f"missing data ({how}):", *(f"    {entry}" for entry in absent)]
+        found_by = "put there, or fetched with data.download=true" if _downloadable(study) else "put there"
+        how = "`akdtune run` downloads it" if study.data.download else f"has to be {found_by}"
+        lines += [f"missing data ({how}):", *(f"    {entry.removesuffix(' (will be downloaded)')}" for entry in absent)]
         lines.append("no time estimate before the data is there")
     else:
-        lines += _measured_lines(study)
+        lines += _measured_lines(study, checkpoint is None)
+    lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in lacking_resources(study)]
     return lines + [f"warning: {warning}" for warning in study.warnings]
+
+
+def _downloadable(study: Study) -> bool:
+    from akdtune.registry import lookup
+
+    return "download" in lookup("data", study.data.name).own_settings
 
 
 def _described(dimension: Dimension) -> str:
@@ -140,25 +208,30 @@ def _described(dimension: Dimension) -> str:
     return f"{dimension.path}  {dimension.kind} [{values}]{step}{when}"
 
 
-def _measured_lines(study: Study) -> list[str]:
-    """Teacher, resolved facts, and the estimate from timed steps."""
+def _measured_lines(study: Study, with_teacher: bool) -> list[str]:
+    """Teacher, resolved facts, and the estimate from timed steps; of a teacher that is not there with another's."""
     prepared = Prepared.load(study)
     splits = prepared.dataset.split("subset")
     validation = len(splits.validation) if splits.validation else 0
     lines = [
         f"data {study.data.name}: {len(splits.train)} training, {validation} validation, {len(splits.test)} test images"
     ]
-    teacher = prepared.find_teacher()
-    if teacher is None:
-        lines.append(f"teacher {study.teacher.network}: not trained yet, {study.teacher.epochs} epochs come first")
-    else:
+    teacher = prepared.find_teacher() if with_teacher else None
+    name = network_label(study.teacher.network)
+    if teacher is not None:
         accuracy = "unknown" if teacher.val_accuracy is None else f"{teacher.val_accuracy:.2f} %"
-        lines.append(f"teacher {study.teacher.network}: {teacher.path} (validation {accuracy})")
+        lines.append(f"teacher {name}: {teacher.path} (validation accuracy {accuracy})")
         if teacher.saw_validation:
             lines.append(
                 "    an imported teacher may have trained on our validation images: teacher, ensemble and diversity "
                 "numbers there are left out (teacher.clean_validation=true declares that it has not)"
             )
+    elif with_teacher:
+        seconds = teacher_seconds(study, prepared)
+        lines.append(
+            f"teacher {name}: not trained yet, {counted(study.teacher.epochs, 'epoch')} come first: "
+            f"about {duration(seconds)}"
+        )
     costs = {arm.name: arm_cost(study, arm, prepared, teacher) for arm in study.arms}
     for arm in study.arms:
         facts = prepared.facts(arm.random(0).settings)
@@ -174,23 +247,23 @@ def _measured_lines(study: Study) -> list[str]:
 
 def _totals(study: Study, costs: Mapping[str, ArmCost]) -> list[str]:
     mean_s = sum(cost.trial_s for cost in costs.values()) / len(costs)
-    slots = study.resources.concurrent or slots_here(study)
+    trials = trial_count(study)
+    slots = min(study.resources.concurrent or slots_here(study), trials)
     search_s, probe_s = mean_s * search_count(study) / slots, mean_s * probe_count(study) / slots
     share = surviving_share(study)
-    trials = trial_count(study)
     kept = trials * max(cost.checkpoint_mib for cost in costs.values())
     most, likely = duration(search_s + probe_s), duration(search_s * share + probe_s)
+    stopped = f", with early stopping about {likely}" if study.rungs else ""
     return [
-        f"time with {slots} trial{'s' * (slots > 1)} at once: at most {most}, with early stopping about {likely} "
+        f"time with {counted(slots, 'trial')} at once: at most {most}{stopped} "
         f"({TIMED_STEPS} timed steps an arm on this machine, one thread)",
-        f"disk: at most {kept:,.1f} MiB of checkpoints, {trials} trial directories",
+        f"disk: at most {kept:,.1f} MiB of checkpoints in {trials} trial director{'y' if trials == 1 else 'ies'}",
     ]
 
 
 def slots_here(study: Study) -> int:
     """Trials that run at once on this machine."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    by_cpu = int(cpus / study.resources.cpu) if study.resources.cpu else cpus
+    by_cpu = int(available_cpus() / study.resources.cpu)
     if not study.resources.gpu:
         return max(1, by_cpu)
     import torch

@@ -7,6 +7,7 @@ kill at any instant loses nothing that was decided; whatever a trial wrote that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -111,6 +112,15 @@ class TrialDirectory:
             self.attempt = number
             return number
 
+    def close_attempt(self) -> None:
+        """Marks this attempt as left behind: its tracking is closed, nothing of it runs any more."""
+        (self.path / "attempts" / f"{self.attempt}.closed").touch()
+
+    def is_closing(self) -> bool:
+        """Whether the latest attempt lives and has not closed yet; a pruned one closes after its last report."""
+        closed = self.path / "attempts" / f"{self.latest_attempt()}.closed"
+        return not closed.exists() and self.running_process() is not None
+
     def latest_attempt(self) -> int:
         """The highest attempt number taken, 0 for none."""
         folder = self.path / "attempts"
@@ -195,32 +205,49 @@ class StudyDirectory:
         Raises:
             StudyError: the directory is in use, is not a study's, or cannot be written.
         """
-        existed = self.root.exists()
-        if existed and not self.lock_path.exists() and any(p.name not in _OURS for p in self.root.iterdir()):
-            raise StudyError(f"{self.root}: not empty and not a study directory (no {LOCK_FILE}); choose another --dir")
+        absent = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        lock = FileLock(self.root / ".lock")
         try:
+            self._begin(lock)
+            yield self
+        finally:
+            if lock.is_locked and not self.lock_path.exists():
+                self._remove_own_files()  # before others may take the lock
+            lock.release()
+            for folder in absent:  # only those that are empty go
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    def _begin(self, lock: FileLock) -> None:
+        """Takes the lock of the directory, makes what is missing and reads what is there."""
+        try:
+            self._refuse_other_folders()
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock")
             lock.acquire(timeout=0)
+            _probe(self.root)
+            self.stop_flag.unlink(missing_ok=True)
+            (self.root / "trials").mkdir(exist_ok=True)
+            self._load()
         except Timeout:
             raise StudyError(
                 f"{self.root}: another akdtune is running this study (its lock is held); wait or stop it"
             ) from None
         except OSError as error:
             raise StudyError(f"{self.root}: cannot be written: {error.strerror or error}") from error
-        try:
-            with writing(self.root):
-                self.stop_flag.unlink(missing_ok=True)
-                (self.root / "trials").mkdir(exist_ok=True)
-                self._load()
-            yield self
-        finally:
-            lock.release()
-            self._remove_if_empty(existed)
 
-    def _remove_if_empty(self, existed: bool) -> None:
-        if not self.lock_path.exists() and not existed:
-            shutil.rmtree(self.root, ignore_errors=True)
+    def _refuse_other_folders(self) -> None:
+        if not self.root.exists():
+            return
+        if not self.root.is_dir():
+            raise StudyError(f"{self.root}: is a file, not a directory; choose another --dir")
+        if not self.lock_path.exists() and any(path.name not in _OURS for path in self.root.iterdir()):
+            raise StudyError(f"{self.root}: not empty and not a study directory (no {LOCK_FILE}); choose another --dir")
+
+    def _remove_own_files(self) -> None:
+        """Leaves nothing of a study that never began; trials, if there are any, stay."""
+        for path in (self.root / name for name in _OURS):
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
 
     def _load(self) -> None:
         cut_torn_line(self.ledger_path)
@@ -232,9 +259,7 @@ class StudyDirectory:
 
     def read_lock(self) -> dict[str, Any] | None:
         """The content of study.lock.yaml, None for a new study."""
-        if not self.lock_path.exists():
-            return None
-        return dict(yaml.safe_load(self.lock_path.read_text()))
+        return results.read_lock(self.root, ("settings", "data", "teacher"))
 
     def write_lock(self, content: Mapping[str, Any]) -> None:
         """Replaces study.lock.yaml."""
@@ -346,7 +371,19 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-_OURS = {".lock", ".stop", "trials", f".{LOCK_FILE}"}
+_PROBE = ".probe"
+_OURS = {".lock", STOP_FLAG, "trials", f".{LOCK_FILE}", _PROBE}
+"""What may stand in the directory of a study that has not begun."""
+
+PROBE_BYTES = 1 << 16
+
+
+def _probe(root: Path) -> None:
+    """Writes a little and takes it away: a full disk is better found now than after a teacher's training."""
+    try:
+        (root / _PROBE).write_bytes(bytes(PROBE_BYTES))
+    finally:
+        (root / _PROBE).unlink(missing_ok=True)
 
 
 @contextmanager

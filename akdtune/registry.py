@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -88,8 +89,18 @@ def load_plugins(modules: Iterable[str], folders: Iterable[str] = ()) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, AkdtuneError) as error:
             raise AkdtuneError(f"plugins: cannot import '{module}': {error}") from error
+        except (Exception, SystemExit) as error:  # whatever a user's own file does when it is imported
+            reason = f"{type(error).__name__}: {error}"
+            raise AkdtuneError(f"plugins: cannot import '{module}': {reason}{_raised_in(error)}") from error
+
+
+def _raised_in(error: BaseException) -> str:
+    """The file and line that raised an error; empty where Python itself did, before any file was read."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = not isinstance(error, SyntaxError) and frames and not frames[-1].filename.startswith("<")
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if inside else ""
 
 
 def plugin_folders(modules: Iterable[str]) -> list[str]:

@@ -221,6 +221,33 @@ def read_plan(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("settings",)) -> dict[str, Any] | None:
+    """The content of `study.lock.yaml`; None where there is none.
+
+    Args:
+        run_dir: the study directory.
+        sections: mappings that must be in it.
+
+    Raises:
+        StudyError: when it is damaged.
+    """
+    import yaml
+
+    path = Path(run_dir) / LOCK
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, UnicodeDecodeError):
+        held = None
+    lacking = [name for name in sections if not isinstance(held, dict) or not isinstance(held.get(name), dict)]
+    if lacking:
+        raise StudyError(f"{path}: damaged, it holds no {' and no '.join(lacking)}; restore it from a copy")
+    return dict(held)
+
+
 def read_events(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The ledger's events in order; [] without a ledger.
 

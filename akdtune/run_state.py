@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -33,6 +34,7 @@ class Run:
         self.stopping: float | None = None
         self.running: dict[str, TrialRecord] = {}
         self.warnings: list[str] = []
+        self.pruned_at: dict[str, float] = {}
 
     def _searcher(self) -> Searcher | None:
         if self.study.search.algorithm != "tpe":
@@ -84,6 +86,17 @@ class Run:
         self.directory.add_to_plan([row])
         return self.directory.records[row["trial_id"]]
 
+    def closing(self) -> bool:
+        """Whether trials that were pruned a moment ago are still closing their tracking; bounded by its timeout."""
+        bound_s = self.study.tracking.finish_timeout_s + 1.0
+        now = time.monotonic()
+        self.pruned_at = {
+            trial_id: at
+            for trial_id, at in self.pruned_at.items()
+            if now - at < bound_s and self.directory.trial(trial_id).is_closing()
+        }
+        return bool(self.pruned_at)
+
     def remaining(self) -> int:
         """An upper bound of the trials still to run."""
         waiting = len(self.queue) + len(self.probes)
@@ -103,6 +116,8 @@ class Run:
         self.running.pop(record.trial_id, None)
         if not self.directory.finish(record.trial_id, terminal, epoch, **fields):
             return False
+        if terminal == "pruned":
+            self.pruned_at[record.trial_id] = time.monotonic()
         if fields.get("warning"):
             self.warnings.append(f"{record.trial_id}: {fields['warning']}")
         if self.searcher is not None:

@@ -103,7 +103,7 @@ def read(path: Path, name: str) -> SettingsFile:
     values = parse(text, found, name)
     if not isinstance(values, dict):
         got = "nothing" if values is None else shown(values)
-        problem = Problem("(file)", f"must be a mapping of settings, got {got}", None, name)
+        problem = Problem(name, f"must be a mapping of settings, got {got}")
         raise SettingsError([*found.problems, problem])
     found.values = values
     return found

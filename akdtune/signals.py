@@ -16,6 +16,11 @@ Terms: TypeAlias = dict[str, Tensor]
 """Unweighted named loss terms, each a scalar."""
 
 
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over a temperature; the logits themselves at temperature 1, the most frequent one."""
+    return logits if temperature == 1 else logits / temperature
+
+
 @dataclass(frozen=True)
 class Signals:
     """What a network says about a batch.
@@ -103,7 +108,7 @@ class Target:
     def log_probabilities_BK(self, temperature: float) -> Tensor:
         """Log of the mixture of the members' tempered probabilities, [B, K]; exact for one member."""
         at = temperature if self.temperature is None else self.temperature
-        log_members_BMK = torch.log_softmax(self.logits_BMK / at, dim=-1)
+        log_members_BMK = torch.log_softmax(tempered(self.logits_BMK, at), dim=-1)
         return torch.logsumexp(log_members_BMK + self.weights_M.log()[None, :, None], dim=1)
 
     def probabilities_BK(self, temperature: float) -> Tensor:

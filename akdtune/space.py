@@ -12,7 +12,7 @@ from typing import Any
 from akdtune.domains import Choice, Domain, Found, Range, decided, domains, parse
 from akdtune.errors import AkdtuneError
 from akdtune.settings_file import KeyPath
-from akdtune.suggest import Grid, Point, Random, Recorded, Suggest, halton, picked
+from akdtune.suggest import Corner, Grid, Point, Random, Recorded, Suggest, halton, picked
 
 __all__ = ["Arm", "Dimension", "Pooled", "Proposal", "Space", "Suggest", "expand", "parse"]
 
@@ -158,6 +158,11 @@ class Arm(Space):
         assert_plain(params, "params")
         assert_plain(raw, "raw")
         return Proposal(self.name, settings, params, raw)
+
+    def corners(self) -> list[Proposal]:
+        """Configurations that together hold every option of every choice, and both ends of every range."""
+        places = max([2, *(len(dimension.options) for dimension in self.dimensions)]) if self.dimensions else 1
+        return [self.sample(Corner(place)) for place in range(places)]
 
     def probes(self, count: int, seed: int) -> list[Proposal]:
         """Quasi-random configurations over the settings of the views; all others stand at their centre.

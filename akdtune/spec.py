@@ -139,8 +139,13 @@ def _locate(source: str) -> Path:
     known = packaged()
     if source in known:
         return known[source]
-    close = path.stem if path.stem in known else nearest(path.stem, known)
-    hint = f"; did you mean the packaged '{close}'?" if close else f" (packaged: {', '.join(known)})" if known else ""
+    beside = [str(path.with_name(found.name)) for found in sorted(path.parent.glob("*.y*ml"))]
+    if close := nearest(str(path), beside):
+        hint = f"; did you mean '{close}'?"
+    elif close := path.stem if path.stem in known else nearest(path.stem, known):
+        hint = f"; did you mean the packaged '{close}'?"
+    else:
+        hint = f" (packaged: {', '.join(known)})"
     raise SettingsError([Problem(source, f"there is no such file{hint}")])
 
 

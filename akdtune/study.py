@@ -23,6 +23,7 @@ from rich.console import Console
 
 from akdtune import design, display, lockfile, results
 from akdtune.display import Display
+from akdtune.dry_run import available_cpus, lacking_resources
 from akdtune.errors import AkdtuneError, StudyError
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
@@ -52,8 +53,8 @@ class _Adapter(RaySearcher):
 
     def suggest(self, trial_id: str) -> Any:
         record = self.run.next()
-        if record is None:
-            return RaySearcher.FINISHED
+        if record is None:  # workers are killed once Tune is finished: let pruned trials close first
+            return None if self.run.closing() else RaySearcher.FINISHED
         return {"trial": self.run.payload(record, self.stop_actor), "id": record.trial_id}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -177,7 +178,7 @@ def run(study: Study, root: Path, address: str | None = None, console: Console |
             ended = directory.reconcile()
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
-        console.print(display.short_report(study, directory), highlight=False)
+        console.print(display.short_report(study, directory), highlight=False, soft_wrap=True)
         return _Driver(study, directory, address, console).go(lock)
 
 
@@ -208,7 +209,7 @@ class _Driver:
                         self.directory.add_to_plan(design.initial_rows(self.study, identity))
                     uid = (self.directory.read_lock() or {}).get("uid", "")
                     self.run = Run(self.study, self.directory, identity, uid)
-                    if self.run.remaining():
+                    if self.run.remaining() and not self._stopping:
                         self.directory.wait_for_workers()
                         self.directory.append("study_started", pid=os.getpid())
                         self._tune(self.run, shown)
@@ -217,7 +218,7 @@ class _Driver:
                     if ray.is_initialized() and not _ray_is_kept:
                         ray.shutdown()
         results.compact(self.directory.root)
-        if self.run.stopping is not None:
+        if self._stopping:
             return self._interrupted()
         return self._closing()
 
@@ -298,7 +299,7 @@ class _Driver:
                     _Adapter(run, f"akdtune-stop-{os.getpid()}" if actor is not None else None), max_concurrent=slots
                 ),
                 scheduler=scheduler,
-                num_samples=run.remaining(),
+                num_samples=run.remaining() + 1,  # the end is ours to tell
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["id"]),
                 trial_name_creator=lambda trial: str(trial.config["id"]),
@@ -420,11 +421,6 @@ def start_ray(address: str | None, finish_timeout_s: float) -> None:
     )
 
 
-def available_cpus() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def concurrency(study: Study) -> int:
     """How many trials run at once."""
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -442,18 +438,5 @@ def concurrency(study: Study) -> int:
 
 def check_resources(study: Study, address: str | None) -> None:
     """Refuses a study that asks for more CPUs or GPUs than this machine has, before anything starts."""
-    if address:
-        return
-    import torch
-
-    needed = study.resources
-    gpus = torch.cuda.device_count() if needed.gpu else 0
-    if needed.gpu > gpus:
-        raise StudyError(
-            f"resources.gpu: a trial asks for {needed.gpu:g} GPUs, this machine has {gpus}; set resources.gpu=0"
-        )
-    if needed.cpu > available_cpus():
-        raise StudyError(
-            f"resources.cpu: a trial asks for {needed.cpu:g} CPUs, this machine has {available_cpus()}; "
-            "set resources.cpu=1"
-        )
+    if not address and (lacking := lacking_resources(study)):
+        raise StudyError("\n".join(lacking))

@@ -40,6 +40,25 @@ def picked(domain: Range, by: Suggest, name: str) -> float:
     return by.float(name, domain.low, domain.high, domain.log, domain.step)
 
 
+class Corner:
+    """Option number `place` of every choice (the last where there are fewer); the high end of ranges, the low at 0."""
+
+    def __init__(self, place: Whole) -> None:
+        self._place = place
+
+    def categorical(self, name: str, labels: Sequence[str]) -> Whole:
+        """The option at this place."""
+        return min(self._place, len(labels) - 1)
+
+    def float(self, name: str, low: Real, high: Real, log: bool, step: Real | None) -> Real:
+        """One end."""
+        return high if self._place else low
+
+    def int(self, name: str, low: Whole, high: Whole, log: bool, step: Whole) -> Whole:
+        """One end."""
+        return high if self._place else low
+
+
 class Random:
     """Independent draws; only `Random.random` is used, whose sequence is the same in every Python version."""
 

@@ -135,6 +135,7 @@ def _attempt(
         raise
     finally:
         tracker.finish(status, rows[-1] if rows else {})
+        directory.close_attempt()
 
 
 def _close(directory: TrialDirectory, live: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:

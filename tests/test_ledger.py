@@ -159,6 +159,14 @@ class TestTrialDirectory:
         assert [row["epoch"] for row in second.read_rows()] == [1]
         assert not [p for p in second.path.iterdir() if p.name.startswith(".")], "no temporary file is left"
 
+    def test_an_attempt_is_closing_until_it_says_so(self, tmp_path: Path) -> None:
+        trial = TrialDirectory(tmp_path / "t")
+        assert not trial.is_closing()
+        trial.take_attempt()
+        assert trial.is_closing()
+        trial.close_attempt()
+        assert not trial.is_closing() and trial.latest_attempt() == 1
+
     def test_the_process_of_an_attempt_is_known_while_it_lives(self, tmp_path: Path) -> None:
         trial = TrialDirectory(tmp_path / "t")
         trial.take_attempt()

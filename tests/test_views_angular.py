@@ -15,7 +15,7 @@ from akdtune.errors import AkdtuneError
 from akdtune.objective import weighted_sum
 from akdtune.signals import Signals, Views
 from akdtune.views._angular_heads import ViewHeads
-from akdtune.views._angular_losses import diversity_loss, inside_margin_B, mean_over_pairs, similarities
+from akdtune.views._angular_losses import Level, diversity_loss_L, inside_margin_LB, mean_over_pairs, similarities
 from akdtune.views.angular import Angular, AngularSettings
 from tests import small_world
 from tests.small_world import CLASSES, TEACHER_DIM, batch, signals
@@ -143,29 +143,29 @@ def test_hinge_has_no_gradient_inside_the_margin_and_the_clipped_contrast_has() 
 
 
 def test_diversity_denominators() -> None:
-    pairs_BP = torch.full((4, 3), 0.5)
-    open_B = torch.tensor([True, False, False, False])
+    pairs_LBP = torch.full((1, 4, 3), 0.5)
+    open_LB = torch.tensor([[True, False, False, False]])
     each = softplus(0.5)
-    assert float(diversity_loss(pairs_BP, open_B, "B")) == pytest.approx(each / 4)
-    assert float(diversity_loss(pairs_BP, open_B, "active")) == pytest.approx(each)
-    assert float(diversity_loss(pairs_BP, ~open_B & False, "active")) == 0.0
+    assert float(diversity_loss_L(pairs_LBP, open_LB, "B")) == pytest.approx(each / 4)
+    assert float(diversity_loss_L(pairs_LBP, open_LB, "active")) == pytest.approx(each)
+    assert float(diversity_loss_L(pairs_LBP, ~open_LB & False, "active")) == 0.0
 
 
 def test_gate_needs_every_view_inside() -> None:
-    own_BV = torch.tensor([[0.9, 0.95], [0.9, 0.75], [0.1, 0.2]])
-    assert inside_margin_B(own_BV, 0.2).tolist() == [True, False, False]
+    own_LBV = torch.tensor([[[0.9, 0.95], [0.9, 0.75], [0.1, 0.2]]])
+    assert inside_margin_LB(own_LBV, 0.2).tolist() == [[True, False, False]]
 
 
 def test_similarities_are_cosines_of_the_right_vectors() -> None:
     teacher = doubled(signals(1, TEACHER_DIM))
     views_BVR = near_views(teacher, 3, 0.28).pooled_BVC.detach()
-    found = similarities(teacher.pooled_BC, views_BVR)
+    found = similarities([Level(teacher.pooled_BC, views_BVR)])
     for b in range(9):
         f, v = teacher.pooled_BC[b], views_BVR[b]
-        assert found.own_BV[b].tolist() == pytest.approx([cosine(v[i], f) for i in range(3)])
+        assert found.own_LBV[0, b].tolist() == pytest.approx([cosine(v[i], f) for i in range(3)])
         pairs = [(0, 1), (0, 2), (1, 2)]
-        assert found.pairs_BP[b].tolist() == pytest.approx([cosine(v[i], v[j]) for i, j in pairs])
-        assert found.offsets_BP[b].tolist() == pytest.approx([cosine(f - v[i], f - v[j]) for i, j in pairs])
+        assert found.pairs_LBP[0, b].tolist() == pytest.approx([cosine(v[i], v[j]) for i, j in pairs])
+        assert found.offsets_LBP[0, b].tolist() == pytest.approx([cosine(f - v[i], f - v[j]) for i, j in pairs])
 
 
 def test_mean_over_pairs_of_a_single_view_is_zero() -> None:
@@ -176,11 +176,11 @@ def test_mean_over_pairs_of_a_single_view_is_zero() -> None:
 def test_offsets_of_coinciding_views_stay_finite() -> None:
     teacher_BR = torch.eye(3)
     views_BVR = teacher_BR.unsqueeze(1).repeat(1, 2, 1).requires_grad_()
-    found = similarities(teacher_BR, views_BVR)
-    found.offsets_BP.sum().backward()
+    found = similarities([Level(teacher_BR, views_BVR)])
+    found.offsets_LBP.sum().backward()
     assert views_BVR.grad is not None
     assert torch.isfinite(views_BVR.grad).all()
-    assert torch.equal(found.offsets_BP, torch.zeros_like(found.offsets_BP))
+    assert torch.equal(found.offsets_LBP, torch.zeros_like(found.offsets_LBP))
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,13 @@ class ViewHeads(nn.Module):
         """
         batch, width = pooled_BC.shape
         views = len(self.keep_V)
-        input_VBC = self._dropped_VBC(pooled_BC, generator) if train else pooled_BC.expand(views, batch, width)
-        mixed_VBC = torch.baddbmm(self.bias_VC.unsqueeze(1), input_VBC, self.weight_VCC)
-        mixed_BX = mixed_VBC.transpose(0, 1).reshape(batch, views * width)  # X = V * C channels
+        if train:
+            input_VBC = self._dropped_VBC(pooled_BC, generator)
+            mixed_VBC = torch.baddbmm(self.bias_VC.unsqueeze(1), input_VBC, self.weight_VCC)
+            mixed_BX = mixed_VBC.transpose(0, 1).reshape(batch, views * width)  # X = V * C channels
+        else:  # all heads see the same input: one product, in the layout that batch norm wants
+            weight_CX = self.weight_VCC.transpose(0, 1).reshape(width, views * width)
+            mixed_BX = torch.addmm(self.bias_VC.view(-1), pooled_BC, weight_CX)
         pooled_BX = functional.batch_norm(
             mixed_BX,
             self.running_mean_VC.view(-1),
@@ -104,7 +108,7 @@ class ViewHeads(nn.Module):
         draws_VBC = torch.rand(
             (len(keep_V11), *pooled_BC.shape), generator=generator, device=pooled_BC.device, dtype=pooled_BC.dtype
         )
-        return pooled_BC * ((draws_VBC < keep_V11) / keep_V11)
+        return draws_VBC.lt_(keep_V11).div_(keep_V11).mul_(pooled_BC)
 
 
 def _weights_VCC(views: int, width: int, orthogonal: bool, generator: torch.Generator) -> Tensor:

@@ -1,13 +1,14 @@
 """The angular losses of Angular-KD as free functions, for features and for probabilities alike.
 
-Shapes: B batch, V views, P = V (V - 1) / 2 pairs of different views, R width of what is compared (features or
-classes), M = 1 + 2 V members: teacher, views and offsets.
+Shapes: L levels, B batch, V views, P = V (V - 1) / 2 pairs of different views, R width of what is compared (features
+or classes), M = 1 + 2 V members: teacher, views and offsets.
 
 References: arXiv 2510.22480; both readings (the paper's, and the released code's) are reached by arguments.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -21,22 +22,38 @@ MIN_NORM = 1e-6
 """Shorter vectors are not scaled up to length 1: where teacher and view coincide the offset's angle means nothing."""
 
 
-class Similarities(NamedTuple):
-    """How teacher and views relate within each sample, at one level.
+class Level(NamedTuple):
+    """What is compared at one level (features or probabilities) of the same samples.
 
     Attributes:
-        own_BV: each view with its own teacher output, as the constraint sees it.
-        gate_BV: the same as the gate of the diversity sees it.
-        pairs_BP: views with each other.
-        offsets_BP: cosines of the offsets teacher - view with each other.
-        others_BVB: each view with every teacher output of the batch; None unless asked for.
+        teacher_BR: the teacher's features or probabilities; taken as constants.
+        views_BVR: the views'.
+        cosine: cosines, or plain dot products (released, for probabilities); offsets are always compared by cosines.
+        spread_over: `view` (released) scales views to length 1 over the view axis for gate and pairs.
     """
 
-    own_BV: Tensor
-    gate_BV: Tensor
-    pairs_BP: Tensor
-    offsets_BP: Tensor
-    others_BVB: Tensor | None
+    teacher_BR: Tensor
+    views_BVR: Tensor
+    cosine: bool = True
+    spread_over: Literal["feature", "view"] = "feature"
+
+
+class Similarities(NamedTuple):
+    """How teacher and views relate within each sample, at all levels.
+
+    Attributes:
+        own_LBV: each view with its own teacher output, as the constraint sees it.
+        gate_LBV: the same as the gate of the diversity sees it.
+        pairs_LBP: views with each other.
+        offsets_LBP: cosines of the offsets teacher - view with each other.
+        others_LBVB: each view with every teacher output of the batch; None unless asked for.
+    """
+
+    own_LBV: Tensor
+    gate_LBV: Tensor
+    pairs_LBP: Tensor
+    offsets_LBP: Tensor
+    others_LBVB: Tensor | None
 
 
 def unit(x: Tensor, dim: int = -1) -> Tensor:
@@ -44,167 +61,192 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
     return x * (x * x).sum(dim=dim, keepdim=True).clamp_min(MIN_NORM**2).rsqrt()
 
 
-def similarities(
-    teacher_BR: Tensor,
-    views_BVR: Tensor,
-    *,
-    cosine: bool = True,
-    spread_over: Literal["feature", "view"] = "feature",
-    unit_offsets: bool = False,
-    contrast: bool = False,
-) -> Similarities:
-    """All similarities of one level.
+def similarities(levels: Sequence[Level], *, unit_offsets: bool = False, contrast: bool = False) -> Similarities:
+    """All similarities of all levels, stacked: levels differ in width only, and small batches cost by the operation.
 
-    One matrix of products holds those within a sample: teacher, views and offsets against each other, with their
-    lengths on its diagonal, so that nothing has to be scaled to length 1 first.
+    One matrix of products a level holds those within a sample: teacher, views and offsets against each other, with
+    their lengths on its diagonal, so that nothing has to be scaled to length 1 first.
 
     Args:
-        teacher_BR: the teacher's features or probabilities.
-        views_BVR: the views' of the same samples.
-        cosine: cosines, or plain dot products (released, for probabilities); offsets are always compared by cosines.
-        spread_over: `view` (released) scales views to length 1 over the view axis for gate and pairs.
+        levels: with the same number of views.
         unit_offsets: offsets between vectors of length 1.
         contrast: also compare with the other teacher outputs of the batch.
     """
-    batch, views, _ = views_BVR.shape
-    if unit_offsets:
-        offsets_BVR = unit(teacher_BR).unsqueeze(1) - unit(views_BVR)
-    else:
-        offsets_BVR = teacher_BR.unsqueeze(1) - views_BVR
-    members_BMR = torch.cat([teacher_BR.unsqueeze(1), views_BVR, offsets_BVR], dim=1)
-    own_BV, pairs_BP, offset_cosines_BP = _compare(members_BMR, views, True)
-    if not cosine:
-        own_BV, pairs_BP, _ = _compare(members_BMR, views, False)
-    gate_BV = own_BV
-    if spread_over == "view":
-        spread_BVR = unit(views_BVR, dim=1)
-        gate_BV = (spread_BVR * unit(teacher_BR).unsqueeze(1)).sum(dim=-1)
-        first_P, second_P = torch.triu_indices(views, views, 1, device=views_BVR.device)
-        pairs_BP = (spread_BVR[:, first_P] * spread_BVR[:, second_P]).sum(dim=-1)
-    others_BVB = None
-    if contrast:
-        compared_BR = unit(teacher_BR) if cosine else teacher_BR
-        compared_BVR = unit(views_BVR) if cosine else views_BVR
-        others_BVB = (compared_BVR.reshape(batch * views, -1) @ compared_BR.T).view(batch, views, batch)
-    return Similarities(own_BV, gate_BV, pairs_BP, offset_cosines_BP, others_BVB)
+    members = [_members_BMR(level, unit_offsets) for level in levels]
+    own_LBV, pairs_LBP, offsets_LBP = _compare(members, levels)
+    gate_LBV = own_LBV
+    if any(level.spread_over == "view" for level in levels):
+        gates, pairs = list(own_LBV.unbind()), list(pairs_LBP.unbind())
+        for index, level in enumerate(levels):
+            if level.spread_over == "view":
+                gates[index], pairs[index] = gate_BV(level), _spread_pairs_BP(level)
+        gate_LBV, pairs_LBP = torch.stack(gates), torch.stack(pairs)
+    others_LBVB = torch.stack([_others_BVB(level) for level in levels]) if contrast else None
+    return Similarities(own_LBV, gate_LBV, pairs_LBP, offsets_LBP, others_LBVB)
 
 
-def inside_margin_B(gate_BV: Tensor, margin: Tensor | float) -> Tensor:
-    """Whether the diversity gate of each sample is open: all its views lie inside the margin, boolean [B]."""
-    return gate_BV.amin(dim=1) > 1 - margin
+def gate_BV(level: Level) -> Tensor:
+    """Each view with its own teacher output as the gate of the diversity sees it, [B, V]."""
+    if level.spread_over == "view":
+        return (unit(level.views_BVR, dim=1) * unit(level.teacher_BR).unsqueeze(1)).sum(dim=-1)
+    own_BV = (level.views_BVR @ level.teacher_BR.unsqueeze(2)).squeeze(2)
+    if not level.cosine:
+        return own_BV
+    lengths_BV = level.views_BVR.norm(dim=-1) * level.teacher_BR.norm(dim=-1, keepdim=True)
+    return own_BV / lengths_BV.clamp_min(MIN_NORM**2)
 
 
-def constraint_loss(found: Similarities, margin: Tensor | float, kind: Constraint, temperature: float) -> Tensor:
-    """Keeps every view near its own teacher output: a scalar, mean over batch and views.
+def _members_BMR(level: Level, unit_offsets: bool) -> Tensor:
+    """Teacher, views and offsets teacher - view."""
+    teacher_B1R, views_BVR = level.teacher_BR.unsqueeze(1), level.views_BVR
+    offsets_BVR = unit(teacher_B1R) - unit(views_BVR) if unit_offsets else teacher_B1R - views_BVR
+    return torch.cat([teacher_B1R, views_BVR, offsets_BVR], dim=1)
+
+
+def _spread_pairs_BP(level: Level) -> Tensor:
+    """Views with each other, scaled over the view axis."""
+    spread_BVR, views = unit(level.views_BVR, dim=1), level.views_BVR.shape[1]
+    first_P, second_P = torch.triu_indices(views, views, 1, device=spread_BVR.device)
+    return (spread_BVR[:, first_P] * spread_BVR[:, second_P]).sum(dim=-1)
+
+
+def _others_BVB(level: Level) -> Tensor:
+    """Each view with every teacher output of the batch."""
+    batch, views, _ = level.views_BVR.shape
+    teacher_BR, views_BVR = level.teacher_BR, level.views_BVR
+    if level.cosine:
+        teacher_BR, views_BVR = unit(teacher_BR), unit(views_BVR)
+    return (views_BVR.reshape(batch * views, -1) @ teacher_BR.T).view(batch, views, batch)
+
+
+def inside_margin_LB(gate_LBV: Tensor, margin_L1: Tensor | float) -> Tensor:
+    """Whether the diversity gate of each sample is open: all its views lie inside the margin, boolean [L, B]."""
+    return gate_LBV.detach().amin(dim=-1) > 1 - margin_L1
+
+
+def constraint_loss_L(
+    found: Similarities, margin_L11: Tensor | float, kind: Constraint, temperature: float
+) -> Tensor:
+    """Keeps every view near its own teacher output: mean over batch and views, [L].
 
     Args:
-        found: with `others_BVB` for both infonce forms.
-        margin: a view with a similarity of at least 1 - margin is near enough.
+        found: with `others_LBVB` for both infonce forms.
+        margin_L11: a view with a similarity of at least 1 - margin is near enough; one number, or one a level.
         kind: `infonce_clip`: contrast with the batch's other teacher outputs, the own similarity replaced by 1 inside
             the margin (the negatives still push); `infonce_shift`: the same with min(similarity + margin, 1);
             `hinge`: relu(1 - margin - similarity), the only form without any gradient inside the margin.
         temperature: of the contrast.
     """
-    own_BV = found.own_BV
+    own_LBV = found.own_LBV
     if kind == "hinge":
-        return functional.relu(1 - margin - own_BV).mean()
-    assert found.others_BVB is not None, "similarities(contrast=True) comes before an infonce constraint"
+        return functional.relu(1 - margin_L11 - own_LBV).mean(dim=(1, 2))
+    assert found.others_LBVB is not None, "similarities(contrast=True) comes before an infonce constraint"
     if kind == "infonce_clip":
-        own_BV = torch.where(own_BV >= 1 - margin, 1.0, own_BV)
+        own_LBV = torch.where(own_LBV >= 1 - margin_L11, 1.0, own_LBV)
     else:
-        own_BV = (own_BV + margin).clamp_max(1.0)
-    is_own_B1B = torch.eye(len(own_BV), dtype=torch.bool, device=own_BV.device).unsqueeze(1)
-    contrast_BVB = torch.where(is_own_B1B, own_BV.unsqueeze(2), found.others_BVB) / temperature
-    return (torch.logsumexp(contrast_BVB, dim=2) - own_BV / temperature).mean()
+        own_LBV = (own_LBV + margin_L11).clamp_max(1.0)
+    is_own_B1B = torch.eye(own_LBV.shape[1], dtype=torch.bool, device=own_LBV.device).unsqueeze(1)
+    contrast_LBVB = torch.where(is_own_B1B, own_LBV.unsqueeze(3), found.others_LBVB) / temperature
+    return (torch.logsumexp(contrast_LBVB, dim=3) - own_LBV / temperature).mean(dim=(1, 2))
 
 
-def diversity_loss(pairs_BP: Tensor, open_B: Tensor, denominator: Literal["B", "active"]) -> Tensor:
-    """Mean softplus of the similarities between views, over the samples whose gate is open: a scalar.
+def diversity_loss_L(pairs_LBP: Tensor, open_LB: Tensor, denominator: Literal["B", "active"]) -> Tensor:
+    """Mean softplus of the similarities between views, over the samples whose gate is open, [L].
 
     Args:
-        pairs_BP: similarities between the views of a sample.
-        open_B: the gate of each sample.
+        pairs_LBP: similarities between the views of a sample.
+        open_LB: the gate of each sample.
         denominator: `B` divides by the batch, `active` by the number of open gates.
     """
-    per_sample_B = mean_over_pairs(functional.softplus(pairs_BP)) * open_B
+    per_sample_LB = mean_over_pairs(functional.softplus(pairs_LBP)) * open_LB
     if denominator == "active":
-        return per_sample_B.sum() / open_B.sum().clamp_min(1)
-    return per_sample_B.mean()
+        return per_sample_LB.sum(dim=1) / open_LB.sum(dim=1).clamp_min(1)
+    return per_sample_LB.mean(dim=1)
 
 
-def intra_loss(offsets_BP: Tensor, softplus_of: Literal["sample", "batch_mean"]) -> Tensor:
-    """Softplus of the cosines between offsets, mean over pairs: a scalar.
+def intra_loss_L(offsets_LBP: Tensor, softplus_of: Literal["sample", "batch_mean"]) -> Tensor:
+    """Softplus of the cosines between offsets, mean over pairs, [L].
 
     Args:
-        offsets_BP: cosines between the offsets of a sample.
+        offsets_LBP: cosines between the offsets of a sample.
         softplus_of: `sample`: softplus of each sample's cosine, then the mean over the batch; `batch_mean`: softplus
             of the batch's mean cosine of each pair.
     """
     if softplus_of == "batch_mean":
-        return mean_over_pairs(functional.softplus(offsets_BP.mean(dim=0)))
-    return mean_over_pairs(functional.softplus(offsets_BP)).mean()
+        return mean_over_pairs(functional.softplus(offsets_LBP.mean(dim=1)))
+    return mean_over_pairs(functional.softplus(offsets_LBP)).mean(dim=1)
 
 
 def ground_truth_loss(logits_BVK: Tensor, labels_B: Tensor, reduction: Literal["sum", "mean"]) -> Tensor:
     """Cross-entropy of every view with the label, mean over the batch, sum or mean over views: a scalar in nats."""
-    batch, views, classes = logits_BVK.shape
-    labels_BV = labels_B.unsqueeze(1).expand(batch, views)
-    loss = functional.cross_entropy(logits_BVK.reshape(batch * views, classes), labels_BV.reshape(-1))
+    views = logits_BVK.shape[1]
+    logits_XK = logits_BVK.transpose(0, 1).flatten(0, 1)  # view by view, as the heads lay them out: no copy
+    loss = functional.cross_entropy(logits_XK, labels_B.repeat(views))
     return loss * views if reduction == "sum" else loss
 
 
 def mean_over_pairs(x_xP: Tensor) -> Tensor:
     """Mean over the last axis; 0 for a single view, which has no pair."""
-    return x_xP.sum(dim=-1) / max(x_xP.shape[-1], 1)
+    return x_xP.mean(dim=-1) if x_xP.shape[-1] else x_xP.sum(dim=-1)
 
 
 class _Compare(torch.autograd.Function):
-    """Similarities among [teacher, V views, V offsets] of each sample, with a backward of one product.
+    """Similarities among [teacher, V views, V offsets] of each sample, with a backward of one product a level.
 
     Autograd would walk back through every slice and scaling of small matrices, at several times the cost. With
     C = S X X^T S (S: inverse lengths), A = dL/dC + its transpose: dL/dX = (S A S - diag(rowsum(A * C) S^2)) X.
+    Where a level is compared by dot products, S is 1 for its teacher and views, and constant.
     """
 
     @staticmethod
-    def forward(ctx: Any, members_BMR: Tensor, views: int, cosine: bool) -> tuple[Tensor, ...]:
-        compared_BMM = members_BMR @ members_BMR.mT
-        scale_BM1 = None
-        if cosine:
-            squared_BM1 = compared_BMM.diagonal(dim1=1, dim2=2).unsqueeze(2)
-            scale_BM1 = squared_BM1.clamp_min(MIN_NORM**2).rsqrt()
-            compared_BMM = compared_BMM * (scale_BM1 * scale_BM1.mT)
-        ctx.save_for_backward(members_BMR, compared_BMM, scale_BM1)
-        ctx.wanted_X = _wanted_X(views, members_BMR.device)
+    def forward(ctx: Any, dot_L: list[int], *members: Tensor) -> tuple[Tensor, ...]:
+        views = members[0].shape[1] // 2
+        compared_LBMM = torch.stack([of_level_BMR @ of_level_BMR.mT for of_level_BMR in members])
+        scale_LBM = compared_LBMM.diagonal(dim1=2, dim2=3).clamp_min(MIN_NORM**2).rsqrt_()
+        if dot_L:
+            scale_LBM[dot_L, :, : 1 + views] = 1.0
+        scales_LBMM = scale_LBM.unsqueeze(3) * scale_LBM.unsqueeze(2)
+        compared_LBMM *= scales_LBMM
+        ctx.save_for_backward(scale_LBM, scales_LBMM, compared_LBMM, *members)
+        ctx.dot_L, ctx.views = dot_L, views
         pairs = views * (views - 1) // 2
-        wanted_BX = compared_BMM.flatten(1).index_select(1, ctx.wanted_X)
-        return torch.split_with_sizes(wanted_BX, [views, pairs, pairs], dim=1)
+        wanted_X, _ = _wanted(views, compared_LBMM.device)
+        return compared_LBMM.flatten(2).index_select(2, wanted_X).split_with_sizes([views, pairs, pairs], dim=2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        members_BMR, compared_BMM, scale_BM1 = ctx.saved_tensors
-        a_BMM = torch.zeros_like(compared_BMM)
-        a_BMM.flatten(1).index_copy_(1, ctx.wanted_X, torch.cat(gradients, dim=1))
-        a_BMM = a_BMM + a_BMM.mT
-        if scale_BM1 is None:
-            return a_BMM @ members_BMR, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None | Tensor, ...]:
+        scale_LBM, scales_LBMM, compared_LBMM, *members = ctx.saved_tensors
+        _, source_Y = _wanted(ctx.views, scale_LBM.device)
+        padded_LBX = torch.cat([*gradients, gradients[0].new_zeros(*scale_LBM.shape[:2], 1)], dim=2)
+        a_LBMM = padded_LBX.index_select(2, source_Y).view_as(compared_LBMM)
         # a vector too short to be scaled to length 1 has a constant scale: nothing to take off for it
-        squared_BM1 = (scale_BM1 * (scale_BM1 < 1 / MIN_NORM)).square()
-        lengthwise_BM1 = (a_BMM * compared_BMM).sum(dim=2, keepdim=True) * squared_BM1
-        inner_BMM = a_BMM * (scale_BM1 * scale_BM1.mT)
-        inner_BMM.diagonal(dim1=1, dim2=2).sub_(lengthwise_BM1.squeeze(2))
-        return inner_BMM @ members_BMR, None, None
+        squared_LBM = scale_LBM.square().mul_(scale_LBM < 1 / MIN_NORM)
+        if ctx.dot_L:
+            squared_LBM[ctx.dot_L, :, : 1 + ctx.views] = 0.0
+        lengthwise_LBM = (a_LBMM * compared_LBMM).sum(dim=3).mul_(squared_LBM)
+        inner_LBMM = a_LBMM.mul_(scales_LBMM)
+        inner_LBMM.diagonal(dim1=2, dim2=3).sub_(lengthwise_LBM)
+        return None, *(inner_BMM @ of_level_BMR for inner_BMM, of_level_BMR in zip(inner_LBMM, members, strict=True))
 
 
-def _compare(members_BMR: Tensor, views: int, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Each view with the teacher [B, V], views with each other and offsets with each other [B, P]."""
-    return _Compare.apply(members_BMR, views, cosine)  # type: ignore[no-any-return]
+def _compare(members: Sequence[Tensor], levels: Sequence[Level]) -> tuple[Tensor, Tensor, Tensor]:
+    """Each view with the teacher [L, B, V], views with each other and offsets with each other [L, B, P]."""
+    dot_L = [index for index, level in enumerate(levels) if not level.cosine]
+    return _Compare.apply(dot_L, *members)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=32)
-def _wanted_X(views: int, device: torch.device) -> Tensor:
-    """Where the wanted entries stand in a flattened M x M matrix: teacher-view, view-view, offset-offset."""
+def _wanted(views: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where the X wanted entries stand in a flattened M x M matrix, and the way back from all Y = M M of them.
+
+    The order is teacher-view, view-view, offset-offset. Back, an entry and its mirror image both have the number of
+    the wanted one; entries that are not wanted have number X.
+    """
     members = 1 + 2 * views
     own_V = torch.arange(1, views + 1)
     first_P, second_P = torch.triu_indices(views, views, 1) + 1
-    offsets_P = (first_P + views) * members + second_P + views
-    return torch.cat([own_V, first_P * members + second_P, offsets_P]).to(device)
+    row_X = torch.cat([torch.zeros_like(own_V), first_P, first_P + views])
+    column_X = torch.cat([own_V, second_P, second_P + views])
+    source_MM = torch.full((members, members), len(row_X))
+    source_MM[row_X, column_X] = source_MM[column_X, row_X] = torch.arange(len(row_X))
+    return (row_X * members + column_X).to(device), source_MM.flatten().to(device)

@@ -6,7 +6,7 @@ Shapes: B batch, V views, M members (teacher and views), K classes, C feature wi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,19 +14,23 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from akdtune.registry import register
-from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
+from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, tempered
 from akdtune.views import VariantSettings, ViewAugmenter, ViewContext
 from akdtune.views._angular_heads import ViewHeads
 from akdtune.views._angular_losses import (
     Constraint,
+    Level,
     Similarities,
-    constraint_loss,
-    diversity_loss,
+    constraint_loss_L,
+    diversity_loss_L,
+    gate_BV,
     ground_truth_loss,
-    inside_margin_B,
-    intra_loss,
+    inside_margin_LB,
+    intra_loss_L,
     similarities,
 )
+
+LEVELS = ("feature", "logit")
 
 _PAPER: dict[str, Any] = {
     "constraint": "infonce_clip",
@@ -207,6 +211,7 @@ class Angular(ViewAugmenter):
 
     Settings = AngularSettings
     weights_M: Tensor
+    margin_L1: Tensor
 
     def __init__(self, settings: AngularSettings, context: ViewContext) -> None:
         super().__init__(settings, context)
@@ -223,6 +228,8 @@ class Angular(ViewAugmenter):
         ).to(context.device)
         weights_M = torch.tensor(_ensemble_weights(settings), device=context.device)
         self.register_buffer("weights_M", weights_M, persistent=False)
+        margins = [settings.margin, settings.logit_margin or settings.margin]
+        self.register_buffer("margin_L1", torch.tensor(margins, device=context.device).unsqueeze(1), persistent=False)
         self.raw_margin: nn.Parameter | None = None
         if settings.learnable_margin:
             share = settings.margin / settings.margin_max
@@ -241,11 +248,12 @@ class Angular(ViewAugmenter):
             else:
                 target_views = self._steady_views(teacher)
                 trained_views = self.views(teacher, batch.generator) if self.trains_jointly else target_views
-            levels = self._levels(teacher, trained_views)
-            penalties = self._penalties(levels, trained_views, batch.labels_B) if self.trains_jointly else {}
+            found = self._similarities(teacher, trained_views)
+            open_LB = self._open_LB(found.gate_LBV)
+            penalties = self._penalties(found, open_LB, trained_views, batch.labels_B) if self.trains_jointly else {}
         target = self.evaluation_target(teacher, target_views)
         only = (WeightedTarget(1.0, target.detach() if self.settings.detach_targets else target),)
-        return Teaching(only, only, penalties, self._open_shares(levels))
+        return Teaching(only, only, penalties, self._open_shares(open_LB))
 
     def warmup_penalties(self, teacher: Signals, batch: Batch) -> Terms:
         """The heads' penalties alone."""
@@ -254,7 +262,8 @@ class Angular(ViewAugmenter):
 
     def penalties(self, teacher: Signals, views: Views, labels_B: Tensor) -> Terms:
         """The penalties of given views: every one whose weight is not 0."""
-        return self._penalties(self._levels(teacher, views), views, labels_B)
+        found = self._similarities(teacher, views)
+        return self._penalties(found, self._open_LB(found.gate_LBV), views, labels_B)
 
     def warmup_learning_rate(self, epoch: int) -> float:
         """`warmup_lr`, a tenth of it after one third and a hundredth after two thirds of the warm-up."""
@@ -275,77 +284,85 @@ class Angular(ViewAugmenter):
             teacher.stages,
         )
 
+    @torch.no_grad()
     def gates(self, teacher: Signals, views: Views) -> dict[str, Tensor]:
         """Share of samples whose views all lie inside the margin."""
-        return self._open_shares(self._levels(teacher, views))
+        gate_LBV = torch.stack([gate_BV(level) for level in self._levels(teacher, views)])
+        return self._open_shares(self._open_LB(gate_LBV))
 
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
         """The margin of the features, learned or set."""
-        return {"margin": float(self._margins()["feature"])}
+        return {"margin": self.settings.margin if self.raw_margin is None else float(self._margin_L1())}
 
     def _steady_views(self, teacher: Signals) -> Views:
         """Views without dropout, with running statistics; without a gradient where targets are detached."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.settings.detach_targets):
             return self.heads(teacher.pooled_BC, False)  # type: ignore[no-any-return]
 
-    def _margins(self) -> dict[str, Tensor | float]:
+    def _margin_L1(self) -> Tensor | float:
+        """One number where both levels have the same, else one a level."""
         settings = self.settings
         if self.raw_margin is not None:
-            learned = settings.margin_max * torch.sigmoid(self.raw_margin)
-            return {"feature": learned, "logit": learned}
-        return {"feature": settings.margin, "logit": settings.logit_margin or settings.margin}
+            return settings.margin_max * torch.sigmoid(self.raw_margin)
+        if settings.logit_margin in (None, settings.margin):
+            return settings.margin
+        return self.margin_L1
 
-    def _levels(self, teacher: Signals, views: Views) -> dict[str, Similarities]:
-        """Similarities of features and of probabilities at the angular losses' own temperature."""
+    def _levels(self, teacher: Signals, views: Views) -> tuple[Level, Level]:
+        """Features, and probabilities at the angular losses' own temperature: in the order of LEVELS."""
         settings = self.settings
-        contrast = settings.inter and settings.constraint != "hinge"
-        unit_offsets = settings.intra_norm == "unit"
-        return {
-            "feature": similarities(
-                teacher.pooled_BC,
-                views.pooled_BVC,
-                spread_over=settings.div_norm,
-                unit_offsets=unit_offsets,
-                contrast=contrast,
-            ),
-            "logit": similarities(
-                torch.softmax(teacher.logits_BK / settings.angle_temperature, dim=-1),
-                torch.softmax(views.logits_BVK / settings.angle_temperature, dim=-1),
-                cosine=settings.logit_sim == "cosine",
-                unit_offsets=unit_offsets,
-                contrast=contrast,
-            ),
-        }
+        probabilities = [
+            torch.softmax(tempered(logits, settings.angle_temperature), dim=-1)
+            for logits in (teacher.logits_BK, views.logits_BVK)
+        ]
+        return (
+            Level(teacher.pooled_BC, views.pooled_BVC, spread_over=settings.div_norm),
+            Level(*probabilities, cosine=settings.logit_sim == "cosine"),
+        )
 
-    def _penalties(self, levels: dict[str, Similarities], views: Views, labels_B: Tensor) -> Terms:
-        settings, margins = self.settings, self._margins()
+    def _similarities(self, teacher: Signals, views: Views) -> Similarities:
+        settings = self.settings
+        return similarities(
+            self._levels(teacher, views),
+            unit_offsets=settings.intra_norm == "unit",
+            contrast=settings.inter and settings.constraint != "hinge",
+        )
+
+    def _penalties(self, found: Similarities, open_LB: Tensor, views: Views, labels_B: Tensor) -> Terms:
+        """Every penalty whose weight is not 0; both levels of a kind are computed together."""
+        settings, margin_L1 = self.settings, self._margin_L1()
         wanted = {name for name, weight in self.penalty_weights().items() if weight}
+        kinds: dict[str, Callable[[], Tensor]] = {
+            "constraint": lambda: self._constraint_L(found, margin_L1),
+            "diversity": lambda: diversity_loss_L(found.pairs_LBP, open_LB, settings.div_denominator),
+            "intra": lambda: intra_loss_L(found.offsets_LBP, settings.softplus_of),
+        }
         terms: Terms = {}
-        for name, found in levels.items():
-            if f"{name}_constraint" in wanted:
-                constraint = constraint_loss(found, margins[name], settings.constraint, settings.contrast_temperature)
-                terms[f"{name}_constraint"] = (
-                    constraint / settings.num_views if settings.con_extra_1_over_N else constraint
-                )
-            if f"{name}_diversity" in wanted:
-                open_B = inside_margin_B(found.gate_BV, margins[name])
-                terms[f"{name}_diversity"] = diversity_loss(found.pairs_BP, open_B, settings.div_denominator)
-            if f"{name}_intra" in wanted:
-                terms[f"{name}_intra"] = intra_loss(found.offsets_BP, settings.softplus_of)
+        for kind, loss_L in kinds.items():
+            names = [f"{level}_{kind}" for level in LEVELS]
+            if wanted.intersection(names):
+                terms |= dict(zip(names, loss_L().unbind(), strict=True))
+        terms = {name: value for name, value in terms.items() if name in wanted}
         if "ground_truth" in wanted:
             terms["ground_truth"] = ground_truth_loss(views.logits_BVK, labels_B, settings.gt_reduction)
         if "margin" in wanted:
-            terms["margin"] = torch.as_tensor(margins["feature"])
+            terms["margin"] = torch.as_tensor(margin_L1)
         return terms
 
+    def _constraint_L(self, found: Similarities, margin_L1: Tensor | float) -> Tensor:
+        settings = self.settings
+        margin_L11 = margin_L1.unsqueeze(-1) if isinstance(margin_L1, Tensor) and margin_L1.ndim else margin_L1
+        loss_L = constraint_loss_L(found, margin_L11, settings.constraint, settings.contrast_temperature)
+        return loss_L / settings.num_views if settings.con_extra_1_over_N else loss_L
+
     @torch.no_grad()
-    def _open_shares(self, levels: dict[str, Similarities]) -> dict[str, Tensor]:
-        margins = self._margins()
-        return {
-            name: inside_margin_B(found.gate_BV, margins[name]).to(found.gate_BV.dtype).mean()
-            for name, found in levels.items()
-        }
+    def _open_LB(self, gate_LBV: Tensor) -> Tensor:
+        """1 where a sample's gate is open, else 0."""
+        return inside_margin_LB(gate_LBV, self._margin_L1()).to(gate_LBV.dtype)
+
+    def _open_shares(self, open_LB: Tensor) -> dict[str, Tensor]:
+        return dict(zip(LEVELS, open_LB.mean(dim=1).unbind(), strict=True))
 
 
 def _ensemble_weights(settings: AngularSettings) -> list[float]:

@@ -166,7 +166,7 @@ def test_a_killed_worker_is_retried_and_changes_no_number(tmp_path: Path) -> Non
     assert Path(mark).exists(), "the worker did die"
     studies.assert_exactly_once(tmp_path / "run", trials=2, epochs=6)
     row = outcome(tmp_path / "run", mark)
-    attempts = list((tmp_path / "run" / "trials" / str(row["trial_id"]) / "attempts").iterdir())
+    attempts = list((tmp_path / "run" / "trials" / str(row["trial_id"]) / "attempts").glob("*.json"))
     assert len(attempts) == 2
     assert studies.run(file, tmp_path / "again") == 0
     assert studies.metrics(tmp_path / "run") == studies.metrics(tmp_path / "again")
@@ -178,6 +178,8 @@ def test_a_slow_close_neither_fails_the_successor_nor_stalls_the_study(tmp_path:
     assert studies.run(file, tmp_path / "run", "search.trials=4", "probe=null", "resources.concurrent=1") == 0
     assert 16 < time.monotonic() - started < 60, "each of four trials takes four seconds to close"
     studies.assert_exactly_once(tmp_path / "run", trials=4, epochs=6)
+    for trial in (tmp_path / "run" / "trials").iterdir():
+        assert (trial / "attempts" / "1.closed").exists(), "pruned trials close too, also the last ones"
 
 
 def test_a_worker_log_and_the_trial_files_are_readable(finished: tuple[Path, Path]) -> None:

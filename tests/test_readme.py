@@ -1,0 +1,71 @@
+"""The README stays true: its plugin works, its YAML loads, its commands and files exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from akdtune import data, spec, teacher
+from akdtune.registry import lookup
+from akdtune.training import Seeds, StudentSettings, Trial, TrialConfig, TrainingSettings
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_example_method_trains() -> None:
+    (code,) = blocks("python")
+    if "mse" not in __import__("akdtune.registry", fromlist=["_registered"])._registered["methods"]:
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme_example"})
+    settings = data.DataSettings(name="digits", validation=600)
+    dataset = data.load(settings, torch.device("cpu"))
+    recipe = teacher.TeacherSettings(network={"name": "cnn", "widths": [2, 4]}, epochs=1)
+    list(teacher.train(recipe, dataset, "subset", torch.device("cpu")))
+    found = teacher.find(recipe, dataset, "subset")
+    assert found is not None
+    method = lookup("methods", "mse")
+    config = TrialConfig(
+        data=settings,
+        student=StudentSettings(network={"name": "cnn", "widths": [2, 4]}),
+        views=("none", lookup("views", "none").Settings()),
+        methods=(("mse", method.Settings(weight=0.5)),),
+        training=TrainingSettings(epochs=1),
+        seeds=Seeds(),
+        role="search",
+        teacher_file=found,
+    )
+    (epoch,) = Trial(config).run()
+    assert (epoch.row["loss.mse"] or 0) > 0
+
+
+def test_the_example_space_loads(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    study = yaml.safe_load(spec.packaged()["digits_angular"].read_text())
+    study.update(yaml.safe_load(text))
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    assert [arm.name for arm in spec.load(file).arms] == ["angular/kd", "angular/kd+crd"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"(?:docs|search_spaces|analysis|benchmarks|tests)/[\w./]+\w", README)))
+)
+def test_every_file_it_names_exists(repository: Path, path: str) -> None:
+    assert (repository / path).exists()
+
+
+def test_every_command_it_names_exists() -> None:
+    from typer.testing import CliRunner
+
+    from akdtune.cli import app
+
+    shown = CliRunner().invoke(app, ["--help"]).output
+    for command in set(re.findall(r"^akdtune (\w+)", README, flags=re.MULTILINE)):
+        assert command in shown, command
