@@ -125,13 +125,9 @@ class Prepared:
         settings = [proposal.settings for arm in self.study.arms for proposal in arm.corners()]
         for network in _distinct(item["student"]["network"] for item in settings):
             self._built("student.network", network, problems)
-        for views in _distinct(item["views"] for item in settings) if teacher else ():
-            try:
-                _view_augmenter(views, teacher)
-            except AkdtuneError as error:
-                key, _, message = str(error).rpartition(": ")
-                named = f"{message} (teacher network: {network_label(self.study.teacher.network)})"
-                problems[Problem(key or "views", named, None, self.study.source)] = None
+        if teacher is not None:
+            for views in _distinct(item["views"] for item in settings):
+                self._try_views(views, teacher, problems)
         if problems:
             raise SettingsError(problems)
 
@@ -143,6 +139,24 @@ class Prepared:
         except AkdtuneError as error:
             problems[Problem(key, str(error), None, self.study.source)] = None
             return None
+
+    def _try_views(self, views: Mapping[str, Any], teacher: Network, problems: dict[Problem, None]) -> None:
+        """Builds the views for a teacher, as a trial would."""
+        import torch
+
+        from akdtune.views import ViewContext
+
+        component, classifier = lookup("views", views["name"]), teacher.classifier()
+        typed = component.Settings(**{key: value for key, value in views.items() if key != "name"})
+        device, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
+        try:
+            component(typed, ViewContext(len(classifier[1]), teacher.pooled_dim, classifier, device, generator))
+        except AkdtuneError as error:
+            key, colon, message = str(error).partition(": ")
+            if not (colon and key.startswith("views.")):
+                key, message = "views", str(error)
+            network = f" (teacher network: {network_label(self.study.teacher.network)})"
+            problems[Problem(key, message + network, None, self.study.source)] = None
 
     @property
     def data_hash(self) -> str:
@@ -175,19 +189,6 @@ class Prepared:
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
     return list({json.dumps(value, sort_keys=True): value for value in values}.values())
-
-
-def _view_augmenter(views: Mapping[str, Any], teacher: Network) -> None:
-    """Builds the views for a teacher, as a trial would."""
-    import torch
-
-    from akdtune.views import ViewContext
-
-    component = lookup("views", views["name"])
-    typed = component.Settings(**{key: value for key, value in views.items() if key != "name"})
-    classifier = teacher.classifier()
-    classes, generator = len(classifier[1]), torch.Generator().manual_seed(0)
-    component(typed, ViewContext(classes, teacher.pooled_dim, classifier, torch.device("cpu"), generator))
 
 
 def network_label(network: str | Mapping[str, Any]) -> str:

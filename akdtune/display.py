@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from akdtune.design import trial_count
-from akdtune.dry_run import duration, headline
+from akdtune.dry_run import counted, duration, headline
 from akdtune.ledger import StudyDirectory, TrialRecord
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
     records = list(directory.records.values())
     kinds = ("done", "pruned", "diverged", "failed")
     counts = {kind: sum(record.terminal == kind for record in records) for kind in kinds}
-    lines = [f"{len(records)} trials: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)]
+    lines = [
+        f"{counted(len(records), 'trial')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    ]
     for record in records:
         if record.terminal == "failed":
             lines.append(
@@ -172,7 +174,7 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
             lines.append(f"  {arm.name:<{width}}  no trial reached the last epoch")
             continue
         settings = ", ".join(f"{key}={_short(value)}" for key, value in best.plan["params"].items())
-        lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}")
+        lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}".rstrip())
     root = shlex.quote(str(directory.root))
     lines += ["next:", f"  akdtune analyze diversity_accuracy {root}", f"  akdtune show {root}"]
     return "\n".join(lines)

@@ -24,9 +24,8 @@ def variance_B(members_BMR: Tensor) -> Tensor:
     Equals 1 / (2 M^2) times the sum over all ordered pairs of squared distances; for vectors of length 1 it is 1
     minus the mean of all M^2 cosines.
     """
-    members = members_BMR.shape[1]
-    gram_BVV = _gram_BVV(members_BMR[:, 1:] - members_BMR[:, :1])  # shifted by the teacher: exact for equal members
-    return _trace_B(gram_BVV) / members - gram_BVV.sum(dim=(1, 2)) / members**2
+    # offsets from the teacher have the same variance, and are exactly 0 for equal members
+    return _variance_B(_gram_BVV(members_BMR[:, 1:] - members_BMR[:, :1]))
 
 
 def cross_entropy_diversity_B(log_probabilities_BMK: Tensor, labels_B: Tensor) -> Tensor:
@@ -39,8 +38,18 @@ def cross_entropy_diversity_B(log_probabilities_BMK: Tensor, labels_B: Tensor) -
 
 def mean_pair_cosine_B(vectors_BVR: Tensor) -> Tensor:
     """Mean over pairs i < j of the cosine between vectors, per sample [B]; V of at least 2."""
-    views = vectors_BVR.shape[1]
-    gram_BVV = _gram_BVV(vectors_BVR)
+    return _mean_pair_cosine_B(_gram_BVV(vectors_BVR))
+
+
+def _variance_B(offsets_BVV: Tensor) -> Tensor:
+    """`variance_B` from the dot products of the views' offsets from the teacher."""
+    members = offsets_BVV.shape[1] + 1
+    return _trace_B(offsets_BVV) / members - offsets_BVV.sum(dim=(1, 2)) / members**2
+
+
+def _mean_pair_cosine_B(gram_BVV: Tensor) -> Tensor:
+    """`mean_pair_cosine_B` from the vectors' dot products."""
+    views = gram_BVV.shape[1]
     length_BV = gram_BVV.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-12)
     cosine_BVV = gram_BVV / (length_BV.unsqueeze(1) * length_BV.unsqueeze(2))
     return (cosine_BVV.sum(dim=(1, 2)) - _trace_B(cosine_BVV)) / (views * (views - 1))
@@ -104,13 +113,14 @@ def _per_sample(logits_BMK: Tensor, pooled_BMC: Tensor, labels_B: Tensor) -> dic
         "diversity_ce": cross_entropy_diversity_B(log_probabilities_BMK, labels_B),
     }
     for level, members_BMR in (("prob", probabilities_BMK), ("logit", logits_BMK), ("feature", pooled_BMC)):
-        members = members_BMR.shape[1]
-        squared_B = variance_B(members_BMR)
+        members, views_BVR = members_BMR.shape[1], members_BMR[:, 1:]
+        offsets_BVV = _gram_BVV(views_BVR - members_BMR[:, :1])  # for variance and angles alike
+        squared_B = _variance_B(offsets_BVV)
         values[f"diversity_sq_{level}"] = squared_B
         values[f"diversity_pair_{level}"] = squared_B * (members / (members - 1)) if members > 1 else None
-    for suffix, members_BMR in (("", pooled_BMC), ("_prob", probabilities_BMK)):
-        teacher_B1R, views_BVR = members_BMR[:, :1], members_BMR[:, 1:]
-        two = views_BVR.shape[1] >= 2
-        values[f"inter_cosine{suffix}"] = mean_pair_cosine_B(views_BVR) if two else None
-        values[f"offset_cosine{suffix}"] = mean_pair_cosine_B(teacher_B1R - views_BVR) if two else None
+        if level != "logit":
+            suffix = "" if level == "feature" else f"_{level}"
+            two = members > 2
+            values[f"inter_cosine{suffix}"] = mean_pair_cosine_B(views_BVR) if two else None
+            values[f"offset_cosine{suffix}"] = _mean_pair_cosine_B(offsets_BVV) if two else None
     return values

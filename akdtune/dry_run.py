@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from akdtune.design import Prepared, network_label, probe_count, quotas, search_count, trial_count
@@ -69,7 +70,7 @@ def missing(study: Study) -> list[str]:
 def missing_checkpoint(study: Study) -> str | None:
     """The teacher's checkpoint where one is named that is not there."""
     checkpoint = study.teacher.checkpoint
-    return None if checkpoint == "auto" or os.path.exists(checkpoint) else checkpoint
+    return None if checkpoint == "auto" or Path(checkpoint).exists() else checkpoint
 
 
 def lacking_resources(study: Study) -> list[str]:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -297,6 +296,10 @@ class StudyDirectory:
         self.events.append(record)
         self._apply(record)
 
+    def refused(self, reason: str) -> None:
+        """Remembers that a trial could not write its files."""
+        self.broken = self.broken or StudyError(_unwritable(self.root, reason))
+
     def _apply(self, event: Mapping[str, Any]) -> None:
         record = self.records.get(event.get("trial_id", ""))
         if record is None:
@@ -392,9 +395,11 @@ def writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StudyError(
-            f"{root}: cannot be written: {error.strerror or error}; nothing recorded so far is lost"
-        ) from error
+        raise StudyError(_unwritable(root, error.strerror or str(error))) from error
+
+
+def _unwritable(root: Path, reason: str) -> str:
+    return f"{root}: cannot be written: {reason}; nothing recorded so far is lost, the same command goes on"
 
 
 def cut_torn_line(path: Path) -> None:

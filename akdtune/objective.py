@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -49,18 +50,19 @@ class Objective(nn.Module):
         teacher = teacher.detach()  # frozen, whatever a view or a method does with it
         teaching = self.views.teach(teacher, student, batch)
         terms: Terms = {"ce": nn.functional.cross_entropy(student.logits_BK, batch.labels_B)}
-        total = self.ce_weight * terms["ce"]
+        weighted = [(self.ce_weight, terms["ce"])]
         for name, method in self._methods().items():
             targets = teaching.logit_targets if method.consumes == "logits" else teaching.pooled_targets
-            strength = sum(weighted.weight for weighted in targets)
-            parts = [(weighted.weight, method.terms(student, weighted.target, batch)) for weighted in targets]
+            parts = [method.terms(student, one.target, batch) for one in targets]
+            shares = [one.weight for one in targets]
             for term, weight in method.weights(batch.epoch).items():
-                summed = torch.stack([of_target * found[term] for of_target, found in parts]).sum()
-                total = total + weight * summed
-                terms[name if term == name else f"{name}.{term}"] = summed / strength
-        penalties = weighted_sum(teaching.penalties, self.views.penalty_weights())
-        if penalties is not None:
-            total = total + penalties
+                found = [part[term] for part in parts]
+                weighted += [(weight * share, value) for share, value in zip(shares, found, strict=True)]
+                logged = found[0] if len(found) == 1 else dot(shares, found) / sum(shares)
+                terms[name if term == name else f"{name}.{term}"] = logged
+        weights = self.views.penalty_weights()
+        weighted += [(weights[name], value) for name, value in teaching.penalties.items()]
+        total = dot(*zip(*weighted, strict=True))
         terms.update({f"views.{name}": value for name, value in teaching.penalties.items()})
         return Loss(total, terms, teaching.gates)
 
@@ -81,5 +83,16 @@ class Objective(nn.Module):
 
 def weighted_sum(terms: Terms, weights: Mapping[str, float]) -> Tensor | None:
     """Sum of weight times term over all terms, None without terms; every term must have a weight."""
-    parts = [weights[name] * value for name, value in terms.items()]
-    return torch.stack(parts).sum() if parts else None
+    return dot([weights[name] for name in terms], list(terms.values())) if terms else None
+
+
+def dot(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    """Sum of weight times scalar, in two operations however many there are."""
+    stacked = torch.stack(tuple(values))
+    return stacked @ _weights(tuple(weights), stacked.dtype, stacked.device)
+
+
+@lru_cache(maxsize=256)
+def _weights(weights: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, as numbers that go to a GPU anew make the next step wait for the last one."""
+    return torch.tensor(weights, dtype=dtype, device=device)

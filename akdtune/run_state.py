@@ -127,6 +127,8 @@ class Run:
     def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
         """Takes the outcome row of a trial; True when it is terminal."""
         kind, epoch = str(result["outcome"]), int(result["epoch"])
+        if result.get("disk"):  # the study ends; the trial goes on when the same command is given again
+            self.directory.refused(str(result["disk"]))
         self.directory.catch_up(record)
         if kind == "interrupted":
             self.running.pop(record.trial_id, None)

@@ -120,10 +120,10 @@ def parse(text: str, into: SettingsFile, name: str) -> Any:
         what = " ".join(part for part in (error.problem, error.context) if part)
         place = None if mark is None or name == COMMAND_LINE else mark.line + 1
         raise SettingsError([Problem("(YAML)", f"cannot be parsed: {what}", place, name)]) from None
-    except yaml.YAMLError as error:
-        raise SettingsError(
-            [Problem("(YAML)", f"cannot be parsed: {' '.join(str(error).split())}", None, name)]
-        ) from None
+    except yaml.reader.ReaderError as error:
+        place = None if name == COMMAND_LINE else text.count("\n", 0, error.position) + 1
+        what = f"cannot be parsed: it holds the character #x{error.character:02x}, is this a text file?"
+        raise SettingsError([Problem("(YAML)", what, place, name)]) from None
 
 
 def _plain(

@@ -6,6 +6,8 @@ Everything a trial must leave on disk is written before each report, because a p
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import math
 import os
@@ -37,7 +39,12 @@ Report = Callable[[dict[str, Any]], None]
 def run_trial(config: dict[str, Any]) -> None:
     """The function that Ray Tune calls; `config["trial"]` is the trial as JSON text (see study.payload)."""
     trial = json.loads(config["trial"])
-    outcome = execute(trial, tune.report, stop_check(trial))
+    try:
+        outcome = execute(trial, tune.report, stop_check(trial))
+    except Exception as error:
+        if (refused := _disk_refusal(error)) is None:
+            raise
+        outcome = {"outcome": "interrupted", "epoch": 0, "disk": refused}
     tune.report({"trial": trial["trial_id"], **outcome})
 
 
@@ -77,6 +84,8 @@ def execute(trial: Mapping[str, Any], report: Report, should_stop: Callable[[], 
             except (MemoryError, Superseded):
                 raise  # not this trial's fault: Ray retries, or a later attempt goes on
             except Exception as error:
+                if _disk_refusal(error) is not None:
+                    raise
                 traceback.print_exc()
                 signature = _signature(error)
                 seen[signature] = seen.get(signature, 0) + 1
@@ -226,8 +235,10 @@ class _Progress:
 
         self.write()
         if self.state is not None:
+            buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
+            torch.save(self.state, buffer)
             with self.directory.replacing(self.directory.checkpoint) as temporary:
-                torch.save(self.state, temporary)
+                temporary.write_bytes(buffer.getbuffer())
         self.saved_at = time.monotonic()
 
     def report(self) -> None:
@@ -256,6 +267,15 @@ def _load_checkpoint(directory: TrialDirectory) -> dict[str, Any] | None:
 
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _disk_refusal(error: BaseException | None) -> str | None:
+    """What a full or read-only disk said, if that is what stands behind an error: no fault of the trial's."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return os.strerror(error.errno)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _signature(error: BaseException) -> str:

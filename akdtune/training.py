@@ -154,14 +154,14 @@ class _Sums:
         self._names: list[str] = []
         self._sums: Tensor | None = None
 
+    @torch.no_grad()
     def add(self, images: int, values: Mapping[str, Tensor]) -> None:
         """Adds the means of a batch; every batch has the same names."""
         self.count += images
-        stacked = torch.stack([value.detach().float() for value in values.values()]).double() * images
+        stacked = torch.stack(list(values.values()))
         if self._sums is None:
-            self._names, self._sums = list(values), stacked
-        else:
-            self._sums += stacked
+            self._names, self._sums = list(values), torch.zeros_like(stacked, dtype=torch.float64)
+        self._sums.add_(stacked, alpha=images)
 
     def means(self) -> dict[str, float]:
         """Means over all images of the epoch."""

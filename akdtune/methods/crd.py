@@ -1,6 +1,7 @@
 """Contrastive representation distillation (Tian et al., ICLR 2020, arXiv 1910.10699).
 
-Shapes: B batch, N training images, E embedding width, J negatives, S scores per image (1 + J, the image's own first).
+Shapes: B batch, N training images, E embedding width, J negatives, S scores per image (1 + J, the image's own first),
+2 student and teacher.
 """
 
 from __future__ import annotations
@@ -30,22 +31,21 @@ def scores_BS(embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor, temperatu
     return torch.exp((embedding_BE @ bank_NE.T).gather(1, index_BS) / temperature)
 
 
-def contrastive_loss(scores_BS: Tensor, partition: Tensor, num_samples: int) -> Tensor:
-    """Noise-contrastive loss of the image's own score (column 0) against its negatives: a scalar.
+def contrastive_loss(scores_xBS: Tensor, partition: Tensor, num_samples: int) -> Tensor:
+    """Noise-contrastive loss of the image's own score (column 0) against its negatives, for each of x score sets.
 
     -(1/B) [sum log(P+ / (P+ + J/N)) + sum log((J/N) / (P- + J/N))] with P = score / partition.
 
     Args:
-        scores_BS: exponentiated scores, the positive first.
-        partition: the constant Z that makes scores probabilities over the training set.
+        scores_xBS: exponentiated scores, the positive first; x is any number of leading axes.
+        partition: the constant Z that makes scores probabilities over the training set, one a score set.
         num_samples: N, images in the training set.
     """
-    noise = (scores_BS.shape[1] - 1) / num_samples
-    p_BS = scores_BS / partition
-    positive_B, negative_BJ = p_BS[:, 0], p_BS[:, 1:]
-    right_B = torch.log(positive_B / (positive_B + noise + EPSILON))
-    rejected_B = torch.log(noise / (negative_BJ + noise + EPSILON)).sum(dim=-1)
-    return -(right_B + rejected_B).mean()
+    noise = (scores_xBS.shape[-1] - 1) / num_samples
+    odds_xBS = scores_xBS / (partition * noise)
+    # log(P+ / (P+ + e)) + log(e / (P- + e)) + ... with all denominators in one sum
+    log_denominators_xB = torch.log(odds_xBS + (1 + EPSILON / noise)).sum(dim=-1)
+    return (log_denominators_xB - torch.log(odds_xBS[..., 0])).mean(dim=-1)
 
 
 class _Step(NamedTuple):
@@ -53,8 +53,7 @@ class _Step(NamedTuple):
 
     batch: Batch
     index_BS: Tensor
-    student_BE: Tensor
-    teacher_BE: Tensor
+    embedded_2BE: Tensor
 
 
 @register("crd")
@@ -114,24 +113,26 @@ class CRD(Method):
         self._class_counts_K = counts_K
         self._class_starts_K = counts_K.cumsum(0) - counts_K
         self._step: _Step | None = None
+        self._known_partitions_211: Tensor | None = None  # so that only the first step after a start looks for them
+        self.register_load_state_dict_post_hook(_forget_partitions)  # type: ignore[no-untyped-call]
 
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
         """See the class."""
-        student_BE = _embed(self.embed_student, student.pooled_BC)
-        teacher_BE = _embed(self.embed_teacher, target.pooled_BC)
+        mapped = _linear_map(self.embed_student, student.pooled_BC), _linear_map(self.embed_teacher, target.pooled_BC)
+        embedded_2BE = nn.functional.normalize(torch.stack(mapped), dim=-1)
         if self._step is None or self._step.batch is not batch:
             index_BS = torch.cat([batch.positions_B[:, None], self.negatives_BJ(batch)], dim=1)
-            self._step = _Step(batch, index_BS, student_BE.detach(), teacher_BE.detach())
-        index_BS = self._step.index_BS
-        temperature = self.settings.temperature
-        of_student_BS = scores_BS(student_BE, self.teacher_bank_NE, index_BS, temperature)
-        of_teacher_BS = scores_BS(teacher_BE, self.student_bank_NE, index_BS, temperature)
-        self._set_partitions(of_student_BS, of_teacher_BS)
-        z_student, z_teacher = self.partitions_2.clone()  # a copy: backward must not see a later load_state_dict
-        return {
-            "crd": contrastive_loss(of_student_BS, z_student, self.num_samples)
-            + contrastive_loss(of_teacher_BS, z_teacher, self.num_samples)
-        }
+            self._step = _Step(batch, index_BS, embedded_2BE.detach())
+        banks = (self.teacher_bank_NE, self.student_bank_NE)  # each side is compared with the other's bank
+        scores_2BS = torch.stack(
+            [
+                scores_BS(embedding_BE, bank_NE, self._step.index_BS, self.settings.temperature)
+                for embedding_BE, bank_NE in zip(embedded_2BE, banks, strict=True)
+            ]
+        )
+        if self._known_partitions_211 is None:
+            self._known_partitions_211 = self._set_partitions(scores_2BS)
+        return {"crd": contrastive_loss(scores_2BS, self._known_partitions_211, self.num_samples).sum()}
 
     def weights(self, epoch: int) -> Mapping[str, float]:
         """The same at every epoch."""
@@ -142,14 +143,11 @@ class CRD(Method):
         """Moves the bank rows of the batch towards its embeddings and scales them to length 1."""
         if self._step is None:
             return
-        positions_B = self._step.batch.positions_B
-        kept = self.settings.momentum
-        for bank_NE, fresh_BE in (
-            (self.student_bank_NE, self._step.student_BE),
-            (self.teacher_bank_NE, self._step.teacher_BE),
-        ):
-            mixed_BE = kept * bank_NE[positions_B] + (1 - kept) * fresh_BE
-            bank_NE[positions_B] = nn.functional.normalize(mixed_BE, dim=-1)
+        positions_B, banks = self._step.batch.positions_B, (self.student_bank_NE, self.teacher_bank_NE)
+        old_2BE = torch.stack([bank_NE[positions_B] for bank_NE in banks])
+        mixed_2BE = torch.lerp(self._step.embedded_2BE, old_2BE, self.settings.momentum)
+        for bank_NE, rows_BE in zip(banks, nn.functional.normalize(mixed_2BE, dim=-1), strict=True):
+            bank_NE.index_copy_(0, positions_B, rows_BE)
         self._step = None
 
     @torch.no_grad()
@@ -170,9 +168,11 @@ class CRD(Method):
         return self._by_class_N[skipped_BJ]
 
     @torch.no_grad()
-    def _set_partitions(self, of_student_BS: Tensor, of_teacher_BS: Tensor) -> None:
-        fresh_2 = torch.stack([of_student_BS.mean(), of_teacher_BS.mean()]) * self.num_samples
+    def _set_partitions(self, scores_2BS: Tensor) -> Tensor:
+        """Sets what was not set before; returns a copy, as backward must not see a later load_state_dict."""
+        fresh_2 = scores_2BS.mean(dim=(1, 2)) * self.num_samples
         self.partitions_2.copy_(torch.where(self.partitions_2 > 0, self.partitions_2, fresh_2))
+        return self.partitions_2.clone()[:, None, None]
 
     @classmethod
     def facts(cls, settings: ComponentSettings, class_counts_K: list[int]) -> dict[str, Any]:
@@ -193,10 +193,16 @@ def resolved_negatives(settings: CRD.Settings, class_counts_K: list[int]) -> int
     return settings.num_negatives if settings.negatives == "with_replacement" else min(settings.num_negatives, others)
 
 
-def _embed(layer: nn.Linear, pooled_BC: Tensor) -> Tensor:
-    """Embedding of length 1, [B, E], at least in float32: exp(1 / 0.07) is far beyond half precision."""
+def _linear_map(layer: nn.Linear, pooled_BC: Tensor) -> Tensor:
+    """Embedding before its scaling to length 1, [B, E], at least in float32: exp(1 / 0.07) is beyond half precision."""
     with torch.autocast(pooled_BC.device.type, enabled=False):
-        return nn.functional.normalize(layer(pooled_BC.to(layer.weight.dtype)), dim=-1)
+        return layer(pooled_BC.to(layer.weight.dtype))  # type: ignore[no-any-return]
+
+
+def _forget_partitions(method: nn.Module, _: object) -> None:
+    """After load_state_dict."""
+    assert isinstance(method, CRD)
+    method._known_partitions_211 = None
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from akdtune.methods import Method, MethodContext
 from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Batch, Signals, Target, Terms
+from akdtune.signals import Batch, Signals, Target, Terms, tempered
 
 
 def target_class_kl(log_target_BK: Tensor, log_student_BK: Tensor, is_label_BK: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class DKD(Method):
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
         """See the class."""
         temperature = self.settings.temperature
-        log_student_BK = torch.log_softmax(student.logits_BK / temperature, dim=-1)
+        log_student_BK = torch.log_softmax(tempered(student.logits_BK, temperature), dim=-1)
         log_target_BK = target.log_probabilities_BK(temperature)
         classes_K = torch.arange(log_student_BK.shape[-1], device=batch.labels_B.device)
         is_label_BK = batch.labels_B[:, None] == classes_K

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from akdtune.methods import Method, MethodContext
 from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Batch, Signals, Target, Terms
+from akdtune.signals import Batch, Signals, Target, Terms, tempered
 
 
 def kl_of_logs(log_target_BK: Tensor, log_student_BK: Tensor) -> Tensor:
@@ -21,7 +21,8 @@ def kl_of_logs(log_target_BK: Tensor, log_student_BK: Tensor) -> Tensor:
 
     A target that does not sum to 1 is taken as it is: its sum multiplies the gradient to the student.
     """
-    return (log_target_BK.exp() * (log_target_BK - log_student_BK)).sum(dim=-1).mean()
+    difference_BK = log_target_BK - log_student_BK
+    return torch.dot(log_target_BK.exp().flatten(), difference_BK.flatten()) / len(difference_BK)
 
 
 @register("kd")
@@ -50,7 +51,7 @@ class KD(Method):
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
         """See the class."""
         temperature = self.settings.temperature
-        log_student_BK = torch.log_softmax(student.logits_BK / temperature, dim=-1)
+        log_student_BK = torch.log_softmax(tempered(student.logits_BK, temperature), dim=-1)
         return {"kd": temperature**2 * kl_of_logs(target.log_probabilities_BK(temperature), log_student_BK)}
 
     def weights(self, epoch: int) -> Mapping[str, float]:

@@ -92,8 +92,11 @@ def gate_BV(level: Level) -> Tensor:
     own_BV = (level.views_BVR @ level.teacher_BR.unsqueeze(2)).squeeze(2)
     if not level.cosine:
         return own_BV
-    lengths_BV = level.views_BVR.norm(dim=-1) * level.teacher_BR.norm(dim=-1, keepdim=True)
-    return own_BV / lengths_BV.clamp_min(MIN_NORM**2)
+    teacher_B1, views_BV = (
+        torch.linalg.vector_norm(x, dim=-1).clamp_min(MIN_NORM) for x in (level.teacher_BR[:, None], level.views_BVR)
+    )
+    cosine_BV: Tensor = own_BV / (teacher_B1 * views_BV)
+    return cosine_BV
 
 
 def _members_BMR(level: Level, unit_offsets: bool) -> Tensor:
@@ -124,9 +127,7 @@ def inside_margin_LB(gate_LBV: Tensor, margin_L1: Tensor | float) -> Tensor:
     return gate_LBV.detach().amin(dim=-1) > 1 - margin_L1
 
 
-def constraint_loss_L(
-    found: Similarities, margin_L11: Tensor | float, kind: Constraint, temperature: float
-) -> Tensor:
+def constraint_loss_L(found: Similarities, margin_L11: Tensor | float, kind: Constraint, temperature: float) -> Tensor:
     """Keeps every view near its own teacher output: mean over batch and views, [L].
 
     Args:
@@ -214,7 +215,7 @@ class _Compare(torch.autograd.Function):
         return compared_LBMM.flatten(2).index_select(2, wanted_X).split_with_sizes([views, pairs, pairs], dim=2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None | Tensor, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale_LBM, scales_LBMM, compared_LBMM, *members = ctx.saved_tensors
         _, source_Y = _wanted(ctx.views, scale_LBM.device)
         padded_LBX = torch.cat([*gradients, gradients[0].new_zeros(*scale_LBM.shape[:2], 1)], dim=2)

@@ -312,13 +312,13 @@ class Angular(ViewAugmenter):
     def _levels(self, teacher: Signals, views: Views) -> tuple[Level, Level]:
         """Features, and probabilities at the angular losses' own temperature: in the order of LEVELS."""
         settings = self.settings
-        probabilities = [
+        teacher_BK, views_BVK = (
             torch.softmax(tempered(logits, settings.angle_temperature), dim=-1)
             for logits in (teacher.logits_BK, views.logits_BVK)
-        ]
+        )
         return (
             Level(teacher.pooled_BC, views.pooled_BVC, spread_over=settings.div_norm),
-            Level(*probabilities, cosine=settings.logit_sim == "cosine"),
+            Level(teacher_BK, views_BVK, cosine=settings.logit_sim == "cosine"),
         )
 
     def _similarities(self, teacher: Signals, views: Views) -> Similarities:
