@@ -48,6 +48,7 @@ class Display:
         self._live: Live | None = None
         self._last_line = time.monotonic()
         self._finished = 0
+        self._first_trial = 0.0
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -89,6 +90,8 @@ class Display:
     def update(self, records: Iterable[TrialRecord]) -> None:
         """Redraws the live table, at most a few times a second; a line now and then where there is no terminal."""
         now = time.monotonic()
+        if self.running and not self._first_trial:
+            self._first_trial = now
         if self._live is not None and now - self._last_line > 0.25:
             self._last_line = now
             self._live.update(self._render(list(records)), refresh=True)
@@ -110,7 +113,7 @@ class Display:
     def _left(self, ended: int) -> str:
         if self._finished < 2 or ended >= self.total:
             return ""
-        left_s = (time.monotonic() - self.started) / self._finished * (self.total - ended)
+        left_s = (time.monotonic() - self._first_trial) / self._finished * (self.total - ended)
         return f", about {duration(left_s)} left"
 
     def _render(self, records: list[TrialRecord]) -> RenderableType:

@@ -407,6 +407,8 @@ def start_ray(address: str | None, finish_timeout_s: float) -> None:
     os.environ.update(environment | settings)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Tune's own snapshots are never read: that a full disk took none is no news.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     if address:
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}

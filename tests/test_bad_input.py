@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -21,8 +23,10 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from akdtune import cli, networks, results, study
+from akdtune import cli, networks, results, study, trainable
 from akdtune.data import InputSpec
+from akdtune.errors import StudyError
+from akdtune.ledger import StudyDirectory
 from tests.study_fixture import StudyBuilder
 
 STUDY = """\
@@ -473,6 +477,29 @@ def test_a_disk_that_refuses_writing(
 
     monkeypatch.setattr(Path, step, refuse)
     check_words(refused("run", "study.yaml"), ["runs/small: cannot be written: No space left on device"])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
+    monkeypatch: pytest.MonkeyPatch, home: Path, number: int
+) -> None:
+    """The study ends with one message, and the trial stays to be resumed."""
+    reported: list[dict[str, Any]] = []
+    trial = {"trial_id": "t", "root": str(home), "stop_flag": ".stop", "cpu": 1}
+
+    def attempt(*_: Any) -> Any:
+        try:
+            raise OSError(number, "said by the system")
+        except OSError as error:
+            raise StudyError("cannot write epochs.parquet") from error
+
+    monkeypatch.setattr(trainable, "_attempt", attempt)
+    monkeypatch.setattr(trainable.tune, "report", reported.append)
+    trainable.run_trial({"trial": json.dumps(trial)})
+    assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": os.strerror(number)}]
+    directory = StudyDirectory(home)
+    directory.refused(reported[0]["disk"])
+    assert str(directory.broken).startswith(f"{home}: cannot be written: {os.strerror(number)}; nothing recorded")
 
 
 def test_a_folder_that_was_there_stays_as_it_was(refused: Refused) -> None:
