@@ -11,7 +11,7 @@ import yaml
 
 from akdtune import data, spec, teacher
 from akdtune.registry import lookup
-from akdtune.training import Seeds, StudentSettings, Trial, TrialConfig, TrainingSettings
+from akdtune.training import Seeds, StudentSettings, TrainingSettings, Trial, TrialConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -16,7 +16,8 @@ from tests.ray import studies
 
 pytestmark = pytest.mark.ray
 
-SLOW = ("training.epochs=60", "scheduler.grace_period=40", "views.warmup_epochs=4", "search.trials=4", "probe.trials=2")
+EPOCHS = 40
+SLOW = (f"training.epochs={EPOCHS}", "scheduler.grace_period=26", "search.trials=4", "probe.trials=2")
 
 
 def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 90.0) -> None:
@@ -25,6 +26,13 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], timeout_s
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < until, "waited too long"
         time.sleep(0.05)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def events(root: Path, kind: str) -> int:
@@ -61,7 +69,7 @@ def test_ctrl_c_returns_within_five_seconds_and_the_same_command_goes_on(
     output, _ = again.communicate(timeout=180)
     assert again.returncode == 0, output
     assert "resuming" in output
-    studies.assert_exactly_once(root, trials=6, epochs=60)
+    studies.assert_exactly_once(root, trials=6, epochs=EPOCHS)
     assert studies.metrics(root) == studies.metrics(reference), "an interrupted study computes the same numbers"
 
 
@@ -71,33 +79,31 @@ def test_after_kill_9_at_any_moment_the_same_command_ends_every_trial_once(
     file, reference = undisturbed
     root = tmp_path / "run"
     overrides = (*SLOW, "search.algorithm=random", "scheduler=null")
-    for moment in (("started", 1), ("epoch", 70), ("done", 2), ("done", 4)):
+    for moment in (("started", 1), ("epoch", 50), ("done", 3)):
         process = studies.start(file, root, *overrides)
         wait_for(lambda m=moment: events(root, m[0]) >= m[1], process)  # type: ignore[misc]
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=30)
+        kill(process)
     ledger = root / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-7])  # torn, too
     last = studies.start(file, root, *overrides)
     output, _ = last.communicate(timeout=180)
     assert last.returncode == 0, output
-    studies.assert_exactly_once(root, trials=6, epochs=60)
+    studies.assert_exactly_once(root, trials=6, epochs=EPOCHS)
     assert studies.metrics(root) == studies.metrics(reference)
 
 
 def test_kill_9_during_tpe_with_asha(tmp_path: Path) -> None:
     file, root = studies.write(tmp_path), tmp_path / "run"
-    for count in (5, 150):
+    for count in (5, 100):
         process = studies.start(file, root, *SLOW)
         wait_for(lambda c=count: events(root, "epoch") > c, process)  # type: ignore[misc]
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=30)
+        kill(process)
     journal = root / "optuna.journal"
     journal.write_bytes(journal.read_bytes()[:-11])
     last = studies.start(file, root, *SLOW)
     output, _ = last.communicate(timeout=180)
     assert last.returncode == 0, output
-    studies.assert_exactly_once(root, trials=6, epochs=60)
+    studies.assert_exactly_once(root, trials=6, epochs=EPOCHS)
 
 
 def test_a_running_study_is_locked(tmp_path: Path) -> None:
