@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -238,6 +240,8 @@ class _Driver:
     def _train_teacher(self, prepared: design.Prepared, shown: Display) -> TeacherFile | None:
         """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""
         self._start_ray()
+        if self._stopping:
+            return None
         task = ray.remote(train_teacher).options(
             num_returns="streaming", num_cpus=self.study.resources.cpu, num_gpus=self.study.resources.gpu, max_retries=0
         )
@@ -256,7 +260,7 @@ class _Driver:
         )
         while True:
             ready, _ = ray.wait([rows], timeout=0.2)
-            if self._stop_asked() and self._stop_asked() + STOP_PATIENCE_S < time.monotonic():
+            if self._stopping and self._stopping + STOP_PATIENCE_S < time.monotonic():
                 return None
             if not ready:
                 continue
@@ -271,15 +275,13 @@ class _Driver:
                 return TeacherFile(**row["teacher"])
             shown.teacher(row)
 
-    def _stop_asked(self) -> float:
-        return self._stopping
-
     _stopping: float = 0.0
 
     def _start_ray(self) -> None:
         if ray.is_initialized():
             return
         start_ray(self.address, self.study.tracking.finish_timeout_s)
+        self._take_signals()
 
     def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
@@ -329,28 +331,33 @@ class _Driver:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM asks the trials to save themselves; the second leaves at once."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._stopping:
-                sys.stderr.write("\x1b[?25h\nleft at once; the same command resumes from the last saved states\n")
-                sys.stderr.flush()
-                os._exit(130)
-            self._stopping = time.monotonic()
-            self.directory.stop_flag.touch()
-            if self.run is not None:
-                self.run.stopping = self._stopping
-            if self._stop_actor is not None:
-                self._stop_actor.stop.remote()
-
-        try:
-            before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever runs us handles signals
-            before = {}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._take_signals()
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _take_signals(self) -> None:
+        """Makes the signals ours; again after Ray has started, which takes SIGTERM for itself."""
+        if threading.current_thread() is threading.main_thread():  # elsewhere, whoever runs us handles signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            sys.stderr.write("\x1b[?25h\nleft at once; the same command resumes from the last saved states\n")
+            sys.stderr.flush()
+            os._exit(130)
+        self._stopping = time.monotonic()
+        with contextlib.suppress(OSError):
+            self.directory.stop_flag.touch()
+        if self.run is not None:
+            self.run.stopping = self._stopping
+        if self._stop_actor is not None:
+            self._stop_actor.stop.remote()
 
     def _interrupted(self) -> int:
         records = self.directory.records.values()
