@@ -207,7 +207,7 @@ def test_a_slow_close_is_bounded_and_still_completes(
     real = wandb.sdk.wandb_run.Run.finish
 
     def slow(self: Any, *args: Any, **named: Any) -> None:
-        time.sleep(4)
+        time.sleep(12)
         real(self, *args, **named)
 
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "finish", slow)
@@ -216,10 +216,10 @@ def test_a_slow_close_is_bounded_and_still_completes(
     tracker.log(rows(1, 1)[0])
     started = time.monotonic()
     tracker.finish("done", rows(1, 1)[0])
-    assert 0.4 < time.monotonic() - started < 2.5
+    assert 0.4 < time.monotonic() - started < 10  # of 12; a loaded machine may add seconds of its own
     assert "did not close within 0.5 s" in capfd.readouterr().err
     (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("wandb 0123")]
-    thread.join(20)
+    thread.join(40)
     assert Stored(*stored_runs(tmp_path)).exit_code == 0
 
 
