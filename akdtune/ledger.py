@@ -24,10 +24,9 @@ from filelock import FileLock, Timeout
 
 from akdtune import results
 from akdtune.errors import StudyError
+from akdtune.processes import is_alive
 
-LOCK_FILE = "study.lock.yaml"
 STOP_FLAG = ".stop"
-TERMINAL = ("done", "pruned", "diverged", "failed")
 
 
 @dataclass
@@ -168,7 +167,7 @@ class TrialDirectory:
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         pid = int(record["pid"])
-        if record["host"] != socket.gethostname() or not _alive(pid, float(record["started"])):
+        if record["host"] != socket.gethostname() or not is_alive(pid, float(record["started"])):
             return None
         return pid
 
@@ -182,7 +181,7 @@ class StudyDirectory:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.lock_path = root / LOCK_FILE
+        self.lock_path = root / results.LOCK
         self.plan_path = root / "plan.parquet"
         self.ledger_path = root / "ledger.jsonl"
         self.journal_path = root / "optuna.journal"
@@ -240,7 +239,9 @@ class StudyDirectory:
         if not self.root.is_dir():
             raise StudyError(f"{self.root}: is a file, not a directory; choose another --dir")
         if not self.lock_path.exists() and any(path.name not in _OURS for path in self.root.iterdir()):
-            raise StudyError(f"{self.root}: not empty and not a study directory (no {LOCK_FILE}); choose another --dir")
+            raise StudyError(
+                f"{self.root}: not empty and not a study directory (no {results.LOCK}); choose another --dir"
+            )
 
     def _remove_own_files(self) -> None:
         """Leaves nothing of a study that never began; trials, if there are any, stay."""
@@ -263,7 +264,7 @@ class StudyDirectory:
     def write_lock(self, content: Mapping[str, Any]) -> None:
         """Replaces study.lock.yaml."""
         with writing(self.root):
-            temporary = self.root / f".{LOCK_FILE}"
+            temporary = self.root / f".{results.LOCK}"
             temporary.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
             os.replace(temporary, self.lock_path)
 
@@ -311,7 +312,7 @@ class StudyDirectory:
             record.rungs[int(event["rung"])] = dict(event)
         elif kind == "started":
             record.attempts += 1
-        elif kind in TERMINAL:
+        elif kind in results.TERMINAL:
             record.terminal = kind
 
     def unfinished(self) -> list[TrialRecord]:
@@ -327,7 +328,7 @@ class StudyDirectory:
 
     def finish(self, trial_id: str, terminal: str, epoch: int, **fields: Any) -> bool:
         """Records how a trial ended; False (and nothing written) when it has a terminal event already."""
-        assert terminal in TERMINAL
+        assert terminal in results.TERMINAL
         if self.records[trial_id].terminal is not None:
             return False
         self.append(terminal, trial_id=trial_id, epoch=epoch, **fields)
@@ -375,7 +376,7 @@ def _finite(value: float | None) -> float | None:
 
 
 _PROBE = ".probe"
-_OURS = {".lock", STOP_FLAG, "trials", f".{LOCK_FILE}", _PROBE}
+_OURS = {".lock", STOP_FLAG, "trials", f".{results.LOCK}", _PROBE}
 """What may stand in the directory of a study that has not begun."""
 
 PROBE_BYTES = 1 << 16
@@ -410,27 +411,3 @@ def cut_torn_line(path: Path) -> None:
     if content and not content.endswith(b"\n"):
         with path.open("r+b") as file:
             file.truncate(content.rfind(b"\n") + 1)
-
-
-def _alive(pid: int, started: float) -> bool:
-    """Whether process `pid` exists and is older than `started` (a younger one only inherited the number)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = next(
-            float(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
-        )
-    except (OSError, StopIteration):
-        return _signalable(pid)
-    if fields[0] in ("Z", "X"):
-        return False
-    return boot + float(fields[19]) / os.sysconf("SC_CLK_TCK") <= started + 2.0
-
-
-def _signalable(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

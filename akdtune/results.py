@@ -32,6 +32,7 @@ LOCK = "study.lock.yaml"
 TERMINAL = ("done", "pruned", "diverged", "failed")
 STATUSES = ("planned", "running", "interrupted", *TERMINAL)
 REPORT_ROLES = ("confirm", "ablation", "control")
+"""Roles that train on the full training set and read the test set, once, at their end."""
 
 _METRICS = (
     "train_accuracy", "val_accuracy", "test_accuracy", "ensemble_accuracy", "teacher_accuracy", "target_accuracy",

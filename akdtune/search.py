@@ -22,6 +22,7 @@ from optuna.trial import TrialState, create_trial
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.recipe import derived_seed
 from akdtune.space import Proposal, Space
+from akdtune.suggest import Recorded
 
 DUPLICATES_IN_A_ROW = 20
 """After this many proposals in a row that exist already, the space counts as exhausted."""
@@ -54,27 +55,27 @@ class OptunaSuggest:
         return self.trial.suggest_int(name, low, high, log=log, step=step)
 
 
-class Recorded:
-    """Returns recorded values and notes the distributions they came from, to rebuild an Optuna trial."""
+class Distributions(Recorded):
+    """Repeats a recorded proposal and notes the distributions its values came from, to rebuild an Optuna trial."""
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
-        self.raw = raw
-        self.distributions: dict[str, BaseDistribution] = {}
+        super().__init__(raw)
+        self.found: dict[str, BaseDistribution] = {}
 
     def categorical(self, name: str, labels: Sequence[str]) -> int:
         """Index of the recorded label."""
-        self.distributions[name] = CategoricalDistribution(list(labels))
-        return list(labels).index(self.raw[name])
+        self.found[name] = CategoricalDistribution(list(labels))
+        return super().categorical(name, labels)
 
     def float(self, name: str, low: float, high: float, log: bool, step: float | None) -> float:
         """The recorded real number."""
-        self.distributions[name] = FloatDistribution(low, high, log=log, step=step)
-        return float(self.raw[name])
+        self.found[name] = FloatDistribution(low, high, log=log, step=step)
+        return super().float(name, low, high, log, step)
 
     def int(self, name: str, low: int, high: int, log: bool, step: int) -> int:
         """The recorded whole number."""
-        self.distributions[name] = IntDistribution(low, high, log=log, step=step)
-        return int(self.raw[name])
+        self.found[name] = IntDistribution(low, high, log=log, step=step)
+        return super().int(name, low, high, log, step)
 
 
 class Searcher:
@@ -193,14 +194,14 @@ class Searcher:
         return {number: found.get(number, lost) for number in range(max(found, default=-1) + 1)}
 
     def _frozen(self, bracket: str, raw: Mapping[str, Any], record: TrialRecord | None) -> optuna.trial.FrozenTrial:
-        recorded = Recorded(raw)
+        recorded = Distributions(raw)
         self.brackets[bracket].sample(recorded)
         state = _state(record) if record else TrialState.FAIL
         return create_trial(
             state=state,
             value=record.value if record and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
             params=dict(raw),
-            distributions=recorded.distributions,
+            distributions=recorded.found,
             intermediate_values=_intermediate(record) if record and state.is_finished() else None,
         )
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from akdtune.processes import is_alive
+
 RECORD_FILE = "wandb.json"
 """In the trial's directory: the runs of all its attempts, oldest first; written by the trial alone."""
 
@@ -55,7 +57,7 @@ class RunRecord:
         """Whether its trial may still write to it."""
         if self.finished or self.superseded_by:
             return False
-        return self.host != socket.gethostname() or _alive(self.pid)
+        return self.host != socket.gethostname() or is_alive(self.pid)
 
     def log_file(self, study_directory: Path) -> Path:
         """The SDK's transaction log, which holds everything that was logged."""
@@ -83,13 +85,3 @@ def write_record(trial_directory: Path, runs: Sequence[RunRecord]) -> None:
     temporary = trial_directory / f".{RECORD_FILE}.{os.getpid()}.{threading.get_ident()}"
     temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, trial_directory / RECORD_FILE)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

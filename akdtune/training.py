@@ -24,12 +24,10 @@ from akdtune.methods import Method, MethodContext
 from akdtune.objective import Objective, weighted_sum
 from akdtune.recipe import Recipe, derived_seed, set_learning_rate, sgd
 from akdtune.registry import ComponentSettings, load_plugins, lookup
+from akdtune.results import REPORT_ROLES
 from akdtune.signals import Batch, Signals
 from akdtune.transfer import TransferMeter
 from akdtune.views import ViewAugmenter, ViewContext
-
-REPORT_ROLES = frozenset({"confirm", "ablation", "control"})
-"""Roles that train on the full training set and read the test set, once, at their end."""
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean validation accuracy of this many last epochs."""

@@ -48,7 +48,7 @@ LEVELS = [
     ["signals"],
     ["results", "stats"],
     ["registry"],
-    ["errors"],
+    ["errors", "processes"],
 ]
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 
