@@ -1,4 +1,4 @@
-"""Order, crops and flips of training images: which ones (a counter-based generator), and how (one batched gather).
+"""What is done to training images: the settings, what is drawn (a counter-based generator), and crop and flip.
 
 Every draw is a pure function of (seed, epoch, sample id, stream). It depends neither on the batch size, nor on which
 other images are in the subset, nor on what was drawn before.
@@ -9,14 +9,17 @@ Shapes: N images, B batch, C channels, H, W height and width (always equal).
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from torch import Tensor
 
+from akdtune.errors import DataError
 from akdtune.registry import ComponentSettings
 
 Words: TypeAlias = npt.NDArray[np.uint64]
@@ -31,18 +34,161 @@ class Stream(IntEnum):
     VALIDATION = 4
     LABEL_NOISE = 5
     DIGITS_POOL = 6
+    IMBALANCE = 7
+    FRACTION = 8
+    RESIZED_CROP = 9
+    RANDAUGMENT = 10
+    CUTOUT = 11
+    PARTNER = 12
+    MIX = 13
+
+
+class RandAugment(ComponentSettings):
+    """Some of fourteen operations in a row, drawn for each image (Cubuk et al., CVPRW 2020, arXiv 1909.13719).
+
+    Differs: magnitudes are continuous, and operations and their ranges are those of torchvision's RandAugment.
+    """
+
+    ops: int = Field(default=2, ge=0, le=16, description="operations per image; 0: off")
+    magnitude: float | None = Field(
+        default=None, ge=0, le=30, description="strength of each, 0..30; null: drawn uniformly for each operation"
+    )
+
+
+class RandomResizedCrop(ComponentSettings):
+    """A random part of the image, resized to the full size (Szegedy et al., CVPR 2015, arXiv 1409.4842)."""
+
+    scale: tuple[float, float] = Field(
+        default=(0.08, 1.0), description="smallest and largest share of the image's area"
+    )
+    ratio: tuple[float, float] = Field(default=(3 / 4, 4 / 3), description="smallest and largest width over height")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> RandomResizedCrop:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must be [low, high] with 0 < low <= high <= 1, got {list(self.scale)}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio must be [low, high] with 0 < low <= high, got {list(self.ratio)}")
+        return self
 
 
 class Augmentation(ComponentSettings):
-    """Random crop after zero padding, and random horizontal flip."""
+    """What is done to training images, every part resolved; all but crop and flip is off by default."""
 
     pad: int = Field(ge=0, le=64, description="zero pixels on each side before the random crop")
     flip: bool = Field(description="mirror every second image, at random")
+    random_resized_crop: RandomResizedCrop | None = Field(default=None, description="instead of padding and cropping")
+    randaugment: RandAugment | None = None
+    cutout: NonNegativeInt = Field(default=0, description="side of the square that is blanked, in pixels; 0: none")
+    cutout_random: bool = Field(default=False, description="draw the side of the square from 0..cutout")
+    mixup: NonNegativeFloat = Field(default=0.0, description="alpha of Mixup's beta distribution; 0: off")
+    cutmix: NonNegativeFloat = Field(default=0.0, description="alpha of CutMix's beta distribution; 0: off")
 
     @property
     def variants(self) -> int:
-        """Number of different versions of one image."""
+        """Number of different versions of one image by crop and flip."""
         return (2 * self.pad + 1) ** 2 * (2 if self.flip else 1)
+
+    @property
+    def crops_only(self) -> bool:
+        """Whether crop and flip are all that is done."""
+        return self == Augmentation(pad=self.pad, flip=self.flip)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON that names this augmentation: crop and flip, and whatever else is on."""
+        values, fields = self.model_dump(mode="json"), type(self).model_fields
+        return {key: value for key, value in values.items() if value != fields[key].default}
+
+
+Preset = Literal["weak", "strong"]
+
+
+class AugmentationSettings(ComponentSettings):
+    """`weak`, `strong`, or parts of an augmentation; what is null is as in the preset.
+
+    weak: the data set's own. strong: that of MLKD (Jin et al., CVPR 2023): besides, RandAugment of two operations,
+    each with a magnitude drawn uniformly, and a Cutout with a side drawn uniformly up to half the image.
+    """
+
+    preset: Preset = Field(default="weak", description="what the keys that are null come from")
+    pad: int | None = Field(default=None, ge=0, le=64, description="zero pixels on each side before the random crop")
+    flip: bool | None = Field(default=None, description="mirror every second image, at random")
+    random_resized_crop: RandomResizedCrop | None = Field(default=None, description="instead of padding and cropping")
+    randaugment: RandAugment | None = Field(default=None, description="{ops, magnitude}")
+    cutout: NonNegativeInt | None = Field(
+        default=None, description="side of the square that is blanked, in pixels; 0: none"
+    )
+    cutout_random: bool | None = Field(default=None, description="draw the side of the square from 0..cutout")
+    mixup: NonNegativeFloat | None = Field(default=None, description="alpha of Mixup's beta distribution; 0: off")
+    cutmix: NonNegativeFloat | None = Field(
+        default=None,
+        description="alpha of CutMix's beta distribution; 0: off; with mixup each batch draws one of the two",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"preset": value}
+        return value.model_dump() if isinstance(value, Augmentation) else value
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> AugmentationSettings:
+        if self.pad and self.random_resized_crop is not None:
+            raise ValueError(f"pad ({self.pad}) and random_resized_crop exclude each other; allowed: one of them")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The mapping, or the name of a preset."""
+        return {"anyOf": [{"enum": ["weak", "strong"]}, handler(core_schema)]}
+
+    def resolved(self, own: Augmentation, size: int, key: str) -> Augmentation:
+        """The whole augmentation for images of `size` pixels; `own` is the data set's, `key` is for messages."""
+        base = strong_augmentation(own, size) if self.preset == "strong" else own
+        changes = {name: value for name in Augmentation.model_fields if (value := getattr(self, name)) is not None}
+        if "pad" in changes and self.random_resized_crop is None:
+            changes["random_resized_crop"] = None
+        if self.random_resized_crop is not None:
+            changes["pad"] = 0
+        whole = base.model_copy(update=changes)
+        if whole.randaugment is not None and whole.randaugment.ops == 0:
+            whole = whole.model_copy(update={"randaugment": None})
+        if whole.cutout == 0:
+            whole = whole.model_copy(update={"cutout_random": False})
+        if whole.cutout > size:
+            raise DataError(f"data.{key}.cutout is {whole.cutout}, the images have {size} pixels (allowed: 0..{size})")
+        return whole
+
+
+def strong_augmentation(own: Augmentation, size: int) -> Augmentation:
+    """MLKD's strong view: the data set's own augmentation, RandAugment and a random Cutout up to half the side."""
+    return own.model_copy(
+        update={"randaugment": RandAugment(ops=2, magnitude=None), "cutout": size // 2, "cutout_random": True}
+    )
+
+
+class Draw(NamedTuple):
+    """What random numbers belong to besides the sample.
+
+    Attributes:
+        order_seed: of batches and augmentation.
+        epoch: counted from 1.
+        view: 0 for the images that are trained on, 1 for their strong version.
+    """
+
+    order_seed: int
+    epoch: int
+    view: int = 0
+
+    def words(self, sample_ids_N: npt.NDArray[np.int64], stream: Stream, index: int = 0) -> Words:
+        """Four random 32-bit words for each sample id, [4, N]; `index` (below 256) tells draws of one stream apart."""
+        return random_words(self.order_seed, self.epoch, sample_ids_N, stream, self.view * 256 + index)
 
 
 class Crops(NamedTuple):
@@ -86,11 +232,15 @@ def philox4x32(counter_4N: Words, key: tuple[int, int]) -> Words:
     return np.stack([word0, word1, word2, word3])
 
 
-def random_words(seed: int, epoch: int, sample_ids_N: npt.NDArray[np.int64], stream: Stream) -> Words:
-    """Four random 32-bit words for each sample id, [4, N] as uint64; `seed` counts modulo 2**64."""
+def random_words(seed: int, epoch: int, sample_ids_N: npt.NDArray[np.int64], stream: Stream, index: int = 0) -> Words:
+    """Four random 32-bit words for each sample id, [4, N] as uint64; `seed` counts modulo 2**64.
+
+    `index` (below 2**24) gives further words of the same stream.
+    """
     ids = sample_ids_N.astype(np.uint64)
     counter = np.empty((4, len(ids)), dtype=np.uint64)
-    counter[0], counter[1], counter[2], counter[3] = ids & np.uint64(0xFFFFFFFF), ids >> np.uint64(32), epoch, stream
+    counter[0], counter[1] = ids & np.uint64(0xFFFFFFFF), ids >> np.uint64(32)
+    counter[2], counter[3] = epoch, stream | index << 8
     return philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
 
 
@@ -107,14 +257,28 @@ def epoch_order(order_seed: int, epoch: int, sample_ids_N: Tensor) -> Tensor:
     return torch.from_numpy(order).to(sample_ids_N.device)
 
 
-def crops(order_seed: int, epoch: int, sample_ids_N: Tensor, augmentation: Augmentation) -> Crops:
+def below(words_N: Words, limit: npt.NDArray[np.int64] | int) -> npt.NDArray[np.int64]:
+    """Whole numbers 0..limit-1 from 32-bit words, equally likely up to limit / 2**32."""
+    return (words_N * np.asarray(limit).astype(np.uint64) >> np.uint64(32)).astype(np.int64)
+
+
+def unit(words_N: Words) -> npt.NDArray[np.float64]:
+    """Numbers in [0, 1) from 32-bit words."""
+    return words_N.astype(np.float64) / 2**32
+
+
+def crops(order_seed: int, epoch: int, sample_ids_N: Tensor, augmentation: Augmentation, view: int = 0) -> Crops:
     """The crop and flip of every sample in one epoch, on the device of the ids."""
-    words = random_words(order_seed, epoch, sample_ids_N.cpu().numpy(), Stream.CROP)
-    # The product's high word is uniform on 0..side-1 up to side / 2**32.
-    offsets = (words[:2] * np.uint64(2 * augmentation.pad + 1) >> np.uint64(32)).astype(np.int64)
-    flip = (words[2] >> np.uint64(31)).astype(bool) & augmentation.flip
-    dy_N, dx_N, flip_N = (torch.from_numpy(part).to(sample_ids_N.device) for part in (offsets[0], offsets[1], flip))
-    return Crops(dy_N, dx_N, flip_N)
+    drawn = drawn_crops(Draw(order_seed, epoch, view), sample_ids_N.cpu().numpy(), augmentation)
+    return Crops(*(part_N.to(sample_ids_N.device) for part_N in drawn))
+
+
+def drawn_crops(draw: Draw, sample_ids_N: npt.NDArray[np.int64], augmentation: Augmentation) -> Crops:
+    """The crop and flip of these samples, on the CPU."""
+    words = draw.words(sample_ids_N, Stream.CROP)
+    dy_N, dx_N = below(words[:2], 2 * augmentation.pad + 1)
+    flip_N = (words[2] >> np.uint64(31)).astype(bool) & augmentation.flip
+    return Crops(torch.from_numpy(dy_N), torch.from_numpy(dx_N), torch.from_numpy(flip_N))
 
 
 def augment(
@@ -137,13 +301,19 @@ def augment(
     """
     images_BCHW = images_NCHW.index_select(0, positions_B)
     if crops_B is not None and augmentation.variants > 1:
-        images_BCHW = _crop(images_BCHW, crops_B, augmentation.pad)
+        images_BCHW = cropped(images_BCHW, crops_B, augmentation.pad)
+    return normalised(images_BCHW, mean_C, std_C)
+
+
+def normalised(images_BCHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
+    """8-bit images as float32 with the data set's mean taken off, over its standard deviation."""
     # Divided by 255 first, as torchvision does: a multiplication by 1/(255 std) differs in the last bits.
     scaled_BCHW = images_BCHW.to(torch.float32).div_(255)
     return scaled_BCHW.sub_(mean_C[:, None, None]).div_(std_C[:, None, None])
 
 
-def _crop(images_BCHW: Tensor, crops_B: Crops, pad: int) -> Tensor:
+def cropped(images_BCHW: Tensor, crops_B: Crops, pad: int) -> Tensor:
+    """Images padded with zeros, cropped to their size and mirrored, all by one gather."""
     batch, channels, _, size = images_BCHW.shape
     padded_BCP = torch.nn.functional.pad(images_BCHW, [pad] * 4).flatten(2)
     along = torch.arange(size, device=images_BCHW.device)

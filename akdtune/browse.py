@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -177,6 +178,32 @@ def best_per_arm(rows: Sequence[Row]) -> list[Row]:
     for row in _sorted(candidates, METRIC):
         best.setdefault(row["arm"], row)
     return list(best.values())
+
+
+def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
+    """Mean and standard deviation over the seeds of each configuration, best mean first.
+
+    Only trials that reached their last epoch count, so that nothing that was stopped early biases a mean.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["status"] == "done" and row[column] is not None:
+            groups.setdefault((row["role"], row["cell_id"]), []).append(row)
+    found = []
+    for of_cell in groups.values():
+        values = [float(row[column]) for row in of_cell]
+        first = of_cell[0]
+        found.append(
+            {
+                "arm": first["arm"],
+                "role": first["role"],
+                "n": len(values),
+                "mean": statistics.fmean(values),
+                "sd": statistics.stdev(values) if len(values) > 1 else None,
+                "settings": searched(first),
+            }
+        )
+    return sorted(found, key=lambda row: -float(row["mean"]))
 
 
 def follow(run: Path, trial_id: str, poll_s: float = 0.3) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,24 @@ def load_checkpoint(
         CheckpointError: listing missing and unexpected keys and different shapes.
     """
     built = networks.build(network, inputs, seed=0)
+    fill_weights(built, path, name=networks.network_name(network))
+    return built.to(device).eval().requires_grad_(False)
+
+
+def fill_weights(network: Network, path: str | Path, *, may_differ: Set[str] = frozenset(), name: str = "") -> None:
+    """Gives a network the weights of a file, except those of other shapes whose keys may differ.
+
+    Raises:
+        CheckpointError: listing missing and unexpected keys and different shapes.
+    """
     weights = read_weights(path)
-    known = built.state_dict()
+    known = network.state_dict()
+    for key in may_differ & weights.keys() & known.keys():
+        if weights[key].shape != known[key].shape:
+            del weights[key]
     # Files from before torch 0.4.1 do not count batches; nothing in eval mode reads that number.
-    missing = [key for key in known if key not in weights and not key.endswith("num_batches_tracked")]
+    spared = {key for key in known if key.endswith("num_batches_tracked")} | may_differ
+    missing = [key for key in known if key not in weights and key not in spared]
     unexpected = [key for key in weights if key not in known]
     shapes = [
         f"{key} {list(weights[key].shape)} instead of {list(known[key].shape)}"
@@ -38,24 +52,26 @@ def load_checkpoint(
     ]
     parts = (("missing keys", missing), ("unexpected keys", unexpected), ("different shapes", sorted(shapes)))
     if problems := [f"{what}: {_some(entries)}" for what, entries in parts if entries]:
-        name = networks.network_name(network)
+        classes = len(network.classifier()[1])
         raise CheckpointError(
-            f"{path}: not a checkpoint of {name} for {inputs.num_classes} classes; " + "; ".join(problems)
+            f"{path}: not a checkpoint of {name or type(network).__name__} for {classes} classes; "
+            + "; ".join(problems)
         )
-    built.load_state_dict(known | weights)
-    return built.to(device).eval().requires_grad_(False)
+    network.load_state_dict(known | weights)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The weights in a checkpoint file by key, on the CPU, without the `module.` of data parallelism.
 
-    Only weights are read, never code. The weights may be the file itself or stand under `model`, `state_dict` or `net`.
+    Only weights are read, never code: a file with any other object in it, such as the argparse namespace in
+    RepDistiller's `_last.pth`, is refused with what to do about it. The weights may be the file itself or stand under
+    `model`, `state_dict`, `net`, or (in a trial's checkpoint) `student`.
 
     Raises:
         CheckpointError: for a file that is missing, damaged, or holds no weights.
     """
     held = load_plain(Path(path).expanduser())
-    for candidate in (held, *(held.get(key) for key in ("model", "state_dict", "net"))):
+    for candidate in (held, *(held.get(key) for key in ("model", "state_dict", "net", "student"))):
         if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
             prefixed = all(key.startswith("module.") for key in candidate)
             return {key.removeprefix("module.") if prefixed else key: value for key, value in candidate.items()}
@@ -79,17 +95,35 @@ def load_plain(path: Path) -> dict[str, Any]:
         CheckpointError: for a file that is missing, damaged, or holds anything else.
     """
     try:
-        # The final files of RepDistiller hold their command line as a Namespace, which is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            held = torch.load(path, map_location="cpu", weights_only=True)
+        held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file (teacher.checkpoint)") from error
     except Exception as error:  # what torch's reader raises on a file of another kind is anything, IndexError included
+        if found := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
+            raise CheckpointError(f"{path}: {_refused(found.group(1), path)}") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable checkpoint of weights only ({reason})") from error
     if not isinstance(held, dict):
         raise CheckpointError(f"{path}: holds {type(held).__name__}, not weights by name")
     return held
+
+
+def _refused(name: str, path: Path) -> str:
+    """What to do with a file that holds an object which only its own code could restore."""
+    message = f"holds {name} besides weights; only weights are read, as restoring other objects can run code."
+    if name != "argparse.Namespace":
+        return (
+            message
+            + " Save the weights alone where the file was made: torch.save({'model': network.state_dict()}, ...)"
+        )
+    # What RepDistiller's `_last.pth` holds. Namespace alone is allowed here, so this runs no code of the file either.
+    to = path.with_name(f"{path.stem}_weights.pth")
+    command = (
+        "import argparse, torch; torch.serialization.add_safe_globals([argparse.Namespace]); "
+        f"held = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
+        f"torch.save({{'model': held['model']}}, {str(to)!r})"
+    )
+    return f'{message} It is the command line of the training; save the weights alone once, with: python -c "{command}"'
 
 
 def _some(entries: Sequence[str], most: int = 4) -> str:

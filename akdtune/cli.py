@@ -16,6 +16,8 @@ from akdtune.errors import AkdtuneError, unknown_name
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from akdtune.registry import Kind
+
 FILE_HELP = "Settings file, or the name of a packaged one (see `akdtune spaces`)."
 OVERRIDES_HELP = "key.path=value; the value is read as YAML and wins over the file."
 RUN_HELP = "Study directory, or its name under runs/."
@@ -132,6 +134,9 @@ def show(
     top: Annotated[
         int | None, typer.Option(min=1, help="Only the first N, by validation accuracy unless --sort is given.")
     ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Mean and standard deviation over the seeds of each configuration.")
+    ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Every column as comma-separated text.")] = False,
 ) -> None:
     """Show the trials of a study, also of a running one.
@@ -141,6 +146,7 @@ def show(
       akdtune show digits_angular
       akdtune show runs/digits_angular --top 5
       akdtune show digits_angular --role probe --sort diversity_sq_prob
+      akdtune show cifar_baselines --summary
       akdtune show digits_angular --arm angular/kd --status done --csv > trials.csv
     """
     from akdtune import browse
@@ -152,6 +158,9 @@ def show(
         print(browse.as_csv(rows, columns), end="")
         return
     print(f"{directory}: {browse.tally(rows)}", flush=True)
+    if summary:
+        _print_summary(rows, sort)
+        return
     extra = [sort] if sort and sort in columns else []
     _print_trials(rows, extra)
 
@@ -172,6 +181,25 @@ def _print_trials(rows: Sequence[Any], extra: Sequence[str]) -> None:
     for row in rows:
         settings = " ".join(f"{name}={short(value)}" for name, value in searched(row).items())
         table.add_row(*(short(row[name]) for name in shown), settings)
+    _print_table(table)
+
+
+def _print_summary(rows: Sequence[Any], column: str | None) -> None:
+    from rich.table import Table
+
+    from akdtune import browse
+
+    column = column or browse.METRIC
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("arm", "role"):
+        table.add_column(name, no_wrap=True)
+    for name in ("n", f"mean {column}", "sd"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("searched settings", overflow="fold")
+    for row in browse.summary(rows, column):
+        sd = "" if row["sd"] is None else f"{row['sd']:.2f}"
+        settings = " ".join(f"{name}={browse.short(value)}" for name, value in row["settings"].items())
+        table.add_row(row["arm"], row["role"], str(row["n"]), f"{row['mean']:.2f}", sd, settings)
     _print_table(table)
 
 
@@ -196,6 +224,9 @@ def best(
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the best trial's settings as a YAML that runs as is.")
     ] = None,
+    student: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the best trial's student, for `student.checkpoint`.")
+    ] = None,
 ) -> None:
     """Show the best search trial of each arm, and export the best of all.
 
@@ -206,6 +237,7 @@ def best(
     Examples:
       akdtune best digits_angular
       akdtune best digits_angular --arm angular/kd+crd --export best.yaml && akdtune run best.yaml
+      akdtune best digits_angular --student students/best.pt
     """
     from akdtune import browse
 
@@ -216,6 +248,8 @@ def best(
     _print_trials(winners, [])
     if export is not None:
         print(f"written: {_export(directory, winners[0]['trial_id'], export)}")
+    if student is not None:
+        print(f"written: {_save_student(directory, winners[0]['trial_id'], student)}")
 
 
 def _export(directory: Path, trial_id: str, file: Path) -> Path:
@@ -232,6 +266,24 @@ def _export(directory: Path, trial_id: str, file: Path) -> Path:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise AkdtuneError(f"{file}: cannot be written: {error.strerror or error}") from error
+    return file
+
+
+def _save_student(directory: Path, trial_id: str, file: Path) -> Path:
+    import torch
+
+    from akdtune import results
+    from akdtune.checkpoints import load_plain
+
+    if file.exists():
+        raise AkdtuneError(f"{file}: exists already; choose another file")
+    weights = load_plain(results.trial_directory(directory, trial_id) / "checkpoint.pt")["student"]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": weights}, file)
+    except (OSError, RuntimeError) as error:
+        file.unlink(missing_ok=True)
+        raise AkdtuneError(f"{file}: cannot be written: {error}") from error
     return file
 
 
@@ -311,6 +363,76 @@ def spaces() -> None:
     for name, path in spec.packaged().items():
         about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         print(f"{name}\n    {about}\n    {path}")
+
+
+def _list_components(kind: Kind, name: str | None) -> None:
+    from akdtune import components
+
+    if name is not None:
+        print(components.details(kind, name), end="")
+        return
+    from rich.table import Table
+
+    found = components.rows(kind)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    shown = ("name", "about", "source", "signals")
+    columns = [column for column in shown if any(getattr(row, column) for row in found)]
+    for column in columns:
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
+    for row in found:
+        table.add_row(*(getattr(row, column) for column in columns))
+    _print_table(table)
+
+
+NameArgument = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one, with its settings.")]
+
+
+@app.command()
+def methods(name: NameArgument = None) -> None:
+    """List the base methods, or show one: formulas, settings, where it differs from the published code.
+
+    \b
+    Examples:
+      akdtune methods
+      akdtune methods dkd
+    """
+    _list_components("methods", name)
+
+
+@app.command()
+def views(name: NameArgument = None) -> None:
+    """List the view augmenters, or show one with its settings and variants.
+
+    \b
+    Examples:
+      akdtune views
+      akdtune views angular
+    """
+    _list_components("views", name)
+
+
+@app.command()
+def networks(name: NameArgument = None) -> None:
+    """List the networks and the signals they offer, or show one.
+
+    \b
+    Examples:
+      akdtune networks
+      akdtune networks resnet8x4
+    """
+    _list_components("networks", name)
+
+
+@app.command()
+def data(name: NameArgument = None) -> None:
+    """List the data sets, or show one with its settings.
+
+    \b
+    Examples:
+      akdtune data
+      akdtune data parquet
+    """
+    _list_components("data", name)
 
 
 @app.command()

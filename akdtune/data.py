@@ -1,7 +1,7 @@
-"""Data sets as tensors on the training device: splits, noise, batches.
+"""Data sets as tensors on the training device: pool, validation split, imbalance, noise.
 
-Every draw here (pool, validation split, noisy labels) is by the counter-based generator of `augmentation`, so it is
-the same in every process, and the same for a sample whichever other samples are there.
+Every draw here (pool, validation split, imbalance, noisy labels) is by the counter-based generator of `augmentation`,
+so it is the same in every process, and the same for a sample whichever other samples are there.
 
 Shapes: N images, B batch, C channels, H, W height and width (always equal).
 """
@@ -18,8 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from akdtune import folder_sources, parquet_source  # imported for what they register
 from akdtune.augmentation import (
     Augmentation,
+    AugmentationSettings,
     Crops,
     Stream,
     augment,
@@ -33,6 +35,8 @@ from akdtune.data_sources import DataSettings, LabelNoise, PixelNoise, Source
 from akdtune.data_store import Images, Labels, Stored, cache_directory
 from akdtune.errors import DataError
 from akdtune.registry import lookup
+from akdtune.splits import ImageSource, Loaded, Pixels, Split, Splits, StoredImages
+from akdtune.streaming import EncodedPixels, Streamed, StreamedImages, worker_count
 
 __all__ = [
     "Augmentation",
@@ -40,6 +44,7 @@ __all__ = [
     "DataSet",
     "DataSettings",
     "LabelNoise",
+    "Loaded",
     "PixelNoise",
     "Split",
     "Splits",
@@ -47,8 +52,10 @@ __all__ = [
     "cache_directory",
     "crops",
     "epoch_order",
+    "folder_sources",
     "load",
     "missing_files",
+    "parquet_source",
     "variant_crops",
 ]
 
@@ -65,44 +72,6 @@ class InputSpec:
     num_classes: int
 
 
-@dataclass(frozen=True)
-class Split:
-    """Some images of a data set with their labels, on the device.
-
-    Attributes:
-        sample_ids_N: number of each image in the whole data set (training pool first, then test), int64; stable
-            across splits, limits and seeds.
-        labels_N: the right labels, int64.
-        training_labels_N: the labels a student trains on, label noise included, int64.
-    """
-
-    sample_ids_N: Tensor
-    labels_N: Tensor
-    training_labels_N: Tensor
-    _stored_NCHW: Tensor
-    _rows_N: Tensor
-    _augmentation: Augmentation
-    _mean_C: Tensor
-    _std_C: Tensor
-
-    def __len__(self) -> int:
-        return len(self.sample_ids_N)
-
-    def images(self, positions_B: Tensor, crops: Crops | None = None) -> Tensor:
-        """Normalised images [B, C, H, W], float32; whole ones without `crops` (one crop per position)."""
-        rows_B = self._rows_N[positions_B]
-        return augment(self._stored_NCHW, rows_B, crops, self._augmentation, self._mean_C, self._std_C)
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Who sees which data; `validation` is None where everything is trained on."""
-
-    train: Split
-    validation: Split | None
-    test: Split
-
-
 class DataSet:
     """A data set on a device.
 
@@ -110,30 +79,35 @@ class DataSet:
         name: the registered name.
         inputs: what its networks are built for.
         num_classes: K.
-        augmentation: as set, or the data set's own.
+        augmentation: of training images: as set, or the data set's own.
+        strong: of their strong version: as set, or the published one of MLKD.
+        streams: whether images stay encoded and are read batch by batch.
         mean_C: channel means, on the scale 0..1.
         std_C: channel standard deviations, on the scale 0..1.
-        content_hash: of the stored images and labels, before any split or noise.
+        content_hash: of images and labels, before any split or noise (of a set that streams: see its source).
         device: where images and labels are.
     """
 
-    def __init__(self, settings: DataSettings, stored: Stored, device: torch.device) -> None:
-        _, channels, size, _ = stored.train_images.shape
-        source: type[Source] = lookup("data", settings.name)
+    def __init__(self, settings: DataSettings, stored: Stored | Streamed, device: torch.device) -> None:
         self.settings = settings
         self.name = settings.name
         self.device = device
         self.num_classes = stored.num_classes
+        self.streams = isinstance(stored, Streamed)
+        train, test, channels, size = _sources(settings, stored, device)
         self.inputs = InputSpec(channels, size, stored.num_classes)
-        self.augmentation = settings.augmentation or source.augmentation(size, channels)
+        source: type[Source] = lookup("data", settings.name)
+        own = source.augmentation(size, channels)
+        self.augmentation = (settings.augmentation or AugmentationSettings()).resolved(own, size, "augmentation")
+        self.strong = (settings.strong or AugmentationSettings(preset="strong")).resolved(own, size, "strong")
         self.mean_C = _per_channel("mean", settings.mean or stored.mean, channels, device)
         self.std_C = _per_channel("std", settings.std or stored.std, channels, device)
         self.content_hash = stored.content_hash
         self._train_labels = np.array(stored.train_labels)
         self._test_labels = np.array(stored.test_labels)
-        noise = settings.pixel_noise
-        self._train_images_NCHW = torch.from_numpy(_add_noise(stored.train_images, noise, stream=0)).to(device)
-        self._test_images_NCHW = torch.from_numpy(_add_noise(stored.test_images, noise, stream=1)).to(device)
+        self._train_pixels, self._test_pixels = (
+            Pixels(images, size, self.augmentation, self.strong, self.mean_C, self.std_C) for images in (train, test)
+        )
 
     def split(self, train_on: TrainOn) -> Splits:
         """The data of roles that train on the pool minus validation (`subset`) or on all of the pool (`full`).
@@ -144,13 +118,13 @@ class DataSet:
         pool, validation = self._pool(), np.empty(0, dtype=np.int64)
         if train_on == "subset":
             validation = self._validation(pool)
-        train = np.setdiff1d(pool, validation)
+        train = self._thinned(np.setdiff1d(pool, validation))
         noisy = add_label_noise(self._train_labels[train], train, self.num_classes, self.settings.label_noise)
         right, test = self._train_labels[validation], self._test_labels
         return Splits(
             train=self._train_split(train, noisy),
             validation=self._train_split(validation, right) if len(validation) else None,
-            test=self._split(self._test_images_NCHW, test, np.arange(len(test)), len(self._train_labels), test),
+            test=self._split(self._test_pixels, test, np.arange(len(test)), len(self._train_labels), test),
         )
 
     def fingerprint(self, train_on: TrainOn) -> str:
@@ -158,7 +132,7 @@ class DataSet:
         splits = self.split(train_on)
         ids = [None if part is None else part.sample_ids_N.tolist() for part in (splits.train, splits.validation)]
         facts: list[Any] = [self.content_hash, ids, self.mean_C.tolist(), self.std_C.tolist()]
-        facts.append(self.augmentation.model_dump())
+        facts.append(self.augmentation.facts())
         facts.append(self.settings.pixel_noise.model_dump() if self.settings.pixel_noise else None)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
@@ -183,21 +157,34 @@ class DataSet:
             )
         return _first_of_each_class(pool, labels, shares, self._seed, Stream.VALIDATION)
 
+    def _thinned(self, train: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Training images after `imbalance` and then `fraction`, as rising sample ids."""
+        factor, fraction = self.settings.imbalance, self.settings.fraction
+        if factor is not None:
+            counts = np.bincount(self._train_labels[train], minlength=self.num_classes)
+            labels = self._train_labels[train]
+            train = _first_of_each_class(train, labels, long_tail(counts, factor), self._seed, Stream.IMBALANCE)
+        if fraction is not None:
+            labels = self._train_labels[train]
+            counts = np.bincount(labels, minlength=self.num_classes)
+            shares = np.minimum(counts, np.maximum(1, np.floor(fraction * counts + 0.5).astype(np.int64)))
+            train = _first_of_each_class(train, labels, shares, self._seed, Stream.FRACTION)
+        return train
+
     @property
     def _seed(self) -> int:
         return self.settings.split_seed
 
     def _train_split(self, rows: npt.NDArray[np.int64], training_labels: Labels) -> Split:
-        return self._split(self._train_images_NCHW, self._train_labels, rows, 0, training_labels)
+        return self._split(self._train_pixels, self._train_labels, rows, 0, training_labels)
 
     def _split(
-        self, images_NCHW: Tensor, labels: Labels, rows: npt.NDArray[np.int64], first_id: int, training_labels: Labels
+        self, pixels: Pixels, labels: Labels, rows: npt.NDArray[np.int64], first_id: int, training_labels: Labels
     ) -> Split:
         ids_N, rows_N, labels_N, training_labels_N = (
             torch.from_numpy(array).to(self.device) for array in (rows + first_id, rows, labels[rows], training_labels)
         )
-        pixels = (images_NCHW, rows_N, self.augmentation, self.mean_C, self.std_C)
-        return Split(ids_N, labels_N, training_labels_N, *pixels)
+        return Split(ids_N, labels_N, training_labels_N, rows_N, pixels)
 
 
 def load(settings: DataSettings, device: torch.device) -> DataSet:
@@ -216,6 +203,20 @@ def missing_files(settings: DataSettings) -> list[str]:
     return source.missing(settings)
 
 
+def long_tail(counts_K: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64]:
+    """Images to keep of each class: exponentially fewer from the first class to the last, at least one where any is.
+
+    The first class keeps as many as the largest has (or all it has), the last 1 / factor of that.
+
+    References:
+        Cui et al., CVPR 2019, arXiv 1901.05555; Cao et al., NeurIPS 2019, arXiv 1906.07413 (rounded down, as there).
+    """
+    ranks = np.arange(len(counts_K)) / max(1, len(counts_K) - 1)
+    wanted = np.floor(counts_K.max(initial=0) * factor**-ranks + 1e-9).astype(np.int64)  # 500 / 100 is 5, not 4.999...
+    kept: npt.NDArray[np.int64] = np.minimum(counts_K, np.maximum(wanted, 1))
+    return kept
+
+
 def add_label_noise(
     labels_N: Labels, sample_ids_N: npt.NDArray[np.int64], num_classes: int, noise: LabelNoise | None
 ) -> Labels:
@@ -229,6 +230,31 @@ def add_label_noise(
     noisy = labels_N.copy()
     noisy[chosen] = (labels_N[chosen] + step) % num_classes
     return noisy
+
+
+def _sources(
+    settings: DataSettings, stored: Stored | Streamed, device: torch.device
+) -> tuple[ImageSource, ImageSource, int, int]:
+    """Where training and test images come from, their channels, and their size in pixels."""
+    if isinstance(stored, Streamed):
+        if settings.pixel_noise is not None:
+            raise DataError(
+                "data.pixel_noise is drawn once per stored image, and this set streams (data.stream is "
+                f"{settings.stream}; allowed with pixel_noise: never)"
+            )
+        workers = worker_count(settings.workers, device)
+        train, test = (
+            StreamedImages(EncodedPixels(encoded, stored.channels, stored.square, stored.exact), device, workers)
+            for encoded in (stored.train, stored.test)
+        )
+        return train, test, stored.channels, stored.square.size
+    noise = settings.pixel_noise
+    kept = [
+        StoredImages(torch.from_numpy(_add_noise(images, noise, stream)).to(device))
+        for stream, images in enumerate((stored.train_images, stored.test_images))
+    ]
+    _, channels, size, _ = stored.train_images.shape
+    return kept[0], kept[1], channels, size
 
 
 def _add_noise(images_NCHW: Images, noise: PixelNoise | None, stream: int) -> Images:

@@ -1,4 +1,6 @@
-"""The data sets by name: digits, torchvision's, and any Parquet files with an encoded image column.
+"""The settings and the contract of a data set; digits, and the sets that torchvision reads.
+
+Folders of image files are in `akdtune.folder_sources`, Parquet files in `akdtune.parquet_source`.
 
 A source says which settings belong to it, which files are missing, and how to read what is there.
 """
@@ -8,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from filelock import FileLock
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from akdtune.augmentation import Augmentation, Stream, random_order
+from akdtune.augmentation import Augmentation, AugmentationSettings, Stream, random_order
 from akdtune.data_store import Images, Labels, Stored, cache_directory, channel_statistics, stored
+from akdtune.decoding import check_labels
 from akdtune.errors import AkdtuneError, DataError
-from akdtune.parquet_images import Columns, check_labels, count_classes, decode_files
 from akdtune.registry import Component, ComponentSettings, Kind, lookup, register
+from akdtune.streaming import Streamed
 
 
 class LabelNoise(ComponentSettings):
@@ -38,17 +41,41 @@ class PixelNoise(ComponentSettings):
 class DataSettings(ComponentSettings):
     """Which images, how they are split, and what is done to them."""
 
-    name: str = Field(description="digits, cifar10, cifar100, fashion_mnist, parquet, or one that a plugin registers")
+    name: str = Field(
+        description="digits, cifar10, cifar100, fashion_mnist, stl10, svhn, tiny_imagenet, imagenet, image_folder, "
+        "parquet, or one that a plugin registers"
+    )
     root: str | None = Field(None, description="folder of the files; null: ~/data (parquet: the working directory)")
     download: bool = Field(False, description="fetch what is missing (torchvision's sets)")
     validation: NonNegativeInt = Field(description="images held out of the training pool, stratified by class")
-    split_seed: int = Field(0, description="of the validation split and of limit_per_class")
+    split_seed: int = Field(0, description="of the validation split, limit_per_class, imbalance and fraction")
     limit_per_class: PositiveInt | None = Field(None, description="size of the training pool, validation included")
+    imbalance: float | None = Field(
+        None, ge=1, description="images of the first class over those of the last, in training only; null: as they are"
+    )
+    fraction: float | None = Field(
+        None, gt=0, le=1, description="share of each class' training images that is used, at least one; null: all"
+    )
     label_noise: LabelNoise | None = None
     pixel_noise: PixelNoise | None = None
-    augmentation: Augmentation | None = Field(None, description="null: the data set's own")
+    augmentation: AugmentationSettings | None = Field(
+        None, description="weak, strong, or parts of one; null: weak, the data set's own"
+    )
+    strong: AugmentationSettings | None = Field(
+        None, description="for methods that ask for strongly augmented images besides; null: strong"
+    )
     mean: list[float] | None = Field(None, description="per channel, scale 0..1; null: the data set's own")
     std: list[float] | None = Field(None, description="per channel, scale 0..1; null: the data set's own")
+    size: PositiveInt | None = Field(
+        None, description="image folders and parquet: pixels a side, resized and cut; null: the data set's own"
+    )
+    stream: Literal["auto", "always", "never"] = Field(
+        "auto", description="image folders and parquet: read encoded images batch by batch; auto: above memory_mib"
+    )
+    memory_mib: PositiveInt = Field(8192, description="size of the decoded set above which `stream: auto` streams")
+    workers: NonNegativeInt | None = Field(
+        None, description="processes that decode a set that streams; null: 0 on the CPU, else torch's threads, up to 8"
+    )
     train: str | list[str] | None = Field(None, description="parquet: files or patterns of the training pool")
     test: str | list[str] | None = Field(None, description="parquet: files or patterns of the test set")
     image_column: str = Field("image", description="parquet: encoded images, bytes or {bytes, path}")
@@ -71,10 +98,21 @@ class DataSettings(ComponentSettings):
             raise ValueError(f"the data set '{self.name}' needs {' and '.join(missing)}")
         if self.std is not None and min(self.std, default=1) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
+        if self.strong is not None and (self.strong.mixup or self.strong.cutmix):
+            raise ValueError("strong has mixup or cutmix; allowed only in augmentation, which then mixes both alike")
         return self
 
 
-_OWNED_SETTINGS = frozenset({"root", "download", "train", "test", "image_column", "label_column", "num_classes"})
+STREAMING_SETTINGS = frozenset({"size", "stream", "memory_mib", "workers"})
+_OWNED_SETTINGS = STREAMING_SETTINGS | {
+    "root",
+    "download",
+    "train",
+    "test",
+    "image_column",
+    "label_column",
+    "num_classes",
+}
 """Settings that only some data sets have; every other setting belongs to all."""
 
 
@@ -101,8 +139,8 @@ class Source(Component):
         return []
 
     @classmethod
-    def read(cls, settings: DataSettings) -> Stored:
-        """The stored images and labels.
+    def read(cls, settings: DataSettings) -> Stored | Streamed:
+        """The stored images and labels, or where they stay encoded.
 
         Raises:
             DataError: naming the file that is missing or wrong.
@@ -114,6 +152,7 @@ class Source(Component):
 class Digits(Source):
     """scikit-learn's 1,797 handwritten digits, 8x8, grey: 90 images a class are the training pool, the rest test."""
 
+    source = "Alpaydin and Kaynak 1998, UCI Optical Recognition of Handwritten Digits; scikit-learn's copy"
     pool_per_class = 90
 
     @classmethod
@@ -157,16 +196,27 @@ class Torchvision(Source):
         raise NotImplementedError
 
     @classmethod
+    def unread(cls, root: Path) -> list[Path]:
+        """Files that torchvision wants to see besides, though nothing of them is used."""
+        return []
+
+    @classmethod
+    def arguments(cls, is_train: bool) -> dict[str, Any]:
+        """What torchvision's class calls its training and its test set."""
+        return {"train": is_train}
+
+    @classmethod
     def missing(cls, settings: DataSettings) -> list[str]:
         """The files that are not under the root yet."""
-        absent = [str(file) for file in cls.files(_root(settings)) if not file.exists()]
+        root = _root(settings)
+        absent = [str(file) for file in [*cls.files(root), *cls.unread(root)] if not file.exists()]
         return [f"{name} (will be downloaded)" for name in absent] if settings.download else absent
 
     @classmethod
     def read(cls, settings: DataSettings) -> Stored:
         """Downloads what is missing, where allowed, and reads through torchvision once."""
         root = _root(settings)
-        absent = [file for file in cls.files(root) if not file.exists()]
+        absent = [file for file in [*cls.files(root), *cls.unread(root)] if not file.exists()]
         if absent and not settings.download:
             raise DataError(
                 f"{absent[0]}: no such file; data.root (now {root}) names the folder of {cls.torchvision_name}, "
@@ -177,7 +227,7 @@ class Torchvision(Source):
 
         def write(folder: Path) -> Mapping[str, Any]:
             for split, is_train in (("train", True), ("test", False)):
-                images, labels = cls._decode(cls._torchvision(root, train=is_train, download=False))
+                images, labels = cls._decode(cls._torchvision(root, download=False, **cls.arguments(is_train)))
                 check_labels(labels, cls.classes, str(root))
                 np.save(folder / f"{split}_images.npy", images)
                 np.save(folder / f"{split}_labels.npy", labels)
@@ -192,12 +242,12 @@ class Torchvision(Source):
             cache_directory().mkdir(parents=True, exist_ok=True)
             with FileLock(str(cache_directory() / f"download-{cls.torchvision_name}.lock")):
                 for is_train in (True, False):
-                    cls._torchvision(root, train=is_train, download=True)
+                    cls._torchvision(root, download=True, **cls.arguments(is_train))
         except OSError as error:
             raise DataError(f"cannot download {cls.torchvision_name} to {root}: {error}") from error
 
     @classmethod
-    def _torchvision(cls, root: Path, **arguments: bool) -> Any:
+    def _torchvision(cls, root: Path, **arguments: Any) -> Any:
         try:
             from torchvision import datasets
 
@@ -210,9 +260,13 @@ class Torchvision(Source):
 
     @classmethod
     def _decode(cls, dataset: Any) -> tuple[Images, Labels]:
+        """Images [N, C, H, W] and labels of one of torchvision's sets."""
         images = np.asarray(dataset.data, dtype=np.uint8)
         images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(images), np.asarray(dataset.targets, dtype=np.int64)
+
+
+CIFAR_SOURCE = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
 
 
 class Cifar(Torchvision):
@@ -234,8 +288,9 @@ class Cifar(Torchvision):
 
 @register("cifar100", kind="data")
 class Cifar100(Cifar):
-    """CIFAR-100 (Krizhevsky 2009), normalised as RepDistiller and mdistiller do."""
+    """CIFAR-100: 60,000 colour images of 32x32 in 100 classes, normalised as RepDistiller and mdistiller do."""
 
+    source = CIFAR_SOURCE
     torchvision_name = "CIFAR100"
     classes = 100
     mean = (0.5071, 0.4867, 0.4408)
@@ -246,8 +301,9 @@ class Cifar100(Cifar):
 
 @register("cifar10", kind="data")
 class Cifar10(Cifar):
-    """CIFAR-10 (Krizhevsky 2009)."""
+    """CIFAR-10: 60,000 colour images of 32x32 in 10 classes."""
 
+    source = CIFAR_SOURCE
     torchvision_name = "CIFAR10"
     classes = 10
     mean = (0.4914, 0.4822, 0.4465)
@@ -258,8 +314,9 @@ class Cifar10(Cifar):
 
 @register("fashion_mnist", kind="data")
 class FashionMnist(Torchvision):
-    """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747), 28x28, grey, pad 2 and flip."""
+    """Fashion-MNIST: 70,000 grey images of 28x28 in 10 classes, pad 2 and flip."""
 
+    source = "Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747"
     torchvision_name = "FashionMNIST"
     classes = 10
     mean = (0.2860,)
@@ -277,66 +334,60 @@ class FashionMnist(Torchvision):
         return [root / "FashionMNIST" / "raw" / name for name in names]
 
 
-@register("parquet", kind="data")
-class Parquet(Source):
-    """Any Parquet files with an encoded image column and an integer label column.
-
-    Pad an eighth of the size and flip colour images, unless `augmentation` says otherwise; mean and standard
-    deviation are those of the training files, unless `mean` and `std` are set.
-    """
-
-    own_settings = frozenset({"root", "train", "test", "image_column", "label_column", "num_classes"})
-    required_settings = ("train", "test")
+class ChannelFirst(Torchvision):
+    """What STL-10 and SVHN share in torchvision: images [N, C, H, W], `labels`, and a named `split`."""
 
     @classmethod
-    def missing(cls, settings: DataSettings) -> list[str]:
-        """The names and patterns under `train` and `test` that match no file."""
-        return [pattern for role in ("train", "test") for pattern, files in _matches(settings, role) if not files]
+    def arguments(cls, is_train: bool) -> dict[str, Any]:
+        """The `split`."""
+        return {"split": "train" if is_train else "test"}
 
     @classmethod
-    def read(cls, settings: DataSettings) -> Stored:
-        """Streams the files once into a memory map; later starts open that."""
-        files: dict[str, list[Path]] = {}
-        for role in ("train", "test"):
-            matches = _matches(settings, role)
-            for pattern, found in matches:
-                if not found:
-                    raise DataError(f"data.{role}: no file matches {pattern}")
-            files[role] = list(dict.fromkeys(file for _, found in matches for file in found))
+    def _decode(cls, dataset: Any) -> tuple[Images, Labels]:
+        return np.ascontiguousarray(dataset.data), np.asarray(dataset.labels, dtype=np.int64)
 
-        def write(folder: Path) -> Mapping[str, Any]:
-            columns = Columns(settings.image_column, settings.label_column)
-            shape: tuple[int, ...] | None = None
-            num_classes = settings.num_classes
-            for role in ("train", "test"):
-                images, labels = decode_files(files[role], columns, folder / f"{role}_images.npy", shape, num_classes)
-                np.save(folder / f"{role}_labels.npy", labels)
-                if role == "train":
-                    shape, num_classes = images.shape[1:], num_classes or count_classes(labels, files[role])
-                    mean, std = channel_statistics(images)
-            return {"num_classes": num_classes, "mean": mean, "std": std}
 
-        options = {
-            "name": "parquet",
-            "files": [len(files["train"]), len(files["test"])],
-            "columns": [settings.image_column, settings.label_column],
-            "num_classes": settings.num_classes,
-        }
-        return stored([*files["train"], *files["test"]], options, write)
+@register("stl10", kind="data")
+class Stl10(ChannelFirst):
+    """STL-10, its labelled part: 5,000 training and 8,000 test images of 96x96 in colour, pad 12 and flip."""
+
+    source = "Coates, Lee and Ng, AISTATS 2011"
+    torchvision_name = "STL10"
+    classes = 10
+    mean = (0.4467, 0.4398, 0.4066)
+    std = (0.2603, 0.2566, 0.2713)
+
+    @classmethod
+    def files(cls, root: Path) -> list[Path]:
+        """Images and labels of both splits."""
+        return [root / "stl10_binary" / f"{split}_{what}.bin" for split in ("train", "test") for what in ("X", "y")]
+
+    @classmethod
+    def unread(cls, root: Path) -> list[Path]:
+        """The images without labels, whose checksum torchvision takes."""
+        return [root / "stl10_binary" / "unlabeled_X.bin"]
+
+
+@register("svhn", kind="data")
+class Svhn(ChannelFirst):
+    """SVHN: 73,257 training and 26,032 test house digits, 32x32 in colour, pad 4, no flip (`extra` is not used)."""
+
+    source = "Netzer et al., NeurIPS Workshop on Deep Learning and Unsupervised Feature Learning 2011"
+    torchvision_name = "SVHN"
+    classes = 10
+    mean = (0.4377, 0.4438, 0.4728)
+    std = (0.1980, 0.2010, 0.1970)
+
+    @classmethod
+    def augmentation(cls, size: int, channels: int) -> Augmentation:
+        """Pad 4; mirrored digits are other signs."""
+        return Augmentation(pad=4, flip=False)
+
+    @classmethod
+    def files(cls, root: Path) -> list[Path]:
+        """One MATLAB file for each split."""
+        return [root / f"{split}_32x32.mat" for split in ("train", "test")]
 
 
 def _root(settings: DataSettings) -> Path:
     return Path(settings.root or "~/data").expanduser()
-
-
-def _matches(settings: DataSettings, role: str) -> list[tuple[str, list[Path]]]:
-    """Each pattern under `train` or `test`, made absolute, with the files it matches, sorted by name."""
-    value = getattr(settings, role)
-    base = Path(settings.root).expanduser() if settings.root else Path.cwd()
-    found = []
-    for pattern in [value] if isinstance(value, str) else value or []:
-        path = base / Path(pattern).expanduser()
-        plain = next((i for i, part in enumerate(path.parts) if set(part) & set("*?[")), len(path.parts) - 1)
-        files = [path] if path.is_file() else sorted(Path(*path.parts[:plain]).glob("/".join(path.parts[plain:])))
-        found.append((str(path), [file for file in files if file.is_file()]))
-    return found

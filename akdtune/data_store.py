@@ -1,11 +1,13 @@
 """Decoded data sets on disk: uint8 memory maps that every later start, and every process of a node, shares.
 
 A set is keyed by the content of the files it was read from. Size and modification time of the files are a shortcut
-to that key, so that an unchanged set is found without reading it.
+to that key, so that an unchanged set is found without reading it. Encoded images of a set that streams are kept the
+same way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -78,35 +80,104 @@ def channel_statistics(images_NCHW: Images, chunk: int = 4096) -> tuple[tuple[fl
     return tuple(float(m) for m in mean), tuple(float(s) if s > 0 else 1.0 for s in std)
 
 
-def stored(files: Sequence[Path], options: Mapping[str, Any], read: Callable[[Path], Mapping[str, Any]]) -> Stored:
+def stored(
+    files: Sequence[Path],
+    options: Mapping[str, Any],
+    read: Callable[[Path], Mapping[str, Any]],
+    facts: Sequence[Any] | None = None,
+) -> Stored:
     """The decoded set of these files: found by content, or read once.
 
     Args:
         files: everything the set is read from.
         options: what else changes the result, as plain JSON.
         read: writes `{train,test}_{images,labels}.npy` into the given folder and returns num_classes, mean and std.
+        facts: size and modification time of all files, as plain JSON, where they are known; None: looked up.
 
     Raises:
         DataError: for a cache folder that cannot be written; `read` raises its own for bad files.
     """
+
+    def build(folder: Path, key: str) -> Mapping[str, Any]:
+        found = dict(read(folder))
+        return found | {"content_hash": content_hash(_arrays(folder), found["num_classes"])}
+
+    return _open(kept_folder(files, options, build, facts))
+
+
+def kept_folder(
+    files: Sequence[Path],
+    options: Mapping[str, Any],
+    build: Callable[[Path, str], Mapping[str, Any]],
+    facts: Sequence[Any] | None = None,
+) -> Path:
+    """The folder of the cache that belongs to these files, built once; `meta.json` holds what `build` returned.
+
+    Args:
+        files: everything the folder is built from.
+        options: what else changes the result, as plain JSON.
+        build: fills the folder it is given; its second argument is the key, a hash of contents and options.
+        facts: as for `stored`.
+    """
     root = cache_directory() / "data"
     try:
-        shortcut = root / "index" / f"{_quick_key(files, options)}.json"
+        shortcut = root / "index" / f"{_quick_key(files, options, facts)}.json"
         if (found := _follow(shortcut, root)) is not None:
-            return _open(found)
+            return found
         shortcut.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(root / "store.lock")):
             key = _content_key(files, options)
             if not (root / key / "meta.json").exists():
-                _build(root, key, read)
+                _build(root, key, build)
             _write_json(shortcut, {"key": key})
-        return _open(root / key)
+        return root / key
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
 
 
-def _quick_key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
-    facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What `build` returned for a folder of the cache."""
+    found: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return found
+
+
+def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Callable[[], Any]) -> Any:
+    """Plain JSON about these files, found out once as long as their sizes and modification times stay.
+
+    Raises:
+        DataError: for a cache folder that cannot be written; `find_out` raises its own.
+    """
+    root = cache_directory() / "data"
+    try:
+        note = root / "index" / f"{_quick_key(files, options, None)}.json"
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(note.read_text(encoding="utf-8"))
+        found = find_out()
+        note.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(note, found)
+        return found
+    except OSError as error:
+        raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time of a file."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def new_memory_map(target: Path, shape: tuple[int, ...]) -> Images:
+    """A new .npy memory map with its disk space taken: writing to a hole on a full disk would kill the process."""
+    images: Images = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with target.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, target.stat().st_size)
+    return images
+
+
+def _quick_key(files: Sequence[Path], options: Mapping[str, Any], facts: Sequence[Any] | None) -> str:
+    if facts is None:
+        facts = [(str(file.resolve()), *file_stamp(file)) for file in files]
     return hashlib.sha256(json.dumps([FORMAT, facts, options], sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -129,17 +200,13 @@ def _follow(shortcut: Path, root: Path) -> Path | None:
     return folder if (folder / "meta.json").exists() else None
 
 
-def _build(root: Path, key: str, read: Callable[[Path], Mapping[str, Any]]) -> None:
+def _build(root: Path, key: str, build: Callable[[Path, str], Mapping[str, Any]]) -> None:
     for abandoned in root.glob(".building-*"):  # we hold the lock: whoever made these is gone
         shutil.rmtree(abandoned)
     building = root / f".building-{key}"
     building.mkdir()
     try:
-        facts = dict(read(building))
-        arrays = _arrays(building)
-        facts["content_hash"] = content_hash(arrays, facts["num_classes"])
-        _write_json(building / "meta.json", facts)
-        del arrays
+        _write_json(building / "meta.json", build(building, key))
         if (root / key).exists():  # without meta.json, so not ours to keep
             shutil.rmtree(root / key)
         building.replace(root / key)
@@ -157,7 +224,7 @@ def _arrays(folder: Path) -> tuple[Images, Labels, Images, Labels]:
 
 
 def _open(folder: Path) -> Stored:
-    facts = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    facts = read_meta(folder)
     return Stored(
         *_arrays(folder),
         num_classes=int(facts["num_classes"]),

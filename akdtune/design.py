@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from akdtune import spec
-from akdtune.errors import AkdtuneError, Problem, SettingsError
+from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
 from akdtune.recipe import derived_seed
 from akdtune.registry import lookup
 from akdtune.space import Arm, Proposal, Space
+from akdtune.trial_settings import pair_of, published
 
 if TYPE_CHECKING:
     from akdtune.data import DataSet
+    from akdtune.methods import MethodContext
     from akdtune.networks import Network
     from akdtune.spec import Study
     from akdtune.teacher import TeacherFile
+    from akdtune.views import ViewContext
 
 
 def brackets(study: Study) -> dict[str, Space]:
@@ -39,8 +45,8 @@ def quotas(study: Study) -> dict[str, int]:
 def search_count(study: Study) -> int:
     """Number of search trials of the study."""
     if study.search.algorithm == "grid":
-        return len(grid_proposals(study))
-    return study.search.trials or 0
+        return len(grid_proposals(study)) * len(study.search.training_seeds)
+    return (study.search.trials or 0) * len(study.search.training_seeds)
 
 
 def grid_proposals(study: Study) -> list[tuple[str, Proposal]]:
@@ -115,19 +121,41 @@ class Prepared:
         return prepared
 
     def check_components(self) -> None:
-        """Builds every network and view once on the data's shape: what does not fit is refused before anything starts.
+        """Builds every network, view and method once on the data's shape: what does not fit is refused at once.
 
         Raises:
-            SettingsError: naming the setting, and the teacher's network where the views do not fit it.
+            SettingsError: naming the setting, and the networks where a view or a method does not fit them.
         """
+        import torch
+
+        from akdtune.training import method_context, view_context
+
         problems: dict[Problem, None] = {}
-        teacher = self._built("teacher.network", self.study.teacher.network, problems)
-        settings = [proposal.settings for arm in self.study.arms for proposal in arm.corners()]
-        for network in _distinct(item["student"]["network"] for item in settings):
-            self._built("student.network", network, problems)
-        if teacher is not None:
-            for views in _distinct(item["views"] for item in settings):
-                self._try_views(views, teacher, problems)
+        settings, built = self.study.teacher, dict[str, "Network | None"]()
+        teacher = None
+        if not settings.absent:
+            teacher = self._built("teacher.network", settings.network, problems)
+        others = [self._built("teacher.others", other.network, problems) for other in settings.others]
+        corners = [proposal.settings for arm in self.study.arms for proposal in arm.corners()]
+        for path in missing_students(self.study):
+            problems[Problem("student.checkpoint", f"{path}: no such file", None, self.study.source)] = None
+        for network in _distinct(corner["student"]["network"] for corner in corners):
+            built[network_label(network)] = self._built("student.network", network, problems)
+        known_others = [other for other in others if other is not None]
+        if not problems:
+            for parts in _distinct([corner["student"]["network"], corner["views"]] for corner in corners):
+                student = built[network_label(parts[0])]
+                assert student is not None
+                context = view_context(student, teacher, known_others, self.dataset.num_classes, torch.device("cpu"), 0)
+                self._try("views", parts[1], context, settings.network, problems)
+            labels_N = self.dataset.split("subset").train.training_labels_N
+            pairs = ([corner["student"]["network"], method] for corner in corners for method in corner["method"])
+            for network, method in _distinct(pairs):
+                student = built[network_label(network)]
+                assert student is not None
+                rest = (labels_N, self.dataset.num_classes, self.study.epochs, 0)
+                of_method = method_context(method["name"], student, teacher, *rest)
+                self._try("methods", method, of_method, settings.network, problems, network)
         if problems:
             raise SettingsError(problems)
 
@@ -140,23 +168,28 @@ class Prepared:
             problems[Problem(key, str(error), None, self.study.source)] = None
             return None
 
-    def _try_views(self, views: Mapping[str, Any], teacher: Network, problems: dict[Problem, None]) -> None:
-        """Builds the views for a teacher, as a trial would."""
-        import torch
-
-        from akdtune.views import ViewContext
-
-        component, classifier = lookup("views", views["name"]), teacher.classifier()
-        typed = component.Settings(**{key: value for key, value in views.items() if key != "name"})
-        device, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
+    def _try(
+        self,
+        kind: Literal["views", "methods"],
+        setting: Mapping[str, Any],
+        context: ViewContext | MethodContext,
+        teacher: str | dict[str, Any],
+        problems: dict[Problem, None],
+        student: str | dict[str, Any] | None = None,
+    ) -> None:
+        """Builds a view or a method as a trial would."""
+        component = lookup(kind, setting["name"])
+        typed = component.Settings(**{key: value for key, value in setting.items() if key != "name"})
+        section = "views" if kind == "views" else "method"
         try:
-            component(typed, ViewContext(len(classifier[1]), teacher.pooled_dim, classifier, device, generator))
+            component(typed, context)
         except AkdtuneError as error:
             key, colon, message = str(error).partition(": ")
-            if not (colon and key.startswith("views.")):
-                key, message = "views", str(error)
-            network = f" (teacher network: {network_label(self.study.teacher.network)})"
-            problems[Problem(key, message + network, None, self.study.source)] = None
+            if not (colon and key.startswith(f"{section}.")):
+                key, message = section, str(error)
+            networks = f" (teacher network: {network_label(teacher)}"
+            networks += f", student network: {network_label(student)})" if student is not None else ")"
+            problems[Problem(key, message + networks, None, self.study.source)] = None
 
     @property
     def data_hash(self) -> str:
@@ -181,10 +214,23 @@ class Prepared:
         counts = self.class_counts()
         found: dict[str, Any] = {}
         for method in settings["method"]:
-            component = lookup("methods", method["name"])
+            name = method["name"]
+            component = lookup("methods", name)
             typed = component.Settings(**{key: value for key, value in method.items() if key != "name"})
-            found |= {f"method.{method['name']}.{key}": value for key, value in component.facts(typed, counts).items()}
+            found |= {f"method.{name}.{key}": value for key, value in component.facts(typed, counts).items()}
+            pair = pair_of(settings, settings["student"])
+            taken = published(name, {}, pair).items() & {k: v for k, v in method.items() if k != "name"}.items()
+            if taken and pair is not None:
+                values = ", ".join(f"{key} {value}" for key, value in sorted(taken))
+                found[f"method.{name}.published"] = f"{values} (for {pair.teacher} to {pair.student} on {pair.data})"
         return found
+
+
+def missing_students(study: Study) -> list[str]:
+    """Files that students are to begin with and that are not there."""
+    corners = (proposal.settings["student"] for arm in study.arms for proposal in arm.corners())
+    paths = _distinct(student["checkpoint"] for student in corners if student.get("checkpoint"))
+    return [path for path in paths if not Path(path).exists()]
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
@@ -199,6 +245,24 @@ def network_label(network: str | Mapping[str, Any]) -> str:
     return f"{network['name']} ({settings})" if settings else str(network["name"])
 
 
+def _student_hash(settings: Mapping[str, Any]) -> str:
+    """Hash of the file that a trial's student begins with; empty without one."""
+    path = settings["student"].get("checkpoint")
+    if path is None:
+        return ""
+    try:
+        facts = Path(path).stat()
+        return _file_hash(path, facts.st_size, facts.st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error} (student.checkpoint)") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _file_hash(path: str, size: int, changed_ns: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Identity:
     """Gives trials their ids: a hash of everything that determines the result, and the seed."""
@@ -209,7 +273,7 @@ class Identity:
 
     def cell_id(self, settings: Mapping[str, Any]) -> str:
         """Hash of the settings that determine a trial's numbers, without its seed and without any path."""
-        return spec.cell_hash(settings, self.prepared.data_hash, self.teacher.weights_hash)
+        return spec.cell_hash(settings, self.prepared.data_hash, self.teacher.identity, _student_hash(settings))
 
     def search_trial(self, proposal: Proposal) -> str:
         """The id a proposal has as a search trial."""
@@ -240,7 +304,11 @@ def initial_rows(study: Study, identity: Identity) -> list[dict[str, Any]]:
     rows = []
     if study.search.algorithm in ("grid", "random"):
         proposals = grid_proposals(study) if study.search.algorithm == "grid" else random_proposals(study)
-        rows += [identity.plan_row(proposal, "search", name, None) for name, proposal in proposals]
+        rows += [
+            identity.plan_row(proposal, "search", name, None, seed)
+            for seed in study.search.training_seeds
+            for name, proposal in proposals
+        ]
     if study.probe is not None:
         rows += [
             identity.plan_row(proposal, "probe", proposal.arm, None, seed)

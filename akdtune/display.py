@@ -63,8 +63,9 @@ class Display:
 
     def teacher(self, row: Mapping[str, object]) -> None:
         """One epoch of the teacher's training."""
+        which = f"{row['network']} ({row['number']} of {row['networks']}), " if row.get("networks", 1) != 1 else ""
         self.teacher_line = (
-            f"teacher: epoch {row['epoch']} of {row['epochs']}, loss {row['loss']:.3f}, "
+            f"teacher: {which}epoch {row['epoch']} of {row['epochs']}, loss {row['loss']:.3f}, "
             f"training accuracy {row['train_accuracy']:.1f} %"
         )
         if self._live is not None:

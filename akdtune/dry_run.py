@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from akdtune.design import Prepared, network_label, probe_count, quotas, search_count, trial_count
+from akdtune.design import Prepared, missing_students, network_label, probe_count, quotas, search_count, trial_count
 from akdtune.space import Arm, Dimension
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def missing(study: Study) -> list[str]:
 
 
 def missing_checkpoint(study: Study) -> str | None:
-    """The teacher's checkpoint where one is named that is not there."""
-    checkpoint = study.teacher.checkpoint
-    return None if checkpoint == "auto" or Path(checkpoint).exists() else checkpoint
+    """The first teacher's checkpoint that is named and not there."""
+    named = [settings.checkpoint for _, settings in study.teacher.with_paths()]
+    return next((path for path in named if path not in ("auto", "pretrained") and not Path(path).exists()), None)
 
 
 def lacking_resources(study: Study) -> list[str]:
@@ -111,10 +111,12 @@ def arm_cost(study: Study, arm: Arm, prepared: Prepared, teacher: TeacherFile | 
             "plugins": list(study.plugins),
         }
     )
-    frozen = None
-    if teacher is None:
-        frozen = networks.build(study.teacher.network, prepared.dataset.inputs, 0).eval().requires_grad_(False)
-    trial = Trial(config, frozen)
+    untrained: tuple[networks.Network, ...] = ()
+    if teacher is None and not study.teacher.absent:
+        wanted = (study.teacher, *study.teacher.others)
+        inputs = prepared.dataset.inputs
+        untrained = tuple(networks.build(one.network, inputs, 0).eval().requires_grad_(False) for one in wanted)
+    trial = Trial(config, untrained)
     times = trial.timed(TIMED_STEPS)
     steps = math.ceil(len(trial.train) / config.training.batch_size)
     state = trial.state("student", 1)
@@ -177,18 +179,23 @@ def plan_report(study: Study) -> list[str]:
     lines = [f"study {study.name} ({study.source})", *(f"  {line}" for line in headline(study)), ""]
     per_arm = quotas(study)
     for arm in study.arms:
-        share = f"{counted(per_arm[arm.name], 'search trial')}, " if arm.name in per_arm else ""
+        seeds = len(study.search.training_seeds)
+        share = f"{counted(per_arm[arm.name] * seeds, 'search trial')}, " if arm.name in per_arm else ""
         lines.append(f"arm {arm.name}: {share}{'searches' if arm.dimensions else 'nothing to search'}")
         lines += [f"    {_described(dimension)}" for dimension in arm.dimensions]
     lines.append("")
     absent, checkpoint = missing(study), missing_checkpoint(study)
     if checkpoint:
         lines.append(f"missing checkpoint: {checkpoint} (teacher.checkpoint)")
+    students = missing_students(study)
+    lines += [f"missing checkpoint: {path} (student.checkpoint)" for path in students]
     if absent:
         found_by = "put there, or fetched with data.download=true" if _downloadable(study) else "put there"
         how = "`akdtune run` downloads it" if study.data.download else f"has to be {found_by}"
         lines += [f"missing data ({how}):", *(f"    {entry.removesuffix(' (will be downloaded)')}" for entry in absent)]
         lines.append("no time estimate before the data is there")
+    elif students:
+        lines.append("no time estimate before the students' checkpoints are there")
     else:
         lines += _measured_lines(study, checkpoint is None)
     lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in lacking_resources(study)]

@@ -29,7 +29,8 @@ def build() -> Schema:
     """The schema, with every registered component in it."""
     from akdtune.data import DataSettings
     from akdtune.teacher import TeacherSettings
-    from akdtune.training import TrainingSettings
+    from akdtune.teacher_settings import NO_NETWORK
+    from akdtune.training import StudentSettings, TrainingSettings
 
     definitions: Schema = {
         "range": _one_key({key: {**body, "description": text} for key, (text, body) in _RANGES.items()})
@@ -37,6 +38,10 @@ def build() -> Schema:
     for kind in ("views", "methods", "networks"):
         definitions.update(_components(kind, searched=True, name=kind))
     definitions.update(_components("networks", searched=False, name="fixed_networks"))
+    several = {"type": "array", "items": _ref("fixed_teacher")}
+    nested = {"others": several, "distilled_from": several}
+    definitions["fixed_teacher"] = _settings(TeacherSettings, {"network": _ref("fixed_networks"), **nested})
+    main_network = {"anyOf": [_ref("fixed_networks"), {"const": NO_NETWORK}]}
     method = _ref("methods")
     sections: Schema = {
         "study": {
@@ -45,8 +50,8 @@ def build() -> Schema:
             "description": "names the study directory",
         },
         "data": _settings(DataSettings),
-        "teacher": _settings(TeacherSettings, {"network": _ref("fixed_networks")}),
-        "student": _mapping({"network": _or_choice(_ref("networks"))}, ["network"]),
+        "teacher": {"anyOf": [_settings(TeacherSettings, {"network": main_network, **nested}), {"const": NO_NETWORK}]},
+        "student": _settings(StudentSettings, {"network": _or_choice(_ref("networks"))}, searched=True),
         "views": {"anyOf": [_or_choice(_ref("views")), {"type": "null"}]},
         "method": _or_choice({"anyOf": [method, {"type": "array", "items": _or_choice(method), "minItems": 1}]}),
         "training": {

@@ -44,7 +44,7 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "teacher": asdict(teacher),
         "seeds": {
             "search": study.search.seed,
-            "trial": study.search.trial_seed,
+            "trial": study.search.training_seeds,
             "probe": list(study.probe.seeds) if study.probe else [],
             "split": study.data.split_seed,
         },

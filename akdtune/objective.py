@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,16 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from akdtune.methods import Method
-from akdtune.signals import Batch, Signals, Terms
+from akdtune.signals import Batch, Signals, Target, Teaching, Terms, WeightedTarget
 from akdtune.views import ViewAugmenter
 
 
 class Loss(NamedTuple):
-    """What one batch costs: the weighted total, the unweighted terms, the open share of each gate."""
+    """What one batch costs.
+
+    Attributes:
+        total: the weighted sum of everything.
+        terms: every unweighted term.
+        gates: open share of each gate of the views.
+        logits_BK: the student's prediction.
+        weighted: (weight, value) of everything in the total; the first is the student's cross-entropy.
+    """
 
     total: Tensor
     terms: Terms
     gates: Terms
+    logits_BK: Tensor
+    weighted: Sequence[tuple[float, Tensor]]
+
+    def split(self) -> tuple[Tensor, Tensor | None]:
+        """The total in two parts: cross-entropy, and everything else (None where there is nothing else)."""
+        (weight, value), *others = self.weighted
+        return weight * value, dot(*zip(*others, strict=True)) if others else None
 
 
 class Objective(nn.Module):
@@ -34,25 +50,34 @@ class Objective(nn.Module):
         self.methods = nn.ModuleDict(dict(methods))
         self.views = views
         self.ce_weight = ce_weight
+        self.needs_maps = any(method.needs_maps() for method in methods.values())
+        self.needs_strong = any("strong" in method.needs for method in methods.values())
+        self.needs_teacher = any(method.consumes != "self" for method in methods.values()) or views.trains_jointly
+        self.overlaps_batches = any(method.overlaps_batches for method in methods.values())
 
     @property
-    def needs_stages(self) -> bool:
-        """Whether any method reads stage maps."""
-        return any(method.needs_stages for method in self._methods().values())
+    def head(self) -> Method | None:
+        """The method through which the student predicts, where one replaces its logits."""
+        return next((method for method in self._methods().values() if method.replaces_logits), None)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Loss:
+    def forward(self, student: Signals, teacher: Signals | None, batch: Batch) -> Loss:
         """The weighted total, every unweighted term, and the open share of the views' gates.
 
         Terms are named `ce`, `<method>` or `<method>.<term>`, and `views.<penalty>`. A method that is summed over
         several targets logs their weighted sum divided by the sum of weights, so that the number of views does not
         change its scale in the log; the total holds the sum itself.
         """
-        teacher = teacher.detach()  # frozen, whatever a view or a method does with it
-        teaching = self.views.teach(teacher, student, batch)
-        terms: Terms = {"ce": nn.functional.cross_entropy(student.logits_BK, batch.labels_B)}
+        student = self._predicting(student)
+        terms: Terms = {"ce": cross_entropy(student.logits_BK, batch)}
         weighted = [(self.ce_weight, terms["ce"])]
+        teaching = strong = None
+        if teacher is not None:
+            teacher = teacher.detach()  # frozen, whatever a view or a method does with it
+            teaching = self.views.teach(teacher, student, batch)
+            if teacher.strong is not None and student.strong is not None:
+                strong = self.views.teach(teacher.strong, student.strong, batch)
         for name, method in self._methods().items():
-            targets = teaching.logit_targets if method.consumes == "logits" else teaching.pooled_targets
+            targets = _targets(method, student, teacher, teaching, strong)
             parts = [method.terms(student, one.target, batch) for one in targets]
             shares = [one.weight for one in targets]
             for term, weight in method.weights(batch.epoch).items():
@@ -60,11 +85,21 @@ class Objective(nn.Module):
                 weighted += [(weight * share, value) for share, value in zip(shares, found, strict=True)]
                 logged = found[0] if len(found) == 1 else dot(shares, found) / sum(shares)
                 terms[name if term == name else f"{name}.{term}"] = logged
-        weights = self.views.penalty_weights()
-        weighted += [(weights[name], value) for name, value in teaching.penalties.items()]
-        total = dot(*zip(*weighted, strict=True))
-        terms.update({f"views.{name}": value for name, value in teaching.penalties.items()})
-        return Loss(total, terms, teaching.gates)
+        gates: Terms = {}
+        if teaching is not None:
+            weights = self.views.penalty_weights()
+            weighted += [(weights[name], value) for name, value in teaching.penalties.items()]
+            terms.update({f"views.{name}": value for name, value in teaching.penalties.items()})
+            gates = teaching.gates
+        return Loss(dot(*zip(*weighted, strict=True)), terms, gates, student.logits_BK, weighted)
+
+    def _predicting(self, student: Signals) -> Signals:
+        """The student's signals with the prediction that is trained and evaluated."""
+        head = self.head
+        if head is None:
+            return student
+        strong = None if student.strong is None else replace(student.strong, logits_BK=head.logits(student.strong))
+        return replace(student, logits_BK=head.logits(student), strong=strong)
 
     def after_step(self) -> None:
         """Lets methods update their memory banks, after backward and the optimiser step."""
@@ -79,6 +114,36 @@ class Objective(nn.Module):
 
     def _methods(self) -> dict[str, Method]:
         return {name: method for name, method in self.methods.items() if isinstance(method, Method)}
+
+
+def cross_entropy(logits_BK: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy with the labels; with mixed images, each label by its share."""
+    own = nn.functional.cross_entropy(logits_BK, batch.labels_B)
+    if batch.partner_labels_B is None:
+        return own
+    return torch.lerp(nn.functional.cross_entropy(logits_BK, batch.partner_labels_B), own, batch.share)
+
+
+def _targets(
+    method: Method, student: Signals, teacher: Signals | None, teaching: Teaching | None, strong: Teaching | None
+) -> Sequence[WeightedTarget]:
+    """What a method is given: the views' targets of its kind, the plain teacher, or the student's own output."""
+    if method.consumes == "self":
+        return (WeightedTarget(1.0, Target.of(student.detach())),)
+    assert teacher is not None and teaching is not None, "a method that needs a teacher is refused without one"
+    if method.consumes == "stages":
+        return (WeightedTarget(1.0, Target.of(teacher)),)
+    targets = _of_kind(teaching, method)
+    if method.needs_maps():
+        targets = [WeightedTarget(one.weight, one.target.with_maps(teacher)) for one in targets]
+    if strong is not None and "strong" in method.needs:
+        pairs = zip(targets, _of_kind(strong, method), strict=True)
+        targets = [WeightedTarget(one.weight, replace(one.target, strong=other.target)) for one, other in pairs]
+    return targets
+
+
+def _of_kind(teaching: Teaching, method: Method) -> Sequence[WeightedTarget]:
+    return teaching.logit_targets if method.consumes == "logits" else teaching.pooled_targets
 
 
 def weighted_sum(terms: Terms, weights: Mapping[str, float]) -> Tensor | None:

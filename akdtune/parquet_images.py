@@ -1,18 +1,20 @@
-"""Parquet files with an encoded image column and an integer label column, streamed into a memory map."""
+"""Parquet files with an encoded image column and an integer label column: decoded, or kept encoded by row."""
 
 # Shapes: C channels, H, W height and width (equal).
 
 from __future__ import annotations
 
-import io
-import os
+import bisect
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from akdtune.data_store import Images, Labels
+from akdtune.data_store import Images, Labels, new_memory_map
+from akdtune.decoding import Square, check_labels, described, open_image, pixels, squared
 from akdtune.errors import DataError, unknown_name
 
 
@@ -24,7 +26,12 @@ class Columns(NamedTuple):
 
 
 def decode_files(
-    files: Sequence[Path], columns: Columns, target: Path, shape: tuple[int, ...] | None, num_classes: int | None
+    files: Sequence[Path],
+    columns: Columns,
+    target: Path,
+    shape: tuple[int, ...] | None,
+    num_classes: int | None,
+    square: Square | None = None,
 ) -> tuple[Images, Labels]:
     """All images of some Parquet files in one memory map, and their labels.
 
@@ -34,35 +41,104 @@ def decode_files(
         target: the .npy file to write.
         shape: [C, H, W] that the images must have; None: that of the first.
         num_classes: labels must be below; None: any label from 0.
+        square: what images of any size become; None: they must be equal and square.
     """
-    labels = np.empty(sum(_count_rows(file) for file in files), dtype=np.int64)
+    labels = np.empty(count_rows(files), dtype=np.int64)
     images: Images | None = None
-    row = 0
-    for file in files:
-        row_in_file = 0
-        for encoded, label in _rows(file, columns):
-            where = f"{file}: row {row_in_file}"
-            image = _decode(encoded, where, channels=None if shape is None else shape[0])
-            shape = image.shape if shape is None else shape
-            if image.shape != shape:
-                raise DataError(f"{where}: image of {_pixels(image.shape)}, the ones before have {_pixels(shape)}")
-            if images is None:
-                images = _memory_map(target, (len(labels), *shape))
-            check_labels(np.asarray([label]), num_classes, where)
-            images[row], labels[row] = image, label
-            row, row_in_file = row + 1, row_in_file + 1
+    for row, (encoded, label, where) in enumerate(_numbered(files, columns)):
+        image = _decode(encoded, where, None if shape is None else shape[0], square)
+        shape = image.shape if shape is None else shape
+        if image.shape != shape:
+            raise DataError(f"{where}: image of {described(image.shape)}, the ones before have {described(shape)}")
+        if images is None:
+            images = new_memory_map(target, (len(labels), *shape))
+        check_labels(np.asarray([label]), num_classes, where)
+        images[row], labels[row] = image, label
     if images is None:
         raise DataError(f"{files[0]}: no rows")
     return images, labels
 
 
-def _memory_map(target: Path, shape: tuple[int, ...]) -> Images:
-    """A new .npy memory map with its disk space taken: writing to a hole on a full disk would kill the process."""
-    images: Images = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with target.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, target.stat().st_size)
-    return images
+@dataclass(frozen=True)
+class KeptImages:
+    """Encoded images in one file, by row.
+
+    Attributes:
+        path: the encoded images one after another.
+        ends_N: where each one ends in it, in bytes.
+        files: the Parquet files they came from, in order.
+        file_ends: number of images up to the end of each of these.
+    """
+
+    path: Path
+    ends_N: npt.NDArray[np.int64]
+    files: tuple[str, ...]
+    file_ends: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ends_N)
+
+    def at(self, row: int) -> tuple[bytes, str]:
+        """The bytes of one image, and its row in its Parquet file."""
+        start = int(self.ends_N[row - 1]) if row else 0
+        with self.path.open("rb") as opened:
+            opened.seek(start)
+            encoded = opened.read(int(self.ends_N[row]) - start)
+        file = bisect.bisect_right(self.file_ends, row)
+        return encoded, f"{self.files[file]}: row {row - (self.file_ends[file - 1] if file else 0)}"
+
+
+def keep_encoded(
+    files: Sequence[Path], columns: Columns, target: Path, num_classes: int | None
+) -> tuple[npt.NDArray[np.int64], Labels, list[int]]:
+    """Copies encoded images into one file, from which any of them can be read by itself.
+
+    Args:
+        files: Parquet files, in order.
+        columns: where images and labels stand.
+        target: the file to write.
+        num_classes: labels must be below; None: any label from 0.
+
+    Returns:
+        Where each image ends in bytes [N], labels [N], number of images up to the end of each file.
+    """
+    ends: list[int] = []
+    labels: list[int] = []
+    file_ends: list[int] = []
+    with target.open("wb") as opened:
+        for file in files:
+            for encoded, label, where in _numbered([file], columns):
+                check_labels(np.asarray([label]), num_classes, where)
+                opened.write(encoded)
+                ends.append(opened.tell())
+                labels.append(label)
+            file_ends.append(len(ends))
+    if not ends:
+        raise DataError(f"{files[0]}: no rows")
+    return np.asarray(ends, dtype=np.int64), np.asarray(labels, dtype=np.int64), file_ends
+
+
+def first_shape(file: Path, columns: Columns, square: Square | None) -> tuple[int, ...]:
+    """[C, H, W] that the first image of a Parquet file has, or becomes.
+
+    Raises:
+        DataError: for an empty file or a bad image.
+    """
+    for encoded, _, where in _numbered([file], columns, batch_size=1):
+        return _decode(encoded, where, None, square).shape
+    raise DataError(f"{file}: no rows")
+
+
+def count_rows(files: Sequence[Path]) -> int:
+    """Number of rows in all files together."""
+    return sum(_count_rows(file) for file in files)
+
+
+def _numbered(files: Sequence[Path], columns: Columns, batch_size: int = 512) -> Iterator[tuple[bytes, int, str]]:
+    """Encoded image, label and place of each row."""
+    for file in files:
+        for row, (encoded, label) in enumerate(_rows(file, columns, batch_size)):
+            yield encoded, label, f"{file}: row {row}"
 
 
 def _count_rows(file: Path) -> int:
@@ -114,32 +190,16 @@ def _encoded(column: Any, file: Path, name: str) -> Any:
     return column
 
 
-def _decode(encoded: bytes, where: str, channels: int | None) -> Images:
-    """One image as uint8 [C, H, W]; grey stays one channel unless three are wanted, all else becomes RGB."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            grey = image.mode in ("1", "L") and channels != 3
-            pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image ({_first_line(error)})") from error
-    decoded: Images = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+def _decode(encoded: bytes, where: str, channels: int | None, square: Square | None) -> Images:
+    """One image as uint8 [C, H, W]; without a square to cut it must be one."""
+    image = open_image(encoded, where, channels)
+    decoded = pixels(image if square is None else squared(image, square))
     if decoded.shape[1] != decoded.shape[2]:
-        raise DataError(f"{where}: image of {_pixels(decoded.shape)}; networks here take square images")
+        raise DataError(
+            f"{where}: image of {described(decoded.shape)}; networks here take square images "
+            "(data.size resizes and cuts them)"
+        )
     return decoded
-
-
-def _pixels(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]}x{shape[1]} pixels in {shape[0]} channel{'s' if shape[0] > 1 else ''}"
-
-
-def check_labels(labels: Labels, num_classes: int | None, where: str) -> None:
-    """Refuses labels below 0, or above the last class where the number of classes is known."""
-    wrong = (labels < 0) | (labels >= num_classes) if num_classes else labels < 0
-    if wrong.any():
-        allowed = f"0..{num_classes - 1}" if num_classes else "0 and above"
-        raise DataError(f"{where}: label {labels[wrong][0]} is out of range (allowed: {allowed})")
 
 
 def count_classes(labels: Labels, files: Sequence[Path]) -> int:

@@ -8,11 +8,12 @@ References:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from akdtune.registry import ComponentSettings
 
@@ -54,6 +55,50 @@ def sgd(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
     return torch.optim.SGD(
         list(parameters), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
+
+
+class Dot(torch.optim.Optimizer):
+    """Distillation-oriented trainer: SGD with one momentum buffer for the task and one for distillation.
+
+    With task gradient g and distillation gradient h, momentum m and delta d:
+        v <- (m - d) v + g + weight_decay * w;  u <- (m + d) u + h;  w <- w - lr (v + u)
+
+    References:
+        Zhao et al., "DOT: A Distillation-Oriented Trainer", ICCV 2023, arXiv 2307.08436; d = 0.075 on CIFAR and
+        Tiny-ImageNet, 0.09 on ImageNet.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], recipe: Recipe, delta: float) -> None:
+        defaults = {"lr": recipe.lr, "momentum": recipe.momentum, "delta": delta, "weight_decay": recipe.weight_decay}
+        super().__init__(list(parameters), defaults)
+
+    def backward_and_step(self, task: Tensor, distillation: Tensor | None) -> None:
+        """Two backward passes, one update."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        distilled: Sequence[Tensor | None] = [None] * len(parameters)
+        if distillation is not None and distillation.requires_grad:
+            distilled = torch.autograd.grad(distillation, parameters, retain_graph=True, allow_unused=True)
+        tasks = torch.autograd.grad(task, parameters, allow_unused=True)
+        gradients = iter(zip(tasks, distilled, strict=True))
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._update(parameter, group, *next(gradients))
+
+    @torch.no_grad()
+    def _update(
+        self, parameter: nn.Parameter, group: Mapping[str, Any], task: Tensor | None, distilled: Tensor | None
+    ) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["task"], state["distillation"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        velocity = state["task"].mul_(group["momentum"] - group["delta"])
+        velocity.add_(parameter, alpha=group["weight_decay"])
+        if task is not None:
+            velocity.add_(task)
+        other = state["distillation"].mul_(group["momentum"] + group["delta"])
+        if distilled is not None:
+            other.add_(distilled)
+        parameter.sub_(velocity + other, alpha=group["lr"])
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

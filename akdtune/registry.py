@@ -11,6 +11,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -127,8 +128,26 @@ def _import_all(kind: Kind) -> None:
         importlib.import_module(f"akdtune.{kind}.{stem}")
 
 
+@dataclass(frozen=True)
+class Pair:
+    """What published settings depend on: names of the data set and of both networks (no teacher: None)."""
+
+    data: str
+    teacher: str | None
+    student: str
+
+
 class Component:
-    """What every registered class offers besides its contract."""
+    """What every registered class offers besides its contract.
+
+    Its docstring is what `akdtune methods NAME` (views, networks, data) shows: the first line in the list, `Terms:`
+    with the formulas, and `Differs:` with every point where it departs from the published code or paper.
+
+    Class attributes:
+        source: the paper the formulas come from: authors, venue and year, arXiv or OpenReview number, and for a
+            reconstruction without a published formula the word `reconstruction`.
+    """
 
     kind: ClassVar[Kind]
     Settings: ClassVar[type[ComponentSettings]] = NoSettings
+    source: ClassVar[str] = ""

@@ -22,6 +22,25 @@ class SearchSettings(ComponentSettings):
     )
     seed: int = Field(default=0, description="of the proposals")
     trial_seed: int = Field(default=0, description="of each search trial's training; probe seeds differ")
+    seeds: list[int] | None = Field(
+        default=None,
+        min_length=1,
+        description="grid and random without early stopping: trains every configuration once with each of these seeds"
+        " instead of trial_seed",
+    )
+
+    @model_validator(mode="after")
+    def _seeds_repeat_a_design(self) -> SearchSettings:
+        if self.seeds is not None and self.algorithm == "tpe":
+            raise ValueError("seeds go with algorithm grid or random: tpe learns from one trial a configuration")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        return self
+
+    @property
+    def training_seeds(self) -> list[int]:
+        """The seeds with which each configuration of the search is trained."""
+        return [self.trial_seed] if self.seeds is None else self.seeds
 
 
 class SchedulerSettings(ComponentSettings):

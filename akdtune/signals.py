@@ -16,9 +16,18 @@ Terms: TypeAlias = dict[str, Tensor]
 """Unweighted named loss terms, each a scalar."""
 
 
+STANDARD_EPSILON = 1e-7
+"""Added to the standard deviation of logits, as published."""
+
+
 def tempered(logits: Tensor, temperature: float) -> Tensor:
     """Logits over a temperature; the logits themselves at temperature 1, the most frequent one."""
     return logits if temperature == 1 else logits / temperature
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """Logits with mean 0 and (unbiased) standard deviation 1 over the classes (Sun et al., CVPR 2024, 2403.01427)."""
+    return (logits - logits.mean(dim=-1, keepdim=True)) / (STANDARD_EPSILON + logits.std(dim=-1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -28,20 +37,41 @@ class Signals:
     Attributes:
         logits_BK: class scores before any softmax.
         pooled_BC: pooled (penultimate) feature.
-        stages: stage maps after their ReLU, stem first, each [B, C, H, W]; None unless asked for.
+        stages: stage maps, stem first, each [B, C, H, W], after their ReLU where the family has one there (the raw sums
+            of wrn and the linear bottlenecks of MobileNets have none, as published); None unless asked for.
         preact_stages: the same maps before their ReLU, where the network has them; None unless asked for.
+        last_map: the map whose spatial mean is `pooled_BC`, where the network has one; None unless asked for.
+        classifier: weight [K, C] and bias [K] of the last layer, with a gradient for a student; None unless maps
+            were asked for.
+        strong: the same images under the strong augmentation; None unless a method asked for them.
+        others: what further teachers say about the batch, in the order of `teacher.others`; empty for a student.
     """
 
     logits_BK: Tensor
     pooled_BC: Tensor
     stages: tuple[Tensor, ...] | None = None
     preact_stages: tuple[Tensor, ...] | None = None
+    last_map: Tensor | None = None
+    classifier: tuple[Tensor, Tensor] | None = None
+    strong: Signals | None = None
+    others: tuple[Signals, ...] = ()
 
     def detach(self) -> Signals:
         """The same numbers without a gradient."""
-        cut = None if self.stages is None else tuple(stage.detach() for stage in self.stages)
-        preact = None if self.preact_stages is None else tuple(stage.detach() for stage in self.preact_stages)
-        return Signals(self.logits_BK.detach(), self.pooled_BC.detach(), cut, preact)
+        return Signals(
+            self.logits_BK.detach(),
+            self.pooled_BC.detach(),
+            _detached(self.stages),
+            _detached(self.preact_stages),
+            None if self.last_map is None else self.last_map.detach(),
+            None if self.classifier is None else (self.classifier[0].detach(), self.classifier[1].detach()),
+            None if self.strong is None else self.strong.detach(),
+            tuple(other.detach() for other in self.others),
+        )
+
+
+def _detached(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+    return None if maps is None else tuple(one.detach() for one in maps)
 
 
 @dataclass(frozen=True)
@@ -54,6 +84,11 @@ class Batch:
         positions_B: row of each image in this trial's training subset (memory banks are indexed by it).
         epoch: student epoch, counted from 1; warm-up epochs of view heads count from 1 on their own.
         generator: source of every random draw of views and methods; on the device of the batch.
+        partner_labels_B: labels of the images that Mixup or CutMix mixed in; None without mixing. Methods that read
+            labels then see those of the image with the larger share.
+        share: how much of each image is its own, between 0.5 and 1 (1 without mixing).
+        repeated: how many leading rows are the images (in the same crops) of the previous batch's last rows; 0 unless
+            a method asked for overlapping batches, and in the first batch of an epoch.
     """
 
     labels_B: Tensor
@@ -61,6 +96,9 @@ class Batch:
     positions_B: Tensor
     epoch: int
     generator: torch.Generator
+    partner_labels_B: Tensor | None = None
+    share: float = 1.0
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,10 +125,14 @@ class Target:
     Attributes:
         logits_BMK: logits of each member.
         pooled_BMC: pooled feature of each member.
-        weights_M: mixture weights. They sum to 1 in a proper mixture; the `released` ensemble of Angular-KD does not
-            normalise them, so its "probabilities" sum to more than 1 (METHODS 2.4).
+        weights_M: mixture weights, [M], or [B, M] where each image has its own. They sum to 1 in a proper mixture; the
+            `released` ensemble of Angular-KD does not normalise them, so its "probabilities" sum to more than 1
+            (METHODS 2.4).
         temperature: softmax temperature of the members; None = the temperature the method asks for.
-        stages: the teacher's stage maps where a method asked for them.
+        stages, preact_stages, last_map: the plain teacher's maps where a method asked for them; views never change
+            maps, so the objective fills them in.
+        strong: the target for the strongly augmented images, where a method asked for them; filled in by the
+            objective.
     """
 
     logits_BMK: Tensor
@@ -98,18 +140,32 @@ class Target:
     weights_M: Tensor
     temperature: float | None = None
     stages: tuple[Tensor, ...] | None = None
+    preact_stages: tuple[Tensor, ...] | None = None
+    last_map: Tensor | None = None
+    strong: Target | None = None
 
     @classmethod
     def of(cls, signals: Signals) -> Target:
         """The plain teacher (or any single network) as a target."""
         one = signals.logits_BK.new_ones(1)
-        return cls(signals.logits_BK.unsqueeze(1), signals.pooled_BC.unsqueeze(1), one, stages=signals.stages)
+        plain = cls(signals.logits_BK.unsqueeze(1), signals.pooled_BC.unsqueeze(1), one)
+        return plain.with_maps(signals)
 
-    def log_probabilities_BK(self, temperature: float) -> Tensor:
-        """Log of the mixture of the members' tempered probabilities, [B, K]; exact for one member."""
+    def with_maps(self, signals: Signals) -> Target:
+        """The same target with a network's maps."""
+        return replace(self, stages=signals.stages, preact_stages=signals.preact_stages, last_map=signals.last_map)
+
+    def log_probabilities_BK(self, temperature: float, standardize: bool = False) -> Tensor:
+        """Log of the mixture of the members' tempered probabilities, [B, K]; exact for one member.
+
+        Args:
+            temperature: of the softmax, unless the target has its own.
+            standardize: scale each member's logits to mean 0 and standard deviation 1 first.
+        """
         at = temperature if self.temperature is None else self.temperature
-        log_members_BMK = torch.log_softmax(tempered(self.logits_BMK, at), dim=-1)
-        return torch.logsumexp(log_members_BMK + self.weights_M.log()[None, :, None], dim=1)
+        logits_BMK = standardized(self.logits_BMK) if standardize else self.logits_BMK
+        log_members_BMK = torch.log_softmax(tempered(logits_BMK, at), dim=-1)
+        return torch.logsumexp(log_members_BMK + self.weights_M.log()[..., None], dim=1)
 
     def probabilities_BK(self, temperature: float) -> Tensor:
         """The mixture of the members' tempered probabilities, [B, K]."""
@@ -118,6 +174,8 @@ class Target:
     @property
     def pooled_BC(self) -> Tensor:
         """The mixture of the members' features, [B, C]."""
+        if self.weights_M.ndim == 2:
+            return torch.einsum("bm,bmc->bc", self.weights_M, self.pooled_BMC)
         return torch.einsum("m,bmc->bc", self.weights_M, self.pooled_BMC)
 
     def detach(self) -> Target:
@@ -139,7 +197,7 @@ class Teaching:
 
     Attributes:
         logit_targets: targets of methods that consume logits; their terms are summed with the given weights.
-        pooled_targets: targets of methods that consume the pooled feature (and stage maps).
+        pooled_targets: targets of methods that consume the pooled feature; empty where the views have none.
         penalties: unweighted losses of the view heads; empty for views without parameters.
         gates: share of this batch whose diversity gate is open, keys `feature` and `logit`; empty without gates.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from akdtune import settings_file, spec_check
 from akdtune.errors import Problem, SettingsError, nearest
-from akdtune.registry import lookup
+from akdtune.registry import Pair, lookup
 from akdtune.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -28,12 +28,18 @@ from akdtune.sections import (
 from akdtune.settings_errors import typed
 from akdtune.settings_file import DOMAINS, KeyPath, choice_key, shown, written
 from akdtune.space import Arm, Pooled, Space, assert_plain
+from akdtune.trial_settings import pair_of, published
 
 if TYPE_CHECKING:
     from akdtune.data import DataSettings
     from akdtune.teacher import TeacherSettings
 
-_NOT_IN_THE_CELL = {"data": {"root", "download", "train", "test"}, "teacher": {"checkpoint"}, "training": {"device"}}
+_NOT_IN_THE_CELL = {
+    "data": {"root", "download", "train", "test"},
+    "teacher": {"checkpoint"},
+    "student": {"checkpoint"},
+    "training": {"device"},
+}
 """Settings that say where files and devices are; what the files hold is said by the content hashes."""
 
 
@@ -89,8 +95,12 @@ class Study:
             "data": self.data.model_dump(mode="json"),
             "teacher": self.teacher.model_dump(mode="json"),
         }
+        student = self.values["student"]
+        pair = None
+        if isinstance(student, dict) and "network" in student and not settings_file.has_domain(student["network"]):
+            pair = pair_of(values, student)
         for section in TRIAL_LEVEL:
-            values[section] = _with_defaults(self.values[section], section)
+            values[section] = _with_defaults(self.values[section], section, pair)
         for section in STUDY_LEVEL:
             settings = getattr(self, section)
             values[section] = None if settings is None else settings.model_dump(mode="json")
@@ -149,35 +159,43 @@ def _locate(source: str) -> Path:
     raise SettingsError([Problem(source, f"there is no such file{hint}")])
 
 
-def cell_hash(settings: Mapping[str, Any], data_hash: str, teacher_hash: str) -> str:
+def cell_hash(settings: Mapping[str, Any], data_hash: str, teacher_hash: str, student_hash: str = "") -> str:
     """Twelve hex digits for everything that determines a trial's result except its seed.
 
     Args:
         settings: of a proposal.
         data_hash: content hash of the images and labels.
         teacher_hash: content hash of the teacher's weights.
+        student_hash: content hash of the file that the student begins with; empty without one.
     """
-    counted = {
-        section: {key: item for key, item in value.items() if key not in _NOT_IN_THE_CELL.get(section, ())}
-        if isinstance(value, dict)
-        else value
-        for section, value in settings.items()
-    }
-    text = json.dumps([counted, data_hash, teacher_hash], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    counted = {section: _counted(value, _NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
+    hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
+    text = json.dumps([counted, *hashes], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _with_defaults(value: Any, section: str) -> Any:
-    """A section as written, with the defaults of every component in it."""
+def _counted(value: Any, left_out: Set[str]) -> Any:
+    """A section without some keys, in nested teachers either."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if key not in left_out}
+    for key in ("others", "distilled_from"):
+        if isinstance(kept.get(key), list):
+            kept[key] = [_counted(one, left_out) for one in kept[key]]
+    return kept
+
+
+def _with_defaults(value: Any, section: str, pair: Pair | None) -> Any:
+    """A section as written, with the defaults of every component in it, published ones where the pair is fixed."""
     options = choice_key(value)
     if options is not None:
-        return {options: [_with_defaults(option, section) for option in value[options]]}
+        return {options: [_with_defaults(option, section, pair) for option in value[options]]}
     if isinstance(value, list):
-        return [_with_defaults(term, section) for term in value]
+        return [_with_defaults(term, section, pair) for term in value]
     if not isinstance(value, dict):
         return value
     if section == "student":
-        return {**value, "network": _with_defaults(value["network"], "network")}
+        return {**value, "network": _with_defaults(value["network"], "network", None)}
     if section == "training":
         from akdtune.training import TrainingSettings
 
@@ -186,6 +204,8 @@ def _with_defaults(value: Any, section: str) -> Any:
     if not isinstance(name, str):
         return value
     given = {key: item for key, item in value.items() if key != "name"}
+    if section == "method":
+        given = {**published(name, given, pair), **given}
     return {"name": name, **_defaults(lookup(settings_file.COMPONENTS[section], name).Settings, given), **given}
 
 
@@ -236,7 +256,7 @@ def export_yaml(resolved: Mapping[str, Any], settings: Mapping[str, Any], name: 
         body["plugins"] = resolved["plugins"]
     body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL)})
     if body["teacher"]["checkpoint"] != "auto":  # its recipe did not matter
-        keep = ("network", "checkpoint", "clean_validation")
+        keep = ("network", "checkpoint", "clean_validation", "others")
         body["teacher"] = {key: body["teacher"][key] for key in keep if key in body["teacher"]}
     seed = (resolved.get("search") or {}).get("trial_seed", 0)
     body["search"] = {"algorithm": "grid", "trial_seed": seed}

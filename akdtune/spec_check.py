@@ -28,7 +28,7 @@ from akdtune.sections import (
 from akdtune.settings_errors import typed
 from akdtune.settings_file import DOMAINS, KeyPath, SettingsFile, choice_key, shown, written
 from akdtune.space import Arm, Pooled
-from akdtune.trial_settings import network_settings, trial_settings
+from akdtune.trial_settings import NO_NETWORK, network_settings, trial_settings
 
 if TYPE_CHECKING:
     from akdtune.recipe import Recipe
@@ -63,11 +63,13 @@ class Reading:
         fixed = {section: self._fixed_section(section, model) for section, model in _fixed_models().items()}
         for section in TRIAL_LEVEL:
             values[section] = _spelled_out(values.get(section), section)
-        searched = _Searched(self, {section: values[section] for section in TRIAL_LEVEL})
+        constants = {
+            section: fixed[section].model_dump(mode="json") for section in ("data", "teacher") if fixed[section]
+        }
+        searched = _Searched(self, {section: values[section] for section in TRIAL_LEVEL}, constants)
         self._cross_checks(fixed, searched)
         if self.problems:
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
-        constants = {section: fixed[section].model_dump(mode="json") for section in ("data", "teacher")}
         arms, pooled = searched.arms(constants, fixed["probe"].fixed if fixed["probe"] else {})
         self._oddities(fixed, arms)
         own = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
@@ -129,8 +131,8 @@ class Reading:
         issues: list[Issue] = []
         if section == "data" and isinstance(value.get("name"), str) and value["name"] not in names("data"):
             issues = [(("name",), unknown_name("data set", value["name"], names("data")))]
-        if section == "teacher" and "network" in value:
-            value["network"], issues = network_settings(value["network"], ("network",))
+        if section == "teacher":
+            issues = _check_networks(value)
         settings, more = typed(model, value)
         # What was just said here, placed precisely, needs no second message from the section as a whole.
         said = {path[0] for path, _ in issues}
@@ -149,11 +151,17 @@ class Reading:
             searched.refuse_uncountable()
         elif search is not None and search.trials is None:
             self.problem(("search", "trials"), f"is missing: how many trials '{search.algorithm}' may use")
-        if search is not None and probe is not None and search.trial_seed in probe.seeds:
+        taken = set(search.training_seeds) & set(probe.seeds) if search is not None and probe is not None else set()
+        if taken:
+            key = "trial_seed" if search.seeds is None else "seeds"
             self.problem(
                 ("probe", "seeds"),
-                f"must not hold {search.trial_seed}, the seed of the search's trials (search.trial_seed), "
-                f"got {probe.seeds}",
+                f"must not hold {min(taken)}, the seed of the search's trials (search.{key}), got {probe.seeds}",
+            )
+        if search is not None and search.seeds and scheduler is not None and scheduler.name == "asha":
+            self.problem(
+                ("search", "seeds"),
+                "needs scheduler.name none: early stopping would end some seeds of a configuration and not others",
             )
         asha = scheduler is not None and scheduler.name == "asha"
         if asha and searched.epochs and scheduler.grace_period >= searched.epochs:
@@ -171,6 +179,8 @@ class Reading:
 
         training = TrainingSettings(**arms[0].centre().settings["training"])
         for section, recipe in (("training", training), ("teacher", fixed["teacher"])):
+            if section == "teacher" and fixed["teacher"].absent:
+                continue
             late = [milestone for milestone in recipe.milestones or [] if milestone >= recipe.epochs]
             if late:
                 self.warn((section, "milestones"), f"{late} have no effect: there are {recipe.epochs} epochs")
@@ -180,7 +190,7 @@ class Reading:
             self._odd_probe(fixed["probe"], arms)
         if fixed["teacher"].checkpoint != "auto":
             for key in self.file.values["teacher"]:
-                if key not in ("network", "checkpoint", "clean_validation"):
+                if key not in ("network", "checkpoint", "clean_validation", "others"):
                     self.warn(("teacher", key), "is ignored: the teacher comes from a checkpoint")
         if fixed["report"] != ReportSettings():
             self.warn(("report",), "is not used yet: no trial of this version reads the test set")
@@ -232,8 +242,9 @@ class Reading:
 class _Searched:
     """The part of a study that may be searched: the tree, its arms, and what is wrong with either."""
 
-    def __init__(self, reading: Reading, values: dict[str, Any]) -> None:
+    def __init__(self, reading: Reading, values: dict[str, Any], constants: dict[str, Any]) -> None:
         self.reading = reading
+        self.constants = constants
         self.epochs = 0
         self._one_length = True
         issues: list[Issue] = []
@@ -273,7 +284,7 @@ class _Searched:
             return forced.get(domain.path, domains.first(domain))
 
         values = domains.decided(tree, decide, places)
-        settings, issues = trial_settings(values)
+        settings, issues = trial_settings(values, self.constants)
         for logical, message in issues:
             # An unknown key is wrong whatever its value: it is shown once, not for every option.
             cut = len(logical) - message.startswith("unknown key")
@@ -358,7 +369,7 @@ def _arm_name(tree: Mapping[str, Any], decided: Sequence[KeyPath]) -> str:
 
 def _complete(constants: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """All settings of a trial; a combination that no single value forbade may still be wrong."""
-    settings, issues = trial_settings(values)
+    settings, issues = trial_settings(values, constants)
     if issues:
         raise SettingsError(Problem(written(path), message) for path, message in issues)
     return {**copy.deepcopy(constants), **settings}
@@ -396,11 +407,26 @@ def _spelled_out(value: Any, section: str) -> Any:
     return {"name": value} if section in ("views", "method") and isinstance(value, str) else value
 
 
+def _check_networks(teacher: dict[str, Any], path: KeyPath = ()) -> list[Issue]:
+    """Types the networks of a teacher, of further teachers, and of those it is distilled from, in place."""
+    issues: list[Issue] = []
+    if "network" in teacher and (path or teacher["network"] != NO_NETWORK):
+        teacher["network"], issues = network_settings(teacher["network"], (*path, "network"))
+    for key in ("others", "distilled_from"):
+        nested = teacher.get(key)
+        for index, one in enumerate(nested if isinstance(nested, list) else []):
+            if isinstance(one, dict):
+                issues += _check_networks(one, (*path, key, index))
+    return issues
+
+
 def _make_paths_absolute(values: dict[str, Any]) -> None:
     """Workers run elsewhere: `~` and relative paths are resolved here, against the working directory."""
     data, teacher = values.get("data"), values.get("teacher")
-    if isinstance(teacher, dict) and isinstance(teacher.get("checkpoint"), str) and teacher["checkpoint"] != "auto":
-        teacher["checkpoint"] = _absolute(teacher["checkpoint"])
+    if teacher == NO_NETWORK:
+        values["teacher"] = {"network": NO_NETWORK}
+    _make_checkpoints_absolute(teacher)
+    _make_checkpoints_absolute(values.get("student"))
     if not isinstance(data, dict):
         return
     root = data.get("root")
@@ -412,6 +438,21 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
             data[key] = _absolute(data[key], base)
         elif isinstance(data.get(key), list):
             data[key] = [_absolute(item, base) if isinstance(item, str) else item for item in data[key]]
+
+
+def _make_checkpoints_absolute(section: Any) -> None:
+    if not isinstance(section, dict):
+        return
+    path = section.get("checkpoint")
+    if isinstance(path, dict):  # a choice of students
+        options = choice_key(path)
+        if options is not None and isinstance(path[options], list):
+            path[options] = [_absolute(one) if isinstance(one, str) else one for one in path[options]]
+    elif isinstance(path, str) and path not in ("auto", "pretrained"):
+        section["checkpoint"] = _absolute(path)
+    for key in ("others", "distilled_from"):
+        for one in section[key] if isinstance(section.get(key), list) else []:
+            _make_checkpoints_absolute(one)
 
 
 def _absolute(path: str, base: str = ".") -> str:

@@ -228,7 +228,7 @@ class _Driver:
         if lock is None:
             self.directory.write_lock(lockfile.lock_content(self.study, identity))
         elif (
-            lock["teacher"]["weights_hash"] != identity.teacher.weights_hash
+            TeacherFile(**lock["teacher"]).identity != identity.teacher.identity
             or lock["data"]["hash"] != prepared.data_hash
         ):
             raise StudyError(

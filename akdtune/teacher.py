@@ -1,9 +1,14 @@
 """Frozen teachers: trained once and found again by content, or read from published checkpoints.
 
 An `auto` teacher lies in the cache folder under a hash of everything its weights depend on, so that every study with
-the same network, data, recipe and seed shares it.
+the same network, data, recipe and seed shares it. It may itself be distilled from larger teachers, and a study may
+have further teachers beside its main one.
 
-Shapes: N images, B batch, R rows of the table (image and crop), C feature width, K classes.
+Shapes: N images, B batch, C, H, W image channels, height and width, K classes.
+
+References:
+    Chains: Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant" (TAKD), AAAI 2020, arXiv
+    1902.03393; Son et al., "Densely Guided Knowledge Distillation" (DGKD), ICCV 2021, arXiv 2009.08825.
 """
 
 from __future__ import annotations
@@ -16,113 +21,120 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from akdtune import networks
 from akdtune.checkpoints import load_checkpoint, load_plain, weights_hash
 from akdtune.data import (
-    Augmentation,
-    Crops,
     DataSet,
     InputSpec,
+    Loaded,
     Split,
     TrainOn,
     cache_directory,
-    crops,
-    epoch_order,
-    variant_crops,
 )
 from akdtune.errors import AkdtuneError, CheckpointError
+from akdtune.frozen_teacher import FrozenTeacher
 from akdtune.networks import Network
 from akdtune.recipe import Recipe, derived_seed, set_learning_rate, sgd
-from akdtune.signals import Signals
+from akdtune.signals import tempered
+from akdtune.teacher_settings import PRETRAINED, DistillationSettings, TeacherFile, TeacherSettings
+
+__all__ = [
+    "DistillationSettings",
+    "FrozenTeacher",
+    "TeacherFile",
+    "TeacherSettings",
+    "distillation_loss",
+    "evaluate",
+    "find",
+    "listed",
+    "load",
+    "load_others",
+    "teacher_key",
+    "train",
+]
 
 FORMAT = 1
 """Part of every key: a change of how teachers are trained makes old ones unused, not wrong."""
 
 EVALUATION_BATCH = 256
 PROGRESS_EVERY_S = 30
-TABLE_LIMIT_MIB = 64
 
-
-class TeacherSettings(Recipe):
-    """Which network teaches, and how it comes to its weights."""
-
-    network: str | dict[str, Any] = Field(description="a registered network, or {name: ..., its settings}")
-    checkpoint: str = Field("auto", description="auto: train once and re-use; else a file of ours or a published one")
-    seed: int = Field(0, description="of the weights, batches and crops")
-    clean_validation: bool = Field(
-        False, description="declares that an imported checkpoint has not seen our validation images"
-    )
-
-
-@dataclass(frozen=True)
-class TeacherFile:
-    """A teacher that is ready to be loaded; plain JSON by `dataclasses.asdict`.
-
-    Attributes:
-        path: the checkpoint.
-        key: what an `auto` teacher is found by; empty for an imported one.
-        weights_hash: of the weights themselves.
-        network: the `network` setting it belongs to.
-        val_accuracy: percent; None where it has trained on the validation images or there are none.
-        test_accuracy: percent.
-        saw_validation: whether our validation images may have been among its training images.
-    """
-
-    path: str
-    key: str
-    weights_hash: str
-    network: str | dict[str, Any]
-    val_accuracy: float | None
-    test_accuracy: float | None
-    saw_validation: bool
-
-    @classmethod
-    def untrained(cls, settings: TeacherSettings) -> TeacherFile:
-        """A stand-in without weights, for plans made before the teacher exists."""
-        return cls("", "", "untrained", settings.network, None, None, settings.checkpoint != "auto")
+_FIRST_RECIPE = frozenset("epochs batch_size lr milestones lr_decay momentum weight_decay".split())
+"""Recipe settings that every key holds; later ones enter it only where they are not the default, so that teachers of
+earlier versions stay found."""
 
 
 def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> str:
     """Hash of all that an `auto` teacher's weights depend on; label noise is not in it, teachers see right labels."""
-    facts = {
+    recipe = settings.model_dump(include=set(Recipe.model_fields))
+    recipe = {
+        name: value
+        for name, value in recipe.items()
+        if name in _FIRST_RECIPE or value != Recipe.model_fields[name].get_default(call_default_factory=True)
+    }
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "network": [networks.network_name(settings.network), networks.network_settings(settings.network).model_dump()],
-        "recipe": settings.model_dump(include=set(Recipe.model_fields))
-        | {"milestones": settings.resolved_milestones()},
+        "recipe": recipe | {"milestones": settings.resolved_milestones()},
         "seed": settings.seed,
         "data": dataset.fingerprint(train_on),
         "inputs": asdict(dataset.inputs),
         "train_on": train_on,
     }
+    if settings.distilled_from:
+        facts["distilled_from"] = [_source(one, dataset, train_on) for one in settings.distilled_from]
+        facts["distillation"] = settings.distillation.model_dump() | {"drop": settings.dropped}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def find(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
-    """The teacher of these settings, None where an `auto` one is not trained yet.
+def _source(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> str:
+    """What stands in the key of a teacher that is distilled from this one: its key, or an imported one's weights."""
+    if settings.checkpoint == "auto":
+        return teacher_key(settings, dataset, train_on)
+    return _find_imported(settings, dataset, train_on).weights_hash
 
-    An imported checkpoint is always found; its accuracies are measured at the first call.
+
+def find(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
+    """The teachers of these settings, None where an `auto` one is not trained yet.
+
+    An imported checkpoint is always found; its accuracies are measured at the first call. Teachers that an `auto` one
+    was distilled from are not needed any more once it is trained.
 
     Raises:
         CheckpointError: for a checkpoint path that does not exist or does not fit.
     """
+    if settings.absent:
+        return TeacherFile.none()
+    main = _find_one(settings, dataset, train_on)
+    found = [_find_one(other, dataset, train_on) for other in settings.others]
+    others = tuple(other for other in found if other is not None)
+    if main is None or len(others) < len(found):
+        return None
+    return replace(main, others=others, saw_validation=any(one.saw_validation for one in (main, *others)))
+
+
+def _find_one(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
+    """The teacher itself, whatever the others are."""
     if settings.checkpoint != "auto":
         return _find_imported(settings, dataset, train_on)
     folder = _folder(teacher_key(settings, dataset, train_on))
     record = _read_json(folder / "teacher.json")
     if record is None or not (folder / "teacher.pt").exists():
         return None
-    # The cache may have been moved since it was written.
-    return TeacherFile(**record["teacher"] | {"path": str(folder / "teacher.pt")})
+    # The cache may have been moved since it was written; what an imported source has seen is declared anew.
+    file = TeacherFile(**record["teacher"] | {"path": str(folder / "teacher.pt")})
+    saw_validation = settings.saw_validation(train_on)
+    return replace(file, saw_validation=saw_validation, val_accuracy=None if saw_validation else file.val_accuracy)
 
 
 def listed() -> list[dict[str, Any]]:
@@ -139,34 +151,71 @@ def train(
     device: torch.device,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Trains an `auto` teacher, or finds it, yielding plain JSON after each epoch.
+    """Trains whatever is missing, yielding plain JSON after each epoch: main teacher, others, and their chains.
 
-    Only one process trains a teacher at a time; the others wait and then find it. When `should_stop` (asked once per
-    step) says so, the iterator ends without a last row; the next call goes on after the last finished epoch.
+    One network after the other, each after those that it is distilled from. Only one process trains a teacher at a
+    time; the others wait and then find it. When `should_stop` (asked once per step) says so, the iterator ends without
+    a last row; the next call goes on after the last finished epoch.
 
     Yields:
-        epoch, epochs, loss, train_accuracy, lr, seconds; and last {"done": True, "teacher": a TeacherFile as dict}.
+        epoch, epochs, loss, train_accuracy, lr, seconds, network (its name), number (counted from 1) and networks (how
+        many are trained in this call); and last {"done": True, "teacher": a TeacherFile as dict}.
 
     Raises:
         AkdtuneError: when the loss is not finite, or the cache folder cannot be written.
     """
-    if (found := find(settings, dataset, train_on)) is None:
-        folder = _folder(teacher_key(settings, dataset, train_on))
-        with _cache_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(str(folder / "train.lock"), thread_local=False)
-            if not _acquired(lock, should_stop):
-                return
-        try:
-            if (found := find(settings, dataset, train_on)) is None:
-                training = _Training(settings, dataset, train_on, device, folder)
-                yield from training.epochs(should_stop)
-                if training.epoch < settings.epochs:
-                    return
-                found = training.finish()
-        finally:
-            lock.release()
-    yield {"done": True, "teacher": asdict(found)}
+    missing = _missing(settings, dataset, train_on)
+    for number, one in enumerate(missing, start=1):
+        which = {"network": networks.network_name(one.network), "number": number, "networks": len(missing)}
+        finished = yield from _train_one(one, dataset, train_on, device, should_stop, which)
+        if not finished:
+            return
+    found = find(settings, dataset, train_on)
+    assert found is not None, "everything that was missing has been trained"
+    yield {"done": True, "teacher": found.plain()}
+
+
+def _missing(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> list[TeacherSettings]:
+    """The teachers that have to be trained, each once and after those that it is distilled from."""
+    found: dict[str, TeacherSettings] = {}
+
+    def visit(one: TeacherSettings) -> None:
+        if not one.absent and _find_one(one, dataset, train_on) is None:
+            for source in one.distilled_from:
+                visit(source)
+            found.setdefault(teacher_key(one, dataset, train_on), one)
+
+    for one in (settings, *settings.others):
+        visit(one)
+    return list(found.values())
+
+
+def _train_one(
+    settings: TeacherSettings,
+    dataset: DataSet,
+    train_on: TrainOn,
+    device: torch.device,
+    should_stop: Callable[[], bool],
+    which: Mapping[str, Any],
+) -> Generator[dict[str, Any], None, bool]:
+    """Trains one network, or finds it after all; returns whether it is there now. Every row also holds `which`."""
+    folder = _folder(teacher_key(settings, dataset, train_on))
+    with _cache_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(folder / "train.lock"), thread_local=False)
+        if not _acquired(lock, should_stop):
+            return False
+    try:
+        if _find_one(settings, dataset, train_on) is None:
+            training = _Training(settings, dataset, train_on, device, folder)
+            for row in training.epochs(should_stop):
+                yield {**row, **which}
+            if training.epoch < settings.epochs:
+                return False
+            training.finish()
+    finally:
+        lock.release()
+    return True
 
 
 class _Training:
@@ -177,6 +226,7 @@ class _Training:
     ) -> None:
         self.settings, self.dataset, self.train_on, self.folder = settings, dataset, train_on, folder
         self.splits = dataset.split(train_on)
+        self.teachers = self._load_teachers(device)
         init_seed = derived_seed("teacher", settings.seed, "init")
         self.network = networks.build(settings.network, dataset.inputs, init_seed).to(device)
         self.optimizer = sgd(self.network.parameters(), settings)
@@ -184,6 +234,16 @@ class _Training:
         self.seconds = 0.0
         self._resume()
         self._saved_at = time.monotonic()
+
+    def _load_teachers(self, device: torch.device) -> FrozenTeacher | None:
+        """Those that this one is distilled from."""
+        found = [_find_one(one, self.dataset, self.train_on) for one in self.settings.distilled_from]
+        loaded = [load(file, self.dataset.inputs, device) for file in found if file is not None]
+        assert len(loaded) == len(found), "a teacher is trained after those that it is distilled from"
+        if not loaded:
+            return None
+        train, augmentation = self.splits.train, self.dataset.augmentation
+        return FrozenTeacher(loaded[0], train, augmentation, self.settings.epochs, loaded[1:])
 
     def epochs(self, should_stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         """Trains the epochs that remain; ends early, with the last finished epoch saved, when asked to stop."""
@@ -204,28 +264,31 @@ class _Training:
             yield {"epoch": self.epoch, "epochs": self.settings.epochs, **row, "seconds": self.seconds}
 
     def _train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float] | None:
-        train, batch_size = self.splits.train, self.settings.batch_size
+        train = self.splits.train
         order_seed = derived_seed("teacher", self.settings.seed, "order")
         torch.manual_seed(derived_seed("teacher", self.settings.seed, "epoch", epoch))  # for dropout in the network
+        draws = torch.Generator().manual_seed(derived_seed("teacher", self.settings.seed, "drop", epoch))
         set_learning_rate(self.optimizer, self.settings.learning_rate(epoch))
-        drawn_N = crops(order_seed, epoch, train.sample_ids_N, self.dataset.augmentation)
         sums, count = torch.zeros(2, dtype=torch.float64, device=train.labels_N.device), 0
         self.network.train()
-        for positions_B in torch.split(epoch_order(order_seed, epoch, train.sample_ids_N), batch_size):
-            if should_stop():
-                return None
-            if len(positions_B) < 2:
-                continue  # batch statistics of one image do not exist
-            images_BCHW = train.images(positions_B, Crops(*(part_N[positions_B] for part_N in drawn_N)))
-            labels_B = train.labels_N[positions_B]
-            logits_BK = self.network(images_BCHW).logits_BK
-            loss = torch.nn.functional.cross_entropy(logits_BK, labels_B)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            right = (logits_BK.detach().argmax(dim=1) == labels_B).sum()
-            sums += torch.stack([loss.detach().double() * len(labels_B), right.double()])
-            count += len(labels_B)
+        with contextlib.closing(train.epoch(order_seed, epoch, self.settings.batch_size)) as loading:
+            for loaded in loading:
+                if should_stop():
+                    return None
+                labels_B = train.labels_N[loaded.positions_B]
+                logits_BK = self.network(loaded.images_BCHW).logits_BK
+                loss = _label_loss(logits_BK, labels_B, loaded)
+                if self.teachers is not None:
+                    teachers = self.teachers.signals(loaded.positions_B, loaded.images_BCHW, loaded.crops_B)
+                    loss = self._distilled(
+                        loss, logits_BK, [one.logits_BK for one in (teachers, *teachers.others)], draws
+                    )
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step()
+                right = (logits_BK.detach().argmax(dim=1) == labels_B).sum()
+                sums += torch.stack([loss.detach().double() * len(labels_B), right.double()])
+                count += len(labels_B)
         mean_loss, accuracy = (sums / count).tolist()
         if not math.isfinite(mean_loss):
             raise AkdtuneError(
@@ -233,7 +296,14 @@ class _Training:
             )
         return {"loss": mean_loss, "train_accuracy": 100 * accuracy, "lr": self.settings.learning_rate(epoch)}
 
-    def finish(self) -> TeacherFile:
+    def _distilled(self, loss: Tensor, logits_BK: Tensor, teachers: Sequence[Tensor], draws: torch.Generator) -> Tensor:
+        """The cross-entropy mixed with what the teachers say, those that this batch leaves out excepted."""
+        distillation = self.settings.distillation
+        kept = torch.randperm(len(teachers), generator=draws)[self.settings.dropped :].tolist()
+        divergence = distillation_loss(logits_BK, [teachers[index] for index in kept], distillation.temperature)
+        return (1 - distillation.weight) * loss + distillation.weight * divergence
+
+    def finish(self) -> None:
         """Measures the trained network and writes it: the weights first, then the record that makes it count."""
         validation = self.splits.validation
         file = TeacherFile(
@@ -243,11 +313,11 @@ class _Training:
             network=self.settings.network,
             val_accuracy=None if validation is None else evaluate(self.network, validation),
             test_accuracy=evaluate(self.network, self.splits.test),
-            saw_validation=self.train_on == "full",
+            saw_validation=self.settings.saw_validation(self.train_on),
         )
         self._save("teacher.pt", {"model": self.network.state_dict(), "network": self.settings.network})
         record = {
-            "teacher": asdict(file),
+            "teacher": {key: value for key, value in file.plain().items() if key != "others"},
             "settings": self.settings.model_dump(mode="json"),
             "data": self.dataset.settings.model_dump(mode="json"),
             "train_on": self.train_on,
@@ -257,7 +327,6 @@ class _Training:
         with _cache_errors(self.folder):
             _write(self.folder / "teacher.json", json.dumps(record).encode())
             (self.folder / "progress.pt").unlink(missing_ok=True)
-        return file
 
     def _state(self) -> dict[str, Any]:
         state = {"model": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -282,8 +351,30 @@ class _Training:
             _write(self.folder / name, buffer.getbuffer())
 
 
+def _label_loss(logits_BK: Tensor, labels_B: Tensor, loaded: Loaded) -> Tensor:
+    """Mean cross-entropy with the labels; with mixed images, each label by its share."""
+    own = functional.cross_entropy(logits_BK, labels_B)
+    if loaded.partner_B is None:
+        return own
+    return torch.lerp(functional.cross_entropy(logits_BK, labels_B[loaded.partner_B]), own, loaded.share)
+
+
+def distillation_loss(logits_BK: Tensor, teachers: Sequence[Tensor], temperature: float) -> Tensor:
+    """Temperature squared times the sum over teachers of KL(teacher || network), mean over the batch: a scalar.
+
+    Args:
+        logits_BK: of the network that learns.
+        teachers: logits of each teacher, [B, K].
+        temperature: of the softmax of both sides.
+    """
+    log_p_BK = torch.log_softmax(tempered(logits_BK, temperature), dim=-1)
+    log_teachers = [torch.log_softmax(tempered(teacher_BK, temperature), dim=-1) for teacher_BK in teachers]
+    parts = [functional.kl_div(log_p_BK, log_BK, reduction="batchmean", log_target=True) for log_BK in log_teachers]
+    return temperature**2 * torch.stack(parts).sum()
+
+
 def load(file: TeacherFile, inputs: InputSpec, device: torch.device) -> Network:
-    """The teacher's network with its weights, in eval mode and without gradients.
+    """The main teacher's network with its weights, in eval mode and without gradients.
 
     Raises:
         CheckpointError: for a file that is missing, does not fit the network, or holds other weights than recorded.
@@ -292,6 +383,15 @@ def load(file: TeacherFile, inputs: InputSpec, device: torch.device) -> Network:
     if (now := weights_hash(network)) != file.weights_hash:
         raise CheckpointError(f"{file.path}: holds other weights ({now}) than when it was found ({file.weights_hash})")
     return network
+
+
+def load_others(file: TeacherFile, inputs: InputSpec, device: torch.device) -> tuple[Network, ...]:
+    """The networks of the further teachers, as `load` gives the main one; empty where there are none.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    return tuple(load(other, inputs, device) for other in file.others)
 
 
 def evaluate(network: Network, split: Split, batch_size: int = EVALUATION_BATCH) -> float:
@@ -303,61 +403,11 @@ def evaluate(network: Network, split: Split, batch_size: int = EVALUATION_BATCH)
     return float((logits_NK.argmax(dim=1) == split.labels_N).double().mean() * 100)
 
 
-class FrozenTeacher:
-    """A teacher's signals for training batches, computed once per image and crop where that is cheaper.
-
-    A frozen teacher in eval mode is a pure function of image and crop. When there are fewer crops than epochs and the
-    numbers fit in memory, all are computed at the first call, in batches of one fixed size, so that an image and crop
-    have the same numbers to the last bit whoever asks. Stage maps are never kept: they come live.
-
-    Args:
-        network: in eval mode, on the device of the split.
-        split: the training images; positions count its rows.
-        augmentation: what the crops are drawn from.
-        epochs: planned epochs, warm-up of view heads included.
-    """
-
-    def __init__(self, network: Network, split: Split, augmentation: Augmentation, epochs: int) -> None:
-        self.network = network
-        self._split = split
-        self._augmentation = augmentation
-        width = network.pooled_dim + len(network.classifier()[1])
-        size_mib = len(split) * augmentation.variants * width * 4 / 2**20
-        self.keeps_table = augmentation.variants < epochs and size_mib <= TABLE_LIMIT_MIB
-        self._table: Signals | None = None
-
-    @torch.no_grad()
-    def signals(self, positions_B: Tensor, images_BCHW: Tensor | None, crops_B: Crops, stages: bool = False) -> Signals:
-        """Logits and pooled feature of a batch, and stage maps when asked, without a gradient.
-
-        Args:
-            positions_B: rows of the split.
-            images_BCHW: the same images, cropped and normalised; read (and needed) only where nothing is stored.
-            crops_B: their crops.
-            stages: whether stage maps are needed.
-        """
-        if stages or not self.keeps_table:
-            return self.network(images_BCHW, stages).detach()  # type: ignore[no-any-return]
-        if self._table is None:
-            self._table = self._compute()
-        rows_B = positions_B * self._augmentation.variants + crops_B.variant_N(self._augmentation)
-        return Signals(self._table.logits_BK[rows_B], self._table.pooled_BC[rows_B])
-
-    def _compute(self) -> Signals:
-        """Signals of every image and crop, [R, K] and [R, C] with R = images times variants."""
-        variants = self._augmentation.variants
-        rows_R = torch.arange(len(self._split) * variants, device=self._split.labels_N.device)
-        parts = []
-        for start in range(0, len(rows_R), EVALUATION_BATCH):
-            rows_B = (start + torch.arange(EVALUATION_BATCH, device=rows_R.device)) % len(rows_R)  # the last one wraps
-            crops_B = variant_crops(rows_B % variants, self._augmentation)
-            parts.append(self.network(self._split.images(rows_B // variants, crops_B)))
-        logits_RK = torch.cat([part.logits_BK for part in parts])[: len(rows_R)]
-        return Signals(logits_RK, torch.cat([part.pooled_BC for part in parts])[: len(rows_R)])
-
-
 def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile:
-    path = Path(settings.checkpoint).expanduser().resolve()
+    if settings.checkpoint == PRETRAINED:
+        path = _pretrained(settings, dataset.inputs)
+    else:
+        path = Path(settings.checkpoint).expanduser().resolve()
     network = load_checkpoint(path, settings.network, dataset.inputs, dataset.device)
     weights, saw_validation = weights_hash(network), not settings.clean_validation
     facts = [FORMAT, weights, networks.network_name(settings.network), dataset.fingerprint(train_on), saw_validation]
@@ -375,6 +425,27 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
             cached.parent.mkdir(parents=True, exist_ok=True)
             _write(cached, json.dumps(measured).encode())
     return TeacherFile(str(path), "", weights, settings.network, saw_validation=saw_validation, **measured)
+
+
+def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:
+    """A file with the weights that the network itself brings, written once."""
+    own = networks.network_settings(settings.network)
+    if not getattr(own, "weights", None):
+        name = networks.network_name(settings.network)
+        raise CheckpointError(
+            f"teacher.checkpoint: {PRETRAINED} needs a network with weights of its own, "
+            f"e.g. network: {{name: torchvision_resnet34, weights: IMAGENET1K_V1}}; got '{name}' without weights"
+        )
+    facts = [FORMAT, networks.network_name(settings.network), own.model_dump(mode="json"), asdict(inputs)]
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_directory() / "teachers" / "imported" / f"{name}.pt"
+    if not path.exists():
+        buffer = io.BytesIO()
+        torch.save({"model": networks.build(settings.network, inputs, seed=0).state_dict()}, buffer)
+        with _cache_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, buffer.getbuffer())
+    return path
 
 
 def _folder(key: str) -> Path:

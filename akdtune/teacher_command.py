@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,23 +24,28 @@ if TYPE_CHECKING:
 
 
 def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto") -> int:
-    """Trains a study's teacher, or finds it, with a line per epoch; returns the exit code."""
+    """Trains a study's teacher and all that it needs, or finds them, with a line per epoch; returns the exit code."""
     load_plugins(study.plugins)
+    if study.teacher.absent:
+        print("this study has no teacher (teacher.network is none)")
+        return 0
     where = resolve_device(device)
     dataset = data.load(study.data, where)
     found = teacher.find(study.teacher, dataset, train_on)
     if found is not None:
-        print(f"found: {found.path}{_accuracies(found)}")
+        for one in (found, *found.others):
+            print(f"found: {one.path}{_accuracies(one)}")
         return 0
     console = Console(highlight=False, markup=False)
     with _stop_on_signal() as stopping, console.status("") as status:
         for row in teacher.train(study.teacher, dataset, train_on, where, stopping.is_set):
             if row.get("done"):
                 made = teacher.TeacherFile(**row["teacher"])
-                console.print(f"trained: {made.path}{_accuracies(made)}", soft_wrap=True)
+                for one in (made, *made.others):
+                    console.print(f"trained: {one.path}{_accuracies(one)}", soft_wrap=True)
                 return 0
             line = (
-                f"epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, training accuracy "
+                f"{_which(row)}epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, training accuracy "
                 f"{row['train_accuracy']:.2f} %, {row['seconds']:.0f} s"
             )
             if console.is_terminal:
@@ -49,6 +54,11 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
                 print(line, flush=True)
     print("stopped; the same command goes on after the last saved epoch", file=sys.stderr)
     return 130
+
+
+def _which(row: Mapping[str, Any]) -> str:
+    """Which network a row speaks of, where several are trained: those of a chain, and further teachers."""
+    return f"{row['network']} ({row['number']} of {row['networks']}), " if row["networks"] > 1 else ""
 
 
 def _accuracies(file: teacher.TeacherFile) -> str:
@@ -83,7 +93,7 @@ def table() -> Table:
         file = record["teacher"]
         shown.add_row(
             file["key"],
-            networks.network_name(file["network"]),
+            _lineage(record["settings"]),
             str(_named(record["data"])),
             str(record.get("train_on", "")),
             _percent(file["val_accuracy"]),
@@ -91,6 +101,12 @@ def table() -> Table:
             time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
         )
     return shown
+
+
+def _lineage(settings: Mapping[str, Any]) -> str:
+    """A network and those it was distilled from: `resnet20 < resnet32, resnet56`."""
+    sources = ", ".join(networks.network_name(source["network"]) for source in settings.get("distilled_from", ()))
+    return networks.network_name(settings["network"]) + (f" < {sources}" if sources else "")
 
 
 def _named(stored: Any) -> Any:

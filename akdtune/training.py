@@ -8,21 +8,24 @@ Shapes: N training images, B batch, M members (teacher and views), K classes, C 
 
 from __future__ import annotations
 
+import contextlib
+import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat
-from torch import Tensor
+from pydantic import Field, NonNegativeFloat, model_validator
+from torch import Tensor, nn
 
 from akdtune import data, networks, teacher
+from akdtune.checkpoints import fill_weights
 from akdtune.diversity import DiversityMeter
-from akdtune.methods import Method, MethodContext
-from akdtune.objective import Objective, weighted_sum
-from akdtune.recipe import Recipe, derived_seed, set_learning_rate, sgd
+from akdtune.methods import Method, MethodContext, Pair
+from akdtune.objective import Loss, Objective, weighted_sum
+from akdtune.recipe import Dot, Recipe, derived_seed, set_learning_rate, sgd
 from akdtune.registry import ComponentSettings, load_plugins, lookup
 from akdtune.results import REPORT_ROLES
 from akdtune.signals import Batch, Signals
@@ -40,16 +43,60 @@ STOCHASTIC_DRAWS = 8
 class TrainingSettings(Recipe):
     """How the student trains."""
 
+    optimizer: Literal["sgd", "dot", "adamw"] = Field(
+        "sgd", description="dot: SGD with momentums of their own for cross-entropy and distillation (2307.08436)"
+    )
+    dot_delta: NonNegativeFloat = Field(
+        0.075, description="dot: momentum - delta for cross-entropy, momentum + delta for distillation (ImageNet: 0.09)"
+    )
+    schedule: Literal["step", "cosine"] = Field("step", description="step: at the milestones; cosine: to zero")
     ce_weight: NonNegativeFloat | None = Field(
         None, description="weight of the student's cross-entropy; null: the base method's published one"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where Ray or torch offers one")
+
+    @model_validator(mode="after")
+    def _dot_is_stable(self) -> TrainingSettings:
+        if self.optimizer == "dot" and not self.dot_delta <= min(self.momentum, 1 - self.momentum):
+            raise ValueError(
+                f"dot_delta must be at most momentum and 1 - momentum (momentum is {self.momentum}), "
+                f"got {self.dot_delta}"
+            )
+        return self
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate of `epoch` (counted from 1)."""
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
+        return super().learning_rate(epoch)
+
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        if self.optimizer == "dot":
+            return Dot(parameters, self, self.dot_delta)
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(list(parameters), lr=self.lr, weight_decay=self.weight_decay)
+        return sgd(parameters, self)
 
 
 class StudentSettings(ComponentSettings):
     """The network that learns."""
 
     network: str | dict[str, Any] = Field(description="a registered network, or {name: ..., its settings}")
+    checkpoint: str | None = Field(
+        None,
+        description="weights to begin with: a trial's checkpoint.pt or a published file; a classifier for other classes"
+        " is left as drawn",
+    )
+    train: Literal["all", "classifier"] = Field(
+        "all", description="classifier: everything else keeps its weights and statistics (linear transfer)"
+    )
+
+    @model_validator(mode="after")
+    def _a_frozen_body_has_weights(self) -> StudentSettings:
+        if self.train == "classifier" and self.checkpoint is None:
+            raise ValueError("train: classifier needs a checkpoint: the frozen body would be a random one")
+        return self
 
 
 class Seeds(ComponentSettings):
@@ -105,6 +152,12 @@ class TrialConfig:
             role=trial["role"],
             teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
         )
+
+    @property
+    def pair(self) -> Pair:
+        """What published settings depend on."""
+        teacher_name = None if self.teacher_file.absent else networks.network_name(self.teacher_file.network)
+        return Pair(self.data.name, teacher_name, networks.network_name(self.student.network))
 
     @property
     def train_on(self) -> Literal["subset", "full"]:
@@ -175,21 +228,32 @@ def resolve_device(setting: str) -> torch.device:
 class Trial:
     """The parts of one trial: data, frozen teacher, student, views, methods, optimiser.
 
-    `frozen` replaces the network in the configuration's teacher file, e.g. by an untrained one to time a few steps.
+    `stand_ins` replace the networks in the configuration's teacher file (the main one, then the others), e.g. by
+    untrained ones to time a few steps.
     """
 
-    def __init__(self, config: TrialConfig, frozen: networks.Network | None = None) -> None:
+    def __init__(self, config: TrialConfig, stand_ins: Sequence[networks.Network] = ()) -> None:
         self.config = config
         self.device = resolve_device(config.training.device)
         self.dataset = data.load(config.data, self.device)
         self.splits = self.dataset.split(config.train_on)
         self.train = self.splits.train
-        frozen = frozen or teacher.load(config.teacher_file, self.dataset.inputs, self.device)
-        self.objective, self.student = build_parts(config, frozen, self.dataset, self.train.training_labels_N)
-        self.teacher = teacher.FrozenTeacher(
-            frozen, self.train, self.dataset.augmentation, config.training.epochs + self.views.warmup_epochs
-        )
-        self.optimizer = sgd([*self.student.parameters(), *self.objective.trained_parameters()], config.training)
+        file, inputs = config.teacher_file, self.dataset.inputs
+        frozen, others = (stand_ins[0], tuple(stand_ins[1:])) if stand_ins else (None, ())
+        if frozen is None and not file.absent:
+            frozen = teacher.load(file, inputs, self.device)
+            others = teacher.load_others(file, inputs, self.device)
+        self.objective, self.student = build_parts(config, frozen, others, self.dataset, self.train.training_labels_N)
+        epochs = config.training.epochs + self.views.warmup_epochs
+        self.teacher: teacher.FrozenTeacher | None = None
+        if frozen is not None:
+            facts = (file.identity, self.dataset.fingerprint(config.train_on), config.train_on, self.device.type)
+            shared = "/".join(facts) if file.path else ""
+            self.teacher = teacher.FrozenTeacher(
+                frozen, self.train, self.dataset.augmentation, epochs, others, share_as=shared
+            )
+        of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        self.optimizer = config.training.build_optimizer([*of_student, *self.objective.trained_parameters()])
         self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None
         self.recent_scores: list[float] = []
         self._judged: tuple[data.Split, Signals] | None = None
@@ -233,10 +297,13 @@ class Trial:
         self.views.train()
         sums = _Sums()
         for batch, teacher_signals, _ in self._batches("warmup", epoch, should_stop):
+            assert teacher_signals is not None, "views are refused without a teacher"
             terms = self.views.warmup_penalties(teacher_signals, batch)
             total = weighted_sum(terms, self.views.penalty_weights())
             assert total is not None, "views with a warm-up stage have penalties"
-            self._step(self.warmup_optimizer, total)
+            self.warmup_optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            self.warmup_optimizer.step()
             sums.add(
                 len(batch.labels_B), {**{f"loss.views.{name}": value for name, value in terms.items()}, "total": total}
             )
@@ -248,19 +315,17 @@ class Trial:
         started = time.monotonic()
         rate = self.config.training.learning_rate(epoch)
         set_learning_rate(self.optimizer, rate)
-        self.student.train()
+        self.student.train(self.config.student.train == "all")
         self.objective.train()
         sums = _Sums()
-        stages = self.objective.needs_stages
-        for batch, teacher_signals, images_BCHW in self._batches("student", epoch, should_stop):
-            assert images_BCHW is not None
-            student_signals = self.student(images_BCHW, stages)
+        for batch, teacher_signals, student_signals in self._batches("student", epoch, should_stop):
+            assert student_signals is not None
             loss = self.objective(student_signals, teacher_signals, batch)
-            self._step(self.optimizer, loss.total)
+            self._step(loss)
             self.objective.after_step()
             values = {f"loss.{name}": value for name, value in loss.terms.items()}
             values |= {_gate_column("train", name): value for name, value in loss.gates.items()}
-            values["train_accuracy"] = percent_right(student_signals.logits_BK, batch.labels_B)
+            values["train_accuracy"] = percent_right(loss.logits_BK, batch.labels_B)
             sums.add(len(batch.labels_B), {**values, "total": loss.total})
         means = _finite(sums, epoch)
         trained_s = time.monotonic() - started
@@ -271,37 +336,62 @@ class Trial:
 
     def _batches(
         self, stage: str, epoch: int, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Batch, Signals, Tensor | None]]:
-        """The batches of one epoch with the teacher's signals, and images where the student or the teacher reads them.
+    ) -> Iterator[tuple[Batch, Signals | None, Signals | None]]:
+        """The batches of one epoch with the signals of teacher and student, as far as this stage reads them.
 
         Order, crops and random draws depend on (seeds, stage, epoch) alone.
         """
         seeds = self.config.seeds
-        order_seed = derived_seed("order", seeds.order, stage)
         noise_seed = derived_seed("noise", seeds.noise, stage, epoch)
         torch.manual_seed(noise_seed)
         generator = torch.Generator(self.device).manual_seed(noise_seed)
-        ids_N = self.train.sample_ids_N
-        positions_N = data.epoch_order(order_seed, epoch, ids_N)
-        crops_N = data.crops(order_seed, epoch, ids_N, self.dataset.augmentation)
-        stages = stage == "student" and self.objective.needs_stages
-        needs_images = stage == "student" or not self.teacher.keeps_table
-        for positions_B in torch.split(positions_N, self.config.training.batch_size):
-            if should_stop():
-                raise Interrupted
-            if len(positions_B) < 2:
-                continue  # batch statistics of one image do not exist
-            crops_B = data.Crops(*(crop_N[positions_B] for crop_N in crops_N))
-            images_BCHW = self.train.images(positions_B, crops_B) if needs_images else None
-            signals = self.teacher.signals(positions_B, images_BCHW, crops_B, stages)
-            labels_B = self.train.training_labels_N[positions_B]
-            yield Batch(labels_B, ids_N[positions_B], positions_B, epoch, generator), signals, images_BCHW
+        of_student = stage == "student"
+        maps, strong = (of_student and self.objective.needs_maps), (of_student and self.objective.needs_strong)
+        teacher_of_stage = self.teacher if self.objective.needs_teacher or not of_student else None
+        loading = self.train.epoch(
+            derived_seed("order", seeds.order, stage),
+            epoch,
+            self.config.training.batch_size,
+            images=of_student or (self.teacher is not None and not self.teacher.keeps_table),
+            strong=strong,
+        )
+        with contextlib.closing(loading):
+            overlaps = of_student and self.objective.overlaps_batches
+            for loaded, repeated in _overlapping(loading) if overlaps else ((one, 0) for one in loading):
+                if should_stop():
+                    raise Interrupted
+                images_BCHW, strong_BCHW = loaded.images_BCHW, loaded.strong_BCHW
+                of_teacher = student = None
+                if teacher_of_stage is not None:
+                    of_teacher = teacher_of_stage.signals(
+                        loaded.positions_B, images_BCHW, loaded.crops_B, maps, strong_BCHW
+                    )
+                if of_student:
+                    assert images_BCHW is not None
+                    student = self._student_signals(images_BCHW, maps)
+                    if strong_BCHW is not None:
+                        student = replace(student, strong=self._student_signals(strong_BCHW, maps))
+                yield self._batch(loaded, epoch, generator, repeated), of_teacher, student
 
-    @staticmethod
-    def _step(optimizer: torch.optim.Optimizer, total: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    def _batch(self, loaded: data.Loaded, epoch: int, generator: torch.Generator, repeated: int) -> Batch:
+        positions_B, partner_B = loaded.positions_B, loaded.partner_B
+        labels_B = self.train.training_labels_N[positions_B]
+        partner_labels_B = None if partner_B is None else labels_B[partner_B]
+        ids_B = self.train.sample_ids_N[positions_B]
+        return Batch(labels_B, ids_B, positions_B, epoch, generator, partner_labels_B, loaded.share, repeated)
+
+    def _student_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
+        signals: Signals = self.student(images_BCHW, maps)
+        return replace(signals, classifier=self.student.classifier()) if maps else signals
+
+    def _step(self, loss: Loss) -> None:
+        """One update of student, methods and jointly trained heads."""
+        if isinstance(self.optimizer, Dot):
+            self.optimizer.backward_and_step(*loss.split())
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
 
     def _validation_row(self) -> dict[str, float | None]:
         if self.splits.validation is None:
@@ -318,25 +408,47 @@ class Trial:
     def measure(self, split: data.Split) -> dict[str, float | None]:
         """Accuracy of the student on plain images, and how teacher, views and student relate there.
 
-        Everything in eval mode. Column `accuracy` is the student's; the rest are the columns of TEACHER_COLUMNS.
+        Everything in eval mode. Column `accuracy` is the student's; the rest are the columns of TEACHER_COLUMNS and
+        those of `TransferMeter`, without a teacher none of them.
         """
         self.student.eval()
         self.objective.eval()
-        signals_N = self._teacher_signals(split)
-        logits_NK = networks.predict(self.student, split, EVALUATION_BATCH)
+        student_N = self._predictions(split)
+        row: dict[str, float | None] = {"accuracy": float(percent_right(student_N.logits_BK, split.labels_N))}
+        teacher_N = self._teacher_signals(split)
+        if teacher_N is None:
+            return row
         transfer = TransferMeter()
-        transfer.update(logits_NK, signals_N.logits_BK, split.labels_N)
+        transfer.update(student_N.logits_BK, teacher_N.logits_BK, split.labels_N)
         return {
-            "accuracy": float(percent_right(logits_NK, split.labels_N)),
-            "teacher_accuracy": float(percent_right(signals_N.logits_BK, split.labels_N)),
+            **row,
+            "teacher_accuracy": float(percent_right(teacher_N.logits_BK, split.labels_N)),
             **transfer.result(),
-            **measure_views(self.views, signals_N, split.labels_N, self.config.seeds.noise),
+            **measure_views(self.views, teacher_N, student_N, split.labels_N, self.config.seeds.noise),
         }
 
-    def _teacher_signals(self, split: data.Split) -> Signals:
-        """The teacher on a whole split of plain images, computed once per trial."""
+    def _predictions(self, split: data.Split) -> Signals:
+        """What the student in eval mode says about plain images, through the head that it predicts with."""
+        head = self.objective.head
+        if head is None:
+            return networks.signals(self.student, split, EVALUATION_BATCH)
+
+        def predict(images_BCHW: Tensor) -> Signals:
+            found: Signals = self._student_signals(images_BCHW, maps=True)
+            return Signals(head.logits(found), found.pooled_BC)
+
+        return networks.signals(predict, split, EVALUATION_BATCH)
+
+    def _teacher_signals(self, split: data.Split) -> Signals | None:
+        """The teachers on a whole split of plain images, computed once per trial."""
+        if self.teacher is None:
+            return None
         if self._judged is None or self._judged[0] is not split:
-            self._judged = (split, networks.signals(self.teacher.network, split, EVALUATION_BATCH))
+            main, *others = (
+                networks.signals(network, split, EVALUATION_BATCH)
+                for network in (self.teacher.network, *self.teacher.others)
+            )
+            self._judged = (split, replace(main, others=tuple(others)))
         return self._judged[1]
 
     @torch.no_grad()
@@ -350,7 +462,8 @@ class Trial:
             row = self.measure(split)
             row["test_accuracy"] = row.pop("accuracy")
         self.student.eval()
-        logits_NK = networks.predict(self.student, split, EVALUATION_BATCH)
+        self.objective.eval()
+        logits_NK = self._predictions(split).logits_BK
         return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), logits_NK.cpu())
 
     def timed(self, steps: int) -> dict[str, float]:
@@ -395,6 +508,25 @@ class Trial:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _overlapping(batches: Iterable[data.Loaded]) -> Iterator[tuple[data.Loaded, int]]:
+    """Each batch behind the images of the one before it, and how many those are."""
+    last: data.Loaded | None = None
+    for batch in batches:
+        yield (batch, 0) if last is None else (_joined(last, batch), len(last.positions_B))
+        last = batch
+
+
+def _joined(before: data.Loaded, after: data.Loaded) -> data.Loaded:
+    """Two batches as one. Mixed images cannot be joined: methods that ask for overlapping batches are refused then."""
+    crops_B = None
+    if before.crops_B is not None and after.crops_B is not None:
+        crops_B = data.Crops(*(torch.cat(parts) for parts in zip(before.crops_B, after.crops_B, strict=True)))
+    images = (before.images_BCHW, after.images_BCHW), (before.strong_BCHW, after.strong_BCHW)
+    images_BCHW, strong_BCHW = (None if one is None or two is None else torch.cat([one, two]) for one, two in images)
+    positions_B = torch.cat([before.positions_B, after.positions_B])
+    return data.Loaded(positions_B, crops_B, images_BCHW, strong_BCHW, None, 1.0)
+
+
 def _copied(node: Any) -> Any:
     """A deep copy of a tree of plain containers, tensors and numbers."""
     if isinstance(node, Tensor):
@@ -422,47 +554,102 @@ def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int) -> f
 
 
 def build_parts(
-    config: TrialConfig, frozen: networks.Network, dataset: data.DataSet, train_labels_N: Tensor
+    config: TrialConfig,
+    frozen: networks.Network | None,
+    others: Sequence[networks.Network],
+    dataset: data.DataSet,
+    train_labels_N: Tensor,
 ) -> tuple[Objective, networks.Network]:
     """The objective (methods and views) and the student, initialised from the trial's init seed alone."""
-    device = train_labels_N.device
-    student = networks.build(config.student.network, dataset.inputs, derived_seed("student", config.seeds.init)).to(
-        device
-    )
+    device, inputs, seed = train_labels_N.device, dataset.inputs, config.seeds.init
+    student = networks.build(config.student.network, inputs, derived_seed("student", seed)).to(device)
+    _begin_with(student, config.student)
     view_name, view_settings = config.views
-    weight_KC, bias_K = frozen.classifier()
     views: ViewAugmenter = lookup("views", view_name)(
-        view_settings,
-        ViewContext(
-            num_classes=dataset.inputs.num_classes,
-            teacher_dim=frozen.pooled_dim,
-            teacher_classifier=(weight_KC.detach(), bias_K.detach()),
-            device=device,
-            generator=torch.Generator().manual_seed(derived_seed("views", config.seeds.init)),
-        ),
+        view_settings, view_context(student, frozen, others, inputs.num_classes, device, seed)
     )
     methods: dict[str, Method] = {}
+    of_trial = (student, frozen, train_labels_N, inputs.num_classes, config.training.epochs, seed)
     for name, settings in config.methods:
-        methods[name] = lookup("methods", name)(
-            settings,
-            MethodContext(
-                num_classes=dataset.inputs.num_classes,
-                student_dim=student.pooled_dim,
-                teacher_dim=frozen.pooled_dim,
-                student_stages=student.stage_shapes,
-                teacher_stages=frozen.stage_shapes,
-                train_labels_N=train_labels_N,
-                device=device,
-                generator=torch.Generator().manual_seed(derived_seed("method", name, config.seeds.init)),
-            ),
-        )
-    objective = Objective(methods, views, resolve_ce_weight(config.training, list(methods.values())))
+        context = method_context(name, *of_trial)
+        methods[name] = lookup("methods", name)(settings, context)
+    objective = Objective(methods, views, resolve_ce_weight(config.training, methods.values(), config.pair))
     return objective.to(device), student
 
 
-def resolve_ce_weight(settings: TrainingSettings, methods: list[Method] | list[type[Method]]) -> float:
+def _begin_with(student: networks.Network, settings: StudentSettings) -> None:
+    """Loads the weights a student begins with, and freezes what does not train."""
+    if settings.checkpoint is None:
+        return
+    own = {tensor.data_ptr() for tensor in student.classifier()}
+    last_layer = {name for name, parameter in student.named_parameters() if parameter.data_ptr() in own}
+    fill_weights(student, settings.checkpoint, may_differ=last_layer)
+    if settings.train == "classifier":
+        for name, parameter in student.named_parameters():
+            parameter.requires_grad_(name in last_layer)
+
+
+def view_context(
+    student: networks.Network,
+    frozen: networks.Network | None,
+    others: Sequence[networks.Network],
+    num_classes: int,
+    device: torch.device,
+    seed: int,
+) -> ViewContext:
+    """What the views of a trial may know; a missing teacher has width 0."""
+    return ViewContext(
+        num_classes=num_classes,
+        teacher_dim=0 if frozen is None else frozen.pooled_dim,
+        teacher_classifier=_classifier(frozen) or (torch.empty(num_classes, 0), torch.empty(num_classes)),
+        student_dim=student.pooled_dim,
+        others_dims=tuple(other.pooled_dim for other in others),
+        device=device,
+        generator=torch.Generator().manual_seed(derived_seed("views", seed)),
+    )
+
+
+def method_context(
+    name: str,
+    student: networks.Network,
+    frozen: networks.Network | None,
+    train_labels_N: Tensor,
+    num_classes: int,
+    epochs: int,
+    seed: int,
+) -> MethodContext:
+    """What a method of a trial may know; parameters and buffers live where the labels are."""
+    return MethodContext(
+        num_classes=num_classes,
+        student_dim=student.pooled_dim,
+        teacher_dim=0 if frozen is None else frozen.pooled_dim,
+        student_stages=student.stage_shapes,
+        teacher_stages=() if frozen is None else frozen.stage_shapes,
+        student_last_map=student.last_map_shape,
+        teacher_last_map=None if frozen is None else frozen.last_map_shape,
+        teacher_classifier=_classifier(frozen),
+        teacher_norms=() if frozen is None else frozen.stage_norms(),
+        train_labels_N=train_labels_N,
+        epochs=epochs,
+        device=train_labels_N.device,
+        generator=torch.Generator().manual_seed(derived_seed("method", name, seed)),
+    )
+
+
+def _classifier(network: networks.Network | None) -> tuple[Tensor, Tensor] | None:
+    if network is None:
+        return None
+    weight_KC, bias_K = network.classifier()
+    return weight_KC.detach(), bias_K.detach()
+
+
+def resolve_ce_weight(
+    settings: TrainingSettings, methods: Iterable[Method] | Iterable[type[Method]], pair: Pair
+) -> float:
     """The set weight, or the largest published one among the methods (0.1 for kd alone, 1 for kd+crd)."""
-    return max(method.default_ce_weight for method in methods) if settings.ce_weight is None else settings.ce_weight
+    if settings.ce_weight is not None:
+        return settings.ce_weight
+    return max(method.ce_weight(pair) for method in methods)
 
 
 TEACHER_COLUMNS = frozenset(
@@ -475,7 +662,7 @@ TEACHER_COLUMNS = frozenset(
 
 @torch.no_grad()
 def measure_views(
-    views: ViewAugmenter, teacher_signals: Signals, labels_N: Tensor, noise_seed: int
+    views: ViewAugmenter, teacher_signals: Signals, student_signals: Signals, labels_N: Tensor, noise_seed: int
 ) -> dict[str, float | None]:
     """Diversity, angles, gates, ensemble and training target of eval-mode views on one split of plain images.
 
@@ -485,7 +672,7 @@ def measure_views(
     found: list[dict[str, float | None]] = []
     for draw in range(draws):
         generator = torch.Generator(labels_N.device).manual_seed(derived_seed("measure", noise_seed, draw))
-        of_views = views.views(teacher_signals, generator)
+        of_views = views.views(teacher_signals, generator, student_signals)
         meter = DiversityMeter()
         meter.update(
             torch.cat([teacher_signals.logits_BK.unsqueeze(1), of_views.logits_BVK], dim=1),

@@ -9,16 +9,21 @@ from pydantic import BaseModel
 
 from akdtune.domains import Issue
 from akdtune.errors import AkdtuneError
-from akdtune.registry import Kind, lookup, names
+from akdtune.registry import Kind, Pair, lookup, names
 from akdtune.settings_errors import typed
 from akdtune.settings_file import KeyPath, shown
 
+NO_NETWORK = "none"
+"""As `teacher.network`: there is no teacher. (As in `teacher_settings`, which needs torch.)"""
 
-def trial_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
+
+def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
     """Types the settings of one trial.
 
     Args:
         values: student, views, method and training without domains.
+        study: the sections `data` and `teacher` as plain JSON, as far as they are known to be right: published
+            settings depend on the data set and the teacher's network.
 
     Returns:
         The same with defaults filled in and `method` as a list, and what is wrong, by path; a section that is wrong
@@ -35,33 +40,106 @@ def trial_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issu
             settings[section] = value
 
     keep("views", *_component("views", values.get("views"), ("views",)))
-    keep("method", *_methods(values.get("method")))
     keep("student", *_student(values.get("student"), StudentSettings))
+    keep("method", *_methods(values.get("method"), pair_of(study, settings.get("student"))))
     keep("training", *_mapping(values.get("training") or {}, TrainingSettings, ("training",)))
     if "views" in settings and "method" in settings:
-        pairs = (pair_problem(settings["views"]["name"], term["name"]) for term in settings["method"])
-        issues += [(("method",), message) for message in pairs if message]
-    return settings, issues
+        issues += misfits(settings, study)
+    order = ("views", "method", "student", "training")
+    return {section: settings[section] for section in order if section in settings}, issues
+
+
+def pair_of(study: Mapping[str, Any], student: Mapping[str, Any] | None) -> Pair | None:
+    """What published settings depend on; None where it is not known (yet)."""
+    if student is None or not {"data", "teacher"} <= study.keys():
+        return None
+    teacher = _network_name(study["teacher"]["network"])
+    return Pair(study["data"]["name"], None if teacher == NO_NETWORK else teacher, _network_name(student["network"]))
+
+
+def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue]:
+    """Which components of a trial cannot work together, naming them."""
+    views, methods = settings["views"]["name"], [term["name"] for term in settings["method"]]
+    teacher = study.get("teacher")
+    found: list[Issue] = []
+
+    def add(message: str | None, section: str = "method") -> None:
+        if message:
+            found.append(((section,), message))
+
+    for method in methods:
+        add(pair_problem(views, method))
+        if teacher is not None:
+            add(_without_teacher(method, teacher))
+            add(_lacking_maps(method, "teacher", teacher["network"]))
+        if "student" in settings:
+            add(_lacking_maps(method, "student", settings["student"]["network"]))
+    components = {method: lookup("methods", method) for method in methods}
+    if len(heads := [name for name, component in components.items() if component.replaces_logits]) > 1:
+        add(f"'{heads[0]}' and '{heads[1]}' both replace the student's prediction: only one can")
+    idle = all(component.consumes in ("stages", "self") for component in components.values())
+    if views != "none" and idle:
+        named = " and ".join(f"'{name}'" for name in methods)
+        add(f"nothing of the views '{views}' would reach the student: {named} read{'s' * (len(methods) == 1)} no views")
+    if teacher is not None and views != "none":
+        if _network_name(teacher["network"]) == NO_NETWORK:
+            add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
+        elif lookup("views", views).needs_others and not teacher.get("others"):
+            add(f"'{views}' needs further teachers: list them under teacher.others", "views")
+    augmentation = (study.get("data") or {}).get("augmentation")
+    mixing = {key for key in ("mixup", "cutmix") if isinstance(augmentation, Mapping) and augmentation.get(key)}
+    for name, component in components.items():
+        if mixing and component.overlaps_batches:
+            add(f"'{name}' repeats images of the last batch, which data.augmentation.{min(mixing)} mixes with others")
+    return found
 
 
 def pair_problem(views: str, method: str) -> str | None:
-    """Why a view augmenter and a method cannot work together, naming both; None when they can.
-
-    An augmenter that does not offer targets of every kind says so in `offers`, a set out of `logits`, `pooled` and
-    `stages`; a method says what it needs in `consumes` and `needs_stages`.
-    """
+    """Why a view augmenter and a method cannot work together, naming both; None when they can."""
     augmenter, component = lookup("views", views), lookup("methods", method)
-    offers = getattr(augmenter, "offers", {"logits", "pooled", "stages"})
-    lacking = sorted({component.consumes, *(["stages"] if component.needs_stages else [])} - set(offers))
-    if not lacking:
+    if component.consumes in augmenter.offers or component.consumes in ("stages", "self"):
         return None
     return (
-        f"'{method}' cannot work with the views '{views}': it needs {' and '.join(lacking)}, "
-        f"and these views offer {', '.join(sorted(offers))} only"
+        f"'{method}' cannot work with the views '{views}': it needs {component.consumes}, "
+        f"and these views offer {', '.join(sorted(augmenter.offers))} only"
     )
 
 
-def _methods(value: Any) -> tuple[list[Any], list[Issue]]:
+def _without_teacher(method: str, teacher: Mapping[str, Any]) -> str | None:
+    if _network_name(teacher["network"]) != NO_NETWORK or lookup("methods", method).consumes == "self":
+        return None
+    alone = [name for name in names("methods") if lookup("methods", name).consumes == "self"]
+    return f"'{method}' needs a teacher, and teacher.network is {NO_NETWORK} (without one: {', '.join(alone)})"
+
+
+def _lacking_maps(method: str, role: str, network: str | Mapping[str, Any]) -> str | None:
+    name, component = _network_name(network), lookup("methods", method)
+    if name == NO_NETWORK or not component.needs_maps():
+        return None
+    lacking = sorted(component.needs - {"strong"} - lookup("networks", name).offers)
+    if not lacking:
+        return None
+    return f"'{method}' cannot work with the {role} network '{name}': it needs {', '.join(lacking)}, which it lacks"
+
+
+def _network_name(network: str | Mapping[str, Any]) -> str:
+    return network if isinstance(network, str) else str(network["name"])
+
+
+def published(method: str, given: Mapping[str, Any], pair: Pair | None) -> dict[str, Any]:
+    """Settings of a method that are published for this data set and pair of networks and were not given.
+
+    What a preset fills in (a `variant`, `standardize`) counts as given: it was published as a whole.
+    """
+    if pair is None:
+        return {}
+    component = lookup("methods", method)
+    preset = getattr(component.Settings, "preset", None)
+    taken = given.keys() | (preset(given).keys() if preset else set())
+    return {key: value for key, value in component.published(pair).items() if key not in taken}
+
+
+def _methods(value: Any, pair: Pair | None) -> tuple[list[Any], list[Issue]]:
     terms = value if isinstance(value, list) else [value]
     if not terms:
         return [], [(("method",), "needs at least one method, got an empty list")]
@@ -69,7 +147,7 @@ def _methods(value: Any) -> tuple[list[Any], list[Issue]]:
     seen: set[str] = set()
     for index, term in enumerate(terms):
         path: KeyPath = ("method", index) if isinstance(value, list) else ("method",)
-        settings, found = _component("methods", term, path)
+        settings, found = _component("methods", term, path, pair)
         if not found and settings["name"] in seen:
             found = [(path, f"'{settings['name']}' stands twice in the sum: give it one weight instead")]
         result.append(settings)
@@ -96,7 +174,7 @@ def network_settings(value: Any, path: KeyPath) -> tuple[Any, list[Issue]]:
     return (value, issues) if issues else (settings["name"] if len(settings) == 1 else settings, [])
 
 
-def _component(kind: Kind, value: Any, path: KeyPath) -> tuple[dict[str, Any], list[Issue]]:
+def _component(kind: Kind, value: Any, path: KeyPath, pair: Pair | None = None) -> tuple[dict[str, Any], list[Issue]]:
     if not isinstance(value, dict):
         return {}, [(path, f"must be a name or a mapping with a 'name', got {shown(value)}")]
     name = value.get("name")
@@ -108,7 +186,10 @@ def _component(kind: Kind, value: Any, path: KeyPath) -> tuple[dict[str, Any], l
         model = lookup(kind, name).Settings
     except AkdtuneError as error:
         return {}, [((*path, "name"), str(error))]
-    settings, issues = _mapping({key: item for key, item in value.items() if key != "name"}, model, path, ("name",))
+    given = {key: item for key, item in value.items() if key != "name"}
+    if kind == "methods":
+        given = {**published(name, given, pair), **given}
+    settings, issues = _mapping(given, model, path, ("name",))
     return {"name": name, **settings}, issues
 
 

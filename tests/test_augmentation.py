@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
+from akdtune import image_ops, mixing
 from akdtune.augmentation import (
     Augmentation,
+    AugmentationSettings,
     Crops,
+    Draw,
+    RandAugment,
+    RandomResizedCrop,
     Stream,
     augment,
     crops,
     epoch_order,
     philox4x32,
     random_words,
+    strong_augmentation,
     variant_crops,
 )
+from akdtune.errors import DataError
 
 PAD4 = Augmentation(pad=4, flip=True)
 
@@ -119,6 +130,254 @@ def test_augment_does_not_depend_on_the_batch_size() -> None:
     whole = augment(images, ids, drawn, PAD4, mean, std)
     parts = [augment(images, p, Crops(*(part[p] for part in drawn)), PAD4, mean, std) for p in ids.split(7)]
     assert torch.equal(whole, torch.cat(parts))
+
+
+def test_streams_have_their_own_numbers_and_old_ones_stay() -> None:
+    assert len({int(stream) for stream in Stream}) == len(Stream)
+    ids, draw = np.arange(50), Draw(3, 4)
+    assert np.array_equal(draw.words(ids, Stream.CROP), random_words(3, 4, ids, Stream.CROP))
+    draws = [draw.words(ids, Stream.CROP, index) for index in range(3)]
+    draws += [draw._replace(view=1).words(ids, Stream.CROP, index) for index in range(3)]
+    assert len({words.tobytes() for words in draws}) == 6
+
+
+# torchvision's own names of the operations, and what it makes of a strength of 9 of 30.
+TORCHVISION = {
+    "identity": ("Identity", 0.0),
+    "shear_x": ("ShearX", 0.09),
+    "shear_y": ("ShearY", 0.09),
+    "translate_x": ("TranslateX", 150 / 331 * 64 * 0.3),
+    "translate_y": ("TranslateY", 150 / 331 * 64 * 0.3),
+    "rotate": ("Rotate", 9.0),
+    "brightness": ("Brightness", 0.27),
+    "color": ("Color", 0.27),
+    "contrast": ("Contrast", 0.27),
+    "sharpness": ("Sharpness", 0.27),
+    "posterize": ("Posterize", 7.0),
+    "solarize": ("Solarize", 0.7),
+    "auto_contrast": ("AutoContrast", 0.0),
+    "equalize": ("Equalize", 0.0),
+}
+UNSIGNED = {"identity", "posterize", "solarize", "auto_contrast", "equalize"}
+
+
+@pytest.fixture(scope="module")
+def torchvision_v2() -> Any:
+    return pytest.importorskip("torchvision.transforms.v2")
+
+
+@pytest.mark.parametrize("name", image_ops.OPERATIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_operations_equal_torchvision(torchvision_v2: Any, name: str, channels: int) -> None:
+    image = torch.randint(0, 200, (channels, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    theirs, magnitude = TORCHVISION[name]
+    whole = torchvision_v2.RandAugment()
+    for sign in (1.0, -1.0):
+        signed = magnitude if name in UNSIGNED else magnitude * sign
+        expected = whole._apply_image_or_video_transform(image, theirs, signed, whole.interpolation, whole._fill)
+        got = image_ops.operate(image, name, 0.3, sign)
+        assert got.dtype == torch.uint8
+        assert (got.int() - expected.int()).abs().max() <= (0 if name in UNSIGNED else 1)
+        if name not in ("identity", "color"):
+            assert not torch.equal(got, image)
+
+
+def test_randaugment_of_an_image_does_not_depend_on_its_batch(torchvision_v2: Any) -> None:
+    images = torch.randint(0, 256, (30, 3, 12, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ids, draw, settings = np.arange(100, 130), Draw(1, 2), RandAugment(ops=2)
+    whole = image_ops.randaugmented(images, ids, draw, settings)
+    some = [29, 3, 17]
+    assert torch.equal(whole[some], image_ops.randaugmented(images[some], ids[some], draw, settings))
+    assert not torch.equal(whole, image_ops.randaugmented(images, ids, Draw(1, 3), settings))
+    assert not torch.equal(whole, image_ops.randaugmented(images, ids, draw._replace(view=1), settings))
+    fixed = image_ops.randaugmented(images, ids, draw, RandAugment(ops=1, magnitude=0))
+    assert not torch.equal(fixed, images)  # auto_contrast and equalize have no magnitude
+    assert int((fixed == images).flatten(1).all(1).sum()) > 15  # most others do nothing at 0
+
+
+def test_randaugment_draws_operations_and_magnitudes_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, float, float]] = []
+
+    def watch(image: torch.Tensor, name: str, strength: float, sign: float) -> torch.Tensor:
+        seen.append((name, strength, sign))
+        return image
+
+    monkeypatch.setattr(image_ops, "operate", watch)
+    images = torch.zeros((2800, 1, 1, 1), dtype=torch.uint8)
+    image_ops.randaugmented(images, np.arange(2800), Draw(0, 1), RandAugment(ops=2))
+    names = [name for name, _, _ in seen]
+    counts = np.array([names.count(name) for name in image_ops.OPERATIONS])
+    assert counts.sum() == 5600
+    assert ((counts - 400) ** 2 / 400).sum() < 36  # chi-square, 13 degrees: p < 0.0006
+    strengths = np.array([strength for _, strength, _ in seen])
+    assert ((np.histogram(strengths, bins=10, range=(0, 1))[0] - 560) ** 2 / 560).sum() < 29  # 9 degrees
+    assert abs(np.mean([sign for _, _, sign in seen])) < 0.05
+    assert names[:2800] != names[2800:]  # the second operation is another draw
+
+
+def test_resized_crops_are_inside_with_the_asked_areas_and_ratios() -> None:
+    settings, ids = RandomResizedCrop(), np.arange(1500)
+    boxes = np.array(image_ops.resized_crop_boxes((90, 120), ids, Draw(0, 1), settings))
+    top, left, height, width = boxes.T
+    assert (boxes[:, :2] >= 0).all() and (top + height <= 90).all() and (left + width <= 120).all()
+    area, ratio = height * width / (90 * 120), width / height
+    assert 0.07 < area.min() < 0.1 and 0.9 < area.max() <= 1
+    assert 0.72 < ratio.min() < 0.78 and 1.3 < ratio.max() < 1.38
+    square = np.array(image_ops.resized_crop_boxes((99, 99), ids, Draw(0, 1), settings))
+    assert abs(float(np.log(square[:, 3] / square[:, 2]).mean())) < 0.02
+    some = image_ops.resized_crop_boxes((90, 120), ids[[700, 5]], Draw(0, 1), settings)
+    assert some == [tuple(boxes[700]), tuple(boxes[5])]
+
+
+def test_a_resized_crop_that_never_fits_is_the_middle() -> None:
+    ids, square = np.arange(3), RandomResizedCrop(scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    assert set(image_ops.resized_crop_boxes((20, 50), ids, Draw(0, 1), square)) == {(0, 15, 20, 20)}
+    assert set(image_ops.resized_crop_boxes((50, 20), ids, Draw(0, 1), square)) == {(15, 0, 20, 20)}
+    assert set(image_ops.resized_crop_boxes((20, 20), ids, Draw(0, 1), square)) == {(0, 0, 20, 20)}
+
+
+def test_resized_crop_equals_torchvision(torchvision_v2: Any) -> None:
+    images = torch.randint(0, 256, (6, 3, 24, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ids, draw, augmentation = (
+        np.arange(6),
+        Draw(4, 1),
+        Augmentation(pad=0, flip=True, random_resized_crop=RandomResizedCrop(scale=(0.3, 1.0))),
+    )
+    got = image_ops.augmented(images, ids, draw, augmentation, 24)
+    assert augmentation.random_resized_crop is not None
+    boxes = image_ops.resized_crop_boxes((24, 24), ids, draw, augmentation.random_resized_crop)
+    flips = crops(4, 1, torch.from_numpy(ids), augmentation).flip_N
+    assert 0 < int(flips.sum()) < 6
+    for row, box in enumerate(boxes):
+        expected = torchvision_v2.functional.resized_crop(images[row], *box, [24, 24], antialias=True)
+        expected = expected.flip(-1) if flips[row] else expected
+        assert (got[row].int() - expected.int()).abs().max() <= 1
+
+
+def test_cutout_blanks_a_square_around_any_pixel() -> None:
+    images, ids = torch.ones(2000, 2, 10, 10), np.arange(2000)
+    fixed = Augmentation(pad=0, flip=False, cutout=4)
+    holes = image_ops.blanked(images, ids, Draw(0, 1), fixed) == 0
+    assert torch.equal(holes[:, 0], holes[:, 1])
+    area = holes[:, 0].sum(dim=(1, 2))
+    assert int(area.max()) == 16 and int(area.min()) == 4  # a corner cuts it to 2x2
+    centre = holes[:, 0].double().mean(dim=0)
+    assert torch.allclose(centre, centre.T, atol=0.04)
+    assert float(centre[5, 5]) == pytest.approx(0.16, abs=0.03)
+    drawn = image_ops.blanked(images, ids, Draw(0, 1), Augmentation(pad=0, flip=False, cutout=5, cutout_random=True))
+    sizes = (drawn[:, 0] == 0).any(dim=2).sum(dim=1)
+    assert int(sizes.min()) == 0 and int(sizes.max()) == 5
+    assert image_ops.blanked(images, ids, Draw(0, 1), PAD4) is images
+
+
+def own_shares(alpha: str, value: float, count: int = 400) -> np.ndarray[Any, Any]:
+    augmentation = Augmentation(pad=0, flip=False, **{alpha: value})
+    mixes = [mixing.draw_mix(Draw(0, 1), index, 4, augmentation, 32) for index in range(count)]
+    assert all(mix is not None for mix in mixes)
+    return np.array([mix.share for mix in mixes if mix is not None])
+
+
+def test_mixup_is_the_weighted_mean_with_the_larger_share_its_own() -> None:
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mix = mixing.draw_mix(Draw(2, 5), 3, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
+    assert mix is not None and mix.box is None
+    assert sorted(mix.partner_B.tolist()) == list(range(6))
+    assert torch.allclose(mix.mixed(images), mix.share * images + (1 - mix.share) * images[mix.partner_B])
+    again = mixing.draw_mix(Draw(2, 5), 3, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
+    other = mixing.draw_mix(Draw(2, 5), 4, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
+    assert again is not None and other is not None
+    assert again.share == mix.share != other.share
+    shares = own_shares("mixup", 1.0)
+    assert shares.min() >= 0.5
+    assert shares.mean() == pytest.approx(0.75, abs=0.03)  # uniform on 0.5..1
+    # Beta(0.2, 0.2): E[max(x, 1-x)] by simulation of the definition
+    sample = np.random.default_rng(0).beta(0.2, 0.2, 100_000)
+    assert own_shares("mixup", 0.2).mean() == pytest.approx(np.maximum(sample, 1 - sample).mean(), abs=0.03)
+
+
+def test_cutmix_shows_exactly_its_share_of_the_own_image() -> None:
+    own, alpha = torch.zeros(5, 1, 32, 32), Augmentation(pad=0, flip=False, cutmix=1.0)
+    roles = set()
+    for index in range(60):
+        mix = mixing.draw_mix(Draw(0, 1), index, 5, alpha, 32)
+        assert mix is not None and mix.box is not None
+        images = own + torch.arange(5.0)[:, None, None, None]
+        mixed = mix.mixed(images)
+        for row in range(5):
+            partner = int(mix.partner_B[row])
+            mine = (mixed[row] == row).double().mean()
+            assert float(mine) == pytest.approx(1.0 if partner == row else mix.share)
+            assert set(mixed[row].unique().tolist()) <= {float(row), float(partner)}
+        assert 0.5 <= mix.share <= 1
+        roles.add(mix.box_is_own)
+        assert torch.equal(images[:, 0, 0, 0], torch.arange(5.0))  # the batch itself is untouched
+    assert roles == {True, False}
+
+
+def test_with_both_alphas_each_batch_draws_one() -> None:
+    both = Augmentation(pad=0, flip=False, mixup=0.5, cutmix=0.5)
+    boxes = [mix.box is None for i in range(200) if (mix := mixing.draw_mix(Draw(0, 1), i, 3, both, 8)) is not None]
+    assert len(boxes) == 200 and 70 < sum(boxes) < 130
+    assert mixing.draw_mix(Draw(0, 1), 0, 3, PAD4, 8) is None
+
+
+def test_presets_and_parts_resolve_to_whole_augmentations() -> None:
+    adapter = TypeAdapter(AugmentationSettings)
+
+    def resolved(value: Any) -> Augmentation:
+        return adapter.validate_python(value).resolved(PAD4, 32, "augmentation")
+
+    assert resolved("weak") == resolved({}) == PAD4
+    published = Augmentation(
+        pad=4, flip=True, randaugment=RandAugment(ops=2, magnitude=None), cutout=16, cutout_random=True
+    )
+    assert resolved("strong") == strong_augmentation(PAD4, 32) == published
+    assert resolved({"preset": "strong", "cutout": 0}) == published.model_copy(
+        update={"cutout": 0, "cutout_random": False}
+    )
+    assert resolved({"pad": 0, "flip": False}) == Augmentation(pad=0, flip=False)
+    assert resolved({"randaugment": {"ops": 0}}).crops_only
+    assert resolved({"random_resized_crop": {}}).pad == 0
+    assert resolved(Augmentation(pad=1, flip=False)) == Augmentation(pad=1, flip=False)
+    for value in ("strong", {"mixup": 0.2}, {"cutmix": 1}, {"cutout": 4}, {"random_resized_crop": {}}):
+        whole = resolved(value)
+        assert not whole.crops_only
+        assert whole.mixes == (value in ({"mixup": 0.2}, {"cutmix": 1}))
+    again = adapter.validate_python(adapter.validate_python({"preset": "strong", "pad": 2}).model_dump())
+    assert again == adapter.validate_python({"preset": "strong", "pad": 2})
+
+
+def test_facts_of_a_plain_augmentation_are_what_they_were() -> None:
+    assert list(PAD4.facts().items()) == [("pad", 4), ("flip", True)]
+    assert Augmentation(pad=4, flip=True, mixup=0.2, randaugment=RandAugment()).facts() == {
+        "pad": 4,
+        "flip": True,
+        "randaugment": {"ops": 2, "magnitude": None},
+        "mixup": 0.2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("medium", "preset\n  Input should be 'weak' or 'strong'"),
+        ({"pad": 2, "random_resized_crop": {}}, r"pad \(2\) and random_resized_crop exclude each other"),
+        ({"random_resized_crop": {"scale": [0.5, 0.1]}}, r"scale must be \[low, high\] .* got \[0.5, 0.1\]"),
+        ({"random_resized_crop": {"ratio": [0, 1]}}, r"ratio must be \[low, high\] .* got \[0.0, 1.0\]"),
+        ({"randaugment": {"magnitude": 31}}, "less than or equal to 30"),
+        ({"mixup": -1}, "greater than or equal to 0"),
+        ({"mixup": math.inf}, "finite"),
+        ({"cutut": 3}, "Extra inputs are not permitted"),
+    ],
+)
+def test_bad_augmentations_are_refused(value: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TypeAdapter(AugmentationSettings).validate_python(value)
+
+
+def test_a_cutout_larger_than_the_image_is_refused() -> None:
+    with pytest.raises(DataError, match=r"data.strong.cutout is 40, the images have 32 pixels \(allowed: 0..32\)"):
+        AugmentationSettings(cutout=40).resolved(PAD4, 32, "strong")
 
 
 @pytest.mark.gpu

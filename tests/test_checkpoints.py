@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision  # noqa: F401  slow to load: not within the first test that needs it
 
 from akdtune import data, networks, teacher
 from akdtune.checkpoints import load_checkpoint, read_weights, weights_hash
@@ -36,8 +37,7 @@ def layouts(weights: Weights) -> dict[str, Any]:
     old = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
     return {
         "plain": weights,
-        "repdistiller": {"epoch": 240, "model": weights, "best_acc": torch.tensor(72.5), "optimizer": {"state": {}}},
-        "repdistiller_last": {"opt": argparse.Namespace(lr=0.05), "model": weights, "accuracy": 72.5},
+        "repdistiller": {"epoch": 240, "model": weights, "accuracy": torch.tensor(72.5), "optimizer": {"state": {}}},
         "mdistiller": {"model": prefixed, "epoch": 240, "best_acc": 72.5, "optimizer": {}},
         "state_dict": {"state_dict": prefixed},
         "without_counters": {"model": old},
@@ -52,6 +52,50 @@ def test_published_layouts_load(layout: str, weights: Weights, tmp_path: Path) -
     for key, value in network.state_dict().items():
         assert torch.equal(value, weights[key])
     assert weights_hash(network) == weights_hash(networks.build("resnet8", CIFAR100, 3))
+
+
+FAMILIES = ["wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet18", "torchvision_mobilenet_v3_small"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("layout", ["repdistiller", "mdistiller"])
+def test_published_layouts_load_for_every_family(name: str, layout: str, tmp_path: Path) -> None:
+    saved = networks.build(name, CIFAR100, 3)
+    torch.save(layouts(dict(saved.state_dict()))[layout], tmp_path / "student_best")
+    loaded = load_checkpoint(tmp_path / "student_best", name, CIFAR100, CPU)
+    assert weights_hash(loaded) == weights_hash(saved)
+
+
+class Options:
+    """A module's own class among the weights."""
+
+
+def test_a_namespace_is_refused_with_a_command_that_saves_the_weights(weights: Weights, tmp_path: Path) -> None:
+    file = tmp_path / "resnet8_last.pth"
+    torch.save({"opt": argparse.Namespace(lr=0.05), "model": weights, "accuracy": 72.5}, file)
+    message = failure(file)
+    start, command, end = message.split('"')
+    assert start == (
+        "resnet8_last.pth: holds argparse.Namespace besides weights; only weights are read, as restoring other "
+        "objects can run code. It is the command line of the training; save the weights alone once, with: python -c "
+    )
+    assert end == ""
+    assert "\n" not in message
+    # The command itself stays with weights only, and what it writes loads.
+    assert "weights_only=True" in command
+    try:
+        exec(command.replace("resnet8_last", str(tmp_path / "resnet8_last")))
+    finally:
+        torch.serialization.clear_safe_globals()
+    loaded = load_checkpoint(tmp_path / "resnet8_last_weights.pth", "resnet8", CIFAR100, CPU)
+    assert weights_hash(loaded) == weights_hash(networks.build("resnet8", CIFAR100, 3))
+
+
+def test_other_objects_are_refused_by_name(weights: Weights, tmp_path: Path) -> None:
+    torch.save({"model": weights, "options": Options()}, tmp_path / "t.pth")
+    message = failure(tmp_path / "t.pth")
+    assert "Options besides weights; only weights are read, as restoring other objects can run code. Save" in message
+    assert message.endswith("torch.save({'model': network.state_dict()}, ...)")
 
 
 def failure(path: Path, network: Any = "resnet8") -> str:
@@ -99,7 +143,7 @@ def test_files_that_are_no_checkpoints(weights: Weights, tmp_path: Path, monkeyp
     assert failure(file).startswith("t.pth: not a readable checkpoint of weights only (")
     assert failure(tmp_path) != ""
     torch.save({"model": weights, "extra": Executed()}, file)
-    assert failure(file).startswith("t.pth: not a readable checkpoint of weights only (")
+    assert "besides weights; only weights are read" in failure(file)
     assert not Path("executed").exists()
     torch.save({"epoch": 3, "model": {}}, file)
     assert failure(file) == "t.pth: no weights in it, neither at the top nor under model, state_dict or net"

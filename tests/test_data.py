@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from akdtune import data
+from akdtune import data, splits
 from akdtune.errors import DataError
 
 CPU = torch.device("cpu")
@@ -25,6 +25,11 @@ MAIN: dict[str, Any] = {
 
 def digits(**settings: Any) -> data.DataSet:
     return data.load(data.DataSettings(**{"name": "digits", "validation": 600} | settings), CPU)
+
+
+def stored_images(dataset: data.DataSet, role: str) -> torch.Tensor:
+    images: torch.Tensor = getattr(dataset, f"_{role}_pixels").images.images_NCHW
+    return images
 
 
 def per_class(split: data.Split | None) -> list[int]:
@@ -132,7 +137,7 @@ def test_noisy_labels_are_uniform_over_the_other_classes() -> None:
 def test_pixel_noise_is_drawn_once_and_has_its_size() -> None:
     clean, noisy, again = digits(), digits(pixel_noise={"std": 0.05}), digits(pixel_noise={"std": 0.05})
     other = digits(pixel_noise={"std": 0.05, "seed": 1})
-    images = [dataset._test_images_NCHW.float() for dataset in (clean, noisy, again, other)]
+    images = [stored_images(dataset, "test").float() for dataset in (clean, noisy, again, other)]
     middle = (images[0] > 64) & (images[0] < 192)  # where clipping cannot act
     difference = (images[1] - images[0])[middle]
     assert abs(float(difference.mean())) < 0.5
@@ -194,6 +199,11 @@ def test_mean_and_std_are_settings() -> None:
         ({"name": "digits", "std": [0.0]}, "std must be positive"),
         ({"name": "digits", "validation": -1}, "greater than or equal to 0"),
         ({"name": "digits", "colour": 1}, "Extra inputs are not permitted"),
+        ({"name": "digits", "fraction": 0}, "greater than 0"),
+        ({"name": "digits", "imbalance": 0.1}, "greater than or equal to 1"),
+        ({"name": "digits", "workers": 2}, "'workers' does not belong to the data set 'digits'"),
+        ({"name": "digits", "strong": {"mixup": 1}}, "strong has mixup or cutmix; allowed only in augmentation"),
+        ({"name": "digits", "augmentation": "week"}, "Input should be 'weak' or 'strong'"),
     ],
 )
 def test_settings_of_another_data_set_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -213,3 +223,145 @@ def test_importing_data_leaves_heavy_readers_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def inline(dataset: data.DataSet, split: data.Split, epoch: int, batch_size: int) -> list[Any]:
+    """An epoch as written out by hand: order, crops, images."""
+    drawn = data.crops(7, epoch, split.sample_ids_N, dataset.augmentation)
+    found = []
+    for positions in torch.split(data.epoch_order(7, epoch, split.sample_ids_N), batch_size):
+        if len(positions) > 1:
+            crops = data.Crops(*(part[positions] for part in drawn))
+            found.append((positions, crops, split.images(positions, crops)))
+    return found
+
+
+def test_an_epoch_is_order_crops_and_images_and_leaves_single_images_out() -> None:
+    dataset = digits()
+    split = dataset.split("subset").train
+    assert split.crops_only
+    for batch_size in (64, 13):  # 300 = 23 * 13 + 1
+        expected = inline(dataset, split, 2, batch_size)
+        loaded = list(split.epoch(7, 2, batch_size))
+        assert len(loaded) == len(expected) == (5 if batch_size == 64 else 23)
+        for batch, (positions, crops, images) in zip(loaded, expected, strict=True):
+            assert torch.equal(batch.positions_B, positions)
+            assert batch.crops_B is not None and batch.images_BCHW is not None
+            assert all(torch.equal(one, other) for one, other in zip(batch.crops_B, crops, strict=True))
+            assert torch.equal(batch.images_BCHW, images)
+            assert (batch.strong_BCHW, batch.partner_B, batch.share) == (None, None, 1.0)
+
+
+@pytest.mark.parametrize("augmentation", [None, {"cutout": 3, "mixup": 0.5}])
+def test_images_that_nobody_asks_for_are_not_made(augmentation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = digits(augmentation=augmentation).split("subset").train
+    whole = list(split.epoch(7, 1, 64))
+    for name in ("augment", "augmented", "normalised"):
+        monkeypatch.setattr(splits, name, None)
+    blind = list(split.epoch(7, 1, 64, images=False))
+    assert [batch.share for batch in blind] == [batch.share for batch in whole]
+    assert all(batch.images_BCHW is None for batch in blind)
+    assert all(torch.equal(one.positions_B, other.positions_B) for one, other in zip(blind, whole, strict=True))
+    assert all((batch.crops_B is None) == (augmentation is not None) for batch in blind)
+
+
+def test_strong_images_are_other_crops_of_the_same_samples() -> None:
+    dataset = digits(strong={"pad": 1, "randaugment": {"ops": 0}, "cutout": 0})
+    split = dataset.split("subset").train
+    batch = next(split.epoch(7, 1, 64, strong=True))
+    again = next(split.epoch(7, 1, 64, strong=True))
+    weak = next(split.epoch(7, 1, 64))
+    assert batch.images_BCHW is not None and batch.strong_BCHW is not None
+    assert again.strong_BCHW is not None and weak.images_BCHW is not None
+    assert torch.equal(batch.images_BCHW, weak.images_BCHW)
+    assert torch.equal(batch.strong_BCHW, again.strong_BCHW)
+    other = data.crops(7, 1, split.sample_ids_N, dataset.strong, view=1)
+    crops = data.Crops(*(part[batch.positions_B] for part in other))
+    assert torch.equal(batch.strong_BCHW, split.images(batch.positions_B, crops))
+    assert not torch.equal(batch.strong_BCHW, batch.images_BCHW)
+
+
+def test_published_strong_images_by_default() -> None:
+    dataset = digits()
+    assert dataset.strong.facts() == {
+        "pad": 1,
+        "flip": False,
+        "randaugment": {"ops": 2, "magnitude": None},
+        "cutout": 4,
+        "cutout_random": True,
+    }
+    batch = next(dataset.split("subset").train.epoch(7, 1, 16, images=False, strong=True))
+    assert batch.images_BCHW is None and batch.strong_BCHW is not None
+    assert batch.strong_BCHW.shape == (16, 1, 8, 8)
+    assert bool(batch.strong_BCHW.isfinite().all())
+
+
+def test_mixed_images_are_those_of_the_batch_in_their_shares() -> None:
+    plain = digits(augmentation={"pad": 0, "flip": False}).split("subset").train
+    mixed = digits(augmentation={"pad": 0, "flip": False, "mixup": 1.0}).split("subset").train
+    assert not mixed.crops_only
+    for one, other in zip(plain.epoch(7, 1, 64, strong=True), mixed.epoch(7, 1, 64, strong=True), strict=True):
+        assert torch.equal(one.positions_B, other.positions_B)
+        assert other.partner_B is not None and other.crops_B is None
+        for whole, both in ((one.images_BCHW, other.images_BCHW), (one.strong_BCHW, other.strong_BCHW)):
+            assert whole is not None and both is not None
+            expected = other.share * whole + (1 - other.share) * whole[other.partner_B]
+            assert torch.allclose(both, expected, atol=1e-6)
+
+
+def test_validation_and_test_images_are_never_augmented() -> None:
+    plain, strong = digits().split("subset"), digits(augmentation="strong").split("subset")
+    for one, other in ((plain.test, strong.test), (plain.validation, strong.validation)):
+        assert one is not None and other is not None
+        read = torch.cat([images for _, images in other.plain_batches(100)])
+        assert torch.equal(read, one.images(torch.arange(len(one))))
+
+
+def test_fingerprint_knows_the_augmentation_of_training_but_not_the_strong_one() -> None:
+    plain = digits()
+    every = [None, {"cutout": 4}, {"mixup": 0.2}, {"cutmix": 0.2}, "strong", {"random_resized_crop": {}}]
+    assert len({digits(augmentation=one).fingerprint("subset") for one in every}) == len(every)
+    assert digits(strong={"cutout": 2}).fingerprint("subset") == plain.fingerprint("subset")
+    assert digits(augmentation="weak").fingerprint("subset") == plain.fingerprint("subset")
+
+
+@pytest.mark.parametrize(("classes", "each", "total"), [(100, 500, 10_847), (10, 5000, 12_406)])
+def test_long_tail_has_the_published_number_of_images(classes: int, each: int, total: int) -> None:
+    """CIFAR-100-LT and CIFAR-10-LT at an imbalance of 100."""
+    counts = data.long_tail(np.full(classes, each), 100)
+    assert counts.sum() == total
+    assert (counts[0], counts[-1]) == (each, each // 100)
+    assert (np.diff(counts) <= 0).all()
+
+
+def test_long_tail_of_uneven_classes_takes_no_more_than_there_is() -> None:
+    assert data.long_tail(np.array([10, 40, 0, 3]), 8).tolist() == [10, 20, 0, 3]
+    assert data.long_tail(np.array([9]), 8).tolist() == [9]
+    assert data.long_tail(np.array([5, 5]), 100).tolist() == [5, 1]
+
+
+def test_imbalance_and_fraction_thin_out_training_only_and_are_nested() -> None:
+    def ids(**settings: Any) -> set[int]:
+        return set(digits(**settings).split("subset").train.sample_ids_N.tolist())
+
+    whole, thin = digits().split("subset"), digits(imbalance=10, fraction=0.5).split("subset")
+    expected = [int(30 * 10 ** (-k / 9) + 1e-9) for k in range(10)]
+    assert per_class(digits(imbalance=10).split("subset").train) == expected == [30, 23, 17, 13, 10, 8, 6, 5, 3, 3]
+    assert per_class(thin.train) == [15, 12, 9, 7, 5, 4, 3, 3, 2, 2]
+    assert torch.equal(thin.train.labels_N, thin.train.training_labels_N)
+    for one, other in ((whole.validation, thin.validation), (whole.test, thin.test)):
+        assert one is not None and other is not None
+        assert torch.equal(one.sample_ids_N, other.sample_ids_N)
+    assert ids(imbalance=50) < ids(imbalance=10) < ids(imbalance=2) < ids()
+    assert ids(fraction=0.01) < ids(fraction=0.1) < ids(fraction=0.5) < ids()
+    assert per_class(digits(fraction=0.01).split("subset").train) == [1] * 10
+    assert ids(fraction=1.0) == ids(imbalance=1) == ids()
+    assert ids(fraction=0.5, split_seed=1) != ids(fraction=0.5)
+    assert per_class(digits(imbalance=9).split("full").train)[::9] == [90, 10]
+    prints = [digits(**one).fingerprint("full") for one in ({}, {"fraction": 0.5}, {"imbalance": 3})]
+    assert len(set(prints)) == 3
+
+
+def test_label_noise_counts_the_images_that_are_left() -> None:
+    train = digits(fraction=0.5, label_noise={"fraction": 0.4}).split("subset").train
+    assert int((train.labels_N != train.training_labels_N).sum()) == 60

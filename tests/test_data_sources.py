@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -10,8 +11,10 @@ import io
 import os
 import pickle
 import struct
+import tarfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.io
 import torch
 from PIL import Image
 
-from akdtune import data, data_sources, data_store
+from akdtune import data, data_sources, data_store, parquet_source, registry
 from akdtune.errors import DataError
 
 CPU = torch.device("cpu")
@@ -79,10 +83,15 @@ def load(folder: Path, **more: Any) -> data.DataSet:
     return data.load(settings(folder, **more), CPU)
 
 
+def stored_images(dataset: data.DataSet, role: str) -> torch.Tensor:
+    images: torch.Tensor = getattr(dataset, f"_{role}_pixels").images.images_NCHW
+    return images
+
+
 def test_parquet_gives_the_written_pixels_in_file_order(folder: Path) -> None:
     dataset = load(folder)
-    assert torch.equal(dataset._train_images_NCHW, torch.from_numpy(pictures(20)).permute(0, 3, 1, 2))
-    assert torch.equal(dataset._test_images_NCHW, torch.from_numpy(pictures(6, seed=1)).permute(0, 3, 1, 2))
+    assert torch.equal(stored_images(dataset, "train"), torch.from_numpy(pictures(20)).permute(0, 3, 1, 2))
+    assert torch.equal(stored_images(dataset, "test"), torch.from_numpy(pictures(6, seed=1)).permute(0, 3, 1, 2))
     assert dataset.inputs == data.InputSpec(3, 8, 5)
     assert dataset.augmentation == data.Augmentation(pad=1, flip=True)
     assert dataset.split("full").train.labels_N.tolist() == [0, 1, 2, 3, 4] * 4
@@ -93,11 +102,11 @@ def test_parquet_gives_the_written_pixels_in_file_order(folder: Path) -> None:
 
 def test_second_start_reads_no_parquet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(folder)
-    monkeypatch.setattr(data_sources, "decode_files", None)
+    monkeypatch.setattr(parquet_source, "decode_files", None)
     monkeypatch.setattr(data_store, "_content_key", None)
     second = load(folder)
     assert second.content_hash == first.content_hash
-    assert torch.equal(second._train_images_NCHW, first._train_images_NCHW)
+    assert torch.equal(stored_images(second, "train"), stored_images(first, "train"))
 
 
 def test_a_touched_file_is_found_by_content_and_a_changed_one_is_read_again(
@@ -106,7 +115,7 @@ def test_a_touched_file_is_found_by_content_and_a_changed_one_is_read_again(
     first = load(folder)
     os.utime(folder / "test.parquet", ns=(1, 1))
     with monkeypatch.context() as patch:
-        patch.setattr(data_sources, "decode_files", None)
+        patch.setattr(parquet_source, "decode_files", None)
         assert load(folder).content_hash == first.content_hash
     write(folder / "test.parquet", [png(image) for image in pictures(6, seed=2)], [0, 1, 2, 3, 4, 0])
     assert load(folder).content_hash != first.content_hash
@@ -137,7 +146,7 @@ def test_other_column_names_lists_of_files_and_the_working_directory(
     monkeypatch.chdir(folder)
     names = {"train": ["train-1.parquet", "./train-0.parquet"], "image_column": "img", "label_column": "fine"}
     dataset = load(folder, root=None, **names)
-    assert torch.equal(dataset._train_images_NCHW[0], torch.from_numpy(pictures(20)[10]).permute(2, 0, 1))
+    assert torch.equal(stored_images(dataset, "train")[0], torch.from_numpy(pictures(20)[10]).permute(2, 0, 1))
 
 
 def test_missing_files_are_listed_without_reading(folder: Path) -> None:
@@ -148,7 +157,7 @@ def test_missing_files_are_listed_without_reading(folder: Path) -> None:
 
 
 def nothing_left(cache: Path) -> bool:
-    return not [path for path in (cache / "data").iterdir() if path.name not in ("index", "store.lock")]
+    return not [path for path in (cache / "data").glob("*") if path.name not in ("index", "store.lock")]
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.999])
@@ -268,7 +277,7 @@ def test_fashion_mnist_through_torchvision(fashion: Path, monkeypatch: pytest.Mo
     dataset = data.load(one, CPU)
     assert dataset.inputs == data.InputSpec(1, 28, 10)
     assert dataset.augmentation == data.Augmentation(pad=2, flip=True)
-    assert torch.equal(dataset._train_images_NCHW[:, 0], torch.from_numpy(pictures(20, 28, 1)))
+    assert torch.equal(stored_images(dataset, "train")[:, 0], torch.from_numpy(pictures(20, 28, 1)))
     monkeypatch.setattr(data_sources.Torchvision, "_torchvision", None)  # the second start does not import it
     assert data.load(one, CPU).content_hash == dataset.content_hash
 
@@ -333,7 +342,7 @@ def test_cifar_through_torchvision(
     assert dataset.inputs == data.InputSpec(3, 32, classes)
     assert dataset.augmentation == data.Augmentation(pad=4, flip=True)
     expected = torch.from_numpy(pictures(10, 32)).permute(0, 3, 1, 2)
-    assert torch.equal(dataset._test_images_NCHW, expected)
+    assert torch.equal(stored_images(dataset, "test"), expected)
     file = tmp_path / data_sources.Cifar100.folder / "test"
     if name == "cifar100":
         file.write_bytes(file.read_bytes()[:100])
@@ -374,6 +383,121 @@ def test_download_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.Mon
     assert data.missing_files(one)[0].endswith("(will be downloaded)")
     with pytest.raises(DataError, match="torchvision cannot read or fetch FashionMNIST"):
         data.load(one, CPU)
+
+
+def stl10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """STL-10 with ten images a split, packed beside it as it is downloaded, and torchvision told its checksums."""
+    datasets = pytest.importorskip("torchvision.datasets")
+    where, contents = folder / "stl10_binary", {}
+    where.mkdir(parents=True)
+    for split, seed in (("train", 1), ("test", 2)):
+        contents[f"{split}_X.bin"] = pictures(10, 96, seed=seed).transpose(0, 3, 2, 1).tobytes()  # columns first
+        contents[f"{split}_y.bin"] = bytes(range(1, 11))
+    contents["unlabeled_X.bin"] = b"nothing of it is read"
+    packed = folder / "stl10_binary.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        for name, content in contents.items():
+            (where / name).write_bytes(content)
+            archive.add(where / name, f"stl10_binary/{name}")
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    for role in ("train", "test"):
+        names = [name for name in contents if name.startswith(role) or (role == "train" and name.startswith("un"))]
+        monkeypatch.setattr(datasets.STL10, f"{role}_list", [[name, sums[name]] for name in names])
+    monkeypatch.setattr(datasets.STL10, "tgz_md5", hashlib.md5(packed.read_bytes()).hexdigest())
+    return packed
+
+
+def svhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """SVHN with ten training and five test images, and torchvision told its checksums."""
+    datasets = pytest.importorskip("torchvision.datasets")
+    known = {}
+    for split, count in (("train", 10), ("test", 5)):
+        file = folder / f"{split}_32x32.mat"
+        images = pictures(count, 32, seed=count).transpose(1, 2, 3, 0)
+        scipy.io.savemat(file, {"X": images, "y": np.arange(1, count + 1, dtype=np.uint8)[:, None]})
+        known[split] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
+    monkeypatch.setattr(datasets.SVHN, "split_list", known)
+    return folder
+
+
+@contextlib.contextmanager
+def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server of a folder's files."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_stl10_is_read_and_fetched_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    packed = stl10(tmp_path / "kept", monkeypatch)
+    dataset = data.load(data.DataSettings(name="stl10", root=str(tmp_path / "kept"), validation=0), CPU)
+    assert dataset.inputs == data.InputSpec(3, 96, 10)
+    assert dataset.augmentation == data.Augmentation(pad=12, flip=True)
+    expected = torch.from_numpy(pictures(10, 96, seed=2)).permute(0, 3, 1, 2)
+    assert torch.equal(stored_images(dataset, "test"), expected)
+    assert dataset.split("full").train.labels_N.tolist() == list(range(10))
+    fetched = data.DataSettings(name="stl10", root=str(tmp_path / "new"), download=True, validation=0)
+    assert str(tmp_path / "new" / "stl10_binary" / "train_X.bin") + " (will be downloaded)" in data.missing_files(
+        fetched
+    )
+    with served(packed.parent, monkeypatch) as address:
+        monkeypatch.setattr(datasets.STL10, "url", f"{address}/{packed.name}")
+        assert data.load(fetched, CPU).content_hash == dataset.content_hash
+    assert data.missing_files(fetched) == []
+    (tmp_path / "new" / "stl10_binary" / "test_y.bin").unlink()
+    with pytest.raises(DataError, match=r"stl10_binary/test_y.bin: no such file.*data.download=true fetches it"):
+        data.load(data.DataSettings(name="stl10", root=str(tmp_path / "new"), validation=0), CPU)
+
+
+def test_svhn_is_read_and_fetched_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    svhn(tmp_path, monkeypatch)
+    dataset = data.load(data.DataSettings(name="svhn", root=str(tmp_path), validation=0), CPU)
+    assert dataset.inputs == data.InputSpec(3, 32, 10)
+    assert dataset.augmentation == data.Augmentation(pad=4, flip=False)
+    splits = dataset.split("full")
+    assert splits.train.labels_N.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]  # the sign 0 is class 10 in the files
+    assert splits.test.labels_N.tolist() == [1, 2, 3, 4, 5]
+    assert torch.equal(stored_images(dataset, "train"), torch.from_numpy(pictures(10, 32, seed=10)).permute(0, 3, 1, 2))
+    fetched = data.DataSettings(name="svhn", root=str(tmp_path / "new"), download=True, validation=0)
+    with served(tmp_path, monkeypatch) as address:
+        known = {split: [f"{address}/{name}", name, md5] for split, (_, name, md5) in datasets.SVHN.split_list.items()}
+        monkeypatch.setattr(datasets.SVHN, "split_list", known)
+        assert data.load(fetched, CPU).content_hash == dataset.content_hash
+    (tmp_path / "train_32x32.mat").write_bytes(b"cut short")
+    with pytest.raises(DataError, match="torchvision cannot read or fetch SVHN"):
+        data.load(data.DataSettings(name="svhn", root=str(tmp_path), validation=0), CPU)
+
+
+def test_every_set_says_in_one_line_what_it_is_and_where_it_comes_from() -> None:
+    for name in registry.names("data"):
+        source = registry.lookup("data", name)
+        assert source.__doc__.splitlines()[0].endswith((".", ":"))
+        assert source.source or name in ("parquet", "image_folder")
+
+
+def write_sizes(folder: Path) -> None:
+    """Parquet files whose images have different sizes."""
+    generator = np.random.default_rng(3)
+    for name, count in (("train-0", 6), ("test", 3)):
+        images = [png(generator.integers(0, 256, (10 + row, 14, 3), dtype=np.uint8)) for row in range(count)]
+        write(folder / f"{name}.parquet", images, [row % 3 for row in range(count)])
+
+
+def test_images_of_different_sizes_are_resized_and_cut(tmp_path: Path) -> None:
+    write_sizes(tmp_path)
+    with pytest.raises(DataError, match=r"train-0.parquet: row 0: image of 14x10 .*data.size resizes and cuts them"):
+        load(tmp_path, validation=3)
+    dataset = load(tmp_path, validation=3, size=8)
+    assert dataset.inputs == data.InputSpec(3, 8, 3)
+    first = Image.open(io.BytesIO(pq.read_table(tmp_path / "test.parquet")["image"][0].as_py()))
+    resized = np.asarray(first.resize((11, 8), Image.Resampling.BILINEAR))[:, 2:10]
+    assert torch.equal(stored_images(dataset, "test")[0], torch.from_numpy(resized.copy()).permute(2, 0, 1))
+    assert load(tmp_path, validation=3, size=6).content_hash != dataset.content_hash
 
 
 CIFAR100 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100"

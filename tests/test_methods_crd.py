@@ -1,8 +1,9 @@
-"""CRD: matrix-product scores, negatives, partition constants, memory banks, checkpoints."""
+"""CRD: scores in log space, negatives, partition constants, memory banks, checkpoints."""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -10,8 +11,7 @@ import torch
 from torch import Tensor
 
 from akdtune.errors import DataError
-from akdtune.methods import MethodContext
-from akdtune.methods.crd import CRD, contrastive_loss, resolved_negatives, scores_BS
+from akdtune.methods.crd import CRD, contrastive_loss, log_partition, log_scores_BS, resolved_negatives
 from akdtune.signals import Batch, Signals, Target
 from tests import small_world
 from tests.small_world import CLASSES, IMAGES, LABELS_N, STUDENT_DIM, TEACHER_DIM, batch, signals
@@ -36,12 +36,58 @@ def test_matrix_product_equals_gathering_rows() -> None:
     bank_NE = torch.randn(30, 8, generator=generator, dtype=torch.float64)
     index_BS = torch.randint(0, 30, (5, 12), generator=generator)  # with repeats
     embedding_BE = torch.randn(5, 8, generator=generator, dtype=torch.float64).requires_grad_()
-    gathered_BS = torch.exp(torch.einsum("be,bse->bs", embedding_BE, bank_NE[index_BS]) / 0.07)
-    found_BS = scores_BS(embedding_BE, bank_NE, index_BS, 0.07)
+    gathered_BS = torch.einsum("be,bse->bs", embedding_BE, bank_NE[index_BS]) / 0.07
+    found_BS = log_scores_BS(embedding_BE, bank_NE, index_BS, 0.07)
     torch.testing.assert_close(found_BS, gathered_BS)
-    weights_BS = torch.randn(5, 12, generator=generator, dtype=torch.float64) / gathered_BS.detach()
+    weights_BS = torch.randn(5, 12, generator=generator, dtype=torch.float64)
     gradients = [torch.autograd.grad((weights_BS * s).sum(), embedding_BE)[0] for s in (found_BS, gathered_BS)]
     torch.testing.assert_close(*gradients)
+
+
+def test_loss_from_logs_is_the_published_one_from_scores() -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_scores_2BS = 4 * torch.randn(2, 3, 6, generator=generator, dtype=torch.float64)
+    log_z_2 = log_partition(log_scores_2BS, 50)
+    found_2 = contrastive_loss(log_scores_2BS, log_z_2, 50)
+    for of in range(2):
+        scores = [[math.exp(score) for score in row] for row in log_scores_2BS[of].tolist()]
+        z = sum(map(sum, scores)) / 18 * 50
+        assert float(log_z_2[of]) == pytest.approx(math.log(z), rel=1e-12)
+        noise, total = 5 / 50, 0.0
+        for own, *others in scores:
+            total += math.log(own / z / (own / z + noise + 1e-7))
+            total += sum(math.log(noise / (other / z + noise + 1e-7)) for other in others)
+        assert float(found_2[of]) == pytest.approx(-total / 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 1e-3, 1e-6])
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_no_temperature_overflows(temperature: float, half: bool) -> None:
+    # scores of exp(1 / 0.07) are beyond float16, of exp(1e6) beyond everything
+    method = crd(temperature=temperature, num_negatives=20)
+    student, teacher = signals(1, STUDENT_DIM, requires_grad=True), signals(2, TEACHER_DIM)
+    for seed in (5, 8):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = method.terms(student, Target.of(teacher), batch(seed=seed))["crd"]
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss)
+        loss.backward()
+        method.after_step()
+    gradients = [student.pooled_BC.grad, *(parameter.grad for parameter in method.parameters())]
+    for gradient in gradients:
+        assert gradient is not None
+        assert torch.isfinite(gradient).all()
+    assert torch.isfinite(method.log_partitions_2).all()
+
+
+def test_autocast_changes_no_number() -> None:
+    losses = []
+    for half in (False, True):
+        method = crd(num_negatives=20)
+        student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            losses.append(method.terms(student, Target.of(teacher), batch())["crd"])
+    assert torch.equal(*losses)
 
 
 def test_negatives_without_replacement_are_distinct_and_of_other_classes() -> None:
@@ -77,7 +123,7 @@ def test_unbalanced_classes_share_one_number_of_negatives() -> None:
     labels_N = torch.tensor([2] * 20 + [0] * 3 + [1] * 5)[
         torch.randperm(28, generator=torch.Generator().manual_seed(0))
     ]
-    context = MethodContext(3, 4, 4, (), (), labels_N, small_world.CPU, torch.Generator().manual_seed(0))
+    context = small_world.method_context(3, train_labels_N=labels_N)
     for settings in (CRD.Settings(), CRD.Settings(negatives="with_replacement", num_negatives=50)):
         method = CRD(settings, context)
         assert method.num_negatives == (8 if settings.negatives == "auto" else 50)
@@ -95,7 +141,7 @@ def test_facts_name_the_resolved_negatives() -> None:
 
 def test_partition_constants_are_those_of_the_first_batch() -> None:
     method = crd(num_negatives=20)
-    assert torch.equal(method.partitions_2, torch.zeros(2))
+    assert method.log_partitions_2.isinf().all()
     student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
     now = batch()
     index_BS = torch.cat([now.positions_B[:, None], method.negatives_BJ(batch())], dim=1)
@@ -103,15 +149,18 @@ def test_partition_constants_are_those_of_the_first_batch() -> None:
         torch.nn.functional.normalize(layer(pooled), dim=-1)
         for layer, pooled in ((method.embed_student, student.pooled_BC), (method.embed_teacher, teacher.pooled_BC))
     ]
-    of_student = scores_BS(embedded[0], method.teacher_bank_NE, index_BS, 0.07)
-    of_teacher = scores_BS(embedded[1], method.student_bank_NE, index_BS, 0.07)
-    constants = torch.stack([of_student.mean(), of_teacher.mean()]).detach() * IMAGES
-    expected = sum(contrastive_loss(s, z, IMAGES) for s, z in zip((of_student, of_teacher), constants, strict=True))
-    torch.testing.assert_close(method.terms(student, Target.of(teacher), now)["crd"], expected)
-    torch.testing.assert_close(method.partitions_2, constants)
+    of_student = log_scores_BS(embedded[0], method.teacher_bank_NE, index_BS, 0.07)
+    of_teacher = log_scores_BS(embedded[1], method.student_bank_NE, index_BS, 0.07)
+    constants = torch.log(torch.stack([of_student.exp().mean(), of_teacher.exp().mean()]).detach() * IMAGES)
+    both = torch.stack([of_student, of_teacher])
+    torch.testing.assert_close(
+        method.terms(student, Target.of(teacher), now)["crd"], contrastive_loss(both, constants, IMAGES).sum()
+    )
+    torch.testing.assert_close(method.log_partitions_2, constants)
+    kept_2 = method.log_partitions_2.clone()
     method.after_step()
     step(method, seed=8)
-    torch.testing.assert_close(method.partitions_2, constants, rtol=0, atol=0)
+    assert torch.equal(method.log_partitions_2, kept_2)
 
 
 def test_banks_move_after_the_step_only_and_in_the_rows_of_the_batch() -> None:
@@ -156,7 +205,7 @@ def test_a_checkpoint_restores_the_next_steps_exactly() -> None:
     step(method)
     restored = crd(num_negatives=20)
     restored.load_state_dict(copy.deepcopy(method.state_dict()))
-    assert {"student_bank_NE", "teacher_bank_NE", "partitions_2"} <= method.state_dict().keys()
+    assert {"student_bank_NE", "teacher_bank_NE", "log_partitions_2"} <= method.state_dict().keys()
     assert [float(step(method, seed)) for seed in (8, 9)] == [float(step(restored, seed)) for seed in (8, 9)]
 
 

@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from akdtune.methods import Pair
+from akdtune.methods.dkd import DKD
 from akdtune.signals import Signals, Target
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, method, signals
 
@@ -53,3 +55,26 @@ def test_ramp_reaches_its_full_height_at_warmup_epochs() -> None:
     assert dkd.weights(1) == pytest.approx({"tckd": 0.05, "nckd": 0.15})
     assert dkd.weights(20) == dkd.weights(240) == pytest.approx({"tckd": 1.0, "nckd": 3.0})
     assert method("dkd", warmup_epochs=0).weights(1) == {"tckd": 1.0, "nckd": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("data", "teacher", "student", "beta"),
+    [
+        ("cifar100", "resnet56", "resnet20", 2.0),
+        ("cifar100", "resnet110", "resnet32", 2.0),
+        ("cifar100", "wrn_40_2", "wrn_16_2", 6.0),
+        ("cifar100", "wrn_40_2", "wrn_40_1", 6.0),
+        ("cifar100", "vgg13", "vgg8", 6.0),
+        ("cifar100", "vgg13", "MobileNetV2", 6.0),
+        ("cifar100", "resnet32x4", "resnet8x4", None),
+        ("cifar10", "resnet56", "resnet20", None),
+        ("imagenet", "torchvision_resnet34", "torchvision_resnet18", 0.5),
+        ("imagenet", "torchvision_resnet50", "torchvision_mobilenet_v2", 2.0),
+    ],
+)
+def test_published_beta_by_pair(data: str, teacher: str, student: str, beta: float | None) -> None:
+    assert DKD.published(Pair(data, teacher, student)).get("beta") == beta
+
+
+def test_standardized_weights_are_nine_times_alpha_and_beta() -> None:
+    assert method("dkd", standardize=True, beta=6.0).weights(20) == {"tckd": 9.0, "nckd": 54.0}

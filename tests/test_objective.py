@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,3 +112,115 @@ def test_released_gradient_to_the_student_is_2_44_times_as_strong(variant: str) 
     mixture_BK = mean_BK / mean_BK.sum(dim=-1, keepdim=True)
     expected_BK = 0.9 * strength * 4.0 / 9 * (torch.softmax(student.logits_BK.detach() / 4.0, dim=-1) - mixture_BK)
     torch.testing.assert_close(student.logits_BK.grad, expected_BK, rtol=1e-3, atol=1e-5)
+
+
+class Reading(Method):
+    """Notes what it is given."""
+
+    def __init__(self, consumes: str, needs: frozenset[str] = frozenset()) -> None:
+        torch.nn.Module.__init__(self)
+        self.consumes = consumes  # type: ignore[misc, assignment]
+        self.given: list[Target] = []
+        self.needs = needs  # type: ignore[misc, assignment]
+
+    def needs_maps(self) -> bool:  # type: ignore[override]
+        return bool(self.needs - {"strong"})
+
+    def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
+        self.given.append(target)
+        return {"a": student.logits_BK.mean()}
+
+    def weights(self, epoch: int) -> Mapping[str, float]:
+        return {"a": 1.0}
+
+
+def given(consumes: str, *needs: str, view: str = "tekap", **settings: object) -> list[Target]:
+    reading = Reading(consumes, frozenset(needs))
+    objective = Objective({"reading": reading}, small_world.views(view, **settings), ce_weight=1.0)
+    objective(signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), batch())
+    return reading.given
+
+
+def test_what_a_method_consumes_decides_what_it_is_given() -> None:
+    teacher, student = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM)
+    of_views = given("logits", number=3)
+    assert len(of_views) == 4
+    assert of_views[1].stages is None
+    (stages,) = given("stages", number=3)
+    assert teacher.stages is not None
+    assert torch.equal(stages.stages[-1], teacher.stages[-1])  # type: ignore[index]
+    assert torch.equal(stages.logits_BMK[:, 0], teacher.logits_BK)
+    (own,) = given("self", number=3)
+    assert torch.equal(own.logits_BMK[:, 0], student.logits_BK)
+    assert not own.logits_BMK.requires_grad
+
+
+def test_maps_and_strong_targets_are_there_for_those_who_need_them() -> None:
+    teacher = signals(2, TEACHER_DIM)
+    assert teacher.strong is not None
+    for target in given("pooled", "stages", "last_map", feature_number=2):
+        assert torch.equal(target.last_map, teacher.last_map)  # type: ignore[arg-type]
+        assert target.strong is None
+    for target in given("logits", "strong", view="none"):
+        assert target.strong is not None
+        assert torch.equal(target.strong.logits_BMK[:, 0], teacher.strong.logits_BK)
+
+
+def test_without_a_teacher_there_is_only_the_student() -> None:
+    reading = Reading("self")
+    objective = Objective({"reading": reading}, small_world.views("none"), ce_weight=1.0)
+    loss = objective(signals(1, STUDENT_DIM), None, batch())
+    assert set(loss.terms) == {"ce", "reading.a"}
+    assert not objective.needs_teacher
+
+
+def test_mixed_images_share_the_cross_entropy() -> None:
+    student = signals(1, STUDENT_DIM)
+    objective = Objective({}, small_world.views("none"), ce_weight=1.0)
+    one = batch()
+    partners_B = one.labels_B.roll(1)
+    mixed = objective(student, signals(2, TEACHER_DIM), replace(one, partner_labels_B=partners_B, share=0.7))
+    log_p_BK = torch.log_softmax(student.logits_BK, dim=-1)
+    rows_B = torch.arange(9)
+    expected = -(0.7 * log_p_BK[rows_B, one.labels_B] + 0.3 * log_p_BK[rows_B, partners_B]).mean()
+    torch.testing.assert_close(mixed.total, expected)
+
+
+def test_the_parts_of_a_loss_add_up_to_its_total() -> None:
+    angular = small_world.views("angular", num_views=3)
+    objective = Objective({"kd": small_world.method("kd")}, angular, ce_weight=0.3)
+    loss = objective(signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), batch())
+    task, distillation = loss.split()
+    assert distillation is not None
+    torch.testing.assert_close(task, 0.3 * loss.terms["ce"])
+    torch.testing.assert_close(task + distillation, loss.total)
+    assert Objective({}, small_world.views("none"), 1.0)(signals(1, STUDENT_DIM), None, batch()).split()[1] is None
+
+
+class Shifted(Method):
+    """Predicts the student's logits times ten."""
+
+    replaces_logits = True
+    consumes = "self"
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
+        return {"seen": student.logits_BK.mean()}
+
+    def weights(self, epoch: int) -> Mapping[str, float]:
+        return {"seen": 0.0}
+
+    def logits(self, student: Signals) -> torch.Tensor:
+        return student.logits_BK * 10
+
+
+def test_a_replaced_prediction_is_the_one_that_is_trained_and_logged() -> None:
+    student = signals(1, STUDENT_DIM)
+    loss = Objective({"shifted": Shifted()}, small_world.views("none"), 1.0)(student, None, batch())
+    assert torch.equal(loss.logits_BK, student.logits_BK * 10)
+    torch.testing.assert_close(
+        loss.terms["ce"], torch.nn.functional.cross_entropy(student.logits_BK * 10, batch().labels_B)
+    )
+    torch.testing.assert_close(loss.terms["shifted.seen"], student.logits_BK.mean() * 10)

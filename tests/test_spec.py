@@ -109,11 +109,11 @@ def test_a_proposal_has_every_setting_filled_in_as_plain_json(load: Loader) -> N
     space.assert_plain(proposal.settings)
     assert list(proposal.settings) == ["data", "teacher", "views", "method", "student", "training"]
     assert proposal.settings["method"] == [
-        {"name": "kd", "temperature": 4.0, "weight": proposal.params["method.kd.weight"]}
+        {"name": "kd", "standardize": False, "temperature": 4.0, "weight": proposal.params["method.kd.weight"]}
     ]
     assert proposal.settings["views"]["margin"] == proposal.params["views.margin"]
     assert proposal.settings["views"]["variant"] == "paper"
-    assert proposal.settings["student"] == {"network": "resnet8"}
+    assert proposal.settings["student"] == {"network": "resnet8", "checkpoint": None, "train": "all"}
     assert proposal.settings["training"]["momentum"] == 0.9
     assert proposal.settings["teacher"]["epochs"] == 4
 
@@ -277,7 +277,7 @@ def test_a_later_override_wins(load: Loader) -> None:
 
 def test_overrides_may_put_a_network_setting_on_a_plain_name(load: Loader) -> None:
     study = load(SMALL, "student.network=cnn", "student.network.widths=[4, 8]")
-    assert study.arms[0].random(0).settings["student"] == {"network": {"name": "cnn", "widths": [4, 8]}}
+    assert study.arms[0].random(0).settings["student"]["network"] == {"name": "cnn", "widths": [4, 8]}
 
 
 @pytest.mark.parametrize(
@@ -450,7 +450,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for source, words in {
         "digits_angulr": "digits_angulr: there is no such file; did you mean the packaged 'digits_angular'?",
         "search_spaces/digits_angular.yaml": "did you mean the packaged 'digits_angular'?",
-        "xyz.yaml": "there is no such file (packaged: cifar_angular, digits_angular)",
+        "xyz.yaml": "there is no such file (packaged: cifar_angular, cifar_baselines, digits_angular, ",
         "folder": "is a folder, not a YAML file",
         "latin.yaml": "is not a text file in UTF-8",
     }.items():
@@ -557,14 +557,22 @@ def test_a_pair_that_cannot_work_is_refused_naming_both(load: Loader, own_compon
 
     @registry.register("stage_matching")
     class StageMatching(Method):
-        needs_stages = True
+        consumes = "stages"
+        needs = frozenset({"preact"})
 
     assert pair_problem("blurred", "kd") is None
     assert problems(load, SMALL, "views=blurred", "method=[kd, crd]", "probe=null") == [
         "command line: method: 'crd' cannot work with the views 'blurred': it needs pooled, and these "
         "views offer logits only"
     ]
-    assert "it needs stages" in str(pair_problem("blurred", "stage_matching"))
+    assert problems(load, SMALL, "views=blurred", "method=stage_matching", "probe=null") == [
+        "command line: method: nothing of the views 'blurred' would reach the student: 'stage_matching' reads no views"
+    ]
+    with_vit = ["views=none", "method=stage_matching", "probe=null", "student.network=torchvision_vit_tiny"]
+    assert problems(load, SMALL, *with_vit) == [
+        "command line: method: 'stage_matching' cannot work with the student network 'torchvision_vit_tiny': it needs "
+        "preact, which it lacks"
+    ]
 
 
 def test_plugins_bring_components_of_their_own(
@@ -624,7 +632,7 @@ def test_the_resolved_study_loads_again_as_the_same_study(load: Loader) -> None:
     space.assert_plain(resolved)
     assert resolved["views"]["constraint"] == "hinge"
     assert resolved["method"]["choice"][1] == {
-        "name": "dkd", "temperature": 4.0, "alpha": 1.0, "weight": 1.0, "warmup_epochs": 20,
+        "name": "dkd", "standardize": False, "temperature": 4.0, "alpha": 1.0, "weight": 1.0, "warmup_epochs": 20,
         "beta": {"choice": [2, 6, 8]},
     }  # fmt: skip
     again = load(yaml.safe_dump(resolved))
@@ -708,7 +716,10 @@ def test_the_cell_hash_is_the_same_in_every_version() -> None:
 
 
 def test_packaged_spaces_load_without_a_warning() -> None:
-    assert list(spec.packaged()) == ["cifar_angular", "digits_angular"]
+    assert list(spec.packaged()) == [
+        "cifar_angular", "cifar_baselines", "digits_angular", "digits_zoo", "fewshot", "imagenet_r34_r18", "imbalanced",
+        "tekap_vs_angular", "tinyimagenet_transfer",
+    ]  # fmt: skip
     for name, path in spec.packaged().items():
         assert spec.load(name).warnings == ()
         assert spec.load(path).name == name

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from akdtune import data, teacher
+from akdtune.registry import Pair
 from akdtune.training import (
     TEACHER_COLUMNS,
     Diverged,
@@ -190,9 +191,11 @@ def test_cross_entropy_weight_is_the_published_one_unless_set() -> None:
     from akdtune.methods.crd import CRD
     from akdtune.methods.kd import KD
 
-    assert resolve_ce_weight(TrainingSettings(), [KD]) == 0.1
-    assert resolve_ce_weight(TrainingSettings(), [KD, CRD]) == 1.0
-    assert resolve_ce_weight(TrainingSettings(ce_weight=0.0), [KD, CRD]) == 0.0
+    pair = Pair("cifar100", "resnet56", "resnet20")
+    assert resolve_ce_weight(TrainingSettings(), [KD], pair) == 0.1
+    assert resolve_ce_weight(TrainingSettings(), [KD, CRD], pair) == 1.0
+    assert resolve_ce_weight(TrainingSettings(ce_weight=0.0), [KD, CRD], pair) == 0.0
+    assert resolve_ce_weight(TrainingSettings(), [KD], Pair("imagenet", "resnet56", "resnet20")) == 0.5
 
 
 def test_a_last_batch_of_one_image_is_left_out(config: Callable[..., TrialConfig]) -> None:

@@ -91,7 +91,7 @@ def retyped(teacher_BR: Tensor, views_BVR: Tensor, margin: float, constraint: st
         {"variant": "paper"},
         {"variant": "constrained"},
         {"variant": "paper", "constraint": "infonce_shift"},
-        {"variant": "paper", "margin": 0.13, "num_views": 3, "angle_temperature": 2.0},
+        {"variant": "paper", "margin": 0.22, "num_views": 3, "angle_temperature": 2.0},
     ],
 )
 def test_paper_formula(settings: dict[str, Any]) -> None:

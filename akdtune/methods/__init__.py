@@ -13,8 +13,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from akdtune.registry import Component, ComponentSettings, Kind
+from akdtune.registry import Component, ComponentSettings, Kind, Pair
 from akdtune.signals import Batch, Signals, Target, Terms
+
+__all__ = ["Method", "MethodContext", "Pair", "Shape"]
+
+Shape = tuple[int, int, int]
+"""(C, H, W) of a map."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,16 @@ class MethodContext:
 
     Attributes:
         num_classes: K.
-        student_dim, teacher_dim: widths of the pooled features.
-        student_stages, teacher_stages: shapes (C, H, W) of the stage maps, stem first.
+        student_dim, teacher_dim: widths of the pooled features (0 without a teacher).
+        student_stages, teacher_stages: shapes of the stage maps, stem first.
+        student_last_map, teacher_last_map: shapes of the maps whose spatial mean is the pooled feature; None where a
+            network has none.
+        teacher_classifier: (weight [K, C], bias [K]) of the teacher's last layer, without a gradient; None without a
+            teacher.
+        teacher_norms: (weight [C], bias [C]) of the BatchNorm that ends in each pre-ReLU stage map, without the stem;
+            empty where the teacher has none.
         train_labels_N: the labels of the training subset in position order, int64, on the device.
+        epochs: student epochs of the trial.
         device: where parameters and buffers live.
         generator: seeded by the trial's init seed; every random initialisation of the method draws from it (CPU).
     """
@@ -33,9 +45,14 @@ class MethodContext:
     num_classes: int
     student_dim: int
     teacher_dim: int
-    student_stages: tuple[tuple[int, int, int], ...]
-    teacher_stages: tuple[tuple[int, int, int], ...]
+    student_stages: tuple[Shape, ...]
+    teacher_stages: tuple[Shape, ...]
+    student_last_map: Shape | None
+    teacher_last_map: Shape | None
+    teacher_classifier: tuple[Tensor, Tensor] | None
+    teacher_norms: tuple[tuple[Tensor, Tensor], ...]
     train_labels_N: Tensor
+    epochs: int
     device: torch.device
     generator: torch.Generator
 
@@ -44,16 +61,22 @@ class Method(Component, nn.Module):
     """Contract of a base method.
 
     Class attributes:
-        consumes: which targets of the view augmenter it is given: `logits` or `pooled`.
-        needs_stages: whether student and teacher stage maps must be computed.
+        consumes: what its target is. `logits`: each logit target of the views. `pooled`: each pooled target of the
+            views. `stages`: the plain teacher's maps, whatever the views are. `self`: the student's own output
+            without a gradient, so that no teacher is needed.
+        needs: which maps student and teacher must offer, and `strong` for signals of strongly augmented images.
         default_ce_weight: the published weight of the student's cross-entropy beside this method; a sum of methods
             takes the largest.
+        replaces_logits: the student predicts through `logits` (SimKD), in training and evaluation.
+        overlaps_batches: each batch begins with the images of the one before (`Batch.repeated`).
     """
 
     kind: ClassVar[Kind] = "methods"
-    consumes: ClassVar[Literal["logits", "pooled"]] = "logits"
-    needs_stages: ClassVar[bool] = False
+    consumes: ClassVar[Literal["logits", "pooled", "stages", "self"]] = "logits"
+    needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong"]]] = frozenset()
     default_ce_weight: ClassVar[float] = 1.0
+    replaces_logits: ClassVar[bool] = False
+    overlaps_batches: ClassVar[bool] = False
 
     def __init__(self, settings: ComponentSettings, context: MethodContext) -> None:
         super().__init__()
@@ -68,6 +91,25 @@ class Method(Component, nn.Module):
 
     def after_step(self) -> None:
         """Called after backward and the optimiser step: the place to update memory banks."""
+
+    def logits(self, student: Signals) -> Tensor:
+        """The student's prediction [B, K], for methods that replace it."""
+        raise NotImplementedError
+
+    @classmethod
+    def needs_maps(cls) -> bool:
+        """Whether student and teacher must return maps."""
+        return bool(cls.needs - {"strong"})
+
+    @classmethod
+    def published(cls, pair: Pair) -> Mapping[str, Any]:
+        """Settings published for this data set and pair of networks where they differ from the defaults."""
+        return {}
+
+    @classmethod
+    def ce_weight(cls, pair: Pair) -> float:
+        """The published weight of the cross-entropy for this data set and pair."""
+        return cls.default_ce_weight
 
     @classmethod
     def facts(cls, settings: ComponentSettings, class_counts_K: list[int]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Shapes: B batch, N training images, E embedding width, J negatives, S scores per
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from akdtune.errors import DataError
 from akdtune.methods import Method, MethodContext
+from akdtune.methods._maps import full_precision, unit
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
@@ -22,30 +24,45 @@ EPSILON = 1e-7
 """Added to both denominators of the loss, as published."""
 
 
-def scores_BS(embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor, temperature: float) -> Tensor:
-    """exp(embedding . bank row / temperature) for the listed rows of a memory bank, [B, S].
+SOFTPLUS_THRESHOLD = 40.0
+"""softplus(x) = x beyond it: exact in float64, and far below what exp can hold in float32."""
+
+
+@full_precision
+def log_scores_BS(embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor, temperature: float) -> Tensor:
+    """embedding . bank row / temperature for the listed rows of a memory bank, [B, S]: logs of the paper's scores.
 
     One matrix product over the whole bank and a gather of numbers, instead of a gather of S rows per image: the same
     scores and gradients at a fraction of the memory traffic.
     """
-    return torch.exp((embedding_BE @ bank_NE.T).gather(1, index_BS) / temperature)
+    return (embedding_BE @ bank_NE.T).gather(1, index_BS) / temperature
 
 
-def contrastive_loss(scores_xBS: Tensor, partition: Tensor, num_samples: int) -> Tensor:
+def log_partition(log_scores_xBS: Tensor, num_samples: int) -> Tensor:
+    """Log of Z = mean score times N, for each of x score sets."""
+    mean_x = torch.logsumexp(log_scores_xBS.flatten(-2), dim=-1) - math.log(log_scores_xBS.shape[-2:].numel())
+    return mean_x + math.log(num_samples)
+
+
+@full_precision
+def contrastive_loss(log_scores_xBS: Tensor, log_partition_x: Tensor, num_samples: int) -> Tensor:
     """Noise-contrastive loss of the image's own score (column 0) against its negatives, for each of x score sets.
 
-    -(1/B) [sum log(P+ / (P+ + J/N)) + sum log((J/N) / (P- + J/N))] with P = score / partition.
+    -(1/B) [sum log(P+ / (P+ + J/N)) + sum log((J/N) / (P- + J/N))] with P = score / Z, from logs alone, so that no
+    temperature overflows.
 
     Args:
-        scores_xBS: exponentiated scores, the positive first; x is any number of leading axes.
-        partition: the constant Z that makes scores probabilities over the training set, one a score set.
+        log_scores_xBS: logs of the scores, the positive first; x is any number of leading axes.
+        log_partition_x: log of the constant Z that makes scores probabilities over the training set.
         num_samples: N, images in the training set.
     """
-    noise = (scores_xBS.shape[-1] - 1) / num_samples
-    odds_xBS = scores_xBS / (partition * noise)
-    # log(P+ / (P+ + e)) + log(e / (P- + e)) + ... with all denominators in one sum
-    log_denominators_xB = torch.log(odds_xBS + (1 + EPSILON / noise)).sum(dim=-1)
-    return (log_denominators_xB - torch.log(odds_xBS[..., 0])).mean(dim=-1)
+    noise = (log_scores_xBS.shape[-1] - 1) / num_samples
+    log_odds_xBS = log_scores_xBS - (log_partition_x + math.log(noise))[..., None, None]
+    # log(P+ / (P+ + e)) + log(e / (P- + e)) + ... with all denominators in one sum: log(odds + 1 + epsilon / noise)
+    least = math.log1p(EPSILON / noise)
+    above_xBS = nn.functional.softplus(log_odds_xBS - least, threshold=SOFTPLUS_THRESHOLD)
+    log_denominators_xB = above_xBS.sum(dim=-1) + least * log_odds_xBS.shape[-1]
+    return (log_denominators_xB - log_odds_xBS[..., 0]).mean(dim=-1)
 
 
 class _Step(NamedTuple):
@@ -68,12 +85,14 @@ class CRD(Method):
         crd: loss of the student's embedding against the teacher's bank plus loss of the teacher's embedding against
             the student's bank.
 
-    Differs: negatives are drawn on the device, anew per step, once for all targets of a sum over views; the banks are
-        updated after the optimiser step, once, with the first target's embeddings (TeKAP's code updates them a second
-        time with the noisy ones); K shrinks to the number of other-class images where the training set has fewer than
-        16384, instead of failing.
+    Differs: works on logs of scores throughout, where the published code exponentiates; equal numbers, but finite at
+        any temperature; negatives are drawn on the device, anew per step, once for all targets of a sum over views;
+        the banks are updated after the optimiser step, once, with the first target's embeddings (TeKAP's code updates
+        them a second time with the noisy ones); K shrinks to the number of other-class images where the training set
+        has fewer than 16384, instead of failing.
     """
 
+    source = "Tian et al., ICLR 2020, arXiv 1910.10699"
     consumes = "pooled"
 
     class Settings(ComponentSettings):
@@ -92,7 +111,7 @@ class CRD(Method):
 
     student_bank_NE: Tensor
     teacher_bank_NE: Tensor
-    partitions_2: Tensor
+    log_partitions_2: Tensor
 
     def __init__(self, settings: CRD.Settings, context: MethodContext) -> None:
         super().__init__(settings, context)
@@ -106,33 +125,33 @@ class CRD(Method):
         self.embed_teacher = _linear(context.teacher_dim, width, context.generator).to(context.device)
         self.register_buffer("student_bank_NE", _bank(self.num_samples, width, context.generator).to(context.device))
         self.register_buffer("teacher_bank_NE", _bank(self.num_samples, width, context.generator).to(context.device))
-        # Z of the student's and of the teacher's scores; 0 until the first batch sets them for good
-        self.register_buffer("partitions_2", torch.zeros(2, device=context.device))
+        # log Z of the student's and of the teacher's scores; infinite until the first batch sets them for good
+        self.register_buffer("log_partitions_2", torch.full((2,), math.inf, device=context.device))
         self._labels_N = labels_N
         self._by_class_N = torch.argsort(labels_N, stable=True)
         self._class_counts_K = counts_K
         self._class_starts_K = counts_K.cumsum(0) - counts_K
         self._step: _Step | None = None
-        self._known_partitions_211: Tensor | None = None  # so that only the first step after a start looks for them
+        self._known_log_partitions_2: Tensor | None = None  # so that only the first step after a start looks for them
         self.register_load_state_dict_post_hook(_forget_partitions)  # type: ignore[no-untyped-call]
 
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
         """See the class."""
-        mapped = _linear_map(self.embed_student, student.pooled_BC), _linear_map(self.embed_teacher, target.pooled_BC)
-        embedded_2BE = nn.functional.normalize(torch.stack(mapped), dim=-1)
+        mapped = self._embed(self.embed_student, student.pooled_BC), self._embed(self.embed_teacher, target.pooled_BC)
+        embedded_2BE = unit(torch.stack(mapped), dim=-1)
         if self._step is None or self._step.batch is not batch:
             index_BS = torch.cat([batch.positions_B[:, None], self.negatives_BJ(batch)], dim=1)
             self._step = _Step(batch, index_BS, embedded_2BE.detach())
         banks = (self.teacher_bank_NE, self.student_bank_NE)  # each side is compared with the other's bank
-        scores_2BS = torch.stack(
+        log_scores_2BS = torch.stack(
             [
-                scores_BS(embedding_BE, bank_NE, self._step.index_BS, self.settings.temperature)
+                log_scores_BS(embedding_BE, bank_NE, self._step.index_BS, self.settings.temperature)
                 for embedding_BE, bank_NE in zip(embedded_2BE, banks, strict=True)
             ]
         )
-        if self._known_partitions_211 is None:
-            self._known_partitions_211 = self._set_partitions(scores_2BS)
-        return {"crd": contrastive_loss(scores_2BS, self._known_partitions_211, self.num_samples).sum()}
+        if self._known_log_partitions_2 is None:
+            self._known_log_partitions_2 = self._set_partitions(log_scores_2BS)
+        return {"crd": contrastive_loss(log_scores_2BS, self._known_log_partitions_2, self.num_samples).sum()}
 
     def weights(self, epoch: int) -> Mapping[str, float]:
         """The same at every epoch."""
@@ -167,12 +186,18 @@ class CRD(Method):
         skipped_BJ = ranks_BJ + own_B1 * (ranks_BJ >= self._class_starts_K[labels_B1])  # jump over the own class
         return self._by_class_N[skipped_BJ]
 
+    @staticmethod
+    def _embed(layer: nn.Linear, pooled_BC: Tensor) -> Tensor:
+        """Embedding before its scaling to length 1, [B, E], in single precision: a temperature magnifies its errors."""
+        with torch.autocast(pooled_BC.device.type, enabled=False):
+            return layer(pooled_BC.to(layer.weight.dtype))  # type: ignore[no-any-return]
+
     @torch.no_grad()
-    def _set_partitions(self, scores_2BS: Tensor) -> Tensor:
+    def _set_partitions(self, log_scores_2BS: Tensor) -> Tensor:
         """Sets what was not set before; returns a copy, as backward must not see a later load_state_dict."""
-        fresh_2 = scores_2BS.mean(dim=(1, 2)) * self.num_samples
-        self.partitions_2.copy_(torch.where(self.partitions_2 > 0, self.partitions_2, fresh_2))
-        return self.partitions_2.clone()[:, None, None]
+        fresh_2 = log_partition(log_scores_2BS, self.num_samples)
+        self.log_partitions_2.copy_(torch.where(self.log_partitions_2.isinf(), fresh_2, self.log_partitions_2))
+        return self.log_partitions_2.clone()
 
     @classmethod
     def facts(cls, settings: ComponentSettings, class_counts_K: list[int]) -> dict[str, Any]:
@@ -193,16 +218,10 @@ def resolved_negatives(settings: CRD.Settings, class_counts_K: list[int]) -> int
     return settings.num_negatives if settings.negatives == "with_replacement" else min(settings.num_negatives, others)
 
 
-def _linear_map(layer: nn.Linear, pooled_BC: Tensor) -> Tensor:
-    """Embedding before its scaling to length 1, [B, E], at least in float32: exp(1 / 0.07) is beyond half precision."""
-    with torch.autocast(pooled_BC.device.type, enabled=False):
-        return layer(pooled_BC.to(layer.weight.dtype))  # type: ignore[no-any-return]
-
-
 def _forget_partitions(method: nn.Module, _: object) -> None:
     """After load_state_dict."""
     assert isinstance(method, CRD)
-    method._known_partitions_211 = None
+    method._known_log_partitions_2 = None
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

@@ -6,14 +6,26 @@ Shapes: B batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
-from akdtune.methods import Method, MethodContext
-from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Batch, Signals, Target, Terms, tempered
+from akdtune.methods import Method, MethodContext, Pair
+from akdtune.methods._logits import IMAGENET, LogitSettings, is_label, log_others, log_student_BK, log_target_BK
+from akdtune.registry import register
+from akdtune.signals import Batch, Signals, Target, Terms
+
+BETA_BY_PAIR: Mapping[tuple[str, str], float] = {
+    ("resnet56", "resnet20"): 2.0,
+    ("resnet110", "resnet32"): 2.0,
+    ("wrn_40_2", "wrn_16_2"): 6.0,
+    ("wrn_40_2", "wrn_40_1"): 6.0,
+    ("vgg13", "vgg8"): 6.0,
+    ("vgg13", "MobileNetV2"): 6.0,
+}
+"""Beta of mdistiller on CIFAR-100 by (teacher, student) where it is not 8."""
 
 
 def target_class_kl(log_target_BK: Tensor, log_student_BK: Tensor, is_label_BK: Tensor) -> Tensor:
@@ -28,8 +40,8 @@ def target_class_kl(log_target_BK: Tensor, log_student_BK: Tensor, is_label_BK: 
 
 def other_classes_kl(log_target_BK: Tensor, log_student_BK: Tensor, is_label_BK: Tensor) -> Tensor:
     """KL among the classes other than the label, each side normalised over them: a scalar in nats (eq. 7)."""
-    log_target_BK = _log_others(log_target_BK, is_label_BK)
-    log_student_BK = _log_others(log_student_BK, is_label_BK)
+    log_target_BK = log_others(log_target_BK, is_label_BK)
+    log_student_BK = log_others(log_student_BK, is_label_BK)
     divergence_BK = log_target_BK.exp() * (log_target_BK - log_student_BK)
     return divergence_BK.masked_fill(is_label_BK, 0.0).sum(dim=-1).mean()
 
@@ -38,11 +50,6 @@ def _log_pair(log_p_BK: Tensor, is_label_BK: Tensor) -> Tensor:
     label_B = log_p_BK.masked_fill(~is_label_BK, 0.0).sum(dim=-1)
     others_B = torch.logsumexp(log_p_BK.masked_fill(is_label_BK, -torch.inf), dim=-1)
     return torch.stack([label_B, others_B], dim=-1)
-
-
-def _log_others(log_p_BK: Tensor, is_label_BK: Tensor) -> Tensor:
-    log_others_BK = torch.log_softmax(log_p_BK.masked_fill(is_label_BK, -torch.inf), dim=-1)
-    return log_others_BK.masked_fill(is_label_BK, 0.0)  # finite, so that 0 * log 0 is no NaN
 
 
 @register("dkd")
@@ -58,13 +65,18 @@ class DKD(Method):
         nckd: KL among the other classes at `temperature`, times temperature squared, in nats.
 
     Differs: works on log-probabilities throughout, where the published code subtracts 1000 from the label's logit and
-        adds up probabilities; equal numbers, but finite when either side is certain.
+        adds up probabilities; equal numbers, but finite when either side is certain. `standardize: true` is the
+        recipe (temperature 2, alpha and beta times 9); the code released with it leaves the temperature at 4 and
+        multiplies beta by the alpha it has already multiplied, which makes it 81 for every pair.
     """
 
-    class Settings(ComponentSettings):
+    source = "Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679"
+
+    class Settings(LogitSettings):
         """Settings of `dkd`; the defaults are those of mdistiller for resnet32x4 to resnet8x4 on CIFAR-100."""
 
-        temperature: PositiveFloat = Field(4.0, description="softmax temperature of student and target")
+        when_standardized: ClassVar[Mapping[str, Any]] = {"temperature": 2.0, "weight": 9.0}
+
         alpha: NonNegativeFloat = Field(1.0, description="weight of the label's class (tckd)")
         beta: NonNegativeFloat = Field(8.0, description="weight of the other classes (nckd); published: 2 to 8 by pair")
         weight: NonNegativeFloat = Field(1.0, description="weight of both terms together")
@@ -76,14 +88,12 @@ class DKD(Method):
 
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
         """See the class."""
-        temperature = self.settings.temperature
-        log_student_BK = torch.log_softmax(tempered(student.logits_BK, temperature), dim=-1)
-        log_target_BK = target.log_probabilities_BK(temperature)
-        classes_K = torch.arange(log_student_BK.shape[-1], device=batch.labels_B.device)
-        is_label_BK = batch.labels_B[:, None] == classes_K
+        scale = self.settings.temperature, self.settings.standardize
+        found_BK, wanted_BK = log_student_BK(student.logits_BK, *scale), log_target_BK(target, *scale)
+        is_label_BK = is_label(batch.labels_B, found_BK.shape[-1])
         return {
-            "tckd": temperature**2 * target_class_kl(log_target_BK, log_student_BK, is_label_BK),
-            "nckd": temperature**2 * other_classes_kl(log_target_BK, log_student_BK, is_label_BK),
+            "tckd": self.settings.temperature**2 * target_class_kl(wanted_BK, found_BK, is_label_BK),
+            "nckd": self.settings.temperature**2 * other_classes_kl(wanted_BK, found_BK, is_label_BK),
         }
 
     def weights(self, epoch: int) -> Mapping[str, float]:
@@ -91,3 +101,17 @@ class DKD(Method):
         ramp = min(epoch / self.settings.warmup_epochs, 1.0) if self.settings.warmup_epochs else 1.0
         strength = self.settings.weight * ramp
         return {"tckd": strength * self.settings.alpha, "nckd": strength * self.settings.beta}
+
+    @classmethod
+    def published(cls, pair: Pair) -> Mapping[str, Any]:
+        """CIFAR-100: beta by pair. ImageNet: temperature 1, one epoch of warm-up, beta 0.5.
+
+        ResNet-50 to a MobileNet on ImageNet: beta 2, published for MobileNetV1 and taken for its successors.
+        """
+        if pair.data == "cifar100":
+            beta = BETA_BY_PAIR.get((str(pair.teacher), pair.student))
+            return {} if beta is None else {"beta": beta}
+        if pair.data == IMAGENET:
+            to_mobilenet = pair.teacher == "torchvision_resnet50" and "mobilenet" in pair.student
+            return {"temperature": 1.0, "warmup_epochs": 1, "beta": 2.0 if to_mobilenet else 0.5}
+        return {}

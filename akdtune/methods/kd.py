@@ -6,23 +6,14 @@ Shapes: B batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
-from torch import Tensor
+from pydantic import Field, NonNegativeFloat
 
-from akdtune.methods import Method, MethodContext
-from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Batch, Signals, Target, Terms, tempered
-
-
-def kl_of_logs(log_target_BK: Tensor, log_student_BK: Tensor) -> Tensor:
-    """Sum over classes of target * (log target - log student), mean over the batch: a scalar in nats.
-
-    A target that does not sum to 1 is taken as it is: its sum multiplies the gradient to the student.
-    """
-    difference_BK = log_target_BK - log_student_BK
-    return torch.dot(log_target_BK.exp().flatten(), difference_BK.flatten()) / len(difference_BK)
+from akdtune.methods import Method, MethodContext, Pair
+from akdtune.methods._logits import IMAGENET, LogitSettings, kl_of_logs, log_student_BK, log_target_BK
+from akdtune.registry import register
+from akdtune.signals import Batch, Signals, Target, Terms
 
 
 @register("kd")
@@ -36,12 +27,14 @@ class KD(Method):
             the batch.
     """
 
+    source = "Hinton, Vinyals, Dean, 2015, arXiv 1503.02531"
     default_ce_weight = 0.1
 
-    class Settings(ComponentSettings):
+    class Settings(LogitSettings):
         """Settings of `kd`; the defaults are those of RepDistiller and mdistiller on CIFAR-100."""
 
-        temperature: PositiveFloat = Field(4.0, description="softmax temperature of student and target")
+        when_standardized: ClassVar[Mapping[str, Any]] = {"temperature": 2.0, "weight": 9.0}
+
         weight: NonNegativeFloat = Field(0.9, description="weight of the term (temperature squared is in the term)")
 
     def __init__(self, settings: KD.Settings, context: MethodContext) -> None:
@@ -50,10 +43,20 @@ class KD(Method):
 
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
         """See the class."""
-        temperature = self.settings.temperature
-        log_student_BK = torch.log_softmax(tempered(student.logits_BK, temperature), dim=-1)
-        return {"kd": temperature**2 * kl_of_logs(target.log_probabilities_BK(temperature), log_student_BK)}
+        scale = self.settings.temperature, self.settings.standardize
+        divergence = kl_of_logs(log_target_BK(target, *scale), log_student_BK(student.logits_BK, *scale))
+        return {"kd": self.settings.temperature**2 * divergence}
 
     def weights(self, epoch: int) -> Mapping[str, float]:
         """The same at every epoch."""
         return {"kd": self.settings.weight}
+
+    @classmethod
+    def published(cls, pair: Pair) -> Mapping[str, Any]:
+        """ImageNet: mdistiller's temperature 1 and weight 0.5."""
+        return {"temperature": 1.0, "weight": 0.5} if pair.data == IMAGENET else {}
+
+    @classmethod
+    def ce_weight(cls, pair: Pair) -> float:
+        """0.1; on ImageNet 0.5."""
+        return 0.5 if pair.data == IMAGENET else cls.default_ce_weight

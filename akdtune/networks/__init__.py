@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -17,21 +18,31 @@ __all__ = ["InputSpec", "Network", "build", "network_name", "network_settings", 
 class Network(Component, nn.Module):
     """Contract of a network.
 
+    Class attributes:
+        offers: which maps `forward` returns when asked: `stages`; `preact` (stage maps before their ReLU, with
+            `stage_norms`); `last_map` (the map whose spatial mean is the pooled feature).
     Attributes:
         pooled_dim: width C of the pooled feature.
-        stage_shapes: (C, H, W) of each stage map, stem first.
+        stage_shapes: (C, H, W) of each stage map, stem first; empty where it offers none.
+        last_map_shape: (C, H, W) of the last map; None where it offers none.
     """
 
     kind: ClassVar[Kind] = "networks"
+    offers: ClassVar[frozenset[str]] = frozenset({"stages", "preact", "last_map"})
     pooled_dim: int
-    stage_shapes: tuple[tuple[int, int, int], ...]
+    stage_shapes: tuple[tuple[int, int, int], ...] = ()
+    last_map_shape: tuple[int, int, int] | None = None
 
     def __init__(self, settings: ComponentSettings, inputs: InputSpec) -> None:
         super().__init__()
 
     def forward(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
-        """Logits and pooled feature of a batch of normalised images; stage maps only when asked."""
+        """Logits and pooled feature of a batch of normalised images; with `stages` all maps that it offers."""
         raise NotImplementedError
+
+    def stage_norms(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """(weight [C], bias [C]) of the BatchNorm that each pre-ReLU stage map comes out of, without the stem."""
+        return ()
 
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Weight [K, C] and bias [K] of the last layer."""
@@ -63,21 +74,15 @@ class PlainImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def images(self, positions_B: Tensor, crops: None = None) -> Tensor:
-        """Normalised images [B, C, H, W] of these rows, without augmentation."""
-        ...
-
-    @property
-    def sample_ids_N(self) -> Tensor:
-        """Global ids; used for their number and device."""
+    def plain_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Positions and normalised images [B, C, H, W] of the whole split in order, without augmentation."""
         ...
 
 
 @torch.no_grad()
-def signals(network: Network, split: PlainImages, batch_size: int) -> Signals:
+def signals(network: Callable[[Tensor], Signals], split: PlainImages, batch_size: int) -> Signals:
     """Logits [N, K] and pooled features [N, C] of a whole split of plain images, in the network's present mode."""
-    positions_N = torch.arange(len(split), device=split.sample_ids_N.device)
-    parts = [network(split.images(positions_B)) for positions_B in torch.split(positions_N, batch_size)]
+    parts = [network(images_BCHW) for _, images_BCHW in split.plain_batches(batch_size)]
     return Signals(torch.cat([part.logits_BK for part in parts]), torch.cat([part.pooled_BC for part in parts]))
 
 

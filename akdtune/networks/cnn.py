@@ -10,17 +10,19 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from akdtune.errors import AkdtuneError
-from akdtune.networks import InputSpec, Network
+from akdtune.networks import InputSpec
+from akdtune.networks._pooled import Norms, PooledNetwork, affine, kaiming_fan_out
 from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Signals
 
 
 @register("cnn")
-class CNN(Network):
+class CNN(PooledNetwork):
     """One 3x3 convolution, BatchNorm and ReLU per width, 2x2 max-pooling between, global average, linear layer.
 
     Stage maps are the outputs of the ReLUs, before the pooling.
     """
+
+    source = "akdtune's own, from no paper"
 
     class Settings(ComponentSettings):
         """Widths of the convolutions, from the image on."""
@@ -49,27 +51,16 @@ class CNN(Network):
         self.fc = nn.Linear(widths[-1], inputs.num_classes)
         self.pooled_dim = widths[-1]
         self.stage_shapes = tuple((width, size, size) for width, size in zip(widths, sizes, strict=True))
-        for module in self.convs.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.last_map_shape = self.stage_shapes[-1]
+        kaiming_fan_out(self)
 
-    def forward(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
-        """Logits and pooled feature; every ReLU's map, and what goes into it, when asked."""
-        map_BCHW = images_BCHW
-        after: list[Tensor] = []
-        before: list[Tensor] = []
-        for stage, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            if stage > 0:
-                map_BCHW = nn.functional.max_pool2d(map_BCHW, 2)
-            preact_BCHW = norm(conv(map_BCHW))
-            map_BCHW = nn.functional.relu(preact_BCHW)
-            if stages:
-                after.append(map_BCHW)
-                before.append(preact_BCHW)
-        pooled_BC = map_BCHW.mean(dim=(2, 3))
-        maps = (tuple(after), tuple(before)) if stages else (None, None)
-        return Signals(self.fc(pooled_BC), pooled_BC, *maps)
+    def stage(self, index: int, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into a ReLU and what comes out, from the map before it is pooled."""
+        if index > 0:
+            map_BCHW = nn.functional.max_pool2d(map_BCHW, 2)
+        preact_BCHW = self.norms[index](self.convs[index](map_BCHW))
+        return preact_BCHW, nn.functional.relu(preact_BCHW)
 
-    def classifier(self) -> tuple[Tensor, Tensor]:
-        """Weight [K, C] and bias [K] of the last layer."""
-        return self.fc.weight, self.fc.bias
+    def stage_norms(self) -> Norms:
+        """Every BatchNorm but the first."""
+        return affine(self.norms[1:])

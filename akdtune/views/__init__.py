@@ -46,6 +46,8 @@ class ViewContext:
         num_classes: K.
         teacher_dim: C, width of the teacher's pooled feature.
         teacher_classifier: (weight [K, C], bias [K]) of the teacher's last layer.
+        student_dim: width of the student's pooled feature.
+        others_dims: widths of the pooled features of further teachers (`teacher.others`), in order.
         device: where parameters live.
         generator: seeded by the trial's init seed; every random initialisation draws from it (CPU).
     """
@@ -53,6 +55,8 @@ class ViewContext:
     num_classes: int
     teacher_dim: int
     teacher_classifier: tuple[Tensor, Tensor]
+    student_dim: int
+    others_dims: tuple[int, ...]
     device: torch.device
     generator: torch.Generator
 
@@ -61,24 +65,31 @@ class ViewAugmenter(Component, nn.Module):
     """Contract of a view augmenter.
 
     Class attributes:
+        offers: which kinds of targets `teach` gives: `logits`, `pooled`.
         stochastic: whether `views` draws anew at every call in eval mode (diversity then averages over 8 fixed draws).
-        needs_student: whether `teach` reads the student's signals.
+        needs_student: whether `views` and `teach` read the student's signals.
+        needs_others: whether further teachers (`teacher.others`) are needed.
     Attributes:
         warmup_epochs: epochs in which only the views' own parameters train, before the student's first epoch.
         trains_jointly: whether the parameters go on training beside the student.
     """
 
     kind: ClassVar[Kind] = "views"
+    offers: ClassVar[frozenset[str]] = frozenset({"logits", "pooled"})
     stochastic: ClassVar[bool] = False
     needs_student: ClassVar[bool] = False
+    needs_others: ClassVar[bool] = False
     warmup_epochs: int = 0
     trains_jointly: bool = False
 
     def __init__(self, settings: ComponentSettings, context: ViewContext) -> None:
         super().__init__()
 
-    def views(self, teacher: Signals, generator: torch.Generator) -> Views:
-        """The views of a batch in the module's present mode (eval: no dropout, running statistics); V = 0 for none."""
+    def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
+        """The views of a batch in the module's present mode (eval: no dropout, running statistics); V = 0 for none.
+
+        `student` is given to views that need it, without a gradient.
+        """
         raise NotImplementedError
 
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:

@@ -210,6 +210,7 @@ class Angular(ViewAugmenter):
     """
 
     Settings = AngularSettings
+    source = "Yu, Nam, Katabi and Son (Angular-KD), NeurIPS 2025, arXiv 2510.22480"
     weights_M: Tensor
     margin_L1: Tensor
 
@@ -235,7 +236,7 @@ class Angular(ViewAugmenter):
             share = settings.margin / settings.margin_max
             self.raw_margin = nn.Parameter(torch.tensor(math.log(share / (1 - share)), device=context.device))
 
-    def views(self, teacher: Signals, generator: torch.Generator) -> Views:
+    def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """One view per head, with dropout and batch statistics only in training mode."""
         return self.heads(teacher.pooled_BC.detach(), self.training, generator)  # type: ignore[no-any-return]
 

@@ -14,8 +14,9 @@ class NoViews(ViewAugmenter):
     """The teacher itself is the only target; the baseline of every comparison."""
 
     Settings = NoSettings
+    source = "Hinton, Vinyals and Dean, 2015, arXiv 1503.02531"
 
-    def views(self, teacher: Signals, generator: torch.Generator) -> Views:
+    def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """Zero views."""
         return Views(teacher.logits_BK.unsqueeze(1)[:, :0], teacher.pooled_BC.unsqueeze(1)[:, :0])
 

@@ -92,13 +92,14 @@ class TeKAP(ViewAugmenter):
     """
 
     Settings = TeKAPSettings
+    source = "Hossain et al. (TeKAP), ICLR 2025, OpenReview DmEHmZ89iB"
     stochastic = True
 
     def __init__(self, settings: TeKAPSettings, context: ViewContext) -> None:
         super().__init__(settings, context)
         self.settings = settings
 
-    def views(self, teacher: Signals, generator: torch.Generator) -> Views:
+    def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """Noisy copies, drawn anew at every call; logits and features may differ in number (0 where not perturbed)."""
         settings = self.settings
         return Views(

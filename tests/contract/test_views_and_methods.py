@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from akdtune import registry
 from akdtune.objective import Objective, weighted_sum
 from akdtune.registry import ComponentSettings
 from akdtune.signals import Signals, Target
+from akdtune.trial_settings import pair_problem
 from akdtune.views import VariantSettings
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch
 
-SHAPES = ((4, 8, 8), (6, 4, 4))
 VIEWS: list[tuple[str, dict[str, Any]]] = []
 for _name in registry.names("views"):
     _settings = registry.lookup("views", _name).Settings
@@ -36,16 +37,18 @@ every_view = pytest.mark.parametrize(
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
+PAIRS = [
+    pytest.param(view, settings, method, id=f"{view}:{settings.get('variant', '-')}-{method}")
+    for view, settings in VIEWS
+    for method in METHODS
+    if pair_problem(view, method) is None
+]
+every_pair = pytest.mark.parametrize(("view", "settings", "method"), PAIRS)
+
+
 def signals(seed: int, dim: int, requires_grad: bool = False) -> Signals:
-    """Signals with stage maps, so that any method can work."""
-    plain = small_world.signals(seed, dim, requires_grad=requires_grad)
-    generator = torch.Generator().manual_seed(seed + 100)
-
-    def maps() -> tuple[Tensor, ...]:
-        drawn = (torch.randn(len(plain.logits_BK), *shape, generator=generator) for shape in SHAPES)
-        return tuple(one.requires_grad_(requires_grad) for one in drawn)
-
-    return Signals(plain.logits_BK, plain.pooled_BC, tuple(m.relu() for m in maps()), maps())
+    """Everything that any method or view may ask for."""
+    return small_world.signals(seed, dim, requires_grad=requires_grad)
 
 
 def objective(view: str, settings: dict[str, Any], *methods: str) -> Objective:
@@ -55,23 +58,42 @@ def objective(view: str, settings: dict[str, Any], *methods: str) -> Objective:
 
 
 def tensors(found: Signals) -> list[Tensor]:
-    return [found.logits_BK, found.pooled_BC]
+    """Every leaf of a network's signals."""
+    assert found.stages is not None
+    assert found.preact_stages is not None
+    assert found.classifier is not None
+    of_others = [tensor for other in found.others for tensor in (other.logits_BK, other.pooled_BC)]
+    again = tensors(found.strong) if found.strong is not None else []
+    return [found.logits_BK, found.pooled_BC, found.classifier[0], *found.preact_stages, *of_others, *again]
 
 
-@every_view
-@every_method
+def moved(tensor: Tensor) -> bool:
+    """Whether a gradient that is not zero has arrived."""
+    return tensor.grad is not None and bool(tensor.grad.abs().sum() > 0)
+
+
+@every_pair
 def test_loss_is_finite_and_trains_what_it_declares(view: str, settings: dict[str, Any], method: str) -> None:
     whole = objective(view, settings, method)
     student, teacher = signals(1, STUDENT_DIM, True), signals(2, TEACHER_DIM, True)
-    loss = whole(student, teacher, batch())
+    one = batch()
+    if whole.overlaps_batches:  # the second batch begins with rows of the first
+        whole(student, teacher, one)
+        whole.after_step()
+        student, one = signals(7, STUDENT_DIM, True), replace(one, repeated=4)
+    loss = whole(student, teacher, one)
     assert torch.isfinite(loss.total)
     assert all(torch.isfinite(value) and value.ndim == 0 for value in (*loss.terms.values(), *loss.gates.values()))
-    loss.total.backward()
-    assert student.logits_BK.grad is not None
-    assert student.logits_BK.grad.abs().sum() > 0
-    if whole.methods[method].consumes == "pooled" and not whole.needs_stages:
-        assert student.pooled_BC.grad is not None
-        assert student.pooled_BC.grad.abs().sum() > 0
+    task, distillation = loss.split()
+    if distillation is None:
+        assert not whole.methods[method].weights(1)
+        task.backward()
+    else:
+        torch.testing.assert_close(task + distillation, loss.total)
+        distillation.backward(retain_graph=True)
+        if sum(whole.methods[method].weights(1).values()) > 0:
+            assert any(map(moved, tensors(student))), "the method does not reach the student"
+        task.backward()
     assert all(tensor.grad is None for tensor in tensors(teacher)), "the teacher is frozen"
     trained = {id(parameter) for parameter in whole.trained_parameters()}
     for name, parameter in whole.named_parameters():
@@ -81,6 +103,14 @@ def test_loss_is_finite_and_trains_what_it_declares(view: str, settings: dict[st
 
 @every_view
 @every_method
+def test_a_pair_that_is_refused_says_why(view: str, settings: dict[str, Any], method: str) -> None:
+    problem = pair_problem(view, method)
+    offers, consumes = registry.lookup("views", view).offers, registry.lookup("methods", method).consumes
+    assert (problem is None) is (consumes in offers or consumes in ("stages", "self"))
+    assert problem is None or (f"'{view}'" in problem and f"'{method}'" in problem)
+
+
+@every_pair
 def test_same_numbers_twice_and_from_a_checkpoint(view: str, settings: dict[str, Any], method: str) -> None:
     def steps(whole: Objective, count: int, noise: int) -> list[float]:
         losses = []
@@ -107,13 +137,13 @@ def test_same_numbers_twice_and_from_a_checkpoint(view: str, settings: dict[str,
 @every_method
 def test_order_of_members_does_not_matter(method: str) -> None:
     members = [signals(seed, TEACHER_DIM) for seed in (2, 3, 4)]
-    stages = members[0].stages
     logits_BMK = torch.stack([member.logits_BK for member in members], dim=1)
     pooled_BMC = torch.stack([member.pooled_BC for member in members], dim=1)
     weights_M = torch.tensor([0.5, 0.3, 0.2])
     found = []
     for order in ([0, 1, 2], [2, 0, 1]):
-        target = Target(logits_BMK[:, order], pooled_BMC[:, order], weights_M[order], stages=stages)
+        plain = Target(logits_BMK[:, order], pooled_BMC[:, order], weights_M[order])
+        target = replace(plain, strong=plain).with_maps(members[0])
         found.append(small_world.method(method).terms(signals(1, STUDENT_DIM), target, batch()))
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name])
@@ -122,22 +152,25 @@ def test_order_of_members_does_not_matter(method: str) -> None:
 @every_method
 def test_a_method_weighs_each_of_its_terms(method: str) -> None:
     built = small_world.method(method)
-    terms = built.terms(signals(1, STUDENT_DIM), Target.of(signals(2, TEACHER_DIM)), batch())
+    student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
+    assert teacher.strong is not None
+    target = Target.of(student) if built.consumes == "self" else Target.of(teacher)
+    terms = built.terms(student, replace(target, strong=Target.of(teacher.strong)), batch())
     for epoch in (1, 7, 1000):
         weights = built.weights(epoch)
         assert weights.keys() == terms.keys()
         assert all(weight >= 0 for weight in weights.values())
-    assert sum(built.weights(1000).values()) > 0
+    assert sum(built.weights(1000).values()) > 0 or method == "student_only"
 
 
 @every_view
 def test_views_in_evaluation_mode(view: str, settings: dict[str, Any]) -> None:
     augmenter = small_world.views(view, **settings).eval()
-    teacher = signals(2, TEACHER_DIM)
+    teacher, student = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM).detach()
     state = copy.deepcopy(augmenter.state_dict())
-    found = augmenter.views(teacher, batch(seed=1).generator)
-    again = augmenter.views(teacher, batch(seed=1).generator)
-    elsewhere = augmenter.views(teacher, batch(seed=2).generator)
+    found = augmenter.views(teacher, batch(seed=1).generator, student)
+    again = augmenter.views(teacher, batch(seed=1).generator, student)
+    elsewhere = augmenter.views(teacher, batch(seed=2).generator, student)
     assert found.logits_BVK.shape[::2] == teacher.logits_BK.shape
     assert found.pooled_BVC.shape[::2] == teacher.pooled_BC.shape
     assert torch.equal(found.logits_BVK, again.logits_BVK)
@@ -176,7 +209,9 @@ def test_the_training_target_is_the_one_that_is_evaluated(view: str, settings: d
     teaching = augmenter.teach(teacher, signals(1, STUDENT_DIM), batch())
     weights = torch.tensor([weighted.weight for weighted in teaching.logit_targets])
     trained_BK = torch.stack([w.weight * w.target.probabilities_BK(1.0) for w in teaching.logit_targets]).sum(dim=0)
-    evaluated = augmenter.evaluation_target(teacher, augmenter.views(teacher, batch().generator))
+    evaluated = augmenter.evaluation_target(
+        teacher, augmenter.views(teacher, batch().generator, signals(1, STUDENT_DIM))
+    )
     torch.testing.assert_close(trained_BK / weights.sum(), evaluated.probabilities_BK(1.0), rtol=1e-4, atol=1e-6)
 
 
@@ -185,6 +220,8 @@ def test_a_component_is_one_described_file_under_its_name(kind: registry.Kind, n
     component = registry.lookup(kind, name)
     assert Path(inspect.getfile(component)).stem == name
     assert inspect.getdoc(component)
+    assert component.source, "the paper that it comes from"
+    assert ("reconstruction" in component.source) is name.endswith("_style")
     assert issubclass(component.Settings, ComponentSettings)
     for field_name, field in component.Settings.model_fields.items():
         assert field.description or field_name in ("temperature",), f"{name}.{field_name} has no description"

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune.methods.crd import contrastive_loss, scores_BS
 from akdtune.registry import lookup
 from akdtune.signals import Batch, Signals, Target, Views
 from tests.small_world import method, view_context
@@ -67,18 +66,6 @@ def test_dkd(dtype: torch.dtype, tolerance: float) -> None:
     assert weights == {"tckd": 1.0, "nckd": 8.0}
     total = weights["tckd"] * terms["tckd"] + weights["nckd"] * terms["nckd"]
     assert_case("dkd", total, {"student_logits": student_BK}, tolerance)
-
-
-@DTYPES
-def test_crd(dtype: torch.dtype, tolerance: float) -> None:
-    student_BE = recorded("crd_nce/in/student_embedding", dtype).requires_grad_()
-    teacher_BE = recorded("crd_nce/in/teacher_embedding", dtype).requires_grad_()
-    index_BS = recorded("crd_nce/in/contrast_index")
-    of_student = scores_BS(student_BE, recorded("crd_nce/in/memory_teacher", dtype), index_BS, 0.07)
-    of_teacher = scores_BS(teacher_BE, recorded("crd_nce/in/memory_student", dtype), index_BS, 0.07)
-    loss = sum(contrastive_loss(found, found.detach().mean() * 40, 40) for found in (of_student, of_teacher))
-    assert isinstance(loss, Tensor)
-    assert_case("crd_nce", loss, {"student_embedding": student_BE, "teacher_embedding": teacher_BE}, tolerance)
 
 
 @DTYPES

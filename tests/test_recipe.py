@@ -1,0 +1,95 @@
+"""Optimisers and schedules beside plain SGD."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from akdtune.recipe import Dot
+from akdtune.training import TrainingSettings
+
+
+def settings(**values: Any) -> TrainingSettings:
+    return TrainingSettings(**{"epochs": 4, "lr": 0.1, **values})
+
+
+def parameter(value: float = 1.0) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.tensor([value, -2.0], dtype=torch.float64))
+
+
+def test_dot_is_the_published_update() -> None:
+    """Retyped: two velocities, weight decay with the task's gradient, one step with their sum (arXiv 2307.08436)."""
+    recipe = settings(optimizer="dot", dot_delta=0.075, momentum=0.9, weight_decay=0.01)
+    weights, expected = parameter(), parameter().detach().clone()
+    optimizer = recipe.build_optimizer([weights])
+    assert isinstance(optimizer, Dot)
+    task_velocity = distillation_velocity = torch.zeros(2, dtype=torch.float64)
+    for step in range(3):
+        optimizer.backward_and_step((weights**2).sum() * (step + 1), (weights**3).sum())
+        task = 2 * expected * (step + 1) + 0.01 * expected
+        task_velocity = (0.9 - 0.075) * task_velocity + task
+        distillation_velocity = (0.9 + 0.075) * distillation_velocity + 3 * expected**2
+        expected = expected - 0.1 * (task_velocity + distillation_velocity)
+    torch.testing.assert_close(weights.detach(), expected, rtol=1e-12, atol=0)
+
+
+def test_dot_without_difference_is_sgd() -> None:
+    one, two = parameter(), parameter()
+    dot = settings(optimizer="dot", dot_delta=0.0).build_optimizer([one])
+    sgd = settings().build_optimizer([two])
+    assert isinstance(dot, Dot)
+    for _ in range(5):
+        dot.backward_and_step((one**2).sum(), one.sum())
+        sgd.zero_grad()
+        ((two**2).sum() + two.sum()).backward()
+        sgd.step()
+    torch.testing.assert_close(one.detach(), two.detach(), rtol=1e-12, atol=0)
+
+
+def test_dot_goes_on_from_its_state() -> None:
+    weights = [parameter(), parameter(), parameter()]
+    optimizers = [settings(optimizer="dot").build_optimizer([one]) for one in weights]
+
+    def steps(index: int, count: int) -> None:
+        for _ in range(count):
+            optimizers[index].backward_and_step((weights[index] ** 2).sum(), weights[index].sum())  # type: ignore[attr-defined]
+
+    steps(0, 4)
+    steps(1, 2)
+    with torch.no_grad():
+        weights[2].copy_(weights[1])
+    optimizers[2].load_state_dict(optimizers[1].state_dict())
+    steps(2, 2)
+    assert torch.equal(weights[0], weights[2])
+
+
+def test_a_parameter_of_one_side_only_is_trained() -> None:
+    shared, projector = parameter(), parameter()
+    optimizer = settings(optimizer="dot").build_optimizer([shared, projector])
+    assert isinstance(optimizer, Dot)
+    optimizer.backward_and_step((shared**2).sum(), (projector * shared).sum())
+    optimizer.backward_and_step((shared**2).sum(), None)
+    assert not torch.equal(projector, parameter())
+
+
+@pytest.mark.parametrize("momentum", [0.05, 0.95])
+def test_a_delta_beyond_the_momentum_is_refused(momentum: float) -> None:
+    with pytest.raises(ValidationError, match="dot_delta must be at most momentum and 1 - momentum"):
+        settings(optimizer="dot", dot_delta=0.075, momentum=momentum)
+
+
+def test_cosine_falls_from_the_rate_to_zero() -> None:
+    recipe = settings(schedule="cosine")
+    rates = [recipe.learning_rate(epoch) for epoch in range(1, 5)]
+    assert rates == [pytest.approx(0.1 * (1 + math.cos(math.pi * done / 4)) / 2) for done in range(4)]
+    assert settings(milestones=[2]).learning_rate(3) == pytest.approx(0.01)
+
+
+def test_adamw_is_torchs() -> None:
+    optimizer = settings(optimizer="adamw", lr=1e-3, weight_decay=0.5).build_optimizer([parameter()])
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["weight_decay"] == 0.5

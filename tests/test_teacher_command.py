@@ -1,0 +1,81 @@
+"""`akdtune teacher`: training, listing and showing plain teachers, chains, several, and none."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from akdtune import data, teacher, teacher_command
+from akdtune.errors import AkdtuneError
+
+SMALL: dict[str, Any] = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 1, "batch_size": 128}
+LARGE = SMALL | {"network": {"name": "cnn", "widths": [6, 8]}}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def train(**given: Any) -> int:
+    study: Any = SimpleNamespace(
+        plugins=(),
+        data=data.DataSettings(name="digits", validation=600),
+        teacher=teacher.TeacherSettings(**given),
+    )
+    return teacher_command.train(study, "subset", "cpu")
+
+
+def shown() -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(teacher_command.table())
+    return stream.getvalue()
+
+
+def test_a_plain_teacher_has_a_line_per_epoch_and_is_then_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(**SMALL) == 0
+    epoch, done = capsys.readouterr().out.strip().splitlines()
+    assert epoch.startswith("epoch 1 of 1: loss ")
+    assert done.startswith("trained: ")
+    assert train(**SMALL) == 0
+    assert capsys.readouterr().out.strip() == done.replace("trained", "found")
+
+
+def test_a_chain_and_others_say_which_network_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    given = SMALL | {"distilled_from": [LARGE], "others": [SMALL | {"seed": 1}]}
+    assert train(**given) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "cnn (1 of 3), epoch 1 of 1",
+        "cnn (2 of 3), epoch 1 of 1",
+        "cnn (3 of 3), epoch 1 of 1",
+        "trained",
+        "trained",
+    ]
+    assert train(**given) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.strip().splitlines()] == ["found"] * 2
+    listing = shown()
+    assert listing.count("cnn < cnn") == 1
+    assert len(listing.strip().splitlines()) == 1 + 3
+    key = next(r["teacher"]["key"] for r in teacher.listed() if "distilled_from" in r["settings"])
+    details = yaml.safe_load(teacher_command.details(key[:10]))
+    assert details["settings"]["distilled_from"][0]["network"] == LARGE["network"]
+    assert details["settings"]["distillation"]["temperature"] == 5.0
+
+
+def test_a_study_without_teacher_has_nothing_to_train(capsys: pytest.CaptureFixture[str], own_cache: Path) -> None:
+    assert train(network="none") == 0
+    assert capsys.readouterr().out == "this study has no teacher (teacher.network is none)\n"
+    assert not own_cache.exists()
+
+
+def test_an_unknown_key_is_refused() -> None:
+    with pytest.raises(AkdtuneError, match="no teacher 'abc'"):
+        teacher_command.details("abc")
