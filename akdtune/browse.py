@@ -5,6 +5,7 @@ Nothing here needs torch or Ray, and everything works on a running study.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import statistics
@@ -55,9 +56,12 @@ def resolve_run(name: str) -> Path:
         StudyError: when neither is a study directory; names the nearest one.
     """
     given = Path(name).expanduser()
-    for path in (given, RUNS / name):
-        if path.is_dir():
+    folders = [path for path in (given, RUNS / name) if path.is_dir()]
+    for path in folders[:-1]:  # a folder that only has the same name as a study hides none
+        with contextlib.suppress(StudyError):
             return results.require_study(path)
+    if folders:
+        return results.require_study(folders[-1])
     known = [path.name for path in sorted(RUNS.iterdir()) if path.is_dir()] if RUNS.is_dir() else []
     close = nearest(given.name, known)
     hint = f"; did you mean '{RUNS / close}'?" if close else f"; studies in {RUNS}/: {', '.join(known) or 'none'}"
@@ -115,12 +119,16 @@ class Filter:
             kept = [row for row in kept if row[column] == wanted]
         sort = self.sort or (METRIC if self.top is not None else None)
         if sort is not None:
-            kept = _sorted(kept, _column(sort, columns))
+            kept = _sorted(kept, column_named(sort, columns))
         return kept if self.top is None else kept[: self.top]
 
 
-def _column(name: str, columns: Sequence[str]) -> str:
-    """A column by its name; searched settings also without their `param.`."""
+def column_named(name: str, columns: Sequence[str]) -> str:
+    """A column by its name; searched settings also without their `param.`.
+
+    Raises:
+        AkdtuneError: for an unknown one, with the nearest that exists.
+    """
     for candidate in (name, f"param.{name}"):
         if candidate in columns:
             return candidate
@@ -184,10 +192,22 @@ def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
     """Mean and standard deviation over the seeds of each configuration, best mean first.
 
     Only trials that reached their last epoch count, so that nothing that was stopped early biases a mean.
+
+    Args:
+        rows: of trials, as `read_trials` gives them.
+        column: one that holds numbers.
+
+    Returns:
+        arm, role, n, mean, sd (None for one trial), settings (the searched ones), one dict per configuration.
+
+    Raises:
+        AkdtuneError: for a column of something else.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["status"] == "done" and row[column] is not None:
+            if not isinstance(row[column], int | float):
+                raise AkdtuneError(f"a summary needs a column of numbers, and '{column}' holds {row[column]!r}")
             groups.setdefault((row["role"], row["cell_id"]), []).append(row)
     found = []
     for of_cell in groups.values():
@@ -204,6 +224,17 @@ def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda row: -float(row["mean"]))
+
+
+def summary_as_csv(found: Sequence[Mapping[str, Any]]) -> str:
+    """What `summary` returned as comma-separated text, a column for each searched setting."""
+    flat = [
+        {key: value for key, value in row.items() if key != "settings"}
+        | {f"param.{name}": value for name, value in row["settings"].items()}
+        for row in found
+    ]
+    columns = dict.fromkeys(["arm", "role", "n", "mean", "sd", *(name for row in flat for name in row)])
+    return as_csv(flat, list(columns))
 
 
 def follow(run: Path, trial_id: str, poll_s: float = 0.3) -> Iterator[str]:

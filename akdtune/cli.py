@@ -153,14 +153,21 @@ def show(
 
     directory = browse.resolve_run(run)
     trials, columns = browse.read_trials(directory)
+    if summary:
+        rows = browse.Filter(arm, status, role).apply(trials, columns)
+        column = browse.column_named(sort or browse.METRIC, columns)
+        found = browse.summary(rows, column)[:top]
+        if csv:
+            print(browse.summary_as_csv(found), end="")
+            return
+        print(f"{directory}: {browse.tally(rows)}", flush=True)
+        _print_summary(found, column)
+        return
     rows = browse.Filter(arm, status, role, sort, top).apply(trials, columns)
     if csv:
         print(browse.as_csv(rows, columns), end="")
         return
     print(f"{directory}: {browse.tally(rows)}", flush=True)
-    if summary:
-        _print_summary(rows, sort)
-        return
     extra = [sort] if sort and sort in columns else []
     _print_trials(rows, extra)
 
@@ -184,22 +191,23 @@ def _print_trials(rows: Sequence[Any], extra: Sequence[str]) -> None:
     _print_table(table)
 
 
-def _print_summary(rows: Sequence[Any], column: str | None) -> None:
+def _print_summary(found: Sequence[Any], column: str) -> None:
     from rich.table import Table
 
     from akdtune import browse
 
-    column = column or browse.METRIC
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("arm", "role"):
         table.add_column(name, no_wrap=True)
     for name in ("n", f"mean {column}", "sd"):
         table.add_column(name, no_wrap=True, justify="right")
     table.add_column("searched settings", overflow="fold")
-    for row in browse.summary(rows, column):
-        sd = "" if row["sd"] is None else f"{row['sd']:.2f}"
+    # Percentages with two digits after the point; other columns may be small.
+    digits = ".2f" if column.endswith("_accuracy") else ".4g"
+    for row in found:
+        sd = "" if row["sd"] is None else format(row["sd"], digits)
         settings = " ".join(f"{name}={browse.short(value)}" for name, value in row["settings"].items())
-        table.add_row(row["arm"], row["role"], str(row["n"]), f"{row['mean']:.2f}", sd, settings)
+        table.add_row(row["arm"], row["role"], str(row["n"]), format(row["mean"], digits), sd, settings)
     _print_table(table)
 
 
@@ -250,6 +258,8 @@ def best(
         print(f"written: {_export(directory, winners[0]['trial_id'], export)}")
     if student is not None:
         print(f"written: {_save_student(directory, winners[0]['trial_id'], student)}")
+        if warning := _predicts_through_a_method(directory, winners[0]["trial_id"]):
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def _export(directory: Path, trial_id: str, file: Path) -> Path:
@@ -257,16 +267,31 @@ def _export(directory: Path, trial_id: str, file: Path) -> Path:
 
     if file.exists():
         raise AkdtuneError(f"{file}: exists already; choose another file")
-    (settings,) = [row["settings"] for row in results.read_plan(directory) if row["trial_id"] == trial_id]
+    (trial,) = [row for row in results.read_plan(directory) if row["trial_id"] == trial_id]
     lock = results.read_lock(directory)
     if lock is None:
         raise AkdtuneError(f"{directory / results.LOCK}: no such file; without it the study's settings are not known")
-    text = spec.export_yaml(lock["settings"], settings)
+    text = spec.export_yaml(lock["settings"], trial["settings"], seed=trial["seed"])
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise AkdtuneError(f"{file}: cannot be written: {error.strerror or error}") from error
     return file
+
+
+def _predicts_through_a_method(directory: Path, trial_id: str) -> str | None:
+    from akdtune import results
+    from akdtune.registry import lookup
+
+    (trial,) = [row for row in results.read_plan(directory) if row["trial_id"] == trial_id]
+    heads = [
+        one["name"] for one in trial["settings"].get("method", []) if lookup("methods", one["name"]).replaces_logits
+    ]
+    if not heads:
+        return None
+    return (
+        f"this student predicts through '{heads[0]}', which is not in the file: its body transfers, its classifier not"
+    )
 
 
 def _save_student(directory: Path, trial_id: str, file: Path) -> Path:
@@ -277,7 +302,10 @@ def _save_student(directory: Path, trial_id: str, file: Path) -> Path:
 
     if file.exists():
         raise AkdtuneError(f"{file}: exists already; choose another file")
-    weights = load_plain(results.trial_directory(directory, trial_id) / "checkpoint.pt")["student"]
+    checkpoint = results.trial_directory(directory, trial_id) / "checkpoint.pt"
+    if not checkpoint.exists():
+        raise AkdtuneError(f"{checkpoint}: no such file; without it there is no trained student of trial {trial_id}")
+    weights = load_plain(checkpoint)["student"]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"model": weights}, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -15,6 +16,7 @@ from akdtune import spec
 from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
 from akdtune.recipe import derived_seed
 from akdtune.registry import lookup
+from akdtune.settings_file import written
 from akdtune.space import Arm, Proposal, Space
 from akdtune.trial_settings import pair_of, published
 
@@ -132,16 +134,18 @@ class Prepared:
 
         problems: dict[Problem, None] = {}
         settings, built = self.study.teacher, dict[str, "Network | None"]()
-        teacher = None
-        if not settings.absent:
-            teacher = self._built("teacher.network", settings.network, problems)
-        others = [self._built("teacher.others", other.network, problems) for other in settings.others]
+        teachers = {
+            path: self._built(written(("teacher", *path, "network")), one.network, problems)
+            for path, one in settings.with_paths()
+            if not one.absent
+        }
+        teacher = teachers.get(())
+        known_others = [one for path, one in teachers.items() if path[:1] == ("others",) and len(path) == 2 and one]
         corners = [proposal.settings for arm in self.study.arms for proposal in arm.corners()]
-        for path in missing_students(self.study):
-            problems[Problem("student.checkpoint", f"{path}: no such file", None, self.study.source)] = None
         for network in _distinct(corner["student"]["network"] for corner in corners):
             built[network_label(network)] = self._built("student.network", network, problems)
-        known_others = [other for other in others if other is not None]
+        for student in _distinct(corner["student"] for corner in corners):
+            self._begin(student, built[network_label(student["network"])], problems)
         if not problems:
             for parts in _distinct([corner["student"]["network"], corner["views"]] for corner in corners):
                 student = built[network_label(parts[0])]
@@ -167,6 +171,20 @@ class Prepared:
         except AkdtuneError as error:
             problems[Problem(key, str(error), None, self.study.source)] = None
             return None
+
+    def _begin(self, student: Mapping[str, Any], built: Network | None, problems: dict[Problem, None]) -> None:
+        """Reads the file that a student begins with, as a trial would, into a copy of its network."""
+        from akdtune.training import StudentSettings, begin_with
+
+        path = student["checkpoint"]
+        if path is None or built is None:
+            return
+        try:
+            if not Path(path).exists():
+                raise CheckpointError(f"{path}: no such file")
+            begin_with(copy.deepcopy(built), StudentSettings(**student))
+        except AkdtuneError as error:
+            problems[Problem("student.checkpoint", str(error), None, self.study.source)] = None
 
     def _try(
         self,
@@ -210,20 +228,39 @@ class Prepared:
         return [int(count) for count in torch.bincount(labels.cpu(), minlength=self.dataset.inputs.num_classes)]
 
     def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What follows from data and methods, e.g. CRD's resolved negatives, by `method.<name>.<fact>`."""
+        """What follows from data, networks and methods where the settings leave it open.
+
+        `method.<name>.<fact>`, e.g. CRD's resolved negatives; `method.<name>.published`, the values taken because they
+        are published for this data set and pair of networks; `training.ce_weight[<methods>]`, the weight of the
+        cross-entropy where none is set. Where the study has several students the last two name the one they hold for.
+        """
+        from akdtune.methods import published_on
+
         counts = self.class_counts()
+        pair = pair_of(settings, settings["student"])
+        assert pair is not None, "the settings of a trial name every network"
+        of_student = f", {pair.student}" if len(self._student_names) > 1 else ""
         found: dict[str, Any] = {}
         for method in settings["method"]:
             name = method["name"]
             component = lookup("methods", name)
             typed = component.Settings(**{key: value for key, value in method.items() if key != "name"})
             found |= {f"method.{name}.{key}": value for key, value in component.facts(typed, counts).items()}
-            pair = pair_of(settings, settings["student"])
-            taken = published(name, {}, pair).items() & {k: v for k, v in method.items() if k != "name"}.items()
-            if taken and pair is not None:
+            taken = [(key, value) for key, value in published(name, {}, pair).items() if method.get(key) == value]
+            if taken:
                 values = ", ".join(f"{key} {value}" for key, value in sorted(taken))
-                found[f"method.{name}.published"] = f"{values} (for {pair.teacher} to {pair.student} on {pair.data})"
+                key = f"method.{name}.published" + (f"[{pair.student}]" if of_student else "")
+                found[key] = f"{values} (for {pair.teacher} to {pair.student} on {published_on(pair)})"
+        if settings["training"]["ce_weight"] is None:
+            terms = [method["name"] for method in settings["method"]]
+            weight = max(lookup("methods", name).ce_weight(pair) for name in terms)
+            found[f"training.ce_weight[{'+'.join(terms)}{of_student}]"] = weight
         return found
+
+    @functools.cached_property
+    def _student_names(self) -> set[str]:
+        networks = (arm.centre().settings["student"]["network"] for arm in self.study.arms)
+        return {network if isinstance(network, str) else network["name"] for network in networks}
 
 
 def missing_students(study: Study) -> list[str]:
@@ -245,6 +282,13 @@ def network_label(network: str | Mapping[str, Any]) -> str:
     return f"{network['name']} ({settings})" if settings else str(network["name"])
 
 
+def student_hashes(study: Study) -> dict[str, str]:
+    """Hashes of the files that students begin with, by path."""
+    corners = [proposal.settings for arm in study.arms for proposal in arm.corners()]
+    found = {str(corner["student"].get("checkpoint")): _student_hash(corner) for corner in corners}
+    return {path: value for path, value in sorted(found.items()) if value}
+
+
 def _student_hash(settings: Mapping[str, Any]) -> str:
     """Hash of the file that a trial's student begins with; empty without one."""
     path = settings["student"].get("checkpoint")
@@ -259,8 +303,11 @@ def _student_hash(settings: Mapping[str, Any]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _file_hash(path: str, size: int, changed_ns: int) -> str:
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

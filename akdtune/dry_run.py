@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from akdtune.design import Prepared, missing_students, network_label, probe_count, quotas, search_count, trial_count
+from akdtune.settings_file import KeyPath, written
 from akdtune.space import Arm, Dimension
 
 if TYPE_CHECKING:
     from akdtune.spec import Study
-    from akdtune.teacher import TeacherFile
+    from akdtune.teacher import TeacherFile, TeacherSettings
 
 TIMED_STEPS = 8
 
@@ -27,9 +28,11 @@ def headline(study: Study) -> list[str]:
     search, probes = search_count(study), probe_count(study)
     rungs = study.rungs
     pruning = f"ASHA decides after epoch {', '.join(map(str, rungs))}" if rungs else "no early stopping"
+    seeds = len(study.search.training_seeds)
+    repeated = f"{counted(search // seeds, 'configuration')} x {seeds} seeds, " if seeds > 1 else ""
     return [
         f"{counted(len(names), 'arm')}: {', '.join(names)}",
-        f"{counted(search, 'search trial')} ({study.search.algorithm}, {study.search.fair}; {pruning})"
+        f"{counted(search, 'search trial')} ({repeated}{study.search.algorithm}, {study.search.fair}; {pruning})"
         + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
         f"{epochs} student epochs each, at most {epochs * (search + probes):,} in all",
     ]
@@ -67,10 +70,10 @@ def missing(study: Study) -> list[str]:
     return data.missing_files(study.data)
 
 
-def missing_checkpoint(study: Study) -> str | None:
-    """The first teacher's checkpoint that is named and not there."""
-    named = [settings.checkpoint for _, settings in study.teacher.with_paths()]
-    return next((path for path in named if path not in ("auto", "pretrained") and not Path(path).exists()), None)
+def missing_checkpoints(study: Study) -> dict[str, str]:
+    """The files of teachers that are named and not there, by key path: `teacher.others[0].checkpoint`."""
+    named = {written(("teacher", *path, "checkpoint")): one.checkpoint for path, one in study.teacher.with_paths()}
+    return {key: path for key, path in named.items() if path not in ("auto", "pretrained") and not Path(path).exists()}
 
 
 def lacking_resources(study: Study) -> list[str]:
@@ -129,8 +132,27 @@ def arm_cost(study: Study, arm: Arm, prepared: Prepared, teacher: TeacherFile | 
     )
 
 
-def teacher_seconds(study: Study, prepared: Prepared) -> float:
-    """Seconds that training the teacher takes, one thread, from a few timed steps of its network."""
+def untrained_teachers(study: Study, prepared: Prepared) -> dict[str, TeacherSettings]:
+    """The teachers that a run trains first, by key path, each once and after those that it is distilled from."""
+    from akdtune import teacher as teachers
+
+    found: dict[str, tuple[str, TeacherSettings]] = {}
+
+    def visit(one: TeacherSettings, path: KeyPath) -> None:
+        alone = one.model_copy(update={"others": []})
+        if teachers.find(alone, prepared.dataset, "subset") is None:
+            for index, source in enumerate(one.distilled_from):
+                visit(source, (*path, "distilled_from", index))
+            found.setdefault(teachers.teacher_key(alone, prepared.dataset, "subset"), (written(path), one))
+
+    visit(study.teacher, ("teacher",))
+    for index, other in enumerate(study.teacher.others):
+        visit(other, ("teacher", "others", index))
+    return dict(found.values())
+
+
+def teacher_seconds(settings: TeacherSettings, prepared: Prepared) -> float:
+    """Seconds that training a teacher takes, one thread, from a few timed steps of its network alone."""
     import torch
 
     from akdtune import networks
@@ -138,9 +160,9 @@ def teacher_seconds(study: Study, prepared: Prepared) -> float:
 
     torch.set_num_threads(1)
     train = prepared.dataset.split("subset").train
-    network = networks.build(study.teacher.network, prepared.dataset.inputs, 0).train()
-    optimizer = sgd(network.parameters(), study.teacher)
-    positions_B = torch.arange(min(study.teacher.batch_size, len(train)))
+    network = networks.build(settings.network, prepared.dataset.inputs, 0).train()
+    optimizer = sgd(network.parameters(), settings)
+    positions_B = torch.arange(min(settings.batch_size, len(train)))
     best_s = math.inf
     for _ in range(TIMED_STEPS // 2):
         started = time.perf_counter()
@@ -150,7 +172,7 @@ def teacher_seconds(study: Study, prepared: Prepared) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         best_s = min(best_s, time.perf_counter() - started)
-    return best_s * math.ceil(len(train) / study.teacher.batch_size) * study.teacher.epochs
+    return best_s * math.ceil(len(train) / settings.batch_size) * settings.epochs
 
 
 def _leaves(node: Any) -> Iterator[Any]:
@@ -184,9 +206,8 @@ def plan_report(study: Study) -> list[str]:
         lines.append(f"arm {arm.name}: {share}{'searches' if arm.dimensions else 'nothing to search'}")
         lines += [f"    {_described(dimension)}" for dimension in arm.dimensions]
     lines.append("")
-    absent, checkpoint = missing(study), missing_checkpoint(study)
-    if checkpoint:
-        lines.append(f"missing checkpoint: {checkpoint} (teacher.checkpoint)")
+    absent, checkpoints = missing(study), missing_checkpoints(study)
+    lines += [f"missing checkpoint: {path} ({key})" for key, path in checkpoints.items()]
     students = missing_students(study)
     lines += [f"missing checkpoint: {path} (student.checkpoint)" for path in students]
     if absent:
@@ -197,7 +218,7 @@ def plan_report(study: Study) -> list[str]:
     elif students:
         lines.append("no time estimate before the students' checkpoints are there")
     else:
-        lines += _measured_lines(study, checkpoint is None)
+        lines += _measured_lines(study, not checkpoints)
     lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in lacking_resources(study)]
     return lines + [f"warning: {warning}" for warning in study.warnings]
 
@@ -225,21 +246,8 @@ def _measured_lines(study: Study, with_teacher: bool) -> list[str]:
         f"data {study.data.name}: {len(splits.train)} training, {validation} validation, {len(splits.test)} test images"
     ]
     teacher = prepared.find_teacher() if with_teacher else None
-    name = network_label(study.teacher.network)
-    if teacher is not None:
-        accuracy = "unknown" if teacher.val_accuracy is None else f"{teacher.val_accuracy:.2f} %"
-        lines.append(f"teacher {name}: {teacher.path} (validation accuracy {accuracy})")
-        if teacher.saw_validation:
-            lines.append(
-                "    an imported teacher may have trained on our validation images: teacher, ensemble and diversity "
-                "numbers there are left out (teacher.clean_validation=true declares that it has not)"
-            )
-    elif with_teacher:
-        seconds = teacher_seconds(study, prepared)
-        lines.append(
-            f"teacher {name}: not trained yet, {counted(study.teacher.epochs, 'epoch')} come first: "
-            f"about {duration(seconds)}"
-        )
+    if with_teacher:
+        lines += _teacher_lines(study, prepared, teacher)
     costs = {arm.name: arm_cost(study, arm, prepared, teacher) for arm in study.arms}
     for arm in study.arms:
         facts = prepared.facts(arm.random(0).settings)
@@ -250,6 +258,34 @@ def _measured_lines(study: Study, with_teacher: bool) -> list[str]:
             f"{duration(cost.student_s)} + evaluation {duration(cost.evaluation_s)}{known}"
         )
     lines += _totals(study, costs)
+    return lines
+
+
+def _teacher_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None) -> list[str]:
+    """Where the teachers are, or which ones a run trains first, in order."""
+    if study.teacher.absent:
+        return ["no teacher: students learn from the labels and from themselves"]
+    if teacher is None:
+        lines = []
+        for path, one in untrained_teachers(study, prepared).items():
+            which = "teacher" if path == "teacher" else path
+            sources = ", ".join(network_label(source.network) for source in one.distilled_from)
+            distilled = f", distilled from {sources}" if sources else ""
+            lines.append(
+                f"{which} {network_label(one.network)}: not trained yet, {counted(one.epochs, 'epoch')} come"
+                f"{'s' * (one.epochs == 1)} first{distilled}: about {duration(teacher_seconds(one, prepared))}"
+            )
+        return lines
+    lines = []
+    for index, file in enumerate((teacher, *teacher.others), start=-1):
+        which = "teacher" if index < 0 else f"teacher.others[{index}]"
+        accuracy = "unknown" if file.val_accuracy is None else f"{file.val_accuracy:.2f} %"
+        lines.append(f"{which} {network_label(file.network)}: {file.path} (validation accuracy {accuracy})")
+    if teacher.saw_validation:
+        lines.append(
+            "    an imported teacher may have trained on our validation images: teacher, ensemble and diversity "
+            "numbers there are left out (teacher.clean_validation=true declares that it has not)"
+        )
     return lines
 
 

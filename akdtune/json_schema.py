@@ -40,8 +40,12 @@ def build() -> Schema:
     definitions.update(_components("networks", searched=False, name="fixed_networks"))
     several = {"type": "array", "items": _ref("fixed_teacher")}
     nested = {"others": several, "distilled_from": several}
-    definitions["fixed_teacher"] = _settings(TeacherSettings, {"network": _ref("fixed_networks"), **nested})
-    main_network = {"anyOf": [_ref("fixed_networks"), {"const": NO_NETWORK}]}
+    none_further: Schema = {"type": "array", "maxItems": 0}
+    definitions["fixed_teacher"] = _settings(
+        TeacherSettings, {"network": _ref("fixed_networks"), **nested, "others": none_further}
+    )
+    absent: list[Schema] = [{"const": NO_NETWORK}, _mapping({"name": {"const": NO_NETWORK}}, ["name"])]
+    main_network = {"anyOf": [_ref("fixed_networks"), *absent]}
     method = _ref("methods")
     sections: Schema = {
         "study": {
@@ -51,7 +55,7 @@ def build() -> Schema:
         },
         "data": _settings(DataSettings),
         "teacher": {"anyOf": [_settings(TeacherSettings, {"network": main_network, **nested}), {"const": NO_NETWORK}]},
-        "student": _settings(StudentSettings, {"network": _or_choice(_ref("networks"))}, searched=True),
+        "student": _or_choice(_settings(StudentSettings, {"network": _or_choice(_ref("networks"))}, searched=True)),
         "views": {"anyOf": [_or_choice(_ref("views")), {"type": "null"}]},
         "method": _or_choice({"anyOf": [method, {"type": "array", "items": _or_choice(method), "minItems": 1}]}),
         "training": {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from akdtune import __version__, spec
+from akdtune.design import student_hashes
 from akdtune.errors import StudyError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "resolved": facts,
         "data": {"hash": identity.prepared.data_hash, "name": study.data.name},
         "teacher": asdict(teacher),
+        "students": student_hashes(study),
         "seeds": {
             "search": study.search.seed,
             "trial": study.search.training_seeds,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, WeightedTarget
 from akdtune.views import ViewAugmenter
@@ -80,7 +81,12 @@ class Objective(nn.Module):
             targets = _targets(method, student, teacher, teaching, strong)
             parts = [method.terms(student, one.target, batch) for one in targets]
             shares = [one.weight for one in targets]
-            for term, weight in method.weights(batch.epoch).items():
+            weights_of_terms = method.weights(batch.epoch)
+            if parts[0].keys() != weights_of_terms.keys():
+                raise AkdtuneError(
+                    f"method '{name}' returns the terms {sorted(parts[0])} and weighs {sorted(weights_of_terms)}"
+                )
+            for term, weight in weights_of_terms.items():
                 found = [part[term] for part in parts]
                 weighted += [(weight * share, value) for share, value in zip(shares, found, strict=True)]
                 logged = found[0] if len(found) == 1 else dot(shares, found) / sum(shares)

@@ -23,7 +23,10 @@ class Recipe(ComponentSettings):
 
     epochs: PositiveInt = Field(240, description="student epochs (warm-up epochs of view heads come on top)")
     batch_size: int = Field(64, ge=2, description="images per step")
-    lr: PositiveFloat = Field(0.05, description="learning rate before the first milestone")
+    lr: PositiveFloat = Field(
+        0.05,
+        description="learning rate before the first milestone (published for MobileNetV2, ShuffleV1, ShuffleV2: 0.01)",
+    )
     milestones: list[PositiveInt] | None = Field(
         None, description="the rate decays after these epochs; null: 62.5 %, 75 % and 87.5 % of `epochs`, as published"
     )
@@ -62,6 +65,8 @@ class Dot(torch.optim.Optimizer):
 
     With task gradient g and distillation gradient h, momentum m and delta d:
         v <- (m - d) v + g + weight_decay * w;  u <- (m + d) u + h;  w <- w - lr (v + u)
+    A parameter that only one of the two losses reaches has the plain momentum m, as published, and one that neither
+    reaches stays as it is.
 
     References:
         Zhao et al., "DOT: A Distillation-Oriented Trainer", ICCV 2023, arXiv 2307.08436; d = 0.075 on CIFAR and
@@ -88,17 +93,21 @@ class Dot(torch.optim.Optimizer):
     def _update(
         self, parameter: nn.Parameter, group: Mapping[str, Any], task: Tensor | None, distilled: Tensor | None
     ) -> None:
+        gradients = {name: one for name, one in (("task", task), ("distillation", distilled)) if one is not None}
+        if not gradients:
+            return
         state = self.state[parameter]
         if not state:
             state["task"], state["distillation"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        velocity = state["task"].mul_(group["momentum"] - group["delta"])
-        velocity.add_(parameter, alpha=group["weight_decay"])
-        if task is not None:
-            velocity.add_(task)
-        other = state["distillation"].mul_(group["momentum"] + group["delta"])
-        if distilled is not None:
-            other.add_(distilled)
-        parameter.sub_(velocity + other, alpha=group["lr"])
+        delta = group["delta"] if len(gradients) == 2 else 0.0
+        step = torch.zeros_like(parameter)
+        for place, (name, gradient) in enumerate(gradients.items()):
+            velocity = state[name].mul_(group["momentum"] + (delta if name == "distillation" else -delta))
+            velocity.add_(gradient)
+            if place == 0:
+                velocity.add_(parameter, alpha=group["weight_decay"])
+            step.add_(velocity)
+        parameter.sub_(step, alpha=group["lr"])
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

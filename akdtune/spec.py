@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,19 +28,19 @@ from akdtune.sections import (
 from akdtune.settings_errors import typed
 from akdtune.settings_file import DOMAINS, KeyPath, choice_key, shown, written
 from akdtune.space import Arm, Pooled, Space, assert_plain
-from akdtune.trial_settings import pair_of, published
+from akdtune.trial_settings import NO_NETWORK, pair_of, published
 
 if TYPE_CHECKING:
     from akdtune.data import DataSettings
     from akdtune.teacher import TeacherSettings
 
 _NOT_IN_THE_CELL = {
-    "data": {"root", "download", "train", "test"},
+    "data": {"root", "download", "train", "test", "workers"},
     "teacher": {"checkpoint"},
     "student": {"checkpoint"},
     "training": {"device"},
 }
-"""Settings that say where files and devices are; what the files hold is said by the content hashes."""
+"""Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,20 @@ class Study:
         return self.scheduler.rungs(self.epochs)
 
     def resolved(self) -> dict[str, Any]:
-        """Everything with defaults filled in, as plain JSON that `load` accepts again."""
+        """Everything with defaults filled in, as plain JSON that `load` accepts again.
+
+        What differs between the options of a searched setting, or between searched students, is left open: presets and
+        published values then follow from what a trial draws.
+        """
         values: dict[str, Any] = {
             "study": self.name,
             "plugins": list(self.plugins),
             "data": self.data.model_dump(mode="json"),
             "teacher": self.teacher.model_dump(mode="json"),
         }
-        student = self.values["student"]
-        pair = None
-        if isinstance(student, dict) and "network" in student and not settings_file.has_domain(student["network"]):
-            pair = pair_of(values, student)
+        pairs = {pair_of(values, arm.centre().settings["student"]) for arm in self.arms}
         for section in TRIAL_LEVEL:
-            values[section] = _with_defaults(self.values[section], section, pair)
+            values[section] = _with_defaults(self.values[section], section, pairs)
         for section in STUDY_LEVEL:
             settings = getattr(self, section)
             values[section] = None if settings is None else settings.model_dump(mode="json")
@@ -165,10 +166,12 @@ def cell_hash(settings: Mapping[str, Any], data_hash: str, teacher_hash: str, st
     Args:
         settings: of a proposal.
         data_hash: content hash of the images and labels.
-        teacher_hash: content hash of the teacher's weights.
+        teacher_hash: content hash of the teacher's weights; `none` without a teacher, whose settings then do not count.
         student_hash: content hash of the file that the student begins with; empty without one.
     """
     counted = {section: _counted(value, _NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
+    if teacher_hash == NO_NETWORK:
+        counted["teacher"] = NO_NETWORK
     hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
     text = json.dumps([counted, *hashes], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -185,40 +188,57 @@ def _counted(value: Any, left_out: Set[str]) -> Any:
     return kept
 
 
-def _with_defaults(value: Any, section: str, pair: Pair | None) -> Any:
-    """A section as written, with the defaults of every component in it, published ones where the pair is fixed."""
+def _with_defaults(value: Any, section: str, pairs: Set[Pair | None]) -> Any:
+    """A section as written, with the defaults of every component in it, those published for the pairs included."""
     options = choice_key(value)
     if options is not None:
-        return {options: [_with_defaults(option, section, pair) for option in value[options]]}
+        return {options: [_with_defaults(option, section, pairs) for option in value[options]]}
     if isinstance(value, list):
-        return [_with_defaults(term, section, pair) for term in value]
+        return [_with_defaults(term, section, pairs) for term in value]
     if not isinstance(value, dict):
         return value
     if section == "student":
-        return {**value, "network": _with_defaults(value["network"], "network", None)}
+        return {**value, "network": _with_defaults(value["network"], "network", set())}
     if section == "training":
         from akdtune.training import TrainingSettings
 
-        return {**_defaults(TrainingSettings, value), **value}
+        return {**_defaults(TrainingSettings, _drawn(value)), **value}
     name = value.get("name")
     if not isinstance(name, str):
         return value
     given = {key: item for key, item in value.items() if key != "name"}
+    drawn = _drawn(given)
     if section == "method":
-        given = {**published(name, given, pair), **given}
-    return {"name": name, **_defaults(lookup(settings_file.COMPONENTS[section], name).Settings, given), **given}
+        drawn = [{**published(name, one, pair), **one} for one in drawn for pair in pairs]
+    filled = _defaults(lookup(settings_file.COMPONENTS[section], name).Settings, drawn)
+    return {"name": name, **{key: item for key, item in filled.items() if key not in given}, **given}
 
 
-def _defaults(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a settings class fills in beside the given values, by the variant that they name.
+def _drawn(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Settings without domains: the first option of each, then each other option of one of them at a time."""
+    options = {key: list(_options(item)) for key, item in given.items()}
+    first = {key: found[0] for key, found in options.items()}
+    return [first, *({**first, key: other} for key, found in options.items() for other in found[1:])]
 
-    Empty when that cannot be said once for all options: the variant is itself searched, or a required value is.
-    """
-    constants = {key: item for key, item in given.items() if not settings_file.has_domain(item)}
-    settings, _ = typed(model, constants)
-    if settings is None or ("variant" in given and "variant" not in constants):
+
+def _options(value: Any) -> Iterator[Any]:
+    """Each option of a choice, the low end of a range, a constant itself; domains inside lists are decided alike."""
+    key = next((key for key in value if key in DOMAINS), None) if isinstance(value, dict) else None
+    if key in DOMAINS[2:]:
+        yield value[key][0]
+    elif key is not None:
+        for option in value[key]:
+            yield from _options(option)
+    else:
+        yield [next(_options(item)) for item in value] if isinstance(value, list) else value
+
+
+def _defaults(model: type[BaseModel], drawn: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a settings class fills in whatever is drawn; nothing where what is drawn does not fit it."""
+    found = [settings.model_dump(mode="json") for one in drawn if (settings := typed(model, one)[0]) is not None]
+    if len(found) < len(drawn):
         return {}
-    return {key: item for key, item in settings.model_dump(mode="json").items() if key not in given}
+    return {key: item for key, item in found[0].items() if all(other[key] == item for other in found)}
 
 
 def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -242,23 +262,36 @@ def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
         yield written(path), shown(value, 200)
 
 
-def export_yaml(resolved: Mapping[str, Any], settings: Mapping[str, Any], name: str | None = None) -> str:
+def _used(teacher: Mapping[str, Any]) -> str | dict[str, Any]:
+    """A teacher's settings without those that did not matter, further teachers included."""
+    if spec_check.network_is(teacher, NO_NETWORK):
+        return NO_NETWORK
+    nested = ("others", "distilled_from")
+    return {
+        key: [_used(one) for one in teacher[key]] if key in nested else teacher[key]
+        for key in spec_check.used_of(teacher)
+    }
+
+
+def export_yaml(
+    resolved: Mapping[str, Any], settings: Mapping[str, Any], name: str | None = None, seed: int | None = None
+) -> str:
     """A study of one configuration as YAML that runs as is.
 
     Args:
         resolved: the study it comes from, as `Study.resolved()` gives it.
         settings: of a proposal.
         name: of the new study; default: the old one's with `_best`.
+        seed: with which it trains; default: that of the study's search trials.
     """
     study = name or f"{resolved['study']}_best"
     body: dict[str, Any] = {"study": study}
     if resolved.get("plugins"):
         body["plugins"] = resolved["plugins"]
     body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL)})
-    if body["teacher"]["checkpoint"] != "auto":  # its recipe did not matter
-        keep = ("network", "checkpoint", "clean_validation", "others")
-        body["teacher"] = {key: body["teacher"][key] for key in keep if key in body["teacher"]}
-    seed = (resolved.get("search") or {}).get("trial_seed", 0)
+    body["teacher"] = _used(body["teacher"])
+    if seed is None:
+        seed = (resolved.get("search") or {}).get("trial_seed", 0)
     body["search"] = {"algorithm": "grid", "trial_seed": seed}
     body["scheduler"] = {"name": "none"}
     body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})

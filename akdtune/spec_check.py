@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from akdtune import domains, space
 from akdtune.domains import Choice, Found, Issue, Range
 from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
-from akdtune.registry import load_plugins, names
+from akdtune.registry import load_plugins, lookup, names
 from akdtune.sections import (
     LATER,
     SECTIONS,
@@ -134,9 +134,8 @@ class Reading:
         if section == "teacher":
             issues = _check_networks(value)
         settings, more = typed(model, value)
-        # What was just said here, placed precisely, needs no second message from the section as a whole.
-        said = {path[0] for path, _ in issues}
-        more = [(path, message) for path, message in more if not said or (path and path[0] not in said)]
+        # What was just said here, placed precisely, needs no second message from there or from what holds it.
+        more = [(path, message) for path, message in more if not any(_related(path, said) for said, _ in issues)]
         for path, message in issues + more:
             if not any((section, *path)[: len(other)] == other for other in refused):
                 self.problem((section, *path), message)
@@ -188,12 +187,23 @@ class Reading:
         self._odd_scheduler(fixed["scheduler"], training)
         if fixed["probe"] is not None:
             self._odd_probe(fixed["probe"], arms)
-        if fixed["teacher"].checkpoint != "auto":
-            for key in self.file.values["teacher"]:
-                if key not in ("network", "checkpoint", "clean_validation", "others"):
-                    self.warn(("teacher", key), "is ignored: the teacher comes from a checkpoint")
+        self._odd_teacher(self.file.values["teacher"], ("teacher",))
+        if fixed["teacher"].others and not any(lookup("views", arm.tree["views"]["name"]).needs_others for arm in arms):
+            reading = [name for name in names("views") if lookup("views", name).needs_others]
+            self.warn(("teacher", "others"), f"are read by no views of this study (by: {', '.join(reading)})")
         if fixed["report"] != ReportSettings():
             self.warn(("report",), "is not used yet: no trial of this version reads the test set")
+
+    def _odd_teacher(self, teacher: Mapping[str, Any], path: KeyPath) -> None:
+        """Settings that a teacher does not use, be it imported or none at all; further teachers included."""
+        used = used_of(teacher)
+        why = "there is no teacher" if network_is(teacher, NO_NETWORK) else "the teacher comes from a checkpoint"
+        for key in teacher:
+            if key not in used:
+                self.warn((*path, key), f"is ignored: {why}")
+        for key in ("others", "distilled_from"):
+            for index, one in enumerate(teacher.get(key) or ()):
+                self._odd_teacher(one, (*path, key, index))
 
     def _odd_search(self, search: SearchSettings, arms: Sequence[Arm]) -> None:
         if search.algorithm == "grid":
@@ -323,7 +333,12 @@ class _Searched:
     def arms(self, constants: dict[str, Any], fixed: Mapping[str, Any]) -> tuple[tuple[Arm, ...], Pooled]:
         """The arms with their names, and all of them pooled."""
         given: space.Names = {}
-        labels = [_arm_name(tree, [logical for _, logical, _ in taken]) for tree, _, taken in self.expanded]
+        decided = [[logical for _, logical, _ in taken] for _, _, taken in self.expanded]
+        labels = [_arm_name(tree, paths) for (tree, _, _), paths in zip(self.expanded, decided, strict=True)]
+        alike = {label for label in labels if labels.count(label) > 1}
+        for place, (tree, _, _) in enumerate(self.expanded):
+            if labels[place] in alike and "variant" in tree["views"]:
+                labels[place] = _arm_name(tree, [*decided[place], ("views", "variant")])
         complete = functools.partial(_complete, constants)
         arms = tuple(
             Arm(name, tree, given, complete, fixed)
@@ -382,6 +397,11 @@ def _fixed_models() -> dict[str, type[BaseModel]]:
     return {"data": DataSettings, "teacher": TeacherSettings, **STUDY_LEVEL}
 
 
+def _related(path: KeyPath, other: KeyPath) -> bool:
+    """Whether one of two key paths leads to the other."""
+    return path[: len(other)] == other or other[: len(path)] == path
+
+
 def _domains_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     if isinstance(value, dict):
         if any(key in DOMAINS for key in value):
@@ -410,14 +430,49 @@ def _spelled_out(value: Any, section: str) -> Any:
 def _check_networks(teacher: dict[str, Any], path: KeyPath = ()) -> list[Issue]:
     """Types the networks of a teacher, of further teachers, and of those it is distilled from, in place."""
     issues: list[Issue] = []
-    if "network" in teacher and (path or teacher["network"] != NO_NETWORK):
+    if network_is(teacher, NO_NETWORK):
+        issues = [((*path, "network"), f"{NO_NETWORK} is not a teacher")] if path else []
+    elif "network" in teacher:
         teacher["network"], issues = network_settings(teacher["network"], (*path, "network"))
+    if teacher.get("checkpoint") == "pretrained" and not issues and (problem := _without_weights(teacher)):
+        issues = [((*path, "checkpoint"), problem)]
+    if path and teacher.get("others"):
+        return [*issues, ((*path, "others"), "only the study's main teacher has others")]
     for key in ("others", "distilled_from"):
         nested = teacher.get(key)
         for index, one in enumerate(nested if isinstance(nested, list) else []):
             if isinstance(one, dict):
                 issues += _check_networks(one, (*path, key, index))
     return issues
+
+
+def network_is(teacher: Mapping[str, Any], name: str) -> bool:
+    """Whether a teacher's network, as a name or a mapping, has this name."""
+    network = teacher.get("network")
+    return (network.get("name") if isinstance(network, dict) else network) == name
+
+
+def used_of(teacher: Mapping[str, Any]) -> list[str]:
+    """The keys of a teacher's settings that say something: an imported one has no recipe, and none at all nothing."""
+    if network_is(teacher, NO_NETWORK):
+        return ["network"]
+    if teacher.get("checkpoint", "auto") == "auto":
+        return list(teacher)
+    return [key for key in ("network", "checkpoint", "clean_validation", "others") if key in teacher]
+
+
+def _without_weights(teacher: Mapping[str, Any]) -> str | None:
+    """Why `checkpoint: pretrained` cannot work with a (typed) network; None when it can, or when there is none."""
+    network = teacher.get("network", NO_NETWORK)
+    if network_is(teacher, NO_NETWORK) or (isinstance(network, dict) and network.get("weights")):
+        return None
+    name = network["name"] if isinstance(network, dict) else network
+    if "weights" in lookup("networks", name).Settings.model_fields:
+        how = f"name them: network: {{name: {name}, weights: ...}}"
+    else:
+        having = [one for one in names("networks") if "weights" in lookup("networks", one).Settings.model_fields]
+        how = f"'{name}' has none (networks that have: {', '.join(having) or 'none'})"
+    return f"pretrained needs a network with weights of its own: {how}"
 
 
 def _make_paths_absolute(values: dict[str, Any]) -> None:
@@ -443,16 +498,24 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
 def _make_checkpoints_absolute(section: Any) -> None:
     if not isinstance(section, dict):
         return
-    path = section.get("checkpoint")
-    if isinstance(path, dict):  # a choice of students
-        options = choice_key(path)
-        if options is not None and isinstance(path[options], list):
-            path[options] = [_absolute(one) if isinstance(one, str) else one for one in path[options]]
-    elif isinstance(path, str) and path not in ("auto", "pretrained"):
-        section["checkpoint"] = _absolute(path)
+    options = choice_key(section)
+    if options is not None:
+        for option in section[options] if isinstance(section[options], list) else []:
+            _make_checkpoints_absolute(option)
+        return
+    if "checkpoint" in section:
+        section["checkpoint"] = _absolute_checkpoint(section["checkpoint"])
     for key in ("others", "distilled_from"):
         for one in section[key] if isinstance(section.get(key), list) else []:
             _make_checkpoints_absolute(one)
+
+
+def _absolute_checkpoint(value: Any) -> Any:
+    """A path, or a choice of paths, made absolute; words that are no paths stay."""
+    options = choice_key(value)
+    if options is not None and isinstance(value[options], list):
+        return {options: [_absolute_checkpoint(option) for option in value[options]]}
+    return _absolute(value) if isinstance(value, str) and value not in ("auto", "pretrained") else value
 
 
 def _absolute(path: str, base: str = ".") -> str:

@@ -236,6 +236,12 @@ class _Driver:
                 f"(teacher {lock['teacher']['weights_hash']} then, {identity.teacher.weights_hash} now; data "
                 f"{lock['data']['hash']} then, {prepared.data_hash} now); restore it or choose another --dir"
             )
+        elif lock.get("students", {}) != (now := design.student_hashes(self.study)):
+            changed = sorted(path for path, value in now.items() if lock.get("students", {}).get(path) != value)
+            raise StudyError(
+                f"{self.directory.root}: {', '.join(changed)} is not the student this study began with "
+                "(student.checkpoint); restore it or choose another --dir"
+            )
 
     def _train_teacher(self, prepared: design.Prepared, shown: Display) -> TeacherFile | None:
         """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""

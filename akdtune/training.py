@@ -85,6 +85,7 @@ class StudentSettings(ComponentSettings):
     network: str | dict[str, Any] = Field(description="a registered network, or {name: ..., its settings}")
     checkpoint: str | None = Field(
         None,
+        min_length=1,
         description="weights to begin with: a trial's checkpoint.pt or a published file; a classifier for other classes"
         " is left as drawn",
     )
@@ -95,7 +96,7 @@ class StudentSettings(ComponentSettings):
     @model_validator(mode="after")
     def _a_frozen_body_has_weights(self) -> StudentSettings:
         if self.train == "classifier" and self.checkpoint is None:
-            raise ValueError("train: classifier needs a checkpoint: the frozen body would be a random one")
+            raise ValueError("train is classifier, which needs a checkpoint: the frozen body would be a random one")
         return self
 
 
@@ -563,7 +564,7 @@ def build_parts(
     """The objective (methods and views) and the student, initialised from the trial's init seed alone."""
     device, inputs, seed = train_labels_N.device, dataset.inputs, config.seeds.init
     student = networks.build(config.student.network, inputs, derived_seed("student", seed)).to(device)
-    _begin_with(student, config.student)
+    begin_with(student, config.student)
     view_name, view_settings = config.views
     views: ViewAugmenter = lookup("views", view_name)(
         view_settings, view_context(student, frozen, others, inputs.num_classes, device, seed)
@@ -577,8 +578,12 @@ def build_parts(
     return objective.to(device), student
 
 
-def _begin_with(student: networks.Network, settings: StudentSettings) -> None:
-    """Loads the weights a student begins with, and freezes what does not train."""
+def begin_with(student: networks.Network, settings: StudentSettings) -> None:
+    """Loads the weights a student begins with, and freezes what does not train.
+
+    Raises:
+        CheckpointError: for a file that is missing or does not fit the network.
+    """
     if settings.checkpoint is None:
         return
     own = {tensor.data_ptr() for tensor in student.classifier()}

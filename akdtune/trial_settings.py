@@ -78,11 +78,12 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     if len(heads := [name for name, component in components.items() if component.replaces_logits]) > 1:
         add(f"'{heads[0]}' and '{heads[1]}' both replace the student's prediction: only one can")
     idle = all(component.consumes in ("stages", "self") for component in components.values())
-    if views != "none" and idle:
+    alone = teacher is not None and _network_name(teacher["network"]) == NO_NETWORK
+    if views != "none" and idle and not alone:
         named = " and ".join(f"'{name}'" for name in methods)
         add(f"nothing of the views '{views}' would reach the student: {named} read{'s' * (len(methods) == 1)} no views")
     if teacher is not None and views != "none":
-        if _network_name(teacher["network"]) == NO_NETWORK:
+        if alone:
             add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
         elif lookup("views", views).needs_others and not teacher.get("others"):
             add(f"'{views}' needs further teachers: list them under teacher.others", "views")

@@ -123,9 +123,9 @@ def check_words(message: str, words: list[str]) -> None:
         ("log_uniform: [0.1, 4.0]", "log_uniform: [0, 4.0]",
          ["study.yaml:6: method.weight: 'log_uniform' needs a low end above 0, got 0"]),
         ("name: angular", "name: anguler",
-         ["study.yaml:5: views.name: unknown view 'anguler'; did you mean 'angular'?", "allowed: angular, none"]),
+         ["study.yaml:5: views.name: unknown view 'anguler'; did you mean 'angular'?", "allowed: angular, drop"]),
         ("name: kd", "name: kdd",
-         ["study.yaml:6: method.name: unknown method 'kdd'; did you mean 'kd'?", "allowed: crd, dkd, kd"]),
+         ["study.yaml:6: method.name: unknown method 'kdd'; did you mean 'kd'?", "allowed: at, cat_kd, cc, crd"]),
         ("{name: cnn, widths: [2, 2]}", "resnet8x5",
          ["study.yaml:4: student.network: unknown network 'resnet8x5'; did you mean 'resnet8x4'?"]),
         ("{name: cnn, widths: [4, 4]}", "cnnn", ["study.yaml:3: teacher.network: unknown network 'cnnn'"]),
@@ -154,6 +154,28 @@ def check_words(message: str, words: list[str]) -> None:
         ("widths: [2, 2]", "widths: [2, 2, 2, 2, 2]",
          ["study.yaml: student.network", "5 widths halve images of 8 pixels below one pixel", "at most 4"]),
         ("validation: 600", "validation: 900", ["data.validation", "900 of 900 images", "no training image"]),
+        ("{network: {name: cnn, widths: [4, 4]}, epochs: 1}", "none",
+         ["2 problems", "study.yaml:5: views: 'angular' needs a teacher, and teacher.network is none",
+          "study.yaml:6: method: 'kd' needs a teacher, and teacher.network is none (without one: label_smoothing,"]),
+        ("epochs: 1}", "epochs: 1, others: [{network: cnnn}, {network: resnet8,\n  epochs: 0}]}",
+         ["2 problems", "study.yaml:3: teacher.others[0].network: unknown network 'cnnn'; did you mean 'cnn'?",
+          "study.yaml:4: teacher.others[1].epochs: must be above 0, got 0"]),
+        ("epochs: 1}", "epochs: 1, distilled_from: [{network: {name: cnn, widths: [2, 2, 2, 2, 2]}}]}",
+         ["study.yaml: teacher.distilled_from[0].network: network cnn: 5 widths halve images of 8 pixels"]),
+        ("epochs: 1}", "checkpoint: pretrained}",
+         ["study.yaml:3: teacher.checkpoint: pretrained needs a network with weights of its own: 'cnn' has none"]),
+        ("name: angular, num_views: 2, margin: {uniform: [0.1, 0.5]}, warmup_epochs: 1", "name: multi_teacher",
+         ["study.yaml:5: views: 'multi_teacher' needs further teachers: list them under teacher.others"]),
+        ("widths: [2, 2]}}", "widths: [2, 2]}, checkpoint: study.yaml}",
+         ["study.yaml: student.checkpoint: ", "/study.yaml: not a readable checkpoint of weights only"]),
+        ("widths: [2, 2]}}", "widths: [2, 2]}, train: classifier}",
+         ["study.yaml:4: student.train: train is classifier, which needs a checkpoint"]),
+        ("{trials: 2}", "{trials: 2, seeds: [0, 1]}",
+         ["study.yaml:8: search.seeds: seeds go with algorithm grid or random"]),
+        ("{name: kd, weight: {log_uniform: [0.1, 4.0]}}", "at",
+         ["study.yaml:6: method: nothing of the views 'angular' would reach the student: 'at' reads no views"]),
+        ("milestones: [2]}", "milestones: [2], optimizer: dot, momentum: 0.95}",
+         ["study.yaml:7: training", "dot_delta must be at most momentum and 1 - momentum", "got 0.075"]),
     ],
 )  # fmt: skip
 def test_a_wrong_setting(
@@ -284,10 +306,23 @@ def test_a_checkpoint_that_is_not_there(refused: Refused) -> None:
     check_words(message, ["no/such.pt: no such file", "teacher.checkpoint"])
 
 
+def test_files_of_students_and_of_further_teachers_that_are_not_there(refused: Refused, home: Path) -> None:
+    message = refused("run", "study.yaml", "student.checkpoint={choice: [no/a.pt, no/b.pt]}")
+    check_words(message, ["2 problems", f"study.yaml: student.checkpoint: {home}/no/a.pt: no such file", "no/b.pt"])
+    other = "teacher.others=[{network: resnet8, checkpoint: no/such.pt}]"
+    check_words(refused("run", "study.yaml", "views=multi_teacher", other), [f"{home}/no/such.pt: no such file"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "lines"),
     [
         (["teacher.checkpoint=no/such.pt"], ["missing checkpoint: {home}/no/such.pt (teacher.checkpoint)"]),
+        (["student.checkpoint={choice: [no/a.pt, no/b.pt]}"],
+         ["missing checkpoint: {home}/no/a.pt (student.checkpoint)",
+          "missing checkpoint: {home}/no/b.pt (student.checkpoint)",
+          "no time estimate before the students' checkpoints are there"]),
+        (["views=multi_teacher", "teacher.others=[{network: resnet8, checkpoint: no/such.pt}]"],
+         ["missing checkpoint: {home}/no/such.pt (teacher.others[0].checkpoint)"]),
         ([PARQUET], ["missing data (has to be put there):", "    {home}/train.parquet", "    {home}/test.parquet"]),
         (["data={name: cifar10, root: here, validation: 4}"],
          ["missing data (has to be put there, or fetched with data.download=true):",

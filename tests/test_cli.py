@@ -176,6 +176,67 @@ def test_show_as_csv_holds_every_column(finished: Path, capsys: pytest.CaptureFi
     assert rows[2]["param.method.kd.weight"] == ""
 
 
+@pytest.fixture
+def repeated(home: Path) -> Path:
+    """A study in runs/seeds: two configurations with three seeds each, one of them not finished, and a probe."""
+    build = StudyBuilder(home / "runs" / "seeds")
+    for seed, (kd, dkd) in enumerate([(60.0, 64.0), (62.0, 66.0), (64.0, None)]):
+        build.add("none/kd", kd, 0.1, role="search", cell="kd", seed=seed, params={"method.kd.weight": 1.5})
+        status = "running" if dkd is None else "done"
+        build.add("none/dkd", dkd or 12.0, 0.3, role="search", cell="dkd", seed=seed, status=status)
+    build.add("none/kd", 50.0, 0.2, role="probe", cell="kd", seed=7, params={"method.kd.weight": 1.5})
+    return build.write(finished=False)
+
+
+def test_a_summary_has_mean_and_deviation_over_seeds(repeated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = call(capsys, "show", "seeds", "--summary").splitlines()
+    assert lines[0].endswith("7 trials: 1 running, 6 done")
+    assert lines[1].split() == ["arm", "role", "n", "mean", "val_accuracy", "sd", "searched", "settings"]
+    assert [line.split() for line in lines[2:]] == [
+        ["none/dkd", "search", "2", "65.00", "1.41"],
+        ["none/kd", "search", "3", "62.00", "2.00", "method.kd.weight=1.5"],
+        ["none/kd", "probe", "1", "50.00", "method.kd.weight=1.5"],
+    ]
+    lines = call(capsys, "show", "seeds", "--summary", "--top", "1").splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["none/dkd"], "the best of the configurations, not of the trials"
+    lines = call(capsys, "show", "seeds", "--summary", "--role", "search", "--sort", "diversity_sq_prob").splitlines()
+    assert [line.split()[3] for line in lines[2:]] == ["0.3", "0.1"]
+    rows = list(csv.DictReader(io.StringIO(call(capsys, "show", "seeds", "--summary", "--csv"))))
+    assert [(row["arm"], row["n"], row["mean"], row["param.method.kd.weight"]) for row in rows] == [
+        ("none/dkd", "2", "65.0", ""), ("none/kd", "3", "62.0", "1.5"), ("none/kd", "1", "50.0", "1.5"),
+    ]  # fmt: skip
+
+
+def test_a_summary_of_a_searched_setting(repeated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = call(capsys, "show", "seeds", "--summary", "--sort", "method.kd.weight").splitlines()
+    assert [line.split()[:4] for line in lines[2:]] == [
+        ["none/kd", "search", "3", "1.5"], ["none/kd", "probe", "1", "1.5"],
+    ]  # fmt: skip
+    message = call(capsys, "show", "seeds", "--summary", "--sort", "arm", code=2)
+    assert "a summary needs a column of numbers, and 'arm' holds 'none/kd'" in message
+    assert "did you mean 'val_accuracy'?" in call(capsys, "show", "seeds", "--summary", "--sort", "val_acuracy", code=2)
+
+
+def test_a_folder_of_the_same_name_hides_no_study(repeated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("seeds").mkdir()
+    assert "7 trials" in call(capsys, "show", "seeds")
+    Path("other").mkdir()
+    assert "other: is no study directory" in call(capsys, "show", "other", code=2)
+
+
+def test_the_exported_best_trains_with_its_own_seed(repeated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["search={algorithm: grid, seeds: [0, 1]}", "scheduler=null", "probe=null"]
+    fixed = [f"views.{key}={value}" for key, value in (("margin", 0.3), ("num_views", 2), ("diversity_weight", 2))]
+    study_of = spec.load("digits_angular", [*overrides, *fixed, "method=kd"])
+    plan = results.read_plan(repeated)
+    for row in plan:
+        row["settings"] = study_of.arms[0].centre().settings
+    results.write_plan(repeated, plan)
+    (repeated / results.LOCK).write_text(yaml.safe_dump({"settings": study_of.resolved()}))
+    call(capsys, "best", "seeds", "--export", "best.yaml")
+    assert spec.load("best.yaml").search.trial_seed == 1
+
+
 def test_best_names_the_best_search_trial_of_each_arm(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = call(capsys, "best", "toy").splitlines()
     assert [line.split()[:2] for line in lines[2:]] == [["t00001", "angular/kd"], ["t00002", "angular/crd"]]

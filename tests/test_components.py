@@ -15,7 +15,7 @@ KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_component_is_listed_with_one_line_and_its_paper(kind: Kind) -> None:
     rows = components.rows(kind)
-    assert [row.name for row in rows] == registry.names(kind)
+    assert sorted(row.name for row in rows) == registry.names(kind)
     for row in rows:
         assert row.about, row.name
         assert row.source or row.name in ("image_folder", "parquet"), row.name
@@ -95,3 +95,8 @@ def test_published_values_win_over_defaults_and_lose_to_what_is_given() -> None:
     settings, _ = trial_settings(values | {"method": {"name": "dkd"}}, {})
     assert settings["method"][0]["beta"] == 8
     assert registry.lookup("methods", "kd").ce_weight(Pair("imagenet", "a", "b")) == 0.5
+
+
+def test_networks_are_listed_by_size() -> None:
+    listed = [row.name for row in components.rows("networks")]
+    assert [name for name in listed if name.startswith("resnet")][:3] == ["resnet8", "resnet8x4", "resnet14"]

@@ -84,7 +84,8 @@ def test_an_id_depends_on_what_determines_the_result_and_on_nothing_else(identit
 
 def test_the_lock_file_refuses_another_study_and_shows_the_difference(identity: design.Identity, file: Path) -> None:
     lock = lockfile.lock_content(identity.study, identity)
-    assert lock["resolved"] == {"method.crd.negatives": 270}
+    weights = {"training.ce_weight[kd]": 0.1, "training.ce_weight[crd]": 1.0}
+    assert lock["resolved"] == {"method.crd.negatives": 270, **weights}
     lockfile.refuse_changes(spec.load(file, ["resources.cpu=2"]), lock, file.parent)
     with pytest.raises(StudyError, match=r"data\.label_noise\.fraction: \(absent\) -> 0\.1"):
         lockfile.refuse_changes(spec.load(file, ["data.label_noise={fraction: 0.1}"]), lock, file.parent)

@@ -97,7 +97,8 @@ def test_published_settings_of_pairs() -> None:
     assert found == {"weight": 80.0, "resolution": 4, "normalize": True}
     found = CATKD.published(Pair("cifar100", "ResNet50", "MobileNetV2"))
     assert found == {"weight": 40.0, "resolution": 2, "normalize": True}
-    assert CATKD.published(Pair("cifar10", "resnet56", "resnet20")) == {}
+    assert CATKD.published(Pair("parquet", "ResNet50", "MobileNetV2")) == found, "as on CIFAR-100"
+    assert CATKD.published(Pair("imagenet", "ResNet50", "MobileNetV2")) == {}
     assert CATKD.published(Pair("cifar100", None, "resnet20")) == {}
     assert method("cat_kd").weights(1) == {"cat_kd": 400.0}
     for data, teacher, student in PUBLISHED:

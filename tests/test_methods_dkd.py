@@ -67,7 +67,8 @@ def test_ramp_reaches_its_full_height_at_warmup_epochs() -> None:
         ("cifar100", "vgg13", "vgg8", 6.0),
         ("cifar100", "vgg13", "MobileNetV2", 6.0),
         ("cifar100", "resnet32x4", "resnet8x4", None),
-        ("cifar10", "resnet56", "resnet20", None),
+        ("cifar10", "resnet56", "resnet20", 2.0),  # as on CIFAR-100
+        ("parquet", "vgg13", "vgg8", 6.0),
         ("imagenet", "torchvision_resnet34", "torchvision_resnet18", 0.5),
         ("imagenet", "torchvision_resnet50", "torchvision_mobilenet_v2", 2.0),
     ],

@@ -89,6 +89,19 @@ def test_correlations_ignore_the_order_of_the_other_axis() -> None:
     assert float(term(wanted_RN[:, turned])) == pytest.approx(0.0, abs=1e-10)
 
 
+def test_strong_images_are_mixed_with_the_same_partners() -> None:
+    student = signals(1, STUDENT_DIM)
+    assert student.strong is not None
+    plain = batch()
+    mixed = replace(plain, partner_labels_B=plain.labels_B.roll(1), share=0.75)
+    found = method("mlkd").terms(student, target(), mixed)["ce_strong"]
+    log_p_BK = torch.log_softmax(student.strong.logits_BK, dim=-1)
+    rows_B = torch.arange(9)
+    own, partner = -log_p_BK[rows_B, plain.labels_B].mean(), -log_p_BK[rows_B, plain.labels_B.roll(1)].mean()
+    assert float((own - partner).abs()) > 0.1
+    torch.testing.assert_close(found, 0.75 * own + 0.25 * partner)
+
+
 def test_weights() -> None:
     mlkd = method("mlkd", variant="released", weight=0.7, ce_strong_weight=0.2)
     assert mlkd.weights(1) == {"instance": 0.7, "instance_strong": 0.7, "class": 0.7, "batch": 0.7, "ce_strong": 0.2}

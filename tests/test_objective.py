@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
 from akdtune.objective import Objective, weighted_sum
 from akdtune.registry import NoSettings
@@ -224,3 +225,14 @@ def test_a_replaced_prediction_is_the_one_that_is_trained_and_logged() -> None:
         loss.terms["ce"], torch.nn.functional.cross_entropy(student.logits_BK * 10, batch().labels_B)
     )
     torch.testing.assert_close(loss.terms["shifted.seen"], student.logits_BK.mean() * 10)
+
+
+class Forgetful(Reading):
+    def weights(self, epoch: int) -> Mapping[str, float]:
+        return {}
+
+
+def test_a_term_without_a_weight_is_an_error() -> None:
+    objective = Objective({"forgetful": Forgetful("logits")}, small_world.views("none"), 1.0)
+    with pytest.raises(AkdtuneError, match=r"method 'forgetful' returns the terms \['a'\] and weighs \[\]"):
+        objective(signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), batch())

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from akdtune import data, spec, teacher
-from akdtune.registry import lookup
+from akdtune.registry import lookup, names
 from akdtune.training import Seeds, StudentSettings, TrainingSettings, Trial, TrialConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -52,6 +52,21 @@ def test_the_example_space_loads(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(study))
     assert [arm.name for arm in spec.load(file).arms] == ["angular/kd", "angular/kd+crd"]
+
+
+def test_the_example_teachers_are_settings() -> None:
+    (text,) = [block for block in blocks("text") if block.startswith("teacher:")]
+    shown = [yaml.safe_load(line)["teacher"] for line in text.splitlines()]
+    shown = [{"network": one} if isinstance(one, str) else one for one in shown]
+    settings = [teacher.TeacherSettings(**one) for one in shown]
+    assert [one.absent for one in settings] == [True, False, False, False]
+    assert [len(one.others) for one in settings] == [0, 0, 0, 2]
+
+
+def test_it_counts_the_methods_right() -> None:
+    (more,) = re.findall(r"KD, DKD, CRD, (\d+) more", README)
+    own = [name for name in names("methods") if lookup("methods", name).__module__.startswith("akdtune.")]
+    assert int(more) + 3 == len(own)
 
 
 @pytest.mark.parametrize(

@@ -67,13 +67,33 @@ def test_dot_goes_on_from_its_state() -> None:
     assert torch.equal(weights[0], weights[2])
 
 
-def test_a_parameter_of_one_side_only_is_trained() -> None:
-    shared, projector = parameter(), parameter()
-    optimizer = settings(optimizer="dot").build_optimizer([shared, projector])
+@pytest.mark.parametrize("side", ["task", "distillation"])
+def test_a_parameter_of_one_side_only_has_the_plain_momentum(side: str) -> None:
+    shared, alone, untouched, plain = parameter(), parameter(), parameter(), parameter()
+    optimizer = settings(optimizer="dot", weight_decay=0.01).build_optimizer([shared, alone, untouched])
+    sgd = settings(weight_decay=0.01).build_optimizer([plain])
     assert isinstance(optimizer, Dot)
-    optimizer.backward_and_step((shared**2).sum(), (projector * shared).sum())
-    optimizer.backward_and_step((shared**2).sum(), None)
-    assert not torch.equal(projector, parameter())
+    for _ in range(4):
+        losses = {"task": (shared**2).sum(), "distillation": shared.sum()}
+        losses[side] = losses[side] + (alone**2).sum()
+        optimizer.backward_and_step(losses["task"], losses["distillation"])
+        sgd.zero_grad()
+        (plain**2).sum().backward()
+        sgd.step()
+    torch.testing.assert_close(alone.detach(), plain.detach(), rtol=1e-12, atol=0)
+    assert torch.equal(untouched, parameter())
+
+
+def test_dot_without_distillation_is_sgd() -> None:
+    one, two = parameter(), parameter()
+    dot, sgd = settings(optimizer="dot").build_optimizer([one]), settings().build_optimizer([two])
+    assert isinstance(dot, Dot)
+    for _ in range(3):
+        dot.backward_and_step((one**2).sum(), None)
+        sgd.zero_grad()
+        (two**2).sum().backward()
+        sgd.step()
+    torch.testing.assert_close(one.detach(), two.detach(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("momentum", [0.05, 0.95])

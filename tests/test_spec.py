@@ -104,6 +104,13 @@ def test_a_small_study(load: Loader) -> None:
     assert study.spaces == study.arms
 
 
+def test_arms_that_differ_in_a_variant_are_named_by_it() -> None:
+    names = [arm.name for arm in spec.load("tekap_vs_angular").arms]
+    assert {"tekap:paper/kd", "tekap:released/kd+crd", "angular:constrained/dkd", "none/crd"} <= set(names)
+    assert len(set(names)) == len(names) == 32
+    assert not any("#" in name for name in names)
+
+
 def test_a_proposal_has_every_setting_filled_in_as_plain_json(load: Loader) -> None:
     proposal = load(SMALL).arms[0].random(1)
     space.assert_plain(proposal.settings)
@@ -802,6 +809,22 @@ def test_packaged_and_resolved_files_fit_the_schema(load: Loader, validator: Any
         "student: {network: {choice: [resnet8, {name: cnn, widths: {choice: [[4], [8]]}}]}}",
         "training: {lr: {choice: [0.1, {uniform: [0.2, 0.3]}]}, ce_weight: {grid: [0.1, 1]}}",
         "confirm: null", "scheduler: null", "probe: {trials: 4, fixed: {training.lr: 0.1}}",
+        "{teacher: none, views: none, method: [student_only, last_batch]}",
+        "{teacher: {network: {name: none}}, views: none, method: student_only}",
+        "{teacher: {network: none}, views: none, method: {choice: [label_smoothing, sdpgo_style]}}",
+        "{teacher: {network: resnet20, epochs: 4, others: [{network: resnet8, checkpoint: a.pt}],"
+        " distilled_from: [{network: resnet32, epochs: 4, distilled_from: [{network: resnet44, epochs: 4}]}],"
+        " distillation: {weight: 0.5, drop: 0}}, views: multi_teacher}",
+        "teacher: {network: {name: torchvision_resnet18, weights: IMAGENET1K_V1}, checkpoint: pretrained}",
+        "student: {network: resnet8, checkpoint: {choice: [a.pt, b.pt]}, train: classifier}",
+        "student: {choice: [{network: resnet8}, {network: resnet14, checkpoint: a.pt}]}",
+        "{search: {algorithm: grid, seeds: [0, 1]}, scheduler: null, views: {name: angular, margin: {grid: [0.1]}},"
+        " method: {name: kd, standardize: {choice: [true, false]}}}",
+        "training: {epochs: 40, optimizer: {choice: [sgd, dot, adamw]}, schedule: cosine, milestones: [24, 32]}",
+        "{data: {name: digits, validation: 600, augmentation: {mixup: 0.4, cutmix: 1.0, randaugment: {ops: 1}}},"
+        " method: mlkd}",
+        "data: {name: digits, validation: 600, augmentation: strong, imbalance: 5, fraction: 0.5}",
+        "data: {name: image_folder, root: x, size: 16, validation: 4, stream: always, workers: 0}",
     ],
 )  # fmt: skip
 def test_what_loads_fits_the_schema(load: Loader, validator: Any, section: str) -> None:
@@ -821,6 +844,15 @@ def test_what_loads_fits_the_schema(load: Loader, validator: Any, section: str) 
         "method: {name: kd, beta: 3}", "data: {name: digits, validation: {choice: [1, 2]}}", "confirm: {top: 3}",
         "training: {epochs: {choice: [1, 2]}}", "search: {algorithm: tpee}", "student: {network: resnet9}",
         "teacher: {network: {choice: [resnet8, resnet14]}}", "training: {lr: {uniform: [0, a]}}",
+        "teacher: nothing", "teacher: {network: resnet8, others: [{network: none}]}",
+        "teacher: {network: resnet8, others: [{network: resnet8, others: [{network: resnet8}]}]}",
+        "teacher: {network: resnet8, distilled_from: [{network: resnet8, epoch: 3}]}",
+        "student: {network: resnet8, train: body}", "student: {network: resnet8, checkpoint: 3}",
+        "student: {network: resnet8, checkpoint: ''}",
+        "search: {trials: 4, seeds: 3}", "search: {trials: 4, seeds: []}",
+        "training: {optimizer: adam}", "training: {schedule: linear}",
+        "data: {name: digits, validation: 600, augmentation: {mixup: -1}}",
+        "data: {name: digits, validation: 600, fraction: 2}",
     ],
 )  # fmt: skip
 def test_what_is_refused_does_not_fit_the_schema(load: Loader, validator: Any, section: str) -> None:

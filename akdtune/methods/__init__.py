@@ -16,10 +16,22 @@ from torch import Tensor, nn
 from akdtune.registry import Component, ComponentSettings, Kind, Pair
 from akdtune.signals import Batch, Signals, Target, Terms
 
-__all__ = ["Method", "MethodContext", "Pair", "Shape"]
+__all__ = ["CIFAR100", "IMAGENET", "Method", "MethodContext", "Pair", "Shape", "published_on"]
+
+CIFAR100, IMAGENET = "cifar100", "imagenet"
+"""Names of the data sets that settings are published for."""
 
 Shape = tuple[int, int, int]
 """(C, H, W) of a map."""
+
+
+def published_on(pair: Pair) -> str:
+    """The data set whose published numbers a pair takes: ImageNet's on `imagenet` alone, CIFAR-100's on any other.
+
+    So images that come through `parquet` or `image_folder` take CIFAR-100's numbers for their pair of networks, as do
+    data sets that nothing is published for; what a study gives wins.
+    """
+    return IMAGENET if pair.data == IMAGENET else CIFAR100
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Method(Component, nn.Module):
 
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
-        """Settings published for this data set and pair of networks where they differ from the defaults."""
+        """Settings published for this pair of networks, on the data set of `published_on`, where not the defaults."""
         return {}
 
     @classmethod

@@ -16,9 +16,6 @@ from torch import Tensor
 from akdtune.registry import ComponentSettings
 from akdtune.signals import Target, standardized, tempered
 
-IMAGENET = "imagenet"
-"""Name of the data set whose published settings differ most from CIFAR-100's."""
-
 
 class StandardizeSettings(ComponentSettings):
     """Settings with a key `standardize`, which brings the numbers published for logit standardisation.

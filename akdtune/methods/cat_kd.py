@@ -12,25 +12,25 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from akdtune.methods import Method, MethodContext, Pair
+from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
 from akdtune.methods._maps import full_precision, last_maps, pooled_to, unit
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 PUBLISHED = {
-    ("cifar100", "resnet56", "resnet20"): (0.7, 2, False),
-    ("cifar100", "resnet110", "resnet32"): (1.8, 2, False),
-    ("cifar100", "resnet32x4", "resnet8x4"): (15.0, 2, False),
-    ("cifar100", "wrn_40_2", "wrn_16_2"): (12.0, 2, False),
-    ("cifar100", "wrn_40_2", "wrn_40_1"): (1.5, 2, False),
-    ("cifar100", "vgg13", "vgg8"): (4.5, 2, False),
-    ("cifar100", "vgg13", "MobileNetV2"): (15.0, 2, True),
-    ("cifar100", "ResNet50", "MobileNetV2"): (40.0, 2, True),
-    ("cifar100", "wrn_40_2", "ShuffleV1"): (80.0, 4, True),
-    ("cifar100", "resnet32x4", "ShuffleV1"): (600.0, 4, True),
-    ("cifar100", "resnet32x4", "ShuffleV2"): (600.0, 4, True),
-    ("imagenet", "torchvision_resnet34", "torchvision_resnet18"): (0.5, 4, False),
-    ("imagenet", "torchvision_resnet50", "torchvision_mobilenet_v2"): (10.0, 2, True),
+    (CIFAR100, "resnet56", "resnet20"): (0.7, 2, False),
+    (CIFAR100, "resnet110", "resnet32"): (1.8, 2, False),
+    (CIFAR100, "resnet32x4", "resnet8x4"): (15.0, 2, False),
+    (CIFAR100, "wrn_40_2", "wrn_16_2"): (12.0, 2, False),
+    (CIFAR100, "wrn_40_2", "wrn_40_1"): (1.5, 2, False),
+    (CIFAR100, "vgg13", "vgg8"): (4.5, 2, False),
+    (CIFAR100, "vgg13", "MobileNetV2"): (15.0, 2, True),
+    (CIFAR100, "ResNet50", "MobileNetV2"): (40.0, 2, True),
+    (CIFAR100, "wrn_40_2", "ShuffleV1"): (80.0, 4, True),
+    (CIFAR100, "resnet32x4", "ShuffleV1"): (600.0, 4, True),
+    (CIFAR100, "resnet32x4", "ShuffleV2"): (600.0, 4, True),
+    (IMAGENET, "torchvision_resnet34", "torchvision_resnet18"): (0.5, 4, False),
+    (IMAGENET, "torchvision_resnet50", "torchvision_mobilenet_v2"): (10.0, 2, True),
 }
 """(weight, resolution, normalize) of the authors' configurations."""
 
@@ -116,5 +116,5 @@ class CATKD(Method):
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """The authors' weight, resolution and normalisation for this pair."""
-        found = PUBLISHED.get((pair.data, pair.teacher or "", pair.student))
+        found = PUBLISHED.get((published_on(pair), pair.teacher or "", pair.student))
         return {} if found is None else dict(zip(("weight", "resolution", "normalize"), found, strict=True))

@@ -88,8 +88,9 @@ class CRD(Method):
     Differs: works on logs of scores throughout, where the published code exponentiates; equal numbers, but finite at
         any temperature; negatives are drawn on the device, anew per step, once for all targets of a sum over views;
         the banks are updated after the optimiser step, once, with the first target's embeddings (TeKAP's code updates
-        them a second time with the noisy ones); K shrinks to the number of other-class images where the training set
-        has fewer than 16384, instead of failing.
+        them a second time with the noisy ones); K shrinks to the number of images outside the largest class where there
+        are fewer than 16384 of them (the published code then draws with replacement, as `with_replacement` does);
+        positives are the image itself (the published `relax` draws them from its class).
     """
 
     source = "Tian et al., ICLR 2020, arXiv 1910.10699"

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from akdtune.methods import Method, MethodContext, Pair
-from akdtune.methods._logits import IMAGENET, StandardizeSettings, kl_of_logs, log_student_BK, log_target_BK
+from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods._logits import StandardizeSettings, kl_of_logs, log_student_BK, log_target_BK
 from akdtune.registry import register
 from akdtune.signals import Batch, Signals, Target, Terms
 

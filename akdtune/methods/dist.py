@@ -12,8 +12,8 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from akdtune.methods import Method, MethodContext, Pair
-from akdtune.methods._logits import IMAGENET, LogitSettings, log_student_BK, log_target_BK
+from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods._logits import LogitSettings, log_student_BK, log_target_BK
 from akdtune.registry import register
 from akdtune.signals import Batch, Signals, Target, Terms
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeFloat
 
-from akdtune.methods import Method, MethodContext, Pair
-from akdtune.methods._logits import IMAGENET, LogitSettings, kl_of_logs, log_student_BK, log_target_BK
+from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods._logits import LogitSettings, kl_of_logs, log_student_BK, log_target_BK
 from akdtune.registry import register
 from akdtune.signals import Batch, Signals, Target, Terms
 

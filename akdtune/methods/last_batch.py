@@ -26,8 +26,10 @@ class LastMiniBatch(Method):
         kl: KL(one step ago || now) at `temperature`, times temperature squared, in nats; sum over classes, mean over
             the repeated images; 0 in the first batch of an epoch.
 
-    Differs: the repeated images come in the same crops, where the published code augments them anew; each epoch begins
-        without a memory, where the published code goes on from the last batch of the epoch before.
+    Differs: the repeated images come in the same crops, where the published code augments them anew; repeated and new
+        images go through the network together and share its BatchNorm statistics, where the published code takes two
+        passes; each epoch begins without a memory, where the published code goes on from the last batch of the epoch
+        before.
     """
 
     source = "Shen, Xu, Yang, Li, Guo, CVPR 2022, arXiv 2203.16172"

@@ -26,15 +26,15 @@ class MLKDSettings(StandardizeSettings):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": _PAPER, "released": _RELEASED}
     # the released code replaces the first temperature alone
-    when_standardized: ClassVar[Mapping[str, Any]] = {"temperatures": (2.0, 3.0, 5.0, 2.0, 6.0), "weight": 9.0}
+    when_standardized: ClassVar[Mapping[str, Any]] = {"temperatures": [2.0, 3.0, 5.0, 2.0, 6.0], "weight": 9.0}
 
     variant: Literal["paper", "released"] = Field(
         "paper",
         description="paper: every term does what it is there for; released: what the published code computes (masks"
         " only scale, two strong terms read weak logits, strong class and batch terms are thrown away)",
     )
-    temperatures: tuple[PositiveFloat, ...] = Field(
-        (4.0, 3.0, 5.0, 2.0, 6.0), min_length=1, description="each term is summed over these softmax temperatures"
+    temperatures: list[PositiveFloat] = Field(
+        [4.0, 3.0, 5.0, 2.0, 6.0], min_length=1, description="each term is summed over these softmax temperatures"
     )
     weight: NonNegativeFloat = Field(0.9, description="weight of each distillation term")
     ce_strong_weight: NonNegativeFloat = Field(
@@ -97,6 +97,14 @@ def correlation_term(wanted_RN: Tensor, found_RN: Tensor, rows_R: Tensor) -> Ten
         return (distance_RR.square() * rows_R[:, None]).sum() / len(rows_R)
 
 
+def labelled_term(logits_BK: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy with the labels: strong images are mixed with the same partners as weak ones."""
+    own = nn.functional.cross_entropy(logits_BK, batch.labels_B)
+    if batch.partner_labels_B is None:
+        return own
+    return torch.lerp(nn.functional.cross_entropy(logits_BK, batch.partner_labels_B), own, batch.share)
+
+
 @register("mlkd")
 class MLKD(Method):
     """Aligns predictions, and their correlations between images and between classes, at many temperatures.
@@ -111,7 +119,7 @@ class MLKD(Method):
         batch: ||PP' - QQ'||^2 / B on weak images, rows counted where the mask of images is 1.
         class_strong: `class` on strong images without a mask (not in `released`).
         batch_strong: `batch` on strong images with the weak images' mask (not in `released`).
-        ce_strong: cross-entropy of the student on strong images, in nats.
+        ce_strong: cross-entropy of the student on strong images, in nats; with mixed images, each label by its share.
         Masks: the half of the images whose largest, and of the classes whose summed, target probability (weak images,
         temperature 1) is at most the median.
 
@@ -153,7 +161,7 @@ class MLKD(Method):
                 wanted_BK, found_BK = self._pair(target.strong, student.strong, temperature, strong)
                 sums["class_strong"].append(correlation_term(wanted_BK.T, found_BK.T, everything_K))
                 sums["batch_strong"].append(correlation_term(wanted_BK, found_BK, masks.images_B) * masks.image_share)
-        ce_strong = nn.functional.cross_entropy(widened(student.strong.logits_BK), batch.labels_B)
+        ce_strong = labelled_term(widened(student.strong.logits_BK), batch)
         return {**{name: torch.stack(values).sum() for name, values in sums.items()}, "ce_strong": ce_strong}
 
     def weights(self, epoch: int) -> Mapping[str, float]:

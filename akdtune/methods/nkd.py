@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from akdtune.methods import Method, MethodContext, Pair
-from akdtune.methods._logits import IMAGENET, LogitSettings, is_label, log_others, log_student_BK, log_target_BK
+from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods._logits import LogitSettings, is_label, log_others, log_student_BK, log_target_BK
 from akdtune.registry import register
 from akdtune.signals import Batch, Signals, Target, Terms
 

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from akdtune.errors import AkdtuneError
-from akdtune.methods import Method, MethodContext, Pair
+from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._maps import BatchNorm, full_precision, same_size, shape_pairs, stage_pairs, stage_shapes
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Terms
@@ -59,8 +59,9 @@ class OFD(Method):
             BatchNorms.
 
     Differs: the teacher stays in eval mode (mdistiller's goes into training mode); where sizes differ, the larger map
-        is averaged to the smaller size before the convolution (the published code fails); stages are paired from the
-        last one backwards where the networks have different numbers of them.
+        is averaged to the smaller size before the convolution (mdistiller brings the teacher's map to the student's
+        size, smaller ones by repetition); where the networks have different numbers of stages, these are paired from
+        the last one backwards as in mdistiller, and margins with them (mdistiller's are still the first stages').
     """
 
     source = "Heo et al., ICCV 2019, arXiv 1904.01866"
@@ -105,7 +106,7 @@ class OFD(Method):
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """The weight on ImageNet."""
-        return {"weight": 1e-4} if pair.data == "imagenet" else {}
+        return {"weight": 1e-4} if pair.data == IMAGENET else {}
 
 
 def _connector(before: int, after: int, context: MethodContext) -> nn.Sequential:

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from akdtune.methods import Method, MethodContext, Pair
+from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
 from akdtune.methods._maps import BatchNorm, full_precision, initialised, pooled_to, shape_pairs, stage_pairs
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Terms
@@ -21,16 +21,16 @@ POOLED_SIZES = (4, 2, 1)
 """Sizes to which the loss also averages a map; the map itself counts 1, each of them half as much as the one before."""
 
 WEIGHTS = {
-    ("cifar100", "wrn_40_2", "wrn_16_2"): 5.0,
-    ("cifar100", "wrn_40_2", "wrn_40_1"): 5.0,
-    ("cifar100", "wrn_40_2", "ShuffleV1"): 5.0,
-    ("cifar100", "resnet32x4", "resnet8x4"): 5.0,
-    ("cifar100", "resnet32x4", "ShuffleV1"): 5.0,
-    ("cifar100", "resnet32x4", "ShuffleV2"): 8.0,
-    ("cifar100", "resnet56", "resnet20"): 0.6,
-    ("cifar100", "resnet110", "resnet32"): 1.0,
-    ("imagenet", "torchvision_resnet34", "torchvision_resnet18"): 1.0,
-    ("imagenet", "torchvision_resnet50", "torchvision_mobilenet_v2"): 8.0,
+    (CIFAR100, "wrn_40_2", "wrn_16_2"): 5.0,
+    (CIFAR100, "wrn_40_2", "wrn_40_1"): 5.0,
+    (CIFAR100, "wrn_40_2", "ShuffleV1"): 5.0,
+    (CIFAR100, "resnet32x4", "resnet8x4"): 5.0,
+    (CIFAR100, "resnet32x4", "ShuffleV1"): 5.0,
+    (CIFAR100, "resnet32x4", "ShuffleV2"): 8.0,
+    (CIFAR100, "resnet56", "resnet20"): 0.6,
+    (CIFAR100, "resnet110", "resnet32"): 1.0,
+    (IMAGENET, "torchvision_resnet34", "torchvision_resnet18"): 1.0,
+    (IMAGENET, "torchvision_resnet50", "torchvision_mobilenet_v2"): 8.0,
 }
 """By data set and pair: the authors' on CIFAR-100, mdistiller's on ImageNet."""
 
@@ -98,7 +98,8 @@ class ReviewKD(Method):
             are those after their ReLU, the teacher's those before it, as published on CIFAR-100.
 
     Differs: `max_width` bounds the width in between (mdistiller ignores the setting and takes 512); the pooled level's
-        target is the views' where they change the feature; stages are paired from the last one backwards where the
+        target is the views' where they change the feature, and over a sum of several targets the teacher's maps count
+        once for each of them, with its weight; stages are paired from the last one backwards where the
         networks have different numbers of them; a training batch of one image is normalised with running statistics
         at the pooled level.
     """
@@ -156,7 +157,7 @@ class ReviewKD(Method):
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """The weight of this pair; on ImageNet mdistiller's settings, with its default weight of 1 for any other."""
-        weight = WEIGHTS.get((pair.data, pair.teacher or "", pair.student))
-        if pair.data == "imagenet":
+        weight = WEIGHTS.get((published_on(pair), pair.teacher or "", pair.student))
+        if pair.data == IMAGENET:
             return {"weight": 1.0 if weight is None else weight, "warmup_epochs": 1, "student_preact": True}
         return {} if weight is None else {"weight": weight}

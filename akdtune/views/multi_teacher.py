@@ -49,7 +49,8 @@ class MultiTeacher(ViewAugmenter):
     """The main teacher and all further ones teach together, as one target or as one each.
 
     In evaluation nobody is left out. Features can only be mixed where they are equally wide: the pooled targets are
-    the main teacher's and those of the others of its width, combined like the logits, never left out.
+    the main teacher's and those of the others of its width, combined like the logits, never left out. Methods that
+    read maps are given the main teacher's.
 
     Differs: weights sum to 1 whatever the number of teachers, where DGKD sums the losses of its teachers (M times the
         weight) and CA-MKD divides weights that sum to 1 by M once more (a weight M times smaller). For KL, the mixture
