@@ -163,7 +163,7 @@ def test_standardized_logits_have_no_scale_and_no_offset(name: str) -> None:
     [
         ("kd", {"temperature": 2.0, "weight": 9.0}),
         ("dkd", {"temperature": 2.0, "weight": 9.0, "alpha": 1.0, "beta": 8.0}),
-        ("mlkd", {"temperatures": (2.0, 3.0, 5.0, 2.0, 6.0), "weight": 9.0, "ce_strong_weight": 0.1}),
+        ("mlkd", {"temperatures": [2.0, 3.0, 5.0, 2.0, 6.0], "weight": 9.0, "ce_strong_weight": 0.1}),
         ("ctkd", {"weight": 9.0, "minimum": 1.0, "span": 20.0}),
         ("dist", {"temperature": 4.0, "beta": 2.0}),
     ],

@@ -156,7 +156,8 @@ def agrees(found: dict[str, Any], published: dict[str, Any]) -> None:
 
 def test_every_published_method_is_here() -> None:
     ours = {"sdpgo_style"}  # a reconstruction without published numbers
-    assert set(names("methods")) == CIFAR100.keys() | ours
+    found = {name for name in names("methods") if lookup("methods", name).__module__.startswith("akdtune.")}
+    assert found == CIFAR100.keys() | ours
 
 
 @pytest.mark.parametrize("method", sorted(CIFAR100))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Generator
@@ -78,16 +79,27 @@ def same(one: list[data.Loaded], other: list[data.Loaded]) -> bool:
     )
 
 
+@pytest.fixture(autouse=True)
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes what runs below this process before a test: a Ray that other tests keep is none of ours to count or end."""
+    running = {process.pid for process in psutil.Process().children(recursive=True)}
+    monkeypatch.setitem(OLDER, "pids", running)
+
+
+OLDER: dict[str, set[int]] = {"pids": set()}
+
+
 def processes() -> list[psutil.Process]:
-    """Every process below this one but the servers that new ones come from."""
-    helpers = ("forkserver import main", "resource_tracker")
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if not any(name in " ".join(process.cmdline()) for name in helpers)] + [
-        child
-        for process in found
-        if "forkserver import main" in " ".join(process.cmdline())
-        for child in process.children()
-    ]
+    """Every process that a test started below this one, but the servers that new ones come from."""
+    me, found = psutil.Process(), []
+    for process in me.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a ZombieProcess is one, too
+            line = " ".join(process.cmdline())
+            # what the fork server starts keeps its command line
+            serves = "resource_tracker" in line or ("forkserver import main" in line and process.ppid() == me.pid)
+            if process.pid not in OLDER["pids"] and not serves:
+                found.append(process)
+    return found
 
 
 def none_left() -> bool:
