@@ -130,7 +130,7 @@ class Prepared:
         """
         import torch
 
-        from akdtune.training import method_context, view_context
+        from akdtune.trial_parts import method_context, view_context
 
         problems: dict[Problem, None] = {}
         settings, built = self.study.teacher, dict[str, "Network | None"]()
@@ -174,7 +174,8 @@ class Prepared:
 
     def _begin(self, student: Mapping[str, Any], built: Network | None, problems: dict[Problem, None]) -> None:
         """Reads the file that a student begins with, as a trial would, into a copy of its network."""
-        from akdtune.training import StudentSettings, begin_with
+        from akdtune.trial_config import StudentSettings
+        from akdtune.trial_parts import begin_with
 
         path = student["checkpoint"]
         if path is None or built is None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -131,9 +130,7 @@ class Display:
                 f"{r.plan['role']} {r.last_epoch}/{self.epochs}" for r in of_arm if r.trial_id in self.running
             )
             best = f"{max(values):.2f} %" if values else "–"
-            table.add_row(
-                escape(arm), str(len(of_arm)), str(counts["done"]), str(counts["pruned"]), best, escape(running)
-            )
+            table.add_row(Text(arm), str(len(of_arm)), str(counts["done"]), str(counts["pruned"]), best, Text(running))
         return Group(Text(self._summary(records), style="bold"), table)
 
 

@@ -102,7 +102,8 @@ def arm_cost(study: Study, arm: Arm, prepared: Prepared, teacher: TeacherFile | 
 
     from akdtune import networks
     from akdtune import teacher as teachers
-    from akdtune.training import Trial, TrialConfig
+    from akdtune.training import Trial
+    from akdtune.trial_config import TrialConfig
 
     torch.set_num_threads(1)
     config = TrialConfig.parse(

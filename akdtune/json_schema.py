@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from akdtune.registry import Kind, lookup, names
+from akdtune.registry import NO_NETWORK, Kind, lookup, names
 from akdtune.sections import LATER, STUDY_LEVEL
 
 Schema = dict[str, Any]
@@ -29,8 +29,7 @@ def build() -> Schema:
     """The schema, with every registered component in it."""
     from akdtune.data import DataSettings
     from akdtune.teacher import TeacherSettings
-    from akdtune.teacher_settings import NO_NETWORK
-    from akdtune.training import StudentSettings, TrainingSettings
+    from akdtune.trial_config import StudentSettings, TrainingSettings
 
     definitions: Schema = {
         "range": _one_key({key: {**body, "description": text} for key, (text, body) in _RANGES.items()})

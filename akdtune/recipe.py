@@ -120,3 +120,8 @@ def derived_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on all parts and on nothing else (not on what was drawn before)."""
     digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def resolve_device(setting: str) -> torch.device:
+    """`auto` is the first visible GPU, else the CPU."""
+    return torch.device("cuda" if setting == "cuda" or (setting == "auto" and torch.cuda.is_available()) else "cpu")

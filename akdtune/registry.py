@@ -22,6 +22,9 @@ from akdtune.errors import AkdtuneError, unknown_name
 Kind = Literal["methods", "views", "networks", "data"]
 T = TypeVar("T")
 
+NO_NETWORK = "none"
+"""As `teacher.network`: there is no teacher."""
+
 _registered: dict[str, dict[str, Any]] = {"methods": {}, "views": {}, "networks": {}, "data": {}}
 _singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
 

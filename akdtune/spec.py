@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from akdtune import settings_file, spec_check
 from akdtune.errors import Problem, SettingsError, nearest
-from akdtune.registry import Pair, lookup
+from akdtune.registry import NO_NETWORK, Pair, lookup
 from akdtune.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -28,7 +28,7 @@ from akdtune.sections import (
 from akdtune.settings_errors import typed
 from akdtune.settings_file import DOMAINS, KeyPath, choice_key, shown, written
 from akdtune.space import Arm, Pooled, Space, assert_plain
-from akdtune.trial_settings import NO_NETWORK, pair_of, published
+from akdtune.trial_settings import pair_of, published
 
 if TYPE_CHECKING:
     from akdtune.data import DataSettings
@@ -200,7 +200,7 @@ def _with_defaults(value: Any, section: str, pairs: Set[Pair | None]) -> Any:
     if section == "student":
         return {**value, "network": _with_defaults(value["network"], "network", set())}
     if section == "training":
-        from akdtune.training import TrainingSettings
+        from akdtune.trial_config import TrainingSettings
 
         return {**_defaults(TrainingSettings, _drawn(value)), **value}
     name = value.get("name")

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from akdtune import domains, space
 from akdtune.domains import Choice, Found, Issue, Range
 from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
-from akdtune.registry import load_plugins, lookup, names
+from akdtune.registry import NO_NETWORK, load_plugins, lookup, names
 from akdtune.sections import (
     LATER,
     SECTIONS,
@@ -28,7 +28,7 @@ from akdtune.sections import (
 from akdtune.settings_errors import typed
 from akdtune.settings_file import DOMAINS, KeyPath, SettingsFile, choice_key, shown, written
 from akdtune.space import Arm, Pooled
-from akdtune.trial_settings import NO_NETWORK, network_settings, trial_settings
+from akdtune.trial_settings import network_settings, trial_settings
 
 if TYPE_CHECKING:
     from akdtune.recipe import Recipe
@@ -174,7 +174,7 @@ class Reading:
 
     def _oddities(self, fixed: Mapping[str, Any], arms: Sequence[Arm]) -> None:
         """Warnings about settings that are valid, but odd or ignored."""
-        from akdtune.training import TrainingSettings
+        from akdtune.trial_config import TrainingSettings
 
         training = TrainingSettings(**arms[0].centre().settings["training"])
         for section, recipe in (("training", training), ("teacher", fixed["teacher"])):

@@ -170,7 +170,7 @@ def run(study: Study, root: Path, address: str | None = None, console: Console |
     Raises:
         AkdtuneError: for anything the user can mend.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     directory = StudyDirectory(root.expanduser())
     check_resources(study, address)
     with directory.opened():

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from akdtune import data, networks, teacher
 from akdtune.errors import AkdtuneError, nearest
+from akdtune.recipe import resolve_device
 from akdtune.registry import load_plugins
-from akdtune.training import resolve_device
 
 if TYPE_CHECKING:
     from akdtune.spec import Study

@@ -21,11 +21,7 @@ from pydantic import (
 from akdtune import networks
 from akdtune.data import TrainOn
 from akdtune.recipe import Recipe
-from akdtune.registry import ComponentSettings
-
-NO_NETWORK = "none"
-"""As `network`: there is no teacher."""
-
+from akdtune.registry import NO_NETWORK, ComponentSettings
 
 PRETRAINED = "pretrained"
 """As `checkpoint`: the weights that the network brings itself."""

@@ -56,8 +56,8 @@ def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             `stop_check` reads.
     """
     from akdtune import data, teacher
+    from akdtune.recipe import resolve_device
     from akdtune.registry import load_plugins
-    from akdtune.training import resolve_device
 
     _one_thread_per_cpu(request)
     load_plugins(request["plugins"], request["plugin_folders"])
@@ -99,7 +99,8 @@ def execute(trial: Mapping[str, Any], report: Report, should_stop: Callable[[], 
 def _attempt(
     trial: Mapping[str, Any], directory: TrialDirectory, report: Report, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    from akdtune.training import Diverged, Interrupted, Trial, TrialConfig
+    from akdtune.training import Diverged, Interrupted, Trial
+    from akdtune.trial_config import TrialConfig
 
     attempt = directory.take_attempt()
     now, arm, role = time.strftime("%F %T"), trial["arm"], trial["role"]

@@ -9,7 +9,6 @@ Shapes: N training images, B batch, M members (teacher and views), K classes, C 
 from __future__ import annotations
 
 import contextlib
-import math
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,95 +16,23 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from akdtune import data, networks, teacher
-from akdtune.checkpoints import fill_weights
-from akdtune.diversity import DiversityMeter
-from akdtune.methods import Method, MethodContext, Pair
-from akdtune.objective import Loss, Objective, weighted_sum
-from akdtune.recipe import Dot, Recipe, derived_seed, set_learning_rate, sgd
-from akdtune.registry import ComponentSettings, load_plugins, lookup
+from akdtune.measures import TEACHER_COLUMNS, gate_column, measure_views, percent_right
+from akdtune.objective import Loss, weighted_sum
+from akdtune.recipe import Dot, derived_seed, resolve_device, set_learning_rate, sgd
 from akdtune.results import REPORT_ROLES
 from akdtune.signals import Batch, Signals
 from akdtune.transfer import TransferMeter
-from akdtune.views import ViewAugmenter, ViewContext
+from akdtune.trial_config import TrialConfig
+from akdtune.trial_parts import build_parts
+from akdtune.views import ViewAugmenter
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean validation accuracy of this many last epochs."""
 
 EVALUATION_BATCH = 256
-STOCHASTIC_DRAWS = 8
-"""Fixed draws over which the diversity of stochastic views is averaged."""
-
-
-class TrainingSettings(Recipe):
-    """How the student trains."""
-
-    optimizer: Literal["sgd", "dot", "adamw"] = Field(
-        "sgd", description="dot: SGD with momentums of their own for cross-entropy and distillation (2307.08436)"
-    )
-    dot_delta: NonNegativeFloat = Field(
-        0.075, description="dot: momentum - delta for cross-entropy, momentum + delta for distillation (ImageNet: 0.09)"
-    )
-    schedule: Literal["step", "cosine"] = Field("step", description="step: at the milestones; cosine: to zero")
-    ce_weight: NonNegativeFloat | None = Field(
-        None, description="weight of the student's cross-entropy; null: the base method's published one"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where Ray or torch offers one")
-
-    @model_validator(mode="after")
-    def _dot_is_stable(self) -> TrainingSettings:
-        if self.optimizer == "dot" and not self.dot_delta <= min(self.momentum, 1 - self.momentum):
-            raise ValueError(
-                f"dot_delta must be at most momentum and 1 - momentum (momentum is {self.momentum}), "
-                f"got {self.dot_delta}"
-            )
-        return self
-
-    def learning_rate(self, epoch: int) -> float:
-        """Learning rate of `epoch` (counted from 1)."""
-        if self.schedule == "cosine":
-            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
-        return super().learning_rate(epoch)
-
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
-        if self.optimizer == "dot":
-            return Dot(parameters, self, self.dot_delta)
-        if self.optimizer == "adamw":
-            return torch.optim.AdamW(list(parameters), lr=self.lr, weight_decay=self.weight_decay)
-        return sgd(parameters, self)
-
-
-class StudentSettings(ComponentSettings):
-    """The network that learns."""
-
-    network: str | dict[str, Any] = Field(description="a registered network, or {name: ..., its settings}")
-    checkpoint: str | None = Field(
-        None,
-        min_length=1,
-        description="weights to begin with: a trial's checkpoint.pt or a published file; a classifier for other classes"
-        " is left as drawn",
-    )
-    train: Literal["all", "classifier"] = Field(
-        "all", description="classifier: everything else keeps its weights and statistics (linear transfer)"
-    )
-
-    @model_validator(mode="after")
-    def _a_frozen_body_has_weights(self) -> StudentSettings:
-        if self.train == "classifier" and self.checkpoint is None:
-            raise ValueError("train is classifier, which needs a checkpoint: the frozen body would be a random one")
-        return self
-
-
-class Seeds(ComponentSettings):
-    """Separate sources of randomness, shared across arms so that differences are paired by seed."""
-
-    init: int = Field(0, description="weights of student, heads and projectors")
-    order: int = Field(0, description="batches and augmentation")
-    noise: int = Field(0, description="dropout, view noise, drawn negatives")
 
 
 class Diverged(Exception):
@@ -118,58 +45,6 @@ class Diverged(Exception):
 
 class Interrupted(Exception):
     """`should_stop` said so; the state of the last epoch that was yielded is where to go on from."""
-
-
-@dataclass(frozen=True)
-class TrialConfig:
-    """What determines a trial's numbers, typed.
-
-    Attributes:
-        role: search | probe | confirm | ablation | control; decides which data is seen.
-        teacher_file: where the frozen teacher lies.
-    """
-
-    data: data.DataSettings
-    student: StudentSettings
-    views: tuple[str, ComponentSettings]
-    methods: tuple[tuple[str, ComponentSettings], ...]
-    training: TrainingSettings
-    seeds: Seeds
-    role: str
-    teacher_file: teacher.TeacherFile
-
-    @classmethod
-    def parse(cls, trial: Mapping[str, Any]) -> TrialConfig:
-        """Types the plain JSON of a trial: `settings`, `seeds`, `role`, `teacher_file`, `plugins`, `plugin_folders`."""
-        load_plugins(trial.get("plugins", ()), trial.get("plugin_folders", ()))
-        settings = trial["settings"]
-        return cls(
-            data=data.DataSettings(**settings["data"]),
-            student=StudentSettings(**settings["student"]),
-            views=_component("views", settings["views"]),
-            methods=tuple(_component("methods", method) for method in settings["method"]),
-            training=TrainingSettings(**settings["training"]),
-            seeds=Seeds(**trial["seeds"]),
-            role=trial["role"],
-            teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
-        )
-
-    @property
-    def pair(self) -> Pair:
-        """What published settings depend on."""
-        teacher_name = None if self.teacher_file.absent else networks.network_name(self.teacher_file.network)
-        return Pair(self.data.name, teacher_name, networks.network_name(self.student.network))
-
-    @property
-    def train_on(self) -> Literal["subset", "full"]:
-        """`subset`: the training pool minus validation; `full`: all of it."""
-        return "full" if self.role in REPORT_ROLES else "subset"
-
-
-def _component(kind: Literal["views", "methods"], setting: Mapping[str, Any]) -> tuple[str, ComponentSettings]:
-    name = str(setting["name"])
-    values = {key: value for key, value in setting.items() if key != "name"}
-    return name, lookup(kind, name).Settings(**values)
 
 
 @dataclass(frozen=True)
@@ -219,11 +94,6 @@ class _Sums:
         """Means over all images of the epoch."""
         assert self._sums is not None
         return {name: value / self.count for name, value in zip(self._names, self._sums.tolist(), strict=True)}
-
-
-def resolve_device(setting: str) -> torch.device:
-    """`auto` is the first visible GPU, else the CPU."""
-    return torch.device("cuda" if setting == "cuda" or (setting == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 class Trial:
@@ -325,7 +195,7 @@ class Trial:
             self._step(loss)
             self.objective.after_step()
             values = {f"loss.{name}": value for name, value in loss.terms.items()}
-            values |= {_gate_column("train", name): value for name, value in loss.gates.items()}
+            values |= {gate_column("train", name): value for name, value in loss.gates.items()}
             values["train_accuracy"] = percent_right(loss.logits_BK, batch.labels_B)
             sums.add(len(batch.labels_B), {**values, "total": loss.total})
         means = _finite(sums, epoch)
@@ -552,161 +422,6 @@ def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int) -> f
         pass
     gaps = sorted(after - before for before, after in zip(marks, marks[1:], strict=False))
     return gaps[len(gaps) // 2]
-
-
-def build_parts(
-    config: TrialConfig,
-    frozen: networks.Network | None,
-    others: Sequence[networks.Network],
-    dataset: data.DataSet,
-    train_labels_N: Tensor,
-) -> tuple[Objective, networks.Network]:
-    """The objective (methods and views) and the student, initialised from the trial's init seed alone."""
-    device, inputs, seed = train_labels_N.device, dataset.inputs, config.seeds.init
-    student = networks.build(config.student.network, inputs, derived_seed("student", seed)).to(device)
-    begin_with(student, config.student)
-    view_name, view_settings = config.views
-    views: ViewAugmenter = lookup("views", view_name)(
-        view_settings, view_context(student, frozen, others, inputs.num_classes, device, seed)
-    )
-    methods: dict[str, Method] = {}
-    of_trial = (student, frozen, train_labels_N, inputs.num_classes, config.training.epochs, seed)
-    for name, settings in config.methods:
-        context = method_context(name, *of_trial)
-        methods[name] = lookup("methods", name)(settings, context)
-    objective = Objective(methods, views, resolve_ce_weight(config.training, methods.values(), config.pair))
-    return objective.to(device), student
-
-
-def begin_with(student: networks.Network, settings: StudentSettings) -> None:
-    """Loads the weights a student begins with, and freezes what does not train.
-
-    Raises:
-        CheckpointError: for a file that is missing or does not fit the network.
-    """
-    if settings.checkpoint is None:
-        return
-    own = {tensor.data_ptr() for tensor in student.classifier()}
-    last_layer = {name for name, parameter in student.named_parameters() if parameter.data_ptr() in own}
-    fill_weights(student, settings.checkpoint, may_differ=last_layer)
-    if settings.train == "classifier":
-        for name, parameter in student.named_parameters():
-            parameter.requires_grad_(name in last_layer)
-
-
-def view_context(
-    student: networks.Network,
-    frozen: networks.Network | None,
-    others: Sequence[networks.Network],
-    num_classes: int,
-    device: torch.device,
-    seed: int,
-) -> ViewContext:
-    """What the views of a trial may know; a missing teacher has width 0."""
-    return ViewContext(
-        num_classes=num_classes,
-        teacher_dim=0 if frozen is None else frozen.pooled_dim,
-        teacher_classifier=_classifier(frozen) or (torch.empty(num_classes, 0), torch.empty(num_classes)),
-        student_dim=student.pooled_dim,
-        others_dims=tuple(other.pooled_dim for other in others),
-        device=device,
-        generator=torch.Generator().manual_seed(derived_seed("views", seed)),
-    )
-
-
-def method_context(
-    name: str,
-    student: networks.Network,
-    frozen: networks.Network | None,
-    train_labels_N: Tensor,
-    num_classes: int,
-    epochs: int,
-    seed: int,
-) -> MethodContext:
-    """What a method of a trial may know; parameters and buffers live where the labels are."""
-    return MethodContext(
-        num_classes=num_classes,
-        student_dim=student.pooled_dim,
-        teacher_dim=0 if frozen is None else frozen.pooled_dim,
-        student_stages=student.stage_shapes,
-        teacher_stages=() if frozen is None else frozen.stage_shapes,
-        student_last_map=student.last_map_shape,
-        teacher_last_map=None if frozen is None else frozen.last_map_shape,
-        teacher_classifier=_classifier(frozen),
-        teacher_norms=() if frozen is None else frozen.stage_norms(),
-        train_labels_N=train_labels_N,
-        epochs=epochs,
-        device=train_labels_N.device,
-        generator=torch.Generator().manual_seed(derived_seed("method", name, seed)),
-    )
-
-
-def _classifier(network: networks.Network | None) -> tuple[Tensor, Tensor] | None:
-    if network is None:
-        return None
-    weight_KC, bias_K = network.classifier()
-    return weight_KC.detach(), bias_K.detach()
-
-
-def resolve_ce_weight(
-    settings: TrainingSettings, methods: Iterable[Method] | Iterable[type[Method]], pair: Pair
-) -> float:
-    """The set weight, or the largest published one among the methods (0.1 for kd alone, 1 for kd+crd)."""
-    if settings.ce_weight is not None:
-        return settings.ce_weight
-    return max(method.ce_weight(pair) for method in methods)
-
-
-TEACHER_COLUMNS = frozenset(
-    """teacher_accuracy ensemble_accuracy target_accuracy target_entropy diversity_sq_prob diversity_sq_logit
-    diversity_sq_feature diversity_ce diversity_pair_prob diversity_pair_logit diversity_pair_feature inter_cosine
-    offset_cosine inter_cosine_prob offset_cosine_prob gate_open_eval gate_open_eval_logit""".split()
-)
-"""Columns that speak of the teacher on held-out images: null where the teacher has trained on them."""
-
-
-@torch.no_grad()
-def measure_views(
-    views: ViewAugmenter, teacher_signals: Signals, student_signals: Signals, labels_N: Tensor, noise_seed: int
-) -> dict[str, float | None]:
-    """Diversity, angles, gates, ensemble and training target of eval-mode views on one split of plain images.
-
-    Stochastic views are averaged over fixed draws. Definitions: akdtune.diversity.
-    """
-    draws = STOCHASTIC_DRAWS if views.stochastic else 1
-    found: list[dict[str, float | None]] = []
-    for draw in range(draws):
-        generator = torch.Generator(labels_N.device).manual_seed(derived_seed("measure", noise_seed, draw))
-        of_views = views.views(teacher_signals, generator, student_signals)
-        meter = DiversityMeter()
-        meter.update(
-            torch.cat([teacher_signals.logits_BK.unsqueeze(1), of_views.logits_BVK], dim=1),
-            torch.cat([teacher_signals.pooled_BC.unsqueeze(1), of_views.pooled_BVC], dim=1),
-            labels_N,
-        )
-        log_target_NK = torch.log_softmax(
-            views.evaluation_target(teacher_signals, of_views).log_probabilities_BK(1.0), dim=-1
-        )
-        row: dict[str, float | None] = dict(meter.result())
-        row["target_accuracy"] = float(percent_right(log_target_NK, labels_N))
-        row["target_entropy"] = float(-(log_target_NK.exp() * log_target_NK).sum(dim=-1).mean())
-        row |= {_gate_column("eval", name): float(v) for name, v in views.gates(teacher_signals, of_views).items()}
-        found.append(row)
-    return {name: _mean([row[name] for row in found]) for name in found[0]}
-
-
-def percent_right(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-    """Share of rows whose largest score is the label's, in percent, as a scalar on the device."""
-    return (logits_BK.argmax(dim=-1) == labels_B).double().mean() * 100
-
-
-def _gate_column(mode: str, gate: str) -> str:
-    return f"gate_open_{mode}" if gate == "feature" else f"gate_open_{mode}_{gate}"
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _finite(sums: _Sums, epoch: int) -> dict[str, float]:

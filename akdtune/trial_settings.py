@@ -9,12 +9,9 @@ from pydantic import BaseModel
 
 from akdtune.domains import Issue
 from akdtune.errors import AkdtuneError
-from akdtune.registry import Kind, Pair, lookup, names
+from akdtune.registry import NO_NETWORK, Kind, Pair, lookup, names
 from akdtune.settings_errors import typed
 from akdtune.settings_file import KeyPath, shown
-
-NO_NETWORK = "none"
-"""As `teacher.network`: there is no teacher. (As in `teacher_settings`, which needs torch.)"""
 
 
 def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
@@ -29,7 +26,7 @@ def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple
         The same with defaults filled in and `method` as a list, and what is wrong, by path; a section that is wrong
         is left out.
     """
-    from akdtune.training import StudentSettings, TrainingSettings
+    from akdtune.trial_config import StudentSettings, TrainingSettings
 
     settings: dict[str, Any] = {}
     issues: list[Issue] = []

@@ -34,6 +34,8 @@ LEVELS = [
     ["settings_errors", "sections"],
     ["settings_file"],
     ["training"],
+    ["trial_parts", "measures"],
+    ["trial_config"],
     ["objective"],
     ["methods", "views"],
     ["teacher"],

@@ -13,7 +13,8 @@ import pytest
 
 from akdtune.methods import Pair, published_on
 from akdtune.registry import lookup, names
-from akdtune.training import TrainingSettings, resolve_ce_weight
+from akdtune.trial_config import TrainingSettings
+from akdtune.trial_parts import resolve_ce_weight
 from akdtune.trial_settings import trial_settings
 
 R34_R18 = ("torchvision_resnet34", "torchvision_resnet18")

@@ -11,7 +11,8 @@ import yaml
 
 from akdtune import data, spec, teacher
 from akdtune.registry import lookup, names
-from akdtune.training import Seeds, StudentSettings, TrainingSettings, Trial, TrialConfig
+from akdtune.training import Trial
+from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

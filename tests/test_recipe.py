@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from akdtune.recipe import Dot
-from akdtune.training import TrainingSettings
+from akdtune.trial_config import TrainingSettings
 
 
 def settings(**values: Any) -> TrainingSettings:

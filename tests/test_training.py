@@ -12,21 +12,11 @@ import pytest
 import torch
 
 from akdtune import data, teacher
+from akdtune.measures import TEACHER_COLUMNS, percent_right
 from akdtune.registry import Pair
-from akdtune.training import (
-    TEACHER_COLUMNS,
-    Diverged,
-    Epoch,
-    Interrupted,
-    Seeds,
-    StudentSettings,
-    TrainingSettings,
-    Trial,
-    TrialConfig,
-    _component,
-    percent_right,
-    resolve_ce_weight,
-)
+from akdtune.training import Diverged, Epoch, Interrupted, Trial
+from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
+from akdtune.trial_parts import resolve_ce_weight
 
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
 DATA = data.DataSettings(name="digits", validation=600, label_noise={"fraction": 0.2})

@@ -16,7 +16,9 @@ from PIL import Image
 from akdtune import cli, data, design, dry_run, networks, results, spec, teacher
 from akdtune.data import InputSpec
 from akdtune.errors import CheckpointError, SettingsError
-from akdtune.training import StudentSettings, Trial, TrialConfig, begin_with
+from akdtune.training import Trial
+from akdtune.trial_config import StudentSettings, TrialConfig
+from akdtune.trial_parts import begin_with
 from tests.study_fixture import StudyBuilder
 
 CNN: dict[str, Any] = {"name": "cnn", "widths": [2, 4]}

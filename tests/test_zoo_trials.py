@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from akdtune import data, teacher
-from akdtune.training import TEACHER_COLUMNS, Epoch, Trial, TrialConfig
+from akdtune.measures import TEACHER_COLUMNS
+from akdtune.training import Epoch, Trial
+from akdtune.trial_config import TrialConfig
 
 CPU = torch.device("cpu")
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -122,7 +123,8 @@ def test_a_running_study_is_locked(tmp_path: Path) -> None:
 def test_ctrl_c_while_the_teacher_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
     file, root = studies.write(tmp_path), tmp_path / "run"
-    process = studies.start(file, root, *SLOW, "teacher.epochs=5000")
+    methods = "method={choice: [kd, dkd]}"
+    process = studies.start(file, root, *SLOW, "teacher.epochs=5000", methods)
     wait_for(lambda: any((tmp_path / "cache").glob("teachers/*/train.lock")), process)
     time.sleep(2)
     asked = time.monotonic()
@@ -131,3 +133,4 @@ def test_ctrl_c_while_the_teacher_trains(tmp_path: Path, monkeypatch: pytest.Mon
     assert time.monotonic() - asked < 5.0, output
     assert process.returncode == 130
     assert "goes on where it stopped" in output
+    assert shlex.quote(methods) in output, "the command that resumes can be pasted: brackets are no markup"

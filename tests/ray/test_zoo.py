@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from akdtune import cli, design, results, spec
+from akdtune.measures import TEACHER_COLUMNS
 from akdtune.teacher import TeacherFile
-from akdtune.training import TEACHER_COLUMNS, Trial, TrialConfig
+from akdtune.training import Trial
+from akdtune.trial_config import TrialConfig
 from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]

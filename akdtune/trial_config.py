@@ -1,0 +1,138 @@
+"""What determines a trial's numbers, typed: its own settings sections, its seeds, and all of them together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, model_validator
+from torch import nn
+
+from akdtune import data, networks, teacher
+from akdtune.methods import Pair
+from akdtune.recipe import Dot, Recipe, sgd
+from akdtune.registry import ComponentSettings, load_plugins, lookup
+from akdtune.results import REPORT_ROLES
+
+
+class TrainingSettings(Recipe):
+    """How the student trains."""
+
+    optimizer: Literal["sgd", "dot", "adamw"] = Field(
+        "sgd", description="dot: SGD with momentums of their own for cross-entropy and distillation (2307.08436)"
+    )
+    dot_delta: NonNegativeFloat = Field(
+        0.075, description="dot: momentum - delta for cross-entropy, momentum + delta for distillation (ImageNet: 0.09)"
+    )
+    schedule: Literal["step", "cosine"] = Field("step", description="step: at the milestones; cosine: to zero")
+    ce_weight: NonNegativeFloat | None = Field(
+        None, description="weight of the student's cross-entropy; null: the base method's published one"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where Ray or torch offers one")
+
+    @model_validator(mode="after")
+    def _dot_is_stable(self) -> TrainingSettings:
+        if self.optimizer == "dot" and not self.dot_delta <= min(self.momentum, 1 - self.momentum):
+            raise ValueError(
+                f"dot_delta must be at most momentum and 1 - momentum (momentum is {self.momentum}), "
+                f"got {self.dot_delta}"
+            )
+        return self
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate of `epoch` (counted from 1)."""
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
+        return super().learning_rate(epoch)
+
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        if self.optimizer == "dot":
+            return Dot(parameters, self, self.dot_delta)
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(list(parameters), lr=self.lr, weight_decay=self.weight_decay)
+        return sgd(parameters, self)
+
+
+class StudentSettings(ComponentSettings):
+    """The network that learns."""
+
+    network: str | dict[str, Any] = Field(description="a registered network, or {name: ..., its settings}")
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="weights to begin with: a trial's checkpoint.pt or a published file; a classifier for other classes"
+        " is left as drawn",
+    )
+    train: Literal["all", "classifier"] = Field(
+        "all", description="classifier: everything else keeps its weights and statistics (linear transfer)"
+    )
+
+    @model_validator(mode="after")
+    def _a_frozen_body_has_weights(self) -> StudentSettings:
+        if self.train == "classifier" and self.checkpoint is None:
+            raise ValueError("train is classifier, which needs a checkpoint: the frozen body would be a random one")
+        return self
+
+
+class Seeds(ComponentSettings):
+    """Separate sources of randomness, shared across arms so that differences are paired by seed."""
+
+    init: int = Field(0, description="weights of student, heads and projectors")
+    order: int = Field(0, description="batches and augmentation")
+    noise: int = Field(0, description="dropout, view noise, drawn negatives")
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What determines a trial's numbers, typed.
+
+    Attributes:
+        role: search | probe | confirm | ablation | control; decides which data is seen.
+        teacher_file: where the frozen teacher lies.
+    """
+
+    data: data.DataSettings
+    student: StudentSettings
+    views: tuple[str, ComponentSettings]
+    methods: tuple[tuple[str, ComponentSettings], ...]
+    training: TrainingSettings
+    seeds: Seeds
+    role: str
+    teacher_file: teacher.TeacherFile
+
+    @classmethod
+    def parse(cls, trial: Mapping[str, Any]) -> TrialConfig:
+        """Types the plain JSON of a trial: `settings`, `seeds`, `role`, `teacher_file`, `plugins`, `plugin_folders`."""
+        load_plugins(trial.get("plugins", ()), trial.get("plugin_folders", ()))
+        settings = trial["settings"]
+        return cls(
+            data=data.DataSettings(**settings["data"]),
+            student=StudentSettings(**settings["student"]),
+            views=_component("views", settings["views"]),
+            methods=tuple(_component("methods", method) for method in settings["method"]),
+            training=TrainingSettings(**settings["training"]),
+            seeds=Seeds(**trial["seeds"]),
+            role=trial["role"],
+            teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
+        )
+
+    @property
+    def pair(self) -> Pair:
+        """What published settings depend on."""
+        teacher_name = None if self.teacher_file.absent else networks.network_name(self.teacher_file.network)
+        return Pair(self.data.name, teacher_name, networks.network_name(self.student.network))
+
+    @property
+    def train_on(self) -> Literal["subset", "full"]:
+        """`subset`: the training pool minus validation; `full`: all of it."""
+        return "full" if self.role in REPORT_ROLES else "subset"
+
+
+def _component(kind: Literal["views", "methods"], setting: Mapping[str, Any]) -> tuple[str, ComponentSettings]:
+    name = str(setting["name"])
+    values = {key: value for key, value in setting.items() if key != "name"}
+    return name, lookup(kind, name).Settings(**values)
