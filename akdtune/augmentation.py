@@ -41,6 +41,7 @@ class Stream(IntEnum):
     CUTOUT = 11
     PARTNER = 12
     MIX = 13
+    FILL = 14
 
 
 class RandAugment(ComponentSettings):

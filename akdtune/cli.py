@@ -42,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 teacher_app = typer.Typer(help="Train and list the frozen teachers that studies share.", rich_markup_mode=None)
+cache_app = typer.Typer(help="What frozen teachers said, kept on this node's disk.", rich_markup_mode=None)
 wandb_app = typer.Typer(help="Weights & Biases runs of a study.", rich_markup_mode=None)
 
 
@@ -515,6 +516,86 @@ def teacher_show(
     print(import_module("akdtune.teacher_command").details(key), end="")
 
 
+@teacher_app.command("fill")
+def teacher_fill(
+    file: FileArgument,
+    overrides: Overrides = None,
+    variants: Annotated[
+        int | None, typer.Option(min=1, help="Crops of each image, drawn at random; without it, all of them.")
+    ] = None,
+    train_on: Annotated[
+        Literal["subset", "full"], typer.Option(help="Whose teacher and images; searches use subset.")
+    ] = "subset",
+) -> None:
+    """Fill the teacher cache of this node before a study, which otherwise does it on the way.
+
+    Repeating it, also with more variants, computes only what is missing; Ctrl-C loses nothing.
+
+    \b
+    Examples:
+      akdtune teacher fill cifar_angular --variants 20
+      akdtune teacher fill cifar_angular teacher_cache.max_mib=4096
+    """
+    from akdtune import spec
+
+    study = spec.load(file, overrides or [])
+    raise typer.Exit(import_module("akdtune.teacher_command").fill(study, variants, train_on))
+
+
+LocationOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A study's teacher_cache.location; default: in the cache folder."),
+]
+
+
+@cache_app.command("list")
+def cache_list(location: LocationOption = None) -> None:
+    """List the stores of the teacher cache, last used first: teacher, data, share of rows filled, size, age."""
+    from akdtune import cache_command
+
+    stores = cache_command.found(location)
+    _print_table(cache_command.table(stores))
+    print(cache_command.total(stores))
+
+
+@cache_app.command("verify")
+def cache_verify(
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="From `akdtune cache list`; else all.")] = None,
+    location: LocationOption = None,
+) -> None:
+    """Read every stored row and compare it with its check word; damaged ones are computed again when next needed.
+
+    Trials check each row that they read, so this is for peace of mind. Exit code 1: something was damaged.
+    """
+    from akdtune import cache_command
+
+    raise typer.Exit(cache_command.verify(cache_command.found(location, key)))
+
+
+@cache_app.command("prune")
+def cache_prune(
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Only stores whose key begins so.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Those that nobody used for so many days.")] = None,
+    max_mib: Annotated[
+        float | None, typer.Option(min=0, help="The longest unused ones, until the rest is this small.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Really remove; without it, only say what would go.")] = False,
+    location: LocationOption = None,
+) -> None:
+    """Remove stores of the teacher cache. Running trials go on; what is missing is computed again.
+
+    \b
+    Examples:
+      akdtune cache prune --days 30 --yes
+      akdtune cache prune --max-mib 20000 --yes
+      akdtune cache prune --key 3f2a --all --yes
+    """
+    from akdtune import cache_command
+
+    print("\n".join(cache_command.prune(cache_command.found(location, key), days, max_mib, everything, yes)))
+
+
 @wandb_app.command("sync")
 def wandb_sync(run: RunArgument) -> None:
     """Upload the runs that a study wrote offline; repeating it uploads only what is new.
@@ -533,6 +614,7 @@ def wandb_sync(run: RunArgument) -> None:
 
 
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(cache_app, name="cache")
 app.add_typer(wandb_app, name="wandb")
 
 

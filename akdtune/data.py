@@ -136,6 +136,13 @@ class DataSet:
         facts.append(self.settings.pixel_noise.model_dump() if self.settings.pixel_noise else None)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
+    @property
+    def images_key(self) -> list[Any]:
+        """Plain JSON that names the stored images to the last bit, pixel noise included."""
+        noise = self.settings.pixel_noise
+        drawn = None if noise is None else [noise.model_dump(), np.__version__]  # whose normal numbers they are
+        return [self.content_hash, drawn]
+
     def _pool(self) -> npt.NDArray[np.int64]:
         """The training pool after `limit_per_class`, as rising sample ids."""
         every, limit = np.arange(len(self._train_labels)), self.settings.limit_per_class

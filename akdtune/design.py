@@ -321,7 +321,9 @@ class Identity:
 
     def cell_id(self, settings: Mapping[str, Any]) -> str:
         """Hash of the settings that determine a trial's numbers, without its seed and without any path."""
-        return spec.cell_hash(settings, self.prepared.data_hash, self.teacher.identity, _student_hash(settings))
+        cache = self.study.teacher_cache
+        dtype = "" if cache is None else cache.dtype
+        return spec.cell_hash(settings, self.prepared.data_hash, self.teacher.identity, _student_hash(settings), dtype)
 
     def search_trial(self, proposal: Proposal) -> str:
         """The id a proposal has as a search trial."""

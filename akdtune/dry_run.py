@@ -258,6 +258,8 @@ def _measured_lines(study: Study, with_teacher: bool) -> list[str]:
             f"a trial of {arm.name}: about {duration(cost.trial_s)} = warm-up {duration(cost.warmup_s)} + student "
             f"{duration(cost.student_s)} + evaluation {duration(cost.evaluation_s)}{known}"
         )
+    if not study.teacher.absent:
+        lines += cache_lines(study, prepared, teacher)
     lines += _totals(study, costs)
     return lines
 
@@ -288,6 +290,59 @@ def _teacher_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None
             "numbers there are left out (teacher.clean_validation=true declares that it has not)"
         )
     return lines
+
+
+def cache_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None) -> list[str]:
+    """A line for each arm: whether the teacher is computed once per image and crop, or live, and why."""
+    from akdtune.teacher_rows import live_reason
+
+    cache = study.teacher_cache
+    everywhere = "teacher_cache is null" if cache is None else live_reason(prepared.dataset)
+    described = "" if everywhere else _cache_described(study, prepared, teacher)
+    lines = []
+    for arm in study.arms:
+        live = everywhere or _needs_maps(study, arm)
+        lines.append(f"the teacher of {arm.name}: {f'runs live: {live}' if live else f'is cached{described}'}")
+    return lines
+
+
+def _needs_maps(study: Study, arm: Arm) -> str | None:
+    """Which methods of an arm make the main teacher run live."""
+    from akdtune.registry import lookup
+
+    methods = [term["name"] for term in arm.centre().settings["method"]]
+    needy = [name for name in methods if lookup("methods", name).needs_maps()]
+    if not needy:
+        return None
+    besides = "; further teachers are cached" if study.teacher.others else ""
+    return f"{' and '.join(needy)} need{'s' * (len(needy) == 1)} its maps{besides}"
+
+
+def _cache_described(study: Study, prepared: Prepared, teacher: TeacherFile | None) -> str:
+    """Images, crops, size, and how much is there: `: 900 images x 9 crops, at most 1 MiB in fp16, 3.1 % filled`."""
+    import torch
+
+    from akdtune import teacher as teachers
+    from akdtune.teacher_rows import Caching, PlaceMatters, TeacherRows
+
+    cache, dataset = study.teacher_cache, prepared.dataset
+    assert cache is not None
+    split = dataset.split("subset").train
+    about = f": {split.stored:,} images x {dataset.augmentation.variants} crops"
+    if teacher is None:
+        return f"{about}, nothing stored yet"
+    device = torch.device("cpu")
+    files = (teachers.load(teacher, dataset.inputs, device), *teachers.load_others(teacher, dataset.inputs, device))
+    caching = Caching(cache, dataset.images_key, dataset.name)
+    try:
+        rows = [TeacherRows(network, split, dataset.augmentation, caching) for network in files]
+    except PlaceMatters as error:
+        return f" where exact, which '{error}' is not: it runs live"
+    counts = [one.rates() for one in rows]
+    share = sum(count["filled"] for count in counts) / sum(count["rows"] for count in counts)
+    size = sum(one.store.shape.rows * one.store.shape.record for one in rows) / 2**20
+    bound = "" if cache.max_mib is None else f" (bound for all studies: {cache.max_mib:,} MiB)"
+    return f"{about}, at most {size:,.0f} MiB in {cache.dtype}{bound}, {100 * share:.1f} % filled here"
 
 
 def _totals(study: Study, costs: Mapping[str, ArmCost]) -> list[str]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from akdtune.spec import Study
 
 FREE_SECTIONS = ("resources", "tracking")
-"""Sections that do not determine any result and may change between two runs of one study."""
+"""Sections that do not determine any result and may change between two runs of one study.
+
+Of `teacher_cache` all may change but whether there is one, and its `dtype`.
+"""
 
 
 def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
@@ -91,6 +94,9 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path) -> None:
     for section in FREE_SECTIONS:
         before.pop(section, None)
         now.pop(section, None)
+    for settings in (before, now):  # a study from before there was a cache runs its teachers live
+        cache = settings.get("teacher_cache")
+        settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
     lines = spec.settings_difference(before, now)
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)

@@ -40,7 +40,7 @@ _METRICS = (
     "diversity_pair_prob", "diversity_pair_logit", "diversity_pair_feature", "inter_cosine", "offset_cosine",
     "inter_cosine_prob", "offset_cosine_prob", "gate_open_train", "gate_open_eval", "gate_open_train_logit",
     "gate_open_eval_logit", "margin", "agreement", "js_divergence", "score", "wall_time_s", "warmup_time_s",
-    "images_per_s", "peak_memory_mib",
+    "images_per_s", "peak_memory_mib", "teacher_cache_hit_rate", "teacher_cache_fill_rate",
 )  # fmt: skip
 EPOCH_COLUMNS: dict[str, pa.DataType] = {
     "trial_id": pa.string(), "attempt": pa.int64(), "epoch": pa.int64(), "lr": pa.float64(),

@@ -141,6 +141,7 @@ class Run:
         """What reaches a trial: plain JSON."""
         plan = record.plan
         rungs = self.study.rungs if plan["role"] == "search" else []
+        cache = self.study.teacher_cache
         return json.dumps(
             {
                 **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
@@ -148,6 +149,7 @@ class Run:
                 "study_uid": self.study_uid,
                 "seeds": {"init": plan["seed"], "order": plan["seed"], "noise": plan["seed"]},
                 "teacher_file": asdict(self.identity.teacher),
+                "teacher_cache": None if cache is None else cache.model_dump(),
                 "plugins": list(self.study.plugins),
                 "plugin_folders": plugin_folders(self.study.plugins),
                 "tracking": self.study.tracking.model_dump(),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from akdtune.registry import ComponentSettings
+from akdtune.teacher_cache import CacheSettings
 
 
 class SearchSettings(ComponentSettings):
@@ -132,6 +133,7 @@ STUDY_LEVEL: dict[str, type[ComponentSettings]] = {
     "report": ReportSettings,
     "resources": ResourcesSettings,
     "tracking": TrackingSettings,
+    "teacher_cache": CacheSettings,
 }
 TRIAL_LEVEL = ("student", "views", "method", "training")
 LATER = ("confirm", "ablation")

@@ -28,6 +28,7 @@ from akdtune.sections import (
 from akdtune.settings_errors import typed
 from akdtune.settings_file import DOMAINS, KeyPath, choice_key, shown, written
 from akdtune.space import Arm, Pooled, Space, assert_plain
+from akdtune.teacher_cache import CacheSettings
 from akdtune.trial_settings import pair_of, published
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Study:
         pooled: all arms as one space.
         epochs: student epochs of every trial.
         probe: None when no probes are asked for.
+        teacher_cache: None where teachers run live.
         warnings: sentences to show, one each, about settings that are odd or ignored.
     """
 
@@ -74,6 +76,7 @@ class Study:
     report: ReportSettings
     resources: ResourcesSettings
     tracking: TrackingSettings
+    teacher_cache: CacheSettings | None
     plugins: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -160,7 +163,9 @@ def _locate(source: str) -> Path:
     raise SettingsError([Problem(source, f"there is no such file{hint}")])
 
 
-def cell_hash(settings: Mapping[str, Any], data_hash: str, teacher_hash: str, student_hash: str = "") -> str:
+def cell_hash(
+    settings: Mapping[str, Any], data_hash: str, teacher_hash: str, student_hash: str = "", cache_dtype: str = ""
+) -> str:
     """Twelve hex digits for everything that determines a trial's result except its seed.
 
     Args:
@@ -168,11 +173,13 @@ def cell_hash(settings: Mapping[str, Any], data_hash: str, teacher_hash: str, st
         data_hash: content hash of the images and labels.
         teacher_hash: content hash of the teacher's weights; `none` without a teacher, whose settings then do not count.
         student_hash: content hash of the file that the student begins with; empty without one.
+        cache_dtype: what the teacher's numbers are rounded to; empty where they are not.
     """
     counted = {section: _counted(value, _NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
     if teacher_hash == NO_NETWORK:
         counted["teacher"] = NO_NETWORK
     hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
+    hashes += [f"teacher_cache.dtype={cache_dtype}"] if cache_dtype else []
     text = json.dumps([counted, *hashes], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -295,5 +302,7 @@ def export_yaml(
     body["search"] = {"algorithm": "grid", "trial_seed": seed}
     body["scheduler"] = {"name": "none"}
     body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
+    if body["teacher"]["network"] != NO_NETWORK:
+        body["teacher_cache"] = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
     head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it once.\n"
     return head + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

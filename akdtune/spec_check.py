@@ -68,6 +68,7 @@ class Reading:
         }
         searched = _Searched(self, {section: values[section] for section in TRIAL_LEVEL}, constants)
         self._cross_checks(fixed, searched)
+        self._cache_without_teacher(fixed)
         if self.problems:
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         arms, pooled = searched.arms(constants, fixed["probe"].fixed if fixed["probe"] else {})
@@ -117,6 +118,8 @@ class Reading:
         value = self.file.values.get(section)
         if value is None and (section in ("probe", "data", "teacher", "search")):
             return None
+        if value is None and section == "teacher_cache" and section in self.file.values:
+            return None  # null: teachers run live; without the section, the cache is used
         if value is None:
             return SchedulerSettings(name="none") if section == "scheduler" else model()
         reason = _NO_DOMAIN.get(section, "it describes the whole study")
@@ -171,6 +174,12 @@ class Reading:
             )
         if probe is not None:
             searched.check_fixed(probe.fixed)
+
+    def _cache_without_teacher(self, fixed: dict[str, Any]) -> None:
+        if fixed["teacher"] is not None and fixed["teacher"].absent:
+            fixed["teacher_cache"] = None
+            if self.file.values.get("teacher_cache") is not None:
+                self.warn(("teacher_cache",), f"is ignored: teacher.network is {NO_NETWORK}")
 
     def _oddities(self, fixed: Mapping[str, Any], arms: Sequence[Arm]) -> None:
         """Warnings about settings that are valid, but odd or ignored."""
@@ -481,6 +490,7 @@ def _make_paths_absolute(values: dict[str, Any]) -> None:
     if teacher == NO_NETWORK:
         values["teacher"] = {"network": NO_NETWORK}
     _make_checkpoints_absolute(teacher)
+    _make_cache_absolute(values.get("teacher_cache"))
     _make_checkpoints_absolute(values.get("student"))
     if not isinstance(data, dict):
         return
@@ -516,6 +526,13 @@ def _absolute_checkpoint(value: Any) -> Any:
     if options is not None and isinstance(value[options], list):
         return {options: [_absolute_checkpoint(option) for option in value[options]]}
     return _absolute(value) if isinstance(value, str) and value not in ("auto", "pretrained") else value
+
+
+def _make_cache_absolute(section: Any) -> None:
+    """Folders of the teacher cache; one that begins with a variable is each node's own to resolve."""
+    for key in ("location", "seed_from") if isinstance(section, dict) else ():
+        if isinstance(section.get(key), str) and not section[key].startswith("$"):
+            section[key] = _absolute(section[key])
 
 
 def _absolute(path: str, base: str = ".") -> str:

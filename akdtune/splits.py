@@ -141,9 +141,29 @@ class Split:
         """Whether a training image is a function of sample, crop and flip alone, and its crops are given."""
         return isinstance(self._pixels.images, StoredImages) and self._pixels.augmentation.crops_only
 
+    @property
+    def rows_N(self) -> Tensor:
+        """Row of each image among all stored ones (of training or test, whichever the split is of), int64."""
+        return self._rows_N
+
+    @property
+    def stored(self) -> int:
+        """How many images lie on the device, those of other splits and left-out ones included; 0 if it streams."""
+        images = self._pixels.images
+        return len(images.images_NCHW) if isinstance(images, StoredImages) else 0
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Channel means and standard deviations that images are normalised with, on the scale 0..1."""
+        return self._pixels.mean_C, self._pixels.std_C
+
     def images(self, positions_B: Tensor, crops: Crops | None = None) -> Tensor:
         """Normalised images [B, C, H, W], float32; whole ones without `crops` (one crop per position)."""
-        pixels, rows_B = self._pixels, self._rows_N[positions_B]
+        return self.images_of_rows(self._rows_N[positions_B], crops)
+
+    def images_of_rows(self, rows_B: Tensor, crops: Crops | None = None) -> Tensor:
+        """As `images`, by rows of all stored images, also of those that are not in this split."""
+        pixels = self._pixels
         if isinstance(pixels.images, StoredImages):
             images_NCHW = pixels.images.images_NCHW
         else:
@@ -158,6 +178,11 @@ class Split:
         with contextlib.closing(pixels.images.batches(self._requests(batches, (PLAIN,)))) as read:
             for positions_B, (plain_BCHW,) in zip(batches, read, strict=True):
                 yield positions_B, normalised(plain_BCHW, pixels.mean_C, pixels.std_C)
+
+    def drawn(self, order_seed: int, epoch: int) -> tuple[Tensor, Crops]:
+        """The positions of one epoch in their order, and the crop of every position."""
+        crops_N = crops(order_seed, epoch, self.sample_ids_N, self._pixels.augmentation)
+        return epoch_order(order_seed, epoch, self.sample_ids_N), crops_N
 
     def epoch(
         self, order_seed: int, epoch: int, batch_size: int, *, images: bool = True, strong: bool = False

@@ -1,4 +1,4 @@
-"""`akdtune teacher`: trains one teacher outside a study, and lists those in the cache folder."""
+"""`akdtune teacher`: trains one teacher outside a study, lists those in the cache folder, fills the teacher cache."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import torch
 import yaml
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from akdtune import data, networks, teacher
+from akdtune.augmentation import Stream, below, random_order, random_words
+from akdtune.cache_files import Rows
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.recipe import resolve_device
 from akdtune.registry import load_plugins
+from akdtune.teacher_rows import Caching, PlaceMatters, TeacherRows, live_reason
 
 if TYPE_CHECKING:
     from akdtune.spec import Study
+
+FILL_STEP = 256
+"""Rows between two looks at whether to stop."""
 
 
 def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto") -> int:
@@ -54,6 +63,79 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
                 print(line, flush=True)
     print("stopped; the same command goes on after the last saved epoch", file=sys.stderr)
     return 130
+
+
+def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"], device: str = "auto") -> int:
+    """Fills the cache with some crops of each training image (None: all) by every teacher; returns the exit code.
+
+    Raises:
+        AkdtuneError: where the study's teachers are not cached, or not trained yet.
+    """
+    load_plugins(study.plugins)
+    if study.teacher.absent or study.teacher_cache is None:
+        why = "teacher.network is none" if study.teacher.absent else "teacher_cache is null"
+        raise AkdtuneError(f"{study.source}: nothing to fill: {why}")
+    torch.set_num_threads(max(1, int(study.resources.cpu)))  # as trials do
+    where = resolve_device(device)
+    dataset = data.load(study.data, where)
+    split = dataset.split(train_on).train
+    if (why_not := live_reason(dataset)) is not None:
+        raise AkdtuneError(f"{study.source}: nothing to fill: {why_not}")
+    file = teacher.find(study.teacher, dataset, train_on)
+    if file is None:
+        raise AkdtuneError(f"{study.source}: the teacher is not trained yet: `akdtune teacher train {study.source}`")
+    caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
+    networks_of = (teacher.load(file, dataset.inputs, where), *teacher.load_others(file, dataset.inputs, where))
+    with _stop_on_signal() as stopping:
+        for network in networks_of:
+            try:
+                rows = TeacherRows(network, split, dataset.augmentation, caching)
+            except PlaceMatters as error:
+                raise AkdtuneError(f"what '{error}' says of an image depends on its place in a batch") from error
+            trouble = _fill_one(rows, split.rows_N.cpu().numpy(), dataset.augmentation.variants, variants, stopping)
+            counts = rows.rates()
+            print(
+                f"{type(network).__name__}: {counts['computed']:,} rows computed, {counts['found']:,} were there, "
+                f"{100 * counts['filled'] / counts['rows']:.1f} % of {counts['rows']:,} filled: {rows.store.folder}"
+            )
+            if trouble:
+                print(f"stopped: {trouble}", file=sys.stderr)
+                return 1
+            if stopping.is_set():
+                print("stopped; the same command goes on with what is missing", file=sys.stderr)
+                return 130
+    return 0
+
+
+def _fill_one(rows: TeacherRows, images_N: Rows, crops: int, wanted: int | None, stopping: threading.Event) -> str:
+    """Computes what is missing, one crop of every image after the other; returns why it could not go on."""
+    rounds = crops if wanted is None else min(wanted, crops)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(type(rows.network).__name__, total=rounds * len(images_N))
+        for number in range(rounds):
+            of_round = fill_rows(images_N, crops, number)
+            rows.expect(of_round)
+            for start in range(0, len(of_round), FILL_STEP):
+                if stopping.is_set() or rows.store.trouble:
+                    return rows.store.trouble
+                rows.values(of_round[start : start + FILL_STEP])
+                bar.advance(task, min(FILL_STEP, len(of_round) - start))
+    return rows.store.trouble
+
+
+def fill_rows(images_N: Rows, crops: int, number: int) -> Rows:
+    """Rows of the `number`-th crop (counted from 0) of each image: random ones, all different for one image.
+
+    Which crops they are depends on the image alone, so that filling more of them later goes on from these.
+    """
+    first_N = below(random_words(0, 0, images_N, Stream.FILL)[0], crops)
+    step = random_order(0, 1, np.arange(crops), Stream.FILL)[number]
+    rows: Rows = images_N * crops + (first_N + step) % crops
+    return rows
 
 
 def _which(row: Mapping[str, Any]) -> str:

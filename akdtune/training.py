@@ -24,6 +24,7 @@ from akdtune.objective import Loss, weighted_sum
 from akdtune.recipe import Dot, derived_seed, resolve_device, set_learning_rate, sgd
 from akdtune.results import REPORT_ROLES
 from akdtune.signals import Batch, Signals
+from akdtune.teacher_rows import Caching
 from akdtune.transfer import TransferMeter
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_parts import build_parts
@@ -120,8 +121,10 @@ class Trial:
         if frozen is not None:
             facts = (file.identity, self.dataset.fingerprint(config.train_on), config.train_on, self.device.type)
             shared = "/".join(facts) if file.path else ""
+            cache = None if stand_ins else config.teacher_cache
+            caching = None if cache is None else Caching(cache, self.dataset.images_key, self.dataset.name)
             self.teacher = teacher.FrozenTeacher(
-                frozen, self.train, self.dataset.augmentation, epochs, others, share_as=shared
+                frozen, self.train, self.dataset.augmentation, epochs, others, share_as=shared, caching=caching
             )
         of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = config.training.build_optimizer([*of_student, *self.objective.trained_parameters()])
@@ -179,7 +182,8 @@ class Trial:
                 len(batch.labels_B), {**{f"loss.views.{name}": value for name, value in terms.items()}, "total": total}
             )
         means = _finite(sums, epoch=0)
-        return {"lr": rate, **means, "wall_time_s": time.monotonic() - started}
+        row: dict[str, float | None] = {"lr": rate, **means, **self._cache_rates()}
+        return row | {"wall_time_s": time.monotonic() - started}
 
     def student_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float | None]:
         """Trains student, methods and (where they train jointly) heads for one epoch and returns its row."""
@@ -202,8 +206,12 @@ class Trial:
         trained_s = time.monotonic() - started
         row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
         row |= self.views.measures()
+        row |= self._cache_rates()
         row |= self._validation_row()
         return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": self._peak_memory_mib()}
+
+    def _cache_rates(self) -> dict[str, float | None]:
+        return {} if self.teacher is None else self.teacher.cache_rates()
 
     def _batches(
         self, stage: str, epoch: int, should_stop: Callable[[], bool]
@@ -219,13 +227,11 @@ class Trial:
         of_student = stage == "student"
         maps, strong = (of_student and self.objective.needs_maps), (of_student and self.objective.needs_strong)
         teacher_of_stage = self.teacher if self.objective.needs_teacher or not of_student else None
-        loading = self.train.epoch(
-            derived_seed("order", seeds.order, stage),
-            epoch,
-            self.config.training.batch_size,
-            images=of_student or (self.teacher is not None and not self.teacher.keeps_table),
-            strong=strong,
-        )
+        order_seed = derived_seed("order", seeds.order, stage)
+        images = of_student or (self.teacher is not None and not self.teacher.fetches_images)
+        if teacher_of_stage is not None:
+            teacher_of_stage.begin_epoch(order_seed, epoch)
+        loading = self.train.epoch(order_seed, epoch, self.config.training.batch_size, images=images, strong=strong)
         with contextlib.closing(loading):
             overlaps = of_student and self.objective.overlaps_batches
             for loaded, repeated in _overlapping(loading) if overlaps else ((one, 0) for one in loading):

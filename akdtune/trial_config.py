@@ -16,6 +16,7 @@ from akdtune.methods import Pair
 from akdtune.recipe import Dot, Recipe, sgd
 from akdtune.registry import ComponentSettings, load_plugins, lookup
 from akdtune.results import REPORT_ROLES
+from akdtune.teacher_cache import CacheSettings
 
 
 class TrainingSettings(Recipe):
@@ -93,6 +94,7 @@ class TrialConfig:
     Attributes:
         role: search | probe | confirm | ablation | control; decides which data is seen.
         teacher_file: where the frozen teacher lies.
+        teacher_cache: through which its numbers come; None: live.
     """
 
     data: data.DataSettings
@@ -103,10 +105,12 @@ class TrialConfig:
     seeds: Seeds
     role: str
     teacher_file: teacher.TeacherFile
+    teacher_cache: CacheSettings | None = None
 
     @classmethod
     def parse(cls, trial: Mapping[str, Any]) -> TrialConfig:
-        """Types the plain JSON of a trial: `settings`, `seeds`, `role`, `teacher_file`, `plugins`, `plugin_folders`."""
+        """Types a trial's plain JSON: settings, seeds, role, teacher_file, teacher_cache, plugins, plugin_folders."""
+        cache = trial.get("teacher_cache")
         load_plugins(trial.get("plugins", ()), trial.get("plugin_folders", ()))
         settings = trial["settings"]
         return cls(
@@ -118,6 +122,7 @@ class TrialConfig:
             seeds=Seeds(**trial["seeds"]),
             role=trial["role"],
             teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
+            teacher_cache=None if cache is None else CacheSettings(**cache),
         )
 
     @property

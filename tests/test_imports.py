@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # One row a level, top to bottom; a module imports modules of lower rows only.
 LEVELS = [
     ["cli"],
-    ["browse", "teacher_command", "components"],
+    ["browse", "teacher_command", "cache_command", "components"],
     ["study"],
     ["trainable"],
     ["tracking"],
@@ -40,6 +40,7 @@ LEVELS = [
     ["methods", "views"],
     ["teacher"],
     ["teacher_settings", "frozen_teacher"],
+    ["teacher_rows"],
     ["checkpoints"],
     ["networks"],
     ["data"],
@@ -47,8 +48,8 @@ LEVELS = [
     ["data_sources"],
     ["splits"],
     ["parquet_images", "image_folders", "streaming", "mixing"],
-    ["image_ops", "decoding"],
-    ["data_store", "augmentation"],
+    ["image_ops", "decoding", "teacher_cache"],
+    ["data_store", "augmentation", "cache_files"],
     ["recipe"],
     ["diversity", "transfer"],
     ["signals"],
