@@ -11,7 +11,7 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +145,11 @@ def _sorted(rows: Sequence[Row], column: str) -> list[Row]:
 
 def searched(row: Row) -> dict[str, Any]:
     """The searched settings of a trial, by key path."""
-    found = {name.removeprefix("param."): value for name, value in row.items() if name.startswith("param.")}
-    return {name: value for name, value in found.items() if value is not None}
+    return {
+        name.removeprefix("param."): value
+        for name, value in row.items()
+        if value is not None and name.startswith("param.")
+    }
 
 
 def short(value: Any) -> str:
@@ -154,6 +157,21 @@ def short(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """A table as wide as its content, columns two spaces apart; for pipes, files and thousands of rows.
+
+    Rich measures and wraps every cell, which takes a millisecond a row.
+
+    Args:
+        headings: one per column.
+        rows: one text per column.
+        right: columns that are aligned to the right, by index.
+    """
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    form = "  ".join(f"{{:{'>' if index in right else '<'}{width}}}" for index, width in enumerate(widths))
+    return "\n".join(form.format(*row).rstrip() for row in (headings, *rows))
 
 
 def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -256,6 +274,6 @@ def follow(run: Path, trial_id: str, poll_s: float = 0.3) -> Iterator[str]:
 
 
 def _at_rest(run: Path, trial_id: str) -> bool:
-    kinds = [event["event"] for event in results.read_events(run) if event.get("trial_id") == trial_id]
-    last = [kind for kind in kinds if kind in (*results.TERMINAL, "started", "interrupted")]
-    return bool(last) and last[-1] != "started"
+    found = results.events(run, {*results.TERMINAL, "started", "interrupted"})
+    kinds = [event["event"] for event in found if event.get("trial_id") == trial_id]
+    return bool(kinds) and kinds[-1] != "started"

@@ -26,6 +26,9 @@ FileArgument = Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP, sho
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help=OVERRIDES_HELP)]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP, show_default=False)]
 
+PLAIN_ROWS = 1000
+"""Longer tables are not fitted to the terminal, which would take a millisecond a row."""
+
 app = typer.Typer(
     help="""Finds out what in a knowledge-distillation recipe works: one YAML in, a scheduled study out.
 
@@ -176,19 +179,29 @@ def show(
 def _print_trials(rows: Sequence[Any], extra: Sequence[str]) -> None:
     from rich.table import Table
 
-    from akdtune.browse import searched, short
+    from akdtune.browse import plain_table, searched, short
 
     shown = ["trial_id", "arm", "role", "seed", "status", "epochs", "val_accuracy", "test_accuracy"]
     shown = [name for name in shown if name != "test_accuracy" or any(row[name] is not None for row in rows)]
     shown += [name for name in extra if name not in shown]
+    headings = [*(name.removesuffix("_id") for name in shown), "searched settings"]
+    numeric = {i for i, name in enumerate(shown) if any(isinstance(row[name], int | float) for row in rows)}
+    cells = [
+        [
+            *(short(row[name]) for name in shown),
+            " ".join(f"{name}={short(value)}" for name, value in searched(row).items()),
+        ]
+        for row in rows
+    ]
+    if not sys.stdout.isatty() or len(rows) > PLAIN_ROWS:
+        print(plain_table(headings, cells, numeric))
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in shown:
-        numeric = any(isinstance(row[name], int | float) for row in rows)
-        table.add_column(name.removesuffix("_id"), no_wrap=True, justify="right" if numeric else "left")
-    table.add_column("searched settings", overflow="fold")
-    for row in rows:
-        settings = " ".join(f"{name}={short(value)}" for name, value in searched(row).items())
-        table.add_row(*(short(row[name]) for name in shown), settings)
+    for index, name in enumerate(headings[:-1]):
+        table.add_column(name, no_wrap=True, justify="right" if index in numeric else "left")
+    table.add_column(headings[-1], overflow="fold")
+    for of_row in cells:
+        table.add_row(*of_row)
     _print_table(table)
 
 

@@ -28,14 +28,22 @@ from akdtune.processes import is_alive
 
 STOP_FLAG = ".stop"
 
+PLAN_SHARE = 8
+"""New trials stand in the ledger alone until they are one in so many; then plan.parquet is written anew."""
+
+COMPACT_TRIALS, COMPACT_SHARE = 64, 5
+"""epochs.parquet is written anew when so many trials have ended since, and one in so many: whoever reads a running
+study opens no more files than that."""
+
 
 @dataclass
 class TrialRecord:
     """What is known of one planned trial.
 
     Attributes:
-        plan: its row of plan.parquet, JSON columns decoded (settings, params, raw).
-        epochs: value and score of every epoch the ledger holds, by epoch.
+        plan: its row of the plan, JSON columns decoded (settings, params, raw).
+        epochs: value and score by epoch, of every epoch the ledger holds; once the trial has ended, only of its rungs
+            and of its last epoch, which is all that is asked for then.
         rungs: decisions by rung.
         terminal: done | pruned | diverged | failed, or None while it is unfinished.
         attempts: number of executions that started.
@@ -61,6 +69,12 @@ class TrialRecord:
     def value(self) -> float | None:
         """Validation accuracy of the last epoch."""
         return self.epochs[self.last_epoch][0] if self.epochs else None
+
+    def end(self, terminal: str) -> None:
+        """Notes how it ended, and forgets what nobody asks of a trial that has ended."""
+        self.terminal = terminal
+        kept = {int(rung["epoch"]) for rung in self.rungs.values()} | {self.last_epoch}
+        self.epochs = {epoch: found for epoch, found in self.epochs.items() if epoch in kept}
 
 
 class TrialDirectory:
@@ -177,7 +191,13 @@ class Superseded(Exception):
 
 
 class StudyDirectory:
-    """The state of one study. Opened by one process at a time; never pickled with an open file."""
+    """The state of one study. Opened by one process at a time; never pickled with an open file.
+
+    Attributes:
+        records: what is known of every planned trial, in plan order.
+        events: the ledger without epochs and planned trials, which are in `records`.
+        broken: why the directory could not be written, None while it could.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -191,6 +211,8 @@ class StudyDirectory:
         self.records: dict[str, TrialRecord] = {}
         self.events: list[dict[str, Any]] = []
         self.broken: StudyError | None = None
+        self._in_plan_file = 0
+        self._ended_since_compaction = 0
 
     def trial(self, trial_id: str) -> TrialDirectory:
         """The directory of one trial."""
@@ -251,10 +273,11 @@ class StudyDirectory:
 
     def _load(self) -> None:
         cut_torn_line(self.ledger_path)
-        rows = results.read_plan(self.root) if self.plan_path.exists() else []
+        rows = results.read_plan_file(self.root)
+        self._in_plan_file = len(rows)
         self.records = {str(row["trial_id"]): TrialRecord(row) for row in rows}
-        self.events = results.read_events(self.root)
-        for event in self.events:
+        self.events = []
+        for event in results.events(self.root):
             self._apply(event)
 
     def read_lock(self) -> dict[str, Any] | None:
@@ -269,17 +292,30 @@ class StudyDirectory:
             os.replace(temporary, self.lock_path)
 
     def add_to_plan(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds trials to plan.parquet; the file is complete before this returns."""
-        for row in rows:
-            record = TrialRecord({**row, "number": len(self.records)})
-            assert record.trial_id not in self.records, record.trial_id
-            self.records[record.trial_id] = record
+        """Adds trials to the plan, on disk when this returns.
+
+        Writing all of plan.parquet for each proposal of a search would cost the square of their number. Few new rows
+        beside many old ones are appended to the ledger, as `planned` events, where `results.read_plan` finds them.
+        """
+        added = [{**row, "number": number} for number, row in enumerate(rows, len(self.records))]
+        ids = [row["trial_id"] for row in added]
+        assert len(set(ids)) == len(ids) and not any(trial_id in self.records for trial_id in ids), ids
+        if (len(self.records) + len(added) - self._in_plan_file) * PLAN_SHARE < self._in_plan_file:
+            for row in added:
+                plan = {name: row.get(name) for name in results.PLAN_COLUMNS}
+                self._write({"event": "planned", "trial_id": row["trial_id"], "plan": plan}, durable=True)
+            return
+        self.records |= {str(row["trial_id"]): TrialRecord(row) for row in added}
+        self._write_plan_file()
+
+    def _write_plan_file(self) -> None:
         try:
             with writing(self.root):
                 results.write_plan(self.root, [record.plan for record in self.records.values()])
         except StudyError as error:
             self.broken = error
             raise
+        self._in_plan_file = len(self.records)
 
     def append(self, event: str, **fields: Any) -> None:
         """Appends one event; it is with the operating system before this returns.
@@ -287,33 +323,47 @@ class StudyDirectory:
         Raises:
             StudyError: when it cannot be written; `broken` then holds the same error.
         """
-        record = {"time": time.time(), "event": event, **fields}
+        if event == "study_finished" and self._in_plan_file < len(self.records):
+            self._write_plan_file()
+        self._write({"event": event, **fields})
+
+    def _write(self, event: Mapping[str, Any], durable: bool = False) -> None:
+        record = {"time": time.time(), **event}
         try:
             with writing(self.root), self.ledger_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, allow_nan=False) + "\n")
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
         except StudyError as error:
             self.broken = error  # Tune swallows what its callbacks raise; the run asks for this
             raise
-        self.events.append(record)
         self._apply(record)
 
     def refused(self, reason: str) -> None:
         """Remembers that a trial could not write its files."""
         self.broken = self.broken or StudyError(_unwritable(self.root, reason))
 
-    def _apply(self, event: Mapping[str, Any]) -> None:
-        record = self.records.get(event.get("trial_id", ""))
+    def _apply(self, event: dict[str, Any]) -> None:
+        kind, trial_id = event["event"], str(event.get("trial_id", ""))
+        if kind == "planned":
+            if trial_id not in self.records:  # else plan.parquet has been written since
+                self.records[trial_id] = TrialRecord(event["plan"])
+            return
+        record = self.records.get(trial_id)
+        if kind == "epoch":
+            if record is not None:
+                record.epochs[int(event["epoch"])] = (event["value"], event["score"])
+            return
+        self.events.append(event)
         if record is None:
             return
-        kind = event["event"]
-        if kind == "epoch":
-            record.epochs[int(event["epoch"])] = (event["value"], event["score"])
-        elif kind == "rung":
-            record.rungs[int(event["rung"])] = dict(event)
+        if kind == "rung":
+            record.rungs[int(event["rung"])] = event
         elif kind == "started":
             record.attempts += 1
         elif kind in results.TERMINAL:
-            record.terminal = kind
+            record.end(kind)
 
     def unfinished(self) -> list[TrialRecord]:
         """Planned trials without a terminal event, in plan order."""
@@ -321,7 +371,8 @@ class StudyDirectory:
 
     def epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> bool:
         """Records a finished epoch; False when the ledger has it already."""
-        if epoch in self.records[trial_id].epochs:
+        record = self.records[trial_id]
+        if epoch in record.epochs or (record.terminal is not None and epoch <= record.last_epoch):
             return False
         self.append("epoch", trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
         return True
@@ -332,6 +383,11 @@ class StudyDirectory:
         if self.records[trial_id].terminal is not None:
             return False
         self.append(terminal, trial_id=trial_id, epoch=epoch, **fields)
+        self._ended_since_compaction += 1
+        if self._ended_since_compaction >= max(COMPACT_TRIALS, len(self.records) // COMPACT_SHARE):
+            self._ended_since_compaction = 0
+            with contextlib.suppress(StudyError):  # a convenience for readers, who say what is wrong with a file
+                results.compact_epochs(self.root)
         return True
 
     def catch_up(self, record: TrialRecord) -> None:
@@ -403,11 +459,17 @@ def _unwritable(root: Path, reason: str) -> str:
     return f"{root}: cannot be written: {reason}; nothing recorded so far is lost, the same command goes on"
 
 
-def cut_torn_line(path: Path) -> None:
-    """Cuts off what a killed writer left after the last complete line."""
+def cut_torn_line(path: Path, block: int = 1 << 16) -> None:
+    """Cuts off what a killed writer left after the last complete line, which it looks for from the end."""
     if not path.exists():
         return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+    with path.open("r+b") as file:
+        size = start = file.seek(0, os.SEEK_END)
+        found = -1
+        while start and found < 0:
+            end, start = start, max(0, start - block)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+        whole = start + found + 1
+        if whole < size:
+            file.truncate(whole)

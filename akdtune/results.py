@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +61,18 @@ TRIAL_COLUMNS: dict[str, pa.DataType] = {
 }  # fmt: skip
 _JSON_COLUMNS = ("params", "settings", "raw")
 _SOURCES = b"akdtune.sources"
+SMALL_ROWS = 5_000
+"""Tables shorter than this are written plainly: with dictionaries and statistics for each column, a trial's few rows
+take three times as long to write and to read."""
+
+PLAN_CHUNK = 1_000
+"""The plan is written and read so many trials at a time: as text and as columns it is larger than what is kept."""
+
+CHUNK_TRIALS = 128
+CHUNK_ROWS = 16_000
+"""Epoch rows are held in memory about so many at a time, whole trials always."""
+
+_HEAD = re.compile(rb'"event": "(\w+)"(?:, "trial_id": "([^"\\]*)")?')
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -98,20 +112,34 @@ def write_table(path: str | os.PathLike[str], table: pa.Table, *, durable: bool 
     Raises:
         StudyError: when the file cannot be written.
     """
-    target = Path(path)
+    with _replacing(Path(path), durable) as file:
+        pq.write_table(table, file, **_packing(table))
+
+
+@contextlib.contextmanager
+def _replacing(target: Path, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write beside the target, renamed over it when all is written and taken away when not."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
+        raise StudyError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StudyError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _packing(table: pa.Table) -> dict[str, Any]:
+    if table.num_rows >= SMALL_ROWS:
+        return {"compression": "zstd"}
+    texts = [column.name for column in table.schema if pa.types.is_string(column.type)]
+    return {"compression": "snappy", "use_dictionary": texts, "write_statistics": False}
 
 
 def write_predictions(
@@ -146,8 +174,18 @@ def write_plan(run_dir: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]
     Raises:
         StudyError: when the file cannot be written.
     """
-    encoded = [{name: _as_text(name, row.get(name)) for name in PLAN_COLUMNS} for row in rows]
-    write_rows(Path(run_dir) / PLAN, encoded, PLAN_COLUMNS, durable=True)
+    schema = pa.schema(list(PLAN_COLUMNS.items()))
+    with (
+        _replacing(Path(run_dir) / PLAN, durable=True) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for start in range(0, len(rows), PLAN_CHUNK):
+            few = rows[start : start + PLAN_CHUNK]
+            columns = [
+                _array(name, [_as_text(name, row.get(name)) for row in few], kind)
+                for name, kind in PLAN_COLUMNS.items()
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def _as_text(name: str, value: Any) -> Any:
@@ -187,9 +225,25 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
     Raises:
         StudyError: when the file is missing, truncated or no Parquet file.
     """
+    with _reading(path), pq.ParquetFile(path) as file:
+        return file.read(use_threads=False)
+
+
+def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
+    """The columns of one Parquet file.
+
+    Raises:
+        StudyError: as `read_table`.
+    """
+    with _reading(path):
+        return pq.read_schema(path)
+
+
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns a failed read into one sentence."""
     try:
-        with pq.ParquetFile(path) as file:
-            return file.read(use_threads=False)
+        yield
     except FileNotFoundError as error:
         raise StudyError(f"{path}: no such file") from error
     except (pa.ArrowException, OSError) as error:
@@ -210,16 +264,37 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def read_plan(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Every planned trial in the order of the plan, `params`, `settings` and `raw` decoded; [] without a plan.
 
+    The latest proposals of a search that runs, or was killed, stand in the ledger and not yet in `plan.parquet`.
+
     Raises:
-        StudyError: when the plan cannot be read.
+        StudyError: when the plan or the ledger cannot be read.
     """
+    rows = {row["trial_id"]: row for row in _of_plan_file(run_dir, tuple(PLAN_COLUMNS))}
+    for kind, trial_id, line in _heads(Path(run_dir)):
+        if kind == "planned" and trial_id not in rows and (event := _decoded(line)) is not None:
+            rows[trial_id] = event["plan"]
+    return list(rows.values())
+
+
+def read_plan_file(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of `plan.parquet` alone, decoded; [] where there is none.
+
+    Raises:
+        StudyError: when it cannot be read.
+    """
+    return list(_of_plan_file(run_dir, tuple(PLAN_COLUMNS)))
+
+
+def _of_plan_file(run_dir: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     path = Path(run_dir) / PLAN
-    rows = read_rows(path) if path.exists() else []
-    for row in rows:
-        for name in _JSON_COLUMNS:
-            if row.get(name) is not None:
-                row[name] = json.loads(row[name])
-    return rows
+    if not path.exists():
+        return
+    encoded = [name for name in columns if name in _JSON_COLUMNS]
+    with _reading(path), pq.ParquetFile(path) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        for few in file.iter_batches(PLAN_CHUNK, columns=there, use_threads=False):
+            for row in few.to_pylist():
+                yield row | {name: json.loads(row[name]) for name in encoded if row.get(name) is not None}
 
 
 def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("settings",)) -> dict[str, Any] | None:
@@ -250,25 +325,50 @@ def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("setti
 
 
 def read_events(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The ledger's events in order; [] without a ledger.
+    """The ledger's events in order, all at once; see `events`."""
+    return list(events(run_dir))
+
+
+def events(run_dir: str | os.PathLike[str], kinds: Set[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The ledger's events in order, one at a time; none without a ledger.
 
     A line that is not whole (the last one while it is being written, or after a kill) is left out.
+
+    Args:
+        run_dir: the study directory, or the ledger itself.
+        kinds: only these; the lines of others are not decoded, and epochs are nearly all of a ledger.
+
+    Raises:
+        StudyError: when the ledger cannot be read.
     """
-    path = Path(run_dir)
+    for kind, _, line in _heads(Path(run_dir)):
+        if kinds is not None and kind and kind not in kinds:
+            continue
+        event = _decoded(line)
+        if event is not None and (kinds is None or event["event"] in kinds):
+            yield event
+
+
+def _heads(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Kind, trial and whole of each line, undecoded; the first two empty where `ledger` would not have put them so."""
     path = path / LEDGER if path.is_dir() else path
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as lines:
+            for line in lines:
+                head = _HEAD.search(line, 0, 200)
+                yield ("", "", line) if head is None else (head[1].decode(), (head[2] or b"").decode(), line)
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
-    events = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "event" in event:
-                events.append(event)
-    return events
+
+
+def _decoded(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line.decode())
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 def trial_directory(run_dir: str | os.PathLike[str], trial_id: str) -> Path:
@@ -298,8 +398,8 @@ def read_epochs(run_dir: str | os.PathLike[str]) -> pa.Table:
     Raises:
         StudyError: for a directory that is no study, or a file that cannot be read.
     """
-    table, _ = _epochs_and_stamps(require_study(run_dir))
-    return table
+    epochs = _Epochs(require_study(run_dir))
+    return pa.concat_tables([epochs.schema.empty_table(), *epochs.chunks()]).combine_chunks()
 
 
 def read_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
@@ -325,10 +425,17 @@ def compact(run_dir: str | os.PathLike[str]) -> None:
     """
     path = require_study(run_dir)
     sources = _fingerprints(path)  # before reading, so that a later event makes the result stale
-    epochs, stamps = _epochs_and_stamps(path)
-    write_table(path / EPOCHS, epochs.replace_schema_metadata({_SOURCES: json.dumps(stamps)}))
-    trials = _join(path, epochs)
+    trials = _join(path, _write_compacted(path))
     write_table(path / TRIALS, trials.replace_schema_metadata({_SOURCES: json.dumps(sources)}))
+
+
+def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
+    """Writes `epochs.parquet` alone, so that later reads need not open a file per trial.
+
+    Raises:
+        StudyError: as `compact`.
+    """
+    _write_compacted(require_study(run_dir))
 
 
 def build_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
@@ -342,7 +449,7 @@ def build_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
         StudyError: for a directory that is no study, or a file that cannot be read.
     """
     path = require_study(run_dir)
-    return _join(path, _epochs_and_stamps(path)[0])
+    return _join(path, [_summary(chunk) for chunk in _Epochs(path).chunks()])
 
 
 # ------------------------------------------------------------------------------------------ compacted views
@@ -370,33 +477,104 @@ def _up_to_date(path: Path, table: pa.Table) -> bool:
     return all(written > (path / name).stat().st_mtime_ns for name in sources)
 
 
-def _epochs_and_stamps(path: Path) -> tuple[pa.Table, dict[str, list[int]]]:
-    """All epoch rows, and (modification time in ns, size) of every trial's file, both taken before it was read."""
+class _Epochs:
+    """All epoch rows of a study, a few trials at a time: what was compacted and still holds, then trials' own files.
+
+    Attributes:
+        stamps: modification time in ns and size of every trial's file, taken before any is read.
+        schema: of every chunk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stamps = _stamps(path / "trials")
+        self._compacted = path / EPOCHS if (path / EPOCHS).exists() else None
+        schemas, recorded = [], {}
+        if self._compacted:
+            schemas.append(read_schema(self._compacted))
+            recorded = json.loads((schemas[0].metadata or {}).get(_SOURCES, b"{}"))
+        stale = [trial_id for trial_id, stamp in self.stamps.items() if recorded.get(trial_id) != stamp]
+        self._stale = pa.array(stale, pa.string())
+        self._files = [path / "trials" / trial_id / EPOCHS for trial_id in stale]
+        schemas += [read_schema(file) for file in self._files]
+        self.schema = _common_schema(schemas)
+
+    def chunks(self) -> Iterator[pa.Table]:
+        """Tables of at least a few rows, each with all rows of its trials."""
+        held: list[pa.Table] = []
+        for table in itertools.chain(self._of_compacted(), self._of_files()):
+            held.append(table)
+            if sum(part.num_rows for part in held) >= CHUNK_ROWS:
+                yield pa.concat_tables(held).combine_chunks()
+                held = []
+        if held:
+            yield pa.concat_tables(held).combine_chunks()
+
+    def _of_compacted(self) -> Iterator[pa.Table]:
+        """A row group at a time; one holds whole trials."""
+        if self._compacted is None:
+            return
+        with _reading(self._compacted), pq.ParquetFile(self._compacted) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, use_threads=False)
+                if len(self._stale):
+                    table = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=self._stale)))
+                yield self._as_one(table)
+
+    def _of_files(self) -> Iterator[pa.Table]:
+        for start in range(0, len(self._files), CHUNK_TRIALS):
+            tables = [self._as_one(read_table(file)) for file in self._files[start : start + CHUNK_TRIALS]]
+            yield pa.concat_tables(tables).combine_chunks()
+
+    def _as_one(self, table: pa.Table) -> pa.Table:
+        """The same rows with the columns of all."""
+        held = set(table.column_names)
+        columns = [
+            table[column.name].cast(column.type) if column.name in held else pa.nulls(table.num_rows, column.type)
+            for column in self.schema
+        ]
+        return pa.table(columns, schema=self.schema)
+
+
+def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """`EPOCH_COLUMNS`, then all others by name, each in a type that holds what any of the schemas has there."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for schema in schemas:
+        for name, kind in zip(schema.names, schema.types, strict=True):
+            if name not in EPOCH_COLUMNS:
+                kinds.setdefault(name, set()).add(kind)
+    others = [(name, _common_type(kinds[name])) for name in sorted(kinds)]
+    return pa.schema([*EPOCH_COLUMNS.items(), *others])
+
+
+def _common_type(kinds: Set[pa.DataType]) -> pa.DataType:
+    known = [kind for kind in kinds if not pa.types.is_null(kind)]
+    if len(known) == 1:
+        return known[0]
+    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in known):
+        return pa.float64()
+    return pa.string()
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
     stamps: dict[str, list[int]] = {}
-    for directory in sorted((path / "trials").iterdir()) if (path / "trials").is_dir() else []:
+    for directory in sorted(os.listdir(folder)) if folder.is_dir() else []:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            stat = (directory / EPOCHS).stat()
-            stamps[directory.name] = [stat.st_mtime_ns, stat.st_size]
-    tables, known = _compacted_epochs(path, stamps)
-    for trial_id in stamps:
-        if trial_id not in known:
-            tables.append(read_table(path / "trials" / trial_id / EPOCHS))
-    tables.append(pa.schema(list(EPOCH_COLUMNS.items())).empty_table())
-    table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
-    losses = sorted(name for name in table.column_names if name not in EPOCH_COLUMNS)
-    return table.select([*EPOCH_COLUMNS, *losses]).replace_schema_metadata(None), stamps
+            stat = (folder / directory / EPOCHS).stat()
+            stamps[directory] = [stat.st_mtime_ns, stat.st_size]
+    return stamps
 
 
-def _compacted_epochs(path: Path, stamps: Mapping[str, list[int]]) -> tuple[list[pa.Table], set[str]]:
-    """Compacted rows of all trials whose own file has not changed since, or is gone; and the ids of those trials."""
-    if not (path / EPOCHS).exists():
-        return [], set()
-    table = read_table(path / EPOCHS)
-    recorded = json.loads((table.schema.metadata or {}).get(_SOURCES, b"{}"))
-    stale = [trial_id for trial_id, stamp in stamps.items() if recorded.get(trial_id) != stamp]
-    if stale:
-        table = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=pa.array(stale, pa.string()))))
-    return [table.replace_schema_metadata(None)], set(stamps) - set(stale)
+def _write_compacted(path: Path) -> list[pa.Table]:
+    """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once."""
+    epochs = _Epochs(path)
+    schema = epochs.schema.with_metadata({_SOURCES: json.dumps(epochs.stamps)})
+    summaries = []
+    with _replacing(path / EPOCHS) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for chunk in epochs.chunks():
+            writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
+            summaries.append(_summary(chunk))
+    return summaries
 
 
 # ---------------------------------------------------------------------------------------------- trial rows
@@ -411,10 +589,13 @@ class _Outcome:
     attempts: int = 0
 
 
-def _outcomes(events: Iterable[Mapping[str, Any]]) -> dict[str, _Outcome]:
+_OF_OUTCOMES = {"study_started", "study_finished", "started", "rung", "interrupted", *TERMINAL}
+
+
+def _outcomes(found: Iterable[Mapping[str, Any]]) -> dict[str, _Outcome]:
     """The state of every trial that the ledger names; the first terminal event counts, as does a recorded stop."""
     outcomes: dict[str, _Outcome] = {}
-    for event in events:
+    for event in found:
         kind, trial_id = event["event"], event.get("trial_id")
         if kind in ("study_started", "study_finished"):  # whatever ran under an earlier driver runs no more
             for outcome in outcomes.values():
@@ -436,10 +617,21 @@ def _outcomes(events: Iterable[Mapping[str, Any]]) -> dict[str, _Outcome]:
     return outcomes
 
 
-def _join(path: Path, epochs: pa.Table) -> pa.Table:
-    plan = read_plan(path)
-    outcomes = _outcomes(read_events(path))
+def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
+    plan = list(_of_plan_file(path, ("trial_id", "cell_id", "arm", "role", "seed", "number", "params")))
     planned = {row["trial_id"] for row in plan}
+
+    def of_outcomes() -> Iterator[dict[str, Any]]:
+        """One pass over the ledger; proposals that the plan's file lacks are taken up on the way."""
+        for kind, trial_id, line in _heads(path):
+            if kind == "planned":
+                if trial_id not in planned and (event := _decoded(line)) is not None:
+                    plan.append(event["plan"])
+                    planned.add(trial_id)
+            elif (not kind or kind in _OF_OUTCOMES) and (event := _decoded(line)) is not None:
+                yield event
+
+    outcomes = _outcomes(of_outcomes())
     # Without a plan the ledger's trials still count; their arm and role are unknown.
     rows = plan + [{"trial_id": trial_id, "params": {}} for trial_id in outcomes if trial_id not in planned]
     found = [outcomes.get(row["trial_id"], _Outcome()) for row in rows]
@@ -449,30 +641,41 @@ def _join(path: Path, epochs: pa.Table) -> pa.Table:
     columns["status"] = [outcome.status for outcome in found]
     columns["stop_reason"] = [None if outcome.reason is None else str(outcome.reason) for outcome in found]
     columns["attempts"] = [outcome.attempts for outcome in found]
-    columns.update(_last_rows(epochs, columns["trial_id"]))
-    arrays = [pa.array(columns[name], type=kind) for name, kind in TRIAL_COLUMNS.items()]
+    known = pa.concat_tables([_SUMMARY_SCHEMA.empty_table(), *summaries]).combine_chunks()
+    positions = pc.index_in(pa.array(columns["trial_id"], pa.string()), value_set=known["trial_id"])
+    columns.update(zip(known.column_names[1:], known.take(positions).columns[1:], strict=True))
+    arrays = [
+        columns[name] if isinstance(columns[name], pa.ChunkedArray) else pa.array(columns[name], type=kind)
+        for name, kind in TRIAL_COLUMNS.items()
+    ]
     params = [row.get("params") or {} for row in rows]
     keys = sorted({key for settings in params for key in settings})
     arrays += [_inferred([settings.get(key) for settings in params]) for key in keys]
     return pa.table(arrays, names=[*TRIAL_COLUMNS, *(f"param.{key}" for key in keys)])
 
 
-def _last_rows(epochs: pa.Table, trial_ids: list[str]) -> dict[str, Any]:
-    """The trial-level metrics of each trial in `trial_ids`, as Arrow arrays with nulls for trials without rows."""
-    ids = epochs["trial_id"].to_pylist()
-    code_of = {trial_id: code for code, trial_id in enumerate(dict.fromkeys(ids))}
-    codes = np.fromiter((code_of[trial_id] for trial_id in ids), np.int64, len(ids))
+_SUMMARY_SCHEMA = pa.schema(
+    [("trial_id", pa.string()), ("epochs", pa.int64()), ("val_accuracy_best", pa.float64())]
+    + [(name, pa.float64()) for name in _METRICS]
+)
+
+
+def _summary(epochs: pa.Table) -> pa.Table:
+    """One row per trial of a table that holds all rows of its trials: `_SUMMARY_SCHEMA`."""
+    if not epochs.num_rows:
+        return _SUMMARY_SCHEMA.empty_table()
+    encoded = epochs["trial_id"].combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
     epoch = _floats(epochs["epoch"])
     order = np.lexsort((_floats(epochs["attempt"]), epoch, codes))
     keep = np.ones(len(order), bool)  # of an epoch that two attempts ran, the later attempt's row
     keep[:-1] = (np.diff(codes[order]) != 0) | (np.diff(epoch[order]) != 0)
     order = order[keep]
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1)) if len(order) else np.empty(0, np.int64)
-    ends = np.append(starts[1:], len(order))[: len(starts)] - 1
-    positions = pa.array([code_of.get(trial_id) for trial_id in trial_ids], pa.int64())
-    last = epochs.select([*_METRICS, "epoch"]).take(pa.array(order[ends])).take(positions)
-    columns = {name: last[name].combine_chunks() for name in _METRICS}
-    columns["epochs"] = last["epoch"].combine_chunks()
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    ends = np.append(starts[1:], len(order)) - 1
+    last = epochs.select([*_METRICS, "epoch"]).take(pa.array(order[ends]))
+    columns: dict[str, Any] = {"trial_id": encoded.dictionary, "epochs": last["epoch"]}
+    columns |= {name: last[name] for name in _METRICS}
     summaries = {
         "val_accuracy_best": _reduce(np.fmax, _floats(epochs["val_accuracy"])[order], starts),
         "wall_time_s": _reduce(np.add, np.nan_to_num(_floats(epochs["wall_time_s"]))[order], starts),
@@ -480,9 +683,8 @@ def _last_rows(epochs: pa.Table, trial_ids: list[str]) -> dict[str, Any]:
         "images_per_s": _mean(_floats(epochs["images_per_s"])[order], starts),
         "peak_memory_mib": _reduce(np.fmax, _floats(epochs["peak_memory_mib"])[order], starts),
     }
-    for name, values in summaries.items():
-        columns[name] = pa.array(values, mask=np.isnan(values)).take(positions)
-    return columns
+    columns |= {name: pa.array(values, mask=np.isnan(values)) for name, values in summaries.items()}
+    return pa.table([columns[name] for name in _SUMMARY_SCHEMA.names], schema=_SUMMARY_SCHEMA)
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:

@@ -1,7 +1,8 @@
 """Correlation and slope between two variables, with intervals that respect repeated measurement of a cell.
 
-Point estimates come from scipy and statsmodels, intervals from `scipy.stats.bootstrap` over clusters: trials of one
-cell differ only in their seed, so whole cells are drawn, never single trials.
+Point estimates come from scipy, intervals from `scipy.stats.bootstrap` over clusters: trials of one cell differ only in
+their seed, so whole cells are drawn, never single trials. With many clusters the intervals are those that the bootstrap
+tends to: normal ones from the rows' influence values, summed over each cluster, in time that grows with the rows.
 """
 
 # Shapes: N rows, D bootstrap draws, G clusters, Q nuisance columns, P = Q + 2 columns (nuisance, x, y).
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import atanh, ceil, sqrt, tanh
+from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +26,7 @@ Statistic: TypeAlias = Callable[[Floats], Floats]
 LEVEL = 0.95
 DRAWS = 2000
 MIN_CLUSTERS = 6  # below it, too few distinct resamples exist for an interval
-_BCA_LIMIT = 400  # the acceleration needs one statistic per cluster; beyond this the percentile interval equals it
+LARGE = 400  # clusters beyond which nothing is drawn
 _CELLS_PER_BATCH = 400_000
 _TINY = 1e-9
 
@@ -75,18 +77,19 @@ def association(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Association:
-    """Partial Pearson and Spearman correlation and slope of y on x, each with a cluster bootstrap interval.
+    """Partial Pearson and Spearman correlation and slope of y on x, each with an interval over clusters.
 
     x and y are replaced by their residuals after least squares on the nuisance columns; within each bootstrap draw
     this is done anew. With an intercept alone these are the plain coefficients; with one dummy per group, those of
-    the values centred on their group's mean.
+    the values centred on their group's mean. Beyond `LARGE` clusters nothing is drawn: the interval is that of the
+    influence values, which takes the residuals as given (to first order that matters to Spearman alone).
 
     Args:
         x_N: finite values.
         y_N: finite values, a row each.
         clusters_N: the cluster (cell) of each row.
         nuisance_NQ: columns to adjust for, which must span the intercept; None: the intercept alone.
-        draws: bootstrap draws; fewer (at least 300) where N is above 750, so that the work stays linear in N.
+        draws: bootstrap draws; fewer (at least 300) where N is above 750, so that the work stays bounded.
         seed: of the bootstrap.
         level: coverage of the intervals, 0 to 1.
 
@@ -112,8 +115,11 @@ def association(
     if min(float(np.std(r)) for r in residuals) < _TINY:
         return Association(len(x_N), count, dof, None, None, None, x_sd)
     points = _points(*residuals)
-    statistic = _statistic(residuals[0], residuals[1], nuisance_NQ)
-    intervals = _intervals(statistic, points, codes_N, _draws(draws, len(x_N)), seed, level)
+    if count > LARGE:
+        intervals = _large_sample_intervals(residuals[0], residuals[1], points, codes_N, level)
+    else:
+        statistic = _statistic(residuals[0], residuals[1], nuisance_NQ)
+        intervals = _intervals(statistic, points, codes_N, _draws(draws, len(x_N)), seed, level)
     unit = y_scale / x_scale
     pearson, spearman, slope = (
         Estimate(point * scale, *(None if end is None else end * scale for end in ends))
@@ -132,7 +138,8 @@ def line_band(
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[Floats, Floats, Floats] | None:
-    """The least-squares line of y on x at the grid's points and its pointwise percentile band.
+    """The least-squares line of y on x at the grid's points and its pointwise band: percentiles over draws of clusters,
+    beyond `LARGE` clusters the normal band of influence values.
 
     Returns:
         Line, lower and upper edge [M], or None with fewer than `MIN_CLUSTERS` clusters or without variation in x.
@@ -140,8 +147,9 @@ def line_band(
     from scipy import stats
 
     codes_N = _codes(clusters_N)
+    clusters = len(set(codes_N.tolist()))
     shift, scale = float(np.mean(x_N)), _spread(x_N)
-    if len(set(codes_N.tolist())) < MIN_CLUSTERS or not scale:
+    if clusters < MIN_CLUSTERS or not scale:
         return None
     columns_NP = np.column_stack([(x_N - shift) / scale, y_N - np.mean(y_N)])
     grid = (grid_M - shift) / scale
@@ -154,11 +162,21 @@ def line_band(
         slope = np.divide(covariance, variance, out=np.full_like(mean_x, np.nan), where=variance > _TINY)
         return np.asarray(mean_y[None] + slope[None] * (grid[:, None] - mean_x[None]))
 
+    fit = stats.linregress(columns_NP[:, 0], y_N)
+    line_M = fit.intercept + fit.slope * grid
+    if clusters > LARGE:
+        left_N = y_N - fit.intercept - fit.slope * columns_NP[:, 0]
+        of_mean_G, of_slope_G = (
+            np.bincount(codes_N, weights=left_N * column_N) for column_N in (np.ones(len(x_N)), columns_NP[:, 0])
+        )
+        shifts_MG = of_mean_G + grid[:, None] * of_slope_G  # x is standardised
+        reach_M = _normal(level) * np.sqrt((shifts_MG**2).sum(axis=1) * clusters / (clusters - 1)) / len(x_N)
+        return line_M, line_M - reach_M, line_M + reach_M
+
     distribution = _resample(lines, codes_N, _draws(draws, len(x_N)), seed, level, "percentile").bootstrap_distribution
     tail = (1 - level) / 2
     low_M, high_M = np.nanquantile(distribution, [tail, 1 - tail], axis=-1)
-    fit = stats.linregress(columns_NP[:, 0], y_N)
-    return fit.intercept + fit.slope * grid, low_M + np.mean(y_N), high_M + np.mean(y_N)
+    return line_M, low_M + np.mean(y_N), high_M + np.mean(y_N)
 
 
 def dummies(labels_N: Sequence[Hashable]) -> Floats:
@@ -207,9 +225,12 @@ def pairs_needed(r: float, *, level: float = LEVEL, power: float = 0.8) -> int |
 
 
 def _z_sum(level: float, power: float) -> float:
-    from scipy import stats
+    return _normal(level) + NormalDist().inv_cdf(power)
 
-    return float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))
+
+def _normal(level: float) -> float:
+    """Standard deviations from the mean that the middle `level` of a normal distribution reaches."""
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def _codes(labels_N: Sequence[Hashable]) -> Integers:
@@ -228,9 +249,8 @@ def _draws(wanted: int, rows: int) -> int:
 
 
 def _residuals(values_N: Floats, nuisance_NQ: Floats) -> Floats:
-    from statsmodels.regression.linear_model import OLS
-
-    return np.asarray(OLS(values_N, nuisance_NQ).fit().resid, np.float64)
+    weights_Q, *_ = np.linalg.lstsq(nuisance_NQ, values_N)
+    return np.asarray(values_N - nuisance_NQ @ weights_Q, np.float64)
 
 
 def _points(x_N: Floats, y_N: Floats) -> list[float]:
@@ -242,6 +262,52 @@ def _points(x_N: Floats, y_N: Floats) -> list[float]:
     return [float(pearson), float(spearman), float(stats.linregress(x_N, y_N).slope)]
 
 
+def _large_sample_intervals(
+    x_N: Floats, y_N: Floats, points: Sequence[float], codes_N: Integers, level: float
+) -> tuple[list[float | None], list[float | None]]:
+    """Lower and upper ends for each statistic of two residual vectors; those of correlations after Fisher's z."""
+    low: list[float | None] = []
+    high: list[float | None] = []
+    for index, (point, influence_N) in enumerate(zip(points, _influences(x_N, y_N, points), strict=True)):
+        sums_G = np.bincount(codes_N, weights=influence_N - influence_N.mean())
+        error = sqrt(float((sums_G**2).sum()) * len(sums_G) / (len(sums_G) - 1)) / len(x_N)
+        is_correlation = index < 2
+        if is_correlation and abs(point) < 1 - _TINY:
+            reach = _normal(level) * error / (1 - point**2)
+            ends = tanh(atanh(point) - reach), tanh(atanh(point) + reach)
+        else:
+            reach = 0.0 if is_correlation else _normal(level) * error
+            ends = point - reach, point + reach
+        low.append(ends[0])
+        high.append(ends[1])
+    return low, high
+
+
+def _influences(x_N: Floats, y_N: Floats, points: Sequence[float]) -> tuple[Floats, Floats, Floats]:
+    """How much each row moves Pearson, Spearman and slope, times N: their derivatives with respect to its weight."""
+    from scipy import stats
+
+    pearson, _, slope = points
+    near_x_N, near_y_N = ((v - v.mean()) / v.std() for v in (x_N, y_N))
+    of_pearson_N = near_x_N * near_y_N - pearson * (near_x_N**2 + near_y_N**2) / 2
+    of_slope_N = near_x_N * (y_N - y_N.mean() - slope * (x_N - x_N.mean())) / x_N.std()
+    ranks = [stats.rankdata(np.round(v, 9)) / len(v) for v in (x_N, y_N)]
+    spreads = [float(r.std()) for r in ranks]
+    near_ranks = [(r - r.mean()) / spread for r, spread in zip(ranks, spreads, strict=True)]
+    of_spearman_N = near_ranks[0] * near_ranks[1]
+    for own, other in ((0, 1), (1, 0)):  # a row also moves the ranks of all others
+        of_spearman_N = of_spearman_N + _mean_above(ranks[own], near_ranks[other]) / spreads[own]
+    return of_pearson_N, of_spearman_N, of_slope_N
+
+
+def _mean_above(values_N: Floats, weights_N: Floats) -> Floats:
+    """For each row, the sum of the weights of rows with a larger value over N, half of it for equal ones."""
+    order = np.argsort(values_N)
+    upto = np.concatenate([[0.0], np.cumsum(weights_N[order])])
+    below, through = (np.searchsorted(values_N[order], values_N, side) for side in ("left", "right"))
+    return np.asarray((upto[-1] - (upto[below] + upto[through]) / 2) / len(values_N))
+
+
 def _intervals(
     statistic: Statistic, points: Sequence[float], codes_N: Integers, draws: int, seed: int, level: float
 ) -> tuple[list[float | None], list[float | None]]:
@@ -250,7 +316,7 @@ def _intervals(
     clusters = int(codes_N.max()) + 1
     if clusters < MIN_CLUSTERS:
         return nothing, nothing
-    found = _resample(statistic, codes_N, draws, seed, level, "BCa" if clusters <= _BCA_LIMIT else "percentile")
+    found = _resample(statistic, codes_N, draws, seed, level, "BCa")
     tail = (1 - level) / 2
     low, high = list(nothing), list(nothing)
     for index, distribution in enumerate(found.bootstrap_distribution):

@@ -6,6 +6,7 @@ Everything a trial must leave on disk is written before each report, because a p
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import json
@@ -23,8 +24,13 @@ from ray import tune
 from akdtune.ledger import Superseded, TrialDirectory
 from akdtune.tracking import Tracker
 
-CHECKPOINT_EVERY_S = 30.0
-"""Between rungs, the state is saved when this much time has passed since the last save."""
+CHECKPOINT_EVERY_S = 300.0
+"""Between rungs, the state is saved when this much time has passed since the last save, so that a kill costs no more
+than that."""
+
+CHECKPOINT_SHARE = 0.01
+"""Between rungs, saving takes no larger share of the time than this: on slow storage a large state is saved less
+often."""
 
 REPORT_EVERY_S = 0.5
 """Between rungs, finished epochs are reported together, at most this often."""
@@ -110,13 +116,15 @@ def _attempt(
     rows = [row for row in directory.read_rows() if row["epoch"] <= done]
     tracker = Tracker(trial["tracking"], trial, Path(trial["root"]), attempt)
     tracker.start(rows)
+    _give_memory_back()
+    _forget_memory_peak()
     status = "interrupted"
     try:
         progress = _Progress(trial, directory, rows, report)
         live = Trial(TrialConfig.parse(trial))
         warmup_s = 0.0
         try:
-            for epoch in live.run(state, should_stop):
+            for epoch in live.run(state, should_stop, trial["trial_id"]):
                 if epoch.stage == "warmup":
                     warmup_s += epoch.row["wall_time_s"] or 0.0
                     progress.warmed_up(epoch.state)
@@ -188,8 +196,8 @@ class _Progress:
     """What an attempt puts on disk and reports while it runs.
 
     Rows are written before they are reported, and before a state that presupposes them is saved. The state is saved
-    at rungs, at the last epoch, on interruption, and at least every CHECKPOINT_EVERY_S. Reports go out at rungs, at
-    the last epoch, and otherwise at most every REPORT_EVERY_S, with all rows since the last one: an epoch of
+    at rungs, at the last epoch, on interruption, and between these about every CHECKPOINT_EVERY_S. Reports go out at
+    rungs, at the last epoch, and otherwise at most every REPORT_EVERY_S, with all rows since the last one: an epoch of
     milliseconds would else wait for the driver longer than it trains.
 
     Args:
@@ -204,6 +212,7 @@ class _Progress:
         self.state: dict[str, Any] | None = None
         self.written = self.reported = len(rows)
         self.saved_at = self.reported_at = time.monotonic()
+        self.pause_s = CHECKPOINT_EVERY_S
         if rows:
             self.reported -= 1
             self.report()
@@ -211,7 +220,7 @@ class _Progress:
     def warmed_up(self, state: dict[str, Any]) -> None:
         """One warm-up epoch is over."""
         self.state = state
-        if time.monotonic() - self.saved_at > CHECKPOINT_EVERY_S:
+        if time.monotonic() - self.saved_at > self.pause_s:
             self.save()
 
     def finished(self, row: dict[str, Any], state: dict[str, Any]) -> None:
@@ -219,7 +228,7 @@ class _Progress:
         self.rows.append(row)
         self.state = state
         now, decisive = time.monotonic(), row["epoch"] in self.decisive
-        if decisive or now - self.saved_at > CHECKPOINT_EVERY_S:
+        if decisive or now - self.saved_at > self.pause_s:
             self.save()
         if decisive or now - self.reported_at > REPORT_EVERY_S:
             self.report()
@@ -235,12 +244,14 @@ class _Progress:
         import torch
 
         self.write()
+        started = time.monotonic()
         if self.state is not None:
             buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
             torch.save(self.state, buffer)
             with self.directory.replacing(self.directory.checkpoint) as temporary:
                 temporary.write_bytes(buffer.getbuffer())
         self.saved_at = time.monotonic()
+        self.pause_s = max(CHECKPOINT_EVERY_S, (self.saved_at - started) / CHECKPOINT_SHARE)
 
     def report(self) -> None:
         """Reports the rows since the last report; the last one's numbers stand at the top."""
@@ -288,6 +299,18 @@ def _one_thread_per_cpu(trial: Mapping[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(max(1, int(trial["cpu"])))
+
+
+def _give_memory_back() -> None:
+    """Returns to the system what earlier trials of this process freed: the C library keeps hundreds of MiB of it."""
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _forget_memory_peak() -> None:
+    """Lets the kernel count this process's peak anew: else `peak_memory_mib` is that of the largest trial so far."""
+    with contextlib.suppress(OSError):  # not Linux, or not allowed here
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 @contextlib.contextmanager

@@ -319,7 +319,7 @@ def report(
         "estimands": ESTIMANDS,
         "claim": "association, never effect: diversity was not assigned at random independently of everything else",
         "trials_by_status": counts,
-        "bootstrap": {"over": "cells", "level": stats.LEVEL, **how},
+        "bootstrap": {"over": "cells", "level": stats.LEVEL, "up_to_cells": stats.LARGE, **how},
         "minimum_residual_dof": MIN_DOF,
         "panels": {
             panel.name: {
@@ -369,6 +369,9 @@ def _save(path: Path, content: bytes) -> None:
 # Okabe and Ito's palette without its yellow, told apart under every common colour blindness; shapes repeat the code.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "v", "P", "X", "d")
+POINTS = 500
+"""Panels of more trials have their points as an image in the SVG."""
+
 STYLE: Any = {
     "font.size": 8.5, "axes.titlesize": 8.5, "axes.labelsize": 8.5, "legend.fontsize": 8.5, "axes.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
@@ -407,6 +410,7 @@ def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: st
         for kind in ("png", "svg"):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+            figure.set_layout_engine("none")  # what the first one found holds for the second
             files[kind] = buffer.getvalue()
     return files
 
@@ -452,6 +456,7 @@ def _draw_measure(axis: Any, panel: Panel, relation: Relation, looks: dict[str, 
             linewidths=0.3,
             edgecolors="white",
             zorder=3,
+            rasterized=len(panel.arms) > POINTS,  # as shapes they would be most of the SVG and of the time
         )
         outline = {"color": colour, "marker": marker, "markersize": area**0.5, "markerfacecolor": "none"}
         gutter = axis.get_yaxis_transform()  # x in shares of the axis: these trials have no diversity
@@ -555,7 +560,8 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
     if not any(panel.name == "probe" and panel.arms for panel in panels):
         console.print("\nno probe trial has finished: there is no headline figure yet", highlight=False)
     console.print(
-        "\nassociation, never effect; intervals: 95 % bootstrap over cells, not corrected for the number of measures",
+        "\nassociation, never effect; intervals: 95 % over cells, not corrected for the number of measures (bootstrap; "
+        f"beyond {stats.LARGE} cells by influence values)",
         highlight=False,
     )
     content = report(panels, relations, counts, draws=draws, seed=seed)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from akdtune import results
 from akdtune.ledger import StudyDirectory
 from akdtune.scheduling import ArmScheduler, Bracket
 
@@ -135,7 +136,7 @@ def test_outcome_rows_and_repeats_are_not_epochs(tmp_path: Path) -> None:
     repeat = {"trial": "t0", "epoch": 1, "score": 50.0, "val_accuracy": 50.0, "rows": [[1, 50.0, 50.0]]}
     for result in (repeat, {**repeat, "done": True}, {"trial": "t0", "epoch": 9, "outcome": "done"}):
         assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="z"), result) == "CONTINUE"
-    assert [event["event"] for event in directory.events] == ["epoch", "rung"]
+    assert [event["event"] for event in results.read_events(tmp_path)] == ["epoch", "rung"]
 
 
 def test_what_tune_pickles_is_empty(tmp_path: Path) -> None:

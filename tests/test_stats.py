@@ -136,14 +136,89 @@ def test_bad_values_are_refused() -> None:
         stats.association(np.ones(3), np.ones(2), range(3))
 
 
-def test_many_rows_use_the_percentile_interval_and_stay_fast() -> None:
-    x_N, y_N = sample(3000)
-    found = stats.association(x_N, y_N, range(3000))
-    assert found.pearson is not None
-    assert found.pearson.low is not None
-    assert found.pearson.high is not None
-    fisher = scipy.stats.pearsonr(x_N, y_N).confidence_interval()
-    np.testing.assert_allclose([found.pearson.low, found.pearson.high], [fisher.low, fisher.high], atol=0.01)
+class TestManyClusters:
+    """Beyond `LARGE` clusters nothing is drawn; the intervals are those that the bootstrap tends to."""
+
+    @staticmethod
+    def clustered(
+        seed: int, rounded: bool, of_cell: int, cells: int = 390
+    ) -> tuple[stats.Floats, stats.Floats, list[int]]:
+        """Rows of one cell share most of x and y; four groups differ in level."""
+        rng = np.random.default_rng(seed)
+        cells_N = np.repeat(np.arange(cells), of_cell)
+        x_G, y_G = rng.normal(size=(2, cells))
+        x_N = x_G[cells_N] + 0.3 * rng.normal(size=len(cells_N)) + 0.5 * (cells_N % 4)
+        y_N = (0.5 * x_G + y_G)[cells_N] + 0.3 * rng.normal(size=len(cells_N)) + cells_N % 4
+        return x_N, np.round(y_N, 1) if rounded else y_N, cells_N.tolist()
+
+    @pytest.mark.parametrize(("of_cell", "rounded"), [(1, False), (1, True), (3, False)])
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_the_interval_is_about_that_of_the_bootstrap(
+        self, monkeypatch: pytest.MonkeyPatch, of_cell: int, rounded: bool, grouped: bool
+    ) -> None:
+        x_N, y_N, cells_N = self.clustered(0, rounded, of_cell)
+        nuisance_NQ = stats.dummies([cell % 4 for cell in cells_N]) if grouped else None
+        monkeypatch.setattr(stats, "LARGE", 1000)
+        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=600)
+        monkeypatch.setattr(stats, "LARGE", 0)
+        found = stats.association(x_N, y_N, cells_N, nuisance_NQ)
+        for name in ("pearson", "spearman", "slope"):
+            one, other = getattr(drawn, name), getattr(found, name)
+            assert one.value == other.value
+            width = one.high - one.low
+            assert other.low == pytest.approx(one.low, abs=0.12 * width), name
+            assert other.high == pytest.approx(one.high, abs=0.12 * width), name
+
+    def test_the_slope_has_the_cluster_robust_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x_N, y_N, cells_N = self.clustered(1, False, 3)
+        groups_N = np.array(cells_N)
+        fit = OLS(y_N, np.column_stack([np.ones(len(x_N)), x_N])).fit(
+            cov_type="cluster", cov_kwds={"groups": groups_N, "use_correction": False}
+        )
+        monkeypatch.setattr(stats, "LARGE", 0)
+        slope = stats.association(x_N, y_N, cells_N).slope
+        assert slope is not None and slope.low is not None and slope.high is not None
+        assert slope.high - slope.low == pytest.approx(2 * 1.959964 * fit.bse[1] * (390 / 389) ** 0.5, rel=1e-5)
+
+    def test_the_band_is_about_that_of_the_bootstrap(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x_N, y_N, cells_N = self.clustered(2, False, 3)
+        grid_M = np.linspace(-2, 3, 5)
+        monkeypatch.setattr(stats, "LARGE", 1000)
+        drawn = stats.line_band(x_N, y_N, cells_N, grid_M, draws=600)
+        monkeypatch.setattr(stats, "LARGE", 0)
+        found = stats.line_band(x_N, y_N, cells_N, grid_M)
+        assert drawn is not None and found is not None
+        np.testing.assert_allclose(found[0], drawn[0])
+        np.testing.assert_allclose(found[2] - found[1], drawn[2] - drawn[1], rtol=0.12)
+
+    def test_fishers_interval_where_it_is_known(self) -> None:
+        x_N, y_N = sample(3000)
+        found = stats.association(x_N, y_N, range(3000)).pearson
+        assert found is not None
+        fisher = scipy.stats.pearsonr(x_N, y_N).confidence_interval()
+        np.testing.assert_allclose([found.low, found.high], [fisher.low, fisher.high], atol=0.01)
+
+    def test_a_perfect_correlation_has_an_interval_of_no_width(self) -> None:
+        x_N, _ = sample(500)
+        found = stats.association(x_N, 2 * x_N, range(500))
+        assert found.pearson is not None and found.slope is not None
+        assert (found.pearson.low, found.pearson.high) == pytest.approx((1.0, 1.0))
+        assert found.slope.low == pytest.approx(2.0)
+
+    def test_the_truth_is_covered(self) -> None:
+        covered = 0
+        for seed in range(200):
+            x_N, y_N, cells_N = self.clustered(seed, False, 2, cells=stats.LARGE + 1)
+            slope = stats.association(x_N, y_N, cells_N, stats.dummies([cell % 4 for cell in cells_N])).slope
+            assert slope is not None and slope.low is not None and slope.high is not None
+            covered += slope.low < 0.5 / 1.09 < slope.high  # noise of variance 0.09 in x flattens the slope
+        assert 180 <= covered <= 198
+
+    def test_no_draw_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stats, "_resample", lambda *_: pytest.fail("drawn"))
+        x_N, y_N = sample(stats.LARGE + 1)
+        assert stats.association(x_N, y_N, range(len(x_N))).spearman is not None
+        assert stats.line_band(x_N, y_N, range(len(x_N)), np.zeros(1)) is not None
 
 
 def test_the_line_is_least_squares_and_its_band_narrows_in_the_middle() -> None:

@@ -13,7 +13,7 @@ from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]
 
-CELLS, SEEDS = 12, (0, 1)
+CELLS, SEEDS = 8, (0, 1)
 
 
 def test_between_cell_variance_is_most_of_the_total(tmp_path: Path) -> None:

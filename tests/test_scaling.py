@@ -1,0 +1,297 @@
+"""The bookkeeping of a study grows with its trials, not their square: counted here, timed in benchmarks/scaling.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from akdtune import browse, ledger, results
+from akdtune.errors import StudyError
+from akdtune.ledger import StudyDirectory
+from tests.study_fixture import StudyBuilder
+
+
+def plan_row(number: int) -> dict[str, Any]:
+    return {
+        "trial_id": f"t{number:05d}", "cell_id": f"c{number:05d}", "seed": 0, "role": "search", "arm": "none/kd",
+        "bracket": "none/kd", "proposal": number, "params": {"method.kd.weight": 0.5 + number},
+        "settings": {"method": [{"name": "kd", "weight": 0.5 + number}]}, "raw": {"method.kd.weight": 0.5 + number},
+    }  # fmt: skip
+
+
+def epoch_rows(trial_id: str, count: int, **more: float) -> list[dict[str, Any]]:
+    accuracy = {"val_accuracy": 50.0, "score": 50.0, "wall_time_s": 1.0, "loss.ce": 1.0}
+    return [{"trial_id": trial_id, "attempt": 1, "epoch": e, **accuracy, **more} for e in range(1, count + 1)]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[StudyDirectory]:
+    with StudyDirectory(tmp_path / "study").opened() as opened:
+        opened.write_lock({"settings": {}, "data": {}, "teacher": {}})
+        yield opened
+
+
+def reopened(root: Path) -> StudyDirectory:
+    fresh = StudyDirectory(root)
+    fresh._load()
+    return fresh
+
+
+class TestPlan:
+    def test_rows_written_grow_with_the_proposals(
+        self, directory: StudyDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each proposal alone, as TPE makes them: nine times the final plan or less is written, not half its square."""
+        written: list[int] = []
+        monkeypatch.setattr(results, "write_plan", lambda root, rows: written.append(len(rows)))
+        for number in range(500):
+            directory.add_to_plan([plan_row(number)])
+        in_ledger = sum(event["event"] == "planned" for event in results.read_events(directory.root))
+        assert len(written) + in_ledger == 500, "each is on disk once it is decided"
+        assert sum(written) < 10 * 500
+        assert max(after - before for before, after in zip(written, written[1:], strict=False)) <= 500 / 8 + 1
+
+    def test_what_only_the_ledger_knows_is_in_the_plan(self, directory: StudyDirectory) -> None:
+        rows = [plan_row(number) for number in range(21)]
+        directory.add_to_plan(rows[:20])
+        directory.add_to_plan(rows[20:])
+        assert len(results.read_plan_file(directory.root)) == 20
+        expected = [{**row, "number": number} for number, row in enumerate(rows)]
+        assert results.read_plan(directory.root) == expected
+        again = reopened(directory.root)
+        assert [record.plan for record in again.records.values()] == expected
+        again.add_to_plan([plan_row(21)])
+        assert reopened(directory.root).records["t00021"].plan["number"] == 21
+        assert results.read_trials(directory.root)["trial_id"].to_pylist() == [f"t{n:05d}" for n in range(22)]
+
+    def test_a_proposal_that_was_torn_off_is_not_planned(self, directory: StudyDirectory) -> None:
+        directory.add_to_plan([plan_row(number) for number in range(20)])
+        directory.add_to_plan([plan_row(20)])
+        directory.ledger_path.write_bytes(directory.ledger_path.read_bytes()[:-5])
+        again = reopened(directory.root)
+        assert "t00020" not in again.records
+        again.add_to_plan([plan_row(20)])
+        assert results.read_plan(directory.root)[-1]["trial_id"] == "t00020"
+
+    def test_at_the_end_the_file_is_complete(self, directory: StudyDirectory) -> None:
+        for number in range(21):
+            directory.add_to_plan([plan_row(number)])
+        assert len(results.read_plan_file(directory.root)) < 21
+        directory.append("study_finished", interrupted=False)
+        assert results.read_plan_file(directory.root) == results.read_plan(directory.root)
+        assert reopened(directory.root)._in_plan_file == 21
+
+    def test_a_trial_is_planned_once(self, directory: StudyDirectory) -> None:
+        directory.add_to_plan([plan_row(0)])
+        with pytest.raises(AssertionError, match="t00000"):
+            directory.add_to_plan([plan_row(0)])
+        with pytest.raises(AssertionError, match="t00001"):
+            directory.add_to_plan([plan_row(1), plan_row(1)])
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    def test_a_full_disk_plans_nothing(self, directory: StudyDirectory) -> None:
+        directory.add_to_plan([plan_row(number) for number in range(20)])
+        directory.ledger_path = Path("/dev/full")
+        with pytest.raises(StudyError, match="No space left on device"):
+            directory.add_to_plan([plan_row(20)])
+        assert directory.broken is not None
+        assert "t00020" not in directory.records
+
+
+class TestLedger:
+    def test_readers_decode_no_epochs(self, directory: StudyDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+        directory.add_to_plan([plan_row(0)])
+        directory.append("started", trial_id="t00000", attempt=1)
+        for epoch in range(1, 51):
+            directory.epoch("t00000", epoch, 50.0, 50.0)
+        directory.finish("t00000", "done", 50)
+        decoded: list[bytes] = []
+        decode = results._decoded
+        monkeypatch.setattr(results, "_decoded", lambda line: decoded.append(line) or decode(line))
+        assert results.read_trials(directory.root)["status"].to_pylist() == ["done"]
+        assert len(decoded) == 2
+
+    @pytest.mark.parametrize("line", ['{"event":"done","trial_id":"t"}', '{"trial_id": "t", "event": "done"}'])
+    def test_a_line_that_another_hand_wrote_is_found(self, tmp_path: Path, line: str) -> None:
+        (tmp_path / "ledger.jsonl").write_text(f'{line}\n{{"time": 1, "event": "epoch"}}\n')
+        assert [event["event"] for event in results.events(tmp_path, {"done"})] == ["done"]
+
+    def test_what_is_held_of_an_ended_trial_does_not_grow_with_its_epochs(self, directory: StudyDirectory) -> None:
+        directory.add_to_plan([plan_row(0)])
+        for epoch in range(1, 41):
+            directory.epoch("t00000", epoch, float(epoch), float(epoch))
+            if epoch in (10, 20):
+                directory.append(
+                    "rung", trial_id="t00000", epoch=epoch, rung=epoch, value=1.0, cutoff=None, decision="CONTINUE",
+                    bracket="none/kd",
+                )  # fmt: skip
+        assert len(directory.records["t00000"].epochs) == 40
+        directory.finish("t00000", "done", 40)
+        for held in (directory, reopened(directory.root)):
+            record = held.records["t00000"]
+            assert record.epochs == {epoch: (float(epoch), float(epoch)) for epoch in (10, 20, 40)}
+            assert (record.last_epoch, record.value) == (40, 40.0)
+            assert [event["event"] for event in held.events] == ["rung", "rung", "done"]
+        assert not directory.epoch("t00000", 7, 1.0, 1.0), "the ledger has it"
+
+
+class TestEpochs:
+    def study(self, root: Path, trials: int, epochs: int = 3) -> Path:
+        builder = StudyBuilder(root)
+        for number in range(trials):
+            builder.add("angular/kd", 60.0 + number, 0.2, epochs=epochs)
+        return builder.write()
+
+    def test_a_running_study_is_compacted_now_and_then(
+        self, directory: StudyDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At any time a reader opens few files; all compactions together open each trial's file once."""
+        opened: list[Path] = []
+        read = results.read_table
+        monkeypatch.setattr(results, "read_table", lambda path: opened.append(Path(path)) or read(path))
+        count = 3 * ledger.COMPACT_TRIALS
+        directory.add_to_plan([plan_row(number) for number in range(count)])
+        for number in range(count):
+            trial_id = f"t{number:05d}"
+            directory.trial(trial_id).write_rows(epoch_rows(trial_id, 2))
+            directory.finish(trial_id, "done", 2)
+        of_trials = [path for path in opened if path.parent.parent.name == "trials"]
+        assert len(of_trials) == len(set(of_trials)) == count
+        opened.clear()
+        assert results.read_epochs(directory.root).num_rows == 2 * count
+        assert len(opened) < ledger.COMPACT_TRIALS
+
+    def test_a_compaction_that_fails_costs_nothing(self, directory: StudyDirectory) -> None:
+        directory.add_to_plan([plan_row(number) for number in range(ledger.COMPACT_TRIALS)])
+        damaged = directory.trial("t00000").epochs
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(b"PAR1")
+        for number in range(ledger.COMPACT_TRIALS):
+            assert directory.finish(f"t{number:05d}", "done", 1)
+        assert directory.broken is None
+        with pytest.raises(StudyError, match=r"t00000/epochs\.parquet: cannot be read"):
+            results.read_epochs(directory.root)
+
+    def test_chunks_are_bounded_and_hold_whole_trials(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        root = self.study(tmp_path, 23)
+        whole = results.read_epochs(root).sort_by([("trial_id", "ascending"), ("epoch", "ascending")])
+        built = results.build_trials(root)
+        monkeypatch.setattr(results, "CHUNK_TRIALS", 3)
+        monkeypatch.setattr(results, "CHUNK_ROWS", 12)
+        for _ in range(2):  # from the trials' files, then from the compacted one
+            chunks = list(results._Epochs(root).chunks())
+            assert len(chunks) >= 4
+            assert max(chunk.num_rows for chunk in chunks) <= 12 + 3 * 3
+            ids = [set(chunk["trial_id"].to_pylist()) for chunk in chunks]
+            assert sum(map(len, ids)) == len(set().union(*ids)) == 23
+            assert results.build_trials(root).equals(built)
+            results.compact(root)
+            assert pq.ParquetFile(root / results.EPOCHS).num_row_groups >= 4
+            order = [("trial_id", "ascending"), ("epoch", "ascending")]
+            assert results.read_epochs(root).sort_by(order).equals(whole)
+
+    def test_columns_of_several_kinds_become_one(self, tmp_path: Path) -> None:
+        root = self.study(tmp_path, 0)
+        for number, value in enumerate([1, 2.5, None]):
+            rows = [{"trial_id": f"t{number}", "attempt": 1, "epoch": 1, "extra": value, "note": value or "none"}]
+            results.write_rows(root / "trials" / f"t{number}" / results.EPOCHS, rows)
+        table = results.read_epochs(root)
+        assert table["extra"].to_pylist() == [1.0, 2.5, None]
+        assert table["note"].to_pylist() == ["1", "2.5", "none"]
+
+    def test_few_rows_are_packed_plainly_and_many_tightly(self, tmp_path: Path) -> None:
+        for count in (10, results.SMALL_ROWS):
+            results.write_rows(tmp_path / f"{count}.parquet", epoch_rows("t", count))
+        few, many = (
+            pq.ParquetFile(tmp_path / f"{count}.parquet").metadata.row_group(0).column(5)
+            for count in (10, results.SMALL_ROWS)
+        )
+        assert (few.statistics, few.compression) == (None, "SNAPPY")
+        assert (many.statistics is not None, many.compression) == (True, "ZSTD")
+
+
+class TestBenchmark:
+    @pytest.fixture
+    def benchmark(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+        """The benchmark as a module; its driver does without Ray's import."""
+        found = importlib.util.spec_from_file_location("scaling", repository / "benchmarks" / "scaling.py")
+        assert found is not None and found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        monkeypatch.setitem(sys.modules, "scaling", module)
+        if "akdtune.study" not in sys.modules:
+            monkeypatch.setitem(sys.modules, "akdtune.study", types.ModuleType("akdtune.study"))
+        found.loader.exec_module(module)
+        return module
+
+    def test_its_study_is_one(self, benchmark: types.ModuleType, tmp_path: Path) -> None:
+        tmp_path = tmp_path / "study"
+        tmp_path.mkdir()
+        times = benchmark.drive(tmp_path, 70, 12)
+        assert times["plan_s"] > 0 and times["closing_s"] > 0
+        assert (tmp_path / benchmark.BEFORE).exists(), "compacted once on the way"
+        rows = results.read_trials(tmp_path).to_pylist()
+        assert {row["status"] for row in rows} == {"done", "pruned"}
+        assert {row["epochs"] for row in rows if row["status"] == "pruned"} == {benchmark.RUNG}
+        assert {row["role"] for row in rows} == {"search", "probe"}
+        benchmark.resume(tmp_path, 70, 12)
+
+    def test_what_misses_a_target_is_said(self, benchmark: types.ModuleType) -> None:
+        base = {"epochs": 40, "wall_s": 1.0, "peak_mib": 900.0}
+        rows = [
+            {
+                **base,
+                "part": "driver",
+                "trials": 10,
+                "cpu_s": 9.0,
+                "plan_s": 1.0,
+                "workers_s": 5.0,
+                "private_mib": 500.0,
+            },
+            {**base, "part": "driver", "trials": 100, "cpu_s": 99.0, "plan_s": 10.0, "private_mib": 601.0},
+            {**base, "part": "show", "trials": 10, "cpu_s": 1.5},
+            {**base, "part": "show", "trials": 100, "cpu_s": 9.0, "wall_s": 5.1},
+        ]
+        grown = benchmark.growth(rows, {"driver": 0.0, "show": 1.0})
+        assert grown == [
+            {"part": "driver", "trials": 100, "growth": 1.0},
+            {"part": "show", "trials": 100, "growth": 1.6},
+        ]
+        assert benchmark.missed(rows, grown) == [
+            "driver, 100 trials: 601 MiB (under 600)",
+            "show, 100 trials: 5.1 s (under 5 s)",
+            "show: a trial costs 1.6 times as much with 100 (at most 1.3)",
+        ]
+
+    def test_made_up_trials_are_the_same_in_every_process(self, benchmark: types.ModuleType) -> None:
+        first, again = (json.dumps(list(benchmark.trials(5, 12))) for _ in range(2))
+        assert first == again
+
+
+def test_a_plain_table_is_as_wide_as_its_content() -> None:
+    rows = [["x", "1", "a=1 b=2"], ["yyy", "22", ""]]
+    assert browse.plain_table(["trial", "n", "settings"], rows, {1}) == (
+        "trial   n  settings\n"
+        "x       1  a=1 b=2\n"
+        "yyy    22"
+    )  # fmt: skip
+    assert browse.plain_table(["trial", "n"], []) == "trial  n"
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("held", "left"),
+    [(b"", b""), (b"a\n", b"a\n"), (b"a\nbcd", b"a\n"), (b"abcdef", b""), (b"a\n\nbb\ncccc", b"a\n\nbb\n")],
+)
+def test_a_torn_line_is_looked_for_from_the_end(tmp_path: Path, held: bytes, left: bytes, block: int) -> None:
+    file = tmp_path / "ledger.jsonl"
+    file.write_bytes(held)
+    ledger.cut_torn_line(file, block)
+    assert file.read_bytes() == left

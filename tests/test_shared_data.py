@@ -1,0 +1,120 @@
+"""A worker that runs trial after trial decodes its data once, and all workers of a machine share the pages."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from akdtune import data, teacher
+from akdtune.teacher_cache import CacheSettings
+from akdtune.training import Trial
+from akdtune.trial_config import TrialConfig
+
+linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc/self/maps")
+
+DATA = {"name": "digits", "validation": 600}
+CPU = torch.device("cpu")
+
+
+def mapped_from(address: int) -> str:
+    """The file that the memory at an address is mapped from, or nothing."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        bounds, *_, last = line.split(maxsplit=5)
+        begin, end = (int(bound, 16) for bound in bounds.split("-"))
+        if begin <= address < end:
+            return last if last.startswith("/") else ""
+    return ""
+
+
+@pytest.fixture(scope="module")
+def teacher_file() -> teacher.TeacherFile:
+    settings = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, batch_size=32)
+    (*_, last) = teacher.train(settings, data.load(data.DataSettings(**DATA), CPU), "subset", CPU)
+    return teacher.TeacherFile(**last["teacher"])
+
+
+def trial_of(file: teacher.TeacherFile, cache: CacheSettings | None = None, **of_data: Any) -> Trial:
+    settings = {
+        "data": DATA | of_data,
+        "student": {"network": {"name": "cnn", "widths": [2, 4]}},
+        "views": {"name": "none"},
+        "method": [{"name": "kd"}],
+        "training": {"epochs": 1, "batch_size": 32},
+    }
+    plain = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": file.plain()}
+    return Trial(TrialConfig.parse(plain | {"teacher_cache": None if cache is None else cache.model_dump()}))
+
+
+@pytest.fixture
+def undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing can be decoded."""
+    data.load(data.DataSettings(**DATA), CPU)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+
+
+@linux
+@pytest.mark.usefixtures("undecodable")
+def test_trials_of_one_process_map_the_decoded_images(teacher_file: teacher.TeacherFile) -> None:
+    files = set()
+    for _ in range(2):
+        trial = trial_of(teacher_file)
+        list(trial.run())
+        files.add(mapped_from(trial.train._pixels.images.images_NCHW.data_ptr()))
+    (file,) = files
+    assert file.endswith("train_images.npy")
+
+
+@linux
+def test_noisy_images_are_the_trials_own(teacher_file: teacher.TeacherFile) -> None:
+    """What is drawn from settings cannot be a file's pages."""
+    trial = trial_of(teacher_file, pixel_noise={"std": 0.1})
+    assert not mapped_from(trial.train._pixels.images.images_NCHW.data_ptr())
+
+
+@linux
+def test_a_trial_that_is_over_unmaps_what_it_opened(teacher_file: teacher.TeacherFile, tmp_path: Path) -> None:
+    """Data and teacher cache: what stays open does not grow with the trials of a process."""
+
+    def opened() -> int:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return sum(line.endswith((".npy", ".rows")) for line in lines)
+
+    cache, left = CacheSettings(location=str(tmp_path)), []
+    for _ in range(3):
+        gc.collect()
+        before = opened()
+        trial = trial_of(teacher_file, cache)
+        list(trial.run())
+        assert opened() > before
+        del trial
+        gc.collect()
+        left.append(opened())
+    assert left[0] == left[1] == left[2]
+
+
+@linux
+def test_a_trials_memory_peak_is_not_that_of_the_trials_before_it() -> None:
+    trainable = pytest.importorskip("akdtune.trainable")
+
+    def peak_mib() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    before = peak_mib()
+    held = bytearray((int(before) + 200) << 20)
+    assert peak_mib() > before + 100
+    del held
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pytest.skip("this system does not let a process reset its peak")
+    held = bytearray((int(before) + 200) << 20)
+    high = peak_mib()
+    del held
+    trainable._forget_memory_peak()
+    assert peak_mib() < high - 100
