@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from akdtune.cache_files import Rows
 from akdtune.data import Augmentation, Crops, Split, variant_crops
+from akdtune.device_rows import DeviceRows, device_rows
 from akdtune.networks import Network
 from akdtune.signals import Signals
 from akdtune.teacher_rows import Caching, PlaceMatters, TeacherRows
@@ -63,6 +65,7 @@ class FrozenTeacher:
         self._augmentation = augmentation
         self._caching = caching if split.crops_only else None
         self._opened: list[TeacherRows] | None = None
+        self._on_device: list[DeviceRows] | None = None
         width = sum(one.pooled_dim + len(one.classifier()[1]) for one in (network, *self.others))
         size_mib = len(split) * augmentation.variants * width * 4 / 2**20
         pays = split.crops_only and augmentation.variants < epochs
@@ -152,18 +155,35 @@ class FrozenTeacher:
         if self.keeps_table:
             rows_B, tables = positions_B * variants + variant_B, self._kept()
             return [self._from_table(tables[index], index, rows_B) for index in which]
+        rows_B = self._split.rows_N[positions_B] * variants + variant_B
+        if rows_B.device.type == "cuda":
+            return self._from_device(positions_B, rows_B, which)
         asked = [self._cached[index] for index in which]
         if self._epoch is not None:
-            self._expect(asked, *self._epoch)
+            rows_N, order_R = self._drawn(*self._epoch)
+            for one in asked:
+                one.expect(rows_N[order_R])
             self._epoch = None
-        rows = (self._split.rows_N[positions_B] * variants + variant_B).cpu().numpy()
+        rows = rows_B.numpy()
         return [one.signals(rows) for one in asked]
 
-    def _expect(self, asked: Sequence[TeacherRows], order_seed: int, epoch: int) -> None:
+    def _from_device(self, positions_B: Tensor, rows_B: Tensor, which: Sequence[int]) -> list[Signals]:
+        """As `_stored`, without a copy to the host."""
+        if self._on_device is None:
+            self._on_device = device_rows(self._cached, len(self._split), rows_B.device)
+        asked = [self._on_device[index] for index in which]
+        if self._epoch is not None:
+            drawn = self._drawn(*self._epoch)
+            for one in asked:
+                one.expect(*drawn)
+            self._epoch = None
+        return [one.signals(positions_B, rows_B) for one in asked]
+
+    def _drawn(self, order_seed: int, epoch: int) -> tuple[Rows, Rows]:
+        """The row of each position's crop in an epoch, and the positions in their order, on the host."""
         positions_R, crops_N = self._split.drawn(order_seed, epoch)
         rows_N = self._split.rows_N * self._augmentation.variants + crops_N.variant_N(self._augmentation)
-        for one in asked:
-            one.expect(rows_N[positions_R].cpu().numpy())
+        return rows_N.cpu().numpy(), positions_R.cpu().numpy()
 
     def _from_table(self, table: Signals | Tensor, index: int, rows_B: Tensor) -> Signals:
         if isinstance(table, Signals):

@@ -15,6 +15,9 @@ Schema = dict[str, Any]
 _NUMBERS: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _WHOLE: Schema = {**_NUMBERS, "items": {"type": "integer"}}
 _POSITIVE: Schema = {**_NUMBERS, "items": {"type": "number", "exclusiveMinimum": 0}}
+_CONSTANT = {"epochs", "precision", "tf32", "compile"}
+"""Settings of `training` that are one for all trials of a study."""
+
 _RANGES: dict[str, tuple[str, Schema]] = {
     "uniform": ("[low, high]: any number between, all equally likely", _NUMBERS),
     "log_uniform": ("[low, high]: any number between, even on a logarithmic scale", _POSITIVE),
@@ -58,7 +61,7 @@ def build() -> Schema:
         "views": {"anyOf": [_or_choice(_ref("views")), {"type": "null"}]},
         "method": _or_choice({"anyOf": [method, {"type": "array", "items": _or_choice(method), "minItems": 1}]}),
         "training": {
-            "anyOf": [_or_choice(_settings(TrainingSettings, constant={"epochs"}, searched=True)), {"type": "null"}]
+            "anyOf": [_or_choice(_settings(TrainingSettings, constant=_CONSTANT, searched=True)), {"type": "null"}]
         },
         **{section: {"anyOf": [_settings(model), {"type": "null"}]} for section, model in STUDY_LEVEL.items()},
         **{section: {"type": "null", "description": "not available in this version"} for section in LATER},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from akdtune import __version__, spec
 from akdtune.design import student_hashes
 from akdtune.errors import StudyError
+from akdtune.settings_file import choice_key
 
 if TYPE_CHECKING:
     from akdtune.design import Identity
@@ -84,6 +85,16 @@ def _commit() -> dict[str, str] | None:
         return None
 
 
+def _with_absent(section: Any, later: Mapping[str, Any]) -> Any:
+    """A section as locked by an earlier version, and what it did not know yet; also inside a choice of sections."""
+    if not isinstance(section, dict):
+        return section
+    options = choice_key(section)
+    if options is not None and isinstance(section[options], list):
+        return {options: [_with_absent(option, later) for option in section[options]]}
+    return {**later, **section}
+
+
 def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path) -> None:
     """Refuses to go on in a study directory whose settings differ from the study's, showing the difference."""
     before, now = dict(lock["settings"]), study.resolved()
@@ -97,6 +108,8 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path) -> None:
     for settings in (before, now):  # a study from before there was a cache runs its teachers live
         cache = settings.get("teacher_cache")
         settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
+    for section, later in spec.ADDED_LATER.items():
+        before[section] = _with_absent(before.get(section), later)
     lines = spec.settings_difference(before, now)
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)

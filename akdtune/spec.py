@@ -39,9 +39,14 @@ _NOT_IN_THE_CELL = {
     "data": {"root", "download", "train", "test", "workers"},
     "teacher": {"checkpoint"},
     "student": {"checkpoint"},
-    "training": {"device"},
+    "training": {"device", "compile", "cuda_graphs"},
 }
 """Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes."""
+
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "training": {"precision": "fp32", "tf32": False, "compile": False, "cuda_graphs": False}
+}
+"""Settings that earlier versions did not have: absent is the same as this value, for hashes and for resuming."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,9 @@ def cell_hash(
         cache_dtype: what the teacher's numbers are rounded to; empty where they are not.
     """
     counted = {section: _counted(value, _NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
+    for section in counted.keys() & ADDED_LATER.keys():
+        later = ADDED_LATER[section]
+        counted[section] = {k: item for k, item in counted[section].items() if k not in later or item != later[k]}
     if teacher_hash == NO_NETWORK:
         counted["teacher"] = NO_NETWORK
     hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
@@ -302,7 +310,7 @@ def export_yaml(
     body["search"] = {"algorithm": "grid", "trial_seed": seed}
     body["scheduler"] = {"name": "none"}
     body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
-    if body["teacher"]["network"] != NO_NETWORK:
+    if not spec_check.network_is(settings["teacher"], NO_NETWORK):
         body["teacher_cache"] = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
     head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it once.\n"
     return head + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

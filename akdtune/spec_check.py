@@ -37,6 +37,9 @@ _NO_DOMAIN: dict[str | KeyPath, str] = {
     "data": "one split serves the teacher and every comparison; make one study per data set",
     "teacher": "all trials of a study share one teacher; make one study per teacher",
     ("training", "epochs"): "rungs and probes compare trials of equal length; make one study per length",
+    ("training", "precision"): "trials are compared with each other; make one study per precision",
+    ("training", "tf32"): "trials are compared with each other; make one study per precision",
+    ("training", "compile"): "it is how a study runs, and changes rounding only",
 }
 
 
@@ -265,7 +268,8 @@ class _Searched:
         self.reading = reading
         self.constants = constants
         self.epochs = 0
-        self._one_length = True
+        self._refused: set[str | int] = set()
+        self._trained: dict[str, set[Any]] = {"epochs": set(), "precision": set(), "tf32": set(), "compile": set()}
         issues: list[Issue] = []
         notes: list[Issue] = []
         self.tree = domains.parse(values, issues, notes)
@@ -277,7 +281,7 @@ class _Searched:
         for found in domains.domains(self.tree):
             if reason := _NO_DOMAIN.get(found.logical[:2]):
                 reading.problem(found.domain.path, f"cannot be searched over: {reason}")
-                self._one_length = False
+                self._refused.add(found.logical[1])
         self.expanded = space.expand(self.tree)
         self._seen: set[Issue] = set()
         for tree, origins, _ in self.expanded:
@@ -285,18 +289,20 @@ class _Searched:
 
     def _check_arm(self, tree: dict[str, Any], origins: dict[KeyPath, KeyPath]) -> None:
         """Types the base configuration, then each option and each end of every domain, one at a time."""
-        lengths = {self._check(tree, origins, {})}
+        self._check(tree, origins, {})
         for found in domains.domains(tree):
             under = {choice.path: index for choice, index in found.under}
             ends = range(len(found.domain.options)) if isinstance(found.domain, Choice) else found.domain.ends()
             for value in ends:
-                lengths.add(self._check(tree, origins, {**under, found.domain.path: value}))
-        known = {length for length in (*lengths, self.epochs) if length}
-        if len(known) > 1 and self._one_length:
-            self._add(("training",), f"has several numbers of epochs: {_NO_DOMAIN['training', 'epochs']}")
-        self.epochs = max(known, default=0)
+                self._check(tree, origins, {**under, found.domain.path: value})
+        for key, known in self._trained.items():
+            if len(known) > 1 and key not in self._refused:
+                several = "numbers of epochs" if key == "epochs" else f"values of {key}"
+                self._add(("training",), f"has several {several}: {_NO_DOMAIN['training', key]}")
+        self.epochs = max(self._trained["epochs"], default=0)
 
-    def _check(self, tree: Any, origins: dict[KeyPath, KeyPath], forced: Mapping[KeyPath, Any]) -> int | None:
+    def _check(self, tree: Any, origins: dict[KeyPath, KeyPath], forced: Mapping[KeyPath, Any]) -> None:
+        """Notes what is wrong with one configuration, and how it trains."""
         places: dict[KeyPath, KeyPath] = {}
 
         def decide(domain: domains.Domain, _: KeyPath) -> Any:
@@ -308,7 +314,9 @@ class _Searched:
             # An unknown key is wrong whatever its value: it is shown once, not for every option.
             cut = len(logical) - message.startswith("unknown key")
             self._add((*_place(logical[:cut], places, origins), *logical[cut:]), message)
-        return settings["training"]["epochs"] if settings.get("training") else None
+        for key, known in self._trained.items():
+            if "training" in settings:
+                known.add(settings["training"][key])
 
     def _add(self, path: KeyPath, message: str) -> None:
         if (path, message) in self._seen or any(path[: len(broken)] == broken for broken in self._broken):

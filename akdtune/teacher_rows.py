@@ -24,7 +24,8 @@ from torch.nn import functional
 from akdtune.cache_files import Flags, Rows, Values
 from akdtune.checkpoints import weights_hash
 from akdtune.data import Augmentation, DataSet, Split, variant_crops
-from akdtune.networks import Network
+from akdtune.networks import Network, layout
+from akdtune.recipe import float32_as_set
 from akdtune.signals import Signals
 from akdtune.teacher_cache import CacheSettings, Store
 
@@ -87,7 +88,7 @@ class TeacherRows:
         self._device = split.labels_N.device
         self._batch = COMPUTE_BATCH.get(self._device.type, 64)
         self._weight_KC, self._bias_K = (part.detach() for part in network.classifier())
-        self._layout = _layout(network)
+        self._layout = layout(network)
         self.rows = split.stored * augmentation.variants
         settings = caching.settings
         self._half = settings.dtype == "fp16"
@@ -190,7 +191,8 @@ class TeacherRows:
         variants = self._augmentation.variants
         crops_P = variant_crops(filled % variants, self._augmentation)
         images_PCHW = self._split.images_of_rows(filled // variants, crops_P)
-        with torch.autocast(self._device.type, enabled=False):
+        full_float32 = float32_as_set(self._device, tf32=False)
+        with torch.autocast(self._device.type, enabled=False), full_float32:
             said: Signals = self.network(images_PCHW.contiguous(memory_format=self._layout))
         return said.pooled_BC.float(), said.logits_BK.float()
 
@@ -216,7 +218,7 @@ class TeacherRows:
             "input": list(size[1:]),
             "normalisation": [part.tolist() for part in self._split.statistics],
             "crops": {"pad": augmentation.pad, "flip": augmentation.flip, "fill": 0},
-            "precision": ["fp32", torch.get_float32_matmul_precision()],
+            "precision": "fp32",
             "layout": str(self._layout),
             "batch": self._batch,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -251,13 +253,6 @@ class TeacherRows:
         there, back = self._computed(rows), self._computed(rows[::-1].copy()).flip(0)
         if not torch.equal(there, back):
             raise PlaceMatters(type(self.network).__name__)
-
-
-def _layout(network: Network) -> torch.memory_format:
-    """Channels last where the network's convolutions are, so that images come as it wants them."""
-    kernels = [one for one in network.parameters() if one.dim() == 4 and min(one.shape[1], *one.shape[2:]) > 1]
-    last = bool(kernels) and all(one.is_contiguous(memory_format=torch.channels_last) for one in kernels)
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def _plan(network: Network) -> str:

@@ -9,19 +9,21 @@ Shapes: N training images, B batch, M members (teacher and views), K classes, C 
 from __future__ import annotations
 
 import contextlib
+import functools
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from akdtune import data, networks, teacher
+from akdtune import data, graphs, networks, teacher
+from akdtune.graphs import StepInputs
 from akdtune.measures import TEACHER_COLUMNS, gate_column, measure_views, percent_right
-from akdtune.objective import Loss, weighted_sum
-from akdtune.recipe import Dot, derived_seed, resolve_device, set_learning_rate, sgd
+from akdtune.objective import Loss, Objective, weighted_sum
+from akdtune.recipe import Dot, derived_seed, float32_as_set, has_bfloat16, resolve_device, set_learning_rate, sgd
 from akdtune.results import REPORT_ROLES
 from akdtune.signals import Batch, Signals
 from akdtune.teacher_rows import Caching
@@ -29,11 +31,18 @@ from akdtune.transfer import TransferMeter
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_parts import build_parts
 from akdtune.views import ViewAugmenter
+from akdtune.warmup import SharedWarmup
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean validation accuracy of this many last epochs."""
 
 EVALUATION_BATCH = 256
+
+COMPILER = "inductor"
+"""The backend of torch.compile."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Diverged(Exception):
@@ -97,6 +106,17 @@ class _Sums:
         return {name: value / self.count for name, value in zip(self._names, self._sums.tolist(), strict=True)}
 
 
+def _as_set(method: Callable[Concatenate[Trial, P], T]) -> Callable[Concatenate[Trial, P], T]:
+    """A method of `Trial` that runs with float32 as the trial has it, and leaves the process as it was."""
+
+    @functools.wraps(method)
+    def run(trial: Trial, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with float32_as_set(trial.device, trial.config.training.tf32):
+            return method(trial, *args, **kwargs)
+
+    return run
+
+
 class Trial:
     """The parts of one trial: data, frozen teacher, student, views, methods, optimiser.
 
@@ -116,6 +136,14 @@ class Trial:
             frozen = teacher.load(file, inputs, self.device)
             others = teacher.load_others(file, inputs, self.device)
         self.objective, self.student = build_parts(config, frozen, others, self.dataset, self.train.training_labels_N)
+        if config.training.precision == "bf16" and self.device.type == "cpu" and not has_bfloat16():
+            print(
+                "warning: training.precision: this processor has no bfloat16, bf16 is many times slower here than fp32"
+            )
+        self._layout = networks.layout(self.student)
+        self._forward: Callable[[Tensor, bool], Signals] = self.student
+        if config.training.compile:
+            self._forward = torch.compile(self.student, backend=COMPILER, dynamic=False)
         epochs = config.training.epochs + self.views.warmup_epochs
         self.teacher: teacher.FrozenTeacher | None = None
         if frozen is not None:
@@ -129,62 +157,105 @@ class Trial:
         of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = config.training.build_optimizer([*of_student, *self.objective.trained_parameters()])
         self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None
+        self._generator = torch.Generator(self.device)  # one for all epochs: recorded steps know it
+        recorder = graphs.recorder(self.device, config.training.cuda_graphs)
+        self._student_graph = self._recordable(self.optimizer, self.objective, recorder)
+        self._warmup_graph = None
+        if self.warmup_optimizer is not None:
+            self._warmup_graph = self._recordable(self.warmup_optimizer, self.views, recorder)
         self.recent_scores: list[float] = []
         self._judged: tuple[data.Split, Signals] | None = None
+        self._viewed: tuple[data.Split, list[Tensor], dict[str, float | None]] | None = None
 
     @property
     def views(self) -> ViewAugmenter:
         """The view augmenter."""
         return self.objective.views
 
+    def _recordable(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parts: Objective | ViewAugmenter,
+        recorder: graphs.Recorder | None,
+    ) -> graphs.StepGraph:
+        network = self.student if isinstance(parts, Objective) else None
+        refused = graphs.refusal(optimizer, parts, network) if recorder is not None else None
+        modules = [parts] if network is None else [network, parts]
+        return graphs.StepGraph(modules, optimizer, recorder, refused)
+
     def run(
-        self, state: Mapping[str, Any] | None = None, should_stop: Callable[[], bool] = lambda: False
+        self,
+        state: Mapping[str, Any] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        share_warmup_as: str = "",
     ) -> Iterator[Epoch]:
         """Trains, yielding each finished epoch: first those of the heads' warm-up, then the student's.
 
         Args:
             state: the `state` of an epoch to go on after; None starts at the beginning.
-            should_stop: asked once per step.
+            should_stop: asked once per step, and while another process trains the warm-up that this trial needs.
+            share_warmup_as: the trial's name, under which the warm-up is kept for others; one that was kept is taken,
+                and its last epoch is then the only one of the warm-up. Empty: trains its own and keeps nothing.
 
         Raises:
             Interrupted: after `should_stop` returned True.
             Diverged: when a loss is not finite.
         """
+
+        def check() -> None:
+            if should_stop():
+                raise Interrupted
+
         stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])
+        shared = None
+        if share_warmup_as and stage == "warmup" and done < self.views.warmup_epochs and self.teacher is not None:
+            of_trial = (self.config, self.dataset, self.train, self.teacher, self.views)
+            shared = SharedWarmup.of(*of_trial, share_warmup_as)  # named after the heads as they were drawn
         if state is not None:
             self.load_state(state)
         if stage == "warmup":
-            for epoch in range(done + 1, self.views.warmup_epochs + 1):
-                row = self.warmup_epoch(epoch, should_stop)
-                yield Epoch("warmup", epoch, row, self.state("warmup", epoch))
+            left = range(done + 1, self.views.warmup_epochs + 1)
+            own = ((epoch, self.warmup_epoch(epoch, should_stop)) for epoch in left)
+            warming = own if shared is None else shared.epochs(done, self.warmup_epoch, should_stop, check)
+            with contextlib.closing(warming):
+                for epoch, row in warming:
+                    yield Epoch("warmup", epoch, row, self.state("warmup", epoch))
             done = 0
         for epoch in range(done + 1, self.config.training.epochs + 1):
             row = self.student_epoch(epoch, should_stop)
             yield Epoch("student", epoch, row, self.state("student", epoch))
 
+    @_as_set
     def warmup_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float | None]:
         """Trains the view heads alone for one epoch and returns its row."""
-        assert self.warmup_optimizer is not None
+        assert self.warmup_optimizer is not None and self._warmup_graph is not None
         started = time.monotonic()
         rate = self.views.warmup_learning_rate(epoch)
         set_learning_rate(self.warmup_optimizer, rate)
         self.views.train()
+        self._warmup_graph.begin_epoch(graphs.baked_numbers(self.warmup_optimizer, self.views, epoch))
         sums = _Sums()
-        for batch, teacher_signals, _ in self._batches("warmup", epoch, should_stop):
-            assert teacher_signals is not None, "views are refused without a teacher"
-            terms = self.views.warmup_penalties(teacher_signals, batch)
-            total = weighted_sum(terms, self.views.penalty_weights())
-            assert total is not None, "views with a warm-up stage have penalties"
-            self.warmup_optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            self.warmup_optimizer.step()
-            sums.add(
-                len(batch.labels_B), {**{f"loss.views.{name}": value for name, value in terms.items()}, "total": total}
-            )
+        for inputs in self._batches("warmup", epoch, should_stop):
+            sums.add(len(inputs.batch.labels_B), self._warmup_graph(self._warmup_step, inputs))
+        if epoch == self.views.warmup_epochs:
+            self._warmup_graph.release()
         means = _finite(sums, epoch=0)
         row: dict[str, float | None] = {"lr": rate, **means, **self._cache_rates()}
         return row | {"wall_time_s": time.monotonic() - started}
 
+    def _warmup_step(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """One update of the view heads alone; returns what it measures."""
+        assert self.warmup_optimizer is not None
+        assert inputs.teacher is not None, "views are refused without a teacher"
+        terms = self.views.warmup_penalties(inputs.teacher, inputs.batch)
+        total = weighted_sum(terms, self.views.penalty_weights())
+        assert total is not None, "views with a warm-up stage have penalties"
+        self.warmup_optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.warmup_optimizer.step()
+        return {**{f"loss.views.{name}": value for name, value in terms.items()}, "total": total}
+
+    @_as_set
     def student_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float | None]:
         """Trains student, methods and (where they train jointly) heads for one epoch and returns its row."""
         started = time.monotonic()
@@ -192,16 +263,10 @@ class Trial:
         set_learning_rate(self.optimizer, rate)
         self.student.train(self.config.student.train == "all")
         self.objective.train()
+        self._student_graph.begin_epoch(graphs.baked_numbers(self.optimizer, self.objective, epoch))
         sums = _Sums()
-        for batch, teacher_signals, student_signals in self._batches("student", epoch, should_stop):
-            assert student_signals is not None
-            loss = self.objective(student_signals, teacher_signals, batch)
-            self._step(loss)
-            self.objective.after_step()
-            values = {f"loss.{name}": value for name, value in loss.terms.items()}
-            values |= {gate_column("train", name): value for name, value in loss.gates.items()}
-            values["train_accuracy"] = percent_right(loss.logits_BK, batch.labels_B)
-            sums.add(len(batch.labels_B), {**values, "total": loss.total})
+        for inputs in self._batches("student", epoch, should_stop):
+            sums.add(len(inputs.batch.labels_B), self._student_graph(self._student_step, inputs))
         means = _finite(sums, epoch)
         trained_s = time.monotonic() - started
         row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
@@ -210,20 +275,33 @@ class Trial:
         row |= self._validation_row()
         return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": self._peak_memory_mib()}
 
+    def _student_step(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """One update of student, methods and (where they train jointly) heads; returns what it measures."""
+        assert inputs.images_BCHW is not None
+        maps = self.objective.needs_maps
+        student = self._trained_signals(inputs.images_BCHW, maps)
+        if inputs.strong_BCHW is not None:
+            student = replace(student, strong=self._trained_signals(inputs.strong_BCHW, maps))
+        loss = self.objective(student, inputs.teacher, inputs.batch)
+        self._step(loss)
+        self.objective.after_step()
+        values = {f"loss.{name}": value for name, value in loss.terms.items()}
+        values |= {gate_column("train", name): value for name, value in loss.gates.items()}
+        values["train_accuracy"] = percent_right(loss.logits_BK, inputs.batch.labels_B)
+        return {**values, "total": loss.total}
+
     def _cache_rates(self) -> dict[str, float | None]:
         return {} if self.teacher is None else self.teacher.cache_rates()
 
-    def _batches(
-        self, stage: str, epoch: int, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Batch, Signals | None, Signals | None]]:
-        """The batches of one epoch with the signals of teacher and student, as far as this stage reads them.
+    def _batches(self, stage: str, epoch: int, should_stop: Callable[[], bool]) -> Iterator[StepInputs]:
+        """The batches of one epoch with images and the teacher's signals, as far as this stage reads them.
 
         Order, crops and random draws depend on (seeds, stage, epoch) alone.
         """
         seeds = self.config.seeds
         noise_seed = derived_seed("noise", seeds.noise, stage, epoch)
         torch.manual_seed(noise_seed)
-        generator = torch.Generator(self.device).manual_seed(noise_seed)
+        generator = self._generator.manual_seed(noise_seed)
         of_student = stage == "student"
         maps, strong = (of_student and self.objective.needs_maps), (of_student and self.objective.needs_strong)
         teacher_of_stage = self.teacher if self.objective.needs_teacher or not of_student else None
@@ -237,18 +315,14 @@ class Trial:
             for loaded, repeated in _overlapping(loading) if overlaps else ((one, 0) for one in loading):
                 if should_stop():
                     raise Interrupted
-                images_BCHW, strong_BCHW = loaded.images_BCHW, loaded.strong_BCHW
-                of_teacher = student = None
+                images_BCHW, strong_BCHW = self._laid_out(loaded.images_BCHW), self._laid_out(loaded.strong_BCHW)
+                of_teacher = None
                 if teacher_of_stage is not None:
                     of_teacher = teacher_of_stage.signals(
                         loaded.positions_B, images_BCHW, loaded.crops_B, maps, strong_BCHW
                     )
-                if of_student:
-                    assert images_BCHW is not None
-                    student = self._student_signals(images_BCHW, maps)
-                    if strong_BCHW is not None:
-                        student = replace(student, strong=self._student_signals(strong_BCHW, maps))
-                yield self._batch(loaded, epoch, generator, repeated), of_teacher, student
+                batch = self._batch(loaded, epoch, generator, repeated)
+                yield StepInputs(batch, of_teacher, images_BCHW if of_student else None, strong_BCHW)
 
     def _batch(self, loaded: data.Loaded, epoch: int, generator: torch.Generator, repeated: int) -> Batch:
         positions_B, partner_B = loaded.positions_B, loaded.partner_B
@@ -257,8 +331,21 @@ class Trial:
         ids_B = self.train.sample_ids_N[positions_B]
         return Batch(labels_B, ids_B, positions_B, epoch, generator, partner_labels_B, loaded.share, repeated)
 
+    def _laid_out(self, images_BCHW: Tensor | None) -> Tensor | None:
+        """Images as the student's kernels lie in memory: else each convolution that reads them turns them by itself."""
+        return None if images_BCHW is None else images_BCHW.contiguous(memory_format=self._layout)
+
+    def _trained_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
+        """What the training student says, in the precision it trains in; float32 for all that reads it."""
+        if self.config.training.precision == "fp32":
+            return self._student_signals(images_BCHW, maps)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            signals = self._student_signals(images_BCHW, maps)
+        return _in_float32(signals)
+
     def _student_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
-        signals: Signals = self.student(images_BCHW, maps)
+        forward = self._forward if torch.is_grad_enabled() else self.student  # measured as it is
+        signals = forward(images_BCHW, maps)
         return replace(signals, classifier=self.student.classifier()) if maps else signals
 
     def _step(self, loss: Loss) -> None:
@@ -281,6 +368,7 @@ class Trial:
             row = {name: None if name in TEACHER_COLUMNS else value for name, value in row.items()}
         return {**row, "val_accuracy": accuracy, "score": sum(self.recent_scores) / len(self.recent_scores)}
 
+    @_as_set
     @torch.no_grad()
     def measure(self, split: data.Split) -> dict[str, float | None]:
         """Accuracy of the student on plain images, and how teacher, views and student relate there.
@@ -301,8 +389,18 @@ class Trial:
             **row,
             "teacher_accuracy": float(percent_right(teacher_N.logits_BK, split.labels_N)),
             **transfer.result(),
-            **measure_views(self.views, teacher_N, student_N, split.labels_N, self.config.seeds.noise),
+            **self._view_row(split, teacher_N, student_N),
         }
+
+    def _view_row(self, split: data.Split, teacher_N: Signals, student_N: Signals) -> dict[str, float | None]:
+        """`measure_views`, computed once for as long as the views stay as they are: its draws are always the same."""
+        measured = self.views, teacher_N, student_N, split.labels_N, self.config.seeds.noise
+        if self.views.trains_jointly or self.views.needs_student:
+            return measure_views(*measured)
+        state = [tensor.clone() for tensor in (*self.views.parameters(), *self.views.buffers())]
+        if self._viewed is None or self._viewed[0] is not split or not all(map(torch.equal, self._viewed[1], state)):
+            self._viewed = (split, state, measure_views(*measured))
+        return self._viewed[2]
 
     def _predictions(self, split: data.Split) -> Signals:
         """What the student in eval mode says about plain images, through the head that it predicts with."""
@@ -328,6 +426,7 @@ class Trial:
             self._judged = (split, replace(main, others=tuple(others)))
         return self._judged[1]
 
+    @_as_set
     @torch.no_grad()
     def close(self) -> tuple[dict[str, float | None], Predictions]:
         """The last reading: the test set for report roles (their only one), the validation set for the others."""
@@ -372,9 +471,13 @@ class Trial:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state that `state` returned."""
+        self._student_graph.release()  # a recording knows the optimiser's tensors, which are replaced
+        if self._warmup_graph is not None:
+            self._warmup_graph.release()
         self.student.load_state_dict(state["student"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        _lay_out(self.optimizer)
         if self.warmup_optimizer and state["warmup_optimizer"] is not None:
             self.warmup_optimizer.load_state_dict(_copied(state["warmup_optimizer"]))
         self.recent_scores = list(state["recent_scores"])
@@ -383,6 +486,22 @@ class Trial:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _in_float32(signals: Signals) -> Signals:
+    """What a network said under autocast, in the precision of losses and heads."""
+
+    def each(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+        return None if maps is None else tuple(one.float() for one in maps)
+
+    return replace(
+        signals,
+        logits_BK=signals.logits_BK.float(),
+        pooled_BC=signals.pooled_BC.float(),
+        stages=each(signals.stages),
+        preact_stages=each(signals.preact_stages),
+        last_map=None if signals.last_map is None else signals.last_map.float(),
+    )
 
 
 def _overlapping(batches: Iterable[data.Loaded]) -> Iterator[tuple[data.Loaded, int]]:
@@ -413,6 +532,16 @@ def _copied(node: Any) -> Any:
     return [_copied(item) for item in node] if isinstance(node, list) else node
 
 
+@torch.no_grad()
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Momenta as their parameters lie in memory: a fused step goes through both side by side, and a checkpoint of an
+    earlier version may hold them otherwise."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:
     """Median seconds between the steps of an epoch that is stopped after `steps` of them; the first is not counted."""
     marks: list[float] = []
@@ -437,3 +566,9 @@ def _finite(sums: _Sums, epoch: int) -> dict[str, float]:
     if not (abs(total) < float("inf")):
         raise Diverged(epoch)
     return means
+
+
+if __name__ == "__main__":
+    from akdtune.standalone import main
+
+    raise SystemExit(main())

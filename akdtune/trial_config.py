@@ -33,6 +33,27 @@ class TrainingSettings(Recipe):
         None, description="weight of the student's cross-entropy; null: the base method's published one"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where Ray or torch offers one")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="bf16: the student's forward and backward in bfloat16 (weights, losses, views, teacher and every"
+        " evaluation stay in float32), which is faster and not the same result; one for all trials of a study. To"
+        " repeat a finalist: `akdtune best RUN --export best.yaml`, `akdtune run best.yaml training.precision=fp32`",
+    )
+    tf32: bool = Field(
+        False,
+        description="on CUDA, float32 products and convolutions of the whole trial in TF32 (factors of 11 significant"
+        " bits); false: in full, also the convolutions, which torch would run in TF32; one for all trials of a study",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="on CUDA, record a whole training step once and launch it as one: faster for small networks, the"
+        " same operations; where a component cannot be recorded a line in the log says so",
+    )
+    compile: bool = Field(
+        False,
+        description="run the training student through torch.compile: a minute or more at the start of every trial;"
+        " changes rounding only, so that it does not count for what a trial is; one for all trials of a study",
+    )
 
     @model_validator(mode="after")
     def _dot_is_stable(self) -> TrainingSettings:

@@ -130,10 +130,14 @@ def test_a_study_goes_on_with_other_cache_settings_but_not_with_another_precisio
     for override in ("teacher_cache.dtype=fp32", "teacher_cache=null"):
         with pytest.raises(StudyError, match="teacher_cache"):
             lockfile.refuse_changes(spec.load("small.yaml", [override]), lock, home)
-    del lock["settings"]["teacher_cache"]  # a study from before there was a cache
+    del lock["settings"]["teacher_cache"]  # a study from before there was a cache, and before precision could be set
+    for key in spec.ADDED_LATER["training"]:
+        del lock["settings"]["training"][key]
     lockfile.refuse_changes(spec.load("small.yaml", ["teacher_cache=null"]), lock, home)
     with pytest.raises(StudyError, match="teacher_cache"):
         lockfile.refuse_changes(spec.load("small.yaml"), lock, home)
+    with pytest.raises(StudyError, match=r"training\.precision: 'fp32' -> 'bf16'"):
+        lockfile.refuse_changes(spec.load("small.yaml", ["teacher_cache=null", "training.precision=bf16"]), lock, home)
 
 
 @pytest.mark.parametrize("override", ["teacher_cache.dtype=fp32", "teacher_cache=null"])

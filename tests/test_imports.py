@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # One row a level, top to bottom; a module imports modules of lower rows only.
 LEVELS = [
-    ["cli"],
+    ["cli", "standalone"],
     ["browse", "teacher_command", "cache_command", "components"],
     ["study"],
     ["trainable"],
@@ -34,12 +34,13 @@ LEVELS = [
     ["settings_errors", "sections"],
     ["settings_file"],
     ["training"],
-    ["trial_parts", "measures"],
+    ["trial_parts", "measures", "warmup", "graphs"],
     ["trial_config"],
     ["objective"],
     ["methods", "views"],
     ["teacher"],
     ["teacher_settings", "frozen_teacher"],
+    ["device_rows"],
     ["teacher_rows"],
     ["checkpoints"],
     ["networks"],
@@ -91,6 +92,8 @@ def edges(file: Path) -> list[Edge]:
     found: list[Edge] = []
 
     def visit(node: ast.AST, lazy: bool) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+            return  # what a file does as a script, nobody that imports it needs
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             lazy = True
         if isinstance(node, ast.Import):

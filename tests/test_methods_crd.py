@@ -101,6 +101,24 @@ def test_negatives_without_replacement_are_distinct_and_of_other_classes() -> No
     assert torch.equal(negatives_BJ, method.negatives_BJ(batch()))
 
 
+@pytest.mark.parametrize("way", ["_thinned_BJ", "_least_keyed_BJ"])
+def test_every_set_of_negatives_is_equally_likely_and_independent_of_other_images(way: str) -> None:
+    method, now, repeats, others = crd(num_negatives=20), batch(), 2000, IMAGES - 6
+    is_drawn_RBN = torch.zeros(repeats, len(now.positions_B), IMAGES)
+    for is_drawn_BN in is_drawn_RBN:
+        is_drawn_BN.scatter_(1, getattr(method, way)(now), 1.0)
+    may_BN = LABELS_N != now.labels_B[:, None]
+    assert (is_drawn_RBN.sum(dim=2) == 20).all()
+    assert not is_drawn_RBN[:, ~may_BN].any()
+    share = 20 / others
+    deviation = (share * (1 - share) / repeats) ** 0.5
+    assert ((is_drawn_RBN.mean(dim=0)[may_BN] - share).abs() < 5 * deviation).all()
+    correlation = torch.corrcoef(is_drawn_RBN[:, may_BN].T)  # images in turn, each with those it may draw
+    image = torch.arange(len(now.positions_B)).repeat_interleave(others)
+    expected = torch.where(image[:, None] == image, -1 / (others - 1), 0.0).fill_diagonal_(1.0)
+    assert ((correlation - expected).abs() < 5.5 / repeats**0.5).all()
+
+
 def test_negatives_shrink_to_what_there_is() -> None:
     method = crd()
     assert method.num_negatives == IMAGES - 6

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -86,7 +88,8 @@ class CRD(Method):
             the student's bank.
 
     Differs: works on logs of scores throughout, where the published code exponentiates; equal numbers, but finite at
-        any temperature; negatives are drawn on the device, anew per step, once for all targets of a sum over views;
+        any temperature; negatives are drawn anew per step, independently for each image, once for all targets of a sum
+        over views (on the CPU by numpy, seeded from the trial's generator; elsewhere on the device);
         the banks are updated after the optimiser step, once, with the first target's embeddings (TeKAP's code updates
         them a second time with the noisy ones); K shrinks to the number of images outside the largest class where there
         are fewer than 16384 of them (the published code then draws with replacement, as `with_replacement` does);
@@ -172,13 +175,13 @@ class CRD(Method):
 
     @torch.no_grad()
     def negatives_BJ(self, batch: Batch) -> Tensor:
-        """Positions of J images of other classes for each image of the batch, drawn on the device, [B, J]."""
+        """Positions of J images of other classes for each image of the batch, [B, J], on the device.
+
+        Without replacement every set of J is equally likely, and those of different images are independent.
+        """
         if self.settings.negatives == "auto":
-            keys_BN = torch.rand(
-                len(batch.positions_B), self.num_samples, generator=batch.generator, device=self._labels_N.device
-            )
-            keys_BN.masked_fill_(self._labels_N == self._labels_N[batch.positions_B, None], -1.0)
-            return keys_BN.topk(self.num_negatives, dim=1, sorted=False).indices
+            on_cpu = self._labels_N.device.type == "cpu"
+            return self._thinned_BJ(batch) if on_cpu else self._least_keyed_BJ(batch)
         labels_B1 = self._labels_N[batch.positions_B, None]
         own_B1 = self._class_counts_K[labels_B1]
         shape = (len(batch.positions_B), self.num_negatives)
@@ -186,6 +189,38 @@ class CRD(Method):
         ranks_BJ = (draws_BJ * (self.num_samples - own_B1)).long()
         skipped_BJ = ranks_BJ + own_B1 * (ranks_BJ >= self._class_starts_K[labels_B1])  # jump over the own class
         return self._by_class_N[skipped_BJ]
+
+    def _thinned_BJ(self, batch: Batch) -> Tensor:
+        """Without replacement, by a coin for each other image; what comes up beyond J is taken away at random.
+
+        Sets of as many coins are equally likely, and so is what is left of them: every set of J. They come sorted, so
+        that gathering their scores takes half the time.
+        """
+        seed = torch.randint(2**63 - 1, (1,), generator=batch.generator).item()
+        source = np.random.SFC64(int(seed))
+        generator, labels_N = np.random.Generator(source), self._labels_N.numpy().astype(np.int32)
+        own_B = self._class_counts_K[self._labels_N[batch.positions_B]].tolist()
+        negatives_BJ = np.empty((len(own_B), self.num_negatives), np.int64)
+        for own, position, negatives_J in zip(own_B, batch.positions_B.tolist(), negatives_BJ, strict=True):
+            is_other_N, limit = labels_N != labels_N[position], _coin_limit(self.num_samples - own, self.num_negatives)
+            taken: list[int] | np.ndarray[Any, Any] = []
+            while len(taken) < self.num_negatives:
+                coins_N = source.random_raw(-(-len(labels_N) // 8)).view(np.uint8)[: len(labels_N)]
+                taken = np.flatnonzero((coins_N <= limit) & is_other_N)
+            stays = np.ones(len(taken), bool)
+            stays[generator.choice(len(taken), len(taken) - self.num_negatives, replace=False, shuffle=False)] = False
+            negatives_J[:] = taken[stays]
+        return torch.from_numpy(negatives_BJ)
+
+    def _least_keyed_BJ(self, batch: Batch) -> Tensor:
+        """Without replacement, by the smallest of random keys: nothing waits for the device.
+
+        Keys have 53 bits, as equal ones would be chosen by their place.
+        """
+        shape = len(batch.positions_B), self.num_samples
+        keys_BN = torch.rand(shape, generator=batch.generator, device=self._labels_N.device, dtype=torch.float64)
+        keys_BN.masked_fill_(self._labels_N == self._labels_N[batch.positions_B, None], 2.0)
+        return keys_BN.topk(self.num_negatives, dim=1, largest=False, sorted=False).indices
 
     @staticmethod
     def _embed(layer: nn.Linear, pooled_BC: Tensor) -> Tensor:
@@ -217,6 +252,16 @@ def resolved_negatives(settings: CRD.Settings, class_counts_K: list[int]) -> int
     if others < 1:
         raise DataError("crd needs training images of at least two classes: there is nothing to contrast with")
     return settings.num_negatives if settings.negatives == "with_replacement" else min(settings.num_negatives, others)
+
+
+@lru_cache(maxsize=1024)
+def _coin_limit(images: int, wanted: int) -> int:
+    """A byte up to which so many of so many random ones lie, but for one time in a thousand; at most 255: all."""
+    for limit in range(255):
+        share = (limit + 1) / 256
+        if images * share - 3 * math.sqrt(images * share * (1 - share)) >= wanted:
+            return limit
+    return 255
 
 
 def _forget_partitions(method: nn.Module, _: object) -> None:

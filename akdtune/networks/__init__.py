@@ -12,7 +12,7 @@ from akdtune.data import InputSpec
 from akdtune.registry import Component, ComponentSettings, Kind, lookup
 from akdtune.signals import Signals
 
-__all__ = ["InputSpec", "Network", "build", "network_name", "network_settings", "predict", "signals"]
+__all__ = ["InputSpec", "Network", "build", "layout", "network_name", "network_settings", "predict", "signals"]
 
 
 class Network(Component, nn.Module):
@@ -62,11 +62,50 @@ def network_settings(network: str | dict[str, Any]) -> ComponentSettings:
 
 
 def build(network: str | dict[str, Any], inputs: InputSpec, seed: int) -> Network:
-    """Builds a network with its weights drawn from `seed`, leaving torch's global generator as it was."""
+    """Builds a network with its weights drawn from `seed`, leaving torch's global generator as it was.
+
+    Its kernels lie in memory with channels last, in which convolutions of small images are as fast or faster (on the
+    CPU 1.0 to 1.5 times, measured) and differ by rounding only. A plugin's network keeps torch's own layout where its
+    code does not take this one, as with `maps.view(batch, -1)`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built: Network = lookup("networks", network_name(network))(network_settings(network), inputs)
+        built.to(memory_format=torch.channels_last)
+        own = type(built).__module__.startswith("akdtune.")
+        if not own and layout(built) == torch.channels_last and not _runs(built, inputs):
+            built.to(memory_format=torch.contiguous_format)
     return built
+
+
+def layout(network: nn.Module) -> torch.memory_format:
+    """How a network's kernels lie in memory, and its images are best given to it."""
+    kernels = [one for one in network.parameters() if one.dim() == 4]
+    last = bool(kernels) and all(one.stride() == _last_strides(*one.shape) for one in kernels)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _last_strides(_: int, channels: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Strides with channels last: kernels of one pixel or channel are contiguous both ways, and differ in these."""
+    return height * width * channels, 1, width * channels, channels
+
+
+@torch.no_grad()
+def _runs(network: Network, inputs: InputSpec) -> bool:
+    """Whether a network answers two empty images in its present layout, in eval mode, which it leaves again."""
+    modes = {part: part.training for part in network.modules()}
+    images_BCHW = torch.zeros(2, inputs.channels, inputs.size, inputs.size)
+    network.eval()
+    try:
+        for stages in (False, True):
+            network(images_BCHW.contiguous(memory_format=layout(network)), stages)
+    except Exception:  # its own code's; what has nothing to do with the layout is raised again where it is used
+        return False
+    finally:
+        network.train(modes[network])
+        for part, mode in modes.items():
+            part.training = mode
+    return True
 
 
 class PlainImages(Protocol):

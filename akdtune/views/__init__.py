@@ -100,6 +100,10 @@ class ViewAugmenter(Component, nn.Module):
         """The penalties alone, for the warm-up stage."""
         return {}
 
+    def unused_in_warmup(self) -> frozenset[str]:
+        """Names of settings that the warm-up stage does not depend on: trials that differ in them alone share it."""
+        return frozenset()
+
     def warmup_learning_rate(self, epoch: int) -> float:
         """Learning rate of warm-up epoch `epoch` (counted from 1)."""
         raise NotImplementedError

@@ -64,6 +64,12 @@ _RELEASED: dict[str, Any] = {
 _CONSTRAINED: dict[str, Any] = {**_PAPER, "constraint": "hinge", "constraint_weight": 10.0}
 
 
+_AFTER_WARMUP = frozenset(
+    "variant train_heads ensemble view_weight target_temperature detach_targets target_mode".split()
+)
+"""Settings that make the student's target, or only fill in others."""
+
+
 class AngularSettings(VariantSettings):
     """Settings of `angular`. `variant` fills in whatever is not given; the resolved settings hold every number."""
 
@@ -265,6 +271,15 @@ class Angular(ViewAugmenter):
         """The penalties of given views: every one whose weight is not 0."""
         found = self._similarities(teacher, views)
         return self._penalties(found, self._open_LB(found.gate_LBV), views, labels_B)
+
+    def unused_in_warmup(self) -> frozenset[str]:
+        """What makes the student's target, what bounds a margin that is not learned, a margin that no term reads."""
+        unused, weights = _AFTER_WARMUP, self.penalty_weights()
+        if not self.settings.learnable_margin:
+            unused |= {"margin_max", "margin_penalty"}
+            if not any(weights.get(f"{level}_{kind}") for level in LEVELS for kind in ("constraint", "diversity")):
+                unused |= {"margin", "logit_margin"}
+        return unused
 
     def warmup_learning_rate(self, epoch: int) -> float:
         """`warmup_lr`, a tenth of it after one third and a hundredth after two thirds of the warm-up."""
