@@ -1,0 +1,417 @@
+"""Our training step against the published one: whole trials in their own epoch loop, on four pairs of networks.
+
+Equality first: on the first batch, with the same dropout masks and negatives, every loss term, the student's gradient
+and its weights after the update must agree with the reference step (`reference_step.py`), and the loss must have the
+same bits with the teacher cache cold and warm, or nothing is timed. Then, in turn and on one thread: the reference,
+and a trial with an empty teacher cache (the teacher runs, its rows are stored) and with a full one (rows are read),
+each in fp32 and in bf16. A step is everything between two steps of the loop: loading, teacher, heads, student, losses,
+backward, update, memory banks, sums. The first step of an epoch, in which its order and crops are drawn, is told apart.
+
+The 50,000 images of CIFAR's size, their labels and all weights are random: what a step costs does not depend on them.
+
+    python benchmarks/trial_speed.py [--quick] [--pairs NAME ...] [--settings NAME ...]
+        [--precisions fp32 bf16] [--json FILE]
+"""
+
+# Shapes: B batch, S scores per image.
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from reference_step import (
+    PlainCRD,
+    PublishedImages,
+    ReferenceStep,
+    batches,
+    compare,
+    first_step,
+    loading_difference,
+)
+from torch import nn
+
+from akdtune import data, networks, teacher
+from akdtune.augmentation import Augmentation
+from akdtune.checkpoints import weights_hash
+from akdtune.data_sources import Source
+from akdtune.data_store import Stored
+from akdtune.methods.crd import CRD
+from akdtune.registry import register
+from akdtune.signals import Batch, Signals, Target
+from akdtune.training import Interrupted, Trial
+from akdtune.trial_config import TrainingSettings, TrialConfig
+
+PAIRS = {
+    "resnet32x4->resnet8x4": ("resnet32x4", "resnet8x4"),
+    "resnet56->resnet20": ("resnet56", "resnet20"),
+    "wrn_40_2->wrn_16_2": ("wrn_40_2", "wrn_16_2"),
+    "vgg13->vgg8": ("vgg13", "vgg8"),
+}
+SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "kd": ("none", ("kd",)),
+    "angular_kd": ("angular", ("kd",)),
+    "angular_kd_crd": ("angular", ("kd", "crd")),
+}
+"""Views and base methods."""
+
+MODES = ("reference", "cold_fp32", "warm_fp32", "cold_bf16", "warm_bf16")
+"""In the order of a round: a warm trial reads the rows that the cold one of its precision has just stored."""
+
+IMAGES, CLASSES, BATCH = 50_000, 100, 64
+STEPS_OF_EPOCH = -(-IMAGES // BATCH)
+VIEWS = {"num_views": 5, "variant": "paper", "train_heads": "joint"}
+
+LOSS_LIMIT = 1e-4
+"""Of every loss term, and of the student's gradient in the same layout in memory."""
+
+LAYOUT_LIMIT = 5e-2
+"""Of the gradient in another layout (noise images differ so little that rounding counts), and of the update."""
+
+LOADING_LIMIT = 1e-5
+HALF_LIMITS = {"fp32": 1e-2, "bf16": 5e-2}
+"""The cache rounds the teacher to half precision, bf16 the student too: how far the first loss may then be off."""
+
+TARGETS: dict[tuple[str, str], tuple[float, float]] = {
+    ("kd", "warm_fp32"): (2.0, 1.8),
+    ("angular_kd_crd", "warm_fp32"): (4.0, 4.0),
+    ("kd", "warm_bf16"): (4.0, 0.0),
+    ("angular_kd_crd", "warm_bf16"): (7.0, 0.0),
+    ("kd", "cold_bf16"): (1.7, 1.7),
+    ("angular_kd_crd", "cold_bf16"): (3.5, 3.5),
+}
+"""Least ratio on the first pair and on the others; 0: none."""
+
+PART_TARGETS = {"loading": 5.0, "crd": 10.0}
+
+
+@lru_cache(maxsize=1)
+def _noise() -> Stored:
+    """Random images, as many of each class; one copy for all trials of the process."""
+    drawn = np.random.default_rng(0)
+    images, tests = (drawn.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8) for n in (IMAGES, CLASSES))
+    labels, test_labels = np.arange(IMAGES) % CLASSES, np.arange(CLASSES)
+    return Stored(images, labels, tests, test_labels, CLASSES, (0.5,) * 3, (0.25,) * 3, f"noise {IMAGES}")
+
+
+class Noise(Source):
+    """Random colour images of 32x32 in 100 classes, padded and mirrored as CIFAR's."""
+
+    @classmethod
+    def augmentation(cls, size: int, channels: int) -> Augmentation:
+        """Pad 4 and flip."""
+        return Augmentation(pad=4, flip=True)
+
+    @classmethod
+    def read(cls, settings: data.DataSettings) -> Stored:
+        """Made, not read."""
+        return _noise()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One pair of networks, and a folder for its teacher and its caches."""
+
+    pair: str
+    folder: Path
+
+    @cached_property
+    def teacher_file(self) -> teacher.TeacherFile:
+        """An untrained teacher whose running statistics fit the images, so that its numbers have usual sizes."""
+        name, path = PAIRS[self.pair][0], self.folder / "teacher.pt"
+        network = networks.build(name, data.InputSpec(3, 32, CLASSES), 0).train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network((torch.from_numpy(_noise().train_images[:BATCH]).float() / 255 - 0.5) / 0.25)
+        torch.save(network.state_dict(), path)
+        return teacher.TeacherFile(str(path), "", weights_hash(network), name, None, None, True)
+
+    def config(self, setting: str, precision: str = "fp32", cached: bool = True) -> TrialConfig:
+        """A trial that trains on all images; a setting has crops of its own, a precision a cache of its own."""
+        views, methods = SETTINGS[setting]
+        training: dict[str, Any] = {"batch_size": BATCH, "lr": 0.01, "device": "cpu"}
+        if precision != "fp32":
+            training["precision"] = precision
+        return TrialConfig.parse(
+            {
+                "settings": {
+                    "data": {"name": "noise", "validation": 0},
+                    "student": {"network": PAIRS[self.pair][1]},
+                    "views": {"name": views, **(VIEWS if views == "angular" else {})},
+                    "method": [{"name": name} for name in methods],
+                    "training": training,
+                },
+                "seeds": {"order": list(SETTINGS).index(setting)},
+                "role": "confirm",
+                "teacher_file": self.teacher_file.plain(),
+                "teacher_cache": {"location": str(self.folder / f"cache-{precision}")} if cached else None,
+            }
+        )
+
+
+def measure(bench: Bench, setting: str, modes: Sequence[str], rounds: int, steps: int) -> list[dict[str, Any]]:
+    """Proves one setting of a pair equal, then times its modes in turn: rows of the JSON."""
+    live = Trial(bench.config(setting, cached=False))
+    reference = ReferenceStep(live)
+    alike, found = compare(live, [ReferenceStep(live, networks.layout(live.student)), reference])
+    if max(alike.terms, alike.gradient, found.terms) > LOSS_LIMIT or max(alike.update, found.gradient) > LAYOUT_LIMIT:
+        raise SystemExit(f"{bench.pair} {setting}: differs from the reference step: {alike}, in its layout {found}")
+    print(
+        f"{bench.pair} {setting}: equal to the reference step (loss terms {found.terms:.0e}, gradient "
+        f"{alike.gradient:.0e} in our layout, {found.gradient:.0e} in its own)",
+        flush=True,
+    )
+    trials = {mode: Trial(bench.config(setting, mode.split("_")[1])) for mode in modes if mode != "reference"}
+    losses = {mode: float(first_step(trial, 1).loss.total) for mode, trial in trials.items()}
+    refuse_other_losses(losses, found.loss, f"{bench.pair} {setting}")
+    loading = batches(published_images(live, SETTINGS[setting][1]), BATCH)
+    next(loading)
+    times: dict[str, list[float]] = {mode: [] for mode in ("reference", *trials)}
+    starts: list[float] = []
+    for number in range(rounds):
+        times["reference"] += timed(lambda: reference.step(next(loading)), steps)
+        for mode, trial in trials.items():
+            start, of_steps = epoch_steps(trial, 2 + number, steps)
+            refuse_other_temperature(trial, mode)
+            times[mode] += of_steps
+            starts.append(start)
+    median = {mode: statistics.median(of_mode) for mode, of_mode in times.items()}
+    print("  " + ", ".join(f"{mode} {of_mode:.0f} ms" for mode, of_mode in median.items()), flush=True)
+    print(f"  start of an epoch: {statistics.median(starts):.0f} ms, over {STEPS_OF_EPOCH} steps (not in the table)")
+    return [
+        {"pair": bench.pair, "setting": setting, "mode": mode}
+        | {"cpu_ms_per_step": median[mode], "ratio": median["reference"] / median[mode]}
+        for mode in times
+    ]
+
+
+def refuse_other_losses(losses: Mapping[str, float], exact: float, name: str) -> None:
+    """Ends the benchmark unless cold and warm have the same first loss, and half precision is only that."""
+    for precision, limit in HALF_LIMITS.items():
+        of_precision = [losses[mode] for mode in (f"cold_{precision}", f"warm_{precision}") if mode in losses]
+        if len(set(of_precision)) > 1:
+            raise SystemExit(f"{name} {precision}: other losses cold and warm: {of_precision}")
+        for loss in of_precision[:1]:
+            off = abs(loss - exact) / abs(exact)
+            print(f"  {precision}, teacher cache in fp16: the same bits cold and warm, first loss off by {off:.0e}")
+            if off > limit:
+                raise SystemExit(f"{name} {precision}: loss {loss} instead of {exact}")
+
+
+def refuse_other_temperature(trial: Trial, mode: str) -> None:
+    """Ends the benchmark when a warm trial computed rows, or a cold one found them."""
+    assert trial.teacher is not None
+    rate = trial.teacher.cache_rates().get("teacher_cache_hit_rate")
+    if rate is None:
+        raise SystemExit(f"{mode}: the teacher cache is not used")
+    if (rate < 1) if mode.startswith("warm") else (rate > 0.05):
+        raise SystemExit(f"{mode}: {rate:.0%} of the rows were found")
+
+
+def modes_of_this_version() -> list[str]:
+    """All modes, or those without bf16 where trials have no precision."""
+    has_precision = "precision" in TrainingSettings.model_fields
+    return [mode for mode in MODES if has_precision or not mode.endswith("bf16")]
+
+
+def computes_bf16() -> bool:
+    """Whether this processor has bf16 instructions; without them bf16 is emulated, and slower than fp32."""
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def epoch_steps(trial: Trial, epoch: int, steps: int) -> tuple[float, list[float]]:
+    """CPU ms that the start of an epoch takes more than a step, and of each of some steps after its first."""
+    marks = [time.process_time()]
+
+    def should_stop() -> bool:
+        marks.append(time.process_time())
+        return len(marks) > steps + 2
+
+    with contextlib.suppress(Interrupted):
+        trial.student_epoch(epoch, should_stop)
+    found = [1000 * (after - before) for before, after in zip(marks, marks[1:], strict=False)]
+    before_first, first, *rest = found
+    return before_first + first - statistics.median(rest), rest
+
+
+def timed(step: Callable[[], object], times: int) -> list[float]:
+    """CPU ms of each of some steps."""
+    found = []
+    for _ in range(times):
+        started = time.process_time()
+        step()
+        found.append(1000 * (time.process_time() - started))
+    return found
+
+
+def published_images(trial: Trial, methods: Sequence[str]) -> PublishedImages:
+    """A trial's training images as the published loader has them."""
+    crd = dict(trial.objective.methods.items()).get("crd")
+    negatives = crd.num_negatives if "crd" in methods and isinstance(crd, CRD) else 0
+    images_NCHW = torch.from_numpy(_noise().train_images)
+    assert len(trial.train) == len(images_NCHW), "positions are numbers of images"
+    return PublishedImages(images_NCHW, trial.train.training_labels_N, trial.dataset, negatives)
+
+
+def measure_parts(bench: Bench, rounds: int) -> list[dict[str, Any]]:
+    """Loading a batch, and CRD from pooled features to updated banks, alone."""
+    trial = Trial(bench.config("angular_kd_crd", cached=False))
+    return [measure_loading(trial, rounds), measure_crd(trial, bench.pair, rounds)]
+
+
+def measure_loading(trial: Trial, rounds: int) -> dict[str, Any]:
+    """A batch of images through PIL one by one, and ours (with its share of what is drawn once an epoch)."""
+    plain, pad = published_images(trial, ()), trial.dataset.augmentation.pad
+    ours = trial.train.epoch(0, 1, BATCH)
+    started = time.process_time()
+    loaded = next(ours)
+    drawing = 1000 * (time.process_time() - started)
+    difference = loading_difference(trial.train, plain, loaded, pad)
+    if difference > LOADING_LIMIT:
+        raise SystemExit(f"loading: images differ from torchvision's by {difference:.0e}")
+    theirs = batches(plain, BATCH)
+    next(theirs)
+    times: dict[str, list[float]] = {"reference": [], "ours": []}
+    for _ in range(rounds):
+        times["reference"] += timed(lambda: next(theirs), 5)
+        times["ours"] += timed(lambda: next(ours), 5)
+    ours.close()
+    share = (drawing - statistics.median(times["ours"])) / STEPS_OF_EPOCH
+    return part("loading", "a batch of images", times, share, difference)
+
+
+def measure_crd(trial: Trial, pair: str, rounds: int) -> dict[str, Any]:
+    """Negatives, loss, backward and bank update of one batch, by gathers of rows and ours."""
+    crd = trial.objective.methods["crd"]
+    assert isinstance(crd, CRD)
+    plain, images = PlainCRD(crd), published_images(trial, ("crd",))
+    generator = torch.Generator().manual_seed(0)
+    positions_B = torch.randperm(IMAGES, generator=generator)[:BATCH]
+    labels_B = trial.train.training_labels_N[positions_B]
+    student_BC, teacher_BC = (
+        torch.randn(BATCH, layer.in_features, generator=generator).relu_()
+        for layer in (crd.embed_student, crd.embed_teacher)
+    )
+    student_BC.requires_grad_()
+    logits_BK = torch.zeros(BATCH, CLASSES)
+    student, target = Signals(logits_BK, student_BC), Target.of(Signals(logits_BK, teacher_BC))
+
+    def our_loss() -> torch.Tensor:
+        batch = Batch(labels_B, positions_B, positions_B, 1, generator)
+        return crd.terms(student, target, batch)["crd"]
+
+    def ours() -> None:
+        our_loss().backward()  # type: ignore[no-untyped-call]
+        crd.after_step()
+
+    def theirs() -> None:
+        drawn_BJ = np.stack([images.draw(label) for label in labels_B.tolist()])
+        index_BS = torch.cat([positions_B[:, None], torch.from_numpy(drawn_BJ)], dim=1)
+        plain(student_BC, teacher_BC, positions_B, index_BS).backward()
+
+    one = our_loss()
+    assert crd._step is not None
+    two = plain(student_BC, teacher_BC, positions_B, crd._step.index_BS)
+    gradients = [torch.autograd.grad(loss, student_BC)[0] for loss in (one, two)]
+    crd.after_step()
+    banks = [(getattr(crd, name), getattr(plain, name)) for name in ("student_bank_NE", "teacher_bank_NE")]
+    difference = max(
+        float((a - b).detach().abs().max() / b.detach().abs().max()) for a, b in [(one, two), gradients, *banks]
+    )
+    if difference > LOSS_LIMIT:
+        raise SystemExit(f"crd: loss, gradient or banks differ by {difference:.0e}")
+    times: dict[str, list[float]] = {"reference": [], "ours": []}
+    for _ in range(rounds):
+        times["reference"] += timed(theirs, 1)
+        times["ours"] += timed(ours, 1)
+    return part("crd", f"CRD of a batch, {pair}", times, 0.0, difference)
+
+
+def part(name: str, text: str, times: Mapping[str, Sequence[float]], share: float, difference: float) -> dict[str, Any]:
+    """A row of the second table; `share` ms are added to ours."""
+    reference, ours = statistics.median(times["reference"]), statistics.median(times["ours"]) + share
+    of_part = {"name": name, "text": text, "reference_ms": reference, "ours_ms": ours, "ratio": reference / ours}
+    return of_part | {"difference": difference}
+
+
+def target_of(row: Mapping[str, Any]) -> float:
+    """The least ratio asked of a row; 0: none."""
+    first, others = TARGETS.get((row["setting"], row["mode"]), (0.0, 0.0))
+    return first if row["pair"] == next(iter(PAIRS)) else others
+
+
+def judged(ratio: float, target: float) -> str:
+    """The target and whether it is met."""
+    return f"{target:>8.1f}  {'met' if ratio >= target else 'MISSED'}" if target else ""
+
+
+def print_tables(rows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]]) -> None:
+    """Steps, then parts, each with what was asked for."""
+    print(f"\nbatches of {BATCH}; ms of one thread's CPU time per step, median; ratio = reference over mode")
+    print(f"{'pair':<23}{'setting':<16}{'mode':<11}{'ms':>9}{'ratio':>8}{'target':>8}")
+    for row in rows:
+        numbers = f"{row['cpu_ms_per_step']:>9.1f}{row['ratio']:>8.2f}{judged(row['ratio'], target_of(row))}"
+        print(f"{row['pair']:<23}{row['setting']:<16}{row['mode']:<11}{numbers}".rstrip())
+    print(f"\n{'part':<39}{'reference':>10}{'ours':>9}{'ratio':>8}{'target':>8}")
+    for one in parts:
+        times = f"{one['reference_ms']:>10.2f}{one['ours_ms']:>9.2f}{one['ratio']:>8.1f}"
+        verdict = judged(one["ratio"], PART_TARGETS[one["name"]])
+        print(f"{one['text']:<39}{times}{verdict}  equal to {one['difference']:.0e}")
+    if not any(row["mode"].endswith("bf16") for row in rows):
+        print("bf16: not measured")
+    elif not computes_bf16():
+        print("bf16: this processor has no instructions for it, so that its numbers say nothing about one that has")
+
+
+def chosen_pairs(given: Sequence[str] | None, quick: bool) -> list[str]:
+    """Pairs by their name or their teacher's."""
+    if given is None:
+        return list(PAIRS)[: 1 if quick else None]
+    return [pair for pair, (name, _) in PAIRS.items() if pair in given or name in given]
+
+
+def main() -> None:
+    """Prints the tables and writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few steps, only the first pair unless --pairs is given")
+    names = [*PAIRS, *(name for name, _ in PAIRS.values())]
+    parser.add_argument("--pairs", nargs="+", choices=names, metavar="NAME", help="pairs, or their teachers")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: all")
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"))
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    register("noise", kind="data")(Noise)
+    modes = [one for one in modes_of_this_version() if one.split("_")[-1] in ("reference", *arguments.precisions)]
+    rounds, steps = (2, 1) if arguments.quick else (3, 2)
+    rows: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    for pair in chosen_pairs(arguments.pairs, arguments.quick):
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(pair, Path(folder))
+            parts = parts or measure_parts(bench, 2 * rounds)
+            for setting in SETTINGS:
+                if setting in arguments.settings:
+                    rows += measure(bench, setting, modes, rounds, steps)
+    print_tables(rows, parts)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
