@@ -99,7 +99,7 @@ def _run(given: argparse.Namespace) -> int:
     if is_trial:
         trial = read_trial(Path(given.config))
     else:
-        study = spec.load(given.config, given.overrides)
+        study = spec.load(given.config, [*given.overrides, "scheduler=null"])  # one trial has no rungs to keep
         arm = _arm(study, given.arm)
         for warning in study.warnings:
             print(f"warning: {warning}", file=sys.stderr)

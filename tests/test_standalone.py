@@ -294,3 +294,9 @@ def test_an_epoch_in_words() -> None:
     row = {"lr": 0.1, "loss.ce": 1.2344567, "loss.views.div": None, "train_accuracy": 61.204, "wall_time_s": 1.25}
     assert standalone.line("student", 3, 40, row) == "epoch 3 of 40: ce 1.234, training 61.20 %, 1.2 s"
     assert standalone.line("warmup", 1, 2, {"loss.views.gt": 2.0}) == "warm-up epoch 1 of 2: views.gt 2"
+
+
+def test_a_trial_may_be_shorter_than_the_rungs_of_its_study(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(capsys, "digits_angular", "--arm", "angular/kf", "training.epochs=3")
+    assert code == 2
+    assert "angular/kd" in error and "grace_period" not in error
