@@ -206,6 +206,13 @@ def best_per_arm(rows: Sequence[Row]) -> list[Row]:
     return list(best.values())
 
 
+def judged_by(rows: Sequence[Row]) -> str:
+    """What a summary shows by itself: validation accuracy, or test accuracy where only that was read."""
+    judged = any(row.get(METRIC) is not None for row in rows)
+    tested = any(row.get("test_accuracy") is not None for row in rows)
+    return "test_accuracy" if tested and not judged else METRIC
+
+
 def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
     """Mean and standard deviation over the seeds of each configuration, best mean first.
 
@@ -216,7 +223,8 @@ def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
         column: one that holds numbers.
 
     Returns:
-        arm, role, n, mean, sd (None for one trial), settings (the searched ones), one dict per configuration.
+        arm (or the name of the cell), role, n, mean, sd (None for one trial), settings (the searched ones), one dict
+        per configuration.
 
     Raises:
         AkdtuneError: for a column of something else.
@@ -233,7 +241,7 @@ def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
         first = of_cell[0]
         found.append(
             {
-                "arm": first["arm"],
+                "arm": first.get("cell") or first["arm"],
                 "role": first["role"],
                 "n": len(values),
                 "mean": statistics.fmean(values),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -86,6 +87,16 @@ def run(
     address: Annotated[
         str | None, typer.Option(metavar="ADDR", help="Join a running Ray cluster instead of starting Ray here.")
     ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add trials, seeds or cells to a study that has begun.")
+    ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start beside a study that has begun, in the next free DIR-2, DIR-3, ...")
+    ] = False,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Take over what another study has trained already; may be repeated."),
+    ] = None,
 ) -> None:
     """Run a study, or resume it: the same command again goes on where it stopped.
 
@@ -95,6 +106,8 @@ def run(
       akdtune run digits_angular search.trials=48 'views.num_views={choice: [3, 5]}'
       akdtune run cifar_angular 'data={name: parquet, train: "train-*.parquet", test: test.parquet}'
       akdtune run cifar_angular --dir /data/cifar_1 --address auto
+      akdtune run digits_ablation ablation.seeds='[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]' --extend
+      akdtune run digits_ablation --new --reuse runs/digits_ablation
 
     Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed; 130: interrupted.
     """
@@ -104,7 +117,11 @@ def run(
     notice = tracking.notice(study.tracking.model_dump())
     if notice:
         print(notice, file=sys.stderr)
-    code = import_module("akdtune.study").run(study, directory or Path("runs") / study.name, address)
+    root = directory or Path("runs") / study.name
+    if new:
+        beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
+        root = root if not root.exists() else next(path for path in beside if not path.exists())
+    code = import_module("akdtune.study").run(study, root, address, extend=extend, reuse=reuse or [])
     raise typer.Exit(code)
 
 
@@ -133,7 +150,7 @@ def show(
     status: Annotated[
         str | None, typer.Option(help="Only planned, running, interrupted, done, pruned, diverged or failed.")
     ] = None,
-    role: Annotated[str | None, typer.Option(help="Only search or probe trials.")] = None,
+    role: Annotated[str | None, typer.Option(help="Only search, probe, pilot, confirm, ablation or control trials.")] = None,
     sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column, largest first.")] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help="Only the first N, by validation accuracy unless --sort is given.")
@@ -159,7 +176,7 @@ def show(
     trials, columns = browse.read_trials(directory)
     if summary:
         rows = browse.Filter(arm, status, role).apply(trials, columns)
-        column = browse.column_named(sort or browse.METRIC, columns)
+        column = browse.column_named(sort or browse.judged_by(rows), columns)
         found = browse.summary(rows, column)[:top]
         if csv:
             print(browse.summary_as_csv(found), end="")
@@ -181,8 +198,9 @@ def _print_trials(rows: Sequence[Any], extra: Sequence[str]) -> None:
 
     from akdtune.browse import plain_table, searched, short
 
-    shown = ["trial_id", "arm", "role", "seed", "status", "epochs", "val_accuracy", "test_accuracy"]
-    shown = [name for name in shown if name != "test_accuracy" or any(row[name] is not None for row in rows)]
+    shown = ["trial_id", "cell", "arm", "role", "seed", "status", "epochs", "val_accuracy", "test_accuracy"]
+    only_where_known = ("cell", "val_accuracy", "test_accuracy")
+    shown = [name for name in shown if name not in only_where_known or any(row.get(name) is not None for row in rows)]
     shown += [name for name in extra if name not in shown]
     headings = [*(name.removesuffix("_id") for name in shown), "searched settings"]
     numeric = {i for i, name in enumerate(shown) if any(isinstance(row[name], int | float) for row in rows)}

@@ -1,4 +1,4 @@
-"""From a checked study to trials: brackets, quotas, probes, and the ids that configurations have."""
+"""From a checked study to trials: brackets, quotas, probes, counts, and the ids that configurations have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,12 +16,14 @@ from akdtune import spec
 from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
 from akdtune.recipe import derived_seed
 from akdtune.registry import lookup
+from akdtune.results import REPORT_ROLES
 from akdtune.settings_file import written
 from akdtune.space import Arm, Proposal, Space
 from akdtune.trial_settings import pair_of, published
 
 if TYPE_CHECKING:
-    from akdtune.data import DataSet
+    from akdtune.cells import Cell
+    from akdtune.data import DataSet, TrainOn
     from akdtune.methods import MethodContext
     from akdtune.networks import Network
     from akdtune.spec import Study
@@ -37,6 +39,8 @@ def brackets(study: Study) -> dict[str, Space]:
 def quotas(study: Study) -> dict[str, int]:
     """Search trials per bracket; where they do not divide evenly the first brackets get one more."""
     names = list(brackets(study))
+    if not study.search.searches:
+        return dict.fromkeys(names, 0)
     if study.search.algorithm == "grid":
         counts = Counter(name for name, _ in grid_proposals(study))
         return {name: counts[name] for name in names}
@@ -46,6 +50,8 @@ def quotas(study: Study) -> dict[str, int]:
 
 def search_count(study: Study) -> int:
     """Number of search trials of the study."""
+    if not study.search.searches:
+        return 0
     if study.search.algorithm == "grid":
         return len(grid_proposals(study)) * len(study.search.training_seeds)
     return (study.search.trials or 0) * len(study.search.training_seeds)
@@ -86,9 +92,47 @@ def probe_count(study: Study) -> int:
     return study.probe.trials if study.probe and probed_arms(study) else 0
 
 
+def confirm_count(study: Study) -> int:
+    """Number of confirmation trials of the study, at most."""
+    confirm = study.confirm
+    return (len(study.arms) * confirm.top + len(confirm.baselines)) * len(confirm.seeds) if confirm else 0
+
+
+def ablation_count(study: Study) -> int:
+    """Number of trials of the ablation, with a pilot's; an upper bound where a search or a pilot decides."""
+    ablation = study.ablation
+    if ablation is None:
+        return 0
+    auto = ablation.auto_seeds
+    seeds = len(ablation.possible_seeds()) if auto is None or auto.take else 0
+    return cell_count(study) * (seeds + (auto.pilot if auto is not None else 0))
+
+
+def cell_count(study: Study) -> int:
+    """Number of cells of the ablation, at most: where a search decides on the base, that of the arm with most."""
+    from akdtune.cells import plan_cells
+
+    if study.ablation is None:
+        return 0
+    if study.cell_plan is not None:
+        return len(study.cell_plan.cells)
+    plans = (plan_cells(study.ablation, arm.centre().written, study.constants) for arm in study.arms)
+    return max(len(plan.cells) for plan in plans)
+
+
 def trial_count(study: Study) -> int:
-    """All trials of the study."""
-    return search_count(study) + probe_count(study)
+    """All trials of the study, at most."""
+    return search_count(study) + probe_count(study) + confirm_count(study) + ablation_count(study)
+
+
+def trains_on(study: Study) -> list[TrainOn]:
+    """Which images trials of this study train on: `subset`, then `full`, as far as there are such trials."""
+    ablation = study.ablation
+    selects = study.search.searches or study.probe is not None
+    selects = selects or (ablation is not None and ablation.auto_seeds is not None)
+    reports_full = study.reports and study.report.train_on == "full"
+    subset: list[TrainOn] = ["subset"] if selects or not reports_full else []
+    return [*subset, "full"] if reports_full else subset
 
 
 def probe_proposals(study: Study) -> list[Proposal]:
@@ -141,7 +185,7 @@ class Prepared:
         }
         teacher = teachers.get(())
         known_others = [one for path, one in teachers.items() if path[:1] == ("others",) and len(path) == 2 and one]
-        corners = [proposal.settings for arm in self.study.arms for proposal in arm.corners()]
+        corners = self.study.configurations()
         for network in _distinct(corner["student"]["network"] for corner in corners):
             built[network_label(network)] = self._built("student.network", network, problems)
         for student in _distinct(corner["student"] for corner in corners):
@@ -152,7 +196,7 @@ class Prepared:
                 assert student is not None
                 context = view_context(student, teacher, known_others, self.dataset.num_classes, torch.device("cpu"), 0)
                 self._try("views", parts[1], context, settings.network, problems)
-            labels_N = self.dataset.split("subset").train.training_labels_N
+            labels_N = self.dataset.split(self.train_on).train.training_labels_N
             pairs = ([corner["student"]["network"], method] for corner in corners for method in corner["method"])
             for network, method in _distinct(pairs):
                 student = built[network_label(network)]
@@ -215,17 +259,32 @@ class Prepared:
         """Content hash of the stored images and labels."""
         return self.dataset.content_hash
 
-    def find_teacher(self) -> TeacherFile | None:
-        """The study's teacher if it exists already."""
+    @property
+    def train_on(self) -> TrainOn:
+        """The images of the study's first trials, by which its settings are checked."""
+        return trains_on(self.study)[0]
+
+    def find_teacher(self, train_on: TrainOn | None = None) -> TeacherFile | None:
+        """The study's teacher if it exists already; that of its first trials by default."""
         from akdtune import teacher
 
-        return teacher.find(self.study.teacher, self.dataset, "subset")
+        return teacher.find(self.study.teacher, self.dataset, train_on or self.train_on)
+
+    def gradient_factors(self, cells: Sequence[Cell], identity: Identity) -> dict[str, dict[str, float]]:
+        """What views and their controls multiply the gradient of each loss term by, against the plain teacher.
+
+        Measured on training images with the trained teacher and a fresh student, by cell name and term; cells
+        without views, and cells whose methods read no views, are left out.
+        """
+        from akdtune.gradient_factor import of_cells
+
+        return of_cells({cell.name: cell.settings for cell in cells}, self.dataset, identity.teacher_of("ablation"))
 
     def class_counts(self) -> list[int]:
         """Training images of each class, as the methods see them (label noise included)."""
         import torch
 
-        labels = self.dataset.split("subset").train.training_labels_N
+        labels = self.dataset.split(self.train_on).train.training_labels_N
         return [int(count) for count in torch.bincount(labels.cpu(), minlength=self.dataset.inputs.num_classes)]
 
     def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,7 +325,7 @@ class Prepared:
 
 def missing_students(study: Study) -> list[str]:
     """Files that students are to begin with and that are not there."""
-    corners = (proposal.settings["student"] for arm in study.arms for proposal in arm.corners())
+    corners = (settings["student"] for settings in study.configurations())
     paths = _distinct(student["checkpoint"] for student in corners if student.get("checkpoint"))
     return [path for path in paths if not Path(path).exists()]
 
@@ -285,7 +344,7 @@ def network_label(network: str | Mapping[str, Any]) -> str:
 
 def student_hashes(study: Study) -> dict[str, str]:
     """Hashes of the files that students begin with, by path."""
-    corners = [proposal.settings for arm in study.arms for proposal in arm.corners()]
+    corners = study.configurations()
     found = {str(corner["student"].get("checkpoint")): _student_hash(corner) for corner in corners}
     return {path: value for path, value in sorted(found.items()) if value}
 
@@ -313,17 +372,33 @@ def _file_hash(path: str, size: int, changed_ns: int) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """Gives trials their ids: a hash of everything that determines the result, and the seed."""
+    """Gives trials their ids: a hash of everything that determines the result, and the seed.
+
+    Attributes:
+        teacher: of the study's first trials.
+        report_teacher: of trials that read the test set, trained on all that they train on; None: the same.
+    """
 
     study: Study
     prepared: Prepared
     teacher: TeacherFile
+    report_teacher: TeacherFile | None = None
 
-    def cell_id(self, settings: Mapping[str, Any]) -> str:
+    def teacher_of(self, role: str) -> TeacherFile:
+        """The teacher of trials of this role."""
+        return self.report_teacher if self.report_teacher is not None and role in REPORT_ROLES else self.teacher
+
+    def cell_id(self, settings: Mapping[str, Any], role: str = "search") -> str:
         """Hash of the settings that determine a trial's numbers, without its seed and without any path."""
         cache = self.study.teacher_cache
-        dtype = "" if cache is None else cache.dtype
-        return spec.cell_hash(settings, self.prepared.data_hash, self.teacher.identity, _student_hash(settings), dtype)
+        return spec.cell_hash(
+            settings,
+            self.prepared.data_hash,
+            self.teacher_of(role).identity,
+            _student_hash(settings),
+            "" if cache is None else cache.dtype,
+            self.study.report.train_on if role in REPORT_ROLES else "",
+        )
 
     def search_trial(self, proposal: Proposal) -> str:
         """The id a proposal has as a search trial."""
@@ -333,7 +408,7 @@ class Identity:
         self, proposal: Proposal, role: str, bracket: str, number: int | None, seed: int | None = None
     ) -> dict[str, Any]:
         """The row of plan.parquet for one trial."""
-        cell = self.cell_id(proposal.settings)
+        cell = self.cell_id(proposal.settings, role)
         seed = self.study.search.trial_seed if seed is None else seed
         return {
             "trial_id": f"{cell}-s{seed}",
@@ -346,6 +421,7 @@ class Identity:
             "params": proposal.params,
             "settings": proposal.settings,
             "raw": proposal.raw,
+            "cell": None,
         }
 
 

@@ -6,8 +6,9 @@ import math
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +19,7 @@ from rich.text import Text
 from akdtune.design import trial_count
 from akdtune.dry_run import counted, duration, headline
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.results import REPORT_ROLES
 
 if TYPE_CHECKING:
     from akdtune.spec import Study
@@ -80,8 +82,10 @@ class Display:
         if self._live is None:
             self._last_line = time.monotonic()
             value = "" if record.value is None else f" validation {record.value:5.2f} %"
+            value += "" if record.test is None else f" test {record.test:5.2f} %"
+            which = record.plan.get("cell") or record.plan["arm"]
             self.console.print(
-                f"{self._clock()} {record.trial_id} {record.plan['arm']} {record.plan['role']}: "
+                f"{self._clock()} {record.trial_id} {which} {record.plan['role']}: "
                 f"{record.terminal} at epoch {record.last_epoch}{value}",
                 highlight=False,
                 soft_wrap=True,
@@ -118,11 +122,11 @@ class Display:
 
     def _render(self, records: list[TrialRecord]) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("arm", "trials", "done", "pruned", "best validation", "running"):
+        for name in ("arm", "trials", "done", "pruned", "best validation", "mean test", "running"):
             table.add_column(name, justify="left" if name in ("arm", "running") else "right")
         arms: dict[str, list[TrialRecord]] = {}
         for record in records:
-            arms.setdefault(str(record.plan["arm"]), []).append(record)
+            arms.setdefault(str(record.plan.get("cell") or record.plan["arm"]), []).append(record)
         for arm, of_arm in sorted(arms.items()):
             counts = Counter(record.terminal for record in of_arm)
             values = [r.value for r in of_arm if r.terminal == "done" and r.value is not None]
@@ -130,7 +134,10 @@ class Display:
                 f"{r.plan['role']} {r.last_epoch}/{self.epochs}" for r in of_arm if r.trial_id in self.running
             )
             best = f"{max(values):.2f} %" if values else "–"
-            table.add_row(Text(arm), str(len(of_arm)), str(counts["done"]), str(counts["pruned"]), best, Text(running))
+            tests = [r.test for r in of_arm if r.test is not None]
+            mean = f"{fmean(tests):.2f} %" if tests else "–"
+            row = [str(len(of_arm)), str(counts["done"]), str(counts["pruned"]), best, mean]
+            table.add_row(Text(arm), *row, Text(running))
         return Group(Text(self._summary(records), style="bold"), table)
 
 
@@ -164,7 +171,36 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
             lines.append(
                 f"  failed: {record.trial_id} ({record.plan['arm']}), see {directory.trial(record.trial_id).log}"
             )
-    lines.append("best search trial of each arm (validation accuracy after the last epoch; selected, so optimistic):")
+    root = shlex.quote(str(directory.root))
+    if study.search.searches:
+        lines += _best_lines(study, records)
+    if study.reports:
+        lines += [*_cell_lines(records), "next:", f"  akdtune analyze ablation {root}"]
+    if study.search.searches or study.probe is not None:
+        lines += [] if study.reports else ["next:"]
+        lines.append(f"  akdtune analyze diversity_accuracy {root}")
+    return "\n".join([*lines, f"  akdtune show {root}"])
+
+
+def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
+    """Mean and standard deviation of each cell's test accuracy over its seeds."""
+    cells: dict[str, list[float]] = {}
+    for record in records:
+        if record.plan["role"] in REPORT_ROLES:
+            found = cells.setdefault(str(record.plan.get("cell") or record.plan["arm"]), [])
+            found += [record.test] if record.test is not None else []
+    width = max(map(len, cells), default=0)
+    lines = ["test accuracy of each cell, mean and sd over seeds (intervals and comparisons: analyze ablation):"]
+    for name, values in cells.items():
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        known = f"{fmean(values):6.2f}{spread} %  (n = {len(values)})" if values else "no trial reached its end"
+        lines.append(f"  {name:<{width}}  {known}")
+    return lines if cells else []
+
+
+def _best_lines(study: Study, records: Sequence[TrialRecord]) -> list[str]:
+    """The best search trial of each arm."""
+    lines = ["best search trial of each arm (validation accuracy after the last epoch; selected, so optimistic):"]
     width = max((len(arm.name) for arm in study.arms), default=0)
     for arm in study.arms:
         of_arm = [
@@ -176,9 +212,7 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
             continue
         settings = ", ".join(f"{key}={_short(value)}" for key, value in best.plan["params"].items())
         lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}".rstrip())
-    root = shlex.quote(str(directory.root))
-    lines += ["next:", f"  akdtune analyze diversity_accuracy {root}", f"  akdtune show {root}"]
-    return "\n".join(lines)
+    return lines
 
 
 def _short(value: Any) -> str:

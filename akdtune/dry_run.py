@@ -10,11 +10,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from akdtune.design import Prepared, missing_students, network_label, probe_count, quotas, search_count, trial_count
+from akdtune.cell_report import cell_lines, counts, factor_lines
+from akdtune.design import (
+    Prepared,
+    missing_students,
+    network_label,
+    probe_count,
+    quotas,
+    search_count,
+    trains_on,
+    trial_count,
+)
 from akdtune.settings_file import KeyPath, written
-from akdtune.space import Arm, Dimension
+from akdtune.space import Dimension
 
 if TYPE_CHECKING:
+    from akdtune.data import TrainOn
     from akdtune.spec import Study
     from akdtune.teacher import TeacherFile, TeacherSettings
 
@@ -26,6 +37,8 @@ def headline(study: Study) -> list[str]:
     epochs = study.epochs
     names = [arm.name for arm in study.arms]
     search, probes = search_count(study), probe_count(study)
+    if not search + probes:
+        return [*counts(study), f"{epochs} student epochs each"]
     rungs = study.rungs
     pruning = f"ASHA decides after epoch {', '.join(map(str, rungs))}" if rungs else "no early stopping"
     seeds = len(study.search.training_seeds)
@@ -34,7 +47,8 @@ def headline(study: Study) -> list[str]:
         f"{counted(len(names), 'arm')}: {', '.join(names)}",
         f"{counted(search, 'search trial')} ({repeated}{study.search.algorithm}, {study.search.fair}; {pruning})"
         + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
-        f"{epochs} student epochs each, at most {epochs * (search + probes):,} in all",
+        *counts(study),
+        f"{epochs} student epochs each, at most {epochs * trial_count(study):,} in all",
     ]
 
 
@@ -96,8 +110,10 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def arm_cost(study: Study, arm: Arm, prepared: Prepared, teacher: TeacherFile | None) -> ArmCost:
-    """Times a few real steps of one arm, with an untrained teacher where the trained one is missing."""
+def arm_cost(
+    study: Study, settings: Mapping[str, Any], prepared: Prepared, teacher: TeacherFile | None
+) -> ArmCost:
+    """Times a few real steps of one configuration, with an untrained teacher where the trained one is missing."""
     import torch
 
     from akdtune import networks
@@ -108,9 +124,9 @@ def arm_cost(study: Study, arm: Arm, prepared: Prepared, teacher: TeacherFile | 
     torch.set_num_threads(1)
     config = TrialConfig.parse(
         {
-            "settings": arm.random(0).settings,
+            "settings": settings,
             "seeds": {"init": 0, "order": 0, "noise": 0},
-            "role": "probe",
+            "role": "probe" if prepared.train_on == "subset" else "ablation",
             "teacher_file": asdict(teacher or teachers.TeacherFile.untrained(study.teacher)),
             "plugins": list(study.plugins),
         }
@@ -139,16 +155,20 @@ def untrained_teachers(study: Study, prepared: Prepared) -> dict[str, TeacherSet
 
     found: dict[str, tuple[str, TeacherSettings]] = {}
 
-    def visit(one: TeacherSettings, path: KeyPath) -> None:
+    def visit(one: TeacherSettings, path: KeyPath, train_on: TrainOn) -> None:
         alone = one.model_copy(update={"others": []})
-        if teachers.find(alone, prepared.dataset, "subset") is None:
+        if teachers.find(alone, prepared.dataset, train_on) is None:
             for index, source in enumerate(one.distilled_from):
-                visit(source, (*path, "distilled_from", index))
-            found.setdefault(teachers.teacher_key(alone, prepared.dataset, "subset"), (written(path), one))
+                visit(source, (*path, "distilled_from", index), train_on)
+            for_reports = " for reports" if train_on == "full" and len(splits) > 1 else ""
+            key = teachers.teacher_key(alone, prepared.dataset, train_on)
+            found.setdefault(key, (written(path) + for_reports, one))
 
-    visit(study.teacher, ("teacher",))
-    for index, other in enumerate(study.teacher.others):
-        visit(other, ("teacher", "others", index))
+    splits = trains_on(study)
+    for train_on in splits:
+        visit(study.teacher, ("teacher",), train_on)
+        for index, other in enumerate(study.teacher.others):
+            visit(other, ("teacher", "others", index), train_on)
     return dict(found.values())
 
 
@@ -160,7 +180,7 @@ def teacher_seconds(settings: TeacherSettings, prepared: Prepared) -> float:
     from akdtune.recipe import sgd
 
     torch.set_num_threads(1)
-    train = prepared.dataset.split("subset").train
+    train = prepared.dataset.split(prepared.train_on).train
     network = networks.build(settings.network, prepared.dataset.inputs, 0).train()
     optimizer = sgd(network.parameters(), settings)
     positions_B = torch.arange(min(settings.batch_size, len(train)))
@@ -201,12 +221,12 @@ def plan_report(study: Study) -> list[str]:
     """What `akdtune plan` prints, as lines: arms, dimensions, counts, rungs, missing files, time and disk."""
     lines = [f"study {study.name} ({study.source})", *(f"  {line}" for line in headline(study)), ""]
     per_arm = quotas(study)
-    for arm in study.arms:
+    for arm in study.arms if study.search.searches or probe_count(study) else ():
         seeds = len(study.search.training_seeds)
         share = f"{counted(per_arm[arm.name] * seeds, 'search trial')}, " if arm.name in per_arm else ""
         lines.append(f"arm {arm.name}: {share}{'searches' if arm.dimensions else 'nothing to search'}")
         lines += [f"    {_described(dimension)}" for dimension in arm.dimensions]
-    lines.append("")
+    lines += [*cell_lines(study), ""]
     absent, checkpoints = missing(study), missing_checkpoints(study)
     lines += [f"missing checkpoint: {path} ({key})" for key, path in checkpoints.items()]
     students = missing_students(study)
@@ -241,7 +261,7 @@ def _described(dimension: Dimension) -> str:
 def _measured_lines(study: Study, with_teacher: bool) -> list[str]:
     """Teacher, resolved facts, and the estimate from timed steps; of a teacher that is not there with another's."""
     prepared = Prepared.load(study)
-    splits = prepared.dataset.split("subset")
+    splits = prepared.dataset.split(prepared.train_on)
     validation = len(splits.validation) if splits.validation else 0
     lines = [
         f"data {study.data.name}: {len(splits.train)} training, {validation} validation, {len(splits.test)} test images"
@@ -249,19 +269,33 @@ def _measured_lines(study: Study, with_teacher: bool) -> list[str]:
     teacher = prepared.find_teacher() if with_teacher else None
     if with_teacher:
         lines += _teacher_lines(study, prepared, teacher)
-    costs = {arm.name: arm_cost(study, arm, prepared, teacher) for arm in study.arms}
-    for arm in study.arms:
-        facts = prepared.facts(arm.random(0).settings)
-        cost = costs[arm.name]
+        if "full" in trains_on(study):
+            lines += factor_lines(study, prepared, prepared.find_teacher("full"))
+    timed = _timed_configurations(study)
+    costs = {name: arm_cost(study, settings, prepared, teacher) for name, settings in timed.items()}
+    for name, settings in timed.items():
+        facts = prepared.facts(settings)
+        cost = costs[name]
         known = f" ({', '.join(f'{key} = {value}' for key, value in facts.items())})" if facts else ""
         lines.append(
-            f"a trial of {arm.name}: about {duration(cost.trial_s)} = warm-up {duration(cost.warmup_s)} + student "
+            f"a trial of {name}: about {duration(cost.trial_s)} = warm-up {duration(cost.warmup_s)} + student "
             f"{duration(cost.student_s)} + evaluation {duration(cost.evaluation_s)}{known}"
         )
     if not study.teacher.absent:
         lines += cache_lines(study, prepared, teacher)
     lines += _totals(study, costs)
     return lines
+
+
+def _timed_configurations(study: Study) -> dict[str, Mapping[str, Any]]:
+    """One configuration of every arm that is searched, and of every kind of cell that costs something else."""
+    searching = study.search.searches or probe_count(study) or study.cell_plan is None
+    found: dict[str, Mapping[str, Any]] = {arm.name: arm.random(0).settings for arm in study.arms if searching}
+    for cell in study.cell_plan.cells if study.cell_plan is not None else ():
+        network = cell.settings["student"]["network"]
+        same_student = network == study.cell_plan.base.settings["student"]["network"] if study.cell_plan else True
+        found.setdefault(cell.arm if same_student else f"{cell.arm}/{network_label(network)}", cell.settings)
+    return found
 
 
 def _teacher_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None) -> list[str]:
@@ -271,7 +305,7 @@ def _teacher_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None
     if teacher is None:
         lines = []
         for path, one in untrained_teachers(study, prepared).items():
-            which = "teacher" if path == "teacher" else path
+            which = path
             sources = ", ".join(network_label(source.network) for source in one.distilled_from)
             distilled = f", distilled from {sources}" if sources else ""
             lines.append(
@@ -300,17 +334,17 @@ def cache_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None) -
     everywhere = "teacher_cache is null" if cache is None else live_reason(prepared.dataset)
     described = "" if everywhere else _cache_described(study, prepared, teacher)
     lines = []
-    for arm in study.arms:
-        live = everywhere or _needs_maps(study, arm)
-        lines.append(f"the teacher of {arm.name}: {f'runs live: {live}' if live else f'is cached{described}'}")
+    for name, settings in _timed_configurations(study).items():
+        live = everywhere or _needs_maps(study, settings)
+        lines.append(f"the teacher of {name}: {f'runs live: {live}' if live else f'is cached{described}'}")
     return lines
 
 
-def _needs_maps(study: Study, arm: Arm) -> str | None:
-    """Which methods of an arm make the main teacher run live."""
+def _needs_maps(study: Study, settings: Mapping[str, Any]) -> str | None:
+    """Which methods of a configuration make the main teacher run live."""
     from akdtune.registry import lookup
 
-    methods = [term["name"] for term in arm.centre().settings["method"]]
+    methods = [term["name"] for term in settings["method"]]
     needy = [name for name in methods if lookup("methods", name).needs_maps()]
     if not needy:
         return None
@@ -327,7 +361,7 @@ def _cache_described(study: Study, prepared: Prepared, teacher: TeacherFile | No
 
     cache, dataset = study.teacher_cache, prepared.dataset
     assert cache is not None
-    split = dataset.split("subset").train
+    split = dataset.split(prepared.train_on).train
     about = f": {split.stored:,} images x {dataset.augmentation.variants} crops"
     if teacher is None:
         return f"{about}, nothing stored yet"
@@ -349,7 +383,7 @@ def _totals(study: Study, costs: Mapping[str, ArmCost]) -> list[str]:
     mean_s = sum(cost.trial_s for cost in costs.values()) / len(costs)
     trials = trial_count(study)
     slots = min(study.resources.concurrent or slots_here(study), trials)
-    search_s, probe_s = mean_s * search_count(study) / slots, mean_s * probe_count(study) / slots
+    search_s, probe_s = mean_s * search_count(study) / slots, mean_s * (trials - search_count(study)) / slots
     share = surviving_share(study)
     kept = trials * max(cost.checkpoint_mib for cost in costs.values())
     most, likely = duration(search_s + probe_s), duration(search_s * share + probe_s)

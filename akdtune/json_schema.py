@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from akdtune.registry import NO_NETWORK, Kind, lookup, names
-from akdtune.sections import LATER, STUDY_LEVEL
+from akdtune.sections import STUDY_LEVEL
 
 Schema = dict[str, Any]
 
@@ -64,13 +64,12 @@ def build() -> Schema:
             "anyOf": [_or_choice(_settings(TrainingSettings, constant=_CONSTANT, searched=True)), {"type": "null"}]
         },
         **{section: {"anyOf": [_settings(model), {"type": "null"}]} for section, model in STUDY_LEVEL.items()},
-        **{section: {"type": "null", "description": "not available in this version"} for section in LATER},
         "plugins": {"type": "array", "items": {"type": "string"}, "description": "modules that register components"},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "akdtune study",
-        **_mapping(sections, ["data", "teacher", "student", "method", "search"]),
+        **_mapping(sections, ["data", "teacher", "student", "method"]),
         "$defs": definitions,
     }
 

@@ -47,6 +47,7 @@ class TrialRecord:
         rungs: decisions by rung.
         terminal: done | pruned | diverged | failed, or None while it is unfinished.
         attempts: number of executions that started.
+        test: test accuracy, percent, of a trial that has read the test set.
     """
 
     plan: dict[str, Any]
@@ -54,6 +55,7 @@ class TrialRecord:
     rungs: dict[int, dict[str, Any]] = field(default_factory=dict)
     terminal: str | None = None
     attempts: int = 0
+    test: float | None = None
 
     @property
     def trial_id(self) -> str:
@@ -291,6 +293,20 @@ class StudyDirectory:
             temporary.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
             os.replace(temporary, self.lock_path)
 
+    def read_design(self) -> dict[str, Any]:
+        """What design.json holds: the cells of confirmation and ablation, as far as they are decided."""
+        return results.read_design(self.root)
+
+    def write_design(self, section: str, content: Mapping[str, Any]) -> None:
+        """Replaces one section of design.json, before the trials that it describes are planned."""
+        known = self.read_design()
+        if known.get(section) == content:
+            return
+        with writing(self.root):
+            temporary = self.root / f".{results.DESIGN}"
+            temporary.write_text(json.dumps({**known, section: content}, indent=1, allow_nan=False) + "\n")
+            os.replace(temporary, self.root / results.DESIGN)
+
     def add_to_plan(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds trials to the plan, on disk when this returns.
 
@@ -363,6 +379,7 @@ class StudyDirectory:
         elif kind == "started":
             record.attempts += 1
         elif kind in results.TERMINAL:
+            record.test = event.get("test_accuracy")
             record.end(kind)
 
     def unfinished(self) -> list[TrialRecord]:

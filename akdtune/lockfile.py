@@ -9,12 +9,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from akdtune import __version__, spec
+from akdtune import __version__, extension, spec
 from akdtune.design import student_hashes
 from akdtune.errors import StudyError
 from akdtune.settings_file import choice_key
@@ -47,11 +47,14 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "resolved": facts,
         "data": {"hash": identity.prepared.data_hash, "name": study.data.name},
         "teacher": asdict(teacher),
+        **({} if identity.report_teacher is None else {"report_teacher": asdict(identity.report_teacher)}),
         "students": student_hashes(study),
         "seeds": {
             "search": study.search.seed,
             "trial": study.search.training_seeds,
             "probe": list(study.probe.seeds) if study.probe else [],
+            "confirm": list(study.confirm.seeds) if study.confirm else [],
+            "ablation": study.ablation.possible_seeds() if study.ablation else [],
             "split": study.data.split_seed,
         },
         "machine": {"python": platform.python_version(), "platform": platform.platform()},
@@ -95,8 +98,23 @@ def _with_absent(section: Any, later: Mapping[str, Any]) -> Any:
     return {**later, **section}
 
 
-def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path) -> None:
-    """Refuses to go on in a study directory whose settings differ from the study's, showing the difference."""
+def extended(
+    lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]
+) -> dict[str, Any]:
+    """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
+    fresh = lock_content(study, identity)
+    kept = {key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code")}
+    entry = {"time": fresh["created"], "command": fresh["command"], "added": list(added),
+             "packages": fresh["packages"]}  # fmt: skip
+    return {**fresh, **kept, "extended": [*lock.get("extended", []), entry]}
+
+
+def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path, extend: bool = False) -> list[str]:
+    """Refuses to go on in a study directory whose settings differ from the study's, showing the difference.
+
+    Returns:
+        What an extension adds, a line each; empty without `extend`.
+    """
     before, now = dict(lock["settings"]), study.resolved()
     if before.get("study") != now.get("study"):
         raise StudyError(
@@ -110,10 +128,16 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path) -> None:
         settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
     for section, later in spec.ADDED_LATER.items():
         before[section] = _with_absent(before.get(section), later)
-    lines = spec.settings_difference(before, now)
+    added, merged = extension.split_changes(before, now)
+    lines = spec.settings_difference(merged if extend else before, now)
     if lines:
+        grown = added and not extend and not spec.settings_difference(merged, now)
+        hint = "add what is new with --extend, " if grown else ""
+        if extend:
+            hint = f"--extend may add to {extension.ALLOWED}; "
         listed = "\n".join(f"  {line}" for line in lines)
         raise StudyError(
             f"{root}: the settings differ from those this study began with:\n{listed}\n"
-            f"put them back to resume it, or run the changed study beside it with another --dir"
+            f"{hint}put them back to resume it, or run the changed study beside it with --new or another --dir"
         )
+    return added if extend else []

@@ -31,6 +31,7 @@ LEDGER = "ledger.jsonl"
 TRIALS = "trials.parquet"
 EPOCHS = "epochs.parquet"
 LOCK = "study.lock.yaml"
+DESIGN = "design.json"
 TERMINAL = ("done", "pruned", "diverged", "failed")
 STATUSES = ("planned", "running", "interrupted", *TERMINAL)
 REPORT_ROLES = ("confirm", "ablation", "control")
@@ -51,11 +52,12 @@ EPOCH_COLUMNS: dict[str, pa.DataType] = {
 PLAN_COLUMNS: dict[str, pa.DataType] = {
     "number": pa.int64(), "trial_id": pa.string(), "cell_id": pa.string(), "seed": pa.int64(), "role": pa.string(),
     "arm": pa.string(), "bracket": pa.string(), "proposal": pa.int64(), "params": pa.string(),
-    "settings": pa.string(), "raw": pa.string(),
+    "settings": pa.string(), "raw": pa.string(), "cell": pa.string(),
 }  # fmt: skip
 TRIAL_COLUMNS: dict[str, pa.DataType] = {
     "trial_id": pa.string(), "cell_id": pa.string(), "arm": pa.string(), "role": pa.string(), "seed": pa.int64(),
-    "number": pa.int64(), "status": pa.string(), "stop_reason": pa.string(), "attempts": pa.int64(),
+    "number": pa.int64(), "cell": pa.string(), "reused_from": pa.string(), "status": pa.string(),
+    "stop_reason": pa.string(), "attempts": pa.int64(),
     "epochs": pa.int64(), "val_accuracy": pa.float64(), "val_accuracy_best": pa.float64(),
     **{name: pa.float64() for name in _METRICS},
 }  # fmt: skip
@@ -324,6 +326,24 @@ def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("setti
     return dict(held)
 
 
+def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of design.json, `{}` where no confirmation or ablation has been planned.
+
+    Raises:
+        StudyError: when it cannot be read.
+    """
+    path = Path(run_dir) / DESIGN
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise StudyError(f"{path}: cannot be read: no mapping")
+    return found
+
+
 def read_events(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The ledger's events in order, all at once; see `events`."""
     return list(events(run_dir))
@@ -587,6 +607,7 @@ class _Outcome:
     status: str = "planned"
     reason: str | None = None
     attempts: int = 0
+    reused_from: str | None = None
 
 
 _OF_OUTCOMES = {"study_started", "study_finished", "started", "rung", "interrupted", *TERMINAL}
@@ -610,6 +631,7 @@ def _outcomes(found: Iterable[Mapping[str, Any]]) -> dict[str, _Outcome]:
             continue
         if kind in TERMINAL:
             outcome.status, outcome.reason = kind, event.get("reason") or event.get("error")
+            outcome.reused_from = event.get("reused_from")
         elif kind == "rung" and str(event.get("decision")).lower() == "stop":
             outcome.status, outcome.reason = "pruned", f"rung {event.get('rung')}"
         elif kind in ("started", "interrupted"):
@@ -617,8 +639,11 @@ def _outcomes(found: Iterable[Mapping[str, Any]]) -> dict[str, _Outcome]:
     return outcomes
 
 
+_PLANNED = ("trial_id", "cell_id", "arm", "role", "seed", "number", "cell")
+
+
 def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
-    plan = list(_of_plan_file(path, ("trial_id", "cell_id", "arm", "role", "seed", "number", "params")))
+    plan = list(_of_plan_file(path, (*_PLANNED, "params")))
     planned = {row["trial_id"] for row in plan}
 
     def of_outcomes() -> Iterator[dict[str, Any]]:
@@ -636,8 +661,9 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
     rows = plan + [{"trial_id": trial_id, "params": {}} for trial_id in outcomes if trial_id not in planned]
     found = [outcomes.get(row["trial_id"], _Outcome()) for row in rows]
     columns: dict[str, Any] = {
-        name: [row.get(name) for row in rows] for name in ("trial_id", "cell_id", "arm", "role", "seed", "number")
+        name: [row.get(name) for row in rows] for name in _PLANNED
     }
+    columns["reused_from"] = [outcome.reused_from for outcome in found]
     columns["status"] = [outcome.status for outcome in found]
     columns["stop_reason"] = [None if outcome.reason is None else str(outcome.reason) for outcome in found]
     columns["attempts"] = [outcome.attempts for outcome in found]

@@ -10,7 +10,9 @@ from typing import Any
 
 from akdtune import design
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.phases import Phases, order
 from akdtune.registry import plugin_folders
+from akdtune.reuse import Donors
 from akdtune.search import Searcher
 from akdtune.spec import Study
 
@@ -18,7 +20,10 @@ from akdtune.spec import Study
 class Run:
     """One execution of a study: what is planned, what is still to do, what the driver tells whom."""
 
-    def __init__(self, study: Study, directory: StudyDirectory, identity: design.Identity, study_uid: str = "") -> None:
+    def __init__(
+        self, study: Study, directory: StudyDirectory, identity: design.Identity, study_uid: str = "",
+        donors: Donors | None = None,
+    ) -> None:
         self.study = study
         self.directory = directory
         self.identity = identity
@@ -26,11 +31,11 @@ class Run:
         self.epochs = study.epochs
         self.brackets = design.brackets(study)
         self.searcher = self._searcher()
-        unfinished = directory.unfinished()  # begun trials first, then the search, then probes
-        begun = [record for record in unfinished if record.attempts]
-        fresh = [record for record in unfinished if not record.attempts]
-        self.queue = begun + [record for record in fresh if record.plan["role"] == "search"]
-        self.probes = [record for record in fresh if record.plan["role"] != "search"]
+        self.phases = Phases(study, directory, identity)
+        self.donors = donors
+        unfinished = order(self._not_taken_over(directory.unfinished()))
+        self.queue = [record for record in unfinished if record.attempts or record.plan["role"] == "search"]
+        self.later = [record for record in unfinished if not (record.attempts or record.plan["role"] == "search")]
         self.stopping: float | None = None
         self.running: dict[str, TrialRecord] = {}
         self.warnings: list[str] = []
@@ -55,7 +60,25 @@ class Run:
             proposed = self._propose()
             if proposed is not None:
                 return proposed
-        return self.probes.pop(0) if self.probes else None
+        if not self.later:
+            self.plan_phases()
+        return self.later.pop(0) if self.later else None
+
+    def plan_phases(self) -> None:
+        """Plans the trials of confirmation and ablation that are due."""
+        rows = self.phases.due(self._planned_all())
+        if rows:
+            self.directory.add_to_plan(rows)
+            self.later += self._not_taken_over([self.directory.records[row["trial_id"]] for row in rows])
+
+    def _not_taken_over(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """Those of some planned trials that no other study has trained already."""
+        return records if self.donors is None else self.donors.take(records)
+
+    def awaiting(self) -> bool:
+        """Whether nothing can start now, but more will when the running trials have ended."""
+        stopped = self.stopping is not None or self.directory.broken is not None
+        return not stopped and bool(self.running) and self.phases.awaited(self._planned_all()) > 0
 
     def _planned_all(self) -> bool:
         return self.searcher is None or self._next_bracket() is None
@@ -84,7 +107,11 @@ class Run:
         proposal, number = found
         row = self.identity.plan_row(proposal, "search", bracket, number)
         self.directory.add_to_plan([row])
-        return self.directory.records[row["trial_id"]]
+        record = self.directory.records[row["trial_id"]]
+        if not self._not_taken_over([record]):
+            self.searcher.tell(record)
+            return None
+        return record
 
     def closing(self) -> bool:
         """Whether trials that were pruned a moment ago are still closing their tracking; bounded by its timeout."""
@@ -99,7 +126,7 @@ class Run:
 
     def remaining(self) -> int:
         """An upper bound of the trials still to run."""
-        waiting = len(self.queue) + len(self.probes)
+        waiting = len(self.queue) + len(self.later) + self.phases.awaited(self._planned_all())
         if self.searcher is None:
             return waiting
         planned = sum(1 for record in self.directory.records.values() if record.plan["role"] == "search")
@@ -134,7 +161,8 @@ class Run:
             self.running.pop(record.trial_id, None)
             self.directory.append("interrupted", trial_id=record.trial_id, epoch=epoch)
             return False
-        fields = {name: result[name] for name in ("warning", "error", "diverged_in") if result.get(name) is not None}
+        kept = ("warning", "error", "diverged_in", "test_accuracy")
+        fields = {name: result[name] for name in kept if result.get(name) is not None}
         return self.ended(record, kind, epoch, **fields)
 
     def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
@@ -145,10 +173,12 @@ class Run:
         return json.dumps(
             {
                 **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
+                "cell": plan.get("cell"),
                 "study": self.study.name,
                 "study_uid": self.study_uid,
-                "seeds": {"init": plan["seed"], "order": plan["seed"], "noise": plan["seed"]},
-                "teacher_file": asdict(self.identity.teacher),
+                "seeds": trial_seeds(plan["seed"], plan["settings"]),
+                "report_trains_on": self.study.report.train_on,
+                "teacher_file": asdict(self.identity.teacher_of(plan["role"])),
                 "teacher_cache": None if cache is None else cache.model_dump(),
                 "plugins": list(self.study.plugins),
                 "plugin_folders": plugin_folders(self.study.plugins),
@@ -161,3 +191,9 @@ class Run:
             },
             allow_nan=False,
         )
+
+
+def trial_seeds(seed: int, settings: Mapping[str, Any]) -> dict[str, int]:
+    """The seeds of one trial: the same for all sources of randomness but those that its cell shifts."""
+    shift = settings.get("seeds", {})
+    return {name: seed + shift.get(name, 0) for name in ("init", "order", "noise")}

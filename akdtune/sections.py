@@ -15,7 +15,9 @@ from akdtune.teacher_cache import CacheSettings
 class SearchSettings(ComponentSettings):
     """How configurations are proposed."""
 
-    algorithm: Literal["tpe", "random", "grid"] = Field(default="tpe", description="grid runs all listed values")
+    algorithm: Literal["tpe", "random", "grid", "none"] = Field(
+        default="tpe", description="grid: all listed values; none: no search, as when the section is left out"
+    )
     trials: PositiveInt | None = Field(default=None, description="trials over all arms; grid: null for all")
     fair: Literal["per_arm", "pooled"] = Field(
         default="per_arm",
@@ -37,6 +39,11 @@ class SearchSettings(ComponentSettings):
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {self.seeds}")
         return self
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is a search at all."""
+        return self.algorithm != "none"
 
     @property
     def training_seeds(self) -> list[int]:
@@ -100,6 +107,119 @@ class ReportSettings(ComponentSettings):
     train_on: Literal["full", "subset"] = Field(default="full", description="full: validation images train too")
 
 
+class ConfirmSettings(ComponentSettings):
+    """The best configurations of the search, trained again with fresh seeds, the test set read once."""
+
+    top: PositiveInt = Field(default=1, description="configurations of each arm, by validation accuracy in the search")
+    seeds: list[int] = Field(min_length=1, description="training seeds; none of them may be a seed of the search")
+    baselines: list[str] = Field(
+        default=[], description="trained beside them: names of methods, views or controls, with their defaults"
+    )
+
+    @model_validator(mode="after")
+    def _nothing_stands_twice(self) -> ConfirmSettings:
+        for name in ("seeds", "baselines"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ, got {values}")
+        return self
+
+
+class AutoSeeds(ComponentSettings):
+    """A pilot that says how many seeds a difference needs."""
+
+    pilot: int = Field(default=5, ge=3, description="seeds of the pilot, judged on validation images, not reported")
+    resolve: PositiveFloat = Field(default=0.3, description="points of accuracy that are to be resolved")
+    power: float = Field(default=0.8, gt=0, lt=1, description="probability with which they are")
+    at_most: int = Field(default=20, ge=2, description="more seeds than this are not taken, and the report says so")
+    take: bool = Field(default=True, description="false: the study ends with the proposal")
+    first: int = Field(default=100, ge=0, description="report seeds are first, first + 1, ...; the pilot's follow them")
+
+    @property
+    def pilot_seeds(self) -> list[int]:
+        """The pilot's seeds, none of which is a report seed."""
+        return [self.first + self.at_most + number for number in range(self.pilot)]
+
+
+class AblationSettings(ComponentSettings):
+    """Cells that differ on purpose, each with all seeds, never pruned, the test set read once at the end."""
+
+    design: Literal["full_factorial", "fractional_factorial", "leave_one_out", "add_one_in", "path", "arms"] = Field(
+        description="which combinations of the factors are trained"
+    )
+    base: Literal["study", "winner"] = Field(
+        default="study", description="what the factors change: the study's configuration, or the search's best one"
+    )
+    factors: dict[str, list[Any]] = Field(
+        default={}, description="key path: its values, the base's own first; values may be mappings"
+    )
+    resolution: int | None = Field(default=None, ge=3, le=5, description="fractional_factorial: III, IV or V")
+    arms: dict[str, dict[str, Any]] = Field(
+        default={}, description="design arms: name: the key paths that it changes, with their values"
+    )
+    controls: list[str] = Field(default=[], description="arms that isolate a confound, made from the base")
+    reference: str | None = Field(
+        default=None, description="the cell that all others are compared with; null: the base"
+    )
+    seeds: list[int] | Literal["auto"] | AutoSeeds = Field(
+        description="training seeds, the same for every cell; auto: a pilot says how many"
+    )
+    metric: str = Field(default="test_accuracy", description="what is compared, a column of trials.parquet")
+    equivalence_margin: PositiveFloat = Field(
+        default=0.3, description="points within which two cells count as equivalent"
+    )
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="family-wise error of the comparisons")
+    families: list[list[str]] | None = Field(
+        default=None, description="cells that are judged together; null: all of them against the reference"
+    )
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _key_paths(cls, value: Any) -> Any:
+        """Nested mappings are key paths written another way, as `ablation.factors.views.inter=...` makes them."""
+        return dict(_flat(value)) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _fits_the_design(self) -> AblationSettings:
+        if self.design == "arms" and not self.arms:
+            raise ValueError("arms is needed by design arms: a name for each configuration and what it changes")
+        if self.design != "arms" and not self.factors:
+            raise ValueError(f"factors is needed by design {self.design}: key paths and their values")
+        if self.design != "arms" and self.arms:
+            raise ValueError(f"arms goes with design arms, not with {self.design}")
+        if self.design == "arms" and self.factors:
+            raise ValueError("factors goes with the other designs, not with arms")
+        if self.resolution is not None and self.design != "fractional_factorial":
+            raise ValueError(f"resolution goes with design fractional_factorial, not with {self.design}")
+        for path, values in self.factors.items():
+            if len(values) < 2:
+                raise ValueError(f"factors.{path} needs two values or more, got {values}")
+            if any(value in values[:place] for place, value in enumerate(values)):
+                raise ValueError(f"factors.{path} holds a value twice: {values}")
+        for name in ("controls", "seeds"):
+            values = getattr(self, name)
+            if isinstance(values, list) and len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ, got {values}")
+        if isinstance(self.seeds, list) and not self.seeds:
+            raise ValueError("seeds needs one seed or more")
+        return self
+
+    @property
+    def auto_seeds(self) -> AutoSeeds | None:
+        """How a pilot decides on the seeds; None where they are given."""
+        if isinstance(self.seeds, list):
+            return None
+        return AutoSeeds() if self.seeds == "auto" else self.seeds
+
+    def possible_seeds(self) -> list[int]:
+        """Every seed that a cell may be trained and reported with."""
+        auto = self.auto_seeds
+        if auto is None:
+            assert isinstance(self.seeds, list)
+            return self.seeds
+        return list(range(auto.first, auto.first + auto.at_most))
+
+
 class ResourcesSettings(ComponentSettings):
     """What one trial takes."""
 
@@ -130,13 +250,13 @@ STUDY_LEVEL: dict[str, type[ComponentSettings]] = {
     "search": SearchSettings,
     "scheduler": SchedulerSettings,
     "probe": ProbeSettings,
+    "confirm": ConfirmSettings,
+    "ablation": AblationSettings,
     "report": ReportSettings,
     "resources": ResourcesSettings,
     "tracking": TrackingSettings,
     "teacher_cache": CacheSettings,
 }
 TRIAL_LEVEL = ("student", "views", "method", "training")
-LATER = ("confirm", "ablation")
-"""Sections that a later version reads; null is accepted."""
 
-SECTIONS = ("study", "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, *LATER, "plugins")
+SECTIONS = ("study", "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, "plugins")

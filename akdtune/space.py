@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from akdtune.domains import Choice, Domain, Found, Range, decided, domains, parse
@@ -26,12 +27,14 @@ class Proposal:
         settings: data, teacher, student, views, method (a list) and training with defaults filled in; plain JSON.
         params: the value of every setting that the arm searches, by key path (`method.kd.weight`).
         raw: what the searcher was asked, by its names: labels of choices, numbers of ranges.
+        written: views, method, student and training as the file has them, every domain decided, no default filled in.
     """
 
     arm: str
     settings: dict[str, Any]
     params: dict[str, Any]
     raw: dict[str, Any]
+    written: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,11 @@ class Arm(Space):
             return index
 
         values = decided(self.tree, decide, {})
-        settings = self._complete(values)
+        settings = self._complete(copy.deepcopy(values))
         assert_plain(settings)
         assert_plain(params, "params")
         assert_plain(raw, "raw")
-        return Proposal(self.name, settings, params, raw)
+        return Proposal(self.name, settings, params, raw, values)
 
     def corners(self) -> list[Proposal]:
         """Configurations that together hold every option of every choice, and both ends of every range."""
@@ -223,7 +226,7 @@ class Pooled(Space):
             left = [arm for arm in left if self._decisions[arm][position][2] == index]
             position += 1
         proposal = self.arms[left[0]].sample(suggest)
-        return Proposal(proposal.arm, proposal.settings, proposal.params, {**raw, **proposal.raw})
+        return replace(proposal, raw={**raw, **proposal.raw})
 
 
 def expand(tree: Any) -> list[Expanded]:

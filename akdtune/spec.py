@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -13,11 +14,14 @@ import yaml
 from pydantic import BaseModel
 
 from akdtune import settings_file, spec_check
+from akdtune.cells import CellPlan, plan_cells
 from akdtune.errors import Problem, SettingsError, nearest
 from akdtune.registry import NO_NETWORK, Pair, lookup
 from akdtune.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
+    AblationSettings,
+    ConfirmSettings,
     ProbeSettings,
     ReportSettings,
     ResourcesSettings,
@@ -62,6 +66,8 @@ class Study:
         pooled: all arms as one space.
         epochs: student epochs of every trial.
         probe: None when no probes are asked for.
+        confirm: None where the search's best configurations are not trained again.
+        ablation: None without a design.
         teacher_cache: None where teachers run live.
         warnings: sentences to show, one each, about settings that are odd or ignored.
     """
@@ -78,6 +84,8 @@ class Study:
     search: SearchSettings
     scheduler: SchedulerSettings
     probe: ProbeSettings | None
+    confirm: ConfirmSettings | None
+    ablation: AblationSettings | None
     report: ReportSettings
     resources: ResourcesSettings
     tracking: TrackingSettings
@@ -89,6 +97,30 @@ class Study:
     def spaces(self) -> tuple[Space, ...]:
         """What is searched separately: the arms, or all of them pooled."""
         return (self.pooled,) if self.search.fair == "pooled" else self.arms
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The sections that all trials share, `data` and `teacher`, as plain JSON."""
+        return {"data": self.data.model_dump(mode="json"), "teacher": self.teacher.model_dump(mode="json")}
+
+    @property
+    def reports(self) -> bool:
+        """Whether there are trials that read the test set."""
+        return self.confirm is not None or self.ablation is not None
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """Settings that together hold every option and end of what is searched, and every cell that is known."""
+        known = [] if self.cell_plan is None else [cell.settings for cell in self.cell_plan.cells]
+        searching = self.search.searches or self.probe is not None or not known
+        corners = [proposal.settings for arm in self.arms for proposal in arm.corners()] if searching else []
+        return corners + known
+
+    @functools.cached_property
+    def cell_plan(self) -> CellPlan | None:
+        """The ablation's cells; None without one, and where its base is the winner of a search still to come."""
+        if self.ablation is None or self.ablation.base == "winner":
+            return None
+        return plan_cells(self.ablation, self.arms[0].centre().written, self.constants)
 
     @property
     def rungs(self) -> list[int]:
@@ -115,7 +147,6 @@ class Study:
             values[section] = None if settings is None else settings.model_dump(mode="json")
         if self.scheduler.name == "none":
             values["scheduler"] = {"name": "none"}
-        values["confirm"] = values["ablation"] = None
         assert_plain(values)
         return values
 
@@ -169,7 +200,8 @@ def _locate(source: str) -> Path:
 
 
 def cell_hash(
-    settings: Mapping[str, Any], data_hash: str, teacher_hash: str, student_hash: str = "", cache_dtype: str = ""
+    settings: Mapping[str, Any], data_hash: str, teacher_hash: str, student_hash: str = "", cache_dtype: str = "",
+    reports_on: str = "",
 ) -> str:
     """Twelve hex digits for everything that determines a trial's result except its seed.
 
@@ -179,6 +211,7 @@ def cell_hash(
         teacher_hash: content hash of the teacher's weights; `none` without a teacher, whose settings then do not count.
         student_hash: content hash of the file that the student begins with; empty without one.
         cache_dtype: what the teacher's numbers are rounded to; empty where they are not.
+        reports_on: what a trial that reads the test set trains on, `full` or `subset`; empty for the others.
     """
     counted = {section: _counted(value, _NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
     for section in counted.keys() & ADDED_LATER.keys():
@@ -188,6 +221,7 @@ def cell_hash(
         counted["teacher"] = NO_NETWORK
     hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
     hashes += [f"teacher_cache.dtype={cache_dtype}"] if cache_dtype else []
+    hashes += [f"reports, trained on {reports_on}"] if reports_on else []
     text = json.dumps([counted, *hashes], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

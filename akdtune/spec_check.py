@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from akdtune import domains, space
+from akdtune.cells import CellProblems, baseline_cells, plan_cells
 from akdtune.domains import Choice, Found, Issue, Range
 from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
 from akdtune.registry import NO_NETWORK, load_plugins, lookup, names
 from akdtune.sections import (
-    LATER,
     SECTIONS,
     STUDY_LEVEL,
     TRIAL_LEVEL,
+    AblationSettings,
     ProbeSettings,
     ReportSettings,
     SchedulerSettings,
@@ -75,6 +76,9 @@ class Reading:
         if self.problems:
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         arms, pooled = searched.arms(constants, fixed["probe"].fixed if fixed["probe"] else {})
+        self._check_cells(fixed, arms, constants)
+        if self.problems:
+            raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         self._oddities(fixed, arms)
         own = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
         return {**own, **fixed, "arms": arms, "pooled": pooled, "epochs": searched.epochs}
@@ -91,12 +95,11 @@ class Reading:
         for section in values:
             if section not in SECTIONS:
                 self.problem((section,), unknown_name("section", section, SECTIONS))
-        for section in ("data", "teacher", "student", "method", "search"):
+        for section in ("data", "teacher", "student", "method"):
             if values.get(section) is None:
                 self.problem((section,), "is missing")
-        for section in LATER:
-            if values.get(section) is not None:
-                self.problem((section,), f"is not available in this version: leave it out, or write {section}: null")
+        if values.get("search") is None and values.get("ablation") is None:
+            self.problem(("search",), "is missing (without a search, a study needs an ablation)")
 
     def _plugins(self, value: Any) -> tuple[str, ...]:
         modules = [] if value is None else [value] if isinstance(value, str) else value
@@ -119,7 +122,9 @@ class Reading:
     def _fixed_section(self, section: str, model: type[BaseModel]) -> Any:
         """The typed settings of a section that holds no domains; None when it is absent or wrong."""
         value = self.file.values.get(section)
-        if value is None and (section in ("probe", "data", "teacher", "search")):
+        if value is None and section == "search" and self.file.values.get("ablation") is not None:
+            return SearchSettings(algorithm="none")
+        if value is None and section in ("probe", "confirm", "ablation", "data", "teacher", "search"):
             return None
         if value is None and section == "teacher_cache" and section in self.file.values:
             return None  # null: teachers run live; without the section, the cache is used
@@ -149,12 +154,12 @@ class Reading:
 
     def _cross_checks(self, fixed: Mapping[str, Any], searched: _Searched) -> None:
         """What must fit together across sections."""
-        data, search, probe, scheduler = (fixed[section] for section in ("data", "search", "probe", "scheduler"))
-        if data is not None and data.validation == 0:
-            self.problem(("data", "validation"), "must be above 0, got 0: the search is judged on validation images")
+        search, probe, scheduler = (fixed[section] for section in ("search", "probe", "scheduler"))
+        self._check_validation(fixed)
+        self._check_report_seeds(fixed)
         if search is not None and search.algorithm == "grid":
             searched.refuse_uncountable()
-        elif search is not None and search.trials is None:
+        elif search is not None and search.searches and search.trials is None:
             self.problem(("search", "trials"), f"is missing: how many trials '{search.algorithm}' may use")
         taken = set(search.training_seeds) & set(probe.seeds) if search is not None and probe is not None else set()
         if taken:
@@ -177,6 +182,74 @@ class Reading:
             )
         if probe is not None:
             searched.check_fixed(probe.fixed)
+
+    def _check_validation(self, fixed: Mapping[str, Any]) -> None:
+        """Whoever is judged on validation images needs some."""
+        data, search, probe, ablation = (fixed[section] for section in ("data", "search", "probe", "ablation"))
+        if data is None or data.validation > 0:
+            return
+        judged = []
+        if search is not None and search.searches:
+            judged.append("the search is")
+        elif probe is not None:
+            judged.append("probes are")
+        elif ablation is not None and ablation.auto_seeds is not None:
+            judged.append("the pilot of ablation.seeds is")
+        elif fixed["report"] is not None and fixed["report"].train_on == "subset":
+            judged.append("report.train_on is subset, and every epoch is")
+        if judged:
+            self.problem(("data", "validation"), f"must be above 0, got 0: {judged[0]} judged on validation images")
+
+    def _check_report_seeds(self, fixed: Mapping[str, Any]) -> None:
+        """Search seeds and report seeds are disjoint, so that nothing is reported on what it was selected with."""
+        search, probe, confirm, ablation = (fixed[name] for name in ("search", "probe", "confirm", "ablation"))
+        searching = search is not None and search.searches
+        if confirm is not None and not searching:
+            self.problem(("confirm",), "needs a search, whose best configurations it trains again")
+        if ablation is not None and ablation.base == "winner" and not searching:
+            self.problem(("ablation", "base"), "winner needs a search; study takes the study's own configuration")
+        used = dict.fromkeys(search.training_seeds, "search") if searching else {}
+        used |= dict.fromkeys(probe.seeds, "probe") if probe is not None else {}
+        reported = [(("confirm", "seeds"), confirm.seeds)] if confirm is not None else []
+        if ablation is not None:
+            pilot = ablation.auto_seeds.pilot_seeds if ablation.auto_seeds is not None else []
+            reported.append((("ablation", "seeds"), [*ablation.possible_seeds(), *pilot]))
+        for path, seeds in reported:
+            taken = sorted(set(seeds) & used.keys())
+            if taken:
+                self.problem(
+                    path,
+                    f"must not hold {taken[0]}, a seed of the {used[taken[0]]}: what was selected with a seed is "
+                    "reported with others",
+                )
+
+    def _check_cells(self, fixed: Mapping[str, Any], arms: Sequence[Arm], constants: dict[str, Any]) -> None:
+        """Builds the ablation's cells from the study's configuration, or from the centre of every arm that may win."""
+        ablation: AblationSettings | None = fixed["ablation"]
+        confirm = fixed["confirm"]
+        if ablation is not None and ablation.base == "study":
+            searched = [dimension.path for arm in arms for dimension in arm.dimensions]
+            if searched or len(arms) > 1:
+                what = f"{searched[0]} is searched" if searched else f"there are {len(arms)} arms"
+                self.problem(
+                    ("ablation", "base"),
+                    f"study needs one configuration, and {what}: give every setting one value, or write winner",
+                )
+                return
+        found: set[Issue] = set()
+        for arm in arms if ablation is not None or confirm is not None else ():
+            centre = arm.centre()
+            try:
+                if ablation is not None:
+                    plan = plan_cells(ablation, centre.written, constants)
+                    for line in plan.warnings:
+                        self.warn(("ablation",), line)
+                if confirm is not None:
+                    baseline_cells(confirm.baselines, centre.settings, constants)
+            except CellProblems as error:
+                found.update(error.issues)
+        for path, message in sorted(found, key=str):
+            self.problem(path, message)
 
     def _cache_without_teacher(self, fixed: dict[str, Any]) -> None:
         if fixed["teacher"] is not None and fixed["teacher"].absent:
@@ -203,8 +276,8 @@ class Reading:
         if fixed["teacher"].others and not any(lookup("views", arm.tree["views"]["name"]).needs_others for arm in arms):
             reading = [name for name in names("views") if lookup("views", name).needs_others]
             self.warn(("teacher", "others"), f"are read by no views of this study (by: {', '.join(reading)})")
-        if fixed["report"] != ReportSettings():
-            self.warn(("report",), "is not used yet: no trial of this version reads the test set")
+        if fixed["report"] != ReportSettings() and not (fixed["confirm"] or fixed["ablation"]):
+            self.warn(("report",), "is ignored: without confirm and ablation, no trial reads the test set")
 
     def _odd_teacher(self, teacher: Mapping[str, Any], path: KeyPath) -> None:
         """Settings that a teacher does not use, be it imported or none at all; further teachers included."""
@@ -218,6 +291,8 @@ class Reading:
                 self._odd_teacher(one, (*path, key, index))
 
     def _odd_search(self, search: SearchSettings, arms: Sequence[Arm]) -> None:
+        if not search.searches:
+            return
         if search.algorithm == "grid":
             size = sum(arm.grid_size() or 0 for arm in arms)
             if search.trials is not None and search.trials != size:

@@ -158,12 +158,12 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> dict[str, Any] 
     prepared = design.Prepared.load(study)
     (chosen,) = [one for one in study.arms if one.name == arm]
     proposal = chosen.centre()
-    teacher_file = prepared.find_teacher()
+    teacher_file = prepared.find_teacher("subset")
     if teacher_file is None:
         device = proposal.settings["training"]["device"]
         if (code := teacher_command.train(study, "subset", device)) != 0:
             return code
-        teacher_file = prepared.find_teacher()
+        teacher_file = prepared.find_teacher("subset")
         assert teacher_file is not None, "it has just been trained"
     plan = design.Identity(study, prepared, teacher_file).plan_row(proposal, "search", arm, None, seed)
     cache = study.teacher_cache

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from akdtune.dry_run import available_cpus, lacking_resources
 from akdtune.errors import AkdtuneError, StudyError
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
+from akdtune.reuse import Donors
 from akdtune.run_state import Run
 from akdtune.scheduling import METRIC, ArmScheduler, Bracket
 from akdtune.spec import Study
@@ -56,7 +57,7 @@ class _Adapter(RaySearcher):
     def suggest(self, trial_id: str) -> Any:
         record = self.run.next()
         if record is None:  # workers are killed once Tune is finished: let pruned trials close first
-            return None if self.run.closing() else RaySearcher.FINISHED
+            return None if self.run.closing() or self.run.awaiting() else RaySearcher.FINISHED
         return {"trial": self.run.payload(record, self.stop_actor), "id": record.trial_id}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -155,7 +156,14 @@ class _StopActor:
         return self._stopped
 
 
-def run(study: Study, root: Path, address: str | None = None, console: Console | None = None) -> int:
+def run(
+    study: Study,
+    root: Path,
+    address: str | None = None,
+    console: Console | None = None,
+    extend: bool = False,
+    reuse: Sequence[Path] = (),
+) -> int:
     """Runs or resumes a study in `root`.
 
     Args:
@@ -163,6 +171,8 @@ def run(study: Study, root: Path, address: str | None = None, console: Console |
         root: the study directory; made if absent.
         address: a running Ray cluster, or None for Ray on this machine.
         console: where to show progress.
+        extend: whether trials, seeds and cells may be added to a study that has begun.
+        reuse: directories of studies whose finished trials are taken over where they are the same.
 
     Returns:
         0 when every trial ended, 1 when some failed, 130 when interrupted.
@@ -175,42 +185,60 @@ def run(study: Study, root: Path, address: str | None = None, console: Console |
     check_resources(study, address)
     with directory.opened():
         lock = directory.read_lock()
+        added: list[str] = []
         if lock is not None:
-            lockfile.refuse_changes(study, lock, directory.root)
+            added = lockfile.refuse_changes(study, lock, directory.root, extend)
             ended = directory.reconcile()
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
         console.print(display.short_report(study, directory), highlight=False, soft_wrap=True)
-        return _Driver(study, directory, address, console).go(lock)
+        for line in added:
+            console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
+        return _Driver(study, directory, address, console, added, reuse).go(lock)
 
 
 class _Driver:
     """Prepares, starts Ray only where something is left to do, and closes with what the user wants to know."""
 
-    def __init__(self, study: Study, directory: StudyDirectory, address: str | None, console: Console) -> None:
+    def __init__(
+        self,
+        study: Study,
+        directory: StudyDirectory,
+        address: str | None,
+        console: Console,
+        extended: Sequence[str] = (),
+        reused: Sequence[Path] = (),
+    ) -> None:
         self.study = study
         self.directory = directory
         self.address = address
         self.console = console
+        self.extended = extended
+        self.reused = reused
         self.run: Run | None = None
 
     def go(self, lock: dict[str, Any] | None) -> int:
         prepared = design.Prepared.load(self.study)
         with self._signals():
-            teacher = prepared.find_teacher()
             total = design.trial_count(self.study)
             with Display(self.console, self.study.name, total, self.study.epochs) as shown:
                 try:
-                    if teacher is None:
-                        teacher = self._train_teacher(prepared, shown)
+                    teachers = []
+                    for train_on in design.trains_on(self.study):
+                        teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
                         if teacher is None:
                             return self._interrupted()
-                    identity = design.Identity(self.study, prepared, teacher)
+                        teachers.append(teacher)
+                    identity = design.Identity(self.study, prepared, *teachers)
                     self._write_lock(lock, prepared, identity)
-                    if lock is None or not self.directory.records:
-                        self.directory.add_to_plan(design.initial_rows(self.study, identity))
+                    if lock is None or not self.directory.records or self.extended:
+                        rows = design.initial_rows(self.study, identity)
+                        known = self.directory.records
+                        self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
                     uid = (self.directory.read_lock() or {}).get("uid", "")
-                    self.run = Run(self.study, self.directory, identity, uid)
+                    donors = Donors(self.directory, self.reused)
+                    self.run = Run(self.study, self.directory, identity, uid, donors)
+                    self.run.plan_phases()
                     if self.run.remaining() and not self._stopping:
                         self.directory.wait_for_workers()
                         self.directory.append("study_started", pid=os.getpid())
@@ -227,23 +255,27 @@ class _Driver:
     def _write_lock(self, lock: dict[str, Any] | None, prepared: design.Prepared, identity: design.Identity) -> None:
         if lock is None:
             self.directory.write_lock(lockfile.lock_content(self.study, identity))
-        elif (
-            TeacherFile(**lock["teacher"]).identity != identity.teacher.identity
-            or lock["data"]["hash"] != prepared.data_hash
+            return
+        if lock["data"]["hash"] != prepared.data_hash or any(
+            TeacherFile(**lock[key]).identity != file.identity
+            for key, file in (("teacher", identity.teacher), ("report_teacher", identity.report_teacher))
+            if file is not None and key in lock
         ):
             raise StudyError(
                 f"{self.directory.root}: the data or the teacher is not the one this study began with "
                 f"(teacher {lock['teacher']['weights_hash']} then, {identity.teacher.weights_hash} now; data "
                 f"{lock['data']['hash']} then, {prepared.data_hash} now); restore it or choose another --dir"
             )
-        elif lock.get("students", {}) != (now := design.student_hashes(self.study)):
+        if lock.get("students", {}) != (now := design.student_hashes(self.study)):
             changed = sorted(path for path, value in now.items() if lock.get("students", {}).get(path) != value)
             raise StudyError(
                 f"{self.directory.root}: {', '.join(changed)} is not the student this study began with "
                 "(student.checkpoint); restore it or choose another --dir"
             )
+        if self.extended:
+            self.directory.write_lock(lockfile.extended(lock, self.study, identity, self.extended))
 
-    def _train_teacher(self, prepared: design.Prepared, shown: Display) -> TeacherFile | None:
+    def _train_teacher(self, train_on: str, shown: Display) -> TeacherFile | None:
         """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""
         self._start_ray()
         if self._stopping:
@@ -255,7 +287,7 @@ class _Driver:
             {
                 "data": self.study.data.model_dump(),
                 "teacher": self.study.teacher.model_dump(),
-                "train_on": "subset",
+                "train_on": train_on,
                 "plugins": list(self.study.plugins),
                 "plugin_folders": plugin_folders(self.study.plugins),
                 "root": str(self.directory.root.resolve()),
@@ -378,6 +410,11 @@ class _Driver:
 
     def _closing(self) -> int:
         assert self.run is not None
+        donors = self.run.donors
+        if donors is not None and donors.taken:
+            self.console.print(f"taken over from other studies: {donors.taken} trials (reused_from says which)")
+        for line in [*(donors.notes if donors is not None else ()), *self.run.phases.notes]:
+            self.console.print(line, highlight=False, soft_wrap=True)
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)

@@ -69,6 +69,10 @@ def notice(settings: Mapping[str, Any]) -> str | None:
     return f"Weights & Biases: runs are written offline, {why}; `akdtune wandb sync RUN` uploads them"
 
 
+_PLACE = ("study", "trial_id", "cell_id", "cell", "arm", "role", "seed")
+"""What says where a run belongs."""
+
+
 class _Finish(NamedTuple):
     status: str
     summary: Mapping[str, Any]
@@ -160,7 +164,7 @@ class Tracker:
         import wandb
 
         trial, own = self._trial, self._settings["wandb"]
-        place = {name: trial[name] for name in ("study", "trial_id", "cell_id", "arm", "role", "seed") if name in trial}
+        place = {name: trial[name] for name in _PLACE if trial.get(name) is not None}
         config = {**trial["settings"], "params": trial.get("params", {}), "trial": {**place, "attempt": self._attempt}}
         return wandb.init(
             project=own.get("project"),
@@ -168,7 +172,7 @@ class Tracker:
             tags=list(own.get("tags") or []) or None,
             id=self.run_id,
             name=trial["trial_id"],
-            group=trial["arm"],
+            group=trial.get("cell") or trial["arm"],
             job_type=trial["role"],
             config=config,
             dir=str(self._root),

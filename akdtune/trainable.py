@@ -172,6 +172,8 @@ def _close(directory: TrialDirectory, live: Any, rows: list[dict[str, Any]]) -> 
             predictions.logits_NK.float().numpy(),
         )
     outcome: dict[str, Any] = {"outcome": "done", "epoch": len(rows)}
+    if closing.get("test_accuracy") is not None:
+        outcome["test_accuracy"] = closing["test_accuracy"]
     shut = _shut_gates(rows)
     if shut:
         outcome["warning"] = shut

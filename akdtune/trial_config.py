@@ -113,9 +113,10 @@ class TrialConfig:
     """What determines a trial's numbers, typed.
 
     Attributes:
-        role: search | probe | confirm | ablation | control; decides which data is seen.
+        role: search | probe | pilot | confirm | ablation | control; decides which data is seen.
         teacher_file: where the frozen teacher lies.
         teacher_cache: through which its numbers come; None: live.
+        report_trains_on: what trials that read the test set train on.
     """
 
     data: data.DataSettings
@@ -127,6 +128,7 @@ class TrialConfig:
     role: str
     teacher_file: teacher.TeacherFile
     teacher_cache: CacheSettings | None = None
+    report_trains_on: Literal["subset", "full"] = "full"
 
     @classmethod
     def parse(cls, trial: Mapping[str, Any]) -> TrialConfig:
@@ -144,6 +146,7 @@ class TrialConfig:
             role=trial["role"],
             teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
             teacher_cache=None if cache is None else CacheSettings(**cache),
+            report_trains_on=trial.get("report_trains_on", "full"),
         )
 
     @property
@@ -155,7 +158,7 @@ class TrialConfig:
     @property
     def train_on(self) -> Literal["subset", "full"]:
         """`subset`: the training pool minus validation; `full`: all of it."""
-        return "full" if self.role in REPORT_ROLES else "subset"
+        return self.report_trains_on if self.role in REPORT_ROLES else "subset"
 
 
 def _component(kind: Literal["views", "methods"], setting: Mapping[str, Any]) -> tuple[str, ComponentSettings]:

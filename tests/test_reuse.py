@@ -1,0 +1,101 @@
+"""Finished trials of another study are taken over whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from akdtune import results
+from akdtune.errors import StudyError
+from akdtune.ledger import StudyDirectory
+from akdtune.reuse import Donors
+from tests.study_fixture import StudyBuilder
+
+LOCK: dict[str, Any] = {
+    "akdtune": "1", "packages": {"torch": "2.14.1", "torchvision": "0.29.1", "numpy": "2.0", "ray": "2.60"},
+    "settings": {}, "data": {}, "teacher": {},
+}  # fmt: skip
+
+
+def donor(path: Path, **lock: Any) -> str:
+    """A study with one finished ablation trial; returns its id."""
+    builder = StudyBuilder(path)
+    trial_id = builder.add("angular/kd", 71.5, 0.1, role="ablation", cell="cell", seed=3)
+    builder.write()
+    folder = results.trial_directory(path, trial_id)
+    (folder / "outcome.json").write_text(json.dumps({"outcome": "done", "epoch": 2, "test_accuracy": 71.5}))
+    (folder / "predictions.parquet").write_bytes(b"predictions")
+    (folder / "log.txt").write_text("trained\n")
+    (path / results.LOCK).write_text(yaml.safe_dump({**LOCK, **lock}))
+    return trial_id
+
+
+@pytest.fixture
+def taker(tmp_path: Path) -> Iterator[StudyDirectory]:
+    directory = StudyDirectory(tmp_path / "taker")
+    with directory.opened():
+        directory.write_lock(LOCK)
+        plan = {"cell_id": "cell", "seed": 3, "role": "ablation", "arm": "angular/kd", "bracket": "", "proposal": None,
+                "params": {}, "settings": {}, "raw": {}}  # fmt: skip
+        directory.add_to_plan([{**plan, "trial_id": "t00000"}, {**plan, "trial_id": "other"}])
+        yield directory
+
+
+def test_a_finished_trial_is_taken_over_and_marked(tmp_path: Path, taker: StudyDirectory) -> None:
+    trial_id = donor(tmp_path / "donor")
+    donors = Donors(taker, [tmp_path / "donor"])
+    left = donors.take(list(taker.records.values()))
+    assert [record.trial_id for record in left] == ["other"]
+    assert donors.taken == 1
+    record = taker.records[trial_id]
+    assert (record.terminal, record.last_epoch, record.test) == ("done", 2, 71.5)
+    assert (taker.trial(trial_id).path / "predictions.parquet").read_bytes() == b"predictions"
+    rows = {row["trial_id"]: row for row in results.build_trials(taker.root).to_pylist()}
+    assert rows[trial_id]["status"] == "done"
+    assert rows[trial_id]["test_accuracy"] == 71.5
+    assert rows[trial_id]["reused_from"] == str((tmp_path / "donor").resolve())
+    assert rows["other"]["reused_from"] is None
+
+
+def test_a_trial_that_came_from_elsewhere_names_where_it_was_trained(tmp_path: Path, taker: StudyDirectory) -> None:
+    trial_id = donor(tmp_path / "donor")
+    outcome = results.trial_directory(tmp_path / "donor", trial_id) / "outcome.json"
+    outcome.write_text(json.dumps({"outcome": "done", "epoch": 2, "reused_from": "/first"}))
+    Donors(taker, [tmp_path / "donor"]).take(list(taker.records.values()))
+    assert taker.trial(trial_id).read_outcome() == {"outcome": "done", "epoch": 2, "reused_from": "/first"}
+
+
+@pytest.mark.parametrize("lacking", ["outcome.json", "predictions.parquet", "epochs.parquet"])
+def test_what_is_not_whole_is_trained(tmp_path: Path, taker: StudyDirectory, lacking: str) -> None:
+    trial_id = donor(tmp_path / "donor")
+    (results.trial_directory(tmp_path / "donor", trial_id) / lacking).unlink()
+    donors = Donors(taker, [tmp_path / "donor"])
+    assert len(donors.take(list(taker.records.values()))) == 2
+    assert not taker.trial(trial_id).path.exists()
+
+
+def test_other_versions_are_not_the_same_numbers(tmp_path: Path, taker: StudyDirectory) -> None:
+    donor(tmp_path / "donor", packages={**LOCK["packages"], "torch": "2.13.0"})
+    donors = Donors(taker, [tmp_path / "donor"])
+    assert len(donors.take(list(taker.records.values()))) == 2
+    assert donors.notes == [
+        f"nothing is taken over from {tmp_path / 'donor'}: torch 2.13.0 there, 2.14.1 here"
+    ]
+
+
+def test_a_begun_trial_goes_on_by_itself(tmp_path: Path, taker: StudyDirectory) -> None:
+    donor(tmp_path / "donor")
+    taker.append("started", trial_id="t00000", attempt=1)
+    assert len(Donors(taker, [tmp_path / "donor"]).take(list(taker.records.values()))) == 2
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, taker: StudyDirectory) -> None:
+    with pytest.raises(StudyError, match="not a study directory"):
+        Donors(taker, [tmp_path])
+    with pytest.raises(StudyError, match="this study itself"):
+        Donors(taker, [taker.root])
