@@ -30,6 +30,7 @@ LEVELS = [
     ["trial_settings"],
     ["space"],
     ["suggest"],
+    ["factors"],
     ["domains"],
     ["settings_errors", "sections"],
     ["settings_file"],
