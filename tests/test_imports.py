@@ -55,6 +55,8 @@ LEVELS = [
     ["recipe"],
     ["diversity", "transfer"],
     ["signals"],
+    ["comparisons"],
+    ["contrasts", "power"],
     ["results", "stats"],
     ["registry"],
     ["errors", "processes"],
@@ -63,10 +65,10 @@ LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 
 # scheduling.py holds the subclass of Ray's scheduler that study.py hands to Tune.
 HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search"}, "wandb": {"tracking"}}
-NEVER = {"results": {"torch", "ray"}, "stats": {"torch", "ray"}}
-ANALYSIS_MAY = {"results", "stats", "spec", "errors"}
+NEVER = {module: {"torch", "ray"} for module in ("results", "stats", "comparisons", "contrasts", "power")}
+ANALYSIS_MAY = {"results", "stats", "comparisons", "spec", "errors"}
 # The command line, and what the commands that only read stand on.
-LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "tracking"]
+LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "comparisons", "tracking"]
 HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
 
 
