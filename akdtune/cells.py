@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -97,11 +98,12 @@ def plan_cells(ablation: AblationSettings, base: Sections, constants: Sections) 
         )
     except AkdtuneError as error:
         raise CellProblems([(where, str(error))]) from None
+    if ablation.design == "arms" and factors.BASE not in ablation.arms:
+        design = replace(design, cells=[factors.Cell(factors.BASE, {}), *design.cells])
     issues: list[Issue] = []
-    cells = list(_designed(design, base, constants, where, issues))
+    kept, lines = _designed(design, base, constants, where, issues)
     if issues:
         raise CellProblems(list(dict.fromkeys(issues)))
-    kept, lines = _merged(cells)
     made, more = _controls(ablation, kept[0], constants, kept, issues)
     if ablation.reference is not None and ablation.reference not in (known := [cell.name for cell in [*kept, *made]]):
         issues.append((("ablation", "reference"), unknown_name("cell", ablation.reference, known)))
@@ -119,42 +121,45 @@ def plan_cells(ablation: AblationSettings, base: Sections, constants: Sections) 
 
 def _designed(
     design: factors.Design, base: Sections, constants: Sections, where: KeyPath, issues: list[Issue]
-) -> Iterator[Cell]:
-    """Every cell of the design, filled in; a key path that means nothing anywhere is a mistake."""
-    seen: dict[str, str] = {}
-    meant: set[str] = set()
+) -> tuple[list[Cell], list[str]]:
+    """The cells of the design, filled in, those that train the same as one; a line for each of these."""
+    found: dict[str, tuple[factors.Cell, Sections, Sections]] = {}
+    nowhere: dict[str, list[idle.Idle]] = {}
     for cell in design.cells:
         try:
-            sections, without_effect = idle.apply(cell.applied, base)
+            sections, nowhere[cell.name] = idle.apply(cell.applied, base)
         except AkdtuneError as error:
-            issues.append((where, f"{error}"))
+            issues.append((where, str(error)))
             continue
-        nowhere = dict(without_effect)
-        seen.update(nowhere)
-        meant.update(path for path in cell.changes if path not in nowhere)
-        settings, found = trial_settings(sections, constants)
-        for path, message in found:
-            issues.append((where, f"cell '{cell.name}': {written(path)}: {message}"))
-        if not found:
-            full = {**constants, **settings}
-            yield Cell(cell.name, "ablation", arm_name(full), full, cell.changes, cell.levels, written=sections)
-    issues += [((*where, path), reason) for path, reason in seen.items() if path not in meant]
+        settings, wrong = trial_settings(sections, constants)
+        issues += [(where, f"cell '{cell.name}': {written(path)}: {message}") for path, message in wrong]
+        if not wrong:
+            found[cell.name] = cell, {**constants, **settings}, sections
+    issues += _without_meaning(design, nowhere, where)
+    if issues:
+        return [], []
+    merged, lines = idle.merge(((cell, settings) for cell, settings, _ in found.values()), nowhere)
+    cells = []
+    for one in merged:
+        _, settings, sections = found[one.cell.name]
+        cells.append(
+            Cell(
+                one.cell.name, "ablation", arm_name(settings), settings, one.cell.changes, one.cell.levels,
+                merged=tuple(one.merged), written=sections,
+            )
+        )  # fmt: skip
+    return cells, lines
 
 
-def _merged(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
-    """Cells that are the same configuration become one, the first; with a line that says so for each."""
-    kept: dict[str, Cell] = {}
-    lines: list[str] = []
-    for cell in cells:
-        key = idle.canonical_key(cell.settings)
-        first = kept.get(key)
-        if first is None:
-            kept[key] = cell
-            continue
-        line = f"{cell.name}: the same as {first.name}{idle.why_same(cell.settings, first.settings)}"
-        lines.append(line)
-        kept[key] = replace(first, merged=(*first.merged, line))
-    return list(kept.values()), lines
+def _without_meaning(
+    design: factors.Design, nowhere: Mapping[str, Sequence[idle.Idle]], where: KeyPath
+) -> Iterator[Issue]:
+    """Key paths that no cell's components have."""
+    lost = {path: reason for of_cell in nowhere.values() for path, reason in of_cell}
+    for path, reason in lost.items():
+        asking = [cell.name for cell in design.cells if path in cell.applied]
+        if all(path in dict(nowhere.get(name, ())) for name in asking):
+            yield (*where, path) if where[-1] == "factors" else where, f"{path} has no effect in any cell: {reason}"
 
 
 def _controls(
@@ -162,14 +167,14 @@ def _controls(
 ) -> tuple[list[Cell], list[str]]:
     made: list[Cell] = []
     lines: list[str] = []
-    taken = {idle.canonical_key(cell.settings): cell.name for cell in cells}
+    taken = {_key(cell.settings): cell.name for cell in cells}
     for index, name in enumerate(ablation.controls):
         try:
             cell = control_cell(name, base, constants)
         except AkdtuneError as error:
             issues.append((("ablation", "controls", index), str(error)))
             continue
-        key = idle.canonical_key(cell.settings)
+        key = _key(cell.settings)
         if key in taken:
             lines.append(f"control {name}: the same configuration as {taken[key]}, trained once")
             continue
@@ -178,6 +183,11 @@ def _controls(
         taken[key] = cell.name
         made.append(cell)
     return made, lines
+
+
+def _key(settings: Sections) -> str:
+    """Equal for configurations that train the same."""
+    return json.dumps(idle.canonical(settings), sort_keys=True)
 
 
 def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
