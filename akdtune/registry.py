@@ -10,10 +10,10 @@ import importlib
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,10 +29,25 @@ _registered: dict[str, dict[str, Any]] = {"methods": {}, "views": {}, "networks"
 _singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
 
 
+IdleAtZero: TypeAlias = Mapping[tuple[str, ...], tuple[str, ...]]
+
+
 class ComponentSettings(BaseModel):
     """Base of every component's own typed settings: unknown keys are refused, values are fixed after creation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    idle_at_zero: ClassVar[IdleAtZero] = {}
+    """Weights, and the settings that change nothing in training while all of these are 0."""
+
+    def idle(self) -> dict[str, str]:
+        """Settings that, given the others, change nothing in training: key to reason (`weight is 0`)."""
+        return {
+            key: f"{' and '.join(weights)} {'is' if len(weights) == 1 else 'are'} 0"
+            for weights, keys in self.idle_at_zero.items()
+            if not any(getattr(self, weight) for weight in weights)
+            for key in keys
+        }
 
 
 class NoSettings(ComponentSettings):

@@ -64,6 +64,19 @@ class TrainingSettings(Recipe):
             )
         return self
 
+    def idle(self) -> dict[str, str]:
+        """What the optimiser and the schedule do not read (AdamW ignores the momentum, a warm-up of views reads it)."""
+        found = super().idle()
+        if self.optimizer != "dot":
+            found["dot_delta"] = f"optimizer is {self.optimizer}"
+        if self.schedule == "cosine":
+            found |= dict.fromkeys(("milestones", "lr_decay"), "schedule is cosine")
+        elif self.lr_decay == 1:
+            found["milestones"] = "lr_decay is 1"
+        elif all(milestone >= self.epochs for milestone in self.resolved_milestones()):
+            found["lr_decay"] = "no milestone comes before the last epoch"
+        return found
+
     def learning_rate(self, epoch: int) -> float:
         """Learning rate of `epoch` (counted from 1)."""
         if self.schedule == "cosine":

@@ -27,6 +27,8 @@ LEVELS = [
     ["design"],
     ["spec"],
     ["spec_check", "json_schema"],
+    ["controls"],
+    ["idle"],
     ["trial_settings"],
     ["space"],
     ["suggest"],

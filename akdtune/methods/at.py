@@ -6,13 +6,14 @@ Shapes: B batch, C channels, H, W.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, same_size, shape_pairs, stage_pairs, unit
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -48,6 +49,8 @@ class AT(Method):
 
     class Settings(ComponentSettings):
         """Settings of `at`; the defaults are those of RepDistiller and mdistiller."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("power",)}
 
         power: PositiveInt = Field(2, description="p: activations are raised to it before the mean over channels")
         weight: NonNegativeFloat = Field(1000.0, description="weight of the term")

@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H, W, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
 from akdtune.methods._maps import full_precision, last_maps, pooled_to, unit
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 PUBLISHED = {
@@ -80,6 +80,8 @@ class CATKD(Method):
 
     class Settings(ComponentSettings):
         """Settings of `cat_kd`; the defaults are those of the authors' code, whose configurations set all by pair."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("resolution", "normalize")}
 
         weight: NonNegativeFloat = Field(400.0, description="weight of the term; published: 0.5 to 600 by pair")
         resolution: PositiveInt = Field(2, description="height and width of the compared maps; published: 2 or 4")

@@ -6,13 +6,14 @@ Shapes: B batch, C feature width, E embedding width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, initialised
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -42,6 +43,8 @@ class CC(Method):
 
     class Settings(ComponentSettings):
         """Settings of `cc`; the defaults are those of RepDistiller."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("embedding_dim",)}
 
         weight: NonNegativeFloat = Field(0.02, description="weight of the term")
         embedding_dim: PositiveInt = Field(128, description="width of both embeddings")

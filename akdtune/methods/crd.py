@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from akdtune.errors import DataError
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, unit
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 EPSILON = 1e-7
@@ -101,6 +101,8 @@ class CRD(Method):
 
     class Settings(ComponentSettings):
         """Settings of `crd`; the defaults are those of RepDistiller."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("temperature", "momentum")}
 
         weight: NonNegativeFloat = Field(0.8, description="weight of the term")
         embedding_dim: PositiveInt = Field(128, description="width of the shared embedding")

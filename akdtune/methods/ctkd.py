@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import StandardizeSettings, kl_of_logs, log_student_BK, log_target_BK
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 INITIAL_LOGIT = 1.0
@@ -57,6 +57,10 @@ class CTKD(Method):
         """Settings of `ctkd`; the defaults are those of the authors' CIFAR-100 script."""
 
         when_standardized: ClassVar[Mapping[str, Any]] = {"weight": 9.0}
+
+        idle_at_zero: ClassVar[IdleAtZero] = {
+            ("weight",): ("minimum", "span", "reversal", "ramp_epochs", "standardize"),
+        }
 
         weight: NonNegativeFloat = Field(0.9, description="weight of the term (temperature squared is in the term)")
         minimum: PositiveFloat = Field(1.0, description="lowest temperature")

@@ -6,7 +6,7 @@ Shapes: B batch, K classes, R rows, N columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, log_student_BK, log_target_BK
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 EPSILON = 1e-8
@@ -49,6 +49,8 @@ class DIST(Method):
 
     class Settings(LogitSettings):
         """Settings of `dist`; the defaults are those reported for CIFAR-100."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("beta", "gamma"): ("temperature", "standardize")}
 
         beta: NonNegativeFloat = Field(2.0, description="weight of the correlation over classes (inter)")
         gamma: NonNegativeFloat = Field(2.0, description="weight of the correlation over images (intra)")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, is_label, log_others, log_student_BK, log_target_BK
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 BETA_BY_PAIR: Mapping[tuple[str, str], float] = {
@@ -76,6 +76,11 @@ class DKD(Method):
         """Settings of `dkd`; the defaults are those of mdistiller for resnet32x4 to resnet8x4 on CIFAR-100."""
 
         when_standardized: ClassVar[Mapping[str, Any]] = {"temperature": 2.0, "weight": 9.0}
+
+        idle_at_zero: ClassVar[IdleAtZero] = {
+            ("weight",): ("alpha", "beta", "warmup_epochs", "temperature", "standardize"),
+            ("alpha", "beta"): ("weight", "warmup_epochs", "temperature", "standardize"),
+        }
 
         alpha: NonNegativeFloat = Field(1.0, description="weight of the label's class (tckd)")
         beta: NonNegativeFloat = Field(8.0, description="weight of the other classes (nckd); published: 2 to 8 by pair")

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H, W.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method, MethodContext, Shape
 from akdtune.methods._maps import BatchNorm, full_precision, initialised, pooled_to, stage_shapes
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -61,6 +62,8 @@ class FitNet(Method):
 
     class Settings(ComponentSettings):
         """Settings of `fitnet`; the defaults are those of RepDistiller and mdistiller."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("hint_stage",)}
 
         hint_stage: NonNegativeInt = Field(2, description="the teacher's stage that serves as hint; 0 is the stem")
         weight: NonNegativeFloat = Field(100.0, description="weight of the term")

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, kl_of_logs, log_student_BK, log_target_BK
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -34,6 +34,8 @@ class KD(Method):
         """Settings of `kd`; the defaults are those of RepDistiller and mdistiller on CIFAR-100."""
 
         when_standardized: ClassVar[Mapping[str, Any]] = {"temperature": 2.0, "weight": 9.0}
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("temperature", "standardize")}
 
         weight: NonNegativeFloat = Field(0.9, description="weight of the term (temperature squared is in the term)")
 

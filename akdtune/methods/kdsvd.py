@@ -6,7 +6,7 @@ Shapes: B batch, C channels, P places (H * W), N leading singular vectors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, shape_pairs, stage_pairs, unit
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 MORE_OF_THE_STUDENT = 3
@@ -147,6 +147,8 @@ class KDSVD(Method):
 
     class Settings(ComponentSettings):
         """Settings of `kdsvd`; the defaults are those of RepDistiller and mdistiller."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("rank",)}
 
         rank: PositiveInt = Field(1, description="singular vectors per map (k in the paper)")
         weight: NonNegativeFloat = Field(1.0, description="weight of the term")

@@ -6,13 +6,14 @@ Shapes: R rows that the batch repeats from the one before, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._history import LastBatch
 from akdtune.methods._logits import kl_of_logs, log_student_BK, widened
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -38,6 +39,8 @@ class LastMiniBatch(Method):
 
     class Settings(ComponentSettings):
         """Settings of `last_batch`; the defaults are the paper's for CIFAR-100."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("temperature",)}
 
         temperature: PositiveFloat = Field(3.0, description="softmax temperature of both steps")
         weight: NonNegativeFloat = Field(1.0, description="weight of the term (temperature squared is in the term)")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._logits import StandardizeSettings, log_student_BK, log_target_BK, widened
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 _PAPER: Mapping[str, Any] = {"masks": "select", "weak_in_strong": 0, "strong_correlations": True}
@@ -27,6 +27,10 @@ class MLKDSettings(StandardizeSettings):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": _PAPER, "released": _RELEASED}
     # the released code replaces the first temperature alone
     when_standardized: ClassVar[Mapping[str, Any]] = {"temperatures": [2.0, 3.0, 5.0, 2.0, 6.0], "weight": 9.0}
+
+    idle_at_zero: ClassVar[IdleAtZero] = {
+        ("weight",): ("temperatures", "masks", "weak_in_strong", "strong_correlations", "standardize"),
+    }
 
     variant: Literal["paper", "released"] = Field(
         "paper",
@@ -58,6 +62,10 @@ class MLKDSettings(StandardizeSettings):
         variant = given.get("variant", cls.model_fields["variant"].default)
         of_variant = cls.presets.get(variant, {}) if isinstance(variant, str) else {}
         return {**of_variant, **super().preset(given)}
+
+    def idle(self) -> dict[str, str]:
+        """The variant, which only fills in other settings, and everything else where the weight is 0."""
+        return {"variant": "it only fills in other settings", **super().idle()}
 
     @model_validator(mode="after")
     def _check(self) -> MLKDSettings:

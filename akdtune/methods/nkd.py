@@ -6,13 +6,13 @@ Shapes: B batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, is_label, log_others, log_student_BK, log_target_BK
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -36,6 +36,11 @@ class NKD(Method):
 
     class Settings(LogitSettings):
         """Settings of `nkd`; the defaults are those of the authors' CIFAR-100 configuration."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {
+            ("weight",): ("gamma", "temperature", "standardize"),
+            ("gamma",): ("temperature",),
+        }
 
         temperature: PositiveFloat = Field(3.0, description="softmax temperature of the term of the other classes")
         gamma: NonNegativeFloat = Field(3.5, description="weight of the other classes' term")

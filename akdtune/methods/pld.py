@@ -6,7 +6,7 @@ Shapes: B batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, is_label, log_target_BK, widened
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms, standardized
 
 
@@ -60,6 +60,8 @@ class PLD(Method):
 
     class Settings(LogitSettings):
         """Settings of `pld`; the defaults are those stated for CIFAR-100."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("temperature", "standardize")}
 
         temperature: PositiveFloat = Field(4.0, description="softmax temperature of the target alone")
         weight: NonNegativeFloat = Field(1.0, description="weight of the term")

@@ -6,7 +6,7 @@ Shapes: B batch, C channels or feature width, H, W.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
 from akdtune.methods._maps import BatchNorm, full_precision, initialised, pooled_to, shape_pairs, stage_pairs
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 POOLED_SIZES = (4, 2, 1)
@@ -110,6 +110,8 @@ class ReviewKD(Method):
 
     class Settings(ComponentSettings):
         """Settings of `reviewkd`; the defaults are those of mdistiller for resnet32x4 to resnet8x4 on CIFAR-100."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("warmup_epochs", "student_preact")}
 
         weight: NonNegativeFloat = Field(5.0, description="weight of the term; published: 0.6 to 8 by pair")
         warmup_epochs: NonNegativeInt = Field(

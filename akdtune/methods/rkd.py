@@ -6,6 +6,7 @@ Shapes: B batch, C feature width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, unit
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 SMALLEST_SQUARED_DISTANCE = 1e-12
@@ -66,6 +67,11 @@ class RKD(Method):
 
     class Settings(ComponentSettings):
         """Settings of `rkd`; the defaults are those of RepDistiller and mdistiller."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {
+            ("weight",): ("distance_weight", "angle_weight"),
+            ("distance_weight", "angle_weight"): ("weight",),
+        }
 
         distance_weight: NonNegativeFloat = Field(25.0, description="weight of the pairs' distances")
         angle_weight: NonNegativeFloat = Field(50.0, description="weight of the triples' angles")

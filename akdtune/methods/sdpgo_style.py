@@ -6,6 +6,7 @@ Shapes: B batch, R rows that the batch repeats from the one before, K classes, C
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._history import LastBatch
 from akdtune.methods._logits import kl_of_logs, log_student_BK, widened
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -64,6 +65,8 @@ class SDPGOStyle(Method):
 
     class Settings(ComponentSettings):
         """Settings of `sdpgo_style`; all defaults are ours."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("kl_weight",): ("temperature",), ("feature_weight",): ("sparsity",)}
 
         feature_weight: NonNegativeFloat = Field(1.0, description="weight of the feature term")
         kl_weight: NonNegativeFloat = Field(1.0, description="weight of the prediction term")

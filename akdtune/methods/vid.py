@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, initialised, same_size, shape_pairs, stage_pairs
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 
@@ -57,6 +58,8 @@ class VID(Method):
 
     class Settings(ComponentSettings):
         """Settings of `vid`; the defaults are those of RepDistiller and mdistiller."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("first_variance", "smallest_variance")}
 
         weight: NonNegativeFloat = Field(1.0, description="weight of the term")
         first_variance: PositiveFloat = Field(5.0, description="variance of every channel before training")

@@ -6,7 +6,7 @@ Shapes: B batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, log_student_BK, log_target_BK
-from akdtune.registry import register
+from akdtune.registry import IdleAtZero, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 EPSILON = 1e-7
@@ -48,6 +48,8 @@ class WSLD(Method):
 
     class Settings(LogitSettings):
         """Settings of `wsld`; the defaults are those for CIFAR-100."""
+
+        idle_at_zero: ClassVar[IdleAtZero] = {("alpha",): ("temperature", "standardize")}
 
         alpha: NonNegativeFloat = Field(2.25, description="weight of the term (temperature squared is in the term)")
 

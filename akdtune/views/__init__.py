@@ -32,6 +32,10 @@ class VariantSettings(ComponentSettings):
         variant = given.get("variant", cls.model_fields["variant"].default)
         return cls.presets.get(variant, {}) if isinstance(variant, str) else {}
 
+    def idle(self) -> dict[str, str]:
+        """The variant, which only fills in other settings, and what the class declares."""
+        return {"variant": "it only fills in other settings", **super().idle()}
+
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: Any) -> Any:
@@ -84,6 +88,11 @@ class ViewAugmenter(Component, nn.Module):
 
     def __init__(self, settings: ComponentSettings, context: ViewContext) -> None:
         super().__init__()
+
+    @classmethod
+    def warmup_epochs_of(cls, settings: ComponentSettings) -> int:
+        """`warmup_epochs` of views with these settings; a setting of that name unless a class says otherwise."""
+        return int(getattr(settings, "warmup_epochs", cls.warmup_epochs))
 
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """The views of a batch in the module's present mode (eval: no dropout, running statistics); V = 0 for none.

@@ -13,10 +13,11 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from akdtune.registry import register
+from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, tempered
 from akdtune.views import VariantSettings, ViewAugmenter, ViewContext
 from akdtune.views._angular_heads import ViewHeads
+from akdtune.views._angular_idle import LEVELS, idle
 from akdtune.views._angular_losses import (
     Constraint,
     Level,
@@ -29,8 +30,6 @@ from akdtune.views._angular_losses import (
     intra_loss_L,
     similarities,
 )
-
-LEVELS = ("feature", "logit")
 
 _PAPER: dict[str, Any] = {
     "constraint": "infonce_clip",
@@ -174,6 +173,10 @@ class AngularSettings(VariantSettings):
         if self.logit_margin not in (None, self.margin):
             raise ValueError("logit_margin must be null when the margin is learned: there is one for both")
 
+    def idle(self) -> dict[str, str]:
+        """Settings of penalties that are off, of a warm-up that is left out, of weights that are not used."""
+        return super().idle() | idle(self)
+
     def penalty_weights(self) -> dict[str, float]:
         """The weight of each penalty; penalties that are switched off are left out."""
         weights = {"ground_truth": self.gt_weight}
@@ -223,7 +226,7 @@ class Angular(ViewAugmenter):
     def __init__(self, settings: AngularSettings, context: ViewContext) -> None:
         super().__init__(settings, context)
         self.settings = settings
-        self.warmup_epochs = settings.warmup_epochs if settings.train_heads in ("pretrain", "both") else 0
+        self.warmup_epochs = self.warmup_epochs_of(settings)
         self.trains_jointly = settings.train_heads in ("joint", "both")
         self.heads = ViewHeads(
             context.teacher_dim,
@@ -241,6 +244,12 @@ class Angular(ViewAugmenter):
         if settings.learnable_margin:
             share = settings.margin / settings.margin_max
             self.raw_margin = nn.Parameter(torch.tensor(math.log(share / (1 - share)), device=context.device))
+
+    @classmethod
+    def warmup_epochs_of(cls, settings: ComponentSettings) -> int:
+        """None where the heads train beside the student only, or never."""
+        assert isinstance(settings, AngularSettings)
+        return settings.warmup_epochs if settings.train_heads in ("pretrain", "both") else 0
 
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """One view per head, with dropout and batch statistics only in training mode."""

@@ -35,6 +35,10 @@ class RandomSettings(ComponentSettings):
         None, description="of the noise that is never resampled; null: the trial's own, so that each has another"
     )
 
+    def idle(self) -> dict[str, str]:
+        """The noise's seed where nothing is drawn from it."""
+        return super().idle() | ({"seed": "resample is step"} if self.resample == "step" else {})
+
 
 @register("random")
 class Random(ViewAugmenter):
