@@ -304,6 +304,8 @@ def remarks(phase: Phase, found: Sequence[Finding], alpha: float) -> list[str]:
             f"{number(max(detectable))}, before correction for {len(found)} comparisons"
         )
     said += _floors(found)
+    if any(one.verdict == "equivalent" for one in found):
+        said.append("equivalence (TOST) is judged for each comparison by itself, not corrected for their number")
     if phase.metric != phase.declared_metric:
         said.append(
             f"exploratory: the design declares {phase.declared_metric} and this is {phase.metric}; its equivalence "
@@ -344,7 +346,8 @@ def crossed_remark(found: Sequence[Finding]) -> str:
     if not reasons:
         return ""
     more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-    return f"no interval over seeds and test images together for {len(reasons)} of {len(found)} comparisons: {reasons[0]}{more}"
+    share = f"{len(reasons)} of {len(found)} comparisons"
+    return f"no interval over seeds and test images together for {share}: {reasons[0]}{more}"
 
 
 def summaries(cells: Sequence[Cell], level: float) -> Mapping[str, CellSummary]:

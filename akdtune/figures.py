@@ -98,7 +98,7 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
         axis.set_axisbelow(True)
         axis.set_xlabel(xlabel)
         simultaneous = any(bar.family_low is not None for bar in bars)
-        header = f"difference [{100 * level:g} %{' simultaneous' if simultaneous else ''}]"
+        header = f"difference [{100 * level:g} %{' simultaneous' if simultaneous else ''}], n{', Holm p' if simultaneous else ''}"
         _at_right(axis, heights, [_row_text(bar) for bar in ordered], header, -0.95)
         _suptitle(drawn.figure, title)
         _forest_legend(drawn.figure, ordered, margin, level)
@@ -273,7 +273,7 @@ def winners_curse(rows: Sequence[Curse], *, title: str, searched_on: str, confir
             f"{change}   n = {row.n}".replace("  ", "\N{FIGURE SPACE}" * 2)
             for change, row in zip(changes, rows, strict=True)
         ]
-        _at_right(axis, range(len(rows)), texts, "confirmed less search score", -0.8)
+        _at_right(axis, range(len(rows)), texts, f"confirmed {MINUS} search score", -0.8)
         _curse_legend(drawn.figure, rows, searched_on, confirmed_on)
     return drawn.files
 
