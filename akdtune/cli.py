@@ -403,6 +403,28 @@ def analyze(
     raise typer.Exit(import_module(f"akdtune.analysis.{name}").main(given) or 0)
 
 
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help=RUN_HELP, show_default=False)],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.", show_default=False)],
+    metric: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Default: test accuracy where there is one, else validation.")
+    ] = None,
+) -> None:
+    """Compare the cells that two studies share, seed by seed, and the versions they ran with.
+
+    \b
+    Examples:
+      akdtune compare digits_ablation /elsewhere/runs/digits_ablation
+      akdtune compare first second --metric val_accuracy
+    """
+    from akdtune import browse
+
+    given = [str(browse.resolve_run(run)) for run in (run_a, run_b)]
+    options = [] if metric is None else ["--metric", metric]
+    raise typer.Exit(import_module("akdtune.analysis.compare").main([*given, *options]))
+
+
 def _analyses() -> list[str]:
     from pkgutil import iter_modules
 

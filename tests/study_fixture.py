@@ -5,10 +5,13 @@ A test asks for the `study_builder` fixture (registered in the test files that u
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from akdtune import results
 
@@ -25,6 +28,8 @@ class StudyBuilder:
         self.path = path
         self.plan: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = [{"time": 0.0, "event": "study_started"}]
+        self.design: dict[str, dict[str, Any]] = {}
+        self.lock: dict[str, Any] | None = None
 
     def add(
         self,
@@ -77,6 +82,10 @@ class StudyBuilder:
         """Writes the directory; `torn` is appended to the ledger as is."""
         self.path.mkdir(parents=True, exist_ok=True)
         results.write_plan(self.path, self.plan)
+        if self.design:
+            (self.path / "design.json").write_text(json.dumps(self.design))
+        if self.lock is not None:
+            (self.path / results.LOCK).write_text(json.dumps(self.lock))  # JSON is YAML
         events = [*self.events, {"time": 1e9, "event": "study_finished"}] if finished else self.events
         (self.path / results.LEDGER).write_text("".join(json.dumps(event) + "\n" for event in events) + torn)
         return self.path
@@ -85,3 +94,65 @@ class StudyBuilder:
         """Adds one trial per (diversity, accuracy)."""
         for diversity, accuracy in points:
             self.add(arm, accuracy, diversity, **options)
+
+    def cell(
+        self,
+        name: str,
+        values: Sequence[float | None],
+        *,
+        phase: str = "ablation",
+        role: str | None = None,
+        seeds: Sequence[int] | None = None,
+        statuses: Mapping[int, str] | None = None,
+        predictions: int = 0,
+        arm: str = "angular/kd",
+        **more: Any,
+    ) -> list[str]:
+        """Adds a cell of a design with one trial per value; returns their ids.
+
+        Args:
+            name: of the cell; its id is derived from it.
+            values: test accuracy by seed; None for a seed that was never planned.
+            phase: ablation or confirm; `role` is that of its trials, by default the phase.
+            seeds: default 0, 1, ...
+            statuses: of seeds whose trial is not done.
+            predictions: images for which each finished trial leaves logits, rounded to its accuracy; 0 for none.
+            arm: of the trials.
+            more: further keys of the cell in design.json.
+        """
+        own = role or phase
+        seeds = list(range(len(values))) if seeds is None else list(seeds)
+        settings = self.design.setdefault(
+            phase, {"metric": "test_accuracy", "reference": None, "seeds": [], "cells": []}
+        )
+        settings["seeds"] = sorted({*settings["seeds"], *seeds})
+        settings["cells"].append({"name": name, "cell_id": cell_id(name), "role": own, **more})
+        trials = []
+        for seed, value in zip(seeds, values, strict=True):
+            if value is None:
+                continue
+            status = (statuses or {}).get(seed, "done")
+            if predictions:
+                value = 100 * round(value * predictions / 100) / predictions
+            trials.append(self.add(arm, value, None, role=own, cell=cell_id(name), seed=seed, status=status))
+            if predictions and status == "done":
+                self._predict(trials[-1], value, predictions, seed)
+        return trials
+
+    def _predict(self, trial_id: str, accuracy: float, images: int, seed: int) -> None:
+        """Logits of two classes that are right for as many images as the accuracy says, the easy ones first."""
+        difficulty = np.random.default_rng(0).normal(size=images) + 0.5 * np.random.default_rng(seed).normal(
+            size=images
+        )
+        right = np.zeros(images, bool)
+        right[np.argsort(difficulty)[: round(images * accuracy / 100)]] = True
+        labels = np.arange(images) % 2
+        logits = np.eye(2)[np.where(right, labels, 1 - labels)]
+        order = np.random.default_rng(seed + 1).permutation(images)  # readers go by the id
+        path = results.trial_directory(self.path, trial_id) / "predictions.parquet"
+        results.write_predictions(path, order.astype(np.int64), labels[order], logits[order])
+
+
+def cell_id(name: str) -> str:
+    """A cell id of the usual form for a name."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]

@@ -15,13 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # One row a level, top to bottom; a module imports modules of lower rows only.
 LEVELS = [
     ["cli", "standalone"],
-    ["browse", "teacher_command", "cache_command", "components"],
+    ["browse", "teacher_command", "cache_command", "components", "ablation_report"],
+    ["ablation_findings", "figures"],
+    ["ablation_data"],
     ["study"],
     ["trainable"],
     ["tracking"],
     ["tracking_record"],
     ["run_state"],
-    ["scheduling", "display", "lockfile", "search"],
+    ["scheduling", "display", "lockfile", "search", "importances"],
     ["ledger"],
     ["dry_run"],
     ["design"],
@@ -58,7 +60,7 @@ LEVELS = [
     ["diversity", "transfer"],
     ["signals"],
     ["comparisons"],
-    ["contrasts", "power"],
+    ["contrasts", "power", "reports"],
     ["results", "stats"],
     ["registry"],
     ["errors", "processes"],
@@ -66,9 +68,12 @@ LEVELS = [
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 
 # scheduling.py holds the subclass of Ray's scheduler that study.py hands to Tune.
-HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search"}, "wandb": {"tracking"}}
+HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search", "importances"}, "wandb": {"tracking"}}
 NEVER = {module: {"torch", "ray"} for module in ("results", "stats", "comparisons", "contrasts", "power")}
-ANALYSIS_MAY = {"results", "stats", "comparisons", "spec", "errors"}
+ANALYSIS_MAY = {
+    "results", "stats", "comparisons", "spec", "errors", "reports", "figures", "ablation_data", "ablation_findings",
+    "ablation_report", "importances",
+}  # fmt: skip
 # The command line, and what the commands that only read stand on.
 LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "comparisons", "tracking"]
 HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]

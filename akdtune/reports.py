@@ -1,0 +1,128 @@
+"""Report files: written as a whole or not at all, and tables in the forms that papers and spreadsheets take."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from akdtune.errors import StudyError
+
+MINUS = "\N{MINUS SIGN}"
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "−": r"$-$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "×": r"$\times$", "→": r"$\rightarrow$", "–": "--",
+}  # fmt: skip
+
+
+def save(path: Path, content: str | bytes) -> Path:
+    """Writes a file through a temporary one beside it; returns its path.
+
+    Raises:
+        StudyError: when it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StudyError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Writes strict JSON (no NaN) as `save` does; returns its path."""
+    return save(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A difference with its sign, a true minus; `n/a` where there is none."""
+    return "n/a" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus; `n/a` where there is none."""
+    return "n/a" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """`[+0.10, +0.52]`; `[n/a]` where there is none."""
+    return "[n/a]" if low is None or high is None else f"[{signed(low, digits)}, {signed(high, digits)}]"
+
+
+def probability(p: float | None) -> str:
+    """A p value with three digits, as journals write it: `.012`, `< .001`."""
+    if p is None:
+        return "n/a"
+    return "< .001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
+
+
+def tex_escape(text: str) -> str:
+    """Plain text as LaTeX shows it unchanged."""
+    return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """A GitHub Markdown table.
+
+    Args:
+        headings: one per column.
+        rows: one text per column; bars are escaped.
+        right: columns that are aligned to the right, by index.
+    """
+    rule = ["---:" if index in right else "---" for index in range(len(headings))]
+    lines = [headings, rule, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def tex_table(
+    headings: Sequence[str],
+    groups: Mapping[str, Sequence[Sequence[str]]],
+    caption: str,
+    label: str,
+    right: Sequence[int] = (),
+) -> str:
+    r"""A LaTeX `table` in booktabs style; needs `\usepackage{booktabs}` and `\usepackage[T1]{fontenc}`.
+
+    Args:
+        headings: one per column, plain text.
+        groups: rows of plain text under a heading each; an empty heading has no line of its own.
+        caption: plain text.
+        label: for references.
+        right: columns that are aligned to the right, by index.
+    """
+    align = "".join("r" if index in right else "l" for index in range(len(headings)))
+    lines = [
+        r"% \usepackage{booktabs}", r"\begin{table}", r"  \centering",
+        rf"  \caption{{{tex_escape(caption)}}}", rf"  \label{{{label}}}",
+        rf"  \begin{{tabular}}{{@{{}}{align}@{{}}}}", r"    \toprule",
+        "    " + " & ".join(map(tex_escape, headings)) + r" \\",
+    ]  # fmt: skip
+    for heading, rows in groups.items():
+        if not rows:
+            continue
+        lines.append(r"    \midrule")
+        if heading:
+            lines.append(rf"    \multicolumn{{{len(headings)}}}{{@{{}}l}}{{\emph{{{tex_escape(heading)}}}}} \\")
+        # A row that begins with a bracket would be read as the argument of the \\ before it.
+        lines += ["    " + " & ".join("{}" + t if t.startswith("[") else t for t in map(tex_escape, row)) + r" \\"
+                  for row in rows]  # fmt: skip
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as comma-separated text with a header of every key; empty where there is no value."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

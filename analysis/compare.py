@@ -1,0 +1,329 @@
+"""Two studies that share cells: whether they measured the same, and what differs between them.
+
+    python analysis/compare.py runs/first runs/second
+    akdtune compare first second
+
+A trial is shared when cell and seed are: the same configuration, data and weights. Such trials should agree to the last
+digit; where they do not, the versions and machines of the two studies say where to look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from akdtune import comparisons, reports, results, spec
+from akdtune.ablation_data import read_design
+from akdtune.comparisons import CellSummary, Difference
+from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.reports import interval, number, signed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+METRICS = ("test_accuracy", "val_accuracy")
+CONSOLE_WIDTH = 100
+LINES_SHOWN = 20
+NAMES_SHOWN = 10
+CLOSE = 1e-9
+"""Relative; below it two numbers are the same but for the rounding of a sum."""
+
+READING = (
+    "differences are B less A, paired by seed; intervals are over training seeds. Cells are the same configuration, data "
+    "and weights in both, so a difference comes from versions, hardware or chance, never from a setting"
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two studies.
+
+    Attributes:
+        path: its directory.
+        names: of its cells, by (cell id, whether the trials are of a report role).
+        values: by cell and seed, every finished trial's row.
+        lock: what reproduces it; None where it has no lock.
+    """
+
+    path: Path
+    names: dict[Key, str]
+    values: dict[Key, dict[int, Mapping[str, Any]]]
+    lock: dict[str, Any] | None
+
+
+Key = tuple[str, bool]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One cell that both studies have finished with at least one common seed.
+
+    Attributes:
+        name: of the cell in A; `other_name` in B.
+        metric: what is compared.
+        seeds: common ones.
+        a, b: summary over the common seeds.
+        difference: B less A.
+        equal: seeds whose values agree to the last digit; `close` those that agree up to rounding.
+    """
+
+    name: str
+    other_name: str
+    cell_id: str
+    metric: str
+    seeds: list[int]
+    a: CellSummary
+    b: CellSummary
+    difference: Difference
+    equal: int
+    close: int
+    largest: float
+
+    @property
+    def reproduced(self) -> str:
+        """yes, up to rounding, or how many seeds differ."""
+        n = len(self.seeds)
+        if self.equal == n:
+            return "to the last digit"
+        if self.close == n:
+            return "up to rounding"
+        return f"{n - self.close} of {n} seeds differ"
+
+
+def read_side(run: Path) -> Side:
+    """The finished trials of a study by cell and seed.
+
+    Raises:
+        StudyError: for a directory that is no study or files that cannot be read.
+    """
+    path = results.require_study(run)
+    names: dict[Key, str] = {}
+    values: dict[Key, dict[int, Mapping[str, Any]]] = {}
+    for row in results.read_trials(path).to_pylist():
+        if row["cell_id"] is None or row["role"] is None or row["seed"] is None:
+            continue
+        key = (row["cell_id"], row["role"] in results.REPORT_ROLES)
+        names.setdefault(key, _described(row))
+        if row["status"] == "done":
+            values.setdefault(key, {})[int(row["seed"])] = row
+    return Side(path, names | _declared(path, names), values, results.read_lock(path))
+
+
+def _described(row: Mapping[str, Any]) -> str:
+    settings = [f"{k.removeprefix('param.')}={v}" for k, v in row.items() if k.startswith("param.") and v is not None]
+    return f"{row['arm']}" + (f" ({', '.join(settings)})" if settings else "")
+
+
+def _declared(path: Path, names: Mapping[Key, str]) -> dict[Key, str]:
+    """Names that the study's design gives to its cells."""
+    try:
+        design = read_design(path)
+    except StudyError:
+        return {}
+    given = {cell["cell_id"]: str(cell["name"]) for phase in design.values() for cell in phase["cells"]}
+    return {key: given[key[0]] for key in names if key[1] and key[0] in given}
+
+
+def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
+    """Cells that both have finished, in A's order.
+
+    Args:
+        a: one study.
+        b: the other.
+        metric: a column; default: test accuracy where the trials have it, else validation accuracy.
+
+    Raises:
+        AkdtuneError: for a metric that no trial has.
+    """
+    _check(metric, a, b)
+    found = []
+    for key in a.names:
+        mine, others = a.values.get(key, {}), b.values.get(key, {})
+        common = sorted(mine.keys() & others.keys())
+        column = metric or next((m for m in METRICS if any(_known(mine[seed].get(m)) for seed in common)), METRICS[-1])
+        seeds = [seed for seed in common if _known(mine[seed].get(column)) and _known(others[seed].get(column))]
+        if not seeds:
+            continue
+        of_a, of_b = ({seed: float(side[seed][column]) for seed in seeds} for side in (mine, others))
+        gaps = [abs(of_a[seed] - of_b[seed]) for seed in seeds]
+        found.append(
+            Shared(
+                a.names[key], b.names[key], key[0], column, seeds,
+                comparisons.cell_summary(list(of_a.values())), comparisons.cell_summary(list(of_b.values())),
+                comparisons.paired_difference(of_b, of_a), sum(gap == 0 for gap in gaps),
+                sum(math.isclose(of_a[seed], of_b[seed], rel_tol=CLOSE) for seed in seeds), max(gaps),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _check(metric: str | None, a: Side, b: Side) -> None:
+    if metric is None:
+        return
+    rows = [row for side in (a, b) for of_cell in side.values.values() for row in of_cell.values()]
+    known = {name for row in rows for name in results.TRIAL_COLUMNS if isinstance(row.get(name), int | float)}
+    if metric not in known:
+        raise AkdtuneError(unknown_name("metric", metric, known - {"seed", "number"}))
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def only_in(a: Side, b: Side) -> list[str]:
+    """Names of A's cells that B does not have."""
+    return list(dict.fromkeys(name for key, name in a.names.items() if key not in b.names))
+
+
+def lock_differences(a: Side, b: Side) -> list[str]:
+    """What differs between the locks of the two studies, one line each, versions and machine first."""
+    if a.lock is None or b.lock is None:
+        lacking = " and ".join(str(side.path) for side in (a, b) if side.lock is None)
+        return [f"not known: {lacking} has no {results.LOCK}"]
+    parts = ("akdtune", "packages", "machine", "source_code", "data", "teacher", "students", "seeds", "settings")
+    first, second = ({part: _without_text(side.lock.get(part)) for part in parts if side.lock} for side in (a, b))
+    return spec.settings_difference(first, second)
+
+
+def _without_text(value: Any) -> Any:
+    """A section with texts of many lines (the difference to a commit) as their length, so that a line holds it."""
+    if isinstance(value, dict):
+        return {key: _without_text(item) for key, item in value.items()}
+    if isinstance(value, str) and "\n" in value:
+        return f"{len(value.splitlines())} lines"
+    return value
+
+
+# ------------------------------------------------------------------------------------------------- reporting
+
+
+def verdict(shared: Sequence[Shared]) -> str:
+    """One sentence on whether the two studies agree."""
+    trials = sum(len(one.seeds) for one in shared)
+    if not trials:
+        return "no trial is shared: the studies have no finished cell and seed in common"
+    equal, close = sum(one.equal for one in shared), sum(one.close for one in shared)
+    head = f"{_count(len(shared), 'cell')} and {_count(trials, 'trial')} shared: "
+    if equal == trials:
+        return head + "all equal to the last digit"
+    largest = max(shared, key=lambda one: one.largest)
+    text = f"{equal} equal to the last digit, {close - equal} up to rounding, {trials - close} differ"
+    return f"{head}{text}; largest difference {number(largest.largest, 4)} in {largest.name}"
+
+
+def _count(number_of: int, what: str) -> str:
+    return f"{number_of} {what}{'' if number_of == 1 else 's'}"
+
+
+def report_of(a: Side, b: Side, shared: Sequence[Shared]) -> dict[str, Any]:
+    """Everything that was compared, as plain JSON."""
+    return {
+        "a": str(a.path), "b": str(b.path), "verdict": verdict(shared), "reading": READING,
+        "cells": [{**asdict(one), "reproduced": one.reproduced} for one in shared],
+        "only_in_a": only_in(a, b), "only_in_b": only_in(b, a), "differences_of_locks": lock_differences(a, b),
+    }  # fmt: skip
+
+
+def print_report(console: Console, a: Side, b: Side, shared: Sequence[Shared]) -> None:
+    """Prints the table of shared cells, what only one has, and what differs between the locks."""
+    from rich.table import Table
+
+    if shared:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        table.add_column("cell", overflow="fold")
+        for name in ("seeds", "mean in A", "mean in B", "B less A [95 %]"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("reproduced", overflow="fold")
+        for one in shared:
+            name = one.name if one.name == one.other_name else f"{one.name} (B: {one.other_name})"
+            table.add_row(name, str(len(one.seeds)), number(one.a.mean), number(one.b.mean), _gap(one), one.reproduced)
+        console.print(table)
+    _item(console, verdict(shared))
+    _item(console, f"compared: {', '.join(dict.fromkeys(one.metric for one in shared)) or 'nothing'}; {READING}")
+    for label, names in (("A", only_in(a, b)), ("B", only_in(b, a))):
+        if names:
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            _item(console, f"only in {label}, {_count(len(names), 'cell')}: {', '.join(names[:NAMES_SHOWN])}{more}")
+    lines = lock_differences(a, b)
+    console.print(
+        f"\nwhat differs between the studies{'' if lines else ': nothing that their locks hold'}", style="bold"
+    )
+    for line in lines[:LINES_SHOWN]:
+        _item(console, line)
+    if len(lines) > LINES_SHOWN:
+        _item(console, f"{len(lines) - LINES_SHOWN} more lines, in the JSON report")
+
+
+def _gap(one: Shared) -> str:
+    d = one.difference
+    if one.equal == len(one.seeds):
+        return "0"
+    return signed(d.difference) + ("" if d.ci_low is None else f" {interval(d.ci_low, d.ci_high)}")
+
+
+def _item(console: Console, text: str) -> None:
+    console.print(textwrap.fill(text, max(40, console.width), initial_indent="- ", subsequent_indent="  "))
+
+
+# ------------------------------------------------------------------------------------------------- command
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="compare",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Compares the cells that two studies share, seed by seed, and the versions they ran with.",
+        epilog="examples:\n  akdtune compare digits_ablation runs/elsewhere/digits_ablation\n"
+        "  python analysis/compare.py runs/a runs/b --metric val_accuracy\n\n"
+        "writes compare_<B>.json into RUN_A/reports where that can be written",
+    )
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a study directory")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    parser.add_argument("--metric", metavar="COLUMN", help="default: test accuracy where there is one, else validation")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_A/reports)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the comparison; 0 when it ran, 2 for a mistake of the user."""
+    try:
+        arguments = _arguments(argv)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    try:
+        _run(arguments.run_a, arguments.run_b, arguments.metric, arguments.out)
+    except AkdtuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _run(run_a: Path, run_b: Path, metric: str | None, out: Path | None) -> None:
+    from rich.console import Console
+
+    a, b = read_side(run_a), read_side(run_b)
+    if a.path.resolve() == b.path.resolve():
+        raise AkdtuneError(f"{run_a} and {run_b} are the same study; name two")
+    shared = shared_cells(a, b, metric)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else CONSOLE_WIDTH)
+    console.print(f"A: {run_a}\nB: {run_b}\n")
+    print_report(console, a, b, shared)
+    path = (out or run_a / "reports") / f"compare_{b.path.resolve().name}.json"
+    try:
+        written = reports.save_json(path, report_of(a, b, shared))
+    except StudyError as error:
+        if out is not None:
+            raise
+        _item(console, f"no report written: {error}")  # another's study may be readable only
+        return
+    console.print(f"\nwritten: {written}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
