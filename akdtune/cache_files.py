@@ -205,3 +205,17 @@ def copy_sparse(source: Path, target: Path) -> None:
             while start < end and (part := read.read(min(2**20, end - start))):
                 write.write(part)
                 start += len(part)
+
+
+def write_durably(path: Path, content: bytes | memoryview) -> None:
+    """Replaces a file in one step; its bytes are on disk before it has its name, so a power failure leaves no half."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -32,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from akdtune import networks
+from akdtune.cache_files import write_durably
 from akdtune.checkpoints import load_checkpoint, load_plain, weights_hash
 from akdtune.data import (
     DataSet,
@@ -325,7 +325,7 @@ class _Training:
             "created": time.time(),
         }
         with _cache_errors(self.folder):
-            _write(self.folder / "teacher.json", json.dumps(record).encode())
+            write_durably(self.folder / "teacher.json", json.dumps(record).encode())
             (self.folder / "progress.pt").unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
@@ -348,7 +348,7 @@ class _Training:
         buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
         torch.save(state, buffer)
         with _cache_errors(self.folder):
-            _write(self.folder / name, buffer.getbuffer())
+            write_durably(self.folder / name, buffer.getbuffer())
 
 
 def _label_loss(logits_BK: Tensor, labels_B: Tensor, loaded: Loaded) -> Tensor:
@@ -423,7 +423,7 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
         }
         with _cache_errors(cached.parent):
             cached.parent.mkdir(parents=True, exist_ok=True)
-            _write(cached, json.dumps(measured).encode())
+            write_durably(cached, json.dumps(measured).encode())
     return TeacherFile(str(path), "", weights, settings.network, saw_validation=saw_validation, **measured)
 
 
@@ -444,7 +444,7 @@ def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:
         torch.save({"model": networks.build(settings.network, inputs, seed=0).state_dict()}, buffer)
         with _cache_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, buffer.getbuffer())
+            write_durably(path, buffer.getbuffer())
     return path
 
 
@@ -470,18 +470,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return held
-
-
-def _write(path: Path, content: bytes | memoryview) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

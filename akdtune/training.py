@@ -20,23 +20,17 @@ import torch
 from torch import Tensor
 
 from akdtune import data, graphs, networks, teacher
+from akdtune.evaluation import Evaluation, Predictions
 from akdtune.graphs import StepInputs
-from akdtune.measures import TEACHER_COLUMNS, gate_column, measure_views, percent_right
+from akdtune.measures import gate_column, percent_right
 from akdtune.objective import Loss, Objective, weighted_sum
 from akdtune.recipe import Dot, derived_seed, float32_as_set, has_bfloat16, resolve_device, set_learning_rate, sgd
-from akdtune.results import REPORT_ROLES
 from akdtune.signals import Batch, Signals
 from akdtune.teacher_rows import Caching
-from akdtune.transfer import TransferMeter
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_parts import build_parts
 from akdtune.views import ViewAugmenter
 from akdtune.warmup import SharedWarmup
-
-SCORE_WINDOW = 3
-"""A rung is scored by the mean validation accuracy of this many last epochs."""
-
-EVALUATION_BATCH = 256
 
 COMPILER = "inductor"
 """The backend of torch.compile."""
@@ -72,15 +66,6 @@ class Epoch:
     epoch: int
     row: dict[str, float | None]
     state: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Student logits on the images a role is judged by."""
-
-    sample_ids_N: Tensor
-    labels_N: Tensor
-    logits_NK: Tensor
 
 
 class _Sums:
@@ -163,9 +148,7 @@ class Trial:
         self._warmup_graph = None
         if self.warmup_optimizer is not None:
             self._warmup_graph = self._recordable(self.warmup_optimizer, self.views, recorder)
-        self.recent_scores: list[float] = []
-        self._judged: tuple[data.Split, Signals] | None = None
-        self._viewed: tuple[data.Split, list[Tensor], dict[str, float | None]] | None = None
+        self.evaluation = Evaluation(config, self.splits, self.student, self.objective, self.teacher)
 
     @property
     def views(self) -> ViewAugmenter:
@@ -272,7 +255,7 @@ class Trial:
         row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
         row |= self.views.measures()
         row |= self._cache_rates()
-        row |= self._validation_row()
+        row |= self.evaluation.validation_row()
         return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": self._peak_memory_mib()}
 
     def _student_step(self, inputs: StepInputs) -> dict[str, Tensor]:
@@ -344,8 +327,7 @@ class Trial:
         return _in_float32(signals)
 
     def _student_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
-        forward = self._forward if torch.is_grad_enabled() else self.student  # measured as it is
-        signals = forward(images_BCHW, maps)
+        signals = self._forward(images_BCHW, maps)
         return replace(signals, classifier=self.student.classifier()) if maps else signals
 
     def _step(self, loss: Loss) -> None:
@@ -357,90 +339,9 @@ class Trial:
         loss.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
-    def _validation_row(self) -> dict[str, float | None]:
-        if self.splits.validation is None:
-            return {}
-        row = self.measure(self.splits.validation)
-        accuracy = row.pop("accuracy")
-        assert accuracy is not None
-        self.recent_scores = [*self.recent_scores, accuracy][-SCORE_WINDOW:]
-        if self.config.teacher_file.saw_validation:  # its numbers there would be those of training images
-            row = {name: None if name in TEACHER_COLUMNS else value for name, value in row.items()}
-        return {**row, "val_accuracy": accuracy, "score": sum(self.recent_scores) / len(self.recent_scores)}
-
-    @_as_set
-    @torch.no_grad()
-    def measure(self, split: data.Split) -> dict[str, float | None]:
-        """Accuracy of the student on plain images, and how teacher, views and student relate there.
-
-        Everything in eval mode. Column `accuracy` is the student's; the rest are the columns of TEACHER_COLUMNS and
-        those of `TransferMeter`, without a teacher none of them.
-        """
-        self.student.eval()
-        self.objective.eval()
-        student_N = self._predictions(split)
-        row: dict[str, float | None] = {"accuracy": float(percent_right(student_N.logits_BK, split.labels_N))}
-        teacher_N = self._teacher_signals(split)
-        if teacher_N is None:
-            return row
-        transfer = TransferMeter()
-        transfer.update(student_N.logits_BK, teacher_N.logits_BK, split.labels_N)
-        return {
-            **row,
-            "teacher_accuracy": float(percent_right(teacher_N.logits_BK, split.labels_N)),
-            **transfer.result(),
-            **self._view_row(split, teacher_N, student_N),
-        }
-
-    def _view_row(self, split: data.Split, teacher_N: Signals, student_N: Signals) -> dict[str, float | None]:
-        """`measure_views`, computed once for as long as the views stay as they are: its draws are always the same."""
-        measured = self.views, teacher_N, student_N, split.labels_N, self.config.seeds.noise
-        if self.views.trains_jointly or self.views.needs_student:
-            return measure_views(*measured)
-        state = [tensor.clone() for tensor in (*self.views.parameters(), *self.views.buffers())]
-        if self._viewed is None or self._viewed[0] is not split or not all(map(torch.equal, self._viewed[1], state)):
-            self._viewed = (split, state, measure_views(*measured))
-        return self._viewed[2]
-
-    def _predictions(self, split: data.Split) -> Signals:
-        """What the student in eval mode says about plain images, through the head that it predicts with."""
-        head = self.objective.head
-        if head is None:
-            return networks.signals(self.student, split, EVALUATION_BATCH)
-
-        def predict(images_BCHW: Tensor) -> Signals:
-            found: Signals = self._student_signals(images_BCHW, maps=True)
-            return Signals(head.logits(found), found.pooled_BC)
-
-        return networks.signals(predict, split, EVALUATION_BATCH)
-
-    def _teacher_signals(self, split: data.Split) -> Signals | None:
-        """The teachers on a whole split of plain images, computed once per trial."""
-        if self.teacher is None:
-            return None
-        if self._judged is None or self._judged[0] is not split:
-            main, *others = (
-                networks.signals(network, split, EVALUATION_BATCH)
-                for network in (self.teacher.network, *self.teacher.others)
-            )
-            self._judged = (split, replace(main, others=tuple(others)))
-        return self._judged[1]
-
-    @_as_set
-    @torch.no_grad()
     def close(self) -> tuple[dict[str, float | None], Predictions]:
-        """The last reading: the test set for report roles (their only one), the validation set for the others."""
-        reads_test = self.config.role in REPORT_ROLES
-        split = self.splits.test if reads_test else self.splits.validation
-        assert split is not None, "a role that does not read the test set has a validation set"
-        row: dict[str, float | None] = {}
-        if reads_test:
-            row = self.measure(split)
-            row["test_accuracy"] = row.pop("accuracy")
-        self.student.eval()
-        self.objective.eval()
-        logits_NK = self._predictions(split).logits_BK
-        return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), logits_NK.cpu())
+        """The last reading, see `Evaluation.close`."""
+        return self.evaluation.close()
 
     def timed(self, steps: int) -> dict[str, float]:
         """Seconds of one warm-up step, one student step, and the work at the end of an epoch, by a few real ones.
@@ -451,9 +352,9 @@ class Trial:
         if self.warmup_optimizer is not None:
             times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps)
         times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps)
-        self._validation_row()
+        self.evaluation.validation_row()
         started = time.monotonic()
-        self._validation_row()
+        self.evaluation.validation_row()
         return times | {"epoch_end_s": time.monotonic() - started}
 
     def state(self, stage: str, epoch: int) -> dict[str, Any]:
@@ -466,7 +367,7 @@ class Trial:
             "objective": _copied(self.objective.state_dict()),
             "optimizer": _copied(self.optimizer.state_dict()),
             "warmup_optimizer": _copied(warming.state_dict()) if warming else None,
-            "recent_scores": list(self.recent_scores),
+            "recent_scores": list(self.evaluation.recent_scores),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -480,7 +381,7 @@ class Trial:
         _lay_out(self.optimizer)
         if self.warmup_optimizer and state["warmup_optimizer"] is not None:
             self.warmup_optimizer.load_state_dict(_copied(state["warmup_optimizer"]))
-        self.recent_scores = list(state["recent_scores"])
+        self.evaluation.recent_scores = list(state["recent_scores"])
 
     def _peak_memory_mib(self) -> float:
         if self.device.type == "cuda":

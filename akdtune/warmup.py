@@ -29,7 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from akdtune.cache_files import HEADER, TEMPORARY, header_hash, key_of, read_header
+from akdtune.cache_files import HEADER, TEMPORARY, header_hash, key_of, read_header, write_durably
 from akdtune.data import DataSet, Split, cache_directory
 from akdtune.frozen_teacher import FrozenTeacher
 from akdtune.trial_config import TrialConfig
@@ -264,8 +264,8 @@ class SharedWarmup:
             "heads": hashlib.sha256(buffer.getbuffer()).hexdigest(),
         }
         try:
-            _replace(self.folder / HEADS, buffer.getvalue())
-            _replace(self.folder / HEADER, json.dumps(content | {"hash": header_hash(content)}, indent=1).encode())
+            write_durably(self.folder / HEADS, buffer.getvalue())
+            write_durably(self.folder / HEADER, json.dumps(content | {"hash": header_hash(content)}, indent=1).encode())
         except OSError as error:
             self._say(f"warning: warm-up: is not kept: {self.folder}: {_reason(error)}")
             with contextlib.suppress(OSError):
@@ -309,19 +309,6 @@ def _locked(lock: FileLock) -> bool:
 
 def _reason(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _on_cpu(value: Any) -> Any:

@@ -212,21 +212,21 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
     trial = trial_of(world, methods, validation)
     one_step_s = step_s(trial, (12 if quick else 40) if cifar else 60)
     training_s = one_step_s * -(-world.images // world.batch)
-    split, repeats = trial.splits.validation, 3 if cifar else 15
-    trial.measure(split)
-    teacher_N, generator = trial._teacher_signals(split), torch.Generator().manual_seed(0)
+    judge, split, repeats = trial.evaluation, trial.splits.validation, 3 if cifar else 15
+    judge.measure(split)
+    teacher_N, generator = judge.teacher_signals(split), torch.Generator().manual_seed(0)
     with torch.no_grad():
         times = [
             cpu_s(work, repeats) * world.validation / validation
             for work in (
-                lambda: trial._predictions(split),
+                lambda: judge.student_signals(split),
                 lambda: trial.views.views(teacher_N, generator),
-                lambda: trial.measure(split),
+                lambda: judge.measure(split),
             )
         ]
     forward_s, views_s, measured_s = times
     state = trial.state("student", 1)
-    row = {"trial_id": "t0", "attempt": 1, "epoch": 1, "lr": 0.05, **trial._validation_row()}
+    row = {"trial_id": "t0", "attempt": 1, "epoch": 1, "lr": 0.05, **judge.validation_row()}
     row |= dict.fromkeys(("train_accuracy", "images_per_s", "wall_time_s", "loss.ce", "loss.kd", "loss.crd"), 1.0)
 
     def save() -> None:

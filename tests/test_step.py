@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from akdtune import data, networks, registry, spec, teacher, training
+from akdtune import data, evaluation, networks, registry, spec, teacher, training
 from akdtune.errors import SettingsError
 from akdtune.methods.crd import CRD
 from akdtune.networks import InputSpec, Network
@@ -342,19 +342,21 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
     trial = Trial(config(tf32=True))
     seen = []
 
-    def noted(name: str) -> Any:
-        whole = getattr(trial, name)
-        monkeypatch.setattr(trial, name, lambda *args: (seen.append((name, flags())), whole(*args))[1])
+    def noted(owner: Any, name: str) -> None:
+        whole = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: (seen.append((name, flags())), whole(*args))[1])
 
-    for name in ("_step", "_predictions"):
-        noted(name)
+    noted(trial, "_step")
+    noted(networks, "signals")
     real = training.float32_as_set
-    monkeypatch.setattr(training, "float32_as_set", lambda device, tf32: real(CUDA, tf32))
+    for module in (training, evaluation):
+        monkeypatch.setattr(module, "float32_as_set", lambda device, tf32: real(CUDA, tf32))
     before = flags()
     steps(trial, 1)
-    trial.measure(trial.splits.test)
+    trial.evaluation.measure(trial.splits.test)
     trial.close()
-    assert seen == [(name, ("high", True)) for name in ("_step", "_predictions", "_predictions")]
+    read = ["signals"] * 3  # student and teacher of the test set, the student once more
+    assert seen == [(name, ("high", True)) for name in ("_step", *read)]
     assert flags() == before
 
 

@@ -529,7 +529,7 @@ def test_a_full_disk_costs_the_artefact_and_nothing_else(
 ) -> None:
     of = config()
     expected = alone(of)
-    real = warmup._replace
+    real = warmup.write_durably
 
     def full(path: Path, content: bytes) -> None:
         if path.name == written:
@@ -537,7 +537,7 @@ def test_a_full_disk_costs_the_artefact_and_nothing_else(
         real(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(warmup, "_replace", full)
+        patch.setattr(warmup, "write_durably", full)
         assert rows(run(of)) == rows(expected)
     assert capsys.readouterr().out.count("No space left on device") == 1
     assert artefacts(location) == []

@@ -1,0 +1,148 @@
+"""How a trial is judged: accuracy of its student, and how teacher, views and student relate, on held-out images.
+
+Everything in eval mode, on plain images, in float32; nothing here changes what a trial trains.
+
+Shapes: N images of a split, B batch, V views, K classes, C feature width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from akdtune import data, networks
+from akdtune.frozen_teacher import FrozenTeacher
+from akdtune.measures import TEACHER_COLUMNS, measure_views, percent_right
+from akdtune.objective import Objective
+from akdtune.recipe import float32_as_set
+from akdtune.results import REPORT_ROLES
+from akdtune.signals import Signals
+from akdtune.transfer import TransferMeter
+from akdtune.trial_config import TrialConfig
+
+SCORE_WINDOW = 3
+"""A rung is scored by the mean validation accuracy of this many last epochs."""
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Student logits on the images a role is judged by."""
+
+    sample_ids_N: Tensor
+    labels_N: Tensor
+    logits_NK: Tensor
+
+
+class Evaluation:
+    """What is measured of one trial.
+
+    Attributes:
+        recent_scores: validation accuracies of the last epochs, at most SCORE_WINDOW; part of a trial's state.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        splits: data.Splits,
+        student: networks.Network,
+        objective: Objective,
+        teacher: FrozenTeacher | None,
+    ) -> None:
+        self.config = config
+        self.splits = splits
+        self.student = student
+        self.objective = objective
+        self.teacher = teacher
+        self.recent_scores: list[float] = []
+        self._judged: tuple[data.Split, Signals] | None = None
+        self._viewed: tuple[data.Split, list[Tensor], dict[str, float | None]] | None = None
+
+    def validation_row(self) -> dict[str, float | None]:
+        """Columns of an epoch's row; empty without validation images."""
+        if self.splits.validation is None:
+            return {}
+        row = self.measure(self.splits.validation)
+        accuracy = row.pop("accuracy")
+        assert accuracy is not None
+        self.recent_scores = [*self.recent_scores, accuracy][-SCORE_WINDOW:]
+        if self.config.teacher_file.saw_validation:  # its numbers there would be those of training images
+            row = {name: None if name in TEACHER_COLUMNS else value for name, value in row.items()}
+        return {**row, "val_accuracy": accuracy, "score": sum(self.recent_scores) / len(self.recent_scores)}
+
+    @torch.no_grad()
+    def measure(self, split: data.Split) -> dict[str, float | None]:
+        """Accuracy of the student on plain images, and how teacher, views and student relate there.
+
+        Column `accuracy` is the student's; the rest are the columns of TEACHER_COLUMNS and those of `TransferMeter`,
+        without a teacher none of them.
+        """
+        student_N = self.student_signals(split)
+        row: dict[str, float | None] = {"accuracy": float(percent_right(student_N.logits_BK, split.labels_N))}
+        teacher_N = self.teacher_signals(split)
+        if teacher_N is None:
+            return row
+        transfer = TransferMeter()
+        transfer.update(student_N.logits_BK, teacher_N.logits_BK, split.labels_N)
+        return {
+            **row,
+            "teacher_accuracy": float(percent_right(teacher_N.logits_BK, split.labels_N)),
+            **transfer.result(),
+            **self._view_row(split, teacher_N, student_N),
+        }
+
+    def _view_row(self, split: data.Split, teacher_N: Signals, student_N: Signals) -> dict[str, float | None]:
+        """`measure_views`, computed once for as long as the views stay as they are: its draws are always the same."""
+        views = self.objective.views
+        measured = views, teacher_N, student_N, split.labels_N, self.config.seeds.noise
+        if views.trains_jointly or views.needs_student:
+            return measure_views(*measured)
+        state = [tensor.clone() for tensor in (*views.parameters(), *views.buffers())]
+        if self._viewed is None or self._viewed[0] is not split or not all(map(torch.equal, self._viewed[1], state)):
+            self._viewed = (split, state, measure_views(*measured))
+        return self._viewed[2]
+
+    @torch.no_grad()
+    def student_signals(self, split: data.Split) -> Signals:
+        """What the student says about plain images, through the head that it predicts with."""
+        self.student.eval()
+        self.objective.eval()
+        head = self.objective.head
+
+        def predict(images_BCHW: Tensor) -> Signals:
+            assert head is not None
+            found = replace(self.student(images_BCHW, True), classifier=self.student.classifier())
+            return Signals(head.logits(found), found.pooled_BC)
+
+        with float32_as_set(split.labels_N.device, self.config.training.tf32):
+            return networks.signals(self.student if head is None else predict, split, EVALUATION_BATCH)
+
+    @torch.no_grad()
+    def teacher_signals(self, split: data.Split) -> Signals | None:
+        """The teachers on a whole split of plain images, computed once per trial; None without a teacher."""
+        if self.teacher is None:
+            return None
+        if self._judged is None or self._judged[0] is not split:
+            with float32_as_set(split.labels_N.device, self.config.training.tf32):
+                main, *others = (
+                    networks.signals(network, split, EVALUATION_BATCH)
+                    for network in (self.teacher.network, *self.teacher.others)
+                )
+            self._judged = (split, replace(main, others=tuple(others)))
+        return self._judged[1]
+
+    @torch.no_grad()
+    def close(self) -> tuple[dict[str, float | None], Predictions]:
+        """The last reading: the test set for report roles (their only one), the validation set for the others."""
+        reads_test = self.config.role in REPORT_ROLES
+        split = self.splits.test if reads_test else self.splits.validation
+        assert split is not None, "a role that does not read the test set has a validation set"
+        row: dict[str, float | None] = {}
+        if reads_test:
+            row = self.measure(split)
+            row["test_accuracy"] = row.pop("accuracy")
+        logits_NK = self.student_signals(split).logits_BK
+        return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), logits_NK.cpu())
