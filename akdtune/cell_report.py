@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from akdtune.design import Identity, Prepared, ablation_count, cell_count, confirm_count
+from akdtune.power import minimum_detectable
 from akdtune.sections import AblationSettings
 from akdtune.settings_file import shown
 
@@ -65,8 +66,17 @@ def cell_lines(study: Study) -> list[str]:
         *(f"    {_described(cell)}" for cell in plan.cells),
         *(f"    {line}" for line in plan.notes),
         *(f"    alias: {line}" for line in plan.aliases),
-        *([f"    smallest differences: `akdtune analyze ablation` says what {_seeds_of(ablation)} resolve"]),
+        *_resolved(ablation),
     ]
+
+
+def _resolved(ablation: AblationSettings) -> list[str]:
+    """What the seeds can tell apart, in units that a pilot or a finished study translates into points."""
+    seeds = len(ablation.possible_seeds())
+    smallest = minimum_detectable(1.0, seeds, alpha=ablation.alpha) if ablation.auto_seeds is None else None
+    if smallest is None:
+        return []
+    return [f"    {seeds} seeds tell a difference of {smallest:.1f} sd of the paired differences from zero (power .8)"]
 
 
 def _described(cell: Cell) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from akdtune import controls, factors, idle
 from akdtune.domains import Issue
 from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.registry import lookup
 from akdtune.registry import names as component_names
 from akdtune.sections import TRIAL_LEVEL, AblationSettings
 from akdtune.settings_file import KeyPath, written
@@ -212,10 +213,14 @@ def arm_name(settings: Mapping[str, Any]) -> str:
     return f"{settings['views']['name']}/{'+'.join(term['name'] for term in settings['method'])}"
 
 
+def _is_taught(cell: Cell) -> bool:
+    return any(lookup("methods", term["name"]).consumes != "self" for term in cell.settings["method"])
+
+
 def _oddities(plan: CellPlan, ablation: AblationSettings) -> Iterator[str]:
     """What a reader of the study's table would object to."""
     with_views = [cell for cell in plan.cells if cell.role == "ablation" and cell.settings["views"]["name"] != "none"]
-    without = [cell for cell in plan.cells if cell.settings["views"]["name"] == "none"]
+    without = [cell for cell in plan.cells if cell.settings["views"]["name"] == "none" and _is_taught(cell)]
     if with_views and without and not any(name in ablation.controls for name in MATCHED):
         yield (
             f"{with_views[0].name} is compared with the plain teacher ({without[0].name}), whose loss may be weaker: "
