@@ -167,6 +167,11 @@ class Target:
         log_members_BMK = torch.log_softmax(tempered(logits_BMK, at), dim=-1)
         return torch.logsumexp(log_members_BMK + self.weights_M.log()[..., None], dim=1)
 
+    def divided(self, temperature: Tensor, standardize: bool = False) -> Target:
+        """The same target with its logits over a temperature that receives a gradient; one with its own keeps it."""
+        logits_BMK = standardized(self.logits_BMK) if standardize else self.logits_BMK
+        return self if self.temperature is not None else replace(self, logits_BMK=logits_BMK / temperature)
+
     def probabilities_BK(self, temperature: float) -> Tensor:
         """The mixture of the members' tempered probabilities, [B, K]."""
         return self.log_probabilities_BK(temperature).exp()

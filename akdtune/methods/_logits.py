@@ -72,8 +72,7 @@ def log_target_BK(target: Target, temperature: float | Tensor = 1.0, standardize
     if not isinstance(temperature, Tensor):
         return target.log_probabilities_BK(temperature, standardize)
     if target.temperature is None:
-        logits_BMK = standardized(target.logits_BMK) if standardize else target.logits_BMK
-        return replace(target, logits_BMK=logits_BMK / temperature).log_probabilities_BK(1.0)
+        return target.divided(temperature, standardize).log_probabilities_BK(1.0)
     return target.log_probabilities_BK(1.0, standardize)
 
 

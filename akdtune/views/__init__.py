@@ -94,6 +94,25 @@ class ViewAugmenter(Component, nn.Module):
         """`warmup_epochs` of views with these settings; a setting of that name unless a class says otherwise."""
         return int(getattr(settings, "warmup_epochs", cls.warmup_epochs))
 
+    @classmethod
+    def without_noise(cls, settings: ComponentSettings) -> ComponentSettings | None:
+        """The same views with their noise off and what they do to the teacher's output beside it (a shrink) kept.
+
+        None where nothing but the teacher's own output would be left.
+        """
+        return None
+
+    @classmethod
+    def control_settings(cls, name: str, settings: ComponentSettings) -> dict[str, Any] | None:
+        """The settings of a control that these views have, None where it makes no sense for them.
+
+        Args:
+            name: `heads_labels_only` (heads that learn from labels alone) or `ensemble_without_losses` (heads that
+                never learn).
+            settings: of the views that are controlled.
+        """
+        return None
+
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """The views of a batch in the module's present mode (eval: no dropout, running statistics); V = 0 for none.
 

@@ -251,6 +251,15 @@ class Angular(ViewAugmenter):
         assert isinstance(settings, AngularSettings)
         return settings.warmup_epochs if settings.train_heads in ("pretrain", "both") else 0
 
+    @classmethod
+    def control_settings(cls, name: str, settings: ComponentSettings) -> dict[str, Any] | None:
+        """Heads without angular losses; for `heads_labels_only` they must learn from labels in the first place."""
+        assert isinstance(settings, AngularSettings)
+        off = {**settings.model_dump(), "inter": False, "intra": False, "learnable_margin": False}
+        if name == "heads_labels_only":
+            return off if settings.gt_weight and settings.train_heads != "frozen" else None
+        return off | {"gt_weight": 0.0, "train_heads": "frozen"} if name == "ensemble_without_losses" else None
+
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """One view per head, with dropout and batch statistics only in training mode."""
         return self.heads(teacher.pooled_BC.detach(), self.training, generator)  # type: ignore[no-any-return]

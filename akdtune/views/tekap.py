@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from akdtune.registry import register
+from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Views, WeightedTarget
 from akdtune.views import VariantSettings, ViewAugmenter, ViewContext
 
@@ -117,6 +117,14 @@ class TeKAP(ViewAugmenter):
     def __init__(self, settings: TeKAPSettings, context: ViewContext) -> None:
         super().__init__(settings, context)
         self.settings = settings
+
+    @classmethod
+    def without_noise(cls, settings: ComponentSettings) -> ComponentSettings | None:
+        """Views that are the shrunk teacher; None without a shrink."""
+        assert isinstance(settings, TeKAPSettings)
+        if "shrink" in settings.idle() or not settings.shrink:
+            return None
+        return TeKAPSettings(**{**settings.model_dump(), "noise": 0.0, "feature_noise": 0.0})
 
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """Noisy copies, drawn anew at every call; logits and features may differ in number (0 where not perturbed)."""
