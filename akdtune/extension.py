@@ -60,7 +60,7 @@ def _grows(old: Any, new: Any) -> bool:
             key in new and (old[key] == new[key] or _grows(old[key], new[key])) for key in old
         )
     if isinstance(old, list):
-        return isinstance(new, list) and list(_kept(old, new)) == old and new[:1] == old[:1]
+        return isinstance(new, list) and list(_kept(old, new)) == old and new[: len(old[:1])] == old[:1]
     return isinstance(old, int | float) and isinstance(new, int | float) and new >= old
 
 

@@ -34,7 +34,7 @@ class Proposal:
     settings: dict[str, Any]
     params: dict[str, Any]
     raw: dict[str, Any]
-    written: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def check_words(message: str, words: list[str]) -> None:
         ("grace_period: 3", "grace_period: 4",
          ["study.yaml:9: scheduler.grace_period: must be below training.epochs (4)", "got 4"]),
         ("study: small", "study: small\nconfirm: {top: 3}",
-         ["study.yaml:2: confirm: is not available in this version", "confirm: null"]),
+         ["study.yaml:2: confirm.seeds: is missing"]),
         ("study: small", "study: small\nplugins: [no_such_module]",
          ["study.yaml:2: plugins: cannot import 'no_such_module'"]),
         ("study: small", "study: small\nplugins: [broken_plugin]",
@@ -232,7 +232,7 @@ def test_a_file_that_is_not_there(refused: Refused, command: str, name: str, wor
         ("views.margn=0.2", ["command line: views.margn: unknown key 'margn'; did you mean 'margin'?"]),
         ("training.epochs=two", ["command line: training.epochs: must be a whole number, got 'two'"]),
         ("data.root={a", ["command line: data.root: cannot be parsed"]),
-        ("confirm={top: 3}", ["command line: confirm: is not available in this version"]),
+        ("confirm={top: 3}", ["command line: confirm.seeds: is missing"]),
         ("scheduler.grace_period=9", ["command line: scheduler.grace_period: must be below training.epochs (4)"]),
     ],
 )

@@ -294,8 +294,8 @@ def test_run_hands_over_the_study(
 ) -> None:
     asked: list[Any] = []
 
-    def run(settings: spec.Study, root: Path, address: str | None) -> int:
-        asked.append((settings.name, settings.search.trials, root, address))
+    def run(settings: spec.Study, root: Path, address: str | None, extend: bool, reuse: list[Path]) -> int:
+        asked.append((settings.name, settings.search.trials, root, address, extend, reuse))
         return 130
 
     monkeypatch.setattr(study, "run", run)
@@ -306,8 +306,23 @@ def test_run_hands_over_the_study(
         "`akdtune wandb sync RUN` uploads them"
     ]
     call(capsys, "run", "digits_angular", "--dir", "elsewhere", "--address", "auto", "tracking.wandb=null", code=130)
-    assert asked[0] == ("digits_angular", 8, Path("runs/digits_angular"), None)
-    assert asked[1][2:] == (Path("elsewhere"), "auto")
+    assert asked[0] == ("digits_angular", 8, Path("runs/digits_angular"), None, False, [])
+    assert asked[1][2:] == (Path("elsewhere"), "auto", False, [])
+    call(capsys, "run", "digits_angular", "--extend", "--reuse", "a", "--reuse", "b", "tracking.wandb=null", code=130)
+    assert asked[2][2:] == (Path("runs/digits_angular"), None, True, [Path("a"), Path("b")])
+
+
+def test_new_takes_the_next_free_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken: list[Path] = []
+    monkeypatch.setattr(study, "run", lambda settings, root, address, extend, reuse: taken.append(root) or 0)
+    command = ("run", "digits_angular", "--new", "--dir", str(home / "run"), "tracking.wandb=null")
+    call(capsys, *command)
+    (home / "run").mkdir()
+    (home / "run-2").mkdir()
+    call(capsys, *command)
+    assert taken == [home / "run", home / "run-3"]
 
 
 def test_plan_prints_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,7 @@ def test_events_survive_a_reopening(directory: StudyDirectory) -> None:
     again = reopened(directory)
     record = again.records["a-s0"]
     assert (record.terminal, record.attempts, record.epochs, record.value) == ("done", 1, {1: (50.0, 50.0)}, 50.0)
-    assert record.plan == {**plan_row("a-s0"), "number": 0}
+    assert record.plan == {**plan_row("a-s0"), "number": 0, "cell": None}
     assert [r.trial_id for r in again.unfinished()] == ["b-s0"]
 
 

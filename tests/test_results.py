@@ -75,6 +75,7 @@ def test_the_plan_keeps_its_json(tmp_path: Path) -> None:
     row = {
         "number": 0, "trial_id": "t", "cell_id": "c", "seed": 3, "role": "search", "arm": "none/kd", "bracket": "b",
         "proposal": None, "params": {"method.kd.weight": 1.5}, "settings": {"method": [{"name": "kd"}]}, "raw": {},
+        "cell": "base",
     }  # fmt: skip
     results.write_plan(tmp_path, [row])
     assert results.read_plan(tmp_path) == [row]

@@ -367,8 +367,8 @@ def test_overrides_that_cannot_be_applied(load: Loader, override: str, words: li
         ("study: small", "stdy: small", 1, "stdy", ["unknown section 'stdy'", "did you mean 'study'"]),
         ("study: small", "plugins: [no_such_module]", 1, "plugins", ["cannot import 'no_such_module'"]),
         ("study: small", "plugins: {a: b}", 1, "plugins", ["list of module names"]),
-        ("study: small", "confirm: {top: 3}", 1, "confirm", ["not available in this version", "confirm: null"]),
-        ("study: small", "ablation: {design: path}", 1, "ablation", ["not available in this version"]),
+        ("study: small", "confirm: {top: 3}", 1, "confirm.seeds", ["is missing"]),
+        ("study: small", "ablation: {design: path}", 1, "ablation.seeds", ["is missing"]),
         ("study: small", "resources: {cpu: 0}", 1, "resources.cpu", ["above 0"]),
         ("study: small", "tracking: {wandb: {projct: x}}", 1, "tracking.wandb.projct", ["did you mean 'project'"]),
         ("study: small", "tracking: {wandb: {mode: of}}", 1, "tracking.wandb.mode", ["'offline'"]),
@@ -457,7 +457,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for source, words in {
         "digits_angulr": "digits_angulr: there is no such file; did you mean the packaged 'digits_angular'?",
         "search_spaces/digits_angular.yaml": "did you mean the packaged 'digits_angular'?",
-        "xyz.yaml": "there is no such file (packaged: cifar_angular, cifar_baselines, digits_angular, ",
+        "xyz.yaml": "there is no such file (packaged: angular_ablation, cifar_angular, cifar_baselines, ",
         "folder": "is a folder, not a YAML file",
         "latin.yaml": "is not a text file in UTF-8",
     }.items():
@@ -620,7 +620,7 @@ def test_plugins_bring_components_of_their_own(
          "search.trials: is 1, but the grid has 2 configurations: the rest is left out"),
         (["teacher.checkpoint=x.pt"], "teacher.epochs: is ignored: the teacher comes from a checkpoint"),
         (["training.milestones=[24, 60]"], "training.milestones: [60] have no effect: there are 40 epochs"),
-        (["report.train_on=subset"], "report: is not used yet"),
+        (["report.train_on=subset"], "report: is ignored: without confirm and ablation"),
         (["views.margin={quantized_uniform: [0.1, 0.5, 0.3]}"], "no step of 0.3 ends at 0.5"),
     ],
 )  # fmt: skip
@@ -724,7 +724,9 @@ def test_the_cell_hash_is_the_same_in_every_version() -> None:
 
 def test_packaged_spaces_load_without_a_warning() -> None:
     assert list(spec.packaged()) == [
-        "cifar_angular", "cifar_baselines", "digits_angular", "digits_zoo", "fewshot", "imagenet_r34_r18", "imbalanced",
+        "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_leave_one_out", "digits_ablation",
+        "digits_angular", "digits_zoo", "fewshot", "imagenet_r34_r18", "imbalanced", "paper_vs_released",
+        "tekap_controls",
         "tekap_vs_angular", "tinyimagenet_transfer",
     ]  # fmt: skip
     for name, path in spec.packaged().items():
