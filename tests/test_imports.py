@@ -37,7 +37,7 @@ LEVELS = [
     ["settings_errors", "sections"],
     ["settings_file"],
     ["training"],
-    ["trial_parts", "measures", "warmup", "graphs"],
+    ["trial_parts", "measures", "warmup", "graphs", "gradient_factor"],
     ["trial_config"],
     ["objective"],
     ["methods", "views"],
