@@ -78,7 +78,7 @@ class Objective(nn.Module):
             if teacher.strong is not None and student.strong is not None:
                 strong = self.views.teach(teacher.strong, student.strong, batch)
         for name, method in self._methods().items():
-            targets = _targets(method, student, teacher, teaching, strong)
+            targets = targets_of(method, student, teacher, teaching, strong)
             parts = [method.terms(student, one.target, batch) for one in targets]
             shares = [one.weight for one in targets]
             weights_of_terms = method.weights(batch.epoch)
@@ -130,7 +130,7 @@ def cross_entropy(logits_BK: Tensor, batch: Batch) -> Tensor:
     return torch.lerp(nn.functional.cross_entropy(logits_BK, batch.partner_labels_B), own, batch.share)
 
 
-def _targets(
+def targets_of(
     method: Method, student: Signals, teacher: Signals | None, teaching: Teaching | None, strong: Teaching | None
 ) -> Sequence[WeightedTarget]:
     """What a method is given: the views' targets of its kind, the plain teacher, or the student's own output."""

@@ -264,7 +264,7 @@ def _at_solved(target: Target, views: tuple[WeightedTarget, ...], log: Temperatu
 @torch.no_grad()
 def mixture_BK(targets: Sequence[WeightedTarget], temperature: float, standardize: bool = False) -> Tensor:
     """Probabilities of all targets together, scaled to sum 1, [B, K]."""
-    total_BK = torch.stack(
+    total_BK: Tensor = torch.stack(
         [one.weight * one.target.log_probabilities_BK(temperature, standardize).float().exp() for one in targets]
     ).sum(dim=0)
     return total_BK / total_BK.sum(dim=-1, keepdim=True)
@@ -273,7 +273,8 @@ def mixture_BK(targets: Sequence[WeightedTarget], temperature: float, standardiz
 @torch.no_grad()
 def mean_entropy(p_BK: Tensor) -> Tensor:
     """Mean over the batch of the entropy in nats, a scalar."""
-    return -torch.special.xlogy(p_BK, p_BK).sum(dim=-1).mean()
+    entropy: Tensor = -torch.special.xlogy(p_BK, p_BK).sum(dim=-1).mean()
+    return entropy
 
 
 @torch.no_grad()
@@ -287,7 +288,8 @@ def solve_temperature(logits_BK: Tensor, wanted: Tensor) -> Tensor:
         wanted: mean entropy in nats; beyond what the bounds COLDEST and HOTTEST give, the nearer one is the answer.
     """
     logits_BK = logits_BK.float()
-    low, width = logits_BK.new_tensor(math.log(COLDEST)), math.log(HOTTEST / COLDEST)
+    low: Tensor = logits_BK.new_tensor(math.log(COLDEST))
+    width = math.log(HOTTEST / COLDEST)
     steps_G = torch.arange(1, TRIED + 1, device=logits_BK.device) / (TRIED + 1)
     for _ in range(ROUNDS):
         tried_G = (low + width * steps_G).exp()
