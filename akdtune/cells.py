@@ -14,7 +14,7 @@ from akdtune.registry import lookup
 from akdtune.registry import names as component_names
 from akdtune.sections import TRIAL_LEVEL, AblationSettings
 from akdtune.settings_file import KeyPath, written
-from akdtune.trial_settings import trial_settings
+from akdtune.trial_settings import pair_of, trial_settings
 
 Sections = dict[str, Any]
 
@@ -71,6 +71,13 @@ class CellPlan:
     def base(self) -> Cell:
         """The cell whose factors all stand at their first value; controls are made from it."""
         return self.cells[0]
+
+
+_NOMINAL: dict[str, tuple[int, int, int]] = {
+    "digits": (1, 8, 10), "cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "fashion_mnist": (1, 28, 10),
+    "svhn": (3, 32, 10), "stl10": (3, 96, 10), "tiny_imagenet": (3, 64, 200), "imagenet": (3, 224, 1000),
+}  # fmt: skip
+"""Channels, pixels and classes, by which parameters are counted before any data is read; CIFAR-100's elsewhere."""
 
 
 class CellProblems(AkdtuneError):
@@ -197,7 +204,7 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
     Raises:
         AkdtuneError: for an unknown control, or one that makes no sense for this base.
     """
-    control = controls.build(name, base.settings)
+    control = controls.build(name, base.settings, _context(base.settings, constants))
     settings, found = trial_settings({key: control.sections[key] for key in TRIAL_LEVEL}, constants)
     if found:
         listed = "; ".join(f"{written(path)}: {message}" for path, message in found)
@@ -206,6 +213,17 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
     if control.seeds_shift:
         full["seeds"] = dict(control.seeds_shift)
     return Cell(control.name, "control", arm_name(full), full, {}, None, control.explanation)
+
+
+def _context(settings: Sections, constants: Sections) -> controls.ControlContext:
+    data, teacher = constants["data"], constants["teacher"]
+    channels, size, classes = _NOMINAL.get(data["name"], (3, 32, 100))
+    inputs = (channels, data.get("size") or size, data.get("num_classes") or classes)
+    pair = pair_of(constants, settings["student"])
+    assert pair is not None, "data, teacher and student are known here"
+    return controls.ControlContext(
+        pair, inputs, teacher["network"], tuple(other["network"] for other in teacher.get("others") or ())
+    )
 
 
 def arm_name(settings: Mapping[str, Any]) -> str:

@@ -271,14 +271,10 @@ class Prepared:
         return teacher.find(self.study.teacher, self.dataset, train_on or self.train_on)
 
     def gradient_factors(self, cells: Sequence[Cell], identity: Identity) -> dict[str, dict[str, float]]:
-        """What views and their controls multiply the gradient of each loss term by, against the plain teacher.
+        """What views and their controls multiply the gradient of each loss term by, see `cell_factors`."""
+        from akdtune.cell_factors import of_cells
 
-        Measured on training images with the trained teacher and a fresh student, by cell name and term; cells
-        without views, and cells whose methods read no views, are left out.
-        """
-        from akdtune.gradient_factor import of_cells
-
-        return of_cells({cell.name: cell.settings for cell in cells}, self.dataset, identity.teacher_of("ablation"))
+        return of_cells(cells, self.dataset, self.train_on, identity.teacher_of("ablation"))
 
     def class_counts(self) -> list[int]:
         """Training images of each class, as the methods see them (label noise included)."""

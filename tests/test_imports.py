@@ -28,6 +28,7 @@ LEVELS = [
     ["dry_run"],
     ["cell_report"],
     ["design"],
+    ["cell_factors"],
     ["spec"],
     ["spec_check", "json_schema"],
     ["cells"],
