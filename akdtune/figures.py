@@ -224,7 +224,7 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
     axis.set_xticks(range(len(levels)), [level if len(level) < 15 else level[:13] + "…" for level in levels])
     axis.set_xlim(-0.45, len(levels) - 0.55)
     axis.set_xlabel(panel.xlabel)
-    axis.set_title(panel.title.replace("-", MINUS) if not panel.legend else panel.title, loc="left")
+    axis.set_title(panel.title.replace(" - ", f" {MINUS} "), loc="left")
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.5)
     if panel.legend:
         axis.legend(title=panel.legend, title_fontsize=7.5, fontsize=7.5, frameon=False, loc="best", handlelength=2.4)

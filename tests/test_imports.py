@@ -72,7 +72,7 @@ ANALYSIS_MAY = {
     "ablation_report", "importances", "importance_figures",
 }  # fmt: skip
 # The command line, and what the commands that only read stand on.
-LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "comparisons", "tracking"]
+LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "comparisons", "ablation_report", "figures", "tracking"]
 HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
 
 
