@@ -25,6 +25,7 @@ from akdtune.comparisons import cell_summary
 from akdtune.domains import Choice, Domain, Range
 
 Evaluator: TypeAlias = Literal["ped_anova", "fanova"]
+Distribution: TypeAlias = BaseDistribution
 Shares: TypeAlias = npt.NDArray[np.float64]
 
 LEVEL = 0.9
@@ -97,7 +98,7 @@ def domains_of(settings: Mapping[str, Any]) -> dict[str, list[Domain]]:
     return found
 
 
-def distribution(values: Sequence[Any], known: Sequence[Domain]) -> tuple[BaseDistribution, bool]:
+def distribution(values: Sequence[Any], known: Sequence[Domain]) -> tuple[Distribution, bool]:
     """What the values of a setting were drawn from, and whether that is known and not taken from the values.
 
     Args:
@@ -116,7 +117,7 @@ def distribution(values: Sequence[Any], known: Sequence[Domain]) -> tuple[BaseDi
     return CategoricalDistribution(sorted(set(map(domains.label, values)))), False
 
 
-def _of_range(domain: Range) -> BaseDistribution:
+def _of_range(domain: Range) -> Distribution:
     if domain.whole:
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1))
     return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
@@ -125,7 +126,7 @@ def _of_range(domain: Range) -> BaseDistribution:
 def importances(
     configurations: Sequence[Mapping[str, Any]],
     scores_N: Shares,
-    distributions: Mapping[str, BaseDistribution],
+    distributions: Mapping[str, Distribution],
     evaluator: Evaluator,
     *,
     draws: int,
@@ -177,7 +178,7 @@ def importances(
     return sorted((Importance(n, *map(float, row)) for n, *row in rows), key=lambda one: (-one.share, one.name))
 
 
-def marginal(values: Sequence[Any], scores_N: Shares, kind: BaseDistribution) -> list[Bin]:
+def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> list[Bin]:
     """Mean score by setting, whatever the other settings are: each option, or bins of about equally many.
 
     Args:
@@ -216,7 +217,7 @@ def _bin(label: str, x: float | None, inside_N: npt.NDArray[np.bool_], scores_N:
     return Bin(label, one_value, members, x, found.n, found.mean, found.ci_low, found.ci_high)
 
 
-def _as_drawn(one: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def _as_drawn(one: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> dict[str, Any]:
     """Values as Optuna holds them: labels of options, numbers of ranges."""
     return {
         name: domains.label(one[name]) if isinstance(kind, CategoricalDistribution) else one[name]
@@ -227,7 +228,7 @@ def _as_drawn(one: Mapping[str, Any], distributions: Mapping[str, BaseDistributi
 
 def _measure(
     params: Sequence[dict[str, Any]],
-    distributions: Mapping[str, BaseDistribution],
+    distributions: Mapping[str, Distribution],
     names: list[str],
     evaluator: Any,
 ) -> Callable[[npt.NDArray[np.int64], Shares], Shares]:
@@ -248,7 +249,7 @@ def _measure(
     return measure
 
 
-def _trial(params: dict[str, Any], kinds: dict[str, BaseDistribution], score: float) -> FrozenTrial:
+def _trial(params: dict[str, Any], kinds: dict[str, Distribution], score: float) -> FrozenTrial:
     return create_trial(value=score, params=params, distributions=kinds)
 
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 CONSOLE_WIDTH = 100
 INTERACTIONS_SHOWN = 9
+TITLE_LEVELS = 12
+"""Longer names of levels have a line of their own."""
+
 _HELD = "\N{NO-BREAK SPACE}"
 
 
@@ -163,7 +166,8 @@ def _interaction_panels(result: Result) -> list[figures.Panel]:
         for one in level_means(result.phase, pair, level=result.level):
             lines.setdefault(one.levels[1], []).append(_point(one, 0))
         if lines:
-            panels.append(figures.Panel("\n".join(of_pair[:2]), pair[0], lines, legend=pair[1]))
+            which = "interaction" if len(of_pair) == 1 else f"largest of {len(of_pair)} terms"
+            panels.append(figures.Panel(f"{which} {of_pair[0]}", pair[0], lines, legend=pair[1]))
     return panels
 
 
@@ -175,8 +179,9 @@ def _point(one: LevelMean, place: int) -> figures.Point:
 def _effect_text(effect: Effect, factors: Sequence[str]) -> str:
     """`off - on: -0.52 [-0.70, -0.31]`; an interaction without its factors' names, which stand at the axis."""
     if len(factors) == 2:
-        return f"interaction {signed(effect.estimate)} {_span(effect)}"
-    return f"{effect.term.removeprefix(f'{factors[0]}: ')}: {signed(effect.estimate)} {_span(effect)}"
+        return f"{signed(effect.estimate)} {_span(effect)}"
+    levels = effect.term.removeprefix(f"{factors[0]}: ")
+    return f"{levels}:{chr(10) if len(levels) > TITLE_LEVELS else ' '}{signed(effect.estimate)} {_span(effect)}"
 
 
 def _span(effect: Effect) -> str:

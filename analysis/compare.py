@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from akdtune import comparisons, reports, results, spec
 from akdtune.ablation_data import read_design
@@ -35,9 +35,12 @@ CLOSE = 1e-9
 """Relative; below it two numbers are the same but for the rounding of a sum."""
 
 READING = (
-    "differences are B less A, paired by seed; intervals are over training seeds. Cells are the same configuration, data "
-    "and weights in both, so a difference comes from versions, hardware or chance, never from a setting"
+    "differences are B less A, paired by seed; intervals are over training seeds. Shared cells are the same "
+    "configuration, data and weights, so what differs comes from versions, hardware, settings of execution (device, "
+    "compile) or chance"
 )
+Key: TypeAlias = tuple[str, bool]
+"""Cell id, and whether its trials trained on everything and read the test set."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Side:
 
     Attributes:
         path: its directory.
-        names: of its cells, by (cell id, whether the trials are of a report role).
-        values: by cell and seed, every finished trial's row.
+        names: of its cells, by key.
+        values: by key and seed, every finished trial's row.
         lock: what reproduces it; None where it has no lock.
     """
 
@@ -55,9 +58,6 @@ class Side:
     names: dict[Key, str]
     values: dict[Key, dict[int, Mapping[str, Any]]]
     lock: dict[str, Any] | None
-
-
-Key = tuple[str, bool]
 
 
 @dataclass(frozen=True)

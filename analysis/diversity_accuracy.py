@@ -10,8 +10,6 @@ how diversity is produced, so adjusting for them would take away what is to be m
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from akdtune import results, stats
-from akdtune.errors import AkdtuneError, StudyError
+from akdtune import reports, results, stats
+from akdtune.errors import AkdtuneError
+from akdtune.figures import COLOURS, MARKERS, sheet
 from akdtune.stats import Association, Estimate, Floats
 
 if TYPE_CHECKING:
@@ -354,46 +353,21 @@ def _relation_json(panel: Panel, relation: Relation) -> dict[str, Any]:
     return found
 
 
-def _save(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise StudyError(f"cannot write {path}: {error.strerror or error}") from error
-
-
 # ------------------------------------------------------------------------------------------------- drawing
 
-# Okabe and Ito's palette without its yellow, told apart under every common colour blindness; shapes repeat the code.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "v", "P", "X", "d")
 POINTS = 500
 """Panels of more trials have their points as an image in the SVG."""
-
-STYLE: Any = {
-    "font.size": 8.5, "axes.titlesize": 8.5, "axes.labelsize": 8.5, "legend.fontsize": 8.5, "axes.linewidth": 0.6,
-    "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-    "svg.fonttype": "none", "svg.hashsalt": "akdtune", "axes.formatter.use_mathtext": True,
-}  # fmt: skip
 
 
 def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: str, **how: int) -> dict[str, bytes]:
     """The figure as PNG and SVG: one row per panel, one column per headline measure, colour = arm."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = [panel for panel in panels if panel.arms]
     arms = sorted({arm for panel in shown for arm in panel.arms}, key=lambda arm: (_bare(arm), arm))
     looks = {
         arm: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i, arm in enumerate(arms)
     }
-    files = {}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12.5, 0.75 + 3.35 * len(shown)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with sheet(12.5, 0.75 + 3.35 * len(shown)) as drawn:
+        figure = drawn.figure
         figure.suptitle(
             f"{name}: diversity of the views and accuracy of the student (association, not effect)", fontsize=11
         )
@@ -407,12 +381,7 @@ def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: st
                 if index == 0:
                     axis.set_ylabel(f"student accuracy, {panel.accuracy_on} (%)")
         _legend(figure, looks)
-        for kind in ("png", "svg"):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-            figure.set_layout_engine("none")  # what the first one found holds for the second
-            files[kind] = buffer.getvalue()
-    return files
+    return drawn.files
 
 
 def _short_title(panel: Panel) -> str:
@@ -565,12 +534,10 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
         highlight=False,
     )
     content = report(panels, relations, counts, draws=draws, seed=seed)
-    _save(out / "diversity_accuracy.json", json.dumps(content, indent=1, allow_nan=False).encode())
-    written = [out / "diversity_accuracy.json"]
+    written = [reports.save_json(out / "diversity_accuracy.json", content)]
     if any(panel.arms for panel in panels):
         for kind, image in draw(panels, relations, run_dir.resolve().name, draws=draws, seed=seed).items():
-            written.append(out / f"diversity_accuracy.{kind}")
-            _save(written[-1], image)
+            written.append(reports.save(out / f"diversity_accuracy.{kind}", image))
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from akdtune import figures, reports, results
+from akdtune import importance_figures as figures
+from akdtune import reports, results
 from akdtune.errors import AkdtuneError
 from akdtune.reports import number
 from akdtune.stats import Floats
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from rich.console import Console
 
-    from akdtune.importances import Bin, Evaluator, Importance
+    from akdtune.importances import Bin, Distribution, Evaluator, Importance
 
 ROLES = ("search", "probe")
 LEAST = 10
@@ -88,11 +88,17 @@ class Found:
 
     arm: Arm
     refused: str
-    kinds: dict[str, BaseDistribution]
+    kinds: dict[str, Distribution]
     guessed: list[str]
     importances: dict[Evaluator, list[Importance]]
     marginals: dict[str, list[Bin]]
     notes: list[str]
+
+    @property
+    def by_importance(self) -> list[str]:
+        """Every setting, the most important first."""
+        order = [share.name for shares in self.importances.values() for share in shares]
+        return list(dict.fromkeys([*order, *self.kinds]))
 
 
 def arms_of(run: Path, roles: Sequence[str] = ROLES) -> list[Arm]:
@@ -236,20 +242,19 @@ def print_arm(console: Console, one: Found) -> None:
         return
     shares = {evaluator: {share.name: share for share in of_arm} for evaluator, of_arm in one.importances.items()}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("setting", overflow="fold")
+    table.add_column("setting", no_wrap=True)
     for label in EVALUATORS.values():
         table.add_column(f"{label} [90 %]", justify="right", no_wrap=True)
         table.add_column("chance", justify="right", no_wrap=True)
     table.add_column("best mean at", overflow="fold")
-    order = [share.name for share in one.importances["ped_anova"]]
-    for name in [*order, *(name for name in one.kinds if name not in order)]:
+    for name in one.by_importance:
         row = [name]
         for evaluator in EVALUATORS:
             share = shares[evaluator].get(name)
             row += ["n/a", ""] if share is None else [
                 f"{number(share.share)} [{number(share.low)}, {number(share.high)}]", number(share.chance)]  # fmt: skip
         best = max(one.marginals[name], key=lambda found: found.mean)
-        table.add_row(*row, f"{best.label} ({number(best.mean)}, n = {best.n})")
+        table.add_row(*row, f"{best.label} ({number(best.mean)})")
     console.print(table)
     for note in one.notes:
         console.print(textwrap.fill(note, console.width, initial_indent="- ", subsequent_indent="  "))
@@ -275,7 +280,7 @@ def draw(found: Sequence[Found], name: str) -> dict[str, bytes]:
         )  # fmt: skip
     if shown:
         drawn["importance_marginals"] = figures.marginal_panels(
-            {_heading(one): [_marginal(one, setting) for setting in one.kinds] for one in shown},
+            {_heading(one): [_marginal(one, setting) for setting in one.by_importance] for one in shown},
             title=f"{name}: finished configurations (grey), means with 95 % intervals (blue), their number above",
             ylabel="validation accuracy (%)",
         )  # fmt: skip

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # One row a level, top to bottom; a module imports modules of lower rows only.
 LEVELS = [
     ["cli", "standalone"],
-    ["browse", "teacher_command", "cache_command", "components", "ablation_report"],
+    ["browse", "teacher_command", "cache_command", "components", "ablation_report", "importance_figures"],
     ["ablation_findings", "figures"],
     ["ablation_data"],
     ["study"],
@@ -76,10 +76,10 @@ HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search", "impo
 NEVER = {module: {"torch", "ray"} for module in ("results", "stats", "comparisons", "contrasts", "power")}
 ANALYSIS_MAY = {
     "results", "stats", "comparisons", "spec", "errors", "reports", "figures", "ablation_data", "ablation_findings",
-    "ablation_report", "importances",
+    "ablation_report", "importances", "importance_figures",
 }  # fmt: skip
 # The command line, and what the commands that only read stand on.
-LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "comparisons", "tracking"]
+LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "comparisons", "ablation_report", "figures", "tracking"]
 HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
 
 
