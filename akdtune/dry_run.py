@@ -318,7 +318,7 @@ def _teacher_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None
         which = "teacher" if index < 0 else f"teacher.others[{index}]"
         accuracy = "unknown" if file.val_accuracy is None else f"{file.val_accuracy:.2f} %"
         lines.append(f"{which} {network_label(file.network)}: {file.path} (validation accuracy {accuracy})")
-    if teacher.saw_validation:
+    if teacher.saw_validation and study.teacher.checkpoint != "auto":
         lines.append(
             "    an imported teacher may have trained on our validation images: teacher, ensemble and diversity "
             "numbers there are left out (teacher.clean_validation=true declares that it has not)"
