@@ -206,7 +206,7 @@ def effects(replicates: int) -> Iterator[Row]:
 
 def crossed(replicates: int) -> Iterator[Row]:
     """Seeds and images drawn anew; the true difference is that of all seeds and images."""
-    for seeds, expected in ((5, 0.91), (20, 0.945)):
+    for seeds in (5, 20):
         rng = np.random.default_rng(seeds)
         hits = []
         for _ in range(replicates // 20):
@@ -217,7 +217,7 @@ def crossed(replicates: int) -> Iterator[Row]:
                 ease_I + gain_I + skill_S[0] > noise[0], ease_I + skill_S[1] > noise[1], draws=300
             )
             hits.append(low <= _crossed_truth() <= high)
-        yield row(f"crossed bootstrap, {seeds} seeds: coverage (nominal .95)", "shown", expected, hits)
+        yield row(f"crossed bootstrap, {seeds} seeds: coverage", "at least", 0.95, hits)
 
 
 def _crossed_truth() -> float:
