@@ -132,8 +132,9 @@ def crossed_bootstrap(
     """Interval of the accuracy difference in points when seeds and test images are both drawn anew.
 
     Seeds and images are resampled independently and crossed (percentile interval). It stands beside the seed interval:
-    it answers for other test images as well. With few seeds it is too narrow in the seeds' share, as percentile
-    intervals are; with one seed it answers for images alone.
+    it answers for other test images as well. It tends to be too wide, as noise of single predictions counts up to three
+    times (Owen; simulated coverage .96 to .97); where seeds differ much more than images and are few, it is too narrow,
+    as percentile intervals are. With one seed it answers for images alone.
 
     Args:
         cell_SN: whether the cell's trial of each seed gets each image right.

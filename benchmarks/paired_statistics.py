@@ -1,0 +1,250 @@
+"""Simulated coverage, error rates and power of the paired statistics, through the functions that reports use.
+
+    python benchmarks/paired_statistics.py [--quick]
+
+One line per property: the number claimed, the simulated one, its Monte-Carlo standard error. "at least" and "at most"
+are bounds, "equal" is a number to be met, "shown" one that is known and is why a rule stands. Exit code 1 where a
+simulated number is more than four standard errors on the wrong side.
+
+Values are seed effect + cell effect + noise, as accuracies are: cells share seeds, comparisons share a reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from math import sqrt
+from typing import Literal, NamedTuple
+
+import numpy as np
+import scipy.special
+import scipy.stats
+
+from akdtune import comparisons
+from akdtune.comparisons import Difference, holm_family, minimum_detectable
+
+# Shapes: R replicates, N seeds, M differences of a family.
+
+NOISE = sqrt(0.5)  # of each cell: per-seed differences have sd 1
+WRONG_SIDE = 4.0
+
+
+class Row(NamedTuple):
+    """One simulated property."""
+
+    what: str
+    relation: Literal["equal", "at least", "at most", "shown"]
+    nominal: float
+    simulated: float
+    error: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the simulated number is within the Monte-Carlo error of what is claimed."""
+        off, reach = self.simulated - self.nominal, WRONG_SIDE * self.error
+        return (off <= reach or self.relation == "at least") and (off >= -reach or self.relation == "at most")
+
+
+def row(what: str, relation: Literal["equal", "at least", "at most", "shown"], nominal: float, hits: list[bool]) -> Row:
+    share = float(np.mean(hits))
+    return Row(what, relation, nominal, share, sqrt(max(nominal * (1 - nominal), share * (1 - share)) / len(hits)))
+
+
+def cells(rng: np.random.Generator, n: int, effects: tuple[float, ...]) -> list[dict[int, float]]:
+    """Reference and one cell per effect, by seed; accuracies near 70 with a common seed effect of sd 1."""
+    values = 70 + rng.normal(size=n) + NOISE * rng.normal(size=(1 + len(effects), n))
+    values[1:] += np.array(effects)[:, None]
+    return [dict(enumerate(map(float, cell))) for cell in values]
+
+
+def differences(rng: np.random.Generator, n: int, effects: tuple[float, ...]) -> list[Difference]:
+    """As `paired_difference`, less the tests that stand beside t, which take longer than all else."""
+    reference, *others = (np.array(list(cell.values())) for cell in cells(rng, n, effects))
+    gains_MN = np.array(others) - reference
+    means_M, sds_M = gains_MN.mean(axis=1), gains_MN.std(axis=1, ddof=1)
+    ps_M = 2 * scipy.special.stdtr(n - 1, -np.abs(means_M) * sqrt(n) / sds_M)
+    return [
+        Difference(n, tuple(range(n)), float(mean), float(sd), p=float(p))
+        for mean, sd, p in zip(means_M, sds_M, ps_M, strict=True)
+    ]
+
+
+def t_coverage(replicates: int) -> Iterator[Row]:
+    for n in (5, 8, 20):
+        rng = np.random.default_rng(n)
+        hits = []
+        for _ in range(replicates):
+            reference, cell = cells(rng, n, (0.5,))
+            found = comparisons.cell_summary([cell[seed] - reference[seed] for seed in reference])
+            hits.append((found.ci_low or 0.0) <= 0.5 <= (found.ci_high or 0.0))
+        yield row(f"t interval, n = {n}: coverage", "equal", 0.95, hits)
+
+
+def percentile_coverage(replicates: int) -> Iterator[Row]:
+    for n, expected in ((5, 0.84), (15, 0.92)):
+        rng = np.random.default_rng(n)
+        hits = []
+        for _ in range(replicates):
+            gains_N = rng.normal(size=n)
+            means = gains_N[rng.integers(0, n, (1000, n))].mean(axis=1)
+            low, high = np.percentile(means, [2.5, 97.5])
+            hits.append(low <= 0 <= high)
+        yield row(f"percentile bootstrap, n = {n}: coverage (nominal .95)", "shown", expected, hits)
+
+
+def bca_coverage(replicates: int) -> Iterator[Row]:
+    rng = np.random.default_rng(15)
+    hits = []
+    for _ in range(replicates // 10):
+        reference, cell = cells(rng, 15, (0.0,))
+        found = comparisons.paired_difference(cell, reference)
+        hits.append((found.bootstrap_low or 0.0) <= 0 <= (found.bootstrap_high or 0.0))
+    yield row("BCa bootstrap, n = 15: coverage (nominal .95)", "shown", 0.92, hits)
+
+
+def families(replicates: int) -> Iterator[Row]:
+    """Five differences that share a reference: family-wise error and simultaneous coverage."""
+    for what, n, effects, lowest in (
+        ("no effects", 5, (0.0,) * 5, 0.95),
+        ("no effects", 8, (0.0,) * 5, 0.95),
+        ("two large effects", 5, (6.0, -6.0, 0.0, 0.0, 0.0), 0.949),
+        ("two large effects", 8, (3.0, -3.0, 0.0, 0.0, 0.0), 0.949),
+        ("four large effects", 8, (3.0, -3.0, 3.0, 3.0, 0.0), 0.949),
+        ("five large effects", 8, (3.0, -3.0, 3.0, 3.0, 3.0), 0.95),
+        ("four effects that just show", 20, (1.1, 1.1, 1.1, 1.1, 0.0), 0.935),
+    ):
+        rng = np.random.default_rng(n)
+        wrong, cover, agree = [], [], []
+        for _ in range(replicates):
+            family = holm_family(differences(rng, n, effects))
+            ends = [(found.ci_family_low or 0.0, found.ci_family_high or 0.0) for found in family]
+            wrong.append(any(f.rejected for f, effect in zip(family, effects, strict=True) if not effect))
+            cover.append(all(low <= effect <= high for (low, high), effect in zip(ends, effects, strict=True)))
+            agree.append(all(f.rejected == (low > 0 or high < 0) for f, (low, high) in zip(family, ends, strict=True)))
+        if not all(effects):
+            yield row(f"Holm, n = {n}, {what}: family-wise error", "at most", 0.05, wrong)
+        yield row(f"Holm, n = {n}, {what}: simultaneous coverage", "at least", lowest, cover)
+        yield row(f"Holm, n = {n}, {what}: interval and p agree", "equal", 1.0, agree)
+
+
+def power(replicates: int) -> Iterator[Row]:
+    for n in (5, 8, 20):
+        rng = np.random.default_rng(n)
+        effect = minimum_detectable(1.0, n) or 0.0
+        hits = [(differences(rng, n, (effect,))[0].p or 0.0) < 0.05 for _ in range(replicates)]
+        yield row(f"power at the minimum detectable difference, n = {n}", "equal", 0.8, hits)
+    n = comparisons.seeds_needed(1.0, 1.0)
+    rng = np.random.default_rng(n)
+    hits = [(differences(rng, n, (1.0,))[0].p or 0.0) < 0.05 for _ in range(replicates)]
+    yield row(f"power with the {n} seeds needed", "at least", 0.8, hits)
+    hits = [(differences(rng, n - 1, (1.0,))[0].p or 0.0) < 0.05 for _ in range(replicates)]
+    yield row("power with one seed less", "at most", 0.8, hits)
+
+
+def pilots(replicates: int) -> Iterator[Row]:
+    """How often a pilot's answer suffices: the upper limit of its variance against the variance itself."""
+    need = comparisons.seeds_needed(1.0, 0.5)
+    for n in (4, 8):
+        rng = np.random.default_rng(n)
+        pilots_RN = rng.normal(size=(replicates, n))
+        asked = [comparisons.required_seeds(pilot_N, 0.5) for pilot_N in pilots_RN[: max(replicates // 4, 1)]]
+        yield row(f"pilot of {n}: asks for enough seeds", "at least", 0.8, [found.n >= need for found in asked])
+        plain = [comparisons.seeds_needed(found.sd, 0.5) >= need for found in asked]
+        yield row(f"pilot of {n}, its own sd: asks for enough", "shown", {4: 0.39, 8: 0.43}[n], plain)
+
+
+def equivalence(replicates: int) -> Iterator[Row]:
+    for n, margin in ((5, 3.0), (8, 2.0), (20, 1.0)):
+        rng = np.random.default_rng(n)
+        found = [comparisons.equivalence(differences(rng, n, (margin,))[0], margin) for _ in range(replicates)]
+        hits = [one.verdict == "equivalent" for one in found]
+        yield row(f"TOST at its margin, n = {n}: called equivalent", "equal", 0.05, hits)
+
+
+def sign_flips(replicates: int) -> Iterator[Row]:
+    for n in (6, 8):
+        rng = np.random.default_rng(n)
+        pairs = (cells(rng, n, (0.0,)) for _ in range(replicates))
+        hits = [(comparisons.paired_difference(*pair).permutation_p or 0.0) <= 0.05 for pair in pairs]
+        exact = np.floor(0.05 * 2 ** (n - 1)) / 2 ** (n - 1)
+        yield row(f"sign flips, n = {n}: error at .05", "equal", float(exact), hits)
+
+
+def factorial(
+    rng: np.random.Generator, n: int, slope_sd: float
+) -> tuple[dict[str, dict[int, float]], dict[str, dict[str, int]]]:
+    """A 2 x 2 design with effects .5 and 0; the first factor's effect varies with the seed."""
+    seeds_N, slopes_N = rng.normal(size=n), 0.5 + slope_sd * rng.normal(size=n)
+    values: dict[str, dict[int, float]] = {}
+    levels: dict[str, dict[str, int]] = {}
+    for a in (0, 1):
+        for b in (0, 1):
+            own_N = 70 + seeds_N + a * slopes_N + 0.3 * rng.normal(size=n)
+            values[f"{a}{b}"] = dict(enumerate(map(float, own_N)))
+            levels[f"{a}{b}"] = {"a": a, "b": b}
+    return values, levels
+
+
+def effects(replicates: int) -> Iterator[Row]:
+    """Coverage of main effects and an interaction, complete and with one value missing."""
+    for n, lacks, share in ((5, False, 4), (5, True, 4), (12, False, 40), (12, True, 40)):
+        rng = np.random.default_rng(n)
+        hits, forms = [], set()
+        for _ in range(replicates // share):
+            # Pooled rows take all contrasts to vary alike; the other forms do not.
+            values, levels = factorial(rng, n, 0.0 if lacks and n < 10 else 0.5)
+            if lacks:
+                del values["11"][0]
+            found = comparisons.contrasts(values, levels)
+            forms.add(found[0].form)
+            hits += [(f.ci_low or 0) <= true <= (f.ci_high or 0) for f, true in zip(found, (0.5, 0, 0), strict=True)]
+        form = max(forms, key=len) if len(forms) == 1 else " or ".join(sorted(forms))
+        yield row(f"effects, n = {n}{', one missing' * lacks} ({form}): coverage", "equal", 0.95, hits)
+
+
+def crossed(replicates: int) -> Iterator[Row]:
+    """Seeds and images drawn anew; the true difference is that of all seeds and images."""
+    for seeds in (5, 20):
+        rng = np.random.default_rng(seeds)
+        hits = []
+        for _ in range(replicates // 20):
+            ease_I, gain_I = rng.normal(0.6, 1, 500), rng.normal(0, 0.6, 500)
+            skill_S = rng.normal(0, 0.1, (2, seeds, 1))
+            noise = rng.normal(size=(2, seeds, 500))
+            low, high = comparisons.crossed_bootstrap(
+                ease_I + gain_I + skill_S[0] > noise[0], ease_I + skill_S[1] > noise[1], draws=300
+            )
+            hits.append(low <= _crossed_truth() <= high)
+        yield row(f"crossed bootstrap, {seeds} seeds: coverage", "at least", 0.95, hits)
+
+
+def _crossed_truth() -> float:
+    """Points: probit with the variances added up."""
+    cell, reference = (scipy.stats.norm.cdf(0.6 / sqrt(1 + 1 + 0.01 + extra)) for extra in (0.36, 0.0))
+    return 100 * float(cell - reference)
+
+
+SIMULATIONS: tuple[Callable[[int], Iterator[Row]], ...] = (
+    t_coverage, percentile_coverage, bca_coverage, sign_flips, families, power, pilots, equivalence, effects, crossed,
+)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="2,000 replicates instead of 20,000")
+    replicates = 2_000 if parser.parse_args().quick else 20_000
+    start, missed = time.perf_counter(), 0
+    print(f"{'what':68} {'':9}{'claimed':>8} {'simulated':>9} {'MC error':>8}")
+    for simulate in SIMULATIONS:
+        for found in simulate(replicates):
+            missed += not found.holds
+            print(f"{found.what:68} {found.relation:9}{found.nominal:8.4f} {found.simulated:9.4f} {found.error:8.4f}"
+                  f"{'' if found.holds else '  MISSED'}", flush=True)  # fmt: skip
+    print(f"{replicates} replicates (slow simulations fewer), {time.perf_counter() - start:.0f} s, missed: {missed}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
