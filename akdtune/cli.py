@@ -150,7 +150,9 @@ def show(
     status: Annotated[
         str | None, typer.Option(help="Only planned, running, interrupted, done, pruned, diverged or failed.")
     ] = None,
-    role: Annotated[str | None, typer.Option(help="Only search, probe, pilot, confirm, ablation or control trials.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="Only search, probe, pilot, confirm, ablation or control trials.")
+    ] = None,
     sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column, largest first.")] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help="Only the first N, by validation accuracy unless --sort is given.")
