@@ -15,9 +15,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from akdtune import pareto, results
 from akdtune.design import trial_count
 from akdtune.dry_run import counted, duration, headline
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.search_phase import report_lines
 
 if TYPE_CHECKING:
     from akdtune.spec import Study
@@ -176,7 +178,11 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
             continue
         settings = ", ".join(f"{key}={_short(value)}" for key, value in best.plan["params"].items())
         lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}".rstrip())
+    lines += report_lines(study, directory)
     root = shlex.quote(str(directory.root))
+    if len(study.search.objectives) > 1:
+        rows = results.read_trials(directory.root).to_pylist()
+        lines += ["trials that no other beats in every objective:", pareto.text(rows, study.search.objectives)]
     lines += ["next:", f"  akdtune analyze diversity_accuracy {root}", f"  akdtune show {root}"]
     return "\n".join(lines)
 

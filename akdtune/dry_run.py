@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from akdtune import search_rules
 from akdtune.design import Prepared, missing_students, network_label, probe_count, quotas, search_count, trial_count
 from akdtune.settings_file import KeyPath, written
 from akdtune.space import Arm, Dimension
@@ -26,8 +27,7 @@ def headline(study: Study) -> list[str]:
     epochs = study.epochs
     names = [arm.name for arm in study.arms]
     search, probes = search_count(study), probe_count(study)
-    rungs = study.rungs
-    pruning = f"ASHA decides after epoch {', '.join(map(str, rungs))}" if rungs else "no early stopping"
+    pruning = search_rules.stopping(study.scheduler, study.rungs)
     seeds = len(study.search.training_seeds)
     repeated = f"{counted(search // seeds, 'configuration')} x {seeds} seeds, " if seeds > 1 else ""
     return [
@@ -35,6 +35,7 @@ def headline(study: Study) -> list[str]:
         f"{counted(search, 'search trial')} ({repeated}{study.search.algorithm}, {study.search.fair}; {pruning})"
         + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
         f"{epochs} student epochs each, at most {epochs * (search + probes):,} in all",
+        *search_rules.further_lines(study.search, study.scheduler),
     ]
 
 
@@ -194,6 +195,10 @@ def surviving_share(study: Study) -> float:
     for rung in [*study.rungs, epochs]:
         run += alive * (rung - before)
         alive, before = alive / study.scheduler.reduction_factor, rung
+    if study.rungs and search_rules.first_seed_leads(study.search, study.scheduler):
+        seeds = len(study.search.training_seeds)  # those that end run in full with every further seed
+        ended = study.scheduler.reduction_factor ** -len(study.rungs)
+        return (run / epochs + ended * (seeds - 1)) / seeds
     return run / epochs
 
 

@@ -29,6 +29,9 @@ FREE_SECTIONS = ("resources", "tracking")
 Of `teacher_cache` all may change but whether there is one, and its `dtype`.
 """
 
+FREE_OF_SEARCH = ("time_budget",)
+"""Settings of `search` that may change as well: how long it goes on determines no trial's result."""
+
 
 def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
     """What study.lock.yaml holds: everything that one needs to reproduce the study, and no secrets."""
@@ -110,6 +113,8 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path) -> None:
         settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
     for section, later in spec.ADDED_LATER.items():
         before[section] = _with_absent(before.get(section), later)
+    for settings in (before, now):
+        settings["search"] = {key: item for key, item in settings["search"].items() if key not in FREE_OF_SEARCH}
     lines = spec.settings_difference(before, now)
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
