@@ -58,6 +58,9 @@ class Pruner(Protocol):
     def decide(self, trial_id: str, epoch: int, rung: int, score: float) -> str:
         """Takes a score at a rung and returns CONTINUE or STOP."""
 
+    def count(self, trial_id: str, epoch: int, score: float) -> None:
+        """Takes a finite score that others are compared with, of a trial that has come to its end."""
+
 
 class Bracket(ASHAScheduler):
     """Ray's stopping ASHA over our trial ids, for one arm.
@@ -110,6 +113,11 @@ class Bracket(ASHAScheduler):
         self.values[rung][trial_id] = score
         return str(decision)
 
+    def count(self, trial_id: str, epoch: int, score: float) -> None:
+        """As `decide`, whose decision comes too late."""
+        if (rung := self.rung_due(trial_id, epoch)) is not None:
+            self.decide(trial_id, epoch, rung, score)
+
 
 class MedianBracket(MedianStoppingRule):
     """Ray's median stopping rule over our trial ids, for one arm.
@@ -138,6 +146,7 @@ class MedianBracket(MedianStoppingRule):
         self.min_trials = min_trials
         self.values: dict[str, dict[int, float]] = {}
         self._stand_ins: dict[str, Trial] = {}
+        self._nobody = cast("TuneController", _NobodyWaits())
 
     def rung_due(self, trial_id: str, epoch: int) -> int | None:
         """The epoch itself from the grace period on, if it has not been decided yet."""
@@ -154,12 +163,19 @@ class MedianBracket(MedianStoppingRule):
         """Reports a score to Ray's rule and returns its decision."""
         if not math.isfinite(score):
             return str(TrialScheduler.STOP)
-        controller = cast("TuneController", _NobodyWaits())
+        stand_in, result = self._noted(trial_id, epoch, score)
+        return str(self.on_trial_result(self._nobody, stand_in, result))
+
+    def count(self, trial_id: str, epoch: int, score: float) -> None:
+        """Tells Ray's rule a score without asking it: it is asked no more of a trial that it would stop."""
+        self.on_trial_complete(self._nobody, *self._noted(trial_id, epoch, score))
+
+    def _noted(self, trial_id: str, epoch: int, score: float) -> tuple[Trial, dict[str, Any]]:
         if trial_id not in self._stand_ins:
             self._stand_ins[trial_id] = cast(Trial, _StandIn(trial_id))
-            self.on_trial_add(controller, self._stand_ins[trial_id])
+            self.on_trial_add(self._nobody, self._stand_ins[trial_id])
         self.values.setdefault(trial_id, {})[epoch] = score
-        return str(self.on_trial_result(controller, self._stand_ins[trial_id], {"epoch": epoch, METRIC: score}))
+        return self._stand_ins[trial_id], {"epoch": epoch, METRIC: score}
 
 
 def pruners(study: Study, names: Iterable[str]) -> dict[str, Pruner]:
@@ -206,7 +222,11 @@ class ArmScheduler(FIFOScheduler):
     def _replay(self) -> None:
         for event in self.directory.events:
             bracket = self.brackets.get(event.get("bracket", ""))
-            if event["event"] == "rung" and bracket is not None and event["value"] is not None:
+            if event["event"] != "rung" or bracket is None or event["value"] is None:
+                continue
+            if event.get("counted"):
+                bracket.count(event["trial_id"], event["epoch"], event["value"])
+            else:
                 bracket.decide(event["trial_id"], event["epoch"], event["rung"], event["value"])
 
     def _in_pilot(self, record: TrialRecord) -> bool:
@@ -235,12 +255,14 @@ class ArmScheduler(FIFOScheduler):
             return str(record.rungs[rung]["decision"])
         cutoff = bracket.cutoff(rung, trial_id)
         finite = score if score is not None and math.isfinite(score) else None
-        decision = bracket.decide(trial_id, epoch, rung, math.nan if finite is None else finite)
         own: dict[str, Any] = {}
-        if finite is not None and self._in_pilot(record):
-            own = {"pilot": True, "would": decision}
-        if finite is not None and (own or not may_stop):
-            decision = str(TrialScheduler.CONTINUE)
+        if finite is not None and not may_stop:
+            bracket.count(trial_id, epoch, finite)
+            decision, own = str(TrialScheduler.CONTINUE), {"counted": True}
+        else:
+            decision = bracket.decide(trial_id, epoch, rung, math.nan if finite is None else finite)
+            if finite is not None and self._in_pilot(record):
+                decision, own = str(TrialScheduler.CONTINUE), {"pilot": True, "would": decision}
         self.directory.append(
             "rung",
             trial_id=trial_id,
@@ -259,6 +281,8 @@ class ArmScheduler(FIFOScheduler):
         record = self.directory.records.get(result.get("trial", ""))
         if record is None or result.get("outcome") or result.get("done"):
             return str(TrialScheduler.CONTINUE)
+        if record.trial_id in self.reasons:
+            return str(TrialScheduler.STOP)
         epoch = int(result["epoch"])
         for of_row, value, score in result["rows"]:
             self.directory.epoch(record.trial_id, of_row, value, score)
