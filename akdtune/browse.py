@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune import results
+from akdtune import pareto, pilot, results
 from akdtune.errors import AkdtuneError, StudyError, nearest, unknown_name
 
 RUNS = Path("runs")
@@ -211,6 +211,35 @@ def judged_by(rows: Sequence[Row]) -> str:
     judged = any(row.get(METRIC) is not None for row in rows)
     tested = any(row.get("test_accuracy") is not None for row in rows)
     return "test_accuracy" if tested and not judged else METRIC
+
+
+def objectives(run: Path) -> list[str]:
+    """What the search of a study weighs.
+
+    Raises:
+        AkdtuneError: when that is accuracy alone, so that there is no Pareto table.
+    """
+    settings = (results.read_lock(run) or {}).get("settings", {})
+    found = list((settings.get("search") or {}).get("objectives", ["accuracy"]))
+    if len(found) < 2:
+        raise AkdtuneError(
+            f"{run}: its search weighs accuracy alone; a Pareto table needs search.objectives with macs or time"
+        )
+    return found
+
+
+def pareto_text(run: Path, rows: Sequence[Row]) -> str:
+    """The search trials that no other one beats in every objective, as a table.
+
+    Raises:
+        AkdtuneError: as `objectives`.
+    """
+    return pareto.text(rows, objectives(run))
+
+
+def pilot_lines(run: Path) -> list[str]:
+    """What the pilots of a search with early stopping showed; none where there are none."""
+    return pilot.lines(results.events(run, {"pilot"}))
 
 
 def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:

@@ -160,6 +160,9 @@ def show(
     summary: Annotated[
         bool, typer.Option("--summary", help="Mean and standard deviation over the seeds of each configuration.")
     ] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Search trials that no other beats in every objective.")
+    ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Every column as comma-separated text.")] = False,
 ) -> None:
     """Show the trials of a study, also of a running one.
@@ -187,10 +190,15 @@ def show(
         _print_summary(found, column)
         return
     rows = browse.Filter(arm, status, role, sort, top).apply(trials, columns)
+    if pareto:
+        print(browse.pareto_text(directory, rows))
+        return
     if csv:
         print(browse.as_csv(rows, columns), end="")
         return
     print(f"{directory}: {browse.tally(rows)}", flush=True)
+    for line in browse.pilot_lines(directory):
+        print(line, flush=True)
     extra = [sort] if sort and sort in columns else []
     _print_trials(rows, extra)
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from akdtune import spec
+from akdtune import search_rules, spec
 from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
 from akdtune.recipe import derived_seed
 from akdtune.registry import lookup
 from akdtune.results import REPORT_ROLES
 from akdtune.settings_file import written
 from akdtune.space import Arm, Proposal, Space
+from akdtune.suggest import Point, halton
 from akdtune.trial_settings import pair_of, published
 
 if TYPE_CHECKING:
@@ -74,6 +75,17 @@ def random_proposals(study: Study) -> list[tuple[str, Proposal]]:
         ]
         for name, count in quotas(study).items()
     ]
+    return [row for turn in _turns(by_bracket) for row in turn]
+
+
+def qmc_proposals(study: Study) -> list[tuple[str, Proposal]]:
+    """A scrambled Halton sequence over every searched setting of each bracket, the brackets dealt in turn."""
+    spaces = brackets(study)
+    by_bracket = []
+    for name, count in quotas(study).items():
+        names = [dimension.name for dimension in spaces[name].dimensions]
+        points = halton(count, len(names), derived_seed("search", study.search.seed, name)) or [[]] * count
+        by_bracket.append([(name, spaces[name].sample(Point(dict(zip(names, at, strict=True))))) for at in points])
     return [row for turn in _turns(by_bracket) for row in turn]
 
 
@@ -398,14 +410,14 @@ class Identity:
 
     def search_trial(self, proposal: Proposal) -> str:
         """The id a proposal has as a search trial."""
-        return f"{self.cell_id(proposal.settings)}-s{self.study.search.trial_seed}"
+        return f"{self.cell_id(proposal.settings)}-s{self.study.search.training_seeds[0]}"
 
     def plan_row(
         self, proposal: Proposal, role: str, bracket: str, number: int | None, seed: int | None = None
     ) -> dict[str, Any]:
         """The row of plan.parquet for one trial."""
         cell = self.cell_id(proposal.settings, role)
-        seed = self.study.search.trial_seed if seed is None else seed
+        seed = self.study.search.training_seeds[0] if seed is None else seed
         return {
             "trial_id": f"{cell}-s{seed}",
             "cell_id": cell,
@@ -422,14 +434,14 @@ class Identity:
 
 
 def initial_rows(study: Study, identity: Identity) -> list[dict[str, Any]]:
-    """What is planned at the start: all of a grid or random search, and the probes; duplicates once."""
+    """What is planned at the start: a search that does not learn (its first seeds, where they lead), and the probes."""
     rows = []
-    if study.search.algorithm in ("grid", "random"):
-        proposals = grid_proposals(study) if study.search.algorithm == "grid" else random_proposals(study)
+    if not study.search.learns:
+        proposals = {"grid": grid_proposals, "random": random_proposals, "qmc": qmc_proposals}[study.search.algorithm]
         rows += [
             identity.plan_row(proposal, "search", name, None, seed)
-            for seed in study.search.training_seeds
-            for name, proposal in proposals
+            for seed in study.search.training_seeds[: _seeds_at_once(study)]
+            for name, proposal in proposals(study)
         ]
     if study.probe is not None:
         rows += [
@@ -438,3 +450,10 @@ def initial_rows(study: Study, identity: Identity) -> list[dict[str, Any]]:
             for proposal in probe_proposals(study)
         ]
     return list({row["trial_id"]: row for row in reversed(rows)}.values())[::-1]
+
+
+def _seeds_at_once(study: Study) -> int:
+    """How many seeds of each configuration are planned at the start: the others follow from how those end."""
+    if search_rules.first_seed_leads(study.search, study.scheduler):
+        return 1
+    return study.scheduler.min_seeds if study.scheduler.name == "racing" else len(study.search.training_seeds)

@@ -16,10 +16,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from akdtune import pareto, results
 from akdtune.design import trial_count
 from akdtune.dry_run import counted, duration, headline
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.results import REPORT_ROLES
+from akdtune.search_phase import report_lines
 
 if TYPE_CHECKING:
     from akdtune.spec import Study
@@ -173,7 +175,7 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
             )
     root = shlex.quote(str(directory.root))
     if study.search.searches:
-        lines += _best_lines(study, records)
+        lines += _best_lines(study, directory, records)
     if study.reports:
         lines += [*_cell_lines(records), "next:", f"  akdtune analyze ablation {root}"]
     if study.search.searches or study.probe is not None:
@@ -198,7 +200,7 @@ def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
     return lines if cells else []
 
 
-def _best_lines(study: Study, records: Sequence[TrialRecord]) -> list[str]:
+def _best_lines(study: Study, directory: StudyDirectory, records: Sequence[TrialRecord]) -> list[str]:
     """The best search trial of each arm."""
     lines = ["best search trial of each arm (validation accuracy after the last epoch; selected, so optimistic):"]
     width = max((len(arm.name) for arm in study.arms), default=0)
@@ -212,6 +214,10 @@ def _best_lines(study: Study, records: Sequence[TrialRecord]) -> list[str]:
             continue
         settings = ", ".join(f"{key}={_short(value)}" for key, value in best.plan["params"].items())
         lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}".rstrip())
+    lines += report_lines(study, directory)
+    if len(study.search.objectives) > 1:
+        rows = results.read_trials(directory.root).to_pylist()
+        lines += ["trials that no other beats in every objective:", pareto.text(rows, study.search.objectives)]
     return lines
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from akdtune import search_rules
 from akdtune.cell_report import cell_lines, counts, factor_lines
 from akdtune.design import (
     Prepared,
@@ -39,8 +40,7 @@ def headline(study: Study) -> list[str]:
     search, probes = search_count(study), probe_count(study)
     if not search + probes:
         return [*counts(study), f"{epochs} student epochs each"]
-    rungs = study.rungs
-    pruning = f"ASHA decides after epoch {', '.join(map(str, rungs))}" if rungs else "no early stopping"
+    pruning = search_rules.stopping(study.scheduler, study.rungs)
     seeds = len(study.search.training_seeds)
     repeated = f"{counted(search // seeds, 'configuration')} x {seeds} seeds, " if seeds > 1 else ""
     return [
@@ -49,6 +49,7 @@ def headline(study: Study) -> list[str]:
         + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
         *counts(study),
         f"{epochs} student epochs each, at most {epochs * trial_count(study):,} in all",
+        *search_rules.further_lines(study.search, study.scheduler),
     ]
 
 
@@ -214,6 +215,10 @@ def surviving_share(study: Study) -> float:
     for rung in [*study.rungs, epochs]:
         run += alive * (rung - before)
         alive, before = alive / study.scheduler.reduction_factor, rung
+    if study.rungs and search_rules.first_seed_leads(study.search, study.scheduler):
+        seeds = len(study.search.training_seeds)  # those that end run in full with every further seed
+        ended = study.scheduler.reduction_factor ** -len(study.rungs)
+        return (run / epochs + ended * (seeds - 1)) / seeds
     return run / epochs
 
 

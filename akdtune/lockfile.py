@@ -29,6 +29,9 @@ FREE_SECTIONS = ("resources", "tracking")
 Of `teacher_cache` all may change but whether there is one, and its `dtype`.
 """
 
+FREE_OF_SEARCH = ("time_budget",)
+"""Settings of `search` that may change as well: how long it goes on determines no trial's result."""
+
 
 def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
     """What study.lock.yaml holds: everything that one needs to reproduce the study, and no secrets."""
@@ -128,6 +131,8 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path, extend: bo
         settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
     for section, later in spec.ADDED_LATER.items():
         before[section] = _with_absent(before.get(section), later)
+    for settings in (before, now):
+        settings["search"] = {key: item for key, item in settings["search"].items() if key not in FREE_OF_SEARCH}
     added, merged = extension.split_changes(before, now)
     lines = spec.settings_difference(merged if extend else before, now)
     if lines:

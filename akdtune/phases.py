@@ -43,9 +43,8 @@ class Phases:
         """Rows of trials that are to be planned now; each is in the plan after the caller added it.
 
         Args:
-            searched: whether the search has proposed all it will, so that only its running trials are awaited.
+            searched: whether nothing more can come of the search.
         """
-        searched = searched and not self._unfinished("search")
         rows: Rows = []
         if self.study.confirm is not None and searched:
             rows += self._confirm()
@@ -56,7 +55,6 @@ class Phases:
     def awaited(self, searched: bool) -> int:
         """An upper bound of the trials that `due` may still give, 0 when it has given all."""
         study = self.study
-        searched = searched and not self._unfinished("search")
         count = 0
         if study.confirm is not None and not searched:
             count += design.confirm_count(study)

@@ -59,7 +59,7 @@ TRIAL_COLUMNS: dict[str, pa.DataType] = {
     "number": pa.int64(), "cell": pa.string(), "reused_from": pa.string(), "status": pa.string(),
     "stop_reason": pa.string(), "attempts": pa.int64(),
     "epochs": pa.int64(), "val_accuracy": pa.float64(), "val_accuracy_best": pa.float64(),
-    **{name: pa.float64() for name in _METRICS},
+    **{name: pa.float64() for name in _METRICS}, "student_macs": pa.int64(), "train_time_s": pa.float64(),
 }  # fmt: skip
 _JSON_COLUMNS = ("params", "settings", "raw")
 _SOURCES = b"akdtune.sources"
@@ -462,7 +462,8 @@ def build_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
     """One row per planned trial, from plan, ledger and epoch rows; columns `TRIAL_COLUMNS` and `param.<key path>`.
 
     Metrics are those of the trial's last epoch so far, except `val_accuracy_best` (highest of all epochs, percent),
-    `wall_time_s` and `warmup_time_s` (sums), `images_per_s` (mean) and `peak_memory_mib` (highest).
+    `wall_time_s` and `warmup_time_s` (sums), `images_per_s` (mean) and `peak_memory_mib` (highest). `student_macs`
+    (multiply-adds for one image) and `train_time_s` (the sum of `wall_time_s`) stand where a search weighs them.
     `status` is one of `STATUSES`.
 
     Raises:
@@ -608,6 +609,8 @@ class _Outcome:
     reason: str | None = None
     attempts: int = 0
     reused_from: str | None = None
+    student_macs: int | None = None
+    timed: bool = False
 
 
 _OF_OUTCOMES = {"study_started", "study_finished", "started", "rung", "interrupted", *TERMINAL}
@@ -627,6 +630,8 @@ def _outcomes(found: Iterable[Mapping[str, Any]]) -> dict[str, _Outcome]:
         outcome = outcomes.setdefault(trial_id, _Outcome())
         if kind == "started":
             outcome.attempts = max(outcome.attempts + 1, int(event.get("attempt") or 0))
+            outcome.student_macs = event.get("student_macs")
+            outcome.timed = "time" in event.get("objectives", ())
         if outcome.status in TERMINAL:
             continue
         if kind in TERMINAL:
@@ -670,6 +675,9 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
     known = pa.concat_tables([_SUMMARY_SCHEMA.empty_table(), *summaries]).combine_chunks()
     positions = pc.index_in(pa.array(columns["trial_id"], pa.string()), value_set=known["trial_id"])
     columns.update(zip(known.column_names[1:], known.take(positions).columns[1:], strict=True))
+    seconds = columns["wall_time_s"].to_pylist()
+    columns["student_macs"] = [outcome.student_macs for outcome in found]
+    columns["train_time_s"] = [one if outcome.timed else None for one, outcome in zip(seconds, found, strict=True)]
     arrays = [
         columns[name] if isinstance(columns[name], pa.ChunkedArray) else pa.array(columns[name], type=kind)
         for name, kind in TRIAL_COLUMNS.items()

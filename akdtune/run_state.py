@@ -14,6 +14,7 @@ from akdtune.phases import Phases, order
 from akdtune.registry import plugin_folders
 from akdtune.reuse import Donors
 from akdtune.search import Searcher
+from akdtune.search_phase import SearchPhase
 from akdtune.spec import Study
 
 
@@ -21,7 +22,11 @@ class Run:
     """One execution of a study: what is planned, what is still to do, what the driver tells whom."""
 
     def __init__(
-        self, study: Study, directory: StudyDirectory, identity: design.Identity, study_uid: str = "",
+        self,
+        study: Study,
+        directory: StudyDirectory,
+        identity: design.Identity,
+        study_uid: str = "",
         donors: Donors | None = None,
     ) -> None:
         self.study = study
@@ -30,9 +35,15 @@ class Run:
         self.study_uid = study_uid
         self.epochs = study.epochs
         self.brackets = design.brackets(study)
+        self.quotas = design.quotas(study)
+        self._counted: dict[str, int] = {}
+        self.phase = SearchPhase(study, directory, self.quotas)
+        if rows := self.phase.overdue():
+            directory.add_to_plan(rows)
         self.searcher = self._searcher()
         self.phases = Phases(study, directory, identity)
         self.donors = donors
+        self.handed_out: set[str] = set()
         unfinished = order(self._not_taken_over(directory.unfinished()))
         self.queue = [record for record in unfinished if record.attempts or record.plan["role"] == "search"]
         self.later = [record for record in unfinished if not (record.attempts or record.plan["role"] == "search")]
@@ -40,22 +51,58 @@ class Run:
         self.running: dict[str, TrialRecord] = {}
         self.warnings: list[str] = []
         self.pruned_at: dict[str, float] = {}
+        self._time_noted = False
 
     def _searcher(self) -> Searcher | None:
-        if self.study.search.algorithm != "tpe":
+        search = self.study.search
+        if not search.learns:
             return None
-        quotas = design.quotas(self.study)
-        startup = min(10, max(2, min(quotas.values()) // 3))
+        startup = min(10, max(2, min(self.quotas.values()) // 3))
         return Searcher(
-            self.directory, self.brackets, self.study.search.seed, startup, lambda p: self.identity.search_trial(p)
+            self.directory,
+            self.brackets,
+            search.seed,
+            startup,
+            self.identity.search_trial,
+            algorithm=search.algorithm,
+            objectives=search.objectives,
+            costs=self.costs,
         )
+
+    def costs(self, record: TrialRecord) -> dict[str, float]:
+        """What a search of several objectives weighs against accuracy: multiply-adds, seconds of training."""
+        found: dict[str, float] = {}
+        if "macs" in self.study.search.objectives:
+            found["macs"] = float(self._macs(record))
+        if "time" in self.study.search.objectives:
+            rows = self.directory.trial(record.trial_id).read_rows()
+            found["time"] = float(sum(row.get("wall_time_s") or 0.0 for row in rows))
+        return found
+
+    def _macs(self, record: TrialRecord) -> int:
+        from akdtune.macs import network_macs
+
+        network = record.plan["settings"]["student"]["network"]
+        key = json.dumps(network, sort_keys=True)
+        if key not in self._counted:
+            self._counted[key] = network_macs(network, self.identity.prepared.dataset.inputs)
+        return self._counted[key]
 
     def next(self) -> TrialRecord | None:
         """The next trial to start, planned first where the search proposes as it goes; None when nothing is left."""
         if self.stopping is not None or self.directory.broken is not None:
             return None
-        if self.queue:
-            return self.queue.pop(0)
+        record = self._choose()
+        if record is not None:
+            self.handed_out.add(record.trial_id)
+        return record
+
+    def _choose(self) -> TrialRecord | None:
+        self._note_time()
+        while self.queue:
+            record = self.queue.pop(0)
+            if not self.phase.held_back(record):
+                return record
         while not self._planned_all():
             proposed = self._propose()
             if proposed is not None:
@@ -66,7 +113,7 @@ class Run:
 
     def plan_phases(self) -> None:
         """Plans the trials of confirmation and ablation that are due."""
-        rows = self.phases.due(self._planned_all())
+        rows = self.phases.due(self._search_has_ended())
         if rows:
             self.directory.add_to_plan(rows)
             self.later += self._not_taken_over([self.directory.records[row["trial_id"]] for row in rows])
@@ -75,24 +122,45 @@ class Run:
         """Those of some planned trials that no other study has trained already."""
         return records if self.donors is None else self.donors.take(records)
 
-    def awaiting(self) -> bool:
-        """Whether nothing can start now, but more will when the running trials have ended."""
-        stopped = self.stopping is not None or self.directory.broken is not None
-        return not stopped and bool(self.running) and self.phases.awaited(self._planned_all()) > 0
+    def awaits(self) -> bool:
+        """Whether trials that run now may bring further ones when they end."""
+        ending = self.stopping is not None or self.directory.broken is not None
+        return not ending and bool(self.handed_out) and (self.phase.owed() > 0 or self._phases_to_come() > 0)
+
+    def _phases_to_come(self) -> int:
+        return self.phases.awaited(self._search_has_ended())
+
+    def _search_has_ended(self) -> bool:
+        """Whether nothing more can come of the search: all proposed, all ended but what the time budget holds back."""
+        if not self._planned_all() or self.phase.owed():
+            return False
+        unfinished = (record for record in self.directory.unfinished() if record.plan["role"] == "search")
+        return all(self.phase.held_back(record) for record in unfinished)
+
+    def _note_time(self) -> None:
+        """Writes, once in a run, that the time budget holds something back."""
+        if self._time_noted or not self.phase.time_is_up():
+            return
+        if self._proposals_left() or any(self.phase.held_back(record) for record in self.queue):
+            self._time_noted = True
+            search = [r for r in self.directory.records.values() if r.plan["role"] == "search" and r.attempts]
+            self.directory.append("time_budget", started=len(search))
+
+    def _proposals_left(self) -> int:
+        """Configurations that the searcher may still propose, time apart."""
+        if self.searcher is None:
+            return 0
+        return max(0, sum(self.quotas.values()) - self.phase.configurations().total())
 
     def _planned_all(self) -> bool:
-        return self.searcher is None or self._next_bracket() is None
+        return self.searcher is None or self.phase.time_is_up() or self._next_bracket() is None
 
     def _next_bracket(self) -> str | None:
         """The bracket furthest behind its quota, in the study's order; None when all quotas are planned."""
         assert self.searcher is not None
-        planned = dict.fromkeys(self.brackets, 0)
-        for record in self.directory.records.values():
-            if record.plan["role"] == "search":
-                planned[record.plan["bracket"]] += 1
-        quotas = design.quotas(self.study)
+        planned = self.phase.configurations()
         behind = [
-            name for name in self.brackets if planned[name] < quotas[name] and name not in self.searcher.exhausted
+            name for name in self.brackets if planned[name] < self.quotas[name] and name not in self.searcher.exhausted
         ]
         return min(behind, key=lambda name: planned[name]) if behind else None
 
@@ -126,21 +194,29 @@ class Run:
 
     def remaining(self) -> int:
         """An upper bound of the trials still to run."""
-        waiting = len(self.queue) + len(self.later) + self.phases.awaited(self._planned_all())
-        if self.searcher is None:
-            return waiting
-        planned = sum(1 for record in self.directory.records.values() if record.plan["role"] == "search")
-        return waiting + max(0, sum(design.quotas(self.study).values()) - planned)
+        waiting = sum(not self.phase.held_back(record) for record in self.queue) + len(self.later)
+        seeds = len(self.study.search.training_seeds) if self.phase.leads else 1
+        proposals = 0 if self.phase.time_is_up() else self._proposals_left()
+        return waiting + proposals * seeds + self.phase.owed() + self._phases_to_come()
 
     def started(self, record: TrialRecord) -> None:
         """A trial begins."""
         attempt = self.directory.trial(record.trial_id).latest_attempt() + 1
-        self.directory.append("started", trial_id=record.trial_id, attempt=attempt)
+        self.directory.append("started", trial_id=record.trial_id, attempt=attempt, **self._objectives(record))
         self.running[record.trial_id] = record
+
+    def _objectives(self, record: TrialRecord) -> dict[str, Any]:
+        """What the table of trials has to know where a search weighs several objectives."""
+        objectives = self.study.search.objectives
+        if len(objectives) == 1 or record.plan["role"] != "search":
+            return {}
+        macs = {"student_macs": self._macs(record)} if "macs" in objectives else {}
+        return {"objectives": objectives, **macs}
 
     def ended(self, record: TrialRecord, terminal: str, epoch: int, **fields: Any) -> bool:
         """A trial reached a terminal state: the ledger first, then whoever learns from it."""
         self.running.pop(record.trial_id, None)
+        self.handed_out.discard(record.trial_id)
         if not self.directory.finish(record.trial_id, terminal, epoch, **fields):
             return False
         if terminal == "pruned":
@@ -149,6 +225,9 @@ class Run:
             self.warnings.append(f"{record.trial_id}: {fields['warning']}")
         if self.searcher is not None:
             self.searcher.tell(record)
+        if rows := self.phase.after(record):
+            self.directory.add_to_plan(rows)
+            self.queue += self._not_taken_over([self.directory.records[row["trial_id"]] for row in rows])
         return True
 
     def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
@@ -159,6 +238,7 @@ class Run:
         self.directory.catch_up(record)
         if kind == "interrupted":
             self.running.pop(record.trial_id, None)
+            self.handed_out.discard(record.trial_id)
             self.directory.append("interrupted", trial_id=record.trial_id, epoch=epoch)
             return False
         kept = ("warning", "error", "diverged_in", "test_accuracy")
@@ -168,7 +248,7 @@ class Run:
     def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
         """What reaches a trial: plain JSON."""
         plan = record.plan
-        rungs = self.study.rungs if plan["role"] == "search" else []
+        rungs = self.study.rungs if plan["role"] == "search" and not self.phase.follows(record) else []
         cache = self.study.teacher_cache
         return json.dumps(
             {

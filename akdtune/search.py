@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study as OptunaStudy
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from akdtune.ledger import StudyDirectory, TrialRecord
@@ -26,6 +27,8 @@ from akdtune.suggest import Recorded
 
 DUPLICATES_IN_A_ROW = 20
 """After this many proposals in a row that exist already, the space counts as exhausted."""
+
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
 _STATES = {
     "done": TrialState.COMPLETE,
@@ -87,6 +90,9 @@ class Searcher:
         seed: the search seed.
         startup: proposals per bracket that are drawn at random before TPE models them.
         identify: gives the trial id of a proposal.
+        algorithm: tpe or gp.
+        objectives: accuracy alone, or with others, which are minimised.
+        costs: gives the other objectives of a trial that is done, by name.
     """
 
     def __init__(
@@ -96,12 +102,18 @@ class Searcher:
         seed: int,
         startup: int,
         identify: Callable[[Proposal], str],
+        algorithm: str = "tpe",
+        objectives: Sequence[str] = ("accuracy",),
+        costs: Callable[[TrialRecord], Mapping[str, float]] | None = None,
     ) -> None:
         self.directory = directory
         self.brackets = dict(brackets)
         self.seed = seed
         self.startup = startup
         self.identify = identify
+        self.algorithm = algorithm
+        self.objectives = tuple(objectives)
+        self.costs = costs
         self.exhausted: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.studies = self._open()
@@ -116,8 +128,11 @@ class Searcher:
         for _ in range(DUPLICATES_IN_A_ROW):
             number = len(study.get_trials(deepcopy=False))
             study.sampler = self._sampler(bracket, number)
-            asked = study.ask()
-            proposal = arm.sample(OptunaSuggest(asked))
+            with warnings.catch_warnings():
+                if self.algorithm == "gp":  # it says what it would do with a further package, and where a fit is rough
+                    warnings.simplefilter("ignore")
+                asked = study.ask()
+                proposal = arm.sample(OptunaSuggest(asked))
             assert asked.number == number
             trial_id = self.identify(proposal)
             known = self.directory.records.get(trial_id)
@@ -141,15 +156,35 @@ class Searcher:
             self._tell(self.studies[record.plan["bracket"]], int(record.plan["proposal"]), record)
 
     def _tell(self, study: OptunaStudy, number: int, record: TrialRecord | None) -> None:
-        state = _state(record) if record else TrialState.FAIL
+        state = self._state(record) if record else TrialState.FAIL
         trial = optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
-        for step, reported in _intermediate(record).items() if record else ():
+        for step, reported in self._intermediate(record).items() if record else ():
             trial.report(reported, step)
-        value = record.value if record and state is TrialState.COMPLETE else None
-        study.tell(number, value, state=state)
+        values = self._values(record) if record and state is TrialState.COMPLETE else None
+        study.tell(number, values, state=state)
+
+    @property
+    def _several(self) -> bool:
+        return len(self.objectives) > 1
+
+    def _values(self, record: TrialRecord) -> list[float]:
+        """What a trial that is done is worth, an objective each."""
+        assert record.value is not None
+        others = self.costs(record) if self._several and self.costs is not None else {}
+        return [record.value if name == "accuracy" else others[name] for name in self.objectives]
+
+    def _state(self, record: TrialRecord) -> TrialState:
+        """A trial's end in Optuna's words, which know no pruning where there are several objectives."""
+        state = _state(record)
+        return TrialState.FAIL if self._several and state is TrialState.PRUNED else state
+
+    def _intermediate(self, record: TrialRecord) -> dict[int, float]:
+        return {} if self._several else _intermediate(record)
 
     def _sampler(self, bracket: str, number: int) -> optuna.samplers.BaseSampler:
         seed = derived_seed("search", self.seed, bracket, number) % 2**32
+        if self.algorithm == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
 
     def _open(self) -> dict[str, OptunaStudy]:
@@ -174,8 +209,9 @@ class Searcher:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+        directions = [MAXIMIZE if name == "accuracy" else MINIMIZE for name in self.objectives]
         return {
-            name: optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+            name: optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
             for name in self.brackets
         }
 
@@ -196,13 +232,13 @@ class Searcher:
     def _frozen(self, bracket: str, raw: Mapping[str, Any], record: TrialRecord | None) -> optuna.trial.FrozenTrial:
         recorded = Distributions(raw)
         self.brackets[bracket].sample(recorded)
-        state = _state(record) if record else TrialState.FAIL
+        state = self._state(record) if record else TrialState.FAIL
         return create_trial(
             state=state,
-            value=record.value if record and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+            values=self._values(record) if record and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
             params=dict(raw),
             distributions=recorded.found,
-            intermediate_values=_intermediate(record) if record and state.is_finished() else None,
+            intermediate_values=self._intermediate(record) if record and state.is_finished() else None,
         )
 
     def _settle(self, study: OptunaStudy, expected: Mapping[int, optuna.trial.FrozenTrial]) -> None:

@@ -6,8 +6,17 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
+from akdtune import time_budget
 from akdtune.registry import ComponentSettings
 from akdtune.teacher_cache import CacheSettings
 
@@ -15,10 +24,12 @@ from akdtune.teacher_cache import CacheSettings
 class SearchSettings(ComponentSettings):
     """How configurations are proposed."""
 
-    algorithm: Literal["tpe", "random", "grid", "none"] = Field(
-        default="tpe", description="grid: all listed values; none: no search, as when the section is left out"
+    algorithm: Literal["tpe", "gp", "random", "qmc", "grid", "none"] = Field(
+        default="tpe",
+        description="tpe and gp (a Gaussian process) learn from what has ended; qmc: a scrambled Halton sequence;"
+        " grid runs all listed values; none: no search, as when the section is left out",
     )
-    trials: PositiveInt | None = Field(default=None, description="trials over all arms; grid: null for all")
+    trials: PositiveInt | None = Field(default=None, description="configurations over all arms; grid: null for all")
     fair: Literal["per_arm", "pooled"] = Field(
         default="per_arm",
         description="per_arm: equal trials, a searcher and a bracket for each; pooled: one search",
@@ -28,22 +39,46 @@ class SearchSettings(ComponentSettings):
     seeds: list[int] | None = Field(
         default=None,
         min_length=1,
-        description="grid and random without early stopping: trains every configuration once with each of these seeds"
-        " instead of trial_seed",
+        description="trains configurations with each of these seeds instead of trial_seed; with early stopping, tpe"
+        " or gp the first goes ahead, and a configuration that ends gets the others, never pruned",
+    )
+    objectives: list[Literal["accuracy", "macs", "time"]] = Field(
+        default=["accuracy"],
+        description="accuracy alone, or with the student's multiply-adds and/or the training time (no early stopping)",
+    )
+    time_budget: float | str | None = Field(
+        default=None, description="seconds, or text like 90m or 2h: once spent, no further configuration starts"
     )
 
+    @field_validator("time_budget")
+    @classmethod
+    def _is_a_time(cls, value: float | str | None) -> float | str | None:
+        if value is not None:
+            time_budget.seconds(value)
+        return value
+
     @model_validator(mode="after")
-    def _seeds_repeat_a_design(self) -> SearchSettings:
-        if self.seeds is not None and self.algorithm == "tpe":
-            raise ValueError("seeds go with algorithm grid or random: tpe learns from one trial a configuration")
+    def _lists_make_sense(self) -> SearchSettings:
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {self.seeds}")
+        if "accuracy" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives must hold accuracy, and each at most once, got {self.objectives}")
         return self
 
     @property
     def searches(self) -> bool:
         """Whether there is a search at all."""
         return self.algorithm != "none"
+
+    @property
+    def learns(self) -> bool:
+        """Whether proposals are made as results come in; otherwise all are planned at the start."""
+        return self.algorithm in ("tpe", "gp")
+
+    @property
+    def budget_s(self) -> float | None:
+        """The time budget in seconds."""
+        return None if self.time_budget is None else time_budget.seconds(self.time_budget)
 
     @property
     def training_seeds(self) -> list[int]:
@@ -54,23 +89,57 @@ class SearchSettings(ComponentSettings):
 class SchedulerSettings(ComponentSettings):
     """Early stopping of search trials."""
 
-    name: Literal["asha", "none"] = Field(default="asha", description="none: every trial runs to its last epoch")
-    grace_period: PositiveInt = Field(default=1, description="student epochs before the first rung; give it with asha")
-    reduction_factor: float = Field(default=4.0, gt=1, description="one in this many passes a rung")
+    name: Literal["asha", "median", "racing", "none"] = Field(
+        default="asha",
+        description="asha: at rungs; median: below the others' median; racing: configurations over search.seeds;"
+        " none: every trial runs to its last epoch",
+    )
+    grace_period: PositiveInt = Field(
+        default=1, description="asha: student epochs before the first rung; median: before any stop; give it with both"
+    )
+    reduction_factor: float = Field(default=4.0, gt=1, description="asha: one in this many passes a rung")
+    pilot: NonNegativeInt = Field(
+        default=0, description="asha: so many first trials of each arm are not pruned, and show how rungs rank"
+    )
+    pilot_threshold: float = Field(
+        default=0.5, ge=-1, le=1, description="asha: warns when a rung's rank correlation in the pilot is below this"
+    )
+    min_trials: PositiveInt = Field(default=3, description="median: of other trials, before a stop")
+    min_seeds: int = Field(default=6, ge=2, description="racing: seeds of every configuration before the first test")
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="racing: level of the tests of one round together")
 
     @model_validator(mode="after")
     def _grace_is_given(self) -> SchedulerSettings:
-        if self.name == "asha" and "grace_period" not in self.model_fields_set:
-            raise ValueError("grace_period is needed: the epoch of the first rung, best after the first milestone")
+        if "grace_period" in self.used and "grace_period" not in self.model_fields_set:
+            first = "the epoch of the first rung" if self.name == "asha" else "the epoch before which nothing stops"
+            raise ValueError(f"grace_period is needed: {first}, best after the first milestone")
         return self
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The keys that mean something for this scheduler."""
+        return _USED[self.name]
+
+    def resolved(self) -> dict[str, Any]:
+        """What matters with defaults filled in; a pilot only where there is one, which earlier versions had not."""
+        shown = [key for key in self.used if self.pilot or not key.startswith("pilot")]
+        return {"name": self.name, **{key: getattr(self, key) for key in shown}}
+
     def rungs(self, epochs: int) -> list[int]:
-        """The epochs at which trials are compared; the last epoch is none of them."""
-        if self.name == "none" or self.grace_period >= epochs:
+        """The epochs at which ASHA compares trials; the last epoch is none of them."""
+        if self.name != "asha" or self.grace_period >= epochs:
             return []
         count = math.floor(math.log(epochs / self.grace_period) / math.log(self.reduction_factor)) + 2
         steps = (math.ceil(self.grace_period * self.reduction_factor**k) for k in range(count))
         return sorted({step for step in steps if step < epochs})
+
+
+_USED: dict[str, tuple[str, ...]] = {
+    "asha": ("grace_period", "reduction_factor", "pilot", "pilot_threshold"),
+    "median": ("grace_period", "min_trials"),
+    "racing": ("min_seeds", "alpha"),
+    "none": (),
+}
 
 
 def _flat(nested: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

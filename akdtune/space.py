@@ -77,6 +77,7 @@ class Space:
     """Whatever can be sampled: an arm, or all arms pooled."""
 
     name: str
+    dimensions: tuple[Dimension, ...]
 
     def sample(self, suggest: Suggest) -> Proposal:
         """One configuration; every open setting is asked of `suggest` under a name that is unique in the study."""

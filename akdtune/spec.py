@@ -48,7 +48,8 @@ _NOT_IN_THE_CELL = {
 """Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes."""
 
 ADDED_LATER: dict[str, dict[str, Any]] = {
-    "training": {"precision": "fp32", "tf32": False, "compile": False, "cuda_graphs": False}
+    "training": {"precision": "fp32", "tf32": False, "compile": False, "cuda_graphs": False},
+    "search": {"objectives": ["accuracy"], "time_budget": None},
 }
 """Settings that earlier versions did not have: absent is the same as this value, for hashes and for resuming."""
 
@@ -145,8 +146,7 @@ class Study:
         for section in STUDY_LEVEL:
             settings = getattr(self, section)
             values[section] = None if settings is None else settings.model_dump(mode="json")
-        if self.scheduler.name == "none":
-            values["scheduler"] = {"name": "none"}
+        values["scheduler"] = self.scheduler.resolved()
         assert_plain(values)
         return values
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from akdtune import domains, space
+from akdtune import domains, search_rules, space
 from akdtune.cells import CellProblems, baseline_cells, plan_cells
 from akdtune.domains import Choice, Found, Issue, Range
 from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
@@ -168,18 +168,8 @@ class Reading:
                 ("probe", "seeds"),
                 f"must not hold {min(taken)}, the seed of the search's trials (search.{key}), got {probe.seeds}",
             )
-        if search is not None and search.seeds and scheduler is not None and scheduler.name == "asha":
-            self.problem(
-                ("search", "seeds"),
-                "needs scheduler.name none: early stopping would end some seeds of a configuration and not others",
-            )
-        asha = scheduler is not None and scheduler.name == "asha"
-        if asha and searched.epochs and scheduler.grace_period >= searched.epochs:
-            self.problem(
-                ("scheduler", "grace_period"),
-                f"must be below training.epochs ({searched.epochs}), so that there is a rung, "
-                f"got {scheduler.grace_period}",
-            )
+        for path, message in search_rules.problems(search, scheduler, searched.epochs):
+            self.problem(path, message)
         if probe is not None:
             searched.check_fixed(probe.fixed)
 
@@ -269,7 +259,7 @@ class Reading:
             if late:
                 self.warn((section, "milestones"), f"{late} have no effect: there are {recipe.epochs} epochs")
         self._odd_search(fixed["search"], arms)
-        self._odd_scheduler(fixed["scheduler"], training)
+        self._odd_scheduler(fixed["search"], fixed["scheduler"], training, arms)
         if fixed["probe"] is not None:
             self._odd_probe(fixed["probe"], arms)
         self._odd_teacher(self.file.values["teacher"], ("teacher",))
@@ -310,19 +300,15 @@ class Reading:
                 f"'{search.algorithm}' draws from `grid` values as from a `choice`; 'grid' would run all of them",
             )
 
-    def _odd_scheduler(self, scheduler: SchedulerSettings, training: Recipe) -> None:
-        if scheduler.name == "none":
-            for key in ("grace_period", "reduction_factor"):
-                if key in (self.file.values.get("scheduler") or {}):
-                    self.warn(("scheduler", key), "is ignored: scheduler.name is none")
-            return
-        first = min((m for m in training.resolved_milestones() if m < training.epochs), default=None)
-        if first is not None and scheduler.grace_period <= first:
-            self.warn(
-                ("scheduler", "grace_period"),
-                f"{scheduler.grace_period} is not after the first milestone ({first}): before the learning rate drops, "
-                "accuracies say little about the final order",
-            )
+    def _odd_scheduler(
+        self, search: SearchSettings, scheduler: SchedulerSettings, training: Recipe, arms: Sequence[Arm]
+    ) -> None:
+        groups = [list(arms)] if search.fair == "pooled" else [[arm] for arm in arms]
+        grid = max(sum(arm.grid_size() or 0 for arm in group) for group in groups)
+        largest = -(-(search.trials or grid) // len(groups)) if search.algorithm != "grid" else grid
+        given = self.file.values.get("scheduler") or {}
+        for path, message in search_rules.oddities(search, scheduler, given, training, arms, largest):
+            self.warn(path, message)
 
     def _odd_probe(self, probe: ProbeSettings, arms: Sequence[Arm]) -> None:
         varied = [arm for arm in arms if arm.probed]

@@ -31,7 +31,7 @@ from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
 from akdtune.reuse import Donors
 from akdtune.run_state import Run
-from akdtune.scheduling import METRIC, ArmScheduler, Bracket
+from akdtune.scheduling import METRIC, ArmScheduler, pruners
 from akdtune.spec import Study
 from akdtune.teacher import TeacherFile
 from akdtune.trainable import run_trial, train_teacher
@@ -57,7 +57,7 @@ class _Adapter(RaySearcher):
     def suggest(self, trial_id: str) -> Any:
         record = self.run.next()
         if record is None:  # workers are killed once Tune is finished: let pruned trials close first
-            return None if self.run.closing() or self.run.awaiting() else RaySearcher.FINISHED
+            return None if self.run.awaits() or self.run.closing() else RaySearcher.FINISHED
         return {"trial": self.run.payload(record, self.stop_actor), "id": record.trial_id}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -324,7 +324,9 @@ class _Driver:
     def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
         study = self.study
-        scheduler = ArmScheduler(self.directory, self._asha(run), run.epochs)
+        leading = study.search.training_seeds[0] if run.phase.leads else None
+        pruning = pruners(study, run.brackets)
+        scheduler = ArmScheduler(self.directory, pruning, run.epochs, leading, study.scheduler.pilot)
         actor = None
         if self.address:
             actor = cast(Any, _StopActor).options(name=f"akdtune-stop-{os.getpid()}").remote()
@@ -357,12 +359,6 @@ class _Driver:
         tuner.fit()
         if self.directory.broken is not None:
             raise self.directory.broken
-
-    def _asha(self, run: Run) -> dict[str, Bracket]:
-        asha, rungs = self.study.scheduler, self.study.rungs
-        if not rungs:
-            return {}
-        return {name: Bracket(rungs, run.epochs, asha.grace_period, asha.reduction_factor) for name in run.brackets}
 
     _stop_actor: Any = None
 

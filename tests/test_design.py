@@ -46,6 +46,28 @@ def test_random_proposals_do_not_depend_on_how_many_there_are(file: Path) -> Non
     assert [p.raw for _, p in few] == [p.raw for _, p in many[:4]]
 
 
+def test_quasi_random_proposals_spread_over_every_setting_of_an_arm(file: Path) -> None:
+    study = spec.load(file, ["search={algorithm: qmc, trials: 16}", "probe=null"])
+    proposals = design.qmc_proposals(study)
+    assert [name for name, _ in proposals] == ["angular/kd", "angular/crd"] * 8
+    kd = [proposal for name, proposal in proposals if name == "angular/kd"]
+    for low, high in ((0.1, 0.35), (0.35, 0.6)):  # every half holds half of the points of the first base
+        assert sum(low <= p.params["views.margin"] < high for p in kd) in (3, 4, 5)
+    assert len({p.params["method.kd.weight"] for p in kd}) == 8
+    assert {p.params["views.num_views"] for p in kd} == {1, 2, 3}
+    assert [p.raw for p in kd] == [p.raw for name, p in design.qmc_proposals(study) if name == "angular/kd"]
+    few = design.qmc_proposals(spec.load(file, ["search={algorithm: qmc, trials: 4}"]))
+    assert [p.raw for _, p in few] == [p.raw for _, p in proposals[:4]], "more trials keep the first ones"
+    pooled = design.qmc_proposals(spec.load(file, ["search={algorithm: qmc, trials: 8, fair: pooled}"]))
+    assert {proposal.arm for _, proposal in pooled} == {"angular/kd", "angular/crd"}
+
+
+def test_quasi_random_search_of_nothing_is_one_configuration(identity: design.Identity, file: Path) -> None:
+    fixed = ["search={algorithm: qmc, trials: 4}", "views.margin=0.3", "views.num_views=2", "method=kd", "probe=null"]
+    study = spec.load(file, fixed)
+    assert len(design.initial_rows(study, dataclasses.replace(identity, study=study))) == 1
+
+
 def test_probes_vary_the_views_alone_and_every_seed_has_every_cell(file: Path) -> None:
     study = spec.load(file, ["probe={trials: 12, seeds: [5, 6]}"])
     proposals = design.probe_proposals(study)

@@ -24,6 +24,8 @@ LEVELS = [
     ["tracking_record"],
     ["run_state"],
     ["scheduling", "display", "lockfile", "search", "importances", "phases", "reuse"],
+    ["search_phase"],
+    ["pilot"],
     ["ledger"],
     ["dry_run"],
     ["cell_report"],
@@ -34,6 +36,7 @@ LEVELS = [
     ["cells"],
     ["controls"],
     ["idle"],
+    ["search_rules"],
     ["trial_settings"],
     ["space"],
     ["suggest"],
@@ -47,7 +50,7 @@ LEVELS = [
     ["trial_config"],
     ["objective"],
     ["methods", "views"],
-    ["teacher"],
+    ["teacher", "macs"],
     ["teacher_settings", "frozen_teacher"],
     ["device_rows"],
     ["teacher_rows"],
@@ -65,9 +68,9 @@ LEVELS = [
     ["signals"],
     ["comparisons"],
     ["contrasts", "power", "reports"],
-    ["results", "stats"],
+    ["results", "stats", "racing", "pareto"],
     ["registry"],
-    ["errors", "processes"],
+    ["errors", "processes", "time_budget"],
 ]
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 

@@ -1,10 +1,11 @@
-"""ASHA per arm: decisions are in the ledger first, survive any cut, and do not depend on Tune's trial ids."""
+"""Early stopping per arm: decisions are in the ledger first, survive any cut, do not depend on Tune's trial ids."""
 
 from __future__ import annotations
 
 import math
 import pickle
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from akdtune import results
 from akdtune.ledger import StudyDirectory
-from akdtune.scheduling import ArmScheduler, Bracket
+from akdtune.scheduling import ArmScheduler, Bracket, MedianBracket
 
 EPOCHS, GRACE, FACTOR = 9, 1, 3.0
 RUNGS = [1, 3]
@@ -89,21 +90,33 @@ def test_arms_do_not_prune_each_other(tmp_path: Path) -> None:
     assert decisions(directory)[-1][4:6] == (None, "CONTINUE")
 
 
+def median_of(directory: StudyDirectory) -> ArmScheduler:
+    return ArmScheduler(directory, {name: MedianBracket(3, 1) for name in ("x", "y")}, EPOCHS)
+
+
+def with_pilot(directory: StudyDirectory) -> ArmScheduler:
+    brackets = {name: Bracket(RUNGS, EPOCHS, GRACE, FACTOR) for name in ("x", "y")}
+    return ArmScheduler(directory, brackets, EPOCHS, pilot=1)
+
+
+@pytest.mark.parametrize("make", [scheduler_of, median_of, with_pilot])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_same_reports_cut_anywhere_give_the_same_decisions(tmp_path: Path, seed: int) -> None:
+def test_the_same_reports_cut_anywhere_give_the_same_decisions(
+    tmp_path: Path, seed: int, make: Callable[[StudyDirectory], ArmScheduler]
+) -> None:
     whole = reports(seed)
     undisturbed = started(tmp_path / "whole")
-    play(undisturbed, scheduler_of(undisturbed), whole)
+    play(undisturbed, make(undisturbed), whole)
     expected = decisions(undisturbed)
     assert any(decision[5] == "STOP" for decision in expected), "the test must exercise a stop"
     for cut in range(0, len(whole), 5):
         root = tmp_path / f"cut{cut}"
         first = started(root)
-        play(first, scheduler_of(first), whole[:cut])
+        play(first, make(first), whole[:cut])
         second = started(root)
         # a resumed trial reports its last row again before new ones
         again = [[r for r in whole[:cut] if r[0] == trial][-1:] for trial in second.records]
-        play(second, scheduler_of(second), [r for rows in again for r in rows] + whole[cut:])
+        play(second, make(second), [r for rows in again for r in rows] + whole[cut:])
         assert decisions(second) == expected, cut
 
 
@@ -137,6 +150,64 @@ def test_outcome_rows_and_repeats_are_not_epochs(tmp_path: Path) -> None:
     for result in (repeat, {**repeat, "done": True}, {"trial": "t0", "epoch": 9, "outcome": "done"}):
         assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="z"), result) == "CONTINUE"
     assert [event["event"] for event in results.read_events(tmp_path)] == ["epoch", "rung"]
+
+
+def test_the_median_rule_stops_what_never_reached_the_others_mean(tmp_path: Path) -> None:
+    directory = started(tmp_path)
+    scheduler = median_of(directory)
+    scheduler.brackets["x"] = MedianBracket(2, 2)
+    good = [("t0", 1, 5.0), ("t0", 2, 50.0), ("t0", 3, 70.0), ("t2", 2, 40.0), ("t2", 3, 60.0)]
+    play(directory, scheduler, [*good, ("t4", 1, 99.0), ("t4", 2, 44.9), ("t4", 3, 54.9)])
+    found = decisions(directory)
+    assert [d[5] for d in found if d[0] != "t4"] == ["CONTINUE"] * 4, "two others are needed"
+    # the mean of 50 is the others' at epoch 2 and 40; the best before the grace period (99) does not count
+    assert [d[1:6] for d in found if d[0] == "t4"] == [(2, 2, 44.9, 45.0, "STOP")]
+    assert scheduler.reasons == {"t4": "rung"} and directory.records["t4"].terminal == "pruned"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_median_that_the_ledger_holds_is_the_one_that_decides(tmp_path: Path, seed: int) -> None:
+    directory = started(tmp_path)
+    play(directory, median_of(directory), reports(seed))
+    best: dict[str, float] = {}
+    for trial_id, _, _, value, cutoff, decision, _ in decisions(directory):
+        best[trial_id] = max(value, best.get(trial_id, 0.0))
+        assert decision == ("STOP" if cutoff is not None and best[trial_id] < cutoff else "CONTINUE")
+
+
+def test_each_epoch_of_one_report_is_decided_and_a_finished_trial_only_counts(tmp_path: Path) -> None:
+    directory = started(tmp_path)
+    scheduler = median_of(directory)
+    play(directory, scheduler, [("t0", epoch, 80.0) for epoch in range(3, EPOCHS)])
+
+    def report(trial_id: str, epochs: range) -> str:
+        rows = [[epoch, 50.0, 50.0] for epoch in epochs]
+        result = {"trial": trial_id, "epoch": epochs[-1], "score": 50.0, "rows": rows}
+        return scheduler.on_trial_result(None, SimpleNamespace(trial_id="z"), result)
+
+    assert report("t2", range(1, 6)) == "STOP"
+    assert decisions(directory)[-1][:2] == ("t2", 3), "at the first epoch that is too low"
+    assert directory.records["t2"].last_epoch == 5
+    assert report("t4", range(1, EPOCHS + 1)) == "CONTINUE", "it is done when the report comes"
+    assert len([d for d in decisions(directory) if d[0] == "t4"]) == EPOCHS - 3
+    again, before = median_of(started(tmp_path)).brackets["x"], scheduler.brackets["x"]
+    assert isinstance(again, MedianBracket) and isinstance(before, MedianBracket)
+    assert again.values == before.values and again.cutoff(5, "t0") == before.cutoff(5, "t0") == 50.0
+
+
+def test_only_the_leading_seed_is_pruned(tmp_path: Path) -> None:
+    directory = StudyDirectory(tmp_path)
+    directory.add_to_plan([{**row(f"c{i}-s{seed}", "x"), "seed": seed} for seed in (4, 5) for i in range(3)])
+    scheduler = ArmScheduler(directory, {"x": Bracket(RUNGS, EPOCHS, GRACE, FACTOR)}, EPOCHS, leading_seed=4)
+    play(directory, scheduler, [(f"c{i}-s{seed}", 1, 90.0 - 30 * i) for seed in (4, 5) for i in range(3)])
+    assert [d[0] for d in decisions(directory)] == ["c0-s4", "c1-s4", "c2-s4"]
+    assert [record.terminal for record in directory.records.values()] == [None, "pruned", "pruned", None, None, None]
+
+
+def test_a_pilot_that_diverges_still_stops(tmp_path: Path) -> None:
+    directory = started(tmp_path)
+    play(directory, with_pilot(directory), [("t0", 1, math.nan)])
+    assert decisions(directory)[0][5] == "STOP"
 
 
 def test_what_tune_pickles_is_empty(tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ def identify(proposal: Proposal) -> str:
     return "-".join(f"{value}" for value in proposal.raw.values())
 
 
-def searcher(root: Path, tree: dict[str, Any] = TREE) -> Searcher:
+def searcher(root: Path, tree: dict[str, Any] = TREE, algorithm: str = "tpe") -> Searcher:
     root.mkdir(exist_ok=True)
     directory = StudyDirectory(root)
     directory._load()
-    return Searcher(directory, {"angular/kd": arm(tree)}, seed=7, startup=2, identify=identify)
+    return Searcher(directory, {"angular/kd": arm(tree)}, seed=7, startup=2, identify=identify, algorithm=algorithm)
 
 
 def propose(search: Searcher) -> str | None:
@@ -106,6 +106,13 @@ def test_the_same_history_gives_the_same_proposals_also_after_a_restart(tmp_path
         terminal = ("done", "pruned", "diverged", "failed")[index % 4]
         end(resumed, trial_id, terminal, 5 if terminal == "done" else 2, 50.0 + index)
     assert first + rest == undisturbed
+
+
+def test_a_gaussian_process_proposes_alike_after_a_restart_and_learns(tmp_path: Path) -> None:
+    whole = play(searcher(tmp_path / "a", algorithm="gp"), 4)
+    part = play(searcher(tmp_path / "b", algorithm="gp"), 3)
+    assert [*part, propose(searcher(tmp_path / "b", algorithm="gp"))] == whole
+    assert whole[3] != play(searcher(tmp_path / "c"), 4)[3], "tpe draws another one"
 
 
 @pytest.mark.parametrize("damage", ["torn", "gone", "behind", "garbage"])

@@ -365,12 +365,10 @@ def test_one_seed_more_keeps_the_ids_of_the_others(load: Loader) -> None:
 @pytest.mark.parametrize(
     ("search", "sections", "problem"),
     [
-        ({"algorithm": "tpe", "trials": 4, "seeds": [0, 1]}, {},
-         "search.seeds: seeds go with algorithm grid or random"),
         ({"algorithm": "grid", "seeds": [1, 1]}, {}, "search.seeds: seeds must differ, got [1, 1]"),
         ({"algorithm": "grid", "seeds": []}, {}, "search.seeds: must be at least 1 long, got []"),
-        ({"algorithm": "grid", "seeds": [0, 1]}, {"scheduler": {"name": "asha", "grace_period": 1}},
-         "search.seeds: needs scheduler.name none: early stopping would end some seeds"),
+        ({"algorithm": "grid", "seeds": [0, 1]}, {"scheduler": {"name": "racing"}},
+         "search.seeds: must hold at least scheduler.min_seeds (6) seeds with scheduler.name racing, got [0, 1]"),
         ({"algorithm": "grid", "seeds": [0, 1]},
          {"views": {"name": "angular", "num_views": {"choice": [1, 2]}}, "probe": {"trials": 2, "seeds": [1, 2]}},
          "probe.seeds: must not hold 1, the seed of the search's trials (search.seeds), got [1, 2]"),

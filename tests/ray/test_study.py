@@ -114,6 +114,19 @@ def test_pooled_search_runs(tmp_path: Path) -> None:
     assert {row["arm"] for row in rows} <= {"angular/kd", "angular/crd"}
 
 
+def test_survivors_of_early_stopping_get_their_further_seeds(tmp_path: Path) -> None:
+    """Tune is kept waiting until the first seeds have ended, and told nothing of what follows before."""
+    file, root = studies.write(tmp_path), tmp_path / "run"
+    search, scheduler = "search={algorithm: random, trials: 4, seeds: [0, 5]}", "scheduler={name: median, "
+    assert studies.run(file, root, search, scheduler + "grace_period: 2, min_trials: 1}", "probe=null") == 0
+    seeds: dict[str, dict[int, str]] = {}
+    for row in results.read_trials(root).to_pylist():
+        seeds.setdefault(row["cell_id"], {})[row["seed"]] = row["status"]
+    assert len(seeds) == 4 and "done" in {of_cell[0] for of_cell in seeds.values()}
+    assert all(of == ({0: "done", 5: "done"} if of[0] == "done" else {0: "pruned"}) for of in seeds.values()), seeds
+    assert any(event["event"] == "rung" for event in results.read_events(root))
+
+
 TROUBLED = """
 plugins: [troubled]
 views: none
