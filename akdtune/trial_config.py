@@ -116,6 +116,7 @@ class TrialConfig:
         role: search | probe | confirm | ablation | control; decides which data is seen.
         teacher_file: where the frozen teacher lies.
         teacher_cache: through which its numbers come; None: live.
+        rungs: epochs after which it may be stopped early.
     """
 
     data: data.DataSettings
@@ -127,10 +128,15 @@ class TrialConfig:
     role: str
     teacher_file: teacher.TeacherFile
     teacher_cache: CacheSettings | None = None
+    rungs: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, trial: Mapping[str, Any]) -> TrialConfig:
-        """Types a trial's plain JSON: settings, seeds, role, teacher_file, teacher_cache, plugins, plugin_folders."""
+        """Types a trial's plain JSON.
+
+        Args:
+            trial: settings, seeds, role, teacher_file; and, where given, teacher_cache, rungs, plugins, plugin_folders.
+        """
         cache = trial.get("teacher_cache")
         load_plugins(trial.get("plugins", ()), trial.get("plugin_folders", ()))
         settings = trial["settings"]
@@ -144,6 +150,7 @@ class TrialConfig:
             role=trial["role"],
             teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
             teacher_cache=None if cache is None else CacheSettings(**cache),
+            rungs=tuple(trial.get("rungs", ())),
         )
 
     @property
