@@ -69,6 +69,13 @@ def notice(settings: Mapping[str, Any]) -> str | None:
     return f"Weights & Biases: runs are written offline, {why}; `akdtune wandb sync RUN` uploads them"
 
 
+def prepare(settings: Mapping[str, Any]) -> None:
+    """Loads the SDK, once per process; what goes wrong with it, each run says for itself."""
+    if resolve_mode(settings) != "disabled":
+        with contextlib.suppress(Exception):
+            import wandb  # noqa: F401
+
+
 class _Finish(NamedTuple):
     status: str
     summary: Mapping[str, Any]
