@@ -27,6 +27,9 @@ SCORE_WINDOW = 3
 
 EVALUATION_BATCH = 256
 
+VIEWS_EVERY = 10
+"""Views that change from epoch to epoch are measured in each tenth epoch, at rungs and in the last one."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -61,11 +64,18 @@ class Evaluation:
         self._judged: tuple[data.Split, Signals] | None = None
         self._viewed: tuple[data.Split, list[Tensor], dict[str, float | None]] | None = None
 
-    def validation_row(self) -> dict[str, float | None]:
-        """Columns of an epoch's row; empty without validation images."""
+    def validation_row(self, epoch: int) -> dict[str, float | None]:
+        """Columns of an epoch's row; empty without validation images.
+
+        Views that change from epoch to epoch are left out in most epochs: what they say to the validation images can
+        cost a good part of what a small epoch trains. Which epochs these are depends on their numbers alone.
+        """
         if self.splits.validation is None:
             return {}
-        row = self.measure(self.splits.validation)
+        decisive = epoch in (*self.config.rungs, self.config.training.epochs)
+        row = self.measure(
+            self.splits.validation, of_views=decisive or epoch % VIEWS_EVERY == 0 or not self._views_change
+        )
         accuracy = row.pop("accuracy")
         assert accuracy is not None
         self.recent_scores = [*self.recent_scores, accuracy][-SCORE_WINDOW:]
@@ -74,11 +84,11 @@ class Evaluation:
         return {**row, "val_accuracy": accuracy, "score": sum(self.recent_scores) / len(self.recent_scores)}
 
     @torch.no_grad()
-    def measure(self, split: data.Split) -> dict[str, float | None]:
+    def measure(self, split: data.Split, of_views: bool = True) -> dict[str, float | None]:
         """Accuracy of the student on plain images, and how teacher, views and student relate there.
 
         Column `accuracy` is the student's; the rest are the columns of TEACHER_COLUMNS and those of `TransferMeter`,
-        without a teacher none of them.
+        without a teacher none of them, and without `of_views` none of `measure_views`.
         """
         student_N = self.student_signals(split)
         row: dict[str, float | None] = {"accuracy": float(percent_right(student_N.logits_BK, split.labels_N))}
@@ -91,14 +101,19 @@ class Evaluation:
             **row,
             "teacher_accuracy": float(percent_right(teacher_N.logits_BK, split.labels_N)),
             **transfer.result(),
-            **self._view_row(split, teacher_N, student_N),
+            **(self._view_row(split, teacher_N, student_N) if of_views else {}),
         }
+
+    @property
+    def _views_change(self) -> bool:
+        """Whether views may be others after each epoch of the student."""
+        return self.objective.views.trains_jointly or self.objective.views.needs_student
 
     def _view_row(self, split: data.Split, teacher_N: Signals, student_N: Signals) -> dict[str, float | None]:
         """`measure_views`, computed once for as long as the views stay as they are: its draws are always the same."""
         views = self.objective.views
         measured = views, teacher_N, student_N, split.labels_N, self.config.seeds.noise
-        if views.trains_jointly or views.needs_student:
+        if self._views_change:
             return measure_views(*measured)
         state = [tensor.clone() for tensor in (*views.parameters(), *views.buffers())]
         if self._viewed is None or self._viewed[0] is not split or not all(map(torch.equal, self._viewed[1], state)):

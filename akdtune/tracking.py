@@ -73,6 +73,13 @@ _PLACE = ("study", "trial_id", "cell_id", "cell", "arm", "role", "seed")
 """What says where a run belongs."""
 
 
+def prepare(settings: Mapping[str, Any]) -> None:
+    """Loads the SDK, once per process; what goes wrong with it, each run says for itself."""
+    if resolve_mode(settings) != "disabled":
+        with contextlib.suppress(Exception):
+            import wandb  # noqa: F401
+
+
 class _Finish(NamedTuple):
     status: str
     summary: Mapping[str, Any]

@@ -22,7 +22,7 @@ from typing import Any
 from ray import tune
 
 from akdtune.ledger import Superseded, TrialDirectory
-from akdtune.tracking import Tracker
+from akdtune.tracking import Tracker, prepare
 
 CHECKPOINT_EVERY_S = 300.0
 """Between rungs, the state is saved when this much time has passed since the last save, so that a kill costs no more
@@ -32,7 +32,7 @@ CHECKPOINT_SHARE = 0.01
 """Between rungs, saving takes no larger share of the time than this: on slow storage a large state is saved less
 often."""
 
-REPORT_EVERY_S = 0.5
+REPORT_EVERY_S = 1.0
 """Between rungs, finished epochs are reported together, at most this often."""
 
 SAME_ERROR_LIMIT = 2
@@ -84,6 +84,7 @@ def execute(trial: Mapping[str, Any], report: Report, should_stop: Callable[[], 
     seen: dict[str, int] = {}
     with _captured(directory.log):
         _one_thread_per_cpu(trial)
+        _load_libraries(trial)
         for _ in range(TRIES):
             try:
                 return _attempt(trial, directory, report, should_stop)
@@ -301,6 +302,14 @@ def _one_thread_per_cpu(trial: Mapping[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(max(1, int(trial["cpu"])))
+
+
+def _load_libraries(trial: Mapping[str, Any]) -> None:
+    """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
+    import torch
+
+    torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
+    prepare(trial["tracking"])
 
 
 def _give_memory_back() -> None:

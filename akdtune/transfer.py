@@ -33,8 +33,8 @@ class TransferMeter:
 
     def update(self, student_logits_BK: Tensor, teacher_logits_BK: Tensor, labels_B: Tensor) -> None:
         """Adds a batch of predictions on the same images and their clean labels."""
-        agree_B = student_logits_BK.argmax(dim=-1) == teacher_logits_BK.argmax(dim=-1)
-        right_B = teacher_logits_BK.argmax(dim=-1) == labels_B
+        teacher_B = teacher_logits_BK.argmax(dim=-1)
+        agree_B, right_B = student_logits_BK.argmax(dim=-1) == teacher_B, teacher_B == labels_B
         self._count += len(labels_B)
         self._divergence += float(js_divergence_B(student_logits_BK.double(), teacher_logits_BK.double()).sum())
         for name, chosen_B in (("right", right_B), ("wrong", ~right_B)):

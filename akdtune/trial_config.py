@@ -130,6 +130,7 @@ class TrialConfig:
         teacher_file: where the frozen teacher lies.
         teacher_cache: through which its numbers come; None: live.
         report_trains_on: what trials that read the test set train on.
+        rungs: epochs after which it may be stopped early.
     """
 
     data: data.DataSettings
@@ -142,10 +143,15 @@ class TrialConfig:
     teacher_file: teacher.TeacherFile
     teacher_cache: CacheSettings | None = None
     report_trains_on: Literal["subset", "full"] = "full"
+    rungs: tuple[int, ...] = ()
 
     @classmethod
     def parse(cls, trial: Mapping[str, Any]) -> TrialConfig:
-        """Types a trial's plain JSON: settings, seeds, role, teacher_file, teacher_cache, plugins, plugin_folders."""
+        """Types a trial's plain JSON.
+
+        Args:
+            trial: settings, seeds, role, teacher_file; and, where given, teacher_cache, rungs, plugins, plugin_folders.
+        """
         cache = trial.get("teacher_cache")
         load_plugins(trial.get("plugins", ()), trial.get("plugin_folders", ()))
         settings = trial["settings"]
@@ -160,6 +166,7 @@ class TrialConfig:
             teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
             teacher_cache=None if cache is None else CacheSettings(**cache),
             report_trains_on=trial.get("report_trains_on", "full"),
+            rungs=tuple(trial.get("rungs", ())),
         )
 
     @property

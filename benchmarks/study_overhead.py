@@ -4,8 +4,8 @@
 
 epoch   A real trial without Ray, on one thread: CPU time of everything at the end of an epoch as a share of the epoch's
         training steps. A step is timed on a few real ones and multiplied, so an epoch of CIFAR's size is not run.
-        "floor" is what the student and views that train beside it say about the validation images, which nothing can
-        avoid; the rest is overhead (at most 5 % on digits, 2 % on CIFAR's size).
+        "floor" is what the student says about the validation images, which nothing can avoid; the rest is overhead
+        (at most 5 % on digits, 2 % on CIFAR's size).
 study   Real trials through Ray, ledger, search, checkpoints and offline tracking. A plugin method burns CPU time, so
         that a trial takes 2, 5 or 20 s. "over" is wall time beyond compute divided by slots, where compute is the time
         inside training steps and warm-up as the trials' own rows tell it (at most 5 % for trials of 20 s), from the
@@ -195,6 +195,18 @@ def tracking_s(row: Mapping[str, Any], epochs: int, folder: Path) -> tuple[float
     return spent[-1]
 
 
+def transfer(student_N: Any, teacher_N: Any, labels_N: Any) -> None:
+    """What is measured of student and teacher together in every epoch."""
+    from akdtune.measures import percent_right
+    from akdtune.transfer import TransferMeter
+
+    meter = TransferMeter()
+    meter.update(student_N.logits_BK, teacher_N.logits_BK, labels_N)
+    meter.result()
+    for logits_NK in (student_N.logits_BK, teacher_N.logits_BK):
+        float(percent_right(logits_NK, labels_N))
+
+
 def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, Any]]:
     """CPU milliseconds of each part of one epoch, a row each."""
     import io
@@ -202,6 +214,7 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
     import torch
 
     from akdtune import trainable
+    from akdtune.evaluation import VIEWS_EVERY
     from akdtune.ledger import TrialDirectory
 
     torch.set_num_threads(1)
@@ -213,20 +226,20 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
     one_step_s = step_s(trial, (12 if quick else 40) if cifar else 60)
     training_s = one_step_s * -(-world.images // world.batch)
     judge, split, repeats = trial.evaluation, trial.splits.validation, 3 if cifar else 15
-    judge.measure(split)
-    teacher_N, generator = judge.teacher_signals(split), torch.Generator().manual_seed(0)
     with torch.no_grad():
+        student_N, teacher_N = judge.student_signals(split), judge.teacher_signals(split)
         times = [
             cpu_s(work, repeats) * world.validation / validation
             for work in (
                 lambda: judge.student_signals(split),
-                lambda: trial.views.views(teacher_N, generator),
-                lambda: judge.measure(split),
+                lambda: transfer(student_N, teacher_N, split.labels_N),
+                lambda: judge._view_row(split, teacher_N, student_N),
             )
         ]
-    forward_s, views_s, measured_s = times
+    forward_s, transfer_s, views_s = times
+    views_in = sum(epoch % VIEWS_EVERY == 0 or epoch == world.epochs for epoch in range(1, world.epochs + 1))
     state = trial.state("student", 1)
-    row = {"trial_id": "t0", "attempt": 1, "epoch": 1, "lr": 0.05, **judge.validation_row()}
+    row = {"trial_id": "t0", "attempt": 1, "epoch": 1, "lr": 0.05, **judge.validation_row(1)}
     row |= dict.fromkeys(("train_accuracy", "images_per_s", "wall_time_s", "loss.ce", "loss.kd", "loss.crd"), 1.0)
 
     def save() -> None:
@@ -235,13 +248,14 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
     with tempfile.TemporaryDirectory() as temporary:
         directory = TrialDirectory(Path(temporary) / "t0")
         half = [{**row, "epoch": epoch} for epoch in range(1, world.epochs // 2)]
+        half[-1] |= judge.validation_row(world.epochs)  # columns that few rows fill
         rows_s = cpu_s(lambda: directory.write_rows(half), 9)
         logged_s, run_s = tracking_s(row, 100, Path(temporary))
     checkpoints = 3 / world.epochs + training_s / trainable.CHECKPOINT_EVERY_S
     parts = {
         "validation: student's forward (floor)": forward_s,
-        "validation: views' forward (floor)": views_s,
-        "validation: diversity and transfer": measured_s - forward_s - views_s,
+        "validation: transfer": transfer_s,
+        "validation: views, in the epochs that do": views_s * views_in / world.epochs,
         "copy of the state": cpu_s(lambda: trial.state("student", 1), 9),
         "rows to Parquet": rows_s * min(1.0, training_s / trainable.REPORT_EVERY_S),
         "checkpoints": cpu_s(save, 5) * checkpoints,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from akdtune import data, teacher
+from akdtune import data, evaluation, teacher
 from akdtune.measures import TEACHER_COLUMNS, percent_right
 from akdtune.registry import Pair
 from akdtune.training import Diverged, Epoch, Interrupted, Trial
@@ -210,3 +210,24 @@ def test_plain_json_round_trip(config: Callable[..., TrialConfig]) -> None:
     }
     trial = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": asdict(of.teacher_file)}
     assert TrialConfig.parse(trial) == of
+
+
+def test_views_that_change_are_measured_at_rungs_each_tenth_and_in_the_last_epoch(
+    config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = replace(config(epochs=12), rungs=(3, 6))
+    sparse = list(Trial(of).run())
+    monkeypatch.setattr(evaluation, "VIEWS_EVERY", 1)
+    dense = list(Trial(of).run())
+    views = TEACHER_COLUMNS - {"teacher_accuracy"}
+    measured = [e.epoch for e in sparse if e.stage == "student" and e.row.get("diversity_sq_prob") is not None]
+    assert measured == [3, 6, 10, 12]
+    for less, more in zip(numbers(sparse), numbers(dense), strict=True):
+        whole = less[0] == "warmup" or less[1] in measured
+        assert less[2] == (more[2] if whole else {k: v for k, v in more[2].items() if k not in views})
+    assert dict(numbers(sparse)[-1][2]) == dict(numbers(dense)[-1][2])
+
+
+def test_views_that_stay_as_they_are_keep_their_numbers(config: Callable[..., TrialConfig]) -> None:
+    rows = [e.row for e in Trial(config(views={"name": "tekap"})).run()]
+    assert len({row["diversity_sq_prob"] for row in rows}) == 1 and rows[0]["diversity_sq_prob"] is not None
