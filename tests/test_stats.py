@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from statsmodels.regression.linear_model import OLS
 
-from akdtune import stats
+from akdtune import resampling, stats
 
 
 def sample(n: int, seed: int = 0) -> tuple[stats.Floats, stats.Floats]:
@@ -55,7 +55,7 @@ def test_weights_stand_for_repeated_rows() -> None:
     for nuisance_NQ in (np.ones((25, 1)), stats.dummies(groups)):
         residuals = [OLS(v, nuisance_NQ).fit().resid for v in (x_N, y_N)]
         weights_DN = rng.integers(0, 4, (5, 25)).astype(float)
-        values = stats._statistic(*residuals, nuisance_NQ)(weights_DN)
+        values = resampling.partial_statistic(*residuals, nuisance_NQ)(weights_DN)
         for weights_N, got in zip(weights_DN, values.T, strict=True):
             rows = np.repeat(np.arange(25), weights_N.astype(int))
             a, b = (np.round(OLS(v[rows], nuisance_NQ[rows]).fit().resid, 9) for v in (x_N, y_N))
@@ -215,7 +215,7 @@ class TestManyClusters:
         assert 180 <= covered <= 198
 
     def test_no_draw_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stats, "_resample", lambda *_: pytest.fail("drawn"))
+        monkeypatch.setattr(resampling, "_drawn", lambda *_: pytest.fail("drawn"))
         x_N, y_N = sample(stats.LARGE + 1)
         assert stats.association(x_N, y_N, range(len(x_N))).spearman is not None
         assert stats.line_band(x_N, y_N, range(len(x_N)), np.zeros(1)) is not None
