@@ -4,7 +4,7 @@ What scipy.stats.bootstrap computes, with the same draws, but by weights instead
 all statistics of a study, and scipy.stats need not be imported, which alone takes a second. The tests compare the two.
 """
 
-# Shapes: N rows, D bootstrap draws, G clusters, Q nuisance columns, P = Q + 2 columns (nuisance, x, y), S statistics.
+# Shapes: N rows, D bootstrap draws, G clusters, M variables x, Q nuisance columns, P columns of any kind.
 
 from __future__ import annotations
 
@@ -39,19 +39,24 @@ def distribution(statistic: Statistic, codes_N: Integers, draws: int, seed: int)
 
 
 def interval(statistic: Statistic, codes_N: Integers, draws: int, seed: int, level: float) -> tuple[Floats, Floats]:
-    """Lower and upper ends [S] of bias-corrected and accelerated (BCa) intervals of S statistics.
+    """Lower and upper ends [..] of bias-corrected and accelerated (BCa) intervals.
 
     The percentile interval where BCa is undefined, NaN where more than 5 % of the draws have no value.
+
+    Args:
+        statistic, codes_N: as for `distribution`.
 
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), equations 14.10, 14.14 and 14.15.
     """
-    drawn_SD = distribution(statistic, codes_N, draws, seed)
     clusters = int(codes_N.max()) + 1
-    left_out_SG = _of_weights(statistic, 1 - np.eye(clusters, dtype=np.uint8), codes_N)
-    points_S = statistic(np.ones((1, len(codes_N))))[:, 0]
-    ends = [_ends(*of_one, level) for of_one in zip(drawn_SD, points_S, left_out_SG, strict=True)]
-    return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
+    drawn = distribution(statistic, codes_N, draws, seed)
+    left_out = _of_weights(statistic, 1 - np.eye(clusters, dtype=np.uint8), codes_N)
+    points = statistic(np.ones((1, len(codes_N))))[..., 0]
+    low, high = np.empty(points.shape), np.empty(points.shape)
+    for place in np.ndindex(points.shape):
+        low[place], high[place] = _ends(drawn[place], points[place], left_out[place], level)
+    return low, high
 
 
 @lru_cache(maxsize=16)
@@ -106,46 +111,48 @@ def full_rank(columns_NQ: Floats) -> Floats:
     return np.asarray(left[:, sizes > sizes.max(initial=0.0) * 1e-10])
 
 
-def partial_statistic(x_N: Floats, y_N: Floats, nuisance_NQ: Floats) -> Statistic:
-    """Partial Pearson, Spearman and slope as a function of row weights [D, N] -> [3, D].
+def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats) -> Statistic:
+    """Partial Pearson, Spearman and slope of y on each x as a function of row weights [D, N] -> [3, M, D].
 
     x and y are already free of the nuisance in the whole sample, which keeps the sums of products well conditioned.
     """
     basis_NQ = full_rank(nuisance_NQ)
-    columns_NP = np.column_stack([basis_NQ, x_N, y_N])
     width = basis_NQ.shape[1]
+    columns_NP = np.column_stack([basis_NQ, x_NM, y_N])
     only_intercept = width == 1 and bool(np.ptp(basis_NQ) < TINY)
 
     def statistic(weights_DN: Floats) -> Floats:
         moments_DPP = moments(weights_DN, columns_NP)
-        cross_DQ2 = moments_DPP[:, :width, width:]
-        fitted_DQ2 = _solved(moments_DPP[:, :width, :width], cross_DQ2)
-        left_D22 = moments_DPP[:, width:, width:] - np.swapaxes(cross_DQ2, 1, 2) @ fitted_DQ2
-        xx, xy, yy = left_D22[:, 0, 0], left_D22[:, 0, 1], left_D22[:, 1, 1]
-        xx, yy = (np.where(v > TINY * len(x_N), v, np.nan) for v in (xx, yy))
-        if only_intercept:  # moves all rows alike, which leaves their order
-            x_DN, y_DN = x_N[None], y_N[None]
-        else:
-            x_DN = x_N - fitted_DQ2[:, :, 0] @ basis_NQ.T
-            y_DN = y_N - fitted_DQ2[:, :, 1] @ basis_NQ.T
-        ranks = [weighted_ranks(values, weights_DN) for values in (x_DN, y_DN)]
-        spearman = _correlation_of_ranks(*ranks, weights_DN)
-        return np.stack([xy / np.sqrt(xx * yy), np.where(np.isnan(xx * yy), np.nan, spearman), xy / xx])
+        cross = moments_DPP[:, :width, width:]
+        fitted = _solved(moments_DPP[:, :width, :width], cross)
+        left = moments_DPP[:, width:, width:] - np.swapaxes(cross, 1, 2) @ fitted
+        variances = np.diagonal(left, axis1=1, axis2=2).T
+        variances = np.where(variances > TINY * len(y_N), variances, np.nan)
+        xy_MD, xx_MD, yy_D = left[:, :-1, -1].T, variances[:-1], variances[-1]
+        ranks = []
+        for index, values_N in enumerate(columns_NP[:, width:].T):
+            # An intercept moves all rows alike, which leaves their order.
+            shift = 0.0 if only_intercept else fitted[:, :, index] @ basis_NQ.T
+            ranks.append(weighted_ranks(np.atleast_2d(values_N - shift), weights_DN))
+        spearman_MD = np.stack([_correlation_of_ranks(of_x, ranks[-1], weights_DN) for of_x in ranks[:-1]])
+        product_MD = xx_MD * yy_D
+        spearman_MD = np.where(np.isnan(product_MD), np.nan, spearman_MD)
+        return np.stack([xy_MD / np.sqrt(product_MD), spearman_MD, xy_MD / xx_MD])
 
     return statistic
 
 
-def _solved(gram_DQQ: Floats, cross_DQ2: Floats) -> Floats:
-    """Least-squares coefficients [D, Q, 2]; a resample may lack a whole group, hence the pseudo-inverse for some."""
-    width = gram_DQQ.shape[1]
-    mean_D = np.trace(gram_DQQ, axis1=1, axis2=2) / width
+def _solved(gram_DQQ: Floats, cross: Floats) -> Floats:
+    """Least-squares coefficients [D, Q, ..]; a resample may lack a whole group, hence the pseudo-inverse for some."""
+    mean_D = np.trace(gram_DQQ, axis1=1, axis2=2) / gram_DQQ.shape[1]
     # The least eigenvalue is at least this over e times their mean (inequality of the means).
     is_well_D = np.linalg.det(gram_DQQ / mean_D[:, None, None]) > _WELL_CONDITIONED
-    solved_DQ2 = np.empty_like(cross_DQ2)
-    solved_DQ2[is_well_D] = np.linalg.solve(gram_DQQ[is_well_D], cross_DQ2[is_well_D])
-    others = ~is_well_D
-    solved_DQ2[others] = np.linalg.pinv(gram_DQQ[others], rcond=1e-10, hermitian=True) @ cross_DQ2[others]
-    return solved_DQ2
+    if is_well_D.all():
+        return np.asarray(np.linalg.solve(gram_DQQ, cross))
+    solved = np.empty_like(cross)
+    solved[is_well_D] = np.linalg.solve(gram_DQQ[is_well_D], cross[is_well_D])
+    solved[~is_well_D] = np.linalg.pinv(gram_DQQ[~is_well_D], rcond=1e-10, hermitian=True) @ cross[~is_well_D]
+    return solved
 
 
 def weighted_ranks(values_DN: Floats, weights_DN: Floats) -> Floats:
@@ -170,7 +177,7 @@ def weighted_ranks(values_DN: Floats, weights_DN: Floats) -> Floats:
     weights = weights_DN.ravel()[places]
     upto = np.cumsum(weights.reshape(weights_DN.shape), axis=1).ravel()
     starts = np.flatnonzero(is_first_DN)
-    sizes = np.diff(starts, append=len(places))
+    sizes = np.append(starts[1:], len(places)) - starts
     ranks = np.empty(len(places))
     ranks[places] = np.repeat((upto[starts] - weights[starts] + upto[starts + sizes - 1] + 1) / 2, sizes)
     return ranks.reshape(weights_DN.shape)

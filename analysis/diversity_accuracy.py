@@ -167,14 +167,25 @@ def _values(rows: Any, column: str) -> Floats:
 # ------------------------------------------------------------------------------------------------- estimating
 
 
-def relate(panel: Panel, measure: str, *, draws: int = stats.DRAWS, seed: int = 0) -> Relation:
-    """The three estimands for one measure; (b) and (c) are refused below `MIN_DOF` residual degrees of freedom."""
-    use = np.flatnonzero(panel.fitted(measure))
+def relate(panel: Panel, measures: Sequence[str], *, draws: int = stats.DRAWS, seed: int = 0) -> list[Relation]:
+    """The three estimands for each measure; (b) and (c) are refused below `MIN_DOF` residual degrees of freedom."""
+    alike: dict[bytes, list[str]] = {}
+    for measure in measures:
+        alike.setdefault(panel.fitted(measure).tobytes(), []).append(measure)
+    found = {
+        relation.measure: relation for group in alike.values() for relation in _relate(panel, group, draws, seed)
+    }
+    return [found[measure] for measure in measures]
+
+
+def _relate(panel: Panel, measures: Sequence[str], draws: int, seed: int) -> list[Relation]:
+    """For measures that the same trials have."""
+    use = np.flatnonzero(panel.fitted(measures[0]))
     arms, cells = [panel.arms[i] for i in use], [panel.cells[i] for i in use]
-    x_N, y_N = panel.measures[measure][use], panel.accuracy[use]
+    x_NM, y_N = np.column_stack([panel.measures[measure][use] for measure in measures]), panel.accuracy[use]
     adjustment, adjusted_for = _student_side(panel, use, arms)
     designs = {"pooled": np.ones((len(use), 1)), "within_arm": stats.dummies(arms), "adjusted": adjustment}
-    estimates: dict[str, Association] = {}
+    estimates: dict[str, list[Association]] = {}
     refused: dict[str, str] = {}
     for name, design in designs.items():
         rank = int(np.linalg.matrix_rank(design)) if len(use) else 0
@@ -188,9 +199,12 @@ def relate(panel: Panel, measure: str, *, draws: int = stats.DRAWS, seed: int = 
             continue
         twin = next((done for done in estimates if _same_span(designs[done], design)), None)
         estimates[name] = (
-            estimates[twin] if twin else stats.association(x_N, y_N, cells, design, draws=draws, seed=seed)
+            estimates[twin] if twin else stats.associations(x_NM, y_N, cells, design, draws=draws, seed=seed)
         )
-    return Relation(measure, estimates, refused, adjusted_for)
+    return [
+        Relation(measure, {name: found[index] for name, found in estimates.items()}, refused, adjusted_for)
+        for index, measure in enumerate(measures)
+    ]
 
 
 def _student_side(panel: Panel, use: Any, arms: Sequence[str]) -> tuple[Floats, list[str]]:
@@ -552,9 +566,7 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
     console.print(f"{sum(counts.values())} trials: {_counts(counts)}", highlight=False)
     if counts.keys() & {"planned", "running", "interrupted"}:
         console.print("the study is not finished: the numbers will change", highlight=False)
-    relations = {
-        panel.name: [relate(panel, measure, draws=draws, seed=seed) for measure in panel.measures] for panel in panels
-    }
+    relations = {panel.name: relate(panel, list(panel.measures), draws=draws, seed=seed) for panel in panels}
     for panel in panels:
         print_panel(console, panel, relations[panel.name])
     if not any(panel.name == "probe" and panel.arms for panel in panels):

@@ -55,7 +55,7 @@ def test_weights_stand_for_repeated_rows() -> None:
     for nuisance_NQ in (np.ones((25, 1)), stats.dummies(groups)):
         residuals = [OLS(v, nuisance_NQ).fit().resid for v in (x_N, y_N)]
         weights_DN = rng.integers(0, 4, (5, 25)).astype(float)
-        values = resampling.partial_statistic(*residuals, nuisance_NQ)(weights_DN)
+        values = resampling.partial_statistic(residuals[0][:, None], residuals[1], nuisance_NQ)(weights_DN)[:, 0]
         for weights_N, got in zip(weights_DN, values.T, strict=True):
             rows = np.repeat(np.arange(25), weights_N.astype(int))
             a, b = (np.round(OLS(v[rows], nuisance_NQ[rows]).fit().resid, 9) for v in (x_N, y_N))
@@ -132,7 +132,7 @@ def test_few_clusters_get_no_interval_and_constants_no_coefficient() -> None:
 def test_bad_values_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         stats.association(np.array([1.0, np.nan, 2.0]), np.ones(3), range(3))
-    with pytest.raises(ValueError, match="one row each per observation, got 3, 2"):
+    with pytest.raises(ValueError, match="one row each per observation, got 3 and 2"):
         stats.association(np.ones(3), np.ones(2), range(3))
 
 
