@@ -34,6 +34,8 @@ def distribution(statistic: Statistic, codes_N: Integers, draws: int, seed: int)
     Args:
         statistic: gets how often each row was drawn [D, N] and returns [.., D].
         codes_N: the cluster of each row, 0 to G - 1.
+        draws: how many.
+        seed: of the draws; the same draws for the same number of clusters.
     """
     return _of_weights(statistic, _drawn(int(codes_N.max()) + 1, draws, seed), codes_N)
 
@@ -44,7 +46,11 @@ def interval(statistic: Statistic, codes_N: Integers, draws: int, seed: int, lev
     The percentile interval where BCa is undefined, NaN where more than 5 % of the draws have no value.
 
     Args:
-        statistic, codes_N: as for `distribution`.
+        statistic: as for `distribution`.
+        codes_N: as for `distribution`.
+        draws: as for `distribution`.
+        seed: as for `distribution`.
+        level: coverage, 0 to 1.
 
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), equations 14.10, 14.14 and 14.15.
@@ -55,7 +61,7 @@ def interval(statistic: Statistic, codes_N: Integers, draws: int, seed: int, lev
     points = statistic(np.ones((1, len(codes_N))))[..., 0]
     low, high = np.empty(points.shape), np.empty(points.shape)
     for place in np.ndindex(points.shape):
-        low[place], high[place] = _ends(drawn[place], points[place], left_out[place], level)
+        low[place], high[place] = _ends(drawn[place], float(points[place]), left_out[place], level)
     return low, high
 
 
@@ -111,8 +117,8 @@ def full_rank(columns_NQ: Floats) -> Floats:
     return np.asarray(left[:, sizes > sizes.max(initial=0.0) * 1e-10])
 
 
-def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats) -> Statistic:
-    """Partial Pearson, Spearman and slope of y on each x as a function of row weights [D, N] -> [3, M, D].
+def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats, *, with_ranks: bool) -> Statistic:
+    """Partial Pearson, slope and (`with_ranks`) Spearman of y on each x by row weights [D, N] -> [2 or 3, M, D].
 
     x and y are already free of the nuisance in the whole sample, which keeps the sums of products well conditioned.
     """
@@ -129,15 +135,16 @@ def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats) -> Statist
         variances = np.diagonal(left, axis1=1, axis2=2).T
         variances = np.where(variances > TINY * len(y_N), variances, np.nan)
         xy_MD, xx_MD, yy_D = left[:, :-1, -1].T, variances[:-1], variances[-1]
-        ranks = []
-        for index, values_N in enumerate(columns_NP[:, width:].T):
-            # An intercept moves all rows alike, which leaves their order.
-            shift = 0.0 if only_intercept else fitted[:, :, index] @ basis_NQ.T
-            ranks.append(weighted_ranks(np.atleast_2d(values_N - shift), weights_DN))
-        spearman_MD = np.stack([_correlation_of_ranks(of_x, ranks[-1], weights_DN) for of_x in ranks[:-1]])
-        product_MD = xx_MD * yy_D
-        spearman_MD = np.where(np.isnan(product_MD), np.nan, spearman_MD)
-        return np.stack([xy_MD / np.sqrt(product_MD), spearman_MD, xy_MD / xx_MD])
+        found = [xy_MD / np.sqrt(xx_MD * yy_D), xy_MD / xx_MD]
+        if with_ranks:
+            ranks = []
+            for index, values_N in enumerate(columns_NP[:, width:].T):
+                # An intercept moves all rows alike, which leaves their order.
+                shift = 0.0 if only_intercept else fitted[:, :, index] @ basis_NQ.T
+                ranks.append(weighted_ranks(np.atleast_2d(values_N - shift), weights_DN))
+            spearman_MD = np.stack([_correlation_of_ranks(of_x, ranks[-1], weights_DN) for of_x in ranks[:-1]])
+            found.append(np.where(np.isnan(xx_MD * yy_D), np.nan, spearman_MD))
+        return np.stack(found)
 
     return statistic
 
@@ -162,7 +169,7 @@ def weighted_ranks(values_DN: Floats, weights_DN: Floats) -> Floats:
         values_DN: standardised; what is equal to nine digits ties. One row [1, N] stands for all draws.
         weights_DN: how often each value stands there.
     """
-    count = values_DN.shape[1]
+    draws, count = weights_DN.shape
     bits = count.bit_length()
     # Value and row in one integer, as sorting takes a third of the time of argsort.
     keys_DN = np.rint(values_DN * 1e9).astype(np.int64) << bits | np.arange(count)
@@ -171,16 +178,26 @@ def weighted_ranks(values_DN: Floats, weights_DN: Floats) -> Floats:
     keys_DN >>= bits
     is_first_DN = np.ones(keys_DN.shape, bool)
     is_first_DN[:, 1:] = keys_DN[:, 1:] != keys_DN[:, :-1]
-    if len(values_DN) < len(weights_DN):
-        rows_DN, is_first_DN = (np.broadcast_to(v, weights_DN.shape) for v in (rows_DN, is_first_DN))
-    places = (rows_DN + count * np.arange(len(weights_DN))[:, None]).ravel()
+    if len(values_DN) == 1:
+        return _ranks_in_order(rows_DN[0], is_first_DN[0], weights_DN)
+    places = (rows_DN + count * np.arange(draws)[:, None]).ravel()
     weights = weights_DN.ravel()[places]
-    upto = np.cumsum(weights.reshape(weights_DN.shape), axis=1).ravel()
+    upto = np.cumsum(weights.reshape(draws, count), axis=1).ravel()
     starts = np.flatnonzero(is_first_DN)
     sizes = np.append(starts[1:], len(places)) - starts
     ranks = np.empty(len(places))
     ranks[places] = np.repeat((upto[starts] - weights[starts] + upto[starts + sizes - 1] + 1) / 2, sizes)
-    return ranks.reshape(weights_DN.shape)
+    return ranks.reshape(draws, count)
+
+
+def _ranks_in_order(rows_N: Integers, is_first_N: npt.NDArray[np.bool_], weights_DN: Floats) -> Floats:
+    """Ranks of values that have the same order in all draws."""
+    upto = np.zeros((len(weights_DN), len(rows_N) + 1))
+    np.cumsum(weights_DN[:, rows_N], axis=1, out=upto[:, 1:])
+    upto = upto[:, np.append(np.flatnonzero(is_first_N), len(rows_N))]
+    of_row_N = np.empty(len(rows_N), np.int64)
+    of_row_N[rows_N] = np.cumsum(is_first_N) - 1
+    return np.asarray(((upto[:, :-1] + upto[:, 1:] + 1) / 2)[:, of_row_N])
 
 
 def _correlation_of_ranks(a_DN: Floats, b_DN: Floats, weights_DN: Floats) -> Floats:

@@ -23,7 +23,8 @@ import numpy as np
 
 from akdtune import results, stats
 from akdtune.errors import AkdtuneError, StudyError
-from akdtune.stats import Association, Estimate, Floats
+from akdtune.resampling import Floats
+from akdtune.stats import Association, Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,9 +173,7 @@ def relate(panel: Panel, measures: Sequence[str], *, draws: int = stats.DRAWS, s
     alike: dict[bytes, list[str]] = {}
     for measure in measures:
         alike.setdefault(panel.fitted(measure).tobytes(), []).append(measure)
-    found = {
-        relation.measure: relation for group in alike.values() for relation in _relate(panel, group, draws, seed)
-    }
+    found = {relation.measure: relation for group in alike.values() for relation in _relate(panel, group, draws, seed)}
     return [found[measure] for measure in measures]
 
 
@@ -333,7 +332,7 @@ def report(
         "estimands": ESTIMANDS,
         "claim": "association, never effect: diversity was not assigned at random independently of everything else",
         "trials_by_status": counts,
-        "bootstrap": {"over": "cells", "level": stats.LEVEL, "up_to_cells": stats.LARGE, **how},
+        "bootstrap": {"over": "cells", "level": stats.LEVEL, **_limits(), **how},
         "minimum_residual_dof": MIN_DOF,
         "panels": {
             panel.name: {
@@ -349,6 +348,10 @@ def report(
             for panel in panels
         },
     }
+
+
+def _limits() -> dict[str, int]:
+    return {"up_to_cells": stats.LARGE, "spearman_up_to_cells": stats.LARGE_FOR_RANKS}
 
 
 def _relation_json(panel: Panel, relation: Relation) -> dict[str, Any]:
@@ -389,7 +392,7 @@ POINTS = 500
 STYLE: Any = {
     "font.size": 8.5, "axes.titlesize": 8.5, "axes.labelsize": 8.5, "legend.fontsize": 8.5, "axes.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-    "svg.fonttype": "none", "svg.hashsalt": "akdtune", "axes.formatter.use_mathtext": True,
+    "svg.fonttype": "none", "svg.hashsalt": "akdtune",
 }  # fmt: skip
 
 
@@ -397,6 +400,7 @@ def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: st
     """The figure as PNG and SVG: one row per panel, one column per headline measure, colour = arm."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     shown = [panel for panel in panels if panel.arms]
@@ -404,10 +408,8 @@ def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: st
     looks = {
         arm: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i, arm in enumerate(arms)
     }
-    files = {}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12.5, 0.75 + 3.35 * len(shown)), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(12.5, 0.75 + 3.35 * len(shown)), dpi=200, layout="constrained")
         figure.suptitle(
             f"{name}: diversity of the views and accuracy of the student (association, not effect)", fontsize=11
         )
@@ -421,12 +423,14 @@ def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: st
                 if index == 0:
                     axis.set_ylabel(f"student accuracy, {panel.accuracy_on} (%)")
         _legend(figure, looks)
-        for kind in ("png", "svg"):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-            figure.set_layout_engine("none")  # what the first one found holds for the second
-            files[kind] = buffer.getvalue()
-    return files
+        layout: Any = figure.get_layout_engine()
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
+        canvases: tuple[Any, Any] = FigureCanvasAgg(figure), FigureCanvasSVG(figure)
+        png, svg = io.BytesIO(), io.BytesIO()
+        canvases[0].print_png(png, pil_kwargs={"compress_level": 3})
+        canvases[1].print_svg(svg, metadata={"Date": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 def _short_title(panel: Panel) -> str:
@@ -573,7 +577,7 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
         console.print("\nno probe trial has finished: there is no headline figure yet", highlight=False)
     console.print(
         "\nassociation, never effect; intervals: 95 % over cells, not corrected for the number of measures (bootstrap; "
-        f"beyond {stats.LARGE} cells by influence values)",
+        f"beyond {stats.LARGE} cells, Spearman's beyond {stats.LARGE_FOR_RANKS}, by influence values)",
         highlight=False,
     )
     content = report(panels, relations, counts, draws=draws, seed=seed)
