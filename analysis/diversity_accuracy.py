@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from akdtune import results, stats
+from akdtune import results, stats, study_tables
 from akdtune.errors import AkdtuneError, StudyError
 from akdtune.resampling import Floats
 from akdtune.stats import Association, Estimate
@@ -125,7 +125,7 @@ def _bare(arm: str) -> bool:
 
 def panels_of(run_dir: Path) -> tuple[list[Panel], dict[str, int]]:
     """The panels of a study that hold any trial, and how many trials it has by status."""
-    trials = results.read_trials(run_dir)
+    trials = study_tables.read_trials(run_dir)
     status = trials["status"].to_pylist() if trials.num_rows else []
     kinds = (
         ("probe", PROBES, ("probe",), False),

@@ -54,6 +54,7 @@ LEVELS = [
     ["recipe"],
     ["diversity", "transfer"],
     ["signals"],
+    ["study_tables"],
     ["results", "stats"],
     ["registry", "resampling"],
     ["errors", "processes"],
@@ -62,10 +63,13 @@ LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 
 # scheduling.py holds the subclass of Ray's scheduler that study.py hands to Tune.
 HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search"}, "wandb": {"tracking"}}
-NEVER = {"results": {"torch", "ray"}, "stats": {"torch", "ray"}, "resampling": {"torch", "ray", "scipy"}}
-ANALYSIS_MAY = {"results", "stats", "resampling", "spec", "errors"}
+NEVER = {
+    **{module: {"torch", "ray"} for module in ("results", "study_tables", "stats")},
+    "resampling": {"torch", "ray", "scipy"},
+}
+ANALYSIS_MAY = {"results", "study_tables", "stats", "resampling", "spec", "errors"}
 # The command line, and what the commands that only read stand on.
-LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "tracking"]
+LIGHT = ["cli", "browse", "spec", "space", "results", "study_tables", "stats", "tracking"]
 HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
 
 
