@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from akdtune import results
+from akdtune import results, study_tables
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 
 DESIGN = "design.json"
@@ -164,7 +164,7 @@ def phases_of(run: Path, *, metric: str | None = None, reference: str | None = N
         AkdtuneError: for an unknown metric or reference, with the nearest that there is.
     """
     design = read_design(run)
-    rows = results.read_trials(run).to_pylist()
+    rows = study_tables.read_trials(run).to_pylist()
     if metric is not None:
         numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
         known = sorted({name for name in results.TRIAL_COLUMNS if name in numeric} - {"seed", "number"})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune import pareto, pilot, results
+from akdtune import pareto, pilot, results, study_tables
 from akdtune.errors import AkdtuneError, StudyError, nearest, unknown_name
 
 RUNS = Path("runs")
@@ -43,7 +43,7 @@ def read_trials(run: Path) -> tuple[list[Row], list[str]]:
     """
     sys.meta_path.insert(0, _WithoutPandas)
     try:
-        table = results.read_trials(run)
+        table = study_tables.read_trials(run)
     finally:
         sys.meta_path.remove(_WithoutPandas)
     return table.to_pylist(), table.column_names

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from akdtune import pareto, results
+from akdtune import pareto, study_tables
 from akdtune.design import trial_count
 from akdtune.dry_run import counted, duration, headline
 from akdtune.ledger import StudyDirectory, TrialRecord
@@ -216,7 +216,7 @@ def _best_lines(study: Study, directory: StudyDirectory, records: Sequence[Trial
         lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}".rstrip())
     lines += report_lines(study, directory)
     if len(study.search.objectives) > 1:
-        rows = results.read_trials(directory.root).to_pylist()
+        rows = study_tables.read_trials(directory.root).to_pylist()
         lines += ["trials that no other beats in every objective:", pareto.text(rows, study.search.objectives)]
     return lines
 

@@ -39,18 +39,22 @@ def sheet(width: float, height: float) -> Iterator[Sheet]:
     """A figure of so many inches in the common look."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
+        png_canvas = FigureCanvasAgg(figure)
         drawn = Sheet(figure)
         yield drawn
-        for kind in ("png", "svg"):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-            figure.set_layout_engine("none")  # what the first one found holds for the second
-            drawn.files[kind] = buffer.getvalue()
+        layout: Any = figure.get_layout_engine()
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
+        png, svg = io.BytesIO(), io.BytesIO()
+        png_canvas.print_png(png, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
+        svg_canvas: Any = FigureCanvasSVG(figure)
+        svg_canvas.print_svg(svg, metadata={"Date": None})
+        drawn.files |= {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 @dataclass(frozen=True)

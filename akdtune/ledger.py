@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from akdtune import results
+from akdtune import results, study_tables
 from akdtune.errors import StudyError
 from akdtune.processes import is_alive
 
@@ -404,7 +404,7 @@ class StudyDirectory:
         if self._ended_since_compaction >= max(COMPACT_TRIALS, len(self.records) // COMPACT_SHARE):
             self._ended_since_compaction = 0
             with contextlib.suppress(StudyError):  # a convenience for readers, who say what is wrong with a file
-                results.compact_epochs(self.root)
+                study_tables.compact_epochs(self.root)
         return True
 
     def catch_up(self, record: TrialRecord) -> None:

@@ -23,7 +23,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search import Searcher as RaySearcher
 from rich.console import Console
 
-from akdtune import design, display, lockfile, results
+from akdtune import design, display, lockfile, study_tables
 from akdtune.display import Display
 from akdtune.dry_run import available_cpus, lacking_resources
 from akdtune.errors import AkdtuneError, StudyError
@@ -247,7 +247,7 @@ class _Driver:
                 finally:
                     if ray.is_initialized() and not _ray_is_kept:
                         ray.shutdown()
-        results.compact(self.directory.root)
+        study_tables.compact(self.directory.root)
         if self._stopping:
             return self._interrupted()
         return self._closing()

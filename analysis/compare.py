@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from akdtune import comparisons, reports, results, spec
+from akdtune import comparisons, reports, results, spec, study_tables
 from akdtune.ablation_data import read_design
 from akdtune.comparisons import CellSummary, Difference
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
@@ -105,7 +105,7 @@ def read_side(run: Path) -> Side:
     path = results.require_study(run)
     names: dict[Key, str] = {}
     values: dict[Key, dict[int, Mapping[str, Any]]] = {}
-    for row in results.read_trials(path).to_pylist():
+    for row in study_tables.read_trials(path).to_pylist():
         if row["cell_id"] is None or row["role"] is None or row["seed"] is None:
             continue
         key = (row["cell_id"], row["role"] in results.REPORT_ROLES)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from akdtune import reports, results, stats
+from akdtune import reports, results, stats, study_tables
 from akdtune.errors import AkdtuneError
 from akdtune.figures import COLOURS, MARKERS, sheet
-from akdtune.stats import Association, Estimate, Floats
+from akdtune.resampling import Floats
+from akdtune.stats import Association, Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,7 +124,7 @@ def _bare(arm: str) -> bool:
 
 def panels_of(run_dir: Path) -> tuple[list[Panel], dict[str, int]]:
     """The panels of a study that hold any trial, and how many trials it has by status."""
-    trials = results.read_trials(run_dir)
+    trials = study_tables.read_trials(run_dir)
     status = trials["status"].to_pylist() if trials.num_rows else []
     kinds = (
         ("probe", PROBES, ("probe",), False),
@@ -166,14 +167,23 @@ def _values(rows: Any, column: str) -> Floats:
 # ------------------------------------------------------------------------------------------------- estimating
 
 
-def relate(panel: Panel, measure: str, *, draws: int = stats.DRAWS, seed: int = 0) -> Relation:
-    """The three estimands for one measure; (b) and (c) are refused below `MIN_DOF` residual degrees of freedom."""
-    use = np.flatnonzero(panel.fitted(measure))
+def relate(panel: Panel, measures: Sequence[str], *, draws: int = stats.DRAWS, seed: int = 0) -> list[Relation]:
+    """The three estimands for each measure; (b) and (c) are refused below `MIN_DOF` residual degrees of freedom."""
+    alike: dict[bytes, list[str]] = {}
+    for measure in measures:
+        alike.setdefault(panel.fitted(measure).tobytes(), []).append(measure)
+    found = {relation.measure: relation for group in alike.values() for relation in _relate(panel, group, draws, seed)}
+    return [found[measure] for measure in measures]
+
+
+def _relate(panel: Panel, measures: Sequence[str], draws: int, seed: int) -> list[Relation]:
+    """For measures that the same trials have."""
+    use = np.flatnonzero(panel.fitted(measures[0]))
     arms, cells = [panel.arms[i] for i in use], [panel.cells[i] for i in use]
-    x_N, y_N = panel.measures[measure][use], panel.accuracy[use]
+    x_NM, y_N = np.column_stack([panel.measures[measure][use] for measure in measures]), panel.accuracy[use]
     adjustment, adjusted_for = _student_side(panel, use, arms)
     designs = {"pooled": np.ones((len(use), 1)), "within_arm": stats.dummies(arms), "adjusted": adjustment}
-    estimates: dict[str, Association] = {}
+    estimates: dict[str, list[Association]] = {}
     refused: dict[str, str] = {}
     for name, design in designs.items():
         rank = int(np.linalg.matrix_rank(design)) if len(use) else 0
@@ -187,9 +197,12 @@ def relate(panel: Panel, measure: str, *, draws: int = stats.DRAWS, seed: int = 
             continue
         twin = next((done for done in estimates if _same_span(designs[done], design)), None)
         estimates[name] = (
-            estimates[twin] if twin else stats.association(x_N, y_N, cells, design, draws=draws, seed=seed)
+            estimates[twin] if twin else stats.associations(x_NM, y_N, cells, design, draws=draws, seed=seed)
         )
-    return Relation(measure, estimates, refused, adjusted_for)
+    return [
+        Relation(measure, {name: found[index] for name, found in estimates.items()}, refused, adjusted_for)
+        for index, measure in enumerate(measures)
+    ]
 
 
 def _student_side(panel: Panel, use: Any, arms: Sequence[str]) -> tuple[Floats, list[str]]:
@@ -318,7 +331,7 @@ def report(
         "estimands": ESTIMANDS,
         "claim": "association, never effect: diversity was not assigned at random independently of everything else",
         "trials_by_status": counts,
-        "bootstrap": {"over": "cells", "level": stats.LEVEL, "up_to_cells": stats.LARGE, **how},
+        "bootstrap": {"over": "cells", "level": stats.LEVEL, **_limits(), **how},
         "minimum_residual_dof": MIN_DOF,
         "panels": {
             panel.name: {
@@ -334,6 +347,10 @@ def report(
             for panel in panels
         },
     }
+
+
+def _limits() -> dict[str, int]:
+    return {"up_to_cells": stats.LARGE, "spearman_up_to_cells": stats.LARGE_FOR_RANKS}
 
 
 def _relation_json(panel: Panel, relation: Relation) -> dict[str, Any]:
@@ -521,16 +538,14 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
     console.print(f"{sum(counts.values())} trials: {_counts(counts)}", highlight=False)
     if counts.keys() & {"planned", "running", "interrupted"}:
         console.print("the study is not finished: the numbers will change", highlight=False)
-    relations = {
-        panel.name: [relate(panel, measure, draws=draws, seed=seed) for measure in panel.measures] for panel in panels
-    }
+    relations = {panel.name: relate(panel, list(panel.measures), draws=draws, seed=seed) for panel in panels}
     for panel in panels:
         print_panel(console, panel, relations[panel.name])
     if not any(panel.name == "probe" and panel.arms for panel in panels):
         console.print("\nno probe trial has finished: there is no headline figure yet", highlight=False)
     console.print(
         "\nassociation, never effect; intervals: 95 % over cells, not corrected for the number of measures (bootstrap; "
-        f"beyond {stats.LARGE} cells by influence values)",
+        f"beyond {stats.LARGE} cells, Spearman's beyond {stats.LARGE_FOR_RANKS}, by influence values)",
         highlight=False,
     )
     content = report(panels, relations, counts, draws=draws, seed=seed)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from akdtune import importance_figures as figures
-from akdtune import reports, results
+from akdtune import reports, results, study_tables
 from akdtune.errors import AkdtuneError
 from akdtune.reports import number
 from akdtune.stats import Floats
@@ -104,7 +104,7 @@ class Found:
 def arms_of(run: Path, roles: Sequence[str] = ROLES) -> list[Arm]:
     """The arms of a study with their finished search and probe trials, in the order of the plan."""
     found = []
-    rows = [row for row in results.read_trials(run).to_pylist() if row["role"] in roles]
+    rows = [row for row in study_tables.read_trials(run).to_pylist() if row["role"] in roles]
     for name in dict.fromkeys(row["arm"] for row in rows):
         mine = [row for row in rows if row["arm"] == name]
         done = [row for row in mine if row["status"] == "done" and _finite(row["val_accuracy"])]

@@ -146,7 +146,7 @@ def epoch_row(plan: dict[str, Any], epoch: int, epochs: int, draw: random.Random
 def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
     """The driver's part: the plan grows by one proposal at a time, every report and decision goes to the ledger."""
     import akdtune.study  # noqa: F401  # for its memory: Ray, Optuna and torch are in the driver
-    from akdtune import results
+    from akdtune import results, study_tables
     from akdtune.ledger import StudyDirectory
 
     imported = memory()
@@ -177,7 +177,7 @@ def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
             shutil.copy(root / results.EPOCHS, root / BEFORE)
         clock.lap()
         directory.append("study_finished", interrupted=False)
-        results.compact(root)
+        study_tables.compact(root)
         times["closing_s"] = clock.lap()
     return {**times, **memory(), "imported_mib": imported["private_mib"]}
 

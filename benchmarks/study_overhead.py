@@ -374,12 +374,12 @@ def run_study(folder: Path, name: str, text: str) -> tuple[Path, float, float]:
 
 def busy_row(folder: Path, trials: int, seconds: float, slots: int) -> dict[str, Any]:
     """A study of trials that take `seconds` each."""
-    from akdtune import results
+    from akdtune import study_tables
 
     text = (STUDY + BUSY_STUDY).replace("TRIALS", str(trials)).replace("EPOCHS", str(BUSY_EPOCHS))
     text = text.replace("STEP", f"{seconds / BUSY_EPOCHS / STEPS}")
     root, began, ended = run_study(folder, f"busy_{seconds:g}_{trials}", text)
-    epochs = results.read_epochs(root)
+    epochs = study_tables.read_epochs(root)
     rates, warm = (epochs[name].to_pylist() for name in ("images_per_s", "warmup_time_s"))
     compute_s = sum(300 / rate for rate in rates) + sum(warm)
     stamps = [json.loads(file.read_text())["started"] for file in root.glob("trials/*/attempts/1.json")]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from akdtune import __version__, cli, results, spec, study, tracking
+from akdtune import __version__, cli, results, spec, study, study_tables, tracking
 from akdtune.tracking_record import RunRecord, write_record
 from tests.study_fixture import StudyBuilder
 
@@ -169,7 +169,7 @@ def test_show_filters_and_sorts(
 
 def test_show_as_csv_holds_every_column(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(csv.DictReader(io.StringIO(call(capsys, "show", "toy", "--csv"))))
-    table = results.read_trials(finished)
+    table = study_tables.read_trials(finished)
     assert list(rows[0]) == table.column_names
     assert [row["trial_id"] for row in rows] == table["trial_id"].to_pylist()
     assert float(rows[1]["val_accuracy"]) == 66.5

@@ -27,7 +27,7 @@ def analyse(study: StudyBuilder, capsys: pytest.CaptureFixture[str]) -> tuple[di
 def one_measure(study: StudyBuilder, panel: str = "probe", measure: str = "diversity_ce") -> Any:
     """The relation of one measure, without the report around it."""
     (found,) = [found for found in analysis.panels_of(study.write())[0] if found.name == panel]
-    return analysis.relate(found, measure, draws=200)
+    return analysis.relate(found, [measure], draws=200)[0]
 
 
 def test_pooled_is_the_plain_correlation(tmp_path: Path) -> None:

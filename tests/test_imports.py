@@ -68,21 +68,31 @@ LEVELS = [
     ["signals"],
     ["comparisons"],
     ["contrasts", "power", "reports"],
+    ["study_tables"],
     ["results", "stats", "racing", "pareto"],
-    ["registry"],
+    ["registry", "resampling"],
     ["errors", "processes", "time_budget"],
 ]
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 
 # scheduling.py holds the subclass of Ray's scheduler that study.py hands to Tune.
 HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search", "importances"}, "wandb": {"tracking"}}
-NEVER = {module: {"torch", "ray"} for module in ("results", "stats", "comparisons", "contrasts", "power")}
+NEVER = {
+    **{
+        module: {"torch", "ray"}
+        for module in ("results", "study_tables", "stats", "comparisons", "contrasts", "power")
+    },
+    "resampling": {"torch", "ray", "scipy"},
+}
 ANALYSIS_MAY = {
-    "results", "stats", "comparisons", "spec", "errors", "reports", "figures", "ablation_data", "ablation_findings",
-    "ablation_report", "importances", "importance_figures",
+    "results", "study_tables", "stats", "resampling", "comparisons", "spec", "errors", "reports", "figures",
+    "ablation_data", "ablation_findings", "ablation_report", "importances", "importance_figures",
 }  # fmt: skip
 # The command line, and what the commands that only read stand on.
-LIGHT = ["cli", "browse", "spec", "space", "results", "stats", "comparisons", "ablation_report", "figures", "tracking"]
+LIGHT = [
+    "cli", "browse", "spec", "space", "results", "study_tables", "stats", "comparisons", "ablation_report", "figures",
+    "tracking",
+]  # fmt: skip
 HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
 
 

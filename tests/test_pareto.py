@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune import cli, display, lockfile, macs, pareto, results
+from akdtune import cli, display, lockfile, macs, pareto, study_tables
 from akdtune.data import InputSpec
 from akdtune.ledger import TrialRecord
 from tests.search_world import Played, load
@@ -41,7 +41,7 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
     (optuna_study,) = played.run.searcher.studies.values()  # type: ignore[union-attr]
     assert len(optuna_study.directions) == 3
     told = [trial.values for trial in optuna_study.trials]
-    rows = results.read_trials(tmp_path / "run").to_pylist()
+    rows = study_tables.read_trials(tmp_path / "run").to_pylist()
     assert told == [[row["val_accuracy"], row["student_macs"], pytest.approx(row["train_time_s"])] for row in rows]
     assert len({row["student_macs"] for row in rows}) == 2
     played.directory.journal_path.unlink()
@@ -63,7 +63,7 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
 def test_other_studies_have_the_columns_empty_and_no_pareto_table(tmp_path: Path) -> None:
     study = load(tmp_path, "search.trials=1")
     played = Played(study, tmp_path / "run").play(width)
-    (row,) = results.read_trials(tmp_path / "run").to_pylist()
+    (row,) = study_tables.read_trials(tmp_path / "run").to_pylist()
     assert row["student_macs"] is None and row["train_time_s"] is None and row["wall_time_s"] > 0
     played.directory.write_lock(lockfile.lock_content(study, played.identity))
     shown = CliRunner().invoke(cli.app, ["show", str(tmp_path / "run"), "--pareto"])

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from akdtune import results
+from akdtune import results, study_tables
 from akdtune.errors import StudyError
 from tests.study_fixture import StudyBuilder
 
@@ -98,7 +98,7 @@ def test_one_row_per_planned_trial_in_every_state(tmp_path: Path) -> None:
     planned = study.add("angular/kd", None, None, status="planned")
     interrupted = study.add("angular/kd", 30.0, None, status="interrupted")
     running = study.add("angular/kd", 20.0, None, status="running")
-    rows = by_id(results.read_trials(study.write(finished=False)))
+    rows = by_id(study_tables.read_trials(study.write(finished=False)))
     assert {trial_id: row["status"] for trial_id, row in rows.items()} == {
         done: "done", pruned: "pruned", failed: "failed", planned: "planned", interrupted: "interrupted",
         running: "running",
@@ -111,20 +111,20 @@ def test_one_row_per_planned_trial_in_every_state(tmp_path: Path) -> None:
     assert rows[planned]["epochs"] is None
     assert rows[planned]["val_accuracy_best"] is None
     # A driver that has gone leaves no running trial behind.
-    assert by_id(results.read_trials(study.write(finished=True)))[running]["status"] == "interrupted"
+    assert by_id(study_tables.read_trials(study.write(finished=True)))[running]["status"] == "interrupted"
 
 
 def test_columns_and_types_do_not_depend_on_the_study(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     study.add("none/kd", 50.0, None, params={"a": True, "b": 1, "c": 1.5, "d": "x", "e": [1]})
     study.add("none/kd", None, None, status="planned", params={"a": None, "b": 2, "c": 2, "d": "y", "e": 3})
-    schema = results.read_trials(study.write()).schema
+    schema = study_tables.read_trials(study.write()).schema
     assert {name: schema.field(name).type for name in results.TRIAL_COLUMNS} == results.TRIAL_COLUMNS
     params = {name: str(schema.field(f"param.{name}").type) for name in "abcde"}
     assert params == {"a": "bool", "b": "int64", "c": "double", "d": "string", "e": "string"}
     empty = StudyBuilder(tmp_path / "empty").write()
-    assert results.read_trials(empty).schema.names == list(results.TRIAL_COLUMNS)
-    assert results.read_epochs(empty).num_rows == 0
+    assert study_tables.read_trials(empty).schema.names == list(results.TRIAL_COLUMNS)
+    assert study_tables.read_epochs(empty).num_rows == 0
 
 
 def test_the_best_epoch_is_not_the_last_and_later_attempts_win(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_best_epoch_is_not_the_last_and_later_attempts_win(tmp_path: Path) -
     values = [(1, 1, 65.0, 1.0, 10.0), (1, 2, 99.0, 9.0, 99.0), (2, 2, 61.0, 2.0, 20.0)]
     rows = [{"trial_id": trial_id, **dict(zip(names, row, strict=True))} for row in values]
     results.write_rows(tmp_path / "trials" / trial_id / "epochs.parquet", rows[::-1])
-    row = results.read_trials(study.write()).to_pylist()[0]
+    row = study_tables.read_trials(study.write()).to_pylist()[0]
     assert (row["val_accuracy"], row["val_accuracy_best"], row["epochs"]) == (61.0, 65.0, 2)
     assert (row["wall_time_s"], row["images_per_s"]) == (3.0, 15.0)
 
@@ -145,7 +145,7 @@ def test_the_first_terminal_event_and_a_recorded_stop_are_final(tmp_path: Path) 
     study._event("failed", twice, epoch=2, error="late")
     stopped = study.add("angular/kd", 50.0, 0.2, role="search", status="running")
     study._event("rung", stopped, epoch=2, rung=2, decision="STOP")
-    rows = by_id(results.read_trials(study.write()))
+    rows = by_id(study_tables.read_trials(study.write()))
     assert (rows[twice]["status"], rows[twice]["stop_reason"]) == ("done", None)
     assert (rows[stopped]["status"], rows[stopped]["stop_reason"]) == ("pruned", "rung 2")
 
@@ -154,37 +154,37 @@ def test_a_compacted_view_is_used_until_something_changes(tmp_path: Path, monkey
     study = StudyBuilder(tmp_path)
     first = study.add("angular/kd", 60.0, 0.2)
     study.write()
-    results.compact(tmp_path)
-    built = results.build_trials(tmp_path)
+    study_tables.compact(tmp_path)
+    built = study_tables.build_trials(tmp_path)
     opened: list[str] = []
     read = results.read_table
     monkeypatch.setattr(results, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
-    assert results.read_trials(tmp_path).equals(built)
+    assert study_tables.read_trials(tmp_path).equals(built)
     assert opened == [tmp_path.name]
 
     second = study.add("angular/kd", 61.0, 0.3)  # the ledger grows: only the new trial's file is opened
     study.write()
     opened.clear()
-    assert set(by_id(results.read_trials(tmp_path))) == {first, second}
+    assert set(by_id(study_tables.read_trials(tmp_path))) == {first, second}
     assert second in opened
     assert first not in opened
 
     study.plan[0]["arm"] = "angular/dkd"  # the plan alone changes
     study.write()
-    results.compact(tmp_path)
+    study_tables.compact(tmp_path)
     study.plan[0]["arm"] = "angular/crd"
     study.write()
-    assert results.read_trials(tmp_path)["arm"].to_pylist()[0] == "angular/crd"
+    assert study_tables.read_trials(tmp_path)["arm"].to_pylist()[0] == "angular/crd"
 
 
 def test_a_changed_epoch_file_replaces_its_compacted_rows(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     first, second = study.add("angular/kd", 60.0, 0.2), study.add("angular/kd", 61.0, 0.3)
     study.write()
-    results.compact(tmp_path)
+    study_tables.compact(tmp_path)
     row = {"trial_id": first, "attempt": 2, "epoch": 1, "val_accuracy": 5.0, "loss.new": 1.0}
     results.write_rows(tmp_path / "trials" / first / "epochs.parquet", [row])
-    table = results.read_epochs(tmp_path)
+    table = study_tables.read_epochs(tmp_path)
     assert sorted(table["trial_id"].to_pylist()) == [first, second, second]
     assert table.column_names[-2:] == ["loss.ce", "loss.new"]
     assert 5.0 in table["val_accuracy"].to_pylist()
@@ -193,14 +193,14 @@ def test_a_changed_epoch_file_replaces_its_compacted_rows(tmp_path: Path) -> Non
 def test_compacted_files_alone_and_copies_can_be_read(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path / "study")
     trial_id = study.add("angular/kd", 60.0, 0.2)
-    results.compact(study.write())
-    built = results.read_trials(study.path)
+    study_tables.compact(study.write())
+    built = study_tables.read_trials(study.path)
     alone = tmp_path / "alone"
     alone.mkdir()
     for name in (results.TRIALS, results.EPOCHS):
         (alone / name).write_bytes((study.path / name).read_bytes())
-    assert results.read_trials(alone).equals(built)
-    assert set(results.read_epochs(alone)["trial_id"].to_pylist()) == {trial_id}
+    assert study_tables.read_trials(alone).equals(built)
+    assert set(study_tables.read_epochs(alone)["trial_id"].to_pylist()) == {trial_id}
 
 
 def test_a_view_without_sources_counts_when_it_is_newer(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_a_view_without_sources_counts_when_it_is_newer(tmp_path: Path) -> None:
     ages = {name: (tmp_path / name).stat().st_mtime_ns for name in ("plan.parquet", "ledger.jsonl")}
     newest = max(ages.values())
     os.utime(tmp_path / "trials.parquet", ns=(newest + 10**9, newest + 10**9))
-    assert results.read_trials(tmp_path)["trial_id"].to_pylist() == ["from the file"]
+    assert study_tables.read_trials(tmp_path)["trial_id"].to_pylist() == ["from the file"]
     os.utime(tmp_path / "trials.parquet", ns=(newest - 10**9, newest - 10**9))
-    assert results.read_trials(tmp_path)["trial_id"].to_pylist() == ["t00000"]
+    assert study_tables.read_trials(tmp_path)["trial_id"].to_pylist() == ["t00000"]
 
 
 def test_missing_files_are_survived(tmp_path: Path) -> None:
@@ -222,21 +222,21 @@ def test_missing_files_are_survived(tmp_path: Path) -> None:
     study.write(torn='{"time": 1, "ev')
     (tmp_path / "trials" / trial_id / "epochs.parquet").unlink()
     (tmp_path / "trials" / "stray file").write_text("")
-    row = results.read_trials(tmp_path).to_pylist()[0]
+    row = study_tables.read_trials(tmp_path).to_pylist()[0]
     assert (row["status"], row["epochs"], row["val_accuracy"]) == ("done", None, None)
     (tmp_path / "plan.parquet").unlink()
-    row = results.read_trials(tmp_path).to_pylist()[0]
+    row = study_tables.read_trials(tmp_path).to_pylist()[0]
     assert (row["trial_id"], row["status"], row["arm"]) == (trial_id, "done", None)
 
 
 def test_what_is_no_study_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no such study directory"):
-        results.read_trials(tmp_path / "nowhere")
+        study_tables.read_trials(tmp_path / "nowhere")
     with pytest.raises(StudyError, match="is no study directory"):
-        results.read_epochs(tmp_path)
+        study_tables.read_epochs(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="is not a directory"):
-        results.build_trials(tmp_path / "file")
+        study_tables.build_trials(tmp_path / "file")
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
@@ -246,10 +246,10 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trials" / trial_id / "epochs.parquet"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StudyError, match=rf"{trial_id}/epochs.parquet: cannot be read, truncated"):
-        results.read_trials(tmp_path)
+        study_tables.read_trials(tmp_path)
 
 
 def test_importing_is_light() -> None:
     heavy = "torch ray pandas wandb optuna scipy matplotlib statsmodels".split()
-    code = f"import sys, akdtune.results, akdtune.stats; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, akdtune.study_tables, akdtune.stats; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from akdtune import results
+from akdtune import results, study_tables
 from akdtune.errors import StudyError
 from akdtune.ledger import StudyDirectory
 from akdtune.reuse import Donors
@@ -55,7 +55,7 @@ def test_a_finished_trial_is_taken_over_and_marked(tmp_path: Path, taker: StudyD
     record = taker.records[trial_id]
     assert (record.terminal, record.last_epoch, record.test) == ("done", 2, 71.5)
     assert (taker.trial(trial_id).path / "predictions.parquet").read_bytes() == b"predictions"
-    rows = {row["trial_id"]: row for row in results.build_trials(taker.root).to_pylist()}
+    rows = {row["trial_id"]: row for row in study_tables.build_trials(taker.root).to_pylist()}
     assert rows[trial_id]["status"] == "done"
     assert rows[trial_id]["test_accuracy"] == 71.5
     assert rows[trial_id]["reused_from"] == str((tmp_path / "donor").resolve())

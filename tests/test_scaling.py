@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from akdtune import browse, ledger, results
+from akdtune import browse, ledger, results, study_tables
 from akdtune.errors import StudyError
 from akdtune.ledger import StudyDirectory
 from tests.study_fixture import StudyBuilder
@@ -70,7 +70,7 @@ class TestPlan:
         assert [record.plan for record in again.records.values()] == expected
         again.add_to_plan([plan_row(21)])
         assert reopened(directory.root).records["t00021"].plan["number"] == 21
-        assert results.read_trials(directory.root)["trial_id"].to_pylist() == [f"t{n:05d}" for n in range(22)]
+        assert study_tables.read_trials(directory.root)["trial_id"].to_pylist() == [f"t{n:05d}" for n in range(22)]
 
     def test_a_proposal_that_was_torn_off_is_not_planned(self, directory: StudyDirectory) -> None:
         directory.add_to_plan([plan_row(number) for number in range(20)])
@@ -114,9 +114,9 @@ class TestLedger:
             directory.epoch("t00000", epoch, 50.0, 50.0)
         directory.finish("t00000", "done", 50)
         decoded: list[bytes] = []
-        decode = results._decoded
-        monkeypatch.setattr(results, "_decoded", lambda line: decoded.append(line) or decode(line))
-        assert results.read_trials(directory.root)["status"].to_pylist() == ["done"]
+        decode = results.decoded
+        monkeypatch.setattr(results, "decoded", lambda line: decoded.append(line) or decode(line))
+        assert study_tables.read_trials(directory.root)["status"].to_pylist() == ["done"]
         assert len(decoded) == 2
 
     @pytest.mark.parametrize("line", ['{"event":"done","trial_id":"t"}', '{"trial_id": "t", "event": "done"}'])
@@ -166,7 +166,7 @@ class TestEpochs:
         of_trials = [path for path in opened if path.parent.parent.name == "trials"]
         assert len(of_trials) == len(set(of_trials)) == count
         opened.clear()
-        assert results.read_epochs(directory.root).num_rows == 2 * count
+        assert study_tables.read_epochs(directory.root).num_rows == 2 * count
         assert len(opened) < ledger.COMPACT_TRIALS
 
     def test_a_compaction_that_fails_costs_nothing(self, directory: StudyDirectory) -> None:
@@ -178,32 +178,32 @@ class TestEpochs:
             assert directory.finish(f"t{number:05d}", "done", 1)
         assert directory.broken is None
         with pytest.raises(StudyError, match=r"t00000/epochs\.parquet: cannot be read"):
-            results.read_epochs(directory.root)
+            study_tables.read_epochs(directory.root)
 
     def test_chunks_are_bounded_and_hold_whole_trials(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         root = self.study(tmp_path, 23)
-        whole = results.read_epochs(root).sort_by([("trial_id", "ascending"), ("epoch", "ascending")])
-        built = results.build_trials(root)
-        monkeypatch.setattr(results, "CHUNK_TRIALS", 3)
-        monkeypatch.setattr(results, "CHUNK_ROWS", 12)
+        whole = study_tables.read_epochs(root).sort_by([("trial_id", "ascending"), ("epoch", "ascending")])
+        built = study_tables.build_trials(root)
+        monkeypatch.setattr(study_tables, "CHUNK_TRIALS", 3)
+        monkeypatch.setattr(study_tables, "CHUNK_ROWS", 12)
         for _ in range(2):  # from the trials' files, then from the compacted one
-            chunks = list(results._Epochs(root).chunks())
+            chunks = list(study_tables._Epochs(root).chunks())
             assert len(chunks) >= 4
             assert max(chunk.num_rows for chunk in chunks) <= 12 + 3 * 3
             ids = [set(chunk["trial_id"].to_pylist()) for chunk in chunks]
             assert sum(map(len, ids)) == len(set().union(*ids)) == 23
-            assert results.build_trials(root).equals(built)
-            results.compact(root)
+            assert study_tables.build_trials(root).equals(built)
+            study_tables.compact(root)
             assert pq.ParquetFile(root / results.EPOCHS).num_row_groups >= 4
             order = [("trial_id", "ascending"), ("epoch", "ascending")]
-            assert results.read_epochs(root).sort_by(order).equals(whole)
+            assert study_tables.read_epochs(root).sort_by(order).equals(whole)
 
     def test_columns_of_several_kinds_become_one(self, tmp_path: Path) -> None:
         root = self.study(tmp_path, 0)
         for number, value in enumerate([1, 2.5, None]):
             rows = [{"trial_id": f"t{number}", "attempt": 1, "epoch": 1, "extra": value, "note": value or "none"}]
             results.write_rows(root / "trials" / f"t{number}" / results.EPOCHS, rows)
-        table = results.read_epochs(root)
+        table = study_tables.read_epochs(root)
         assert table["extra"].to_pylist() == [1.0, 2.5, None]
         assert table["note"].to_pylist() == ["1", "2.5", "none"]
 
@@ -237,7 +237,7 @@ class TestBenchmark:
         times = benchmark.drive(tmp_path, 70, 12)
         assert times["plan_s"] > 0 and times["closing_s"] > 0
         assert (tmp_path / benchmark.BEFORE).exists(), "compacted once on the way"
-        rows = results.read_trials(tmp_path).to_pylist()
+        rows = study_tables.read_trials(tmp_path).to_pylist()
         assert {row["status"] for row in rows} == {"done", "pruned"}
         assert {row["epochs"] for row in rows if row["status"] == "pruned"} == {benchmark.RUNG}
         assert {row["role"] for row in rows} == {"search", "probe"}

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from statsmodels.regression.linear_model import OLS
 
-from akdtune import stats
+from akdtune import resampling, stats
 
 
 def sample(n: int, seed: int = 0) -> tuple[stats.Floats, stats.Floats]:
@@ -55,12 +55,13 @@ def test_weights_stand_for_repeated_rows() -> None:
     for nuisance_NQ in (np.ones((25, 1)), stats.dummies(groups)):
         residuals = [OLS(v, nuisance_NQ).fit().resid for v in (x_N, y_N)]
         weights_DN = rng.integers(0, 4, (5, 25)).astype(float)
-        values = stats._statistic(*residuals, nuisance_NQ)(weights_DN)
+        statistic = resampling.partial_statistic(residuals[0][:, None], residuals[1], nuisance_NQ, with_ranks=True)
+        values = statistic(weights_DN)[:, 0]
         for weights_N, got in zip(weights_DN, values.T, strict=True):
             rows = np.repeat(np.arange(25), weights_N.astype(int))
             a, b = (np.round(OLS(v[rows], nuisance_NQ[rows]).fit().resid, 9) for v in (x_N, y_N))
             slope = scipy.stats.linregress(a, b).slope
-            expected = [scipy.stats.pearsonr(a, b).statistic, scipy.stats.spearmanr(a, b).statistic, slope]
+            expected = [scipy.stats.pearsonr(a, b).statistic, slope, scipy.stats.spearmanr(a, b).statistic]
             np.testing.assert_allclose(got, expected, atol=1e-7)
 
 
@@ -132,8 +133,49 @@ def test_few_clusters_get_no_interval_and_constants_no_coefficient() -> None:
 def test_bad_values_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         stats.association(np.array([1.0, np.nan, 2.0]), np.ones(3), range(3))
-    with pytest.raises(ValueError, match="one row each per observation, got 3, 2"):
+    with pytest.raises(ValueError, match="one row each per observation, got 3 and 2"):
         stats.association(np.ones(3), np.ones(2), range(3))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_intervals_are_scipys(grouped: bool) -> None:
+    """Bias-corrected and accelerated, from the same draws, over clusters of one to three rows."""
+    rng = np.random.default_rng(5)
+    cells_N = np.sort(np.r_[np.arange(20), rng.integers(0, 20, 12)])
+    x_N, y_N = rng.normal(size=(2, 32)) + rng.exponential(size=(2, 20))[:, cells_N]
+    groups_N = cells_N % 3
+    nuisance_NQ = stats.dummies(groups_N.tolist()) if grouped else np.ones((32, 1))
+
+    def of_cells(drawn: object, axis: int = -1) -> stats.Floats:
+        def one(cells: stats.Integers) -> list[float]:
+            rows = np.concatenate([np.flatnonzero(cells_N == cell) for cell in cells])
+            a, b = (OLS(v[rows], nuisance_NQ[rows]).fit().resid for v in (x_N, y_N))
+            ranked = scipy.stats.spearmanr(np.round(a, 9), np.round(b, 9)).statistic
+            return [float(np.corrcoef(a, b)[0, 1]), float(ranked), float(a @ b / (a @ a))]
+
+        return np.moveaxis(np.apply_along_axis(one, axis, np.asarray(drawn)), -1, 0)
+
+    expected = scipy.stats.bootstrap(
+        (np.arange(20),), of_cells, n_resamples=150, method="BCa", random_state=np.random.default_rng(0)
+    ).confidence_interval
+    found = stats.association(x_N, y_N, cells_N.tolist(), nuisance_NQ, draws=150)
+    assert found.pearson and found.spearman and found.slope
+    for index, estimate in enumerate((found.pearson, found.spearman, found.slope)):
+        ends = [estimate.low, estimate.high]
+        np.testing.assert_allclose(ends, [expected.low[index], expected.high[index]], atol=1e-6)
+
+
+def test_many_at_once_are_each_by_itself() -> None:
+    x_N, y_N = sample(40)
+    x_NM = np.column_stack([x_N, np.full(40, 7.0), np.round(y_N - x_N, 1)])
+    groups = stats.dummies([i % 4 for i in range(40)])
+    together = stats.associations(x_NM, y_N, range(40), groups, draws=200)
+    assert together[1].pearson is None
+    for x, found in zip(x_NM.T, together, strict=True):
+        alone = stats.association(x, y_N, range(40), groups, draws=200)
+        for name in ("pearson", "spearman", "slope"):
+            one, other = getattr(alone, name), getattr(found, name)
+            assert one == other or (one.low, one.high) == pytest.approx((other.low, other.high))
 
 
 class TestManyClusters:
@@ -159,8 +201,10 @@ class TestManyClusters:
         x_N, y_N, cells_N = self.clustered(0, rounded, of_cell)
         nuisance_NQ = stats.dummies([cell % 4 for cell in cells_N]) if grouped else None
         monkeypatch.setattr(stats, "LARGE", 1000)
+        monkeypatch.setattr(stats, "LARGE_FOR_RANKS", 1000)
         drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=600)
         monkeypatch.setattr(stats, "LARGE", 0)
+        monkeypatch.setattr(stats, "LARGE_FOR_RANKS", 0)
         found = stats.association(x_N, y_N, cells_N, nuisance_NQ)
         for name in ("pearson", "spearman", "slope"):
             one, other = getattr(drawn, name), getattr(found, name)
@@ -191,6 +235,19 @@ class TestManyClusters:
         np.testing.assert_allclose(found[0], drawn[0])
         np.testing.assert_allclose(found[2] - found[1], drawn[2] - drawn[1], rtol=0.12)
 
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_spearman_needs_no_draws_beyond_a_hundred(self, monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
+        """Just beyond the limit, where it is least exact: no further apart than two bootstraps of 2,000 draws."""
+        x_N, y_N, cells_N = self.clustered(3, True, 2, cells=stats.LARGE_FOR_RANKS + 1)
+        nuisance_NQ = stats.dummies([cell % 4 for cell in cells_N]) if grouped else None
+        found = stats.association(x_N, y_N, cells_N, nuisance_NQ).spearman
+        monkeypatch.setattr(stats, "LARGE_FOR_RANKS", 1000)
+        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=4000).spearman
+        assert found and found.low is not None and found.high is not None
+        assert drawn and drawn.low is not None and drawn.high is not None
+        width = drawn.high - drawn.low
+        assert (found.low, found.high) == pytest.approx((drawn.low, drawn.high), abs=0.08 * width)
+
     def test_fishers_interval_where_it_is_known(self) -> None:
         x_N, y_N = sample(3000)
         found = stats.association(x_N, y_N, range(3000)).pearson
@@ -215,7 +272,7 @@ class TestManyClusters:
         assert 180 <= covered <= 198
 
     def test_no_draw_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stats, "_resample", lambda *_: pytest.fail("drawn"))
+        monkeypatch.setattr(resampling, "_drawn", lambda *_: pytest.fail("drawn"))
         x_N, y_N = sample(stats.LARGE + 1)
         assert stats.association(x_N, y_N, range(len(x_N))).spearman is not None
         assert stats.line_band(x_N, y_N, range(len(x_N)), np.zeros(1)) is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from akdtune import results, run_state, spec, study
+from akdtune import results, run_state, spec, study, study_tables
 
 PLUGINS = Path(__file__).parent / "plugins"
 TIMINGS = {"wall_time_s", "warmup_time_s", "images_per_s", "peak_memory_mib", "attempt"}
@@ -90,7 +90,7 @@ def assert_exactly_once(root: Path, trials: int, epochs: int) -> None:
             assert len(seen) == epochs
             for name in ("checkpoint.pt", "predictions.parquet", "outcome.json"):
                 assert (root / "trials" / trial_id / name).exists(), (trial_id, name)
-    table = results.read_trials(root).to_pylist()
+    table = study_tables.read_trials(root).to_pylist()
     assert sorted(row["trial_id"] for row in table) == sorted(planned)
     assert all(row["status"] in results.TERMINAL for row in table)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from akdtune import results
+from akdtune import results, study_tables
 from akdtune.errors import StudyError
 from tests.ray import studies
 
@@ -41,7 +41,7 @@ def test_every_trial_ends_once_and_leaves_its_files(finished: tuple[Path, Path])
 
 
 def test_arms_get_equal_numbers_and_probes_are_complete(finished: tuple[Path, Path]) -> None:
-    rows = results.read_trials(finished[1]).to_pylist()
+    rows = study_tables.read_trials(finished[1]).to_pylist()
     search = [row["arm"] for row in rows if row["role"] == "search"]
     assert sorted(search) == ["angular/crd"] * 3 + ["angular/kd"] * 3
     probes = [row for row in rows if row["role"] == "probe"]
@@ -79,7 +79,7 @@ def test_a_changed_study_is_refused_with_the_difference(finished: tuple[Path, Pa
 def test_a_reused_actor_and_a_fresh_process_give_identical_metrics(finished: tuple[Path, Path], tmp_path: Path) -> None:
     file, root = finished
     expected = studies.metrics(root)
-    done = [r for r in results.read_trials(root).to_pylist() if r["status"] == "done"]
+    done = [r for r in study_tables.read_trials(root).to_pylist() if r["status"] == "done"]
     last = max(done, key=lambda r: r["number"])["trial_id"]
     arms = {row["arm"]: row["trial_id"] for row in done}
     for trial_id in {last, *arms.values()}:
@@ -120,7 +120,7 @@ def test_survivors_of_early_stopping_get_their_further_seeds(tmp_path: Path) -> 
     search, scheduler = "search={algorithm: random, trials: 4, seeds: [0, 5]}", "scheduler={name: median, "
     assert studies.run(file, root, search, scheduler + "grace_period: 2, min_trials: 1}", "probe=null") == 0
     seeds: dict[str, dict[int, str]] = {}
-    for row in results.read_trials(root).to_pylist():
+    for row in study_tables.read_trials(root).to_pylist():
         seeds.setdefault(row["cell_id"], {})[row["seed"]] = row["status"]
     assert len(seeds) == 4 and "done" in {of_cell[0] for of_cell in seeds.values()}
     assert all(of == ({0: "done", 5: "done"} if of[0] == "done" else {0: "pruned"}) for of in seeds.values()), seeds
@@ -148,7 +148,7 @@ def troubled(folder: Path, trouble: str) -> Path:
 
 
 def outcome(root: Path, trouble: str) -> dict[str, object]:
-    rows = results.read_trials(root).to_pylist()
+    rows = study_tables.read_trials(root).to_pylist()
     return next(row for row in rows if row["param.method.troubled.trouble"] == trouble)
 
 

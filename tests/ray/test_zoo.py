@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from akdtune import cli, design, results, spec
+from akdtune import cli, design, results, spec, study_tables
 from akdtune.measures import TEACHER_COLUMNS
 from akdtune.teacher import TeacherFile
 from akdtune.training import Trial
@@ -53,7 +53,7 @@ def alone(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_without_a_teacher_runs_every_method_with_every_seed(alone: Path) -> None:
     studies.assert_exactly_once(alone, trials=6, epochs=2)
-    rows = results.read_trials(alone).to_pylist()
+    rows = study_tables.read_trials(alone).to_pylist()
     assert [(row["seed"], row["arm"]) for row in rows] == [
         (seed, f"none/{method}") for seed in (0, 3) for method in ("student_only", "label_smoothing", "last_batch")
     ]
@@ -87,7 +87,7 @@ def test_a_student_of_one_study_is_where_another_begins(alone: Path, tmp_path: P
     plain = {"settings": study.arms[0].centre().settings, "seeds": {}, "role": "search"}
     trial = Trial(TrialConfig.parse({**plain, "teacher_file": TeacherFile.none().plain()}))
     rows = [epoch.row for epoch in trial.run()]
-    best = max(row["val_accuracy"] for row in results.read_trials(alone).to_pylist())
+    best = max(row["val_accuracy"] for row in study_tables.read_trials(alone).to_pylist())
     assert rows[-1]["val_accuracy"] is not None
     assert rows[-1]["val_accuracy"] > best - 15, "it knows what the first one has learnt"
     assert design.Identity(study, prepared, TeacherFile.none()).cell_id(plain["settings"]) not in {
@@ -99,7 +99,7 @@ def test_several_teachers_one_of_them_distilled(tmp_path: Path, monkeypatch: pyt
     root = tmp_path / "run"
     assert studies.run(studies.write(tmp_path, SEVERAL), root) == 0
     studies.assert_exactly_once(root, trials=1, epochs=2)
-    (row,) = results.read_trials(root).to_pylist()
+    (row,) = study_tables.read_trials(root).to_pylist()
     assert row["arm"] == "multi_teacher/kd"
     assert row["teacher_accuracy"] is not None
     assert row["diversity_sq_prob"] is not None
