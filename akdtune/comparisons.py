@@ -34,7 +34,8 @@ from akdtune.power import (
     spread,
     t_quantile,
 )  # fmt: skip
-from akdtune.stats import LEVEL, Floats
+from akdtune.resampling import Floats
+from akdtune.stats import LEVEL
 
 __all__ = [
     "LEVEL", "CellSummary", "Difference", "Effect", "Equivalence", "InFamily", "RequiredSeeds", "cell_summary",

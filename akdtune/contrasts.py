@@ -19,7 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from akdtune.stats import LEVEL, Floats
+from akdtune.resampling import Floats
+from akdtune.stats import LEVEL
 
 Levels: TypeAlias = Mapping[str, Mapping[str, Any]]
 Form: TypeAlias = Literal["per-seed contrasts", "seed blocks", "mixed model"]

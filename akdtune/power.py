@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from akdtune.stats import Floats
+from akdtune.resampling import Floats
 
 RESOLVE = 0.3
 ROUNDING = 1e-12

@@ -23,7 +23,7 @@ from akdtune import importance_figures as figures
 from akdtune import reports, results, study_tables
 from akdtune.errors import AkdtuneError
 from akdtune.reports import number
-from akdtune.stats import Floats
+from akdtune.resampling import Floats
 
 if TYPE_CHECKING:
     from rich.console import Console
