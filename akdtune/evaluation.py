@@ -31,6 +31,24 @@ VIEWS_EVERY = 10
 """Views that change from epoch to epoch are measured in each tenth epoch, at rungs and in the last one."""
 
 
+KEPT_MIB = 256
+"""What teachers say about plain images is kept by a process up to this size, the newest first."""
+
+_KEPT: dict[str, Signals] = {}
+
+
+def _keep(key: str, signals: Signals) -> None:
+    """Keeps signals for later trials of this process, and lets the oldest go that no longer fit."""
+    _KEPT[key] = signals
+    while len(_KEPT) > 1 and sum(map(_mib, _KEPT.values())) > KEPT_MIB:
+        del _KEPT[next(iter(_KEPT))]
+
+
+def _mib(signals: Signals) -> float:
+    own = signals.logits_BK.nbytes + signals.pooled_BC.nbytes
+    return own / 2**20 + sum(map(_mib, signals.others))
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Student logits on the images a role is judged by."""
@@ -43,6 +61,10 @@ class Predictions:
 class Evaluation:
     """What is measured of one trial.
 
+    Args:
+        share_as: names teachers and images; what the teachers say about plain images is then kept for later trials of
+            this process. Empty: it is not.
+
     Attributes:
         recent_scores: validation accuracies of the last epochs, at most SCORE_WINDOW; part of a trial's state.
     """
@@ -54,8 +76,10 @@ class Evaluation:
         student: networks.Network,
         objective: Objective,
         teacher: FrozenTeacher | None,
+        share_as: str = "",
     ) -> None:
         self.config = config
+        self.share_as = share_as
         self.splits = splits
         self.student = student
         self.objective = objective
@@ -141,12 +165,19 @@ class Evaluation:
         if self.teacher is None:
             return None
         if self._judged is None or self._judged[0] is not split:
-            with float32_as_set(split.labels_N.device, self.config.training.tf32):
-                main, *others = (
-                    networks.signals(network, split, EVALUATION_BATCH)
-                    for network in (self.teacher.network, *self.teacher.others)
-                )
-            self._judged = (split, replace(main, others=tuple(others)))
+            which = "test" if split is self.splits.test else "validation"
+            key = f"{self.share_as}/{which}/{self.config.training.tf32}"
+            found = _KEPT.get(key) if self.share_as else None
+            if found is None:
+                with float32_as_set(split.labels_N.device, self.config.training.tf32):
+                    main, *others = (
+                        networks.signals(network, split, EVALUATION_BATCH)
+                        for network in (self.teacher.network, *self.teacher.others)
+                    )
+                found = replace(main, others=tuple(others))
+                if self.share_as:
+                    _keep(key, found)
+            self._judged = (split, found)
         return self._judged[1]
 
     @torch.no_grad()

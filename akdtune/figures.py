@@ -26,6 +26,10 @@ COLUMNS = 4
 """Panels side by side."""
 
 
+IMAGE_DPI = 120
+"""Of what stands in an SVG as an image."""
+
+
 @dataclass
 class Sheet:
     """A figure that is being drawn; `files` holds it as PNG and SVG once the `sheet` block has ended."""
@@ -52,6 +56,7 @@ def sheet(width: float, height: float) -> Iterator[Sheet]:
         figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
         png, svg = io.BytesIO(), io.BytesIO()
         png_canvas.print_png(png, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
+        figure.set_dpi(IMAGE_DPI)
         svg_canvas: Any = FigureCanvasSVG(figure)
         svg_canvas.print_svg(svg, metadata={"Date": None})
         drawn.files |= {"png": png.getvalue(), "svg": svg.getvalue()}

@@ -131,6 +131,7 @@ class Trial:
             self._forward = torch.compile(self.student, backend=COMPILER, dynamic=False)
         epochs = config.training.epochs + self.views.warmup_epochs
         self.teacher: teacher.FrozenTeacher | None = None
+        shared = ""
         if frozen is not None:
             facts = (file.identity, self.dataset.fingerprint(config.train_on), config.train_on, self.device.type)
             shared = "/".join(facts) if file.path else ""
@@ -148,7 +149,7 @@ class Trial:
         self._warmup_graph = None
         if self.warmup_optimizer is not None:
             self._warmup_graph = self._recordable(self.warmup_optimizer, self.views, recorder)
-        self.evaluation = Evaluation(config, self.splits, self.student, self.objective, self.teacher)
+        self.evaluation = Evaluation(config, self.splits, self.student, self.objective, self.teacher, shared)
 
     @property
     def views(self) -> ViewAugmenter:

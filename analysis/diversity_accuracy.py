@@ -373,7 +373,7 @@ def _relation_json(panel: Panel, relation: Relation) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- drawing
 
 POINTS = 500
-"""Panels of more trials have their points as an image in the SVG."""
+"""Panels of more trials have their points as an image in the SVG, which otherwise takes most of the time."""
 
 
 def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: str, **how: int) -> dict[str, bytes]:
@@ -430,6 +430,7 @@ def _draw_measure(axis: Any, panel: Panel, relation: Relation, looks: dict[str, 
     x_N, y_N = panel.measures[relation.measure], panel.accuracy
     viewless = panel.viewless() & np.isfinite(y_N)
     area = float(np.clip(26 * (100 / max(1, use.sum())) ** 0.5, 5, 26))
+    as_image = len(panel.arms) > POINTS  # all of them, as each change to shapes and back costs an image of the page
     for arm, (colour, marker) in looks.items():
         mine, bare = use & (arms == arm), viewless & (arms == arm)
         axis.scatter(
@@ -442,11 +443,12 @@ def _draw_measure(axis: Any, panel: Panel, relation: Relation, looks: dict[str, 
             linewidths=0.3,
             edgecolors="white",
             zorder=3,
-            rasterized=len(panel.arms) > POINTS,  # as shapes they would be most of the SVG and of the time
+            rasterized=as_image,
         )
         outline = {"color": colour, "marker": marker, "markersize": area**0.5, "markerfacecolor": "none"}
         gutter = axis.get_yaxis_transform()  # x in shares of the axis: these trials have no diversity
-        axis.plot(np.full(bare.sum(), 0.035), y_N[bare], transform=gutter, linestyle="", zorder=3, **outline)
+        x_gutter = np.full(bare.sum(), 0.035)
+        axis.plot(x_gutter, y_N[bare], transform=gutter, linestyle="", zorder=3, rasterized=as_image, **outline)
     if viewless.any():
         axis.add_patch(Rectangle((0, 0), 0.07, 1, transform=axis.transAxes, color="#eeeeee", zorder=0, linewidth=0))
     cells = [cell for cell, used in zip(panel.cells, use, strict=True) if used]
