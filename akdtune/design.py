@@ -436,7 +436,7 @@ class Identity:
 def initial_rows(study: Study, identity: Identity) -> list[dict[str, Any]]:
     """What is planned at the start: a search that does not learn (its first seeds, where they lead), and the probes."""
     rows = []
-    if not study.search.learns:
+    if study.search.searches and not study.search.learns:
         proposals = {"grid": grid_proposals, "random": random_proposals, "qmc": qmc_proposals}[study.search.algorithm]
         rows += [
             identity.plan_row(proposal, "search", name, None, seed)
