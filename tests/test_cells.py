@@ -1,0 +1,205 @@
+"""Cells of an ablation: from the file to checked configurations, merged, with controls, or refused in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from akdtune import cell_report, controls, design, spec
+from akdtune.errors import SettingsError
+from akdtune.spec import Study
+
+STUDY = """\
+study: small
+data: {name: digits, validation: 300}
+teacher: {network: {name: cnn, widths: [4, 4]}, epochs: 2}
+student: {network: {name: cnn, widths: [2, 2]}}
+views: {name: angular, variant: constrained, num_views: 2}
+method: kd
+training: {epochs: 4}
+ablation:
+  design: leave_one_out
+  factors: {views.inter: [true, false], views.intra: [true, false]}
+  controls: [plain, weight_matched]
+  seeds: [0, 1, 2]
+"""
+Loader = Callable[..., Study]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Loader:
+    def write_and_load(*overrides: str, text: str = STUDY, **changes: str) -> Study:
+        for old, new in changes.items():
+            assert old in text
+        (tmp_path / "study.yaml").write_text(text)
+        return spec.load(tmp_path / "study.yaml", overrides)
+
+    return write_and_load
+
+
+def cells(study: Study) -> dict[str, Any]:
+    plan = study.cell_plan
+    assert plan is not None
+    return {cell.name: cell for cell in plan.cells}
+
+
+def test_a_design_becomes_cells_with_settings_levels_and_roles(load: Loader) -> None:
+    study = load()
+    found = cells(study)
+    assert list(found) == ["base", "inter=false", "intra=false", "plain", "weight_matched"]
+    assert [cell.role for cell in found.values()] == ["ablation"] * 3 + ["control"] * 2
+    assert found["inter=false"].settings["views"]["inter"] is False
+    assert found["base"].settings["views"]["inter"] is True
+    assert found["inter=false"].levels == {"views.inter": False, "views.intra": True}
+    assert found["plain"].levels is None
+    assert study.cell_plan is not None
+    assert study.cell_plan.reference == "base"
+    assert study.warnings == ()
+    assert design.trial_count(study) == 15
+    assert design.trains_on(study) == ["full"], "an ablation alone needs no teacher of the validation split"
+
+
+def test_matched_controls_keep_the_cross_entropy_and_every_term(load: Loader) -> None:
+    found = cells(load("method=[kd, crd]"))
+    base, matched = found["base"].settings, found["weight_matched"].settings
+    assert base["training"]["ce_weight"] is None
+    assert matched["training"] == {**base["training"], "ce_weight": 1.0}, "the published weight of kd + crd, as a number"
+    assert matched["method"] == base["method"]
+    assert matched["views"]["name"] == "matched"
+    assert matched["views"]["of"] == base["views"]
+    assert cells(load())["weight_matched"].settings["training"]["ce_weight"] == 0.1
+
+
+def test_cells_that_train_the_same_are_trained_once(load: Loader) -> None:
+    study = load(
+        "ablation.design=full_factorial", "ablation.factors={views.inter: [true, false], views.margin: [0.2, 0.4]}"
+    )
+    plan = study.cell_plan
+    assert plan is not None
+    assert [cell.name for cell in plan.cells if cell.role == "ablation"] == ["base", "margin=0.4", "inter=false"]
+    (line,) = [line for line in plan.notes if "the same as" in line]
+    assert "inter=false, margin=0.4: the same as inter=false" in line
+    assert "views.margin has no effect" in line
+    assert cells(study)["inter=false"].merged == (line,)
+
+
+def test_equal_controls_are_trained_once(load: Loader) -> None:
+    study = load("ablation.controls=[kd, plain, weight_matched]")
+    assert study.cell_plan is not None
+    assert "plain" not in cells(study)
+    assert "control plain: the same configuration as kd, trained once" in study.cell_plan.notes
+
+
+def test_views_without_a_matched_control_are_warned_about(load: Loader) -> None:
+    (warning,) = load("ablation.controls=[plain]").warnings
+    assert "add the control weight_matched" in warning
+    assert load("ablation.controls=[student_only]").warnings == (), "it is not compared with a teacher"
+
+
+def test_named_arms_stand_beside_the_study_itself(load: Loader) -> None:
+    study = load(
+        text=STUDY.replace("design: leave_one_out", "design: arms").replace(
+            "factors: {views.inter: [true, false], views.intra: [true, false]}",
+            "arms: {no heads: {views: {name: tekap}}, fewer: {views.num_views: 1}}",
+        )
+    )
+    found = cells(study)
+    assert list(found)[:3] == ["base", "no heads", "fewer"]
+    assert found["no heads"].settings["views"]["name"] == "tekap"
+    assert found["no heads"].arm == "tekap/kd"
+
+
+def test_a_shifted_seed_is_part_of_what_a_cell_is(load: Loader) -> None:
+    found = cells(load("ablation.controls=[student_only, independent]"))
+    assert found["independent"].settings["seeds"] == {"order": controls.OTHER_ORDER}
+    alone = {key: value for key, value in found["independent"].settings.items() if key != "seeds"}
+    assert alone == found["student_only"].settings
+
+
+def test_report_trials_are_not_the_search_trials_of_the_same_settings() -> None:
+    settings = {"views": {"name": "none"}}
+    ids = {
+        spec.cell_hash(settings, "data", "teacher"),
+        spec.cell_hash(settings, "data", "teacher", reports_on="full"),
+        spec.cell_hash(settings, "data", "teacher", reports_on="subset"),
+    }
+    assert len(ids) == 3
+
+
+def test_the_resolved_study_loads_again_as_the_same_cells(load: Loader, tmp_path: Path) -> None:
+    import yaml
+
+    study = load()
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(study.resolved()))
+    again = spec.load(tmp_path / "again.yaml")
+    assert again.resolved() == study.resolved()
+    assert [cell.settings for cell in cells(again).values()] == [cell.settings for cell in cells(study).values()]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("views.inter", "views.iner", "study.yaml:10: ablation.factors: views.iner: unknown setting"),
+        ("views.inter", "data.validation", "study.yaml:10: ablation.factors: factors: 'data.validation' is no key path of a trial"),
+        ("plain, w", "plan, w", "study.yaml:11: ablation.controls[0]: unknown control 'plan'; did you mean 'plain'?"),
+        ("[0, 1, 2]", "[0, 1, 1]", "study.yaml:12: ablation.seeds: seeds must differ, got [0, 1, 1]"),
+        ("[0, 1, 2]", "many", "study.yaml:12: ablation.seeds: must be"),
+        ("seeds: [", "reference: bse\n  seeds: [", "study.yaml:12: ablation.reference: unknown cell 'bse'"),
+        ("leave_one_out", "leave_one", "study.yaml:9: ablation.design: must be one of"),
+        ("[true, false], views.intra", "[true], views.intra", "needs two values or more"),
+        ("leave_one_out", "leave_one_out\n  base: winner", "ablation.base: winner needs a search"),
+        ("num_views: 2", "num_views: {choice: [1, 2]}", "study needs one configuration, and views.num_views is searched"),
+        ("plain, weight", "heads_labels_only, weight", ""),
+        ("name: angular, variant: constrained, num_views: 2", "name: none", "has no effect in any cell"),
+        ("study: small", "study: small\nconfirm: {seeds: [7]}", "confirm: needs a search"),
+        ("study: small", "study: small\nsearch: {trials: 2, trial_seed: 1}", "must not hold 1, a seed of the search"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place(load: Loader, old: str, new: str, message: str) -> None:
+    assert STUDY.count(old) == 1
+    if not message:
+        load(text=STUDY.replace(old, new))
+        return
+    with pytest.raises(SettingsError) as caught:
+        load(text=STUDY.replace(old, new))
+    assert message in str(caught.value)
+
+
+def test_the_plan_explains_every_cell(load: Loader) -> None:
+    lines = cell_report.cell_lines(load())
+    assert lines[1] == "    base: the base as it is"
+    assert lines[2] == "    inter=false: views.inter = false"
+    assert lines[4].startswith("    plain (control): The base's kd with the plain teacher")
+    assert lines[5].startswith("    weight_matched (control): The targets of angular with the same number, weights")
+    assert "3 seeds tell a difference of 3.3 sd of the paired differences from zero (power .8)" in lines[-1]
+    assert cell_report.counts(load())[0].startswith("15 ablation trials: leave_one_out, 5 cells with 2 controls")
+
+
+def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:
+    study = load(
+        "ablation.design=fractional_factorial",
+        "ablation.resolution=3",
+        "ablation.factors={views.inter: [true, false], views.intra: [true, false], views.detach_targets: [true, false]}",
+    )
+    plan = study.cell_plan
+    assert plan is not None
+    assert len([cell for cell in plan.cells if cell.role == "ablation"]) == 4
+    assert any("=" in line for line in plan.aliases)
+    assert any(line.strip().startswith("alias: ") for line in cell_report.cell_lines(study))
+
+
+def test_a_pilot_s_seeds_are_no_report_seeds(load: Loader) -> None:
+    study = load("ablation.seeds=auto")
+    assert study.ablation is not None
+    auto = study.ablation.auto_seeds
+    assert auto is not None
+    assert not set(auto.pilot_seeds) & set(study.ablation.possible_seeds())
+    assert design.trains_on(study) == ["subset", "full"]
+    assert design.ablation_count(study) == 5 * (20 + 5)
+    assert design.ablation_count(replace(study, ablation=study.ablation.model_copy(
+        update={"seeds": auto.model_copy(update={"take": False})}
+    ))) == 5 * 5  # fmt: skip

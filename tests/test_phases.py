@@ -1,0 +1,200 @@
+"""What a study plans after its search, decided from the ledger alone: confirmation, winner, pilot of the seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from akdtune import results, spec
+from akdtune.ledger import StudyDirectory
+from akdtune.phases import Phases, order
+from akdtune.space import Proposal
+from akdtune.spec import Study
+
+STUDY = """\
+study: small
+data: {name: digits, validation: 300}
+teacher: {network: {name: cnn, widths: [4, 4]}, epochs: 2}
+student: {network: {name: cnn, widths: [2, 2]}}
+views: {name: tekap, level: logit}
+method: {choice: [{name: kd, weight: {choice: [1, 2, 3]}}, {name: dkd, beta: {choice: [2, 8]}}]}
+training: {epochs: 4}
+search: {algorithm: tpe, trials: 6}
+"""
+CONFIRM = "confirm={top: 2, seeds: [10, 11], baselines: [kd]}"
+ABLATION = "ablation={design: leave_one_out, base: winner, factors: {views.noise: [0.1, 0.3]}, controls: [plain], "
+
+
+class FakeIdentity:
+    """Ids without a teacher: a hash of settings and whether the trial reports."""
+
+    class prepared:
+        """Measures nothing."""
+
+        @staticmethod
+        def gradient_factors(cells: Any, identity: Any) -> dict[str, Any]:
+            return {}
+
+    def cell_id(self, settings: Mapping[str, Any], role: str = "search") -> str:
+        text = json.dumps([settings, role in results.REPORT_ROLES], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def plan_row(self, proposal: Proposal, role: str, bracket: str, number: int | None, seed: int) -> dict[str, Any]:
+        cell = self.cell_id(proposal.settings, role)
+        return {
+            "trial_id": f"{cell}-s{seed}", "cell_id": cell, "seed": seed, "role": role, "arm": proposal.arm,
+            "bracket": bracket, "proposal": number, "params": proposal.params, "settings": proposal.settings,
+            "raw": proposal.raw, "cell": None,
+        }  # fmt: skip
+
+
+class World:
+    """A study directory whose trials end as a test says."""
+
+    def __init__(self, study: Study, directory: StudyDirectory) -> None:
+        self.study, self.directory, self.identity = study, directory, FakeIdentity()
+        self.phases = self.fresh()
+
+    def fresh(self) -> Phases:
+        """Phases of a driver that has just started."""
+        return Phases(self.study, self.directory, self.identity)  # type: ignore[arg-type]
+
+    def search(self, arm: str, raw: dict[str, Any], value: float, terminal: str = "done") -> str:
+        (of_name,) = [one for one in self.study.arms if one.name == arm]
+        row = self.identity.plan_row(of_name.replay(raw), "search", arm, 0, 0)
+        self.directory.add_to_plan([row])
+        self.end(row["trial_id"], value, terminal)
+        return str(row["trial_id"])
+
+    def end(self, trial_id: str, value: float | None, terminal: str = "done") -> None:
+        self.directory.epoch(trial_id, 4, value, value)
+        self.directory.finish(trial_id, terminal, 4)
+
+    def plan(self, searched: bool = True) -> list[dict[str, Any]]:
+        rows = self.phases.due(searched)
+        self.directory.add_to_plan(rows)
+        return rows
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    directory = StudyDirectory(tmp_path / "run")
+    with directory.opened():
+        yield lambda *overrides: World(spec.load(tmp_path / "study.yaml", overrides), directory)
+        directory.write_lock({"settings": {}, "data": {}, "teacher": {}})
+
+
+def searched(world: World) -> None:
+    world.search("tekap/kd", {"method.kd.weight": "1"}, 60.0)
+    world.search("tekap/kd", {"method.kd.weight": "2"}, 64.0)
+    world.search("tekap/kd", {"method.kd.weight": "3"}, 70.0, "pruned")
+    world.search("tekap/dkd", {"method.dkd.beta": "2"}, 50.0)
+    world.search("tekap/dkd", {"method.dkd.beta": "8"}, 90.0, "failed")
+
+
+def test_the_best_of_each_arm_are_confirmed_on_fresh_seeds_beside_baselines(world: Callable[..., World]) -> None:
+    here = world(CONFIRM)
+    searched(here)
+    assert here.plan(searched=False) == [], "nothing is confirmed before the search has ended"
+    assert here.phases.awaited(False) == (2 * 2 + 1) * 2
+    rows = here.plan()
+    assert [(row["cell"], row["role"], row["seed"]) for row in rows] == [
+        ("tekap/kd #1", "confirm", 10), ("tekap/kd #1", "confirm", 11),
+        ("tekap/kd #2", "confirm", 10), ("tekap/kd #2", "confirm", 11),
+        ("tekap/dkd #1", "confirm", 10), ("tekap/dkd #1", "confirm", 11),
+        ("kd", "control", 10), ("kd", "control", 11),
+    ]  # fmt: skip
+    assert rows[0]["settings"]["method"][0]["weight"] == 2, "the pruned trial's higher value is no final score"
+    assert rows[-1]["settings"]["views"] == {"name": "none"}
+    written = here.directory.read_design()["confirm"]
+    assert [cell["search_score"] for cell in written["cells"]] == [64.0, 60.0, 50.0, None]
+    assert written["reference"] == "kd"
+    assert here.plan() == [], "what is planned is not planned again"
+    assert here.fresh().due(True) == [], "by a resumed driver neither"
+    assert here.phases.awaited(True) == 0
+
+
+def test_the_search_s_winner_is_taken_apart(world: Callable[..., World]) -> None:
+    here = world(ABLATION + "seeds: [20, 21]}")
+    searched(here)
+    assert here.plan(searched=False) == []
+    rows = here.plan()
+    assert [(row["cell"], row["seed"]) for row in rows] == [
+        ("base", 20), ("noise=0.3", 20), ("plain", 20), ("base", 21), ("noise=0.3", 21), ("plain", 21),
+    ]  # fmt: skip
+    assert {row["settings"]["method"][0]["weight"] for row in rows} == {2}
+    assert [row["params"] for row in rows[:3]] == [{"views.noise": 0.1}, {"views.noise": 0.3}, {}]
+    written = here.directory.read_design()["ablation"]
+    assert [cell["role"] for cell in written["cells"]] == ["ablation", "ablation", "control"]
+    assert {cell["cell_id"] for cell in written["cells"]} == {row["cell_id"] for row in rows}
+
+
+def test_without_a_finished_search_trial_there_is_no_winner(world: Callable[..., World]) -> None:
+    here = world(CONFIRM, ABLATION + "seeds: [20]}")
+    here.search("tekap/kd", {"method.kd.weight": "1"}, 60.0, "pruned")
+    assert here.plan() == []
+    assert len(here.phases.notes) == 2
+    assert all("no search trial reached its last epoch" in note for note in here.phases.notes)
+
+
+def piloted(here: World, spread: float) -> list[dict[str, Any]]:
+    """Runs a pilot in which one cell differs from the base by `spread` times -1, 0, 1, ..."""
+    searched(here)
+    rows = here.plan()
+    assert {row["role"] for row in rows} == {"pilot"}
+    for row in rows:
+        step = (row["seed"] - rows[0]["seed"]) % 3 - 1
+        here.end(row["trial_id"], 60.0 + (spread * step if row["cell"] == "noise=0.3" else 0.0))
+    return rows
+
+
+def test_a_pilot_on_validation_images_decides_on_the_seeds(world: Callable[..., World]) -> None:
+    here = world(ABLATION + "seeds: {pilot: 3, resolve: 1.0, at_most: 30}}")
+    pilot = piloted(here, 0.2)
+    assert sorted({row["seed"] for row in pilot}) == [130, 131, 132]
+    rows = here.plan()
+    seeds = sorted({row["seed"] for row in rows})
+    event = next(event for event in here.directory.events if event["event"] == "seeds")
+    assert event["cell"] == "noise=0.3 - base"
+    assert event["sd"] == pytest.approx(0.2)
+    assert event["sd_upper"] > event["sd"], "the upper limit of the variance, not the pilot's own"
+    assert seeds == list(range(100, 100 + event["needed"]))
+    assert {row["role"] for row in rows} == {"ablation", "control"}
+    assert not {row["trial_id"] for row in rows} & {row["trial_id"] for row in pilot}
+    assert here.directory.read_design()["ablation"]["seeds"] == seeds
+    again = here.fresh()
+    assert again.due(True) == []
+    assert sum(event["event"] == "seeds" for event in here.directory.events) == 1
+
+
+def test_more_seeds_than_allowed_are_not_taken(world: Callable[..., World]) -> None:
+    here = world(ABLATION + "seeds: {pilot: 3, resolve: 0.1, at_most: 4}}")
+    piloted(here, 2.0)
+    assert len({row["seed"] for row in here.plan()}) == 4
+    assert any("at_most allows 4" in note for note in here.phases.notes)
+
+
+def test_a_pilot_may_only_propose(world: Callable[..., World]) -> None:
+    here = world(ABLATION + "seeds: {pilot: 3, resolve: 1.0, take: false}}")
+    piloted(here, 0.2)
+    assert here.plan() == []
+    assert here.phases.awaited(True) == 0
+    assert any("--extend" in note for note in here.phases.notes)
+
+
+def test_begun_trials_start_first_then_the_search(world: Callable[..., World]) -> None:
+    here = world(CONFIRM)
+    searched(here)
+    here.plan()
+    records = here.directory.records
+    late = [record for record in records.values() if record.plan["role"] == "confirm"]
+    late[2].attempts = 1
+    found = order(records.values())
+    assert found[0] is late[2]
+    assert [record.plan["role"] for record in found[1:6]] == ["search"] * 5
