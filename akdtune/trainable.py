@@ -144,6 +144,9 @@ def _attempt(
             outcome: dict[str, Any] = {"outcome": "diverged", "epoch": len(rows), "diverged_in": error.epoch}
             directory.write_outcome(outcome)
             return outcome
+        except Exception:
+            progress.write()  # epochs that were finished since the last report count as well
+            raise
         status = "done"
         return _close(directory, live, rows)
     except SystemExit:
