@@ -32,9 +32,7 @@ Loader = Callable[..., Study]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Loader:
-    def write_and_load(*overrides: str, text: str = STUDY, **changes: str) -> Study:
-        for old, new in changes.items():
-            assert old in text
+    def write_and_load(*overrides: str, text: str = STUDY) -> Study:
         (tmp_path / "study.yaml").write_text(text)
         return spec.load(tmp_path / "study.yaml", overrides)
 
@@ -67,7 +65,7 @@ def test_matched_controls_keep_the_cross_entropy_and_every_term(load: Loader) ->
     found = cells(load("method=[kd, crd]"))
     base, matched = found["base"].settings, found["weight_matched"].settings
     assert base["training"]["ce_weight"] is None
-    assert matched["training"] == {**base["training"], "ce_weight": 1.0}, "the published weight of kd + crd, as a number"
+    assert matched["training"] == {**base["training"], "ce_weight": 1.0}, "that of kd + crd, as a number"
     assert matched["method"] == base["method"]
     assert matched["views"]["name"] == "matched"
     assert matched["views"]["of"] == base["views"]
@@ -152,9 +150,9 @@ def test_the_resolved_study_loads_again_as_the_same_cells(load: Loader, tmp_path
         ("leave_one_out", "leave_one", "study.yaml:9: ablation.design: must be one of"),
         ("[true, false], views.intra", "[true], views.intra", "needs two values or more"),
         ("leave_one_out", "leave_one_out\n  base: winner", "ablation.base: winner needs a search"),
-        ("num_views: 2", "num_views: {choice: [1, 2]}", "study needs one configuration, and views.num_views is searched"),
+        ("num_views: 2", "num_views: {choice: [1, 2]}", "needs one configuration, and views.num_views is searched"),
         ("plain, weight", "heads_labels_only, weight", ""),
-        ("name: angular, variant: constrained, num_views: 2", "name: none", "has no effect in any cell"),
+        ("angular, variant: constrained, num_views: 2", "none", "has no effect in any cell"),
         ("study: small", "study: small\nconfirm: {seeds: [7]}", "confirm: needs a search"),
         ("study: small", "study: small\nsearch: {trials: 2, trial_seed: 1}", "must not hold 1, a seed of the search"),
     ],
@@ -183,7 +181,7 @@ def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:
     study = load(
         "ablation.design=fractional_factorial",
         "ablation.resolution=3",
-        "ablation.factors={views.inter: [true, false], views.intra: [true, false], views.detach_targets: [true, false]}",
+        "ablation.factors={views.inter: [true, false], views.intra: [true, false], views.gt_weight: [0.8, 0.4]}",
     )
     plan = study.cell_plan
     assert plan is not None
