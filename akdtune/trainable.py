@@ -191,7 +191,8 @@ def _shut_gates(rows: list[dict[str, Any]]) -> str | None:
     shut = []
     for column, name in (("gate_open_train", "feature"), ("gate_open_train_logit", "logit")):
         shares = [row[column] for row in rows if row.get(column) is not None]
-        if shares and max(shares) < GATE_WARNING:
+        acts = any(f"loss.views.{name}_diversity" in row for row in rows)  # else it was switched off on purpose
+        if acts and shares and max(shares) < GATE_WARNING:
             shut.append(name)
     if not shut:
         return None

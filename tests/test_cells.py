@@ -142,7 +142,7 @@ def test_the_resolved_study_loads_again_as_the_same_cells(load: Loader, tmp_path
     ("old", "new", "message"),
     [
         ("views.inter", "views.iner", "study.yaml:10: ablation.factors: views.iner: unknown setting"),
-        ("views.inter", "data.validation", "study.yaml:10: ablation.factors: factors: 'data.validation' is no key path of a trial"),
+        ("views.inter", "data.validation", "study.yaml:10: ablation.factors: factors: 'data.validation' is no"),
         ("plain, w", "plan, w", "study.yaml:11: ablation.controls[0]: unknown control 'plan'; did you mean 'plain'?"),
         ("[0, 1, 2]", "[0, 1, 1]", "study.yaml:12: ablation.seeds: seeds must differ, got [0, 1, 1]"),
         ("[0, 1, 2]", "many", "study.yaml:12: ablation.seeds: must be"),

@@ -20,7 +20,7 @@ from akdtune import __version__, cli, results, spec, study, study_tables, tracki
 from akdtune.tracking_record import RunRecord, write_record
 from tests.study_fixture import StudyBuilder
 
-COMMANDS = ["run", "plan", "show", "best", "logs", "analyze", "spaces", "schema", "teacher", "wandb"]
+COMMANDS = ["run", "plan", "show", "best", "logs", "analyze", "compare", "spaces", "schema", "teacher", "wandb"]
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> str:
