@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ import numpy.typing as npt
 from akdtune import results, study_tables
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 
-DESIGN = "design.json"
 PHASES = ("ablation", "confirm")
 METRIC = "test_accuracy"
 MARGIN = 0.3
@@ -126,20 +124,14 @@ def read_design(run: Path) -> dict[str, Any]:
     Raises:
         StudyError: when there are none, or the file is damaged.
     """
-    path = results.require_study(run) / DESIGN
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = results.require_study(run) / results.DESIGN
+    held = results.read_design(run)
+    if not path.exists():
         raise StudyError(
-            f"{run}: has no {DESIGN}: this study has no `ablation` and no `confirm` section, or has not come to it yet"
-        ) from None
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise StudyError(
-            f"{path}: damaged, no JSON ({error}); run the study's command again to have it written"
-        ) from error
-    phases = {name: held[name] for name in PHASES if isinstance(held, dict) and held.get(name)}
+            f"{run}: has no {path.name}: this study has no `ablation` and no `confirm` section, or has not come to it "
+            "yet"
+        )
+    phases = {name: held[name] for name in PHASES if held.get(name)}
     for name, phase in phases.items():
         cells = phase.get("cells") if isinstance(phase, dict) else None
         if not isinstance(cells, list) or not all(

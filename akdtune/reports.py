@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from akdtune.errors import StudyError
+from akdtune.errors import AkdtuneError, StudyError
 
 MINUS = "\N{MINUS SIGN}"
 _TEX = {
@@ -20,6 +22,24 @@ _TEX = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "−": r"$-$", "≥": r"$\geq$", "≤": r"$\leq$",
     "×": r"$\times$", "→": r"$\rightarrow$", "–": "--",
 }  # fmt: skip
+
+
+def exit_code(
+    read: Callable[[Sequence[str] | None], argparse.Namespace],
+    run: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Runs an analysis as a command: 0 when it ran, 2 and one message for a mistake of the user."""
+    try:
+        arguments = read(argv)
+    except SystemExit as leaving:  # argparse has said why
+        return int(leaving.code or 0)
+    try:
+        run(arguments)
+    except AkdtuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def save(path: Path, content: str | bytes) -> Path:

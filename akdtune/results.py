@@ -328,11 +328,13 @@ def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise StudyError(f"{path}: cannot be read: no mapping")
-    return found
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise StudyError(
+            f"{path}: damaged, no JSON ({error}); run the study's command again to have it written"
+        ) from error
+    return found if isinstance(found, dict) else {}
 
 
 def read_events(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -214,21 +214,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the analysis; 0 when it ran, 2 for a mistake of the user."""
-    try:
-        arguments = _arguments(argv)
-    except SystemExit as leaving:
-        return int(leaving.code or 0)
-    try:
-        run = results.require_study(arguments.run)
-        if arguments.alpha is not None and not 0 < arguments.alpha < 0.5:
-            raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
-        phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
-        done = [ablation_report.compute(phase, run, alpha=arguments.alpha) for phase in phases]
-        _publish(done, run, arguments.out or run / "reports")
-    except AkdtuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return reports.exit_code(_arguments, _analyze, argv)
+
+
+def _analyze(arguments: argparse.Namespace) -> None:
+    run = results.require_study(arguments.run)
+    if arguments.alpha is not None and not 0 < arguments.alpha < 0.5:
+        raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
+    phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
+    done = [ablation_report.compute(phase, run, alpha=arguments.alpha) for phase in phases]
+    _publish(done, run, arguments.out or run / "reports")
 
 
 def _publish(done: Sequence[Result], run: Path, out: Path) -> None:

@@ -292,16 +292,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparison; 0 when it ran, 2 for a mistake of the user."""
-    try:
-        arguments = _arguments(argv)
-    except SystemExit as leaving:
-        return int(leaving.code or 0)
-    try:
-        _run(arguments.run_a, arguments.run_b, arguments.metric, arguments.out)
-    except AkdtuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return reports.exit_code(_arguments, _analyze, argv)
+
+
+def _analyze(arguments: argparse.Namespace) -> None:
+    _run(arguments.run_a, arguments.run_b, arguments.metric, arguments.out)
 
 
 def _run(run_a: Path, run_b: Path, metric: str | None, out: Path | None) -> None:

@@ -335,21 +335,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the analysis; 0 when it ran, 2 for a mistake of the user."""
-    try:
-        arguments = _arguments(argv)
-    except SystemExit as leaving:
-        return int(leaving.code or 0)
-    try:
-        print(f"importance of searched settings in {results.require_study(arguments.run)}", flush=True)
-        if arguments.draws < MIN_DRAWS:
-            raise AkdtuneError(f"--draws: {arguments.draws} is too few for an interval (allowed: {MIN_DRAWS} or more)")
-        _run(
-            arguments.run, arguments.out or arguments.run / "reports", arguments.roles, arguments.draws, arguments.seed
-        )
-    except AkdtuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return reports.exit_code(_arguments, _analyze, argv)
+
+
+def _analyze(arguments: argparse.Namespace) -> None:
+    print(f"importance of searched settings in {results.require_study(arguments.run)}", flush=True)
+    if arguments.draws < MIN_DRAWS:
+        raise AkdtuneError(f"--draws: {arguments.draws} is too few for an interval (allowed: {MIN_DRAWS} or more)")
+    _run(
+        arguments.run, arguments.out or arguments.run / "reports", arguments.roles, arguments.draws, arguments.seed
+    )
 
 
 def _run(run: Path, out: Path, roles: Sequence[str], draws: int, seed: int) -> None:
