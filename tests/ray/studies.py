@@ -16,7 +16,10 @@ from akdtune import results, run_state, spec, study, study_tables
 
 PLUGINS = Path(__file__).parent / "plugins"
 # What a clock, an attempt, or whoever filled the cache before puts in.
-TIMINGS = {"wall_time_s", "warmup_time_s", "images_per_s", "peak_memory_mib", "attempt", "teacher_cache_fill_rate"}
+TIMINGS = {
+    "wall_time_s", "warmup_time_s", "images_per_s", "peak_memory_mib", "attempt", "teacher_cache_fill_rate",
+    "teacher_cache_hit_rate",
+}  # fmt: skip
 
 TINY = """
 study: tiny
