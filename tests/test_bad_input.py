@@ -225,7 +225,7 @@ def test_a_file_that_is_no_settings(refused: Refused, command: str, content: byt
     [
         ("stdy.yaml", ["stdy.yaml: there is no such file", "did you mean 'study.yaml'?"]),
         ("digits_angulr", ["did you mean the packaged 'digits_angular'?"]),
-        ("nothing/at/all.yaml", ["nothing/at/all.yaml: there is no such file", "packaged: cifar_angular"]),
+        ("nothing/at/all.yaml", ["nothing/at/all.yaml: there is no such file", "packaged: angular_ablation"]),
         (".", [".: is a folder, not a YAML file"]),
     ],
 )
@@ -531,7 +531,7 @@ def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
 ) -> None:
     """The study ends with one message, and the trial stays to be resumed."""
     reported: list[dict[str, Any]] = []
-    trial = {"trial_id": "t", "root": str(home), "stop_flag": ".stop", "cpu": 1}
+    trial = {"trial_id": "t", "root": str(home), "stop_flag": ".stop", "cpu": 1, "tracking": {"wandb": None}}
 
     def attempt(*_: Any) -> Any:
         try:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ import yaml
 
 from akdtune import cache_command, cli, data, design, lockfile, networks, run_state, spec, teacher, teacher_cache
 from akdtune.errors import SettingsError, StudyError
+from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.teacher_cache import CacheSettings, Store
 from akdtune.teacher_command import fill_rows
 from akdtune.teacher_rows import COMPUTE_BATCH
@@ -145,14 +145,9 @@ def test_a_trial_is_told_how_to_use_the_cache(home: Path, override: str) -> None
     of = identity(override)
     row = {"trial_id": "t", "cell_id": "c", "role": "search", "arm": "none/kd", "seed": 0, "params": {},
            "settings": of.study.arms[0].centre().settings}  # fmt: skip
-    directory: Any = type("Directory", (), {"root": home, "stop_flag": home / "stop", "unfinished": lambda self: []})()
-    payload = json.loads(run_state.Run(of.study, directory, of).payload(_Record(row), None))
+    with StudyDirectory(home / "run").opened() as directory:
+        payload = json.loads(run_state.Run(of.study, directory, of).payload(TrialRecord(row), None))
     assert TrialConfig.parse(payload).teacher_cache == of.study.teacher_cache
-
-
-class _Record:
-    def __init__(self, plan: dict[str, Any]) -> None:
-        self.plan = plan
 
 
 # ------------------------------------------------------------------------------------------------- list, verify, prune

@@ -24,6 +24,7 @@ def plan_row(number: int) -> dict[str, Any]:
         "trial_id": f"t{number:05d}", "cell_id": f"c{number:05d}", "seed": 0, "role": "search", "arm": "none/kd",
         "bracket": "none/kd", "proposal": number, "params": {"method.kd.weight": 0.5 + number},
         "settings": {"method": [{"name": "kd", "weight": 0.5 + number}]}, "raw": {"method.kd.weight": 0.5 + number},
+        "cell": None,
     }  # fmt: skip
 
 
