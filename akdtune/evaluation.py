@@ -114,7 +114,9 @@ class Evaluation:
         Column `accuracy` is the student's; the rest are the columns of TEACHER_COLUMNS and those of `TransferMeter`,
         without a teacher none of them, and without `of_views` none of `measure_views`.
         """
-        student_N = self.student_signals(split)
+        return self._measured(split, self.student_signals(split), of_views)
+
+    def _measured(self, split: data.Split, student_N: Signals, of_views: bool) -> dict[str, float | None]:
         row: dict[str, float | None] = {"accuracy": float(percent_right(student_N.logits_BK, split.labels_N))}
         teacher_N = self.teacher_signals(split)
         if teacher_N is None:
@@ -187,8 +189,8 @@ class Evaluation:
         split = self.splits.test if reads_test else self.splits.validation
         assert split is not None, "a role that does not read the test set has a validation set"
         row: dict[str, float | None] = {}
+        student_N = self.student_signals(split)
         if reads_test:
-            row = self.measure(split)
+            row = self._measured(split, student_N, of_views=True)
             row["test_accuracy"] = row.pop("accuracy")
-        logits_NK = self.student_signals(split).logits_BK
-        return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), logits_NK.cpu())
+        return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu())
