@@ -149,15 +149,18 @@ def _paper_row(result: Result, cell: Cell) -> list[str]:
         mean += f" ({cell.outcomes['diverged']} diverged)"
     row = [cell.name, str(summary.n), mean]
     if one is None:
-        return [*row, "reference" if cell.name == result.phase.reference else "", "", ""]
+        return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
+    difference = one.difference
+    alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
     span = "" if one.low is None else interval(one.low, one.high)
-    return [*row, signed(one.difference.difference), span, "" if one.within is None else probability(one.within.p_holm)]
+    p_holm = "" if one.within is None else probability(one.within.p_holm)
+    return [*row, signed(difference.difference), alone, span, p_holm]
 
 
 def headings(result: Result) -> list[str]:
     """Of the paper's table."""
     return ["cell", "n", f"{result.phase.metric.replace('_', ' ')}, mean ± sd", "difference",
-            f"simultaneous {100 * result.level:g} %", "Holm p"]  # fmt: skip
+            f"{100 * result.level:g} %", f"simultaneous {100 * result.level:g} %", "Holm p"]  # fmt: skip
 
 
 def markdown(done: Sequence[Result], name: str) -> str:
@@ -167,10 +170,10 @@ def markdown(done: Sequence[Result], name: str) -> str:
         phase = result.phase
         own, controls = (paper_rows(result, controls=control) for control in (False, True))
         text.append(f"## {title_of(result)}\n")
-        text += [reports.markdown_table(headings(result), own, (1, 2, 3, 4, 5))] if own else []
+        text += [reports.markdown_table(headings(result), own, (1, 2, 3, 4, 5, 6))] if own else []
         if controls:
             text.append(f"{'Baselines' if phase.name == 'confirm' else 'Controls'}\n")
-            text.append(reports.markdown_table(headings(result), controls, (1, 2, 3, 4, 5)))
+            text.append(reports.markdown_table(headings(result), controls, (1, 2, 3, 4, 5, 6)))
             text += [
                 f"- {cell.name}: {cell.explanation}" for cell in phase.cells if cell.is_control and cell.explanation
             ]
@@ -189,11 +192,11 @@ def tex(done: Sequence[Result], name: str) -> str:
         phase, own = result.phase, paper_rows(result, controls=False)
         heading = "Baselines" if phase.name == "confirm" else "Controls"
         caption = (
-            f"{name}: {title_of(result)}. Differences are paired by seed; simultaneous {100 * result.level:g} % "
-            f"intervals and Holm p within the family; {ablation_findings.CONDITIONAL}."
+            f"{name}: {title_of(result)}. Differences are paired by seed; {100 * result.level:g} % intervals of each "
+            f"alone and of all together (simultaneous), and Holm p within the family; {ablation_findings.CONDITIONAL}."
         )
         groups = {"": own, heading: paper_rows(result, controls=True)}
-        tables.append(reports.tex_table(headings(result), groups, caption, f"tab:{phase.name}", (1, 2, 3, 4, 5)))
+        tables.append(reports.tex_table(headings(result), groups, caption, f"tab:{phase.name}", (1, 2, 3, 4, 5, 6)))
     return "\n".join(tables)
 
 

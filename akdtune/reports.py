@@ -76,8 +76,15 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 2) -> str:
-    """`[+0.10, +0.52]`; `[n/a]` where there is none."""
-    return "[n/a]" if low is None or high is None else f"[{signed(low, digits)}, {signed(high, digits)}]"
+    """`[+0.10, +0.52]`; `[n/a]` where there is none; an end that is nearer to 0 than its digits show says so."""
+    if low is None or high is None:
+        return "[n/a]"
+    return f"[{_end(low, digits)}, {_end(high, digits)}]"
+
+
+def _end(value: float, digits: int) -> str:
+    hidden = value != 0 and abs(value) < 0.5 * 10**-digits
+    return signed(value, digits) if not hidden else f">{0:.{digits}f}" if value > 0 else f"<{0:.{digits}f}"
 
 
 def probability(p: float | None) -> str:

@@ -136,7 +136,7 @@ def test_tables_for_a_paper(tmp_path: Path) -> None:
     assert [rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [True] * 3
     assert r"50\% \& x\_y & 6 &" in tex
     body = [line for line in tex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {line.count(" & ") for line in body} == {5}
+    assert {line.count(" & ") for line in body} == {6}
     assert tex.index("base\\textasciitilde{}intra") < tex.index(r"\emph{Controls}") < tex.index(r"weight\_matched")
     with (folder / "ablation.csv").open() as file:
         rows = list(csv.DictReader(file))
