@@ -38,17 +38,22 @@ class Phases:
         self.identity = identity
         self.notes: list[str] = []
         self._cells: CellPlan | None = None
+        self._settled: set[str] = set()
 
     def due(self, searched: bool) -> Rows:
         """Rows of trials that are to be planned now; each is in the plan after the caller added it.
+
+        Asked whenever a slot is free; what is settled is not looked at again.
 
         Args:
             searched: whether nothing more can come of the search.
         """
         rows: Rows = []
-        if self.study.confirm is not None and searched:
+        if self.study.confirm is not None and searched and "confirm" not in self._settled:
+            self._settled.add("confirm")
             rows += self._confirm()
-        if self.study.ablation is not None and (searched or self.study.ablation.base == "study"):
+        based = searched or (self.study.ablation is not None and self.study.ablation.base == "study")
+        if self.study.ablation is not None and based and "ablation" not in self._settled:
             rows += self._ablation()
         return self._new(rows)
 
@@ -133,6 +138,7 @@ class Phases:
         assert ablation is not None
         plan = self._cell_plan()
         if plan is None:
+            self._settled.add("ablation")
             self._say("ablation: no search trial reached its last epoch, so there is no winner to take apart")
             return []
         auto = ablation.auto_seeds
@@ -143,10 +149,13 @@ class Phases:
             seeds = ablation.seeds
         else:
             rows = [self._row(cell, seed, "pilot") for cell in plan.cells for seed in auto.pilot_seeds]
-            if self._new(rows) or self._unfinished("pilot"):
+            if self._new(rows):
                 self._write_ablation(plan, [], None)
                 return rows
+            if self._unfinished("pilot"):
+                return []
             seeds = self._seeds_from_pilot(plan)
+        self._settled.add("ablation")
         needed = self._needed() if auto is not None else None
         self._write_ablation(plan, seeds, needed)
         return rows + [self._row(cell, seed) for seed in seeds for cell in plan.cells]
