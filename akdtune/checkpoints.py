@@ -15,6 +15,7 @@ from akdtune import networks
 from akdtune.data import InputSpec
 from akdtune.errors import CheckpointError
 from akdtune.networks import Network
+from akdtune.registry import network_name
 
 
 def load_checkpoint(
@@ -26,7 +27,7 @@ def load_checkpoint(
         CheckpointError: listing missing and unexpected keys and different shapes.
     """
     built = networks.build(network, inputs, seed=0)
-    fill_weights(built, path, name=networks.network_name(network))
+    fill_weights(built, path, name=network_name(network))
     return built.to(device).eval().requires_grad_(False)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.idle import spelled_out
-from akdtune.registry import NO_NETWORK, ComponentSettings, Pair, lookup, names
+from akdtune.registry import NO_NETWORK, ComponentSettings, Pair, lookup, names, typed
 
 MATCHES = {
     "weight_matched": "weight",
@@ -84,9 +84,7 @@ class _Base:
             raise self.refused(control, "the base is a control of views itself")
 
     def settings_of_views(self) -> ComponentSettings:
-        values = {key: value for key, value in self.views.items() if key != "name"}
-        settings: ComponentSettings = lookup("views", self.views["name"]).Settings(**values)
-        return settings
+        return typed("views", self.views)
 
     def warmup_epochs(self) -> int:
         return int(lookup("views", self.views["name"]).warmup_epochs_of(self.settings_of_views()))
@@ -279,20 +277,14 @@ def parameters_of(sections: Mapping[str, Any], context: ControlContext) -> tuple
     ]
     others = [one for one in built[1:] if one is not None]
     of_views = view_context(student, built[0], others, inputs.num_classes, torch.device("cpu"), 0)
-    name, settings = _component(sections["views"])
-    views = lookup("views", name)(lookup("views", name).Settings(**settings), of_views)
+    views = lookup("views", sections["views"]["name"])(typed("views", sections["views"]), of_views)
     trained = list(views.parameters()) if views.trains_jointly or views.warmup_epochs else []
     labels_N = torch.arange(2 * inputs.num_classes) % inputs.num_classes
     epochs = TrainingSettings(**sections["training"]).epochs
     for term in sections["method"]:
-        name, settings = _component(term)
-        of_method = method_context(name, student, built[0], labels_N, inputs.num_classes, epochs, 0)
-        trained += lookup("methods", name)(lookup("methods", name).Settings(**settings), of_method).parameters()
+        of_method = method_context(term["name"], student, built[0], labels_N, inputs.num_classes, epochs, 0)
+        trained += lookup("methods", term["name"])(typed("methods", term), of_method).parameters()
     return _count(student.parameters()), _count(one for one in trained if one.requires_grad)
-
-
-def _component(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    return section["name"], {key: value for key, value in section.items() if key != "name"}
 
 
 def _count(parameters: Any) -> int:
@@ -330,9 +322,8 @@ def _size(network: str | dict[str, Any], inputs: tuple[int, int, int]) -> int | 
 
 def _widened(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int, int]) -> tuple[Any, int]:
     """The cnn whose widths are the student's times one factor, nearest to a number of parameters."""
-    from akdtune import networks
 
-    settings = networks.network_settings(network)
+    settings = typed("networks", network)
     widths = list(getattr(settings, "widths"))
     low, high = 1.0, WIDEST
     tried: dict[tuple[int, ...], int] = {}

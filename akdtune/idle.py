@@ -14,7 +14,7 @@ from typing import Any
 
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.factors import Cell
-from akdtune.registry import ComponentSettings, Kind, lookup, names
+from akdtune.registry import Kind, lookup, names, typed
 from akdtune.sections import TRIAL_LEVEL
 from akdtune.settings_file import shown
 
@@ -34,14 +34,14 @@ def idle_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     from akdtune.trial_config import TrainingSettings
 
     found: dict[str, str] = {}
-    views = _typed("views", settings["views"])
+    views = typed("views", settings["views"])
     for key, reason in views.idle().items():
         found[f"views.{key}"] = reason
     for term in settings["method"]:
-        found |= {f"method.{term['name']}.{key}": why for key, why in _typed("methods", term).idle().items()}
+        found |= {f"method.{term['name']}.{key}": why for key, why in typed("methods", term).idle().items()}
     network = settings["student"]["network"]
     if isinstance(network, Mapping):
-        found |= {f"student.network.{key}": why for key, why in _typed("networks", network).idle().items()}
+        found |= {f"student.network.{key}": why for key, why in typed("networks", network).idle().items()}
     training = TrainingSettings(**settings["training"])
     found |= {f"training.{key}": why for key, why in training.idle().items()}
     warmup = lookup("views", settings["views"]["name"]).warmup_epochs_of(views)
@@ -127,13 +127,6 @@ def _flat(node: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{before}{key}.")
         else:
             yield f"{before}{key}", value
-
-
-def _typed(kind: Kind, values: Mapping[str, Any]) -> ComponentSettings:
-    settings: ComponentSettings = lookup(kind, values["name"]).Settings(
-        **{key: value for key, value in values.items() if key != "name"}
-    )
-    return settings
 
 
 # --------------------------------------------------------------------------------------------------------------- apply

@@ -1,23 +1,27 @@
 """Name -> class for views, methods, networks and data sets, imported on first use.
 
 A view or a method is one file whose name is its registered name; a network family is one file that registers
-several names. `plugins: [module]` in a study imports further modules that register more.
+several names. `plugins: [module]` in a study imports further modules that register more, and installed packages bring
+theirs by entry points of the group `akdtune.plugins`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
 
 Kind = Literal["methods", "views", "networks", "data"]
 T = TypeVar("T")
@@ -25,8 +29,24 @@ T = TypeVar("T")
 NO_NETWORK = "none"
 """As `teacher.network`: there is no teacher."""
 
-_registered: dict[str, dict[str, Any]] = {"methods": {}, "views": {}, "networks": {}, "data": {}}
+ENTRY_POINTS = "akdtune.plugins"
+"""The group of entry points under which installed packages name the modules that register their components."""
+
+KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
+
+_registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
+
+
+@dataclass
+class _AddOns:
+    """What became of the installed add-ons in this process: whether they were looked for, and which failed, why."""
+
+    looked_for: bool = False
+    failures: list[str] = field(default_factory=list)
+
+
+_add_ons = _AddOns()
 
 
 IdleAtZero: TypeAlias = Mapping[tuple[str, ...], tuple[str, ...]]
@@ -55,10 +75,16 @@ class NoSettings(ComponentSettings):
 
 
 def register(name: str, kind: Kind | None = None) -> Callable[[T], T]:
-    """Registers a class or builder under `name`; `kind` defaults to the class's own `kind` attribute."""
+    """Registers a class or builder under `name`; `kind` defaults to the class's own `kind` attribute.
+
+    Raises:
+        AkdtuneError: for a name that is taken, by akdtune itself or by another module.
+    """
 
     def add(component: T) -> T:
-        of = kind or getattr(component, "kind")
+        of: Kind = kind or getattr(component, "kind")
+        if not getattr(component, "__module__", "").startswith("akdtune."):
+            _import_all(of)  # our own names are taken, whether used yet or not
         known = _registered[of].get(name)
         if known is not None and known.__module__ != getattr(component, "__module__", None):
             raise AkdtuneError(
@@ -74,22 +100,128 @@ def lookup(kind: Kind, name: str) -> Any:
     """The component registered as `name`; imports its file on first use.
 
     Raises:
-        AkdtuneError: for an unknown name, with the nearest valid one.
+        AkdtuneError: for an unknown name, with the nearest valid one and the add-ons that could not be loaded.
     """
-    found = _registered[kind]
-    if name not in found and name.isidentifier() and kind in ("methods", "views") and name in _stems(kind):
+    components = _registered[kind]
+    if name not in components and name.isidentifier() and kind in ("methods", "views") and name in _stems(kind):
         importlib.import_module(f"akdtune.{kind}.{name}")
-    if name not in found:
+    if name not in components:
         _import_all(kind)
-    if name not in found:
-        raise AkdtuneError(unknown_name(_singular[kind], name, found))
-    return found[name]
+    if name not in components:
+        _load_add_ons()
+    if name not in components:
+        raise AkdtuneError("\n".join([unknown_name(_singular[kind], name, components), *_add_ons.failures]))
+    return components[name]
 
 
 def names(kind: Kind) -> list[str]:
-    """Every registered name of a kind, sorted; imports all files of that kind."""
+    """Every registered name of a kind, sorted; imports all files of that kind, and the installed add-ons."""
     _import_all(kind)
+    _load_add_ons()
     return sorted(_registered[kind])
+
+
+def name_of(component: type[Component]) -> str:
+    """The name under which a class is registered; the name of the class itself where it is not."""
+    registered = _registered[component.kind].items()
+    return next((name for name, known in registered if known is component), component.__name__)
+
+
+def network_name(network: str | Mapping[str, Any]) -> str:
+    """The registered name in a `network` setting, which is a name or `{name: ..., settings}`."""
+    return network if isinstance(network, str) else str(network["name"])
+
+
+def typed(kind: Kind, setting: str | Mapping[str, Any]) -> ComponentSettings:
+    """The settings of the component that a setting names: a name, or `{name: ..., settings}`.
+
+    Raises:
+        AkdtuneError: for an unknown name.
+        pydantic.ValidationError: for settings that do not fit.
+    """
+    name = setting if isinstance(setting, str) else str(setting["name"])
+    values = {} if isinstance(setting, str) else {key: value for key, value in setting.items() if key != "name"}
+    settings: ComponentSettings = lookup(kind, name).Settings(**values)
+    return settings
+
+
+def settings_given(component: type[Component], given: Mapping[str, Any]) -> ComponentSettings:
+    """The settings of a component as given in Python, by keyword.
+
+    Raises:
+        SettingsError: for unknown settings, with the nearest ones, and for values that do not fit.
+    """
+    try:
+        return component.Settings(**given)
+    except ValidationError as error:
+        of, allowed = f"{_singular[component.kind]} {name_of(component)}", component.Settings.model_fields
+        problems = [
+            (detail["loc"], unknown_name("setting", str(detail["loc"][-1]), allowed))
+            if detail["type"] == "extra_forbidden"
+            else (detail["loc"], _said(detail["msg"], detail["input"] if detail["loc"] else None))
+            for detail in error.errors(include_url=False)
+        ]
+        raise SettingsError(Problem(".".join(map(str, (of, *path))), text) for path, text in problems) from error
+
+
+def _said(message: str, got: Any) -> str:
+    """What pydantic says about a value in the words of a settings file, and the value."""
+    text = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    return text if got is None else f"{text}, got {got!r}"
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Puts the registry back as it was, whatever is registered or removed inside; add-ons are looked for anew."""
+    for kind in KINDS:
+        _import_all(kind)  # a module that is imported inside for the first time would not register again
+    components = {kind: dict(_registered[kind]) for kind in KINDS}
+    looked_for, failures = _add_ons.looked_for, list(_add_ons.failures)
+    _add_ons.looked_for, _add_ons.failures = False, []
+    try:
+        yield
+    finally:
+        _put_back(components)
+        _add_ons.looked_for, _add_ons.failures = looked_for, failures
+
+
+def _put_back(components: Mapping[Kind, Mapping[str, Any]]) -> None:
+    for kind, of_kind in components.items():
+        _registered[kind].clear()
+        _registered[kind].update(of_kind)
+
+
+def _load_add_ons() -> None:
+    """Imports what installed packages name under `akdtune.plugins`, once in a process; all of ours comes first.
+
+    An add-on that fails is left out with a warning, as a study that does not use it must go on; one that does is
+    refused by `lookup`, which repeats why.
+    """
+    if _add_ons.looked_for:
+        return
+    _add_ons.looked_for = True
+    for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        for kind in KINDS:
+            _import_all(kind)
+        before = {kind: dict(_registered[kind]) for kind in KINDS}
+        try:
+            entry_point.load()
+        except (Exception, SystemExit) as error:  # whatever a package's own code does when it is imported
+            _put_back(before)
+            _add_ons.failures.append(_left_out(entry_point, error))
+            warnings.warn(_add_ons.failures[-1], stacklevel=3)
+
+
+def _left_out(entry_point: importlib.metadata.EntryPoint, error: BaseException) -> str:
+    """Which add-on is left out, why, where it failed, and how to get rid of it."""
+    package = "an installed package" if entry_point.dist is None else entry_point.dist.name
+    version = "" if entry_point.dist is None else f" {entry_point.dist.version}"
+    kind = "" if isinstance(error, AkdtuneError) else f"{type(error).__name__}: "
+    remedy = "" if entry_point.dist is None else f"; update it, or remove it with `pip uninstall {package}`"
+    return (
+        f"add-on {package}{version} is left out: its entry point '{entry_point.name} = {entry_point.value}' of "
+        f"{ENTRY_POINTS} cannot be loaded: {kind}{error}{_raised_in(error)}{remedy}"
+    )
 
 
 def load_plugins(modules: Iterable[str], folders: Iterable[str] = ()) -> None:
@@ -117,20 +249,20 @@ def load_plugins(modules: Iterable[str], folders: Iterable[str] = ()) -> None:
 
 def _raised_in(error: BaseException) -> str:
     """The file and line that raised an error; empty where Python itself did, before any file was read."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     inside = not isinstance(error, SyntaxError) and frames and not frames[-1].filename.startswith("<")
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if inside else ""
 
 
 def plugin_folders(modules: Iterable[str]) -> list[str]:
     """The folders that imported plugins were found in, for processes whose search path is another."""
-    found = []
+    folders = []
     for module in modules:
         file = getattr(sys.modules[module], "__file__", None)
         if file:
             depth = module.count(".") + (Path(file).stem == "__init__")
-            found.append(str(Path(file).resolve().parents[depth]))
-    return list(dict.fromkeys(found))
+            folders.append(str(Path(file).resolve().parents[depth]))
+    return list(dict.fromkeys(folders))
 
 
 def _stems(kind: str) -> list[str]:

@@ -45,6 +45,7 @@ from akdtune.errors import AkdtuneError, CheckpointError
 from akdtune.frozen_teacher import FrozenTeacher
 from akdtune.networks import Network
 from akdtune.recipe import Recipe, derived_seed, set_learning_rate, sgd
+from akdtune.registry import network_name, typed
 from akdtune.signals import tempered
 from akdtune.teacher_settings import PRETRAINED, DistillationSettings, TeacherFile, TeacherSettings
 
@@ -84,7 +85,7 @@ def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) 
     }
     facts: dict[str, Any] = {
         "format": FORMAT,
-        "network": [networks.network_name(settings.network), networks.network_settings(settings.network).model_dump()],
+        "network": [network_name(settings.network), typed("networks", settings.network).model_dump()],
         "recipe": recipe | {"milestones": settings.resolved_milestones()},
         "seed": settings.seed,
         "data": dataset.fingerprint(train_on),
@@ -166,7 +167,7 @@ def train(
     """
     missing = _missing(settings, dataset, train_on)
     for number, one in enumerate(missing, start=1):
-        which = {"network": networks.network_name(one.network), "number": number, "networks": len(missing)}
+        which = {"network": network_name(one.network), "number": number, "networks": len(missing)}
         finished = yield from _train_one(one, dataset, train_on, device, should_stop, which)
         if not finished:
             return
@@ -410,7 +411,7 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
         path = Path(settings.checkpoint).expanduser().resolve()
     network = load_checkpoint(path, settings.network, dataset.inputs, dataset.device)
     weights, saw_validation = weights_hash(network), not settings.clean_validation
-    facts = [FORMAT, weights, networks.network_name(settings.network), dataset.fingerprint(train_on), saw_validation]
+    facts = [FORMAT, weights, network_name(settings.network), dataset.fingerprint(train_on), saw_validation]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     cached = cache_directory() / "teachers" / "imported" / f"{name}.json"
     measured = _read_json(cached)
@@ -429,14 +430,14 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
 
 def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:
     """A file with the weights that the network itself brings, written once."""
-    own = networks.network_settings(settings.network)
+    own = typed("networks", settings.network)
     if not getattr(own, "weights", None):
-        name = networks.network_name(settings.network)
+        name = network_name(settings.network)
         raise CheckpointError(
             f"teacher.checkpoint: {PRETRAINED} needs a network with weights of its own, "
             f"e.g. network: {{name: torchvision_resnet34, weights: IMAGENET1K_V1}}; got '{name}' without weights"
         )
-    facts = [FORMAT, networks.network_name(settings.network), own.model_dump(mode="json"), asdict(inputs)]
+    facts = [FORMAT, network_name(settings.network), own.model_dump(mode="json"), asdict(inputs)]
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_directory() / "teachers" / "imported" / f"{name}.pt"
     if not path.exists():

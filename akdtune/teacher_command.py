@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from akdtune import data, networks, teacher
+from akdtune import data, teacher
 from akdtune.augmentation import Stream, below, random_order, random_words
 from akdtune.cache_files import Rows
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.recipe import resolve_device
-from akdtune.registry import load_plugins
+from akdtune.registry import load_plugins, network_name
 from akdtune.teacher_rows import Caching, PlaceMatters, TeacherRows, live_reason
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def table() -> Table:
 
 def _lineage(settings: Mapping[str, Any]) -> str:
     """A network and those it was distilled from: `resnet20 < resnet32, resnet56`."""
-    sources = ", ".join(networks.network_name(source["network"]) for source in settings.get("distilled_from", ()))
-    return networks.network_name(settings["network"]) + (f" < {sources}" if sources else "")
+    sources = ", ".join(network_name(source["network"]) for source in settings.get("distilled_from", ()))
+    return network_name(settings["network"]) + (f" < {sources}" if sources else "")
 
 
 def _named(stored: Any) -> Any:

@@ -18,10 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from akdtune import networks
 from akdtune.data import TrainOn
 from akdtune.recipe import Recipe
-from akdtune.registry import NO_NETWORK, ComponentSettings
+from akdtune.registry import NO_NETWORK, ComponentSettings, network_name
 
 PRETRAINED = "pretrained"
 """As `checkpoint`: the weights that the network brings itself."""
@@ -109,7 +108,7 @@ class TeacherSettings(Recipe):
     @property
     def absent(self) -> bool:
         """Whether there is no teacher."""
-        return networks.network_name(self.network) == NO_NETWORK
+        return network_name(self.network) == NO_NETWORK
 
     @property
     def dropped(self) -> int:
@@ -168,7 +167,7 @@ class TeacherFile:
     @property
     def absent(self) -> bool:
         """Whether there is no teacher."""
-        return networks.network_name(self.network) == NO_NETWORK
+        return network_name(self.network) == NO_NETWORK
 
     @classmethod
     def parse(cls, plain: Mapping[str, Any]) -> TeacherFile:

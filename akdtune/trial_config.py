@@ -11,10 +11,10 @@ import torch
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import nn
 
-from akdtune import data, networks, teacher
+from akdtune import data, teacher
 from akdtune.methods import Pair
 from akdtune.recipe import Dot, Recipe, sgd
-from akdtune.registry import ComponentSettings, load_plugins, lookup
+from akdtune.registry import ComponentSettings, load_plugins, lookup, network_name
 from akdtune.results import REPORT_ROLES
 from akdtune.teacher_cache import CacheSettings
 
@@ -172,8 +172,8 @@ class TrialConfig:
     @property
     def pair(self) -> Pair:
         """What published settings depend on."""
-        teacher_name = None if self.teacher_file.absent else networks.network_name(self.teacher_file.network)
-        return Pair(self.data.name, teacher_name, networks.network_name(self.student.network))
+        teacher_name = None if self.teacher_file.absent else network_name(self.teacher_file.network)
+        return Pair(self.data.name, teacher_name, network_name(self.student.network))
 
     @property
     def train_on(self) -> Literal["subset", "full"]:

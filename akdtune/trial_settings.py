@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from akdtune.domains import Issue
 from akdtune.errors import AkdtuneError
-from akdtune.registry import NO_NETWORK, Kind, Pair, lookup, names
+from akdtune.registry import NO_NETWORK, Kind, Pair, lookup, names, network_name
 from akdtune.settings_errors import typed
 from akdtune.settings_file import KeyPath, shown
 
@@ -50,8 +50,8 @@ def pair_of(study: Mapping[str, Any], student: Mapping[str, Any] | None) -> Pair
     """What published settings depend on; None where it is not known (yet)."""
     if student is None or not {"data", "teacher"} <= study.keys():
         return None
-    teacher = _network_name(study["teacher"]["network"])
-    return Pair(study["data"]["name"], None if teacher == NO_NETWORK else teacher, _network_name(student["network"]))
+    teacher = network_name(study["teacher"]["network"])
+    return Pair(study["data"]["name"], None if teacher == NO_NETWORK else teacher, network_name(student["network"]))
 
 
 def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue]:
@@ -75,7 +75,7 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     if len(heads := [name for name, component in components.items() if component.replaces_logits]) > 1:
         add(f"'{heads[0]}' and '{heads[1]}' both replace the student's prediction: only one can")
     idle = all(component.consumes in ("stages", "self") for component in components.values())
-    alone = teacher is not None and _network_name(teacher["network"]) == NO_NETWORK
+    alone = teacher is not None and network_name(teacher["network"]) == NO_NETWORK
     if views != "none" and idle and not alone:
         named = " and ".join(f"'{name}'" for name in methods)
         add(f"nothing of the views '{views}' would reach the student: {named} read{'s' * (len(methods) == 1)} no views")
@@ -104,24 +104,20 @@ def pair_problem(views: str, method: str) -> str | None:
 
 
 def _without_teacher(method: str, teacher: Mapping[str, Any]) -> str | None:
-    if _network_name(teacher["network"]) != NO_NETWORK or lookup("methods", method).consumes == "self":
+    if network_name(teacher["network"]) != NO_NETWORK or lookup("methods", method).consumes == "self":
         return None
     alone = [name for name in names("methods") if lookup("methods", name).consumes == "self"]
     return f"'{method}' needs a teacher, and teacher.network is {NO_NETWORK} (without one: {', '.join(alone)})"
 
 
 def _lacking_maps(method: str, role: str, network: str | Mapping[str, Any]) -> str | None:
-    name, component = _network_name(network), lookup("methods", method)
+    name, component = network_name(network), lookup("methods", method)
     if name == NO_NETWORK or not component.needs_maps():
         return None
     lacking = sorted(component.needs - {"strong"} - lookup("networks", name).offers)
     if not lacking:
         return None
     return f"'{method}' cannot work with the {role} network '{name}': it needs {', '.join(lacking)}, which it lacks"
-
-
-def _network_name(network: str | Mapping[str, Any]) -> str:
-    return network if isinstance(network, str) else str(network["name"])
 
 
 def published(method: str, given: Mapping[str, Any], pair: Pair | None) -> dict[str, Any]:

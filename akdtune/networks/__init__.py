@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from akdtune.data import InputSpec
-from akdtune.registry import Component, ComponentSettings, Kind, lookup
+from akdtune.registry import Component, ComponentSettings, Kind, lookup, network_name, typed
 from akdtune.signals import Signals
 
-__all__ = ["InputSpec", "Network", "build", "layout", "network_name", "network_settings", "predict", "signals"]
+__all__ = ["InputSpec", "Network", "build", "layout", "predict", "signals"]
 
 
 class Network(Component, nn.Module):
@@ -49,18 +49,6 @@ class Network(Component, nn.Module):
         raise NotImplementedError
 
 
-def network_name(network: str | dict[str, Any]) -> str:
-    """The registered name in a `network` setting, which is a name or `{name: ..., settings}`."""
-    return network if isinstance(network, str) else str(network["name"])
-
-
-def network_settings(network: str | dict[str, Any]) -> ComponentSettings:
-    """The typed settings in a `network` setting."""
-    values = {} if isinstance(network, str) else {k: v for k, v in network.items() if k != "name"}
-    settings: ComponentSettings = lookup("networks", network_name(network)).Settings(**values)
-    return settings
-
-
 def build(network: str | dict[str, Any], inputs: InputSpec, seed: int) -> Network:
     """Builds a network with its weights drawn from `seed`, leaving torch's global generator as it was.
 
@@ -70,7 +58,7 @@ def build(network: str | dict[str, Any], inputs: InputSpec, seed: int) -> Networ
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built: Network = lookup("networks", network_name(network))(network_settings(network), inputs)
+        built: Network = lookup("networks", network_name(network))(typed("networks", network), inputs)
         built.to(memory_format=torch.channels_last)
         own = type(built).__module__.startswith("akdtune.")
         if not own and layout(built) == torch.channels_last and not _runs(built, inputs):
@@ -80,8 +68,8 @@ def build(network: str | dict[str, Any], inputs: InputSpec, seed: int) -> Networ
 
 def layout(network: nn.Module) -> torch.memory_format:
     """How a network's kernels lie in memory, and its images are best given to it."""
-    kernels = [one for one in network.parameters() if one.dim() == 4]
-    last = bool(kernels) and all(one.stride() == _last_strides(*one.shape) for one in kernels)
+    kernels = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+    last = bool(kernels) and all(kernel.stride() == _last_strides(*kernel.shape) for kernel in kernels)
     return torch.channels_last if last else torch.contiguous_format
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
 from akdtune.errors import AkdtuneError
-from akdtune.registry import ComponentSettings, lookup, register
+from akdtune.registry import ComponentSettings, lookup, register, typed
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, standardized
 from akdtune.views import ViewAugmenter, ViewContext
 
@@ -57,9 +57,7 @@ class MatchedSettings(ComponentSettings):
 
     def typed(self) -> ComponentSettings:
         """The settings of the views that are controlled."""
-        values = {key: item for key, item in self.of.items() if key != "name"}
-        settings: ComponentSettings = lookup("views", self.of["name"]).Settings(**values)
-        return settings
+        return typed("views", self.of)
 
     def idle(self) -> dict[str, str]:
         """What has no effect on the views that are controlled."""
