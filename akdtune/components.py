@@ -33,7 +33,7 @@ PAIRS = [
     Pair("imagenet", "torchvision_resnet34", "torchvision_resnet18"),
     Pair("imagenet", "torchvision_resnet50", "torchvision_mobilenet_v2"),
 ]
-"""The pairs of networks that published tables use (METHODS 4)."""
+"""The pairs of networks that published tables use."""
 
 
 class Row(NamedTuple):

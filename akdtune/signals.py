@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch import Tensor
 Terms: TypeAlias = dict[str, Tensor]
 """Unweighted named loss terms, each a scalar."""
 
+
+SMALL_STAGES = ((16, 32, 32), (32, 16, 16), (64, 8, 8))
+"""(C, H, W) of each stage map of a small network, stem first: what a component alone is built for by default."""
 
 STANDARD_EPSILON = 1e-7
 """Added to the standard deviation of logits, as published."""
@@ -56,6 +59,45 @@ class Signals:
     strong: Signals | None = None
     others: tuple[Signals, ...] = ()
 
+    @classmethod
+    def of(cls, logits_BK: Tensor, pooled_BC: Tensor | None = None, **others: Any) -> Signals:
+        """Signals out of a notebook's own tensors.
+
+        Args:
+            logits_BK: class scores.
+            pooled_BC: pooled feature; without it one of width 0, for methods that read logits alone.
+            others: further attributes, e.g. `stages=[maps_BCHW, ...]`.
+        """
+        pooled_BC = logits_BK.new_empty(len(logits_BK), 0) if pooled_BC is None else pooled_BC
+        listed = {name: tuple(value) if isinstance(value, list) else value for name, value in others.items()}
+        return cls(logits_BK, pooled_BC, **listed)
+
+    @classmethod
+    def random(
+        cls,
+        size: int,
+        num_classes: int = 10,
+        stages: Sequence[tuple[int, int, int]] = SMALL_STAGES,
+        strong: bool = False,
+    ) -> Signals:
+        """Everything that a network may say about a batch, out of torch's global generator, to try a component with.
+
+        The last map is the last stage's, the pooled feature its mean, and the logits are its classifier's.
+
+        Args:
+            size: B.
+            num_classes: K.
+            stages: shapes of the stage maps, stem first.
+            strong: whether to add signals of the strongly augmented images.
+        """
+        preact = tuple(torch.randn(size, *shape) for shape in stages)
+        maps = tuple(map_BCHW.relu() for map_BCHW in preact)
+        pooled_BC = maps[-1].mean(dim=(2, 3))
+        weight_KC, bias_K = torch.randn(num_classes, pooled_BC.shape[1]), torch.zeros(num_classes)
+        logits_BK = torch.nn.functional.linear(pooled_BC, weight_KC, bias_K)
+        again = cls.random(size, num_classes, stages) if strong else None
+        return cls(logits_BK, pooled_BC, maps, preact, maps[-1], (weight_KC, bias_K), again)
+
     def detach(self) -> Signals:
         """The same numbers without a gradient."""
         return Signals(
@@ -71,7 +113,7 @@ class Signals:
 
 
 def _detached(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-    return None if maps is None else tuple(one.detach() for one in maps)
+    return None if maps is None else tuple(map_BCHW.detach() for map_BCHW in maps)
 
 
 @dataclass(frozen=True)
@@ -100,6 +142,21 @@ class Batch:
     share: float = 1.0
     repeated: int = 0
 
+    @classmethod
+    def of(cls, labels_B: Tensor, epoch: int = 1, seed: int = 0, **others: Any) -> Batch:
+        """The first images of a training set, in order, with a fresh generator: a batch for a notebook.
+
+        Args:
+            labels_B: the labels, int64.
+            epoch: student epoch, counted from 1.
+            seed: of the generator.
+            others: further attributes, or in place of the first images `positions_B` and `sample_ids_B`.
+        """
+        first_B = torch.arange(len(labels_B), device=labels_B.device)
+        generator = torch.Generator(labels_B.device).manual_seed(seed)
+        own = {"labels_B": labels_B, "sample_ids_B": first_B, "positions_B": first_B, "epoch": epoch}
+        return cls(**{**own, "generator": generator, **others})
+
 
 @dataclass(frozen=True)
 class Views:
@@ -126,8 +183,7 @@ class Target:
         logits_BMK: logits of each member.
         pooled_BMC: pooled feature of each member.
         weights_M: mixture weights, [M], or [B, M] where each image has its own. They sum to 1 in a proper mixture; the
-            `released` ensemble of Angular-KD does not normalise them, so its "probabilities" sum to more than 1
-            (METHODS 2.4).
+            `released` ensemble of Angular-KD does not normalise them, so its "probabilities" sum to more than 1.
         temperature: softmax temperature of the members; None = the temperature the method asks for.
         stages, preact_stages, last_map: the plain teacher's maps where a method asked for them; views never change
             maps, so the objective fills them in.
@@ -146,10 +202,10 @@ class Target:
 
     @classmethod
     def of(cls, signals: Signals) -> Target:
-        """The plain teacher (or any single network) as a target."""
-        one = signals.logits_BK.new_ones(1)
-        plain = cls(signals.logits_BK.unsqueeze(1), signals.pooled_BC.unsqueeze(1), one)
-        return plain.with_maps(signals)
+        """The plain teacher (or any single network) as a target, with what it says about strong images, if it does."""
+        plain = cls(signals.logits_BK.unsqueeze(1), signals.pooled_BC.unsqueeze(1), signals.logits_BK.new_ones(1))
+        strong = None if signals.strong is None else cls.of(signals.strong)
+        return replace(plain.with_maps(signals), strong=strong)
 
     def with_maps(self, signals: Signals) -> Target:
         """The same target with a network's maps."""

@@ -1,20 +1,22 @@
 """Base distillation methods: one file each, registered under the file's name.
 
 A method maps (student signals, target, batch) to unweighted named terms. It multiplies no term by its weight: that
-is `objective.py`'s work, with the numbers that `weights` gives.
+is `objective.py`'s work, with the numbers that `weights` gives. In a notebook, `Method.alone` builds one without a
+trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from akdtune.registry import Component, ComponentSettings, Kind, Pair
-from akdtune.signals import Batch, Signals, Target, Terms
+from akdtune.registry import Component, ComponentSettings, Kind, Pair, settings_given
+from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Terms
 
 __all__ = ["CIFAR100", "IMAGENET", "Method", "MethodContext", "Pair", "Shape", "published_on"]
 
@@ -92,6 +94,67 @@ class Method(Component, nn.Module):
 
     def __init__(self, settings: ComponentSettings, context: MethodContext) -> None:
         super().__init__()
+
+    @classmethod
+    def alone(
+        cls,
+        num_classes: int = 10,
+        *,
+        student_dim: int = SMALL_STAGES[-1][0],
+        teacher_dim: int = SMALL_STAGES[-1][0],
+        student_stages: Sequence[Shape] = SMALL_STAGES,
+        teacher_stages: Sequence[Shape] = SMALL_STAGES,
+        teacher_classifier: tuple[Tensor, Tensor] | None = None,
+        train_labels_N: Tensor | None = None,
+        epochs: int = 240,
+        device: str | torch.device = "cpu",
+        init_seed: int = 0,
+        **settings: Any,
+    ) -> Self:
+        """This method without a trial, for a notebook or a training loop of one's own.
+
+        `terms` gives the unweighted losses, `weights(epoch)` what to multiply them by, `parameters()` what else has
+        to train; `after_step()` belongs after each step of the optimiser. In a study the networks and the data say
+        all that is given here.
+
+        Args:
+            num_classes: K.
+            student_dim: width of the student's pooled feature.
+            teacher_dim: width of the teacher's.
+            student_stages: (C, H, W) of the student's stage maps, stem first; the last one is its last map, too.
+            teacher_stages: the same of the teacher. The BatchNorms of its stages are plain ones.
+            teacher_classifier: weight [K, C] and bias [K] of the teacher's last layer; by default random.
+            train_labels_N: labels of the training images, int64; by default 10 images a class, in turn.
+            epochs: student epochs.
+            device: where parameters and buffers live.
+            init_seed: of everything that the method draws when it is built.
+            settings: the method's own, as in a study's `method:`; what is not given has its default.
+
+        Raises:
+            AkdtuneError: for settings or shapes that the method does not take.
+        """
+        where, generator = torch.device(device), torch.Generator().manual_seed(init_seed)
+        if teacher_classifier is None:
+            teacher_classifier = torch.randn(num_classes, teacher_dim, generator=generator), torch.zeros(num_classes)
+        if train_labels_N is None:
+            train_labels_N = torch.arange(10 * num_classes) % num_classes
+        weight_KC, bias_K = teacher_classifier
+        context = MethodContext(
+            num_classes=num_classes,
+            student_dim=student_dim,
+            teacher_dim=teacher_dim,
+            student_stages=tuple(student_stages),
+            teacher_stages=tuple(teacher_stages),
+            student_last_map=student_stages[-1] if student_stages else None,
+            teacher_last_map=teacher_stages[-1] if teacher_stages else None,
+            teacher_classifier=(weight_KC.detach().to(where), bias_K.detach().to(where)),
+            teacher_norms=tuple((torch.ones(stage[0]), torch.zeros(stage[0])) for stage in teacher_stages[1:]),
+            train_labels_N=train_labels_N.to(where),
+            epochs=epochs,
+            device=where,
+            generator=generator,
+        )
+        return cls(settings_given(cls, settings), context).to(where)
 
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
         """Unweighted named scalar terms for one target; called once per target of a sum over views."""

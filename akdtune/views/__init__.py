@@ -1,21 +1,22 @@
 """View augmenters: one file each, registered under the file's name.
 
 A view augmenter turns the frozen teacher's signals into targets for the methods, and into unweighted penalties for
-its own parameters, if it has any.
+its own parameters, if it has any. In a notebook, `ViewAugmenter.alone` builds one without a trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from akdtune.registry import Component, ComponentSettings, Kind
-from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
+from akdtune.registry import Component, ComponentSettings, Kind, settings_given
+from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
 
 
 class VariantSettings(ComponentSettings):
@@ -88,6 +89,52 @@ class ViewAugmenter(Component, nn.Module):
 
     def __init__(self, settings: ComponentSettings, context: ViewContext) -> None:
         super().__init__()
+
+    @classmethod
+    def alone(
+        cls,
+        num_classes: int = 10,
+        *,
+        teacher_dim: int = SMALL_STAGES[-1][0],
+        student_dim: int = SMALL_STAGES[-1][0],
+        teacher_classifier: tuple[Tensor, Tensor] | None = None,
+        others_dims: Sequence[int] = (),
+        device: str | torch.device = "cpu",
+        init_seed: int = 0,
+        **settings: Any,
+    ) -> Self:
+        """These views without a trial, for a notebook or a training loop of one's own.
+
+        `teach` gives targets for the methods and unweighted penalties, `penalty_weights()` what to multiply them by;
+        `warmup_penalties` what `parameters()` are warmed up with. In a study the networks say all that is given here.
+
+        Args:
+            num_classes: K.
+            teacher_dim: width of the teacher's pooled feature.
+            student_dim: width of the student's.
+            teacher_classifier: weight [K, C] and bias [K] of the teacher's last layer; by default random.
+            others_dims: widths of the pooled features of further teachers.
+            device: where parameters and buffers live.
+            init_seed: of everything that is drawn when the views are built.
+            settings: the views' own, as in a study's `views:`; what is not given has its default.
+
+        Raises:
+            AkdtuneError: for settings or shapes that the views do not take.
+        """
+        where, generator = torch.device(device), torch.Generator().manual_seed(init_seed)
+        if teacher_classifier is None:
+            teacher_classifier = torch.randn(num_classes, teacher_dim, generator=generator), torch.zeros(num_classes)
+        weight_KC, bias_K = teacher_classifier
+        context = ViewContext(
+            num_classes=num_classes,
+            teacher_dim=teacher_dim,
+            teacher_classifier=(weight_KC.detach().to(where), bias_K.detach().to(where)),
+            student_dim=student_dim,
+            others_dims=tuple(others_dims),
+            device=where,
+            generator=generator,
+        )
+        return cls(settings_given(cls, settings), context).to(where)
 
     @classmethod
     def warmup_epochs_of(cls, settings: ComponentSettings) -> int:
