@@ -460,23 +460,26 @@ def spaces() -> None:
 def _list_components(kind: Kind, name: str | None) -> None:
     from akdtune import components
 
-    if name is not None:
+    if name is not None and not components.is_pattern(name):
         print(components.details(kind, name), end="")
         return
     from rich.table import Table
 
-    found = components.rows(kind)
+    rows = components.rows(kind, name or "*")
     table = Table(box=None, pad_edge=False, header_style="bold")
     shown = ("name", "about", "source", "signals")
-    columns = [column for column in shown if any(getattr(row, column) for row in found)]
+    columns = [column for column in shown if any(getattr(row, column) for row in rows)]
     for column in columns:
         table.add_column(column, no_wrap=column == "name", overflow="fold")
-    for row in found:
+    for row in rows:
         table.add_row(*(getattr(row, column) for column in columns))
     _print_table(table)
 
 
-NameArgument = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one, with its settings.")]
+NameArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="Only this one, with its settings; or all whose names match, as in 'k*'."),
+]
 
 
 @app.command()
@@ -486,6 +489,7 @@ def methods(name: NameArgument = None) -> None:
     \b
     Examples:
       akdtune methods
+      akdtune methods '*kd*'
       akdtune methods dkd
     """
     _list_components("methods", name)
@@ -510,6 +514,7 @@ def networks(name: NameArgument = None) -> None:
     \b
     Examples:
       akdtune networks
+      akdtune networks 'resnet*'
       akdtune networks resnet8x4
     """
     _list_components("networks", name)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from akdtune import signals as signals_module
+from akdtune.errors import AkdtuneError
 from akdtune.registry import Component, Kind, Pair, lookup, names
 
 SINGULAR: dict[Kind, str] = {"methods": "method", "views": "views", "networks": "network", "data": "data set"}
+
+PROMPT = ">>> "
+"""What each line of an example in a docstring begins with."""
 
 PAIRS = [
     *(
@@ -45,9 +51,26 @@ class Row(NamedTuple):
     signals: str
 
 
-def rows(kind: Kind) -> list[Row]:
-    """Every registered component of a kind, sorted by name."""
-    return [_row(kind, name) for name in sorted(names(kind), key=_natural)]
+def rows(kind: Kind, pattern: str = "*") -> list[Row]:
+    """The registered components of a kind whose names match a pattern, sorted by name.
+
+    Args:
+        kind: methods, views, networks or data.
+        pattern: with `*`, `?` and `[...]` as in a shell, whatever the case.
+
+    Raises:
+        AkdtuneError: where nothing matches, with what there is.
+    """
+    known = sorted(names(kind), key=_natural)
+    matching = [name for name in known if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+    if not matching:
+        raise AkdtuneError(f"no {kind} match '{pattern}' (there are: {', '.join(known)})")
+    return [_row(kind, name) for name in matching]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name has wildcards."""
+    return any(wildcard in name for wildcard in "*?[")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -88,7 +111,7 @@ def details(kind: Kind, name: str) -> str:
         AkdtuneError: for an unknown name, with the nearest valid one.
     """
     component: type[Component] = lookup(kind, name)
-    lines = [f"{SINGULAR[kind]} {name}", "", inspect.getdoc(component) or "", ""]
+    lines = [f"{SINGULAR[kind]} {name}", "", *described(component), ""]
     if component.source:
         lines.append(f"Source: {component.source}")
     if said := signals(kind, component):
@@ -99,6 +122,32 @@ def details(kind: Kind, name: str) -> str:
     if kind == "methods":
         lines += _published(component)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def described(component: type[Component]) -> Iterator[str]:
+    """The lines of a component's docstring; its example begins with the imports it needs, so that it can be pasted."""
+    for line in (inspect.getdoc(component) or "").splitlines():
+        yield line
+        if line == "Example:":
+            yield from (f"    {PROMPT}{needed}" for needed in _imports(component))
+
+
+def _imports(component: type[Component]) -> Iterator[str]:
+    """What the lines of a component's example need to run: torch, the class, and the signals that they name."""
+    words = set(re.findall(r"\w+", "\n".join(example(component))))
+    if "torch" in words:
+        yield "import torch"
+    yield f"from {component.__module__} import {component.__name__}"
+    classes = inspect.getmembers(signals_module, inspect.isclass)
+    own = {name for name, kind in classes if kind.__module__ == signals_module.__name__}
+    if named := sorted(own & words):
+        yield f"from {signals_module.__name__} import {', '.join(named)}"
+
+
+def example(component: type[Component]) -> list[str]:
+    """The lines of code of the example in a component's docstring, without imports; empty where it has none."""
+    lines = (line.strip() for line in (inspect.getdoc(component) or "").splitlines())
+    return [line.removeprefix(PROMPT) for line in lines if line.startswith(PROMPT)]
 
 
 def _settings(kind: Kind, component: type[Component]) -> Iterator[str]:

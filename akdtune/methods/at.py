@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, same_size, shape_pairs, stage_pairs, unit
@@ -41,6 +42,11 @@ class AT(Method):
         for even powers); stages are paired from the last one backwards where the networks have different numbers of
         them (the published code drops the last ones of the longer list); an all-zero map has attention zero and no
         gradient.
+
+    Example:
+        >>> at = AT.alone(num_classes=10, power=2)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = at.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["at"]
     """
 
     source = "Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928"
@@ -60,12 +66,12 @@ class AT(Method):
         self.settings = settings
         shape_pairs("at", context)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         pairs = stage_pairs(student.stages, target.stages)
         losses = [attention_loss(of_student, of_teacher, self.settings.power) for of_student, of_teacher in pairs]
         return {"at": sum(losses[1:], losses[0])}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"at": self.settings.weight}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
 from akdtune.methods._maps import full_precision, last_maps, pooled_to, unit
@@ -72,6 +73,11 @@ class CATKD(Method):
         mean over places, instead of the mean and a linear layer) but for the bias of the logits, which networks keep
         here and which takes no part in the maps; checkpoints of unchanged networks can teach. A map of zeros gets no
         gradient from its scale.
+
+    Example:
+        >>> cat_kd = CATKD.alone(num_classes=10, resolution=4)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = cat_kd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["cat_kd"]
     """
 
     source = "Guo et al., CVPR 2023, arXiv 2304.12777"
@@ -102,8 +108,8 @@ class CATKD(Method):
             persistent=False,  # it is in the teacher's own checkpoint
         )
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         assert student.last_map is not None and student.classifier is not None and target.last_map is not None
         resolution = self.settings.resolution
         student_BKRR = class_activations(student.last_map, student.classifier[0], resolution)
@@ -111,10 +117,11 @@ class CATKD(Method):
             teacher_BKRR = class_activations(target.last_map, self.teacher_classifier_KC, resolution)
         return {"cat_kd": activation_loss(student_BKRR, teacher_BKRR, self.settings.normalize)}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"cat_kd": self.settings.weight}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """The authors' weight, resolution and normalisation for this pair."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, initialised
@@ -36,6 +37,11 @@ class CC(Method):
 
     Differs: this is RepDistiller's loss over neighbouring rows of the batch, not the paper's congruence of Taylor
         series kernels over all pairs; a batch of one image costs nothing (the published code returns NaN).
+
+    Example:
+        >>> cc = CC.alone(num_classes=10, embedding_dim=32)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = cc.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["cc"]
     """
 
     source = "Peng et al., ICCV 2019, arXiv 1904.01802"
@@ -56,12 +62,12 @@ class CC(Method):
         self.embed_student = initialised(lambda: nn.Linear(context.student_dim, width), context)
         self.embed_teacher = initialised(lambda: nn.Linear(context.teacher_dim, width), context)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         return {
             "cc": correlation_loss(self.embed_student(student.pooled_BC), self.embed_teacher(target.pooled_BC)),
         }
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"cc": self.settings.weight}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.errors import DataError
 from akdtune.methods import Method, MethodContext
@@ -94,6 +95,11 @@ class CRD(Method):
         them a second time with the noisy ones); K shrinks to the number of images outside the largest class where there
         are fewer than 16384 of them (the published code then draws with replacement, as `with_replacement` does);
         positives are the image itself (the published `relax` draws them from its class).
+
+    Example:
+        >>> crd = CRD.alone(num_classes=10, train_labels_N=torch.arange(500) % 10)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = crd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["crd"]
     """
 
     source = "Tian et al., ICLR 2020, arXiv 1910.10699"
@@ -141,8 +147,8 @@ class CRD(Method):
         self._known_log_partitions_2: Tensor | None = None  # so that only the first step after a start looks for them
         self.register_load_state_dict_post_hook(_forget_partitions)  # type: ignore[no-untyped-call]
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         mapped = self._embed(self.embed_student, student.pooled_BC), self._embed(self.embed_teacher, target.pooled_BC)
         embedded_2BE = unit(torch.stack(mapped), dim=-1)
         if self._step is None or self._step.batch is not batch:
@@ -159,10 +165,11 @@ class CRD(Method):
             self._known_log_partitions_2 = self._set_partitions(log_scores_2BS)
         return {"crd": contrastive_loss(log_scores_2BS, self._known_log_partitions_2, self.num_samples).sum()}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"crd": self.settings.weight}
 
+    @override
     @torch.no_grad()
     def after_step(self) -> None:
         """Moves the bank rows of the batch towards its embeddings and scales them to length 1."""
@@ -237,6 +244,7 @@ class CRD(Method):
         self.log_partitions_2.copy_(torch.where(self.log_partitions_2.isinf(), fresh_2, self.log_partitions_2))
         return self.log_partitions_2.clone()
 
+    @override
     @classmethod
     def facts(cls, settings: ComponentSettings, class_counts_K: list[int]) -> dict[str, Any]:
         """The resolved number of negatives per image."""

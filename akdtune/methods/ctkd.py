@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import StandardizeSettings, kl_of_logs, log_student_BK, log_target_BK
@@ -48,6 +49,11 @@ class CTKD(Method):
     Differs: a target with a temperature of its own (Angular-KD's `released` ensemble) keeps it, so that the trained one
         softens the student alone. The paper's instance-wise form, a small network on both logits, is not offered: the
         published code does not contain it.
+
+    Example:
+        >>> ctkd = CTKD.alone(num_classes=10, ramp_epochs=5)
+        >>> student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
+        >>> loss = ctkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["kd"]
     """
 
     source = "Li, Li, Yang, Zhao, Song, Luo, Li, Yang, AAAI 2023, arXiv 2211.16231"
@@ -79,22 +85,24 @@ class CTKD(Method):
         logit = scaled_gradient(self.temperature_logit, factor)
         return self.settings.minimum + self.settings.span * torch.sigmoid(logit)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         temperature = self.temperature(batch.epoch)
         scale = temperature, self.settings.standardize
         divergence = kl_of_logs(log_target_BK(target, *scale), log_student_BK(student.logits_BK, *scale))
         return {"kd": temperature**2 * divergence}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"kd": self.settings.weight}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """ImageNet: weight 1, five epochs of ramp."""
         return {"weight": 1.0, "ramp_epochs": 5} if pair.data == IMAGENET else {}
 
+    @override
     @classmethod
     def ce_weight(cls, pair: Pair) -> float:
         """0.1; on ImageNet 1."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, log_student_BK, log_target_BK
@@ -43,6 +44,11 @@ class DIST(Method):
     Differs: the temperature is a setting, as in torchdistill and mmrazor, with their factor of temperature squared;
         the authors' first release has none, which is `temperature: 1`. The authors' CIFAR-100 code is not public:
         temperature 4 and both weights 2 are what later papers report for it.
+
+    Example:
+        >>> dist = DIST.alone(num_classes=10, temperature=1.0)
+        >>> student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
+        >>> loss = dist.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["inter"]
     """
 
     source = "Huang, You, Wang, Qian, Xu, NeurIPS 2022, arXiv 2205.10536"
@@ -59,8 +65,8 @@ class DIST(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         scale = self.settings.temperature, self.settings.standardize
         found_BK = log_student_BK(student.logits_BK, *scale).exp()
         wanted_BK = log_target_BK(target, *scale).exp()
@@ -70,10 +76,11 @@ class DIST(Method):
             "intra": squared * (1 - correlation_R(found_BK.T, wanted_BK.T).mean()),
         }
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"inter": self.settings.beta, "intra": self.settings.gamma}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """ImageNet: no temperature."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, is_label, log_others, log_student_BK, log_target_BK
@@ -68,6 +69,11 @@ class DKD(Method):
         adds up probabilities; equal numbers, but finite when either side is certain. `standardize: true` is the
         recipe (temperature 2, alpha and beta times 9); the code released with it leaves the temperature at 4 and
         multiplies beta by the alpha it has already multiplied, which makes it 81 for every pair.
+
+    Example:
+        >>> dkd = DKD.alone(num_classes=10, beta=2.0)
+        >>> student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
+        >>> loss = dkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["nckd"]
     """
 
     source = "Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679"
@@ -91,8 +97,8 @@ class DKD(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         scale = self.settings.temperature, self.settings.standardize
         found_BK, wanted_BK = log_student_BK(student.logits_BK, *scale), log_target_BK(target, *scale)
         is_label_BK = is_label(batch.labels_B, found_BK.shape[-1])
@@ -101,12 +107,14 @@ class DKD(Method):
             "nckd": self.settings.temperature**2 * other_classes_kl(wanted_BK, found_BK, is_label_BK),
         }
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
         """Alpha and beta, rising to their full value at epoch `warmup_epochs` (epochs count from 1)."""
         ramp = min(epoch / self.settings.warmup_epochs, 1.0) if self.settings.warmup_epochs else 1.0
         strength = self.settings.weight * ramp
         return {"tckd": strength * self.settings.alpha, "nckd": strength * self.settings.beta}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """CIFAR-100: beta by pair. ImageNet: temperature 1, one epoch of warm-up, beta 0.5.

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method, MethodContext, Shape
@@ -54,6 +55,11 @@ class FitNet(Method):
         lower half on the hint first); the student's stage is counted from the last one where the networks have
         different numbers of stages; a teacher's map that is larger than the student's by anything but a factor of 2
         is averaged to the student's size (the published code fails).
+
+    Example:
+        >>> fitnet = FitNet.alone(num_classes=10, hint_stage=1)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = fitnet.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["fitnet"]
     """
 
     source = "Romero et al., ICLR 2015, arXiv 1412.6550"
@@ -86,13 +92,13 @@ class FitNet(Method):
         student, teacher = context.student_stages[from_last], context.teacher_stages[from_last]
         self.regressor = initialised(lambda: regressor(student, teacher), context)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         assert student.stages is not None and target.stages is not None
         regressed_BCHW = self.regressor(student.stages[self.from_last])
         hint_BCHW = pooled_to(target.stages[self.from_last], *regressed_BCHW.shape[-2:])
         return {"fitnet": hint_loss(regressed_BCHW, hint_BCHW)}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"fitnet": self.settings.weight}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeFloat
+from typing_extensions import override
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, kl_of_logs, log_student_BK, log_target_BK
@@ -25,6 +26,11 @@ class KD(Method):
     Terms:
         kd: KL(target || student) at `temperature`, times temperature squared, in nats; sum over classes, mean over
             the batch.
+
+    Example:
+        >>> kd = KD.alone(num_classes=10, temperature=4.0)
+        >>> student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
+        >>> loss = kd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["kd"]
     """
 
     source = "Hinton, Vinyals, Dean, 2015, arXiv 1503.02531"
@@ -43,21 +49,23 @@ class KD(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         scale = self.settings.temperature, self.settings.standardize
         divergence = kl_of_logs(log_target_BK(target, *scale), log_student_BK(student.logits_BK, *scale))
         return {"kd": self.settings.temperature**2 * divergence}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"kd": self.settings.weight}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """ImageNet: mdistiller's temperature 1 and weight 0.5."""
         return {"temperature": 1.0, "weight": 0.5} if pair.data == IMAGENET else {}
 
+    @override
     @classmethod
     def ce_weight(cls, pair: Pair) -> float:
         """0.1; on ImageNet 0.5."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, shape_pairs, stage_pairs, unit
@@ -139,6 +140,11 @@ class KDSVD(Method):
         value; directions below 1e-6 of the largest squared singular value count as absent; where widths differ (the
         published code fails), the channels of the wider map are averaged in groups; stages are paired from the last
         one backwards where the networks have different numbers of them.
+
+    Example:
+        >>> kdsvd = KDSVD.alone(num_classes=10, rank=4)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = kdsvd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["kdsvd"]
     """
 
     source = "Lee et al., ECCV 2018, arXiv 1807.06819"
@@ -158,11 +164,11 @@ class KDSVD(Method):
         self.settings = settings
         shape_pairs("kdsvd", context, at_least=2)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         maps = [one for pair in stage_pairs(student.stages, target.stages) for one in pair]
         return {"kdsvd": relation_loss(*maps, rank=self.settings.rank)}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"kdsvd": self.settings.weight}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._logits import widened
@@ -40,6 +41,11 @@ class LabelSmoothing(Method):
             (1 - smoothing) * label + smoothing / K, whatever the smoothing is.
 
     Differs: only in how the same number is written.
+
+    Example:
+        >>> smoothed = LabelSmoothing.alone(num_classes=10, smoothing=0.1)
+        >>> student = Signals.of(torch.randn(8, 10))
+        >>> loss = smoothed.terms(student, Target.of(student.detach()), Batch.of(torch.arange(8)))["smoothing"]
     """
 
     source = "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, CVPR 2016, arXiv 1512.00567"
@@ -54,10 +60,10 @@ class LabelSmoothing(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         return {"smoothing": smoothing_term(widened(student.logits_BK), batch)}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"smoothing": self.settings.smoothing}

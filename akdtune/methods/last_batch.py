@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._history import LastBatch
@@ -31,6 +32,11 @@ class LastMiniBatch(Method):
         images go through the network together and share its BatchNorm statistics, where the published code takes two
         passes; each epoch begins without a memory, where the published code goes on from the last batch of the epoch
         before.
+
+    Example:
+        >>> last_batch = LastMiniBatch.alone(num_classes=10, temperature=3.0)
+        >>> student = Signals.of(torch.randn(8, 10))
+        >>> loss = last_batch.terms(student, Target.of(student.detach()), Batch.of(torch.arange(8)))["kl"]
     """
 
     source = "Shen, Xu, Yang, Li, Guo, CVPR 2022, arXiv 2203.16172"
@@ -50,8 +56,8 @@ class LastMiniBatch(Method):
         self.settings = settings
         self._memory = LastBatch()
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         logits_BK, temperature = widened(student.logits_BK), self.settings.temperature
         recalled = self._memory.recall(batch, logits_BK)
         if not recalled:
@@ -59,10 +65,11 @@ class LastMiniBatch(Method):
         now_RK = log_student_BK(logits_BK[: batch.repeated], temperature)
         return {"kl": temperature**2 * kl_of_logs(log_student_BK(recalled[0], temperature), now_RK)}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"kl": self.settings.weight}
 
+    @override
     def after_step(self) -> None:
         """Keeps the batch's logits for the next step."""
         self._memory.advance()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._logits import StandardizeSettings, log_student_BK, log_target_BK, widened
@@ -56,13 +57,14 @@ class MLKDSettings(StandardizeSettings):
         True, description="whether there are class and batch terms for the strongly augmented images"
     )
 
+    @override
     @classmethod
     def preset(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The values for keys that were not given."""
         variant = given.get("variant", cls.model_fields["variant"].default)
         of_variant = cls.presets.get(variant, {}) if isinstance(variant, str) else {}
         return {**of_variant, **super().preset(given)}
 
+    @override
     def idle(self) -> dict[str, str]:
         """The variant, which only fills in other settings, and everything else where the weight is 0."""
         return {"variant": "it only fills in other settings", **super().idle()}
@@ -136,6 +138,11 @@ class MLKD(Method):
         reads weak logits in `instance_strong` at the last two temperatures and drops `class_strong` and
         `batch_strong`. `standardize` scales the logits of the instance terms alone and replaces the first temperature
         by 2, as in the code released with it. Over a sum of several targets `ce_strong` is summed too.
+
+    Example:
+        >>> mlkd = MLKD.alone(num_classes=10, temperatures=[2.0, 4.0])
+        >>> student, teacher = Signals.random(8, strong=True), Signals.random(8, strong=True)
+        >>> loss = mlkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["instance"]
     """
 
     source = "Jin, Wang, Lin, CVPR 2023"
@@ -147,8 +154,8 @@ class MLKD(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         assert student.strong is not None
         assert target.strong is not None
         settings = self.settings
@@ -172,8 +179,8 @@ class MLKD(Method):
         ce_strong = labelled_term(widened(student.strong.logits_BK), batch)
         return {**{name: torch.stack(values).sum() for name, values in sums.items()}, "ce_strong": ce_strong}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         names = ["instance", "instance_strong", "class", "batch"]
         names += ["class_strong", "batch_strong"] * self.settings.strong_correlations
         return {**dict.fromkeys(names, self.settings.weight), "ce_strong": self.settings.ce_strong_weight}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
+from typing_extensions import override
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, is_label, log_others, log_student_BK, log_target_BK
@@ -30,6 +31,11 @@ class NKD(Method):
 
     Differs: nothing known. The published code has one number per data set: temperature 3 and gamma 3.5 on CIFAR-100
         (ResNet-34 to ResNet-18), temperature 1 and gamma 1.5 on ImageNet, the defaults of its class.
+
+    Example:
+        >>> nkd = NKD.alone(num_classes=10, gamma=1.5)
+        >>> student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
+        >>> loss = nkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["others"]
     """
 
     source = "Yang, Zeng, Li, Zhang, Yuan, Li, ICCV 2023, arXiv 2303.13005"
@@ -50,8 +56,8 @@ class NKD(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         temperature, standardize = self.settings.temperature, self.settings.standardize
         is_label_BK = is_label(batch.labels_B, student.logits_BK.shape[-1])
         found_BK = log_student_BK(student.logits_BK, 1.0, standardize)
@@ -62,10 +68,11 @@ class NKD(Method):
         others = -(wanted_BK.exp() * found_BK).masked_fill(is_label_BK, 0.0).sum(dim=-1).mean()
         return {"label": label, "others": temperature**2 * others}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"label": self.settings.weight, "others": self.settings.weight * self.settings.gamma}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """ImageNet: temperature 1, gamma 1.5."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, same_size, shape_pairs, stage_pairs, unit
@@ -47,6 +48,11 @@ class NST(Method):
 
     Differs: stages are paired from the last one backwards where the networks have different numbers of them (the
         published code drops the last ones of the longer list); an all-zero channel gets no gradient.
+
+    Example:
+        >>> nst = NST.alone(num_classes=10)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = nst.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["nst"]
     """
 
     source = "Huang and Wang, 2017, arXiv 1707.01219"
@@ -63,11 +69,11 @@ class NST(Method):
         self.settings = settings
         shape_pairs("nst", context)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         losses = [maximum_mean_discrepancy(*pair) for pair in stage_pairs(student.stages, target.stages)]
         return {"nst": sum(losses[1:], losses[0])}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"nst": self.settings.weight}

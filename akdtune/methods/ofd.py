@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
@@ -62,6 +63,11 @@ class OFD(Method):
         is averaged to the smaller size before the convolution (mdistiller brings the teacher's map to the student's
         size, smaller ones by repetition); where the networks have different numbers of stages, these are paired from
         the last one backwards as in mdistiller, and margins with them (mdistiller's are still the first stages').
+
+    Example:
+        >>> ofd = OFD.alone(num_classes=10)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = ofd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["ofd"]
     """
 
     source = "Heo et al., ICCV 2019, arXiv 1904.01866"
@@ -89,8 +95,8 @@ class OFD(Method):
             margin_C11 = margins(weight_C, bias_C)[:, None, None].to(context.device)
             self.register_buffer(f"margin{index}_C11", margin_C11, persistent=False)  # follows from the teacher
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         pairs = stage_pairs(student.preact_stages, target.preact_stages)
         losses = []
         for index, (maps, connector) in enumerate(zip(pairs, self.connectors, strict=True)):
@@ -99,10 +105,11 @@ class OFD(Method):
             losses.append(loss / 2 ** (len(pairs) - 1 - index))
         return {"ofd": sum(losses[1:], losses[0])}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"ofd": self.settings.weight}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """The weight on ImageNet."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, unit
@@ -49,6 +50,11 @@ class PKT(Method):
 
     Differs: a feature of length zero gets no gradient (the published code sets the resulting NaN to zero in the
         value only).
+
+    Example:
+        >>> pkt = PKT.alone(num_classes=10)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = pkt.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["pkt"]
     """
 
     source = "Passalis and Tefas, ECCV 2018, arXiv 1803.10837"
@@ -63,10 +69,10 @@ class PKT(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         return {"pkt": neighbour_divergence(student.pooled_BC, target.pooled_BC)}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"pkt": self.settings.weight}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, is_label, log_target_BK, widened
@@ -53,6 +54,11 @@ class PLD(Method):
     Differs: nothing in the formula. The paper states temperature 4 on CIFAR-100, while its own sweep on ImageNet finds
         1 best; both are kept. Its CIFAR-100 numbers come from another recipe than this tool's default: AdamW with
         learning rate 1e-3, a cosine schedule, 250 epochs, batches of 128.
+
+    Example:
+        >>> pld = PLD.alone(num_classes=10)
+        >>> student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
+        >>> loss = pld.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["pld"]
     """
 
     source = "Bassam, Zhu, Bian, NeurIPS 2025, arXiv 2506.12542"
@@ -70,8 +76,8 @@ class PLD(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         logits_BK = widened(student.logits_BK)
         if self.settings.standardize:
             logits_BK = standardized(logits_BK)
@@ -79,10 +85,11 @@ class PLD(Method):
         order_BK = ranking_BK(log_shares_BK, is_label(batch.labels_B, logits_BK.shape[-1]))
         return {"pld": plackett_luce_loss(logits_BK.gather(1, order_BK), log_shares_BK.gather(1, order_BK).exp())}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"pld": self.settings.weight}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """ImageNet: temperature 1."""

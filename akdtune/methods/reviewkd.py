@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
 from akdtune.methods._maps import BatchNorm, full_precision, initialised, pooled_to, shape_pairs, stage_pairs
@@ -102,6 +103,11 @@ class ReviewKD(Method):
         once for each of them, with its weight; stages are paired from the last one backwards where the
         networks have different numbers of them; a training batch of one image is normalised with running statistics
         at the pooled level.
+
+    Example:
+        >>> reviewkd = ReviewKD.alone(num_classes=10, max_width=64)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = reviewkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["reviewkd"]
     """
 
     source = "Chen et al., CVPR 2021, arXiv 2104.09044"
@@ -139,8 +145,8 @@ class ReviewKD(Method):
 
         self.fusions = initialised(build, context)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         maps = student.preact_stages if self.settings.student_preact else student.stages
         levels = stage_pairs(maps, target.preact_stages)
         levels.append((student.pooled_BC[:, :, None, None], target.pooled_BC[:, :, None, None]))
@@ -151,11 +157,13 @@ class ReviewKD(Method):
             loss = loss + hierarchical_context_loss(reviewed_BCHW, teacher_BCHW)
         return {"reviewkd": loss}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
         """The weight, rising to its full value at epoch `warmup_epochs` (epochs count from 1)."""
         ramp = min(epoch / self.settings.warmup_epochs, 1.0) if self.settings.warmup_epochs else 1.0
         return {"reviewkd": ramp * self.settings.weight}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """The weight of this pair; on ImageNet mdistiller's settings, with its default weight of 1 for any other."""

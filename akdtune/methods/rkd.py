@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, unit
@@ -60,6 +61,11 @@ class RKD(Method):
 
     Differs: distances come from differences of features and not from their products, which cancel in single
         precision; two images with equal features span no angle and give it no gradient.
+
+    Example:
+        >>> rkd = RKD.alone(num_classes=10)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = rkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["angle"]
     """
 
     source = "Park et al., CVPR 2019, arXiv 1904.05068"
@@ -81,13 +87,13 @@ class RKD(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         features = student.pooled_BC, target.pooled_BC
         return {"distance": distance_loss(*features), "angle": angle_loss(*features)}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         settings = self.settings
         return {
             "distance": settings.weight * settings.distance_weight,

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._history import LastBatch
@@ -57,6 +58,11 @@ class SDPGOStyle(Method):
     Differs: from a paper whose text and code could not be read. Known are gradient magnitudes that weigh features,
         a proximal step with a sparsity, and a KL to the predictions of the last mini-batch; everything else here, and
         every number, is ours. Results with it say nothing about the published method.
+
+    Example:
+        >>> sdpgo = SDPGOStyle.alone(num_classes=10, sparsity=0.5)
+        >>> student = Signals.random(8)
+        >>> loss = sdpgo.terms(student, Target.of(student.detach()), Batch.of(torch.arange(8)))["feature"]
     """
 
     source = "reconstruction of SDPGO, NeurIPS 2025, OpenReview pbokMgz8e1"
@@ -80,8 +86,8 @@ class SDPGOStyle(Method):
         self.settings = settings
         self._memory = LastBatch()
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         logits_BK, pooled_BC = widened(student.logits_BK), widened(student.pooled_BC)
         recalled = self._memory.recall(batch, logits_BK, pooled_BC)
         if not recalled:
@@ -96,10 +102,11 @@ class SDPGOStyle(Method):
         divergence = kl_of_logs(log_student_BK(last_RK, temperature), now_RK)
         return {"feature": squared_RC.mean(), "kl": temperature**2 * divergence}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"feature": self.settings.feature_weight, "kl": self.settings.kl_weight}
 
+    @override
     def after_step(self) -> None:
         """Keeps the batch's outputs for the next step."""
         self._memory.advance()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import BatchNorm, full_precision, initialised, last_maps, pooled_to
@@ -35,6 +36,11 @@ class SimKD(Method):
             averaged to the smaller size.
 
     Differs: heights and widths are compared each on their own (the published code takes them for equal).
+
+    Example:
+        >>> simkd = SimKD.alone(num_classes=10, factor=2)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = simkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["simkd"]
     """
 
     source = "Chen et al., CVPR 2022, arXiv 2203.14001"
@@ -65,6 +71,7 @@ class SimKD(Method):
         self.register_buffer("bias_K", bias_K.detach().clone().to(context.device))
         self._known: tuple[Tensor, Tensor] | None = None  # the last map that `logits` projected, for `terms`
 
+    @override
     def logits(self, student: Signals) -> Tensor:
         """The teacher's classifier on the mean of the projected map, [B, K]."""
         assert student.last_map is not None
@@ -73,8 +80,8 @@ class SimKD(Method):
             self._known = student.last_map, projected_BCHW
         return nn.functional.linear(projected_BCHW.mean(dim=(2, 3)), self.classifier_KC, self.bias_K)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         assert student.last_map is not None and target.last_map is not None
         known, self._known = self._known, None
         # one projection a step, so that its BatchNorms count each batch once
@@ -82,10 +89,11 @@ class SimKD(Method):
         projected_BCHW = known[1] if known is not None and fits else self._projected(student.last_map)
         return {"simkd": alignment_loss(projected_BCHW, pooled_to(target.last_map, *self.size))}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"simkd": self.settings.weight}
 
+    @override
     def after_step(self) -> None:
         """Forgets the batch's maps."""
         self._known = None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, shape_pairs, stage_pairs, unit
@@ -37,6 +38,11 @@ class SP(Method):
         sp: squared Frobenius distance, over B^2, of the row-normalised similarity matrices of the last stage map.
 
     Differs: an image whose map is all zero gets a row of zeros and no gradient from it.
+
+    Example:
+        >>> sp = SP.alone(num_classes=10)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = sp.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["sp"]
     """
 
     source = "Tung and Mori, ICCV 2019, arXiv 1907.09682"
@@ -53,10 +59,10 @@ class SP(Method):
         self.settings = settings
         shape_pairs("sp", context)
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         return {"sp": similarity_loss(*stage_pairs(student.stages, target.stages)[-1])}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"sp": self.settings.weight}

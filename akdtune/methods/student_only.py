@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from akdtune.methods import Method
 from akdtune.registry import register
 from akdtune.signals import Batch, Signals, Target, Terms
@@ -17,15 +19,20 @@ class StudentOnly(Method):
 
     Terms:
         none; the objective's cross-entropy has weight 1.
+
+    Example:
+        >>> student_only = StudentOnly.alone(num_classes=10)
+        >>> student = Signals.of(torch.randn(8, 10))
+        >>> terms = student_only.terms(student, Target.of(student.detach()), Batch.of(torch.arange(8)))
     """
 
     source = "no paper: cross-entropy alone"
     consumes = "self"
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """None."""
         return {}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """None."""
         return {}

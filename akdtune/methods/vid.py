@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, initialised, same_size, shape_pairs, stage_pairs
@@ -50,6 +51,11 @@ class VID(Method):
     Differs: the variances are trained parameters, as in the paper and RepDistiller (mdistiller leaves them at their
         first value); stages are paired from the last one backwards where the networks have different numbers of them
         (the published code drops the last ones of the longer list).
+
+    Example:
+        >>> vid = VID.alone(num_classes=10)
+        >>> student, teacher = Signals.random(8), Signals.random(8)
+        >>> loss = vid.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["vid"]
     """
 
     source = "Ahn et al., CVPR 2019, arXiv 1904.05835"
@@ -85,8 +91,8 @@ class VID(Method):
             nn.Parameter(torch.full((teacher[0],), log_scale, device=context.device)) for _, teacher in shapes
         )
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         losses = []
         pairs = stage_pairs(student.stages, target.stages)
         for maps, predictor, log_scale_C in zip(pairs, self.predictors, self.log_scales, strict=True):
@@ -96,8 +102,8 @@ class VID(Method):
             losses.append(negative_log_likelihood(predicted_BCHW, teacher_BCHW, log_scale_C, smallest))
         return {"vid": sum(losses[1:], losses[0])}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"vid": self.settings.weight}
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.methods import IMAGENET, Method, MethodContext, Pair
 from akdtune.methods._logits import LogitSettings, log_student_BK, log_target_BK
@@ -42,6 +43,11 @@ class WSLD(Method):
 
     Differs: nothing in the formula. The CIFAR-100 numbers come from the authors' answer to a question, as that code is
         not public; users report less than the paper with them.
+
+    Example:
+        >>> wsld = WSLD.alone(num_classes=10, temperature=4.0)
+        >>> student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
+        >>> loss = wsld.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["wsld"]
     """
 
     source = "Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang, ICLR 2021, arXiv 2102.00650"
@@ -57,8 +63,8 @@ class WSLD(Method):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """See the class."""
         temperature, standardize = self.settings.temperature, self.settings.standardize
         weights_B = soft_label_weights_B(
             log_student_BK(student.logits_BK, 1.0, standardize),
@@ -69,10 +75,11 @@ class WSLD(Method):
         entropies_B = -(log_target_BK(target, temperature, standardize).exp() * found_BK).sum(dim=-1)
         return {"wsld": temperature**2 * (weights_B * entropies_B).mean()}
 
+    @override
     def weights(self, epoch: int) -> Mapping[str, float]:
-        """The same at every epoch."""
         return {"wsld": self.settings.alpha}
 
+    @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """ImageNet: temperature 2, alpha 2.5."""

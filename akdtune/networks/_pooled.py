@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.networks import Network
 from akdtune.registry import register
@@ -35,6 +36,7 @@ class PooledNetwork(Network):
         """The map that is pooled, from the last stage map: that map itself unless a family says otherwise."""
         return map_BCHW
 
+    @override
     def forward(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
         """Logits and pooled feature; the maps of stem and stages, before and after ReLU, when asked."""
         map_BCHW = images_BCHW
@@ -54,8 +56,8 @@ class PooledNetwork(Network):
         maps = (tuple(after), tuple(before), last_BCHW) if after else ()
         return Signals(logits_BK, pooled_BC, *maps)
 
+    @override
     def classifier(self) -> tuple[Tensor, Tensor]:
-        """Weight [K, C] and bias [K] of the last layer."""
         layer = self._last_layer()
         return layer.weight, layer.bias
 

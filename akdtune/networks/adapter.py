@@ -38,6 +38,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.networks import InputSpec, Network
@@ -145,6 +146,7 @@ class AdaptedNetwork(Network):
         """Builds the module; weights are drawn from torch's global generator, which the caller seeds."""
         raise NotImplementedError
 
+    @override
     def forward(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
         """Logits and pooled feature; all maps that are offered, when asked."""
         captures, module = self.captures, self.__dict__["_module"]
@@ -168,10 +170,12 @@ class AdaptedNetwork(Network):
         self.__dict__["_module"].training = mode
         return self
 
+    @override
     def stage_norms(self) -> Norms:
         """The BatchNorms named in `captures`."""
         return affine(self._part(name) for name in self.captures.norms)
 
+    @override
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Weight [K, C] and bias [K] of the last layer; zeros where it has none."""
         layer = self._part(self.captures.classifier)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.networks import InputSpec
@@ -54,6 +55,7 @@ class CNN(PooledNetwork):
         self.last_map_shape = self.stage_shapes[-1]
         kaiming_fan_out(self)
 
+    @override
     def stage(self, index: int, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into a ReLU and what comes out, from the map before it is pooled."""
         if index > 0:
@@ -61,6 +63,7 @@ class CNN(PooledNetwork):
         preact_BCHW = self.norms[index](self.convs[index](map_BCHW))
         return preact_BCHW, nn.functional.relu(preact_BCHW)
 
+    @override
     def stage_norms(self) -> Norms:
         """Every BatchNorm but the first."""
         return affine(self.norms[1:])

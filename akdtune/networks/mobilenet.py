@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved, kaiming_fan_out, small_linear
@@ -96,6 +97,7 @@ class HalfMobileNetV2(PooledNetwork):
         kaiming_fan_out(self)
         small_linear(self._last_layer())
 
+    @override
     def stage(self, index: int, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The stem before and after its ReLU, or a stage's last linear bottleneck, twice."""
         if index == 0:
@@ -105,11 +107,13 @@ class HalfMobileNetV2(PooledNetwork):
             map_BCHW = group(map_BCHW)
         return map_BCHW, map_BCHW
 
+    @override
     def last_map(self, map_BCHW: Tensor) -> Tensor:
         """The 1x1 convolution to 1280 channels, after its ReLU."""
         last_BCHW: Tensor = self.conv2(map_BCHW)
         return last_BCHW
 
+    @override
     def stage_norms(self) -> Norms:
         """The BatchNorm after each stage's last projection."""
         return affine(self.blocks[end - 1].get_submodule(f"{GROUPS[end - 1][1] - 1}.conv.7") for _, end in STAGES)

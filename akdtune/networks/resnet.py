@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved, kaiming_fan_out
@@ -73,6 +74,7 @@ class ResNet(PooledNetwork):
         first = BasicBlock(before, after, stride)
         return nn.ModuleList([first, *(BasicBlock(after, after, 1) for _ in range(self.blocks - 1))])
 
+    @override
     def stage(self, index: int, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The stem, or the last block's output of a stage."""
         if index == 0:
@@ -82,6 +84,7 @@ class ResNet(PooledNetwork):
             preact_BCHW, map_BCHW = block(map_BCHW)
         return preact_BCHW, map_BCHW
 
+    @override
     def stage_norms(self) -> Norms:
         """The second BatchNorm of each stage's last block."""
         return affine(layer[-1].get_submodule("bn2") for layer in (self.layer1, self.layer2, self.layer3))

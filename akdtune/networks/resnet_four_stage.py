@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved, kaiming_fan_out
@@ -94,6 +95,7 @@ class FourStageResNet(PooledNetwork):
         self.last_map_shape = self.stage_shapes[-1]
         kaiming_fan_out(self)
 
+    @override
     def stage(self, index: int, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The stem, or the last block's output of a stage."""
         if index == 0:
@@ -103,6 +105,7 @@ class FourStageResNet(PooledNetwork):
             preact_BCHW, map_BCHW = block(map_BCHW)
         return preact_BCHW, map_BCHW
 
+    @override
     def stage_norms(self) -> Norms:
         """The last BatchNorm of each stage's last block."""
         return affine(self._layer(number)[-1].last_norm() for number in (1, 2, 3, 4))

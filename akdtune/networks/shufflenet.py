@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
+from typing_extensions import override
 
 from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved
@@ -147,6 +148,7 @@ class _ShuffleNet(PooledNetwork):
     def _blocks(self, number: int) -> list[nn.Module]:
         return list(self.get_submodule(f"layer{number}").children())
 
+    @override
     def stage(self, index: int, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """The stem, or the last block's output of a stage."""
         if index == 0:
@@ -182,6 +184,7 @@ class ShuffleNetV1(_ShuffleNet):
         self.pooled_dim = before
         self.last_map_shape = self.stage_shapes[-1]
 
+    @override
     def stage_norms(self) -> Norms:
         """The third BatchNorm of each stage's last block."""
         return affine(self._blocks(number)[-1].get_submodule("bn3") for number in (1, 2, 3))
@@ -214,10 +217,12 @@ class ShuffleNetV2(_ShuffleNet):
         self.pooled_dim = self.last_width
         self.last_map_shape = (self.last_width, *self.stage_shapes[-1][1:])
 
+    @override
     def last_map(self, map_BCHW: Tensor) -> Tensor:
         """The 1x1 convolution to 1024 channels, after its ReLU."""
         return relu(self.bn2(self.conv2(map_BCHW)))
 
+    @override
     def stage_norms(self) -> Norms:
         """For each channel of a stage's last map the BatchNorm it came out of."""
         found = []

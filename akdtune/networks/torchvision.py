@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.networks import InputSpec
@@ -48,6 +49,7 @@ class TorchvisionNetwork(AdaptedNetwork):
     first: ClassVar[str]
     """Name of the first convolution."""
 
+    @override
     def module(self, settings: ComponentSettings, inputs: InputSpec) -> nn.Module:
         """Torchvision's module, with its first convolution for these channels and its last layer for these classes.
 
@@ -127,8 +129,9 @@ class _ViT(TorchvisionNetwork):
     heads: ClassVar[int]
     """Attention heads."""
 
+    @override
     def module(self, settings: ComponentSettings, inputs: InputSpec) -> nn.Module:
-        """See the base class.
+        """The transformer for images of this size.
 
         Raises:
             AkdtuneError: also for images that patches do not cover.
@@ -140,6 +143,7 @@ class _ViT(TorchvisionNetwork):
             )
         return super().module(settings, inputs)
 
+    @override
     def _build(self, inputs: InputSpec) -> nn.Module:
         from torchvision.models import VisionTransformer
 
@@ -154,6 +158,7 @@ class _ViT(TorchvisionNetwork):
         )
         return built
 
+    @override
     def _weights(self, name: str, inputs: InputSpec) -> Weights:
         if not self.model:
             raise AkdtuneError(f"{self._name()}: torchvision has no weights for it, got '{name}' (allowed: null)")

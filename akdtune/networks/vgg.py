@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.networks import InputSpec
@@ -64,6 +65,7 @@ class VGG(PooledNetwork):
         kaiming_fan_out(self)
         small_linear(self._last_layer())
 
+    @override
     def stage(self, index: int, map_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """A block's output."""
         if self.pools[index]:
@@ -71,6 +73,7 @@ class VGG(PooledNetwork):
         preact_BCHW = self.get_submodule(f"block{index}")(map_BCHW)
         return preact_BCHW, nn.functional.relu(preact_BCHW)
 
+    @override
     def stage_norms(self) -> Norms:
         """Each block's last BatchNorm."""
         return affine(list(self.get_submodule(f"block{number}").children())[-1] for number in (1, 2, 3, 4))

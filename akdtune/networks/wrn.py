@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved, kaiming_fan_out
@@ -93,6 +94,7 @@ class WideResNet(PooledNetwork):
         kaiming_fan_out(self)
         nn.init.zeros_(self.fc.bias)
 
+    @override
     def forward(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
         """Logits and pooled feature; the maps of stem and stages when asked."""
         stem_BCHW = self.conv1(images_BCHW)
@@ -107,6 +109,7 @@ class WideResNet(PooledNetwork):
         before = [stem_BCHW, first_normed_BCHW, second_normed_BCHW, third_normed_BCHW]
         return self.answer(last_BCHW, after, before)
 
+    @override
     def stage_norms(self) -> Norms:
         """The BatchNorm that follows each stage."""
         return affine([*(stage.layer[0].get_submodule("bn1") for stage in (self.block2, self.block3)), self.bn1])

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from akdtune.registry import Component, ComponentSettings, Kind, settings_given
 from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
@@ -33,6 +33,7 @@ class VariantSettings(ComponentSettings):
         variant = given.get("variant", cls.model_fields["variant"].default)
         return cls.presets.get(variant, {}) if isinstance(variant, str) else {}
 
+    @override
     def idle(self) -> dict[str, str]:
         """The variant, which only fills in other settings, and what the class declares."""
         return {"variant": "it only fills in other settings", **super().idle()}

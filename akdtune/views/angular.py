@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, tempered
@@ -142,6 +143,7 @@ class AngularSettings(VariantSettings):
         None, description="dropout rate of all heads, or one per head; null: 0.15, 0.20 ... 0.40, then 0.40"
     )
 
+    @override
     @classmethod
     def preset(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """The variant's values; `paper` shifts where the margin is learned, as clipping has no gradient to it."""
@@ -173,6 +175,7 @@ class AngularSettings(VariantSettings):
         if self.logit_margin not in (None, self.margin):
             raise ValueError("logit_margin must be null when the margin is learned: there is one for both")
 
+    @override
     def idle(self) -> dict[str, str]:
         """Settings of penalties that are off, of a warm-up that is left out, of weights that are not used."""
         return super().idle() | idle(self)
@@ -216,6 +219,11 @@ class Angular(ViewAugmenter):
         in the warm-up, which doubled the step); more than six heads work; losses are the same for every base method
         and no extra KD or CRD term is added unless the study lists it; the margin is a number, not a parameter that
         never trains. Heads train beside the student here for any method (there only with CRD).
+
+    Example:
+        >>> views = Angular.alone(num_classes=10, teacher_dim=64, num_views=3)
+        >>> teacher, student = Signals.random(8), Signals.random(8)
+        >>> teaching = views.teach(teacher, student, Batch.of(torch.arange(8)))
     """
 
     Settings = AngularSettings
@@ -245,12 +253,14 @@ class Angular(ViewAugmenter):
             share = settings.margin / settings.margin_max
             self.raw_margin = nn.Parameter(torch.tensor(math.log(share / (1 - share)), device=context.device))
 
+    @override
     @classmethod
     def warmup_epochs_of(cls, settings: ComponentSettings) -> int:
         """None where the heads train beside the student only, or never."""
         assert isinstance(settings, AngularSettings)
         return settings.warmup_epochs if settings.train_heads in ("pretrain", "both") else 0
 
+    @override
     @classmethod
     def control_settings(cls, name: str, settings: ComponentSettings) -> dict[str, Any] | None:
         """Heads without angular losses; for `heads_labels_only` they must learn from labels in the first place."""
@@ -260,10 +270,12 @@ class Angular(ViewAugmenter):
             return off if settings.gt_weight and settings.train_heads != "frozen" else None
         return off | {"gt_weight": 0.0, "train_heads": "frozen"} if name == "ensemble_without_losses" else None
 
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """One view per head, with dropout and batch statistics only in training mode."""
         return self.heads(teacher.pooled_BC.detach(), self.training, generator)  # type: ignore[no-any-return]
 
+    @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """The ensemble as the only target, and the heads' penalties where they train beside the student."""
         teacher = teacher.detach()
@@ -280,6 +292,7 @@ class Angular(ViewAugmenter):
         only = (WeightedTarget(1.0, target.detach() if self.settings.detach_targets else target),)
         return Teaching(only, only, penalties, self._open_shares(open_LB))
 
+    @override
     def warmup_penalties(self, teacher: Signals, batch: Batch) -> Terms:
         """The heads' penalties alone."""
         teacher = teacher.detach()
@@ -290,6 +303,7 @@ class Angular(ViewAugmenter):
         found = self._similarities(teacher, views)
         return self._penalties(found, self._open_LB(found.gate_LBV), views, labels_B)
 
+    @override
     def unused_in_warmup(self) -> frozenset[str]:
         """What makes the student's target, what bounds a margin that is not learned, a margin that no term reads."""
         unused, weights = _AFTER_WARMUP, self.penalty_weights()
@@ -299,15 +313,17 @@ class Angular(ViewAugmenter):
                 unused |= {"margin", "logit_margin"}
         return unused
 
+    @override
     def warmup_learning_rate(self, epoch: int) -> float:
         """`warmup_lr`, a tenth of it after one third and a hundredth after two thirds of the warm-up."""
         passed = sum(3 * (epoch - 1) >= third * self.warmup_epochs for third in (1, 2))
         return self.settings.warmup_lr * 0.1**passed
 
+    @override
     def penalty_weights(self) -> Mapping[str, float]:
-        """The weight of each penalty."""
         return self.settings.penalty_weights()
 
+    @override
     def evaluation_target(self, teacher: Signals, views: Views) -> Target:
         """The mixture of teacher and views that the student imitates."""
         return Target(
@@ -318,12 +334,14 @@ class Angular(ViewAugmenter):
             teacher.stages,
         )
 
+    @override
     @torch.no_grad()
     def gates(self, teacher: Signals, views: Views) -> dict[str, Tensor]:
         """Share of samples whose views all lie inside the margin."""
         gate_LBV = torch.stack([gate_BV(level) for level in self._levels(teacher, views)])
         return self._open_shares(self._open_LB(gate_LBV))
 
+    @override
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
         """The margin of the features, learned or set."""

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Views, WeightedTarget
@@ -32,6 +33,11 @@ class Dropout(ViewAugmenter):
 
     Differs: the paper's networks are trained with dropout before every weight layer and averaged at test time; here a
         teacher that was trained without it gets dropout before its last layer only, and the average teaches.
+
+    Example:
+        >>> views = Dropout.alone(num_classes=10, teacher_dim=64, number=3, rate=0.3)
+        >>> teacher, student = Signals.random(8), Signals.random(8)
+        >>> teaching = views.teach(teacher, student, Batch.of(torch.arange(8)))
     """
 
     Settings = DropoutSettings
@@ -47,6 +53,7 @@ class Dropout(ViewAugmenter):
         self.register_buffer("weight_KC", weight_KC.detach(), persistent=False)
         self.register_buffer("bias_K", bias_K.detach(), persistent=False)
 
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """The teacher under masks drawn anew at every call, in training and evaluation mode alike."""
         own_B1C, keep = teacher.pooled_BC.detach().unsqueeze(1), 1 - self.settings.rate
@@ -55,6 +62,7 @@ class Dropout(ViewAugmenter):
         pooled_BVC = own_B1C * kept_BVC / keep
         return Views(functional.linear(pooled_BVC, self.weight_KC, self.bias_K), pooled_BVC)
 
+    @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """The ensemble as the only target."""
         teacher = teacher.detach()
@@ -62,6 +70,7 @@ class Dropout(ViewAugmenter):
         only = (WeightedTarget(1.0, target),)
         return Teaching(only, only, {})
 
+    @override
     def evaluation_target(self, teacher: Signals, views: Views) -> Target:
         """The uniform mean of the members."""
         logits_BMK, pooled_BMC = views.logits_BVK, views.pooled_BVC

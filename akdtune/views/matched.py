@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import ComponentSettings, lookup, register, typed
@@ -59,6 +60,7 @@ class MatchedSettings(ComponentSettings):
         """The settings of the views that are controlled."""
         return typed("views", self.of)
 
+    @override
     def idle(self) -> dict[str, str]:
         """What has no effect on the views that are controlled."""
         return super().idle() | {f"of.{key}": reason for key, reason in self.typed().idle().items()}
@@ -79,6 +81,11 @@ class Matched(ViewAugmenter):
 
     Differs: heads whose targets are not detached (Angular-KD's `released`) are not trained by the student's losses
         here. Where a method learns its temperature (ctkd), the solved factor is a constant to it.
+
+    Example:
+        >>> views = Matched.alone(num_classes=10, teacher_dim=64, of={"name": "tekap"}, match="entropy")
+        >>> teacher, student = Signals.random(8), Signals.random(8)
+        >>> teaching = views.teach(teacher, student, Batch.of(torch.arange(8)))
     """
 
     Settings = MatchedSettings
@@ -98,6 +105,7 @@ class Matched(ViewAugmenter):
         self.needs_student = self.inner.needs_student  # type: ignore[misc]
         self.log = TemperatureLog(context.device)
 
+    @override
     @classmethod
     def warmup_epochs_of(cls, settings: ComponentSettings) -> int:
         """That of the views where their target must be known."""
@@ -105,12 +113,14 @@ class Matched(ViewAugmenter):
         component = lookup("views", settings.of["name"])
         return int(component.warmup_epochs_of(settings.typed())) if settings.match in ("entropy", "target") else 0
 
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """Zero views; what they stand for is kept for the target."""
         found = self.inner.views(teacher, generator, student)
         bare_BVK, bare_BVC = teacher.logits_BK.unsqueeze(1)[:, :0], teacher.pooled_BC.unsqueeze(1)[:, :0]
         return BareViews(bare_BVK, bare_BVC, found)
 
+    @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """The controlled views' targets with other members; their penalties where their heads must train."""
         teacher = teacher.detach()
@@ -129,6 +139,7 @@ class Matched(ViewAugmenter):
             pooled = _own(given.pooled_targets, teacher)
         return Teaching(logits, pooled, given.penalties, given.gates)
 
+    @override
     def evaluation_target(self, teacher: Signals, views: Views) -> Target:
         """The logit target actually used, from what stands behind the bare views."""
         assert isinstance(views, BareViews), "these views come from `views`"
@@ -139,27 +150,33 @@ class Matched(ViewAugmenter):
             return own_output(target, teacher)
         return self._solving((WeightedTarget(1.0, target),), teacher, None)[0].target
 
+    @override
     def warmup_penalties(self, teacher: Signals, batch: Batch) -> Terms:
         """Those of the controlled views where their heads must train."""
         return self.inner.warmup_penalties(teacher, batch) if self.solves else {}
 
+    @override
     def warmup_learning_rate(self, epoch: int) -> float:
         """That of the controlled views."""
         return self.inner.warmup_learning_rate(epoch)
 
+    @override
     def unused_in_warmup(self) -> frozenset[str]:
         """How the targets are matched."""
         return frozenset({"match"})
 
+    @override
     def penalty_weights(self) -> Mapping[str, float]:
         """Those of the controlled views where their heads must train."""
         return self.inner.penalty_weights() if self.solves else {}
 
+    @override
     def gates(self, teacher: Signals, views: Views) -> dict[str, Tensor]:
         """Those of the controlled views where their heads must train."""
         assert isinstance(views, BareViews), "these views come from `views`"
         return self.inner.gates(teacher, views.behind) if self.solves else {}
 
+    @override
     @torch.no_grad()
     def measures(self) -> dict[str, float]:
         """The mean temperature that was solved for since the last call, beside the controlled views' own numbers."""
@@ -182,8 +199,8 @@ class BareViews(Views):
 
     behind: Views
 
+    @override
     def detach(self) -> Views:
-        """The same numbers without a gradient."""
         return BareViews(self.logits_BVK.detach(), self.pooled_BVC.detach(), self.behind.detach())
 
 
@@ -236,6 +253,7 @@ class SolvedTarget(Target):
     views: tuple[WeightedTarget, ...] = ()
     log: TemperatureLog | None = None
 
+    @override
     def log_probabilities_BK(self, temperature: float, standardize: bool = False) -> Tensor:
         """Log of the teacher's probabilities at the solved temperature, times the sum of the members' weights."""
         wanted = mean_entropy(mixture_BK(self.views, temperature, standardize))
@@ -245,6 +263,7 @@ class SolvedTarget(Target):
             self.log.note(solved)
         return replace(self._plain(), logits_BMK=logits_BMK / solved).log_probabilities_BK(1.0)
 
+    @override
     def divided(self, temperature: Tensor, standardize: bool = False) -> Target:
         """Views and teacher over the same temperature."""
         views = tuple(replace(one, target=one.target.divided(temperature.detach(), standardize)) for one in self.views)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import ComponentSettings, register
@@ -57,6 +58,11 @@ class MultiTeacher(ViewAugmenter):
         of `confidence` has the gradient of CA-MKD's weighted sum of losses; CA-MKD's own feature loss (a projector per
         teacher) is not part of it. The evaluated target of `confidence` is the uniform mean, because labels are not
         known there. Each batch draws anew whom to leave out, as published.
+
+    Example:
+        >>> views = MultiTeacher.alone(num_classes=10, teacher_dim=64, others_dims=[64])
+        >>> teacher = Signals.of(torch.randn(8, 10), torch.randn(8, 64), others=[Signals.random(8)])
+        >>> teaching = views.teach(teacher, Signals.random(8), Batch.of(torch.arange(8)))
     """
 
     Settings = MultiTeacherSettings
@@ -77,11 +83,13 @@ class MultiTeacher(ViewAugmenter):
         self.pooled_members = (0, *same)
         self._drawn: tuple[weakref.ref[Batch], Tensor] | None = None
 
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """The further teachers; features of those only that are as wide as the main teacher's."""
         logits_BMK, pooled_BMC = self._members(teacher)
         return Views(logits_BMK[:, 1:], pooled_BMC[:, 1:])
 
+    @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """One target that combines all teachers, or one of each."""
         logits_BMK, pooled_BMC = self._members(teacher.detach())
@@ -95,6 +103,7 @@ class MultiTeacher(ViewAugmenter):
             {},
         )
 
+    @override
     def evaluation_target(self, teacher: Signals, views: Views) -> Target:
         """What all teachers together say; with `confidence` their uniform mean, as labels are not known."""
         logits_BMK = torch.cat([teacher.logits_BK.unsqueeze(1), views.logits_BVK], dim=1)

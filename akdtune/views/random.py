@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Views, WeightedTarget
@@ -35,6 +36,7 @@ class RandomSettings(ComponentSettings):
         None, description="of the noise that is never resampled; null: the trial's own, so that each has another"
     )
 
+    @override
     def idle(self) -> dict[str, str]:
         """The noise's seed where nothing is drawn from it."""
         return super().idle() | ({"seed": "resample is step"} if self.resample == "step" else {})
@@ -50,6 +52,11 @@ class Random(ViewAugmenter):
 
     Differs: whether the paper's noise was fixed for an image or fresh in each step, and its treatment of features, is
         not known; both are settings here.
+
+    Example:
+        >>> views = Random.alone(num_classes=10, teacher_dim=64, distribution="uniform")
+        >>> teacher, student = Signals.random(8), Signals.random(8)
+        >>> teaching = views.teach(teacher, student, Batch.of(torch.arange(8)))
     """
 
     Settings = RandomSettings
@@ -62,6 +69,7 @@ class Random(ViewAugmenter):
         drawn = int(torch.randint(2**62, (1,), generator=context.generator))
         self.seed = drawn if settings.seed is None else settings.seed
 
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """One view: the noise that replaces the teacher, drawn anew at every call."""
         draw = torch.rand if self.settings.distribution == "uniform" else torch.randn
@@ -72,6 +80,7 @@ class Random(ViewAugmenter):
         ]
         return self._scaled(*noise)
 
+    @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """The noise as the only target."""
         if self.settings.resample == "step":
@@ -81,6 +90,7 @@ class Random(ViewAugmenter):
         only = (WeightedTarget(1.0, self.evaluation_target(teacher, views)),)
         return Teaching(only, only, {})
 
+    @override
     def evaluation_target(self, teacher: Signals, views: Views) -> Target:
         """The noise alone."""
         return Target(views.logits_BVK, views.pooled_BVC, views.logits_BVK.new_ones(1))

@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
+from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import ComponentSettings, register
@@ -59,6 +60,11 @@ class SAKDStyle(ViewAugmenter):
 
     Differs: whatever the authors do otherwise is not known: the shape of G, the number of views, how views become a
         target, and the exact form of both penalties are this reconstruction's.
+
+    Example:
+        >>> views = SAKDStyle.alone(num_classes=10, teacher_dim=64, student_dim=64)
+        >>> teacher, student = Signals.random(8), Signals.random(8)
+        >>> teaching = views.teach(teacher, student, Batch.of(torch.arange(8)))
     """
 
     Settings = SAKDStyleSettings
@@ -87,6 +93,7 @@ class SAKDStyle(ViewAugmenter):
         shifted_VC = (torch.arange(width) - shifts_V1) % width
         self.register_buffer("shifted_VC", shifted_VC.to(context.device), persistent=False)
 
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """One view per shift; the same in training and evaluation mode."""
         assert student is not None, "these views need the student's signals"
@@ -96,6 +103,7 @@ class SAKDStyle(ViewAugmenter):
         pooled_BVC = share * own_B1C + (1 - share) * perturbation_BC[:, self.shifted_VC]
         return Views(functional.linear(pooled_BVC, self.weight_KC, self.bias_K), pooled_BVC)
 
+    @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """The ensemble as the only target, and the generator's penalties."""
         teacher = teacher.detach()
@@ -117,10 +125,11 @@ class SAKDStyle(ViewAugmenter):
         weights = self.penalty_weights()
         return {name: value for name, value in terms.items() if weights[name]}
 
+    @override
     def penalty_weights(self) -> Mapping[str, float]:
-        """The weight of each penalty."""
         return self.settings.penalty_weights()
 
+    @override
     def evaluation_target(self, teacher: Signals, views: Views) -> Target:
         """The uniform mean of teacher and views."""
         logits_BMK = torch.cat([teacher.logits_BK.unsqueeze(1), views.logits_BVK], dim=1)

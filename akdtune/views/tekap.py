@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Views, WeightedTarget
@@ -69,6 +70,7 @@ class TeKAPSettings(VariantSettings):
             )
         return self
 
+    @override
     def idle(self) -> dict[str, str]:
         """Settings of a level that is not perturbed, and of noise that weighs nothing."""
         found = super().idle()
@@ -108,6 +110,11 @@ class TeKAP(ViewAugmenter):
     Differs: the paper's lambda is not given, 0.8 is the code's. In `released` the memory banks of crd are updated once
         per step, with the teacher's own feature (the published code updates them a second time with the noisy one),
         and the student's side is compared anew for each view, which gives the published sum of twice the same number.
+
+    Example:
+        >>> views = TeKAP.alone(num_classes=10, teacher_dim=64)
+        >>> teacher, student = Signals.random(8), Signals.random(8)
+        >>> teaching = views.teach(teacher, student, Batch.of(torch.arange(8)))
     """
 
     Settings = TeKAPSettings
@@ -118,6 +125,7 @@ class TeKAP(ViewAugmenter):
         super().__init__(settings, context)
         self.settings = settings
 
+    @override
     @classmethod
     def without_noise(cls, settings: ComponentSettings) -> ComponentSettings | None:
         """Views that are the shrunk teacher; None without a shrink."""
@@ -126,6 +134,7 @@ class TeKAP(ViewAugmenter):
             return None
         return TeKAPSettings(**{**settings.model_dump(), "noise": 0.0, "feature_noise": 0.0})
 
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """Noisy copies, drawn anew at every call; logits and features may differ in number (0 where not perturbed)."""
         settings = self.settings
@@ -134,6 +143,7 @@ class TeKAP(ViewAugmenter):
             self._noisy(teacher.pooled_BC, settings.feature_views, settings.feature_noise, generator),
         )
 
+    @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """The teacher and each view as targets of their own."""
         settings = self.settings
@@ -146,6 +156,7 @@ class TeKAP(ViewAugmenter):
             {},
         )
 
+    @override
     def evaluation_target(self, teacher: Signals, views: Views) -> Target:
         """The weighted mean of the distributions: the sum of KL terms has its gradient, up to the sum of weights."""
         settings = self.settings
