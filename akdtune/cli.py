@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from akdtune import __version__
-from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.errors import AkdtuneError, AkdtuneWarning, unknown_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,13 +55,30 @@ wandb_app = typer.Typer(help="Weights & Biases runs of a study.", rich_markup_mo
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a mistake of the user's is one message and code 2."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="akdtune")
+        with _plain_warnings():
+            app(args=None if arguments is None else list(arguments), prog_name="akdtune")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except AkdtuneError as error:
         print(f"akdtune: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Prints our own warnings as one line, without the place in our code that warns; all others as Python does."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **details: Any) -> None:
+            if issubclass(category, AkdtuneWarning):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                others(message, category, *place, **details)
+
+        warnings.showwarning = show
+        yield
 
 
 def _print_version(asked: bool) -> None:

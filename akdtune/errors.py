@@ -13,6 +13,10 @@ class AkdtuneError(Exception):
     exit_code = 2
 
 
+class AkdtuneWarning(UserWarning):
+    """Something the user should know and mend that stops nothing; the command line prints it as is."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The valid name closest to a misspelt one, or None when nothing is close."""
     matches = difflib.get_close_matches(str(name), [str(n) for n in names], n=1, cutoff=0.6)

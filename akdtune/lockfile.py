@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from akdtune import __version__, extension, spec
 from akdtune.design import student_hashes
 from akdtune.errors import StudyError
+from akdtune.registry import add_on_versions
 from akdtune.settings_file import choice_key
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _packages() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return found | add_on_versions()
 
 
 def _commit() -> dict[str, str] | None:

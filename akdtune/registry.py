@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
+from akdtune.errors import AkdtuneError, AkdtuneWarning, Problem, SettingsError, unknown_name
 
 Kind = Literal["methods", "views", "networks", "data"]
 T = TypeVar("T")
@@ -40,10 +40,19 @@ _singular = {"methods": "method", "views": "view", "networks": "network", "data"
 
 @dataclass
 class _AddOns:
-    """What became of the installed add-ons in this process: whether they were looked for, and which failed, why."""
+    """What became of the installed add-ons in this process.
+
+    Attributes:
+        looked_for: whether they were imported already.
+        versions: of the packages whose add-ons are in use.
+        failures: which are left out, and why.
+        warned: how many of the failures the user was warned of.
+    """
 
     looked_for: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    warned: int = 0
 
 
 _add_ons = _AddOns()
@@ -111,6 +120,7 @@ def lookup(kind: Kind, name: str) -> Any:
         _load_add_ons()
     if name not in components:
         raise AkdtuneError("\n".join([unknown_name(_singular[kind], name, components), *_add_ons.failures]))
+    _warn_of_failures()
     return components[name]
 
 
@@ -118,7 +128,13 @@ def names(kind: Kind) -> list[str]:
     """Every registered name of a kind, sorted; imports all files of that kind, and the installed add-ons."""
     _import_all(kind)
     _load_add_ons()
+    _warn_of_failures()
     return sorted(_registered[kind])
+
+
+def add_on_versions() -> dict[str, str]:
+    """Version of each installed package that has brought components into this process, by its name."""
+    return dict(_add_ons.versions)
 
 
 def name_of(component: type[Component]) -> str:
@@ -173,16 +189,20 @@ def _said(message: str, got: Any) -> str:
 @contextmanager
 def kept() -> Iterator[None]:
     """Puts the registry back as it was, whatever is registered or removed inside; add-ons are looked for anew."""
+    global _add_ons
     for kind in KINDS:
         _import_all(kind)  # a module that is imported inside for the first time would not register again
-    components = {kind: dict(_registered[kind]) for kind in KINDS}
-    looked_for, failures = _add_ons.looked_for, list(_add_ons.failures)
-    _add_ons.looked_for, _add_ons.failures = False, []
+    components, add_ons = _snapshot(), _add_ons
+    _add_ons = _AddOns()
     try:
         yield
     finally:
         _put_back(components)
-        _add_ons.looked_for, _add_ons.failures = looked_for, failures
+        _add_ons = add_ons
+
+
+def _snapshot() -> dict[Kind, dict[str, Any]]:
+    return {kind: dict(_registered[kind]) for kind in KINDS}
 
 
 def _put_back(components: Mapping[Kind, Mapping[str, Any]]) -> None:
@@ -192,24 +212,32 @@ def _put_back(components: Mapping[Kind, Mapping[str, Any]]) -> None:
 
 
 def _load_add_ons() -> None:
-    """Imports what installed packages name under `akdtune.plugins`, once in a process; all of ours comes first.
+    """Imports what installed packages name under `akdtune.plugins`, once in a process; their order is that of names.
 
-    An add-on that fails is left out with a warning, as a study that does not use it must go on; one that does is
-    refused by `lookup`, which repeats why.
+    An add-on that fails is left out, as a study that does not use it must go on; a study that does is refused by
+    `lookup`, which says why.
     """
     if _add_ons.looked_for:
         return
     _add_ons.looked_for = True
     for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-        for kind in KINDS:
-            _import_all(kind)
-        before = {kind: dict(_registered[kind]) for kind in KINDS}
+        before = _snapshot()
         try:
             entry_point.load()
         except (Exception, SystemExit) as error:  # whatever a package's own code does when it is imported
             _put_back(before)
             _add_ons.failures.append(_left_out(entry_point, error))
-            warnings.warn(_add_ons.failures[-1], stacklevel=3)
+        else:
+            if entry_point.dist is not None:
+                _add_ons.versions[entry_point.dist.name] = entry_point.dist.version
+
+
+def _warn_of_failures() -> None:
+    """Says once in a process which add-ons are left out."""
+    fresh = _add_ons.failures[_add_ons.warned :]
+    _add_ons.warned = len(_add_ons.failures)
+    for failure in fresh:
+        warnings.warn(failure, AkdtuneWarning, stacklevel=3)
 
 
 def _left_out(entry_point: importlib.metadata.EntryPoint, error: BaseException) -> str:

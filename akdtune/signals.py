@@ -201,11 +201,11 @@ class Target:
     strong: Target | None = None
 
     @classmethod
-    def of(cls, signals: Signals) -> Target:
-        """The plain teacher (or any single network) as a target, with what it says about strong images, if it does."""
+    def of(cls, signals: Signals, strong: bool = False) -> Target:
+        """The plain teacher (or any single network) as a target; with `strong` for strongly augmented images, too."""
         plain = cls(signals.logits_BK.unsqueeze(1), signals.pooled_BC.unsqueeze(1), signals.logits_BK.new_ones(1))
-        strong = None if signals.strong is None else cls.of(signals.strong)
-        return replace(plain.with_maps(signals), strong=strong)
+        again = cls.of(signals.strong) if strong and signals.strong is not None else None
+        return replace(plain.with_maps(signals), strong=again)
 
     def with_maps(self, signals: Signals) -> Target:
         """The same target with a network's maps."""

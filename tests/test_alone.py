@@ -169,10 +169,10 @@ def test_random_signals_hang_together() -> None:
 
 def test_a_target_of_signals_holds_what_they_say_about_strong_images() -> None:
     said = Signals.random(4, strong=True)
-    target = Target.of(said)
+    target = Target.of(said, strong=True)
     assert said.strong is not None and target.strong is not None
     assert torch.equal(target.strong.logits_BMK[:, 0], said.strong.logits_BK)
-    assert Target.of(said.strong).strong is None
+    assert Target.of(said).strong is None and Target.of(said.strong, strong=True).strong is None
 
 
 def grad_of(loss: Tensor, tensor: Tensor) -> Tensor:

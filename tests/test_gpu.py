@@ -528,10 +528,10 @@ def test_rows_that_nobody_announced_are_right_too(tmp_path: Path, monkeypatch: p
 def test_the_benchmark_says_that_nothing_was_measured_without_a_gpu(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(registry._registered, "data", dict(registry._registered["data"]))  # it brings a data set
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--json", str(tmp_path / "rows.json")])
-    runpy.run_path(str(repository / "benchmarks" / "gpu.py"), run_name="__main__")
+    with registry.kept():  # it brings a data set
+        runpy.run_path(str(repository / "benchmarks" / "gpu.py"), run_name="__main__")
     assert capsys.readouterr().out == "no CUDA device: not measured\n"
     assert json.loads((tmp_path / "rows.json").read_text()) == []
 

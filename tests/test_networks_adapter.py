@@ -339,15 +339,15 @@ register("plugged_network")(adapt(plugged, classifier="3", stages=["0"], setting
 
 def test_a_plugin_registers_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(registry, "_registered", {**registry._registered, "networks": {}})
     (tmp_path / "my_plugged_plugin.py").write_text(PLUGIN)
-    registry.load_plugins(["my_plugged_plugin"], [str(tmp_path)])
-    network = networks.build({"name": "plugged_network", "width": 7}, INPUTS, 0)
+    with registry.kept():
+        registry.load_plugins(["my_plugged_plugin"], [str(tmp_path)])
+        network = networks.build({"name": "plugged_network", "width": 7}, INPUTS, 0)
+        same, other = (networks.build({"name": "plugged_network", "width": 7}, INPUTS, seed) for seed in (0, 1))
     assert network.stage_shapes == ((7, 6, 6),)
     assert type(network).__doc__ == "A network of the user's own."
     assert type(network).source == "nobody"
     assert network(IMAGES).logits_BK.shape == (3, 5)
-    same, other = (networks.build({"name": "plugged_network", "width": 7}, INPUTS, seed) for seed in (0, 1))
     assert torch.equal(network(IMAGES).logits_BK, same(IMAGES).logits_BK)
     assert not torch.equal(network(IMAGES).logits_BK, other(IMAGES).logits_BK)
     sys.modules.pop("my_plugged_plugin")

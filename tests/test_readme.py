@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from akdtune import data, spec, teacher
+from akdtune import data, registry, spec, teacher
 from akdtune.registry import lookup, names
 from akdtune.training import Trial
 from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig
@@ -21,10 +22,16 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_example_method_trains() -> None:
+@pytest.fixture
+def own_components() -> Iterator[None]:
+    """A registry whose additions vanish after the test."""
+    with registry.kept():
+        yield
+
+
+def test_the_example_method_trains(own_components: None) -> None:
     (code,) = blocks("python")
-    if "mse" not in __import__("akdtune.registry", fromlist=["_registered"])._registered["methods"]:
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme_example"})
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme_example"})
     settings = data.DataSettings(name="digits", validation=600)
     dataset = data.load(settings, torch.device("cpu"))
     recipe = teacher.TeacherSettings(network={"name": "cnn", "widths": [2, 4]}, epochs=1)

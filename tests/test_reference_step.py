@@ -35,9 +35,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(trial_speed, "IMAGES", IMAGES)
     monkeypatch.setattr(trial_speed, "BATCH", BATCH)
     monkeypatch.setattr(trial_speed, "PAIRS", {PAIR: ("resnet14", "resnet8")})
-    monkeypatch.setitem(registry._registered["data"], "noise", trial_speed.Noise)
     trial_speed._noise.cache_clear()
-    yield
+    with registry.kept():
+        registry.register("noise", kind="data")(trial_speed.Noise)
+        yield
     trial_speed._noise.cache_clear()
 
 

@@ -549,12 +549,9 @@ def test_all_problems_of_a_file_come_in_one_message(load: Loader) -> None:
 
 
 @pytest.fixture
-def own_components(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_components() -> Iterator[None]:
     """A registry whose additions vanish after the test."""
-    names("views"), names("methods")
-    with monkeypatch.context() as patch:
-        for kind, found in registry._registered.items():
-            patch.setitem(registry._registered, kind, dict(found))
+    with registry.kept():
         yield
 
 

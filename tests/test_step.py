@@ -260,13 +260,11 @@ class Flattening(Network):
 
 @pytest.fixture
 def plugins() -> Iterator[None]:
-    before = dict(registry._registered["networks"])
-    for name, flat in (("viewing", lambda x: x.view(len(x), -1)), ("flattening", lambda x: x.flatten(1))):
-        member = type(name, (Flattening,), {"flat": staticmethod(flat), "Settings": NoSettings})
-        registry.register(name)(member)
-    yield
-    registry._registered["networks"].clear()
-    registry._registered["networks"].update(before)
+    with registry.kept():
+        for name, flat in (("viewing", lambda x: x.view(len(x), -1)), ("flattening", lambda x: x.flatten(1))):
+            member = type(name, (Flattening,), {"flat": staticmethod(flat), "Settings": NoSettings})
+            registry.register(name)(member)
+        yield
 
 
 def test_a_plugins_network_keeps_the_layout_that_its_code_needs(plugins: None) -> None:

@@ -349,10 +349,9 @@ def test_a_plugins_code_is_part_of_the_key_and_what_it_declares_as_unused_is_not
 ) -> None:
     (tmp_path / "later_angular_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry._registered["views"], "later_angular", None)  # gone again after this test
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    module = importlib.import_module("later_angular_plugin")
-    try:
+    with registry.kept():
+        module = importlib.import_module("later_angular_plugin")
         plugin = {**ANGULAR, "name": "later_angular"}
         first = key(config(views=plugin))
         assert key(config(views={**plugin, "later": 2.0})) == first
@@ -363,8 +362,7 @@ def test_a_plugins_code_is_part_of_the_key_and_what_it_declares_as_unused_is_not
         importlib.invalidate_caches()
         importlib.reload(module)
         assert key(config(views=plugin)) != first
-    finally:
-        del sys.modules["later_angular_plugin"]
+    del sys.modules["later_angular_plugin"]
 
 
 # ---------------------------------------------------------------------------------------------------- interruptions

@@ -291,9 +291,9 @@ class BringsWeights(CNN):
 
 @pytest.fixture
 def brings_weights() -> Iterator[str]:
-    registry.register("brings_weights", kind="networks")(BringsWeights)
-    yield "brings_weights"
-    del registry._registered["networks"]["brings_weights"]
+    with registry.kept():
+        registry.register("brings_weights", kind="networks")(BringsWeights)
+        yield "brings_weights"
 
 
 def test_pretrained_needs_a_network_with_weights(load: Loader, brings_weights: str) -> None:
@@ -487,9 +487,9 @@ class SecondHead(Method):
 
 @pytest.fixture
 def second_head() -> Iterator[str]:
-    registry.register("second_head", kind="methods")(SecondHead)
-    yield "second_head"
-    del registry._registered["methods"]["second_head"]
+    with registry.kept():
+        registry.register("second_head", kind="methods")(SecondHead)
+        yield "second_head"
 
 
 MIXED = {"name": "digits", "validation": 600}

@@ -142,7 +142,7 @@ class MLKD(Method):
     Example:
         >>> mlkd = MLKD.alone(num_classes=10, temperatures=[2.0, 4.0])
         >>> student, teacher = Signals.random(8, strong=True), Signals.random(8, strong=True)
-        >>> loss = mlkd.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["instance"]
+        >>> loss = mlkd.terms(student, Target.of(teacher, strong=True), Batch.of(torch.arange(8)))["instance"]
     """
 
     source = "Jin, Wang, Lin, CVPR 2023"
