@@ -69,8 +69,10 @@ class Signals:
             others: further attributes, e.g. `stages=[maps_BCHW, ...]`.
         """
         pooled_BC = logits_BK.new_empty(len(logits_BK), 0) if pooled_BC is None else pooled_BC
-        listed = {name: tuple(value) if isinstance(value, list) else value for name, value in others.items()}
-        return cls(logits_BK, pooled_BC, **listed)
+        attributes: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in others.items()
+        }
+        return cls(logits_BK, pooled_BC, **attributes)
 
     @classmethod
     def random(

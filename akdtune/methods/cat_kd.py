@@ -125,5 +125,5 @@ class CATKD(Method):
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """The authors' weight, resolution and normalisation for this pair."""
-        found = PUBLISHED.get((published_on(pair), pair.teacher or "", pair.student))
-        return {} if found is None else dict(zip(("weight", "resolution", "normalize"), found, strict=True))
+        values = PUBLISHED.get((published_on(pair), pair.teacher or "", pair.student))
+        return {} if values is None else dict(zip(("weight", "resolution", "normalize"), values, strict=True))

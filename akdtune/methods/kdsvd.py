@@ -166,7 +166,7 @@ class KDSVD(Method):
 
     @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        maps = [one for pair in stage_pairs(student.stages, target.stages) for one in pair]
+        maps = [map_BCHW for pair in stage_pairs(student.stages, target.stages) for map_BCHW in pair]
         return {"kdsvd": relation_loss(*maps, rank=self.settings.rank)}
 
     @override

@@ -188,12 +188,12 @@ class MLKD(Method):
     def _masks(self, target: Target, like_BK: Tensor) -> Masks:
         p_BK = log_target_BK(target).detach().exp()
         images_B, classes_K = (mask.to(p_BK.dtype) for mask in less_confident(p_BK))
-        one = p_BK.new_ones(())
+        whole = p_BK.new_ones(())
         if self.settings.masks == "select":
-            return Masks(images_B, classes_K, one, one)
+            return Masks(images_B, classes_K, whole, whole)
         all_B, all_K = torch.ones_like(images_B), torch.ones_like(classes_K)
         if self.settings.masks == "none":
-            return Masks(all_B, all_K, one, one)
+            return Masks(all_B, all_K, whole, whole)
         return Masks(all_B, all_K, images_B.mean(), classes_K.mean())
 
     def _log_pair(self, target: Target, student: Signals, temperature: float) -> tuple[Tensor, Tensor]:

@@ -114,8 +114,8 @@ def halved(size: int, times: int) -> int:
 
 def affine(norms: Iterable[nn.Module]) -> Norms:
     """(weight [C], bias [C]) of some BatchNorms, without a gradient."""
-    found = []
+    parameters = []
     for norm in norms:
         assert isinstance(norm, nn.BatchNorm2d)
-        found.append((norm.weight.detach(), norm.bias.detach()))
-    return tuple(found)
+        parameters.append((norm.weight.detach(), norm.bias.detach()))
+    return tuple(parameters)

@@ -208,10 +208,10 @@ class AdaptedNetwork(Network):
             if not isinstance(known[name], nn.BatchNorm2d):
                 raise AkdtuneError(f"{self._name()}: norm '{name}' is {type(known[name]).__name__}, not BatchNorm2d")
         counts = (("preact", len(captures.preact), 0), ("norms", len(captures.norms), 1))
-        for what, found, fewer in counts:
-            if found and found != len(captures.stages) - fewer:
+        for what, number, fewer in counts:
+            if number and number != len(captures.stages) - fewer:
                 allowed = "one for each stage" + (" but the stem" if fewer else "")
-                raise AkdtuneError(f"{self._name()}: {found} {what} for {len(captures.stages)} stages ({allowed})")
+                raise AkdtuneError(f"{self._name()}: {number} {what} for {len(captures.stages)} stages ({allowed})")
 
     def _check_shapes(self, logits_BK: Any, seen: dict[str, Tensor], inputs: InputSpec) -> None:
         """Sets the shapes that the dry run found, where they make sense."""
@@ -246,12 +246,13 @@ class AdaptedNetwork(Network):
                 )
 
     def _shapes(self, names: Sequence[str], maps: Sequence[Tensor]) -> tuple[tuple[int, int, int], ...]:
-        for name, found in zip(names, maps, strict=True):
-            if found.ndim != 4:
+        for name, map_BCHW in zip(names, maps, strict=True):
+            if map_BCHW.ndim != 4:
                 raise AkdtuneError(
-                    f"{self._name()}: {name!r} gives {list(found.shape)}, not a map [batch, channels, height, width]"
+                    f"{self._name()}: {name!r} gives {list(map_BCHW.shape)}, not a map [batch, channels, height, width]"
                 )
-        return tuple((one.shape[1], one.shape[2], one.shape[3]) for one in maps)
+        shapes = [map_BCHW.shape for map_BCHW in maps]
+        return tuple((channels, height, width) for _, channels, height, width in shapes)
 
 
 def adapt(

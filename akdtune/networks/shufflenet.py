@@ -121,7 +121,7 @@ class SplitBlock(nn.Module):
 
     def norms(self, before: Sequence[Tensor]) -> list[Tensor]:
         """Weight and bias [C] of the BatchNorms that the output's channels come out of, given those of the input."""
-        return _joined([one.chunk(2)[0] for one in before], affine([self.bn3])[0])
+        return _joined([parameter_C.chunk(2)[0] for parameter_C in before], affine([self.bn3])[0])
 
 
 def _joined(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
@@ -225,15 +225,15 @@ class ShuffleNetV2(_ShuffleNet):
     @override
     def stage_norms(self) -> Norms:
         """For each channel of a stage's last map the BatchNorm it came out of."""
-        found = []
+        of_stages = []
         for number in (1, 2, 3):
             norms: list[Tensor] = []
             for block in self._blocks(number):
                 assert isinstance(block, DownBlock | SplitBlock)
                 norms = block.norms(norms)
             weight_C, bias_C = norms
-            found.append((weight_C, bias_C))
-        return tuple(found)
+            of_stages.append((weight_C, bias_C))
+        return tuple(of_stages)
 
 
 FAMILY = [

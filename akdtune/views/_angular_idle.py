@@ -24,11 +24,11 @@ _LEARNED = ("learnable_margin", "margin_max", "margin_penalty")
 
 def idle(settings: AngularSettings) -> dict[str, str]:
     """Key to reason; the first reason that holds is given."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
 
     def add(reason: str, *keys: str) -> None:
         for key in keys:
-            found.setdefault(key, reason)
+            reasons.setdefault(key, reason)
 
     _of_training(settings, add)
     _of_inter(settings, add)
@@ -41,7 +41,7 @@ def idle(settings: AngularSettings) -> dict[str, str]:
         add("there is one view", "gt_reduction")
     if settings.ensemble == "uniform":
         add("ensemble is uniform", "view_weight")
-    return found
+    return reasons
 
 
 def _trains(settings: AngularSettings) -> bool:

@@ -127,27 +127,29 @@ def inside_margin_LB(gate_LBV: Tensor, margin_L1: Tensor | float) -> Tensor:
     return gate_LBV.detach().amin(dim=-1) > 1 - margin_L1
 
 
-def constraint_loss_L(found: Similarities, margin_L11: Tensor | float, kind: Constraint, temperature: float) -> Tensor:
+def constraint_loss_L(
+    similar: Similarities, margin_L11: Tensor | float, kind: Constraint, temperature: float
+) -> Tensor:
     """Keeps every view near its own teacher output: mean over batch and views, [L].
 
     Args:
-        found: with `others_LBVB` for both infonce forms.
+        similar: with `others_LBVB` for both infonce forms.
         margin_L11: a view with a similarity of at least 1 - margin is near enough; one number, or one a level.
         kind: `infonce_clip`: contrast with the batch's other teacher outputs, the own similarity replaced by 1 inside
             the margin (the negatives still push); `infonce_shift`: the same with min(similarity + margin, 1);
             `hinge`: relu(1 - margin - similarity), the only form without any gradient inside the margin.
         temperature: of the contrast.
     """
-    own_LBV = found.own_LBV
+    own_LBV = similar.own_LBV
     if kind == "hinge":
         return functional.relu(1 - margin_L11 - own_LBV).mean(dim=(1, 2))
-    assert found.others_LBVB is not None, "similarities(contrast=True) comes before an infonce constraint"
+    assert similar.others_LBVB is not None, "similarities(contrast=True) comes before an infonce constraint"
     if kind == "infonce_clip":
         own_LBV = torch.where(own_LBV >= 1 - margin_L11, 1.0, own_LBV)
     else:
         own_LBV = (own_LBV + margin_L11).clamp_max(1.0)
     is_own_B1B = torch.eye(own_LBV.shape[1], dtype=torch.bool, device=own_LBV.device).unsqueeze(1)
-    contrast_LBVB = torch.where(is_own_B1B, own_LBV.unsqueeze(3), found.others_LBVB) / temperature
+    contrast_LBVB = torch.where(is_own_B1B, own_LBV.unsqueeze(3), similar.others_LBVB) / temperature
     return (torch.logsumexp(contrast_LBVB, dim=3) - own_LBV / temperature).mean(dim=(1, 2))
 
 

@@ -285,9 +285,9 @@ class Angular(ViewAugmenter):
             else:
                 target_views = self._steady_views(teacher)
                 trained_views = self.views(teacher, batch.generator) if self.trains_jointly else target_views
-            found = self._similarities(teacher, trained_views)
-            open_LB = self._open_LB(found.gate_LBV)
-            penalties = self._penalties(found, open_LB, trained_views, batch.labels_B) if self.trains_jointly else {}
+            similar = self._similarities(teacher, trained_views)
+            open_LB = self._open_LB(similar.gate_LBV)
+            penalties = self._penalties(similar, open_LB, trained_views, batch.labels_B) if self.trains_jointly else {}
         target = self.evaluation_target(teacher, target_views)
         only = (WeightedTarget(1.0, target.detach() if self.settings.detach_targets else target),)
         return Teaching(only, only, penalties, self._open_shares(open_LB))
@@ -300,8 +300,8 @@ class Angular(ViewAugmenter):
 
     def penalties(self, teacher: Signals, views: Views, labels_B: Tensor) -> Terms:
         """The penalties of given views: every one whose weight is not 0."""
-        found = self._similarities(teacher, views)
-        return self._penalties(found, self._open_LB(found.gate_LBV), views, labels_B)
+        similar = self._similarities(teacher, views)
+        return self._penalties(similar, self._open_LB(similar.gate_LBV), views, labels_B)
 
     @override
     def unused_in_warmup(self) -> frozenset[str]:
@@ -381,14 +381,14 @@ class Angular(ViewAugmenter):
             contrast=settings.inter and settings.constraint != "hinge",
         )
 
-    def _penalties(self, found: Similarities, open_LB: Tensor, views: Views, labels_B: Tensor) -> Terms:
+    def _penalties(self, similar: Similarities, open_LB: Tensor, views: Views, labels_B: Tensor) -> Terms:
         """Every penalty whose weight is not 0; both levels of a kind are computed together."""
         settings, margin_L1 = self.settings, self._margin_L1()
         wanted = {name for name, weight in self.penalty_weights().items() if weight}
         kinds: dict[str, Callable[[], Tensor]] = {
-            "constraint": lambda: self._constraint_L(found, margin_L1),
-            "diversity": lambda: diversity_loss_L(found.pairs_LBP, open_LB, settings.div_denominator),
-            "intra": lambda: intra_loss_L(found.offsets_LBP, settings.softplus_of),
+            "constraint": lambda: self._constraint_L(similar, margin_L1),
+            "diversity": lambda: diversity_loss_L(similar.pairs_LBP, open_LB, settings.div_denominator),
+            "intra": lambda: intra_loss_L(similar.offsets_LBP, settings.softplus_of),
         }
         terms: Terms = {}
         for kind, loss_L in kinds.items():
@@ -402,10 +402,10 @@ class Angular(ViewAugmenter):
             terms["margin"] = torch.as_tensor(margin_L1)
         return terms
 
-    def _constraint_L(self, found: Similarities, margin_L1: Tensor | float) -> Tensor:
+    def _constraint_L(self, similar: Similarities, margin_L1: Tensor | float) -> Tensor:
         settings = self.settings
         margin_L11 = margin_L1.unsqueeze(-1) if isinstance(margin_L1, Tensor) and margin_L1.ndim else margin_L1
-        loss_L = constraint_loss_L(found, margin_L11, settings.constraint, settings.contrast_temperature)
+        loss_L = constraint_loss_L(similar, margin_L11, settings.constraint, settings.contrast_temperature)
         return loss_L / settings.num_views if settings.con_extra_1_over_N else loss_L
 
     @torch.no_grad()

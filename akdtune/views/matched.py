@@ -53,8 +53,9 @@ class MatchedSettings(ComponentSettings):
         except AkdtuneError as error:
             raise ValueError(f"of: {error}") from error
         except ValidationError as error:
-            found = [f"of.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-            raise ValueError("; ".join(found)) from error
+            details = error.errors(include_url=False)
+            problems = [f"of.{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in details]
+            raise ValueError("; ".join(problems)) from error
 
     def typed(self) -> ComponentSettings:
         """The settings of the views that are controlled."""
@@ -116,9 +117,9 @@ class Matched(ViewAugmenter):
     @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """Zero views; what they stand for is kept for the target."""
-        found = self.inner.views(teacher, generator, student)
+        behind = self.inner.views(teacher, generator, student)
         bare_BVK, bare_BVC = teacher.logits_BK.unsqueeze(1)[:, :0], teacher.pooled_BC.unsqueeze(1)[:, :0]
-        return BareViews(bare_BVK, bare_BVC, found)
+        return BareViews(bare_BVK, bare_BVC, behind)
 
     @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
@@ -186,11 +187,11 @@ class Matched(ViewAugmenter):
         self, targets: Sequence[WeightedTarget], teacher: Signals, log: TemperatureLog | None
     ) -> Sequence[WeightedTarget]:
         """The teacher at the solved temperature: one target, or one for each with the members' weights."""
-        views = tuple(WeightedTarget(one.weight, one.target.detach()) for one in targets)
+        views = tuple(WeightedTarget(weighted.weight, weighted.target.detach()) for weighted in targets)
         if self.match == "entropy":
             return (WeightedTarget(1.0, _at_solved(Target.of(teacher), views, log)),)
         own = _own(targets, teacher)
-        return [WeightedTarget(one.weight, _at_solved(one.target, views, log)) for one in own]
+        return [WeightedTarget(weighted.weight, _at_solved(weighted.target, views, log)) for weighted in own]
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def own_output(target: Target, teacher: Signals) -> Target:
 
 
 def _own(targets: Sequence[WeightedTarget], teacher: Signals) -> Sequence[WeightedTarget]:
-    return [WeightedTarget(one.weight, own_output(one.target, teacher)) for one in targets]
+    return [WeightedTarget(weighted.weight, own_output(weighted.target, teacher)) for weighted in targets]
 
 
 class TemperatureLog(torch.nn.Module):
@@ -266,7 +267,8 @@ class SolvedTarget(Target):
     @override
     def divided(self, temperature: Tensor, standardize: bool = False) -> Target:
         """Views and teacher over the same temperature."""
-        views = tuple(replace(one, target=one.target.divided(temperature.detach(), standardize)) for one in self.views)
+        factor = temperature.detach()
+        views = tuple(replace(view, target=view.target.divided(factor, standardize)) for view in self.views)
         logits_BMK = standardized(self.logits_BMK) if standardize else self.logits_BMK
         return replace(self, logits_BMK=logits_BMK / temperature, views=views)
 
@@ -281,9 +283,10 @@ def _at_solved(target: Target, views: tuple[WeightedTarget, ...], log: Temperatu
 @torch.no_grad()
 def mixture_BK(targets: Sequence[WeightedTarget], temperature: float, standardize: bool = False) -> Tensor:
     """Probabilities of all targets together, scaled to sum 1, [B, K]."""
-    total_BK: Tensor = torch.stack(
-        [one.weight * one.target.log_probabilities_BK(temperature, standardize).float().exp() for one in targets]
-    ).sum(dim=0)
+    weights = [weighted.weight for weighted in targets]
+    logs_BK = [weighted.target.log_probabilities_BK(temperature, standardize) for weighted in targets]
+    weighed = [weight * log_BK.float().exp() for weight, log_BK in zip(weights, logs_BK, strict=True)]
+    total_BK: Tensor = torch.stack(weighed).sum(dim=0)
     return total_BK / total_BK.sum(dim=-1, keepdim=True)
 
 

@@ -116,7 +116,7 @@ class MultiTeacher(ViewAugmenter):
         """Logits of every teacher, and features of those that share the main one's width."""
         all_of = (teacher, *teacher.others)
         pooled_BMC = torch.stack([all_of[index].pooled_BC for index in self.pooled_members], dim=1)
-        return torch.stack([one.logits_BK for one in all_of], dim=1), pooled_BMC
+        return torch.stack([member.logits_BK for member in all_of], dim=1), pooled_BMC
 
     def _kept(self, batch: Batch, logits_BMK: Tensor) -> Tensor:
         """Who teaches this batch; the same for its weak and strong images, which are paired teacher by teacher."""

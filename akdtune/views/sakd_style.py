@@ -117,10 +117,10 @@ class SAKDStyle(ViewAugmenter):
         pooled_BVC = views.pooled_BVC
         with torch.autocast(pooled_BVC.device.type, enabled=False):  # cosines near 1 need more digits than bfloat16
             precise = torch.promote_types(pooled_BVC.dtype, torch.float32)
-            found = similarities([Level(teacher.pooled_BC.to(precise), pooled_BVC.to(precise))])
+            similar = similarities([Level(teacher.pooled_BC.to(precise), pooled_BVC.to(precise))])
             terms = {
-                "consistency": (1 - found.own_LBV).mean(),
-                "diversity": intra_loss_L(found.offsets_LBP, "sample").squeeze(0),
+                "consistency": (1 - similar.own_LBV).mean(),
+                "diversity": intra_loss_L(similar.offsets_LBP, "sample").squeeze(0),
             }
         weights = self.penalty_weights()
         return {name: value for name, value in terms.items() if weights[name]}

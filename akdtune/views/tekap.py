@@ -73,7 +73,7 @@ class TeKAPSettings(VariantSettings):
     @override
     def idle(self) -> dict[str, str]:
         """Settings of a level that is not perturbed, and of noise that weighs nothing."""
-        found = super().idle()
+        reasons = super().idle()
         of_level = {
             "logit": ("number", "noise", "teacher_weight", "view_weight"),
             "feature": ("feature_number", "feature_noise", "feature_teacher_weight", "feature_view_weight"),
@@ -82,13 +82,13 @@ class TeKAPSettings(VariantSettings):
         used = [level for level in of_level if self.level in (level, "both")]
         for level, (_, noise, _, view_weight) in of_level.items():
             if level not in used:
-                found |= dict.fromkeys(of_level[level], f"level is {self.level}")
+                reasons |= dict.fromkeys(of_level[level], f"level is {self.level}")
             elif not weights[level]:
-                found[noise] = f"{view_weight} is 0"
+                reasons[noise] = f"{view_weight} is 0"
         if not any(weights[level] for level in used):
             named = " and ".join(of_level[level][3] for level in used)
-            found["shrink"] = f"{named} {'is' if len(used) == 1 else 'are'} 0"
-        return found
+            reasons["shrink"] = f"{named} {'is' if len(used) == 1 else 'are'} 0"
+        return reasons
 
     @property
     def logit_views(self) -> int:
