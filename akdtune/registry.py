@@ -13,7 +13,7 @@ import pkgutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,9 @@ class _AddOns:
 
 
 _add_ons = _AddOns()
+
+_MUST_BE = "Input should be "
+"""What pydantic's messages about a value begin with."""
 
 
 IdleAtZero: TypeAlias = Mapping[tuple[str, ...], tuple[str, ...]]
@@ -171,19 +174,25 @@ def settings_given(component: type[Component], given: Mapping[str, Any]) -> Comp
         return component.Settings(**given)
     except ValidationError as error:
         of, allowed = f"{_singular[component.kind]} {name_of(component)}", component.Settings.model_fields
+        messages: dict[str, list[str]] = {}
+        for detail in error.errors(include_url=False):
+            key = str(detail["loc"][0]) if detail["loc"] else ""  # what follows names members of a union
+            messages.setdefault(key, []).append(detail["msg"])
         problems = [
-            (detail["loc"], unknown_name("setting", str(detail["loc"][-1]), allowed))
-            if detail["type"] == "extra_forbidden"
-            else (detail["loc"], _said(detail["msg"], detail["input"] if detail["loc"] else None))
-            for detail in error.errors(include_url=False)
+            Problem(f"{of}.{key}" if key else of, _said(texts, given[key]) if key else _said(texts))
+            if not key or key in allowed
+            else Problem(f"{of}.{key}", unknown_name("setting", key, allowed))
+            for key, texts in messages.items()
         ]
-        raise SettingsError(Problem(".".join(map(str, (of, *path))), text) for path, text in problems) from error
+        raise SettingsError(problems) from error
 
 
-def _said(message: str, got: Any) -> str:
-    """What pydantic says about a value in the words of a settings file, and the value."""
-    text = message.removeprefix("Value error, ").replace("Input should be", "must be")
-    return text if got is None else f"{text}, got {got!r}"
+def _said(messages: Sequence[str], *got: Any) -> str:
+    """What pydantic says about a value, in the words of a settings file, and the value."""
+    options = [message.removeprefix(_MUST_BE) for message in messages if message.startswith(_MUST_BE)]
+    said = [message.removeprefix("Value error, ") for message in messages if not message.startswith(_MUST_BE)]
+    wanted = [f"must be {' or '.join(options)}"] if options else []
+    return ", ".join([*said, *wanted, *(f"got {value!r}" for value in got)])
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +127,13 @@ def test_unknown_settings_and_values_that_do_not_fit_are_refused_in_one_message(
     )
     with pytest.raises(SettingsError, match=r"^view angular: dropout needs one rate per view \(2\), got 1$"):
         Angular.alone(num_views=2, dropout=[0.1])
+    with pytest.raises(SettingsError) as caught:
+        Angular.alone(dropout="much", constraint="hing")
+    assert str(caught.value) == (
+        "2 problems:\n"
+        "view angular.constraint: must be 'infonce_clip', 'infonce_shift' or 'hinge', got 'hing'\n"
+        "view angular.dropout: must be a valid number, unable to parse string as a number or a valid list, got 'much'"
+    )
     with pytest.raises(AkdtuneError, match="no hint_stage 9 in these networks"):
         FitNet.alone(hint_stage=9)
 
@@ -190,3 +199,11 @@ def test_a_training_loop_of_ones_own() -> None:
     moved = (student_BK - 0.5 * grad_of(loss, student_BK)).detach()
     after = kd.terms(Signals.of(moved), Target.of(teacher), Batch.of(torch.arange(8)))
     assert after["kd"] < terms["kd"]
+
+
+def test_the_program_in_the_documentation_runs(repository: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (repository / "docs" / "components.md").read_text(), flags=re.DOTALL)
+    left: dict[str, Any] = {}
+    exec(compile(code, "docs/components.md", "exec"), left)
+    assert left["plain"].keys() == {"tckd", "nckd"}
+    assert torch.isfinite(left["loss"])

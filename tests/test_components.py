@@ -45,9 +45,9 @@ def test_a_method_shows_defaults_ranges_and_where_it_differs() -> None:
 
 def test_published_settings_are_shown_as_the_resolver_takes_them() -> None:
     for pair in components.PAIRS:
-        found = registry.lookup("methods", "dkd").published(pair)
+        published = registry.lookup("methods", "dkd").published(pair)
         line = f"{pair.data}, {pair.teacher} to {pair.student}: "
-        assert (line in components.details("methods", "dkd")) is bool(found)
+        assert (line in components.details("methods", "dkd")) is bool(published)
 
 
 def test_types_and_ranges_of_settings() -> None:

@@ -20,14 +20,14 @@ def test_formula_one_image_at_a_time(power: int) -> None:
         squares = []
         for image in range(9):
             flat = []
-            for one in (of_student, of_teacher):
-                at = (np.abs(one[image].double().numpy()) ** power).mean(axis=0).ravel()
+            for map_BCHW in (of_student, of_teacher):
+                at = (np.abs(map_BCHW[image].double().numpy()) ** power).mean(axis=0).ravel()
                 flat.append(at / np.sqrt((at**2).sum()))
             squares.append((flat[0] - flat[1]) ** 2)
         expected += float(np.mean(squares))
     built = method("at", power=power)
-    found = built.terms(student, Target.of(teacher), batch())["at"]
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+    loss = built.terms(student, Target.of(teacher), batch())["at"]
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert built.weights(1) == built.weights(99) == {"at": 1000.0}
 
 

@@ -52,8 +52,8 @@ def test_formula_one_place_at_a_time(resolution: int, normalize: bool) -> None:
             pair.append(cams / lengths if normalize else cams)
         squares.append((pair[0] - pair[1]) ** 2)
     built = method("cat_kd", resolution=resolution, normalize=normalize)
-    found = built.terms(student, Target.of(teacher), batch(3))["cat_kd"]
-    assert float(found) == pytest.approx(np.mean(squares), rel=1e-5)
+    loss = built.terms(student, Target.of(teacher), batch(3))["cat_kd"]
+    assert float(loss) == pytest.approx(np.mean(squares), rel=1e-5)
 
 
 def test_the_mean_of_the_maps_are_the_logits_without_bias() -> None:
@@ -91,13 +91,13 @@ def test_normalised_maps_have_no_scale() -> None:
 
 
 def test_published_settings_of_pairs() -> None:
-    found = CATKD.published(Pair("cifar100", "resnet56", "resnet20"))
-    assert found == {"weight": 0.7, "resolution": 2, "normalize": False}
-    found = CATKD.published(Pair("cifar100", "wrn_40_2", "ShuffleV1"))
-    assert found == {"weight": 80.0, "resolution": 4, "normalize": True}
-    found = CATKD.published(Pair("cifar100", "ResNet50", "MobileNetV2"))
-    assert found == {"weight": 40.0, "resolution": 2, "normalize": True}
-    assert CATKD.published(Pair("parquet", "ResNet50", "MobileNetV2")) == found, "as on CIFAR-100"
+    settings = CATKD.published(Pair("cifar100", "resnet56", "resnet20"))
+    assert settings == {"weight": 0.7, "resolution": 2, "normalize": False}
+    settings = CATKD.published(Pair("cifar100", "wrn_40_2", "ShuffleV1"))
+    assert settings == {"weight": 80.0, "resolution": 4, "normalize": True}
+    settings = CATKD.published(Pair("cifar100", "ResNet50", "MobileNetV2"))
+    assert settings == {"weight": 40.0, "resolution": 2, "normalize": True}
+    assert CATKD.published(Pair("parquet", "ResNet50", "MobileNetV2")) == settings, "as on CIFAR-100"
     assert CATKD.published(Pair("imagenet", "ResNet50", "MobileNetV2")) == {}
     assert CATKD.published(Pair("cifar100", None, "resnet20")) == {}
     assert method("cat_kd").weights(1) == {"cat_kd": 400.0}

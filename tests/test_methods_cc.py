@@ -25,8 +25,8 @@ def test_formula_one_pair_of_neighbours_at_a_time() -> None:
         )
     gaps = [[abs(s - t) for s, t in zip(*rows, strict=True)] for rows in zip(*embedded, strict=True)]
     products = [sum(a * b for a, b in zip(gaps[i], gaps[i + 1], strict=True)) for i in range(8)]
-    found = built.terms(student, Target.of(teacher), batch())["cc"].detach()
-    assert float(found) == pytest.approx(sum(products) / 8, rel=1e-5)
+    loss = built.terms(student, Target.of(teacher), batch())["cc"].detach()
+    assert float(loss) == pytest.approx(sum(products) / 8, rel=1e-5)
     assert built.weights(1) == {"cc": 0.02}
 
 

@@ -228,13 +228,13 @@ def test_a_checkpoint_restores_the_next_steps_exactly() -> None:
 
 
 def test_initialisation_depends_on_the_generator_alone() -> None:
-    one = crd().state_dict()
+    first = crd().state_dict()
     torch.manual_seed(123)
     other = crd().state_dict()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert all(torch.equal(first[key], other[key]) for key in first)
     bound = (8 / 3) ** -0.5
-    assert float(one["student_bank_NE"].abs().max()) <= bound
-    assert float(one["student_bank_NE"].std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert float(first["student_bank_NE"].abs().max()) <= bound
+    assert float(first["student_bank_NE"].std()) == pytest.approx(bound / 3**0.5, rel=0.1)
 
 
 def test_scale_of_the_target_does_not_matter() -> None:
@@ -242,9 +242,9 @@ def test_scale_of_the_target_does_not_matter() -> None:
     method = crd()
     torch.nn.init.zeros_(method.embed_teacher.bias)
     student = signals(1, STUDENT_DIM)
-    one = method.terms(student, Target.of(teacher), batch())["crd"]
+    first = method.terms(student, Target.of(teacher), batch())["crd"]
     scaled = Signals(teacher.logits_BK, 2.44 * teacher.pooled_BC)
-    torch.testing.assert_close(method.terms(student, Target.of(scaled), batch())["crd"], one)
+    torch.testing.assert_close(method.terms(student, Target.of(scaled), batch())["crd"], first)
 
 
 def test_single_precision_survives_the_largest_scores() -> None:

@@ -29,8 +29,8 @@ def test_perfect_imitation_costs_nothing() -> None:
 
 def test_a_constant_row_correlates_with_nothing() -> None:
     flat = Signals(torch.zeros(9, 7, requires_grad=True), torch.zeros(9, STUDENT_DIM))
-    found = method("dist", temperature=2.0).terms(flat, Target.of(signals(2, TEACHER_DIM)), batch())
-    assert {term: float(value.detach()) for term, value in found.items()} == pytest.approx({"inter": 4.0, "intra": 4.0})
+    terms = method("dist", temperature=2.0).terms(flat, Target.of(signals(2, TEACHER_DIM)), batch())
+    assert {term: float(value.detach()) for term, value in terms.items()} == pytest.approx({"inter": 4.0, "intra": 4.0})
 
 
 def test_sum_of_the_targets_weights_does_not_matter() -> None:

@@ -24,9 +24,9 @@ def test_formula_one_sample_at_a_time() -> None:
         for c in set(range(len(s))) - {label}:
             t_rest, s_rest = t[c] / (1 - t[label]), s[c] / (1 - s[label])
             nckd += t_rest * math.log(t_rest / s_rest)
-    found = method("dkd", temperature=at).terms(student, Target.of(teacher), batch())
-    assert float(found["tckd"]) == pytest.approx(at**2 * tckd / 9, rel=1e-5)
-    assert float(found["nckd"]) == pytest.approx(at**2 * nckd / 9, rel=1e-5)
+    terms = method("dkd", temperature=at).terms(student, Target.of(teacher), batch())
+    assert float(terms["tckd"]) == pytest.approx(at**2 * tckd / 9, rel=1e-5)
+    assert float(terms["nckd"]) == pytest.approx(at**2 * nckd / 9, rel=1e-5)
 
 
 def test_both_parts_make_up_kd() -> None:
@@ -34,9 +34,9 @@ def test_both_parts_make_up_kd() -> None:
     student, teacher = signals(1, STUDENT_DIM, size=1), signals(2, TEACHER_DIM, size=1)
     now = batch(1)
     kd = method("kd").terms(student, Target.of(teacher), now)["kd"]
-    found = method("dkd").terms(student, Target.of(teacher), now)
+    terms = method("dkd").terms(student, Target.of(teacher), now)
     rest = 1 - torch.softmax(teacher.logits_BK / 4.0, dim=-1)[0, now.labels_B[0]]
-    torch.testing.assert_close(found["tckd"] + rest * found["nckd"], kd)
+    torch.testing.assert_close(terms["tckd"] + rest * terms["nckd"], kd)
 
 
 def test_two_classes_leave_nothing_for_the_other_part() -> None:
@@ -44,9 +44,9 @@ def test_two_classes_leave_nothing_for_the_other_part() -> None:
     teacher_BK = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
     now = batch(2)
     now = type(now)(torch.tensor([0, 1]), now.sample_ids_B, now.positions_B, 1, now.generator)
-    found = method("dkd").terms(Signals(logits_BK, logits_BK), Target.of(Signals(teacher_BK, teacher_BK)), now)
-    (gradient,) = torch.autograd.grad(found["nckd"], logits_BK)
-    assert float(found["nckd"].detach()) == 0.0
+    terms = method("dkd").terms(Signals(logits_BK, logits_BK), Target.of(Signals(teacher_BK, teacher_BK)), now)
+    (gradient,) = torch.autograd.grad(terms["nckd"], logits_BK)
+    assert float(terms["nckd"].detach()) == 0.0
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 

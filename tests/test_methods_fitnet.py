@@ -48,8 +48,8 @@ def test_formula_one_image_at_a_time() -> None:
     centred = convolved - convolved.mean(axis=(0, 2, 3), keepdims=True)
     normed = centred / np.sqrt((centred**2).mean(axis=(0, 2, 3), keepdims=True) + 1e-5)
     squares = [(np.maximum(s, 0) - t.double().numpy()) ** 2 for s, t in zip(normed, teacher.stages[2], strict=True)]
-    found = fitnet.terms(student, Target.of(teacher), batch())["fitnet"].detach()
-    assert float(found) == pytest.approx(np.mean(squares), rel=1e-5)
+    loss = fitnet.terms(student, Target.of(teacher), batch())["fitnet"].detach()
+    assert float(loss) == pytest.approx(np.mean(squares), rel=1e-5)
     assert fitnet.weights(1) == {"fitnet": 100.0}
 
 
@@ -62,8 +62,8 @@ def test_a_larger_teacher_map_is_averaged() -> None:
     hint = teacher.stages[1].reshape(9, 8, 2, 4, 2, 4).mean(dim=(3, 5))
     given = small_world.replace(student, stages=(torch.rand(9, 4, 8, 8), map_BCHW))
     goal = small_world.replace(teacher, stages=teacher.stages[:2])
-    found = fitnet.terms(given, Target.of(goal), batch())["fitnet"].detach()
-    torch.testing.assert_close(found, (fitnet.regressor(map_BCHW) - hint).square().mean().detach())
+    loss = fitnet.terms(given, Target.of(goal), batch())["fitnet"].detach()
+    torch.testing.assert_close(loss, (fitnet.regressor(map_BCHW) - hint).square().mean().detach())
 
 
 def test_the_hint_is_counted_in_the_teacher_and_from_the_last_stage_in_the_student() -> None:

@@ -55,9 +55,9 @@ def test_order_of_members_does_not_matter(name: str) -> None:
     one = Target(target.logits_BMK, target.pooled_BMC, weights_M)
     other = Target(target.logits_BMK[:, turned], target.pooled_BMC[:, turned], weights_M[turned])
     student = signals(1, STUDENT_DIM)
-    found = [method(name).terms(student, which, batch()) for which in (one, other)]
-    for term, value in found[0].items():
-        torch.testing.assert_close(value, found[1][term])
+    terms = [method(name).terms(student, which, batch()) for which in (one, other)]
+    for term, value in terms[0].items():
+        torch.testing.assert_close(value, terms[1][term])
 
 
 @pytest.mark.parametrize("name", ["kd", "dkd"])

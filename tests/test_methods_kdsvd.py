@@ -52,9 +52,9 @@ def by_hand(student: list[Tensor], teacher: list[Tensor], rank: int) -> float:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
 def test_formula_one_image_at_a_time(rank: int, dtype: torch.dtype, tolerance: float) -> None:
     student, teacher = drawn(1), drawn(2)
-    maps = [one.to(dtype) for pair in zip(student, teacher, strict=True) for one in pair]
-    found = relation_loss(*maps, rank=rank)
-    assert float(found) == pytest.approx(by_hand(student, teacher, rank), rel=tolerance)
+    maps = [map_BCHW.to(dtype) for pair in zip(student, teacher, strict=True) for map_BCHW in pair]
+    loss = relation_loss(*maps, rank=rank)
+    assert float(loss) == pytest.approx(by_hand(student, teacher, rank), rel=tolerance)
 
 
 def test_stem_is_left_out_and_weight() -> None:
@@ -63,9 +63,9 @@ def test_stem_is_left_out_and_weight() -> None:
         Signals(torch.zeros(3, 7), torch.zeros(3, 6), (torch.rand(3, 2, 9, 9), *maps)) for maps in (student, teacher)
     ]
     built = method("kdsvd")
-    found = built.terms(said[0], Target.of(said[1]), batch(3))["kdsvd"]
-    expected = relation_loss(*[one for pair in zip(student, teacher, strict=True) for one in pair], rank=1)
-    assert torch.equal(found, expected)
+    loss = built.terms(said[0], Target.of(said[1]), batch(3))["kdsvd"]
+    expected = relation_loss(*[map_BCHW for pair in zip(student, teacher, strict=True) for map_BCHW in pair], rank=1)
+    assert torch.equal(loss, expected)
     assert built.weights(1) == {"kdsvd": 1.0}
 
 
@@ -102,7 +102,7 @@ def test_sign_and_order_of_the_students_vectors_do_not_matter() -> None:
     teacher = drawn(2)[1]
     of_student, of_teacher = aligned_vectors(-teacher, teacher, 2)
     torch.testing.assert_close(of_student, of_teacher)
-    same = [one for maps in drawn(1) for one in (2 * maps, maps)]
+    same = [map_BCHW for maps in drawn(1) for map_BCHW in (2 * maps, maps)]
     assert float(relation_loss(*same, rank=2)) == pytest.approx(0.0, abs=1e-20)
 
 

@@ -24,12 +24,12 @@ def reads(variant: str) -> dict[str, tuple[bool, bool]]:
     """Whether the gradient of each term reaches the weak and the strong logits."""
     student = signals(1, STUDENT_DIM, requires_grad=True)
     assert student.strong is not None
-    found: dict[str, tuple[bool, bool]] = {}
+    is_read: dict[str, tuple[bool, bool]] = {}
     for term, value in method("mlkd", variant=variant).terms(student, target(), batch()).items():
         inputs = (student.logits_BK, student.strong.logits_BK)
         weak, strong = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
-        found[term] = (weak is not None, strong is not None)
-    return found
+        is_read[term] = (weak is not None, strong is not None)
+    return is_read
 
 
 def test_which_images_each_term_reads() -> None:
@@ -60,10 +60,10 @@ def test_selecting_everything_is_no_mask() -> None:
     teacher = Signals(torch.zeros(6, 7), torch.zeros(6, TEACHER_DIM))  # all equally confident: all below the median
     same = replace(Target.of(teacher), strong=Target.of(teacher))
     student = signals(1, STUDENT_DIM, size=6)
-    found = [method("mlkd", masks=masks).terms(student, same, batch(6)) for masks in ("select", "scale", "none")]
-    for term, value in found[0].items():
-        assert torch.equal(value, found[1][term])
-        assert torch.equal(value, found[2][term])
+    terms = [method("mlkd", masks=masks).terms(student, same, batch(6)) for masks in ("select", "scale", "none")]
+    for term, value in terms[0].items():
+        assert torch.equal(value, terms[1][term])
+        assert torch.equal(value, terms[2][term])
 
 
 def test_one_temperature_is_kd_on_both_images() -> None:
@@ -71,10 +71,10 @@ def test_one_temperature_is_kd_on_both_images() -> None:
     assert student.strong is not None
     whole = target()
     assert whole.strong is not None
-    found = method("mlkd", temperatures=[4.0], masks="none").terms(student, whole, batch())
+    terms = method("mlkd", temperatures=[4.0], masks="none").terms(student, whole, batch())
     kd = method("kd")
-    torch.testing.assert_close(found["instance"], kd.terms(student, whole, batch())["kd"])
-    torch.testing.assert_close(found["instance_strong"], kd.terms(student.strong, whole.strong, batch())["kd"])
+    torch.testing.assert_close(terms["instance"], kd.terms(student, whole, batch())["kd"])
+    torch.testing.assert_close(terms["instance_strong"], kd.terms(student.strong, whole.strong, batch())["kd"])
 
 
 def test_correlations_ignore_the_order_of_the_other_axis() -> None:
@@ -82,8 +82,8 @@ def test_correlations_ignore_the_order_of_the_other_axis() -> None:
     wanted_RN, found_RN = (torch.rand(4, 6, generator=drawn) for _ in range(2))
     turned = torch.randperm(6, generator=drawn)
 
-    def term(found: Tensor) -> Tensor:
-        return correlation_term(wanted_RN, found, torch.ones(4))
+    def term(read_RN: Tensor) -> Tensor:
+        return correlation_term(wanted_RN, read_RN, torch.ones(4))
 
     torch.testing.assert_close(term(found_RN), term(found_RN[:, turned]))
     assert float(term(wanted_RN[:, turned])) == pytest.approx(0.0, abs=1e-10)
@@ -94,12 +94,12 @@ def test_strong_images_are_mixed_with_the_same_partners() -> None:
     assert student.strong is not None
     plain = batch()
     mixed = replace(plain, partner_labels_B=plain.labels_B.roll(1), share=0.75)
-    found = method("mlkd").terms(student, target(), mixed)["ce_strong"]
+    loss = method("mlkd").terms(student, target(), mixed)["ce_strong"]
     log_p_BK = torch.log_softmax(student.strong.logits_BK, dim=-1)
     rows_B = torch.arange(9)
     own, partner = -log_p_BK[rows_B, plain.labels_B].mean(), -log_p_BK[rows_B, plain.labels_B.roll(1)].mean()
     assert float((own - partner).abs()) > 0.1
-    torch.testing.assert_close(found, 0.75 * own + 0.25 * partner)
+    torch.testing.assert_close(loss, 0.75 * own + 0.25 * partner)
 
 
 def test_weights() -> None:

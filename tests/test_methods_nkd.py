@@ -12,12 +12,12 @@ from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, method, signals
 def test_soft_cross_entropy_is_the_label_and_a_share_of_the_others() -> None:
     # sum p log q = p_y log q_y + (1 - p_y) [sum of normalised others] + (1 - p_y) log(1 - q_y), here for one image
     student, teacher, now = signals(1, STUDENT_DIM, size=1), signals(2, TEACHER_DIM, size=1), batch(1)
-    found = method("nkd", temperature=1.0).terms(student, Target.of(teacher), now)
+    terms = method("nkd", temperature=1.0).terms(student, Target.of(teacher), now)
     p_K = torch.softmax(teacher.logits_BK, dim=-1)[0]
     log_q_K = torch.log_softmax(student.logits_BK, dim=-1)[0]
     rest = 1 - p_K[now.labels_B[0]]
     left = rest * torch.log1p(-log_q_K[now.labels_B[0]].exp())
-    torch.testing.assert_close(-(p_K * log_q_K).sum(), found["label"] + rest * found["others"] - left)
+    torch.testing.assert_close(-(p_K * log_q_K).sum(), terms["label"] + rest * terms["others"] - left)
 
 
 def test_two_classes_leave_nothing_for_the_other_part() -> None:

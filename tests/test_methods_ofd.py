@@ -23,8 +23,8 @@ def test_margins_are_the_means_of_negative_activations() -> None:
 
 
 def test_margins_of_channels_that_are_hardly_ever_negative_or_constant() -> None:
-    found = margins(torch.tensor([0.5, -0.5, 0.0, 0.0, 1.0]), torch.tensor([5.0, 1.6, 1.0, -1.0, -60.0]))
-    torch.testing.assert_close(found, torch.tensor([-1.5, -1.5, 0.0, -1.0, -60.0]))
+    margin_C = margins(torch.tensor([0.5, -0.5, 0.0, 0.0, 1.0]), torch.tensor([5.0, 1.6, 1.0, -1.0, -60.0]))
+    torch.testing.assert_close(margin_C, torch.tensor([-1.5, -1.5, 0.0, -1.0, -60.0]))
 
 
 def test_partial_distance_one_activation_at_a_time() -> None:
@@ -39,8 +39,8 @@ def test_partial_distance_one_activation_at_a_time() -> None:
             else:
                 expected = (student - teacher) ** 2
             maps = (torch.full((1, 1, 1, 1), value) for value in (student, teacher))
-            found = partial_l2(*maps, torch.full((1, 1, 1), margin))
-            assert float(found) == pytest.approx(expected, abs=1e-6), (student, teacher)
+            loss = partial_l2(*maps, torch.full((1, 1, 1), margin))
+            assert float(loss) == pytest.approx(expected, abs=1e-6), (student, teacher)
 
 
 def test_later_stages_count_twice_as_much_as_the_ones_before() -> None:
@@ -54,8 +54,8 @@ def test_later_stages_count_twice_as_much_as_the_ones_before() -> None:
             ofd.connectors, student.preact_stages[1:], teacher.preact_stages[1:], norms, strict=True
         )
     ]
-    found = ofd.terms(student, Target.of(teacher), batch())["ofd"]
-    torch.testing.assert_close(found, losses[0] / 2 + losses[1])
+    loss = ofd.terms(student, Target.of(teacher), batch())["ofd"]
+    torch.testing.assert_close(loss, losses[0] / 2 + losses[1])
     assert ofd.weights(1) == {"ofd": 1e-3}
 
 

@@ -28,8 +28,8 @@ def test_all_weight_on_the_label_is_cross_entropy() -> None:
 def test_a_teacher_sure_of_the_label_is_cross_entropy() -> None:
     student, now = signals(1, STUDENT_DIM), batch()
     sure = Signals(1e3 * torch.nn.functional.one_hot(now.labels_B, 7).float(), torch.zeros(9, TEACHER_DIM))
-    found = method("pld", temperature=1.0).terms(student, Target.of(sure), now)["pld"]
-    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(student.logits_BK, now.labels_B))
+    loss = method("pld", temperature=1.0).terms(student, Target.of(sure), now)["pld"]
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(student.logits_BK, now.labels_B))
 
 
 def test_uniform_weights_are_listmle() -> None:
@@ -40,8 +40,8 @@ def test_uniform_weights_are_listmle() -> None:
         weights = [math.exp(value) for value in row]
         for rank in range(len(weights)):
             expected -= math.log(weights[rank] / sum(weights[rank:])) / len(logits_BK)
-    found = plackett_luce_loss(logits_BK, torch.full_like(logits_BK, 1 / 6))
-    assert float(found) == pytest.approx(expected / 6, rel=1e-12)
+    loss = plackett_luce_loss(logits_BK, torch.full_like(logits_BK, 1 / 6))
+    assert float(loss) == pytest.approx(expected / 6, rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1.0, 25.0])
@@ -52,8 +52,9 @@ def test_gradient_is_the_weighted_sum_of_choices(scale: float) -> None:
     labels_B = torch.tensor([0, 3, 6, 3, 1])
     target, now = Target.of(Signals(teacher_BK, teacher_BK)), batch(5)
     now.labels_B.copy_(labels_B)
-    (found,) = torch.autograd.grad(method("pld").terms(Signals(student_BK, student_BK), target, now)["pld"], student_BK)
-    expected = torch.zeros_like(found)
+    loss = method("pld").terms(Signals(student_BK, student_BK), target, now)["pld"]
+    (gradient_BK,) = torch.autograd.grad(loss, student_BK)
+    expected = torch.zeros_like(gradient_BK)
     for b, label in enumerate(labels_B.tolist()):
         remaining = sorted(range(7), key=lambda c, row=b, y=label: (c != y, -float(teacher_BK[row, c])))
         shares_K = torch.softmax(teacher_BK[b] / 4, dim=0)
@@ -62,7 +63,7 @@ def test_gradient_is_the_weighted_sum_of_choices(scale: float) -> None:
             expected[b, remaining] += share * torch.softmax(student_BK[b, remaining].detach(), dim=0)
             expected[b, remaining[0]] -= share
             remaining.pop(0)
-    torch.testing.assert_close(found, expected / 5)
+    torch.testing.assert_close(gradient_BK, expected / 5)
 
 
 def test_last_rank_costs_nothing() -> None:

@@ -42,7 +42,7 @@ def by_hand(fusion: AttentionFusion, map_BCHW: Tensor, deeper: Tensor | None, si
 def test_levels_are_reviewed_from_the_deepest_on() -> None:
     student, teacher, built = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), review()
     assert student.stages is not None and teacher.preact_stages is not None
-    pooled = [one.pooled_BC[:, :, None, None] for one in (student, teacher)]
+    pooled = [said.pooled_BC[:, :, None, None] for said in (student, teacher)]
     levels = [
         (student.stages[1], teacher.preact_stages[1]),
         (student.stages[2], teacher.preact_stages[2]),
@@ -61,16 +61,16 @@ def test_the_deepest_level_learns_from_the_views() -> None:
     plain = built.terms(student, Target.of(teacher), batch())["reviewkd"]
     viewed = built.terms(student, Target.of(other).with_maps(teacher), batch())["reviewkd"]
     pooled = [built.fusions[-1](student.pooled_BC[:, :, None, None], None, (1, 1))[0][:, :, 0, 0]]
-    gaps = [(pooled[0] - one.pooled_BC).square().mean() for one in (teacher, other)]
+    gaps = [(pooled[0] - said.pooled_BC).square().mean() for said in (teacher, other)]
     torch.testing.assert_close(viewed - plain, gaps[1] - gaps[0])
 
 
 def test_student_maps_before_their_relu_on_request() -> None:
     student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
-    shifted = replace(student, preact_stages=tuple(one + 1 for one in student.preact_stages or ()))
+    shifted = replace(student, preact_stages=tuple(map_BCHW + 1 for map_BCHW in student.preact_stages or ()))
     for preact in (False, True):
         built = review(student_preact=preact)
-        losses = [built.terms(one, Target.of(teacher), batch())["reviewkd"] for one in (student, shifted)]
+        losses = [built.terms(said, Target.of(teacher), batch())["reviewkd"] for said in (student, shifted)]
         assert torch.equal(*losses) is not preact
 
 

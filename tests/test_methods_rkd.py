@@ -28,10 +28,10 @@ def test_formula_one_pair_and_triple_at_a_time() -> None:
                     if i not in (j, k):
                         cos[i, j, k] = (features[j] - features[i]) @ (features[k] - features[i]) / far[i, j] / far[i, k]
         cosines.append(cos)
-    found = method("rkd").terms(student, Target.of(teacher), batch(5))
+    terms = method("rkd").terms(student, Target.of(teacher), batch(5))
     for name, (mine, theirs) in (("distance", distances), ("angle", cosines)):
         expected = np.mean([huber(a - b) for a, b in zip(mine.ravel(), theirs.ravel(), strict=True)])
-        assert float(found[name]) == pytest.approx(expected, rel=1e-4)
+        assert float(terms[name]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_weights_multiply() -> None:

@@ -27,9 +27,9 @@ def student(seed: int, size: int = 6) -> Signals:
 
 def step(built: Method, signals: Signals, now: Batch) -> dict[str, Tensor]:
     """One training step as the objective does it."""
-    found = built.terms(signals, Target.of(signals.detach()), now)
+    terms = built.terms(signals, Target.of(signals.detach()), now)
     built.after_step()
-    return found
+    return terms
 
 
 @pytest.mark.parametrize("name", SELF)
@@ -76,12 +76,12 @@ def test_last_batch_compares_with_the_same_images_one_step_ago() -> None:
     built = method("last_batch")
     first, second = student(1), student(2, size=5)
     assert float(step(built, first, batch(6))["kl"]) == 0.0
-    found = step(built, second, replace(batch(5), repeated=2))["kl"]
+    loss = step(built, second, replace(batch(5), repeated=2))["kl"]
     p_RK = torch.softmax(first.logits_BK[-2:].detach().double() / 3, dim=-1)
     q_RK = torch.softmax(second.logits_BK[:2].double() / 3, dim=-1)
     expected = 9 * (p_RK * (p_RK / q_RK).log()).sum(dim=-1).mean()
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-    to_first, to_second = torch.autograd.grad(found, (first.pooled_BC, second.pooled_BC), allow_unused=True)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    to_first, to_second = torch.autograd.grad(loss, (first.pooled_BC, second.pooled_BC), allow_unused=True)
     assert to_first is None, "the last step is a constant"
     assert to_second[:2].abs().sum() > 0
     assert to_second[2:].abs().sum() == 0
@@ -93,10 +93,10 @@ def test_an_epoch_begins_without_a_memory(name: str) -> None:
     step(built, student(8), batch(6))
     for which in (built, fresh):
         assert all(float(value) == 0.0 for value in step(which, student(1), batch(6)).values())
-    found = [step(which, student(2), replace(batch(6), repeated=3)) for which in (built, fresh)]
-    assert all(float(value.detach()) > 0 for value in found[0].values())
-    for term, value in found[0].items():
-        assert torch.equal(value, found[1][term])
+    terms = [step(which, student(2), replace(batch(6), repeated=3)) for which in (built, fresh)]
+    assert all(float(value.detach()) > 0 for value in terms[0].values())
+    for term, value in terms[0].items():
+        assert torch.equal(value, terms[1][term])
     assert not built.state_dict()
 
 
@@ -121,7 +121,7 @@ def test_sdpgo_weights_features_by_their_gradient() -> None:
     built = method("sdpgo_style", sparsity=0.4)
     first, second, now = student(1), student(2, size=5), replace(batch(5), repeated=2)
     step(built, first, batch(6))
-    found = step(built, second, now)["feature"]
+    loss_of_features = step(built, second, now)["feature"]
     expected = 0.0
     for b in range(2):
         change_C = (second.pooled_BC[b] - first.pooled_BC[-2 + b]).detach()
@@ -131,14 +131,14 @@ def test_sdpgo_weights_features_by_their_gradient() -> None:
         mean = sum(w) / len(w)
         for c in range(STUDENT_DIM):
             expected += w[c] / mean * float(change_C[c]) ** 2 / (2 * STUDENT_DIM)
-    assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(loss_of_features.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_sdpgo_keeps_the_graph_and_takes_the_weights_as_constants() -> None:
     built, second = method("sdpgo_style"), student(2)
     step(built, student(1), batch(6))
-    found = step(built, second, replace(batch(6), repeated=6))
-    total = sum(found.values(), torch.nn.functional.cross_entropy(second.logits_BK, batch(6).labels_B))
+    terms = step(built, second, replace(batch(6), repeated=6))
+    total = sum(terms.values(), torch.nn.functional.cross_entropy(second.logits_BK, batch(6).labels_B))
     total.backward()  # type: ignore[no-untyped-call]
     assert second.pooled_BC.grad is not None
     assert torch.isfinite(second.pooled_BC.grad).all()
@@ -146,11 +146,11 @@ def test_sdpgo_keeps_the_graph_and_takes_the_weights_as_constants() -> None:
 
 def test_proximal_step() -> None:
     gradients_RC = torch.tensor([[1.0, -3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [2.0, 2.0, -2.0, 2.0]])
-    found = proximal_weights_RC(gradients_RC, 0.5)
+    weights_RC = proximal_weights_RC(gradients_RC, 0.5)
     # relative sizes 1, 3, 0, 0 minus 0.5, then scaled to mean 1
-    torch.testing.assert_close(found[0], torch.tensor([0.5, 2.5, 0.0, 0.0]) / 0.75)
-    assert found[1].tolist() == [1.0] * 4, "no gradient: all alike"
-    assert found[2].tolist() == [1.0] * 4
+    torch.testing.assert_close(weights_RC[0], torch.tensor([0.5, 2.5, 0.0, 0.0]) / 0.75)
+    assert weights_RC[1].tolist() == [1.0] * 4, "no gradient: all alike"
+    assert weights_RC[2].tolist() == [1.0] * 4
     assert proximal_weights_RC(gradients_RC, 5.0)[2].tolist() == [1.0] * 4, "nothing is left: all alike"
     torch.testing.assert_close(proximal_weights_RC(gradients_RC, 0.0)[0], torch.tensor([1.0, 3.0, 0.0, 0.0]))
 
@@ -161,8 +161,8 @@ def test_sdpgo_without_a_path_from_feature_to_logits_weighs_all_alike() -> None:
     assert cross_entropy_gradient(apart.logits_BK.detach(), apart.pooled_BC, batch(6).labels_B) is None
     built, first = method("sdpgo_style"), student(1)
     step(built, first, batch(6))
-    found = step(built, apart, replace(batch(6), repeated=6))["feature"]
-    torch.testing.assert_close(found, (apart.pooled_BC - first.pooled_BC.detach()).square().mean())
+    loss = step(built, apart, replace(batch(6), repeated=6))["feature"]
+    torch.testing.assert_close(loss, (apart.pooled_BC - first.pooled_BC.detach()).square().mean())
 
 
 def test_sdpgo_is_labelled_a_reconstruction() -> None:

@@ -46,8 +46,8 @@ def test_loss_and_prediction_one_image_at_a_time() -> None:
     gaps = [(one - goal.double().numpy()) ** 2 for one, goal in zip(maps, teacher.last_map, strict=True)]
     with torch.no_grad():
         np.testing.assert_allclose(built.logits(student).numpy(), np.stack(logits), rtol=1e-4, atol=1e-5)
-        found = built.terms(student, Target.of(teacher), batch(3))["simkd"]
-    assert float(found) == pytest.approx(np.mean(gaps), rel=1e-5)
+        loss = built.terms(student, Target.of(teacher), batch(3))["simkd"]
+    assert float(loss) == pytest.approx(np.mean(gaps), rel=1e-5)
 
 
 @pytest.mark.parametrize(("student_size", "teacher_size"), [(8, 4), (4, 8), (6, 4)])
@@ -83,10 +83,10 @@ def test_one_projection_a_step() -> None:
 def test_a_projection_of_another_batch_is_not_taken() -> None:
     teacher, built, alone = signals(2, TEACHER_DIM), simkd().train(), simkd().train()
     built.logits(signals(5, STUDENT_DIM))
-    found, expected = (
+    loss, expected = (
         one.terms(signals(1, STUDENT_DIM), Target.of(teacher), batch())["simkd"] for one in (built, alone)
     )
-    assert torch.equal(found, expected)
+    assert torch.equal(loss, expected)
 
 
 def test_the_classifier_is_frozen_and_kept_with_the_student() -> None:

@@ -15,8 +15,8 @@ def test_formula_one_pair_of_images_at_a_time() -> None:
     student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
     assert student.stages is not None and teacher.stages is not None
     rows = []
-    for one in (student.stages[-1], teacher.stages[-1]):
-        flat = one.double().flatten(1).numpy()
+    for map_BCHW in (student.stages[-1], teacher.stages[-1]):
+        flat = map_BCHW.double().flatten(1).numpy()
         rows.append(np.array([[float(a @ b) for b in flat] for a in flat]))
         for row in rows[-1]:
             row /= np.sqrt(sum(value**2 for value in row))

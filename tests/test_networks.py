@@ -65,8 +65,8 @@ def lively(request: pytest.FixtureRequest) -> Lively:
 
 def pairs(network: Network, inputs: InputSpec) -> list[tuple[Tensor, Tensor]]:
     """Each stage map after and before its ReLU."""
-    found = network(images(inputs), stages=True)
-    return list(zip(found.stages, found.preact_stages, strict=True))
+    said = network(images(inputs), stages=True)
+    return list(zip(said.stages, said.preact_stages, strict=True))
 
 
 def test_every_family_is_checked() -> None:
@@ -94,18 +94,18 @@ def test_declared_shapes_are_the_actual_ones(name: str, monkeypatch: pytest.Monk
         inputs = InputSpec(1 if size == 28 else 3, size, 7)
         network = networks.build(name, inputs, 0).eval()
         with torch.no_grad():
-            found = network(images(inputs, 2), stages=True)
-        assert found.logits_BK.shape == (2, 7)
-        assert found.pooled_BC.shape == (2, network.pooled_dim)
-        assert tuple(tuple(stage.shape[1:]) for stage in found.stages or ()) == network.stage_shapes
+            said = network(images(inputs, 2), stages=True)
+        assert said.logits_BK.shape == (2, 7)
+        assert said.pooled_BC.shape == (2, network.pooled_dim)
+        assert tuple(tuple(stage.shape[1:]) for stage in said.stages or ()) == network.stage_shapes
         assert network.offers <= {"stages", "preact", "last_map"}
-        assert (found.stages is not None) == ("stages" in network.offers)
-        assert (found.preact_stages is not None) == ("preact" in network.offers)
-        assert (found.last_map is not None) == ("last_map" in network.offers) == (network.last_map_shape is not None)
-        if found.last_map is not None:
-            assert tuple(found.last_map.shape[1:]) == network.last_map_shape
-        if found.preact_stages is not None:
-            assert tuple(tuple(stage.shape[1:]) for stage in found.preact_stages) == network.stage_shapes
+        assert (said.stages is not None) == ("stages" in network.offers)
+        assert (said.preact_stages is not None) == ("preact" in network.offers)
+        assert (said.last_map is not None) == ("last_map" in network.offers) == (network.last_map_shape is not None)
+        if said.last_map is not None:
+            assert tuple(said.last_map.shape[1:]) == network.last_map_shape
+        if said.preact_stages is not None:
+            assert tuple(tuple(stage.shape[1:]) for stage in said.preact_stages) == network.stage_shapes
             widths = [(len(weight_C), len(bias_C)) for weight_C, bias_C in network.stage_norms()]
             assert widths == [(shape[0], shape[0]) for shape in network.stage_shapes[1:]]
 
@@ -163,9 +163,9 @@ def test_stage_norms_are_the_ones_that_end_in_the_maps(lively: Lively) -> None:
 def test_gradients_reach_the_images_through_every_map(lively: Lively) -> None:
     _, network, inputs = lively
     given = images(inputs, 1).requires_grad_()
-    found = network(given, stages=True)
-    last = () if found.last_map is None else (found.last_map,)
-    for one in (*found.stages, *(found.preact_stages or ()), *last):
+    said = network(given, stages=True)
+    last = () if said.last_map is None else (said.last_map,)
+    for one in (*said.stages, *(said.preact_stages or ()), *last):
         (gradient,) = torch.autograd.grad(one.square().sum(), given, retain_graph=True)
         assert bool(gradient.isfinite().all())
         assert bool(gradient.any())
@@ -190,10 +190,10 @@ def test_shuffle_v2_follows_each_channel_to_its_norm() -> None:
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     inputs = inputs_of(name)
     network = networks.build(name, inputs, 0)
-    found = network(images(inputs, 4), stages=True)
+    said = network(images(inputs, 4), stages=True)
     # The pooled feature, too, as ViT's last layer starts at zero and lets nothing through.
     (
-        (found.logits_BK - 1).square().sum() + (found.pooled_BC * torch.linspace(0, 1, network.pooled_dim)).sum()
+        (said.logits_BK - 1).square().sum() + (said.pooled_BC * torch.linspace(0, 1, network.pooled_dim)).sum()
     ).backward()
     idle = [key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert idle == []
@@ -273,16 +273,16 @@ def test_vgg_refuses_images_it_cannot_halve() -> None:
 def test_wide_resnet_maps_are_as_published() -> None:
     inputs = inputs_of("wrn_16_1")
     network = made_lively(networks.build("wrn_16_1", inputs, 0), inputs)
-    found = network(images(inputs), stages=True)
+    said = network(images(inputs), stages=True)
     raw = network.get_submodule("conv1")(images(inputs))
-    assert torch.equal(found.preact_stages[0], raw)
+    assert torch.equal(said.preact_stages[0], raw)
     for index, (stage, following) in enumerate(
         [("block1", "block2.layer.0.bn1"), ("block2", "block3.layer.0.bn1"), ("block3", "bn1")], start=1
     ):
         _, raw = network.get_submodule(stage)(raw)
-        assert torch.equal(found.stages[index], raw)
-        assert torch.equal(found.preact_stages[index], network.get_submodule(following)(raw))
-    assert torch.equal(found.last_map, found.preact_stages[-1].relu())
+        assert torch.equal(said.stages[index], raw)
+        assert torch.equal(said.preact_stages[index], network.get_submodule(following)(raw))
+    assert torch.equal(said.last_map, said.preact_stages[-1].relu())
 
 
 def test_cnn_for_the_digits_study() -> None:

@@ -66,23 +66,23 @@ def test_every_signal_of_a_plain_module() -> None:
     network = built(**EVERYTHING).eval()
     own = plain(None, INPUTS).eval()
     own.load_state_dict(network.state_dict())  # the same keys, without a prefix
-    found = network(IMAGES, stages=True)
-    torch.testing.assert_close(found.logits_BK, own(IMAGES))
+    said = network(IMAGES, stages=True)
+    torch.testing.assert_close(said.logits_BK, own(IMAGES))
     assert network.offers == {"stages", "preact", "last_map"}
     assert network.stage_shapes == ((4, 8, 8), (6, 4, 4))
     assert network.last_map_shape == (6, 4, 4)
     assert network.pooled_dim == 6
-    for stage, preact in zip(found.stages, found.preact_stages, strict=True):
+    for stage, preact in zip(said.stages, said.preact_stages, strict=True):
         assert torch.equal(stage, preact.relu())
         assert bool((preact < 0).any())
-    assert found.last_map is found.stages[-1]
-    torch.testing.assert_close(found.last_map.mean(dim=(2, 3)), found.pooled_BC)
+    assert said.last_map is said.stages[-1]
+    torch.testing.assert_close(said.last_map.mean(dim=(2, 3)), said.pooled_BC)
     weight_KC, bias_K = network.classifier()
-    torch.testing.assert_close(nn.functional.linear(found.pooled_BC, weight_KC, bias_K), found.logits_BK)
+    torch.testing.assert_close(nn.functional.linear(said.pooled_BC, weight_KC, bias_K), said.logits_BK)
     norm = network.get_submodule("norm")
     assert network.stage_norms()[0][0].data_ptr() == norm.weight.data_ptr()
     without = network(IMAGES)
-    assert torch.equal(without.logits_BK, found.logits_BK)
+    assert torch.equal(without.logits_BK, said.logits_BK)
     assert (without.stages, without.preact_stages, without.last_map) == (None, None, None)
 
 
@@ -90,11 +90,11 @@ def test_only_the_classifier_is_needed() -> None:
     network = built(classifier="fc")
     assert network.offers == frozenset()
     assert (network.stage_shapes, network.last_map_shape, network.stage_norms()) == ((), None, ())
-    found = network(IMAGES, stages=True)
-    assert (found.stages, found.preact_stages, found.last_map) == (None, None, None)
+    said = network(IMAGES, stages=True)
+    assert (said.stages, said.preact_stages, said.last_map) == (None, None, None)
     # In training mode the pooled feature is what the last layer gets, after dropout.
-    torch.testing.assert_close(nn.functional.linear(found.pooled_BC, *network.classifier()), found.logits_BK)
-    assert bool((found.pooled_BC == 0).any())
+    torch.testing.assert_close(nn.functional.linear(said.pooled_BC, *network.classifier()), said.logits_BK)
+    assert bool((said.pooled_BC == 0).any())
 
 
 def test_it_is_a_module_like_any_other() -> None:
@@ -170,9 +170,9 @@ def test_two_threads_get_their_own_maps() -> None:
     meeting = threading.Barrier(2, timeout=10)
     # Both wait in the middle of their forward, so that each sees the other's hooks.
     network.get_submodule("conv").register_forward_hook(lambda *_: [meeting.wait()].clear())
-    found: dict[int, Any] = {}
+    said: dict[int, Any] = {}
     threads = [
-        threading.Thread(target=lambda n=n: found.update({n: network(IMAGES[n : n + 1], stages=True)})) for n in (0, 1)
+        threading.Thread(target=lambda n=n: said.update({n: network(IMAGES[n : n + 1], stages=True)})) for n in (0, 1)
     ]
     for thread in threads:
         thread.start()
@@ -181,7 +181,7 @@ def test_two_threads_get_their_own_maps() -> None:
     network.get_submodule("conv")._forward_hooks.clear()
     for n in (0, 1):
         alone = network(IMAGES[n : n + 1], stages=True)
-        for ours, theirs in zip(found[n].stages, alone.stages, strict=True):
+        for ours, theirs in zip(said[n].stages, alone.stages, strict=True):
             assert torch.equal(ours, theirs)
 
 
@@ -240,8 +240,8 @@ def test_the_last_run_of_a_module_counts() -> None:
             logits: Tensor = self.fc(self.relu(self.relu(images) - 1).flatten(1))
             return logits
 
-    found = built(lambda settings, inputs: Twice(), classifier="fc", stages=["relu"])(IMAGES, stages=True)
-    assert torch.equal(found.stages[0], (IMAGES.relu() - 1).relu())
+    said = built(lambda settings, inputs: Twice(), classifier="fc", stages=["relu"])(IMAGES, stages=True)
+    assert torch.equal(said.stages[0], (IMAGES.relu() - 1).relu())
 
 
 @pytest.mark.parametrize(
@@ -368,9 +368,9 @@ def test_a_torchvision_model_that_is_not_registered() -> None:
     own = regnet(None, InputSpec(3, 64, 5)).eval()
     own.load_state_dict(network.state_dict())
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    found = network(images, stages=True)
-    torch.testing.assert_close(found.logits_BK, own(images))
-    torch.testing.assert_close(found.last_map.mean(dim=(2, 3)), found.pooled_BC)
+    said = network(images, stages=True)
+    torch.testing.assert_close(said.logits_BK, own(images))
+    torch.testing.assert_close(said.last_map.mean(dim=(2, 3)), said.pooled_BC)
 
 
 def test_a_subclass_may_have_settings_and_methods_of_its_own() -> None:

@@ -94,34 +94,34 @@ def test_vit_maps_are_laid_out_as_the_patches_are() -> None:
     network = networks.build("torchvision_vit_tiny", inputs, 0).eval()
     assert network.offers == {"stages"}
     assert network.stage_shapes == ((192, 4, 4),) * 5
-    found = network(images(inputs), stages=True)
+    said = network(images(inputs), stages=True)
     changed = images(inputs)
     changed[:, :, 16:32, 48:64] += 1  # the patch in row 1, column 3
-    moved = (network(changed, stages=True).stages[0] - found.stages[0]).abs().sum(dim=1)
+    moved = (network(changed, stages=True).stages[0] - said.stages[0]).abs().sum(dim=1)
     assert moved[0].nonzero().tolist() == [[1, 3]]
     # With attention and perceptron silenced, tokens stay what they were: patch and position.
     for key, parameter in network.named_parameters():
         if key.endswith(("out_proj.weight", "out_proj.bias", "mlp.3.weight", "mlp.3.bias")):
             parameter.data.zero_()
-    found = network(images(inputs), stages=True)
+    said = network(images(inputs), stages=True)
     position = network.state_dict()["encoder.pos_embedding"][0, 1:].T.reshape(192, 4, 4)
-    torch.testing.assert_close(found.stages[-1], found.stages[0] + position)
+    torch.testing.assert_close(said.stages[-1], said.stages[0] + position)
 
 
 def test_vit_pools_its_class_token() -> None:
     network = networks.build("torchvision_vit_tiny", COLOUR, 0).eval()
     tokens: list[Tensor] = []
     network.get_submodule("encoder").register_forward_hook(lambda *given: tokens.append(given[-1]))
-    found = network(images())
-    assert torch.equal(found.pooled_BC, tokens[0][:, 0])
+    said = network(images())
+    assert torch.equal(said.pooled_BC, tokens[0][:, 0])
 
 
 def test_mobilenet_v2_pools_before_dropout() -> None:
     network = networks.build("torchvision_mobilenet_v2", COLOUR, 0).train()
-    found = network(images(number=4), stages=True)
-    torch.testing.assert_close(found.pooled_BC, found.last_map.mean(dim=(2, 3)))
-    dropped = nn.functional.linear(found.pooled_BC, *network.classifier())
-    assert not torch.allclose(dropped, found.logits_BK)
+    said = network(images(number=4), stages=True)
+    torch.testing.assert_close(said.pooled_BC, said.last_map.mean(dim=(2, 3)))
+    dropped = nn.functional.linear(said.pooled_BC, *network.classifier())
+    assert not torch.allclose(dropped, said.logits_BK)
 
 
 def build_with(name: str, weights: str, inputs: InputSpec = COLOUR) -> networks.Network:

@@ -42,25 +42,25 @@ def measured(objective: Objective, epoch: int = 1) -> dict[str, float]:
 
 
 def test_total_is_weights_times_terms() -> None:
-    found = measured(Objective({"counting": Counting()}, small_world.views("none"), ce_weight=0.5), epoch=3)
-    assert found["counting.a"] == 2.0
-    assert found["counting.b"] == 3.0
-    assert found["total"] == pytest.approx(0.5 * found["ce"] + 30 * 2.0 + 100 * 3.0)
+    values = measured(Objective({"counting": Counting()}, small_world.views("none"), ce_weight=0.5), epoch=3)
+    assert values["counting.a"] == 2.0
+    assert values["counting.b"] == 3.0
+    assert values["total"] == pytest.approx(0.5 * values["ce"] + 30 * 2.0 + 100 * 3.0)
     assert NoSettings is Counting.Settings
 
 
 def test_ce_is_the_labels_cross_entropy_at_temperature_one() -> None:
-    found = measured(Objective({}, small_world.views("none"), ce_weight=1.0))
+    values = measured(Objective({}, small_world.views("none"), ce_weight=1.0))
     log_p_BK = torch.log_softmax(signals(1, STUDENT_DIM).logits_BK, dim=-1)
     expected = -log_p_BK[torch.arange(9), batch().labels_B].mean()
-    assert found == {"total": pytest.approx(float(expected)), "ce": pytest.approx(float(expected))}
+    assert values == {"total": pytest.approx(float(expected)), "ce": pytest.approx(float(expected))}
 
 
 def test_a_sum_over_views_multiplies_the_total_and_not_the_log() -> None:
     tekap = small_world.views("tekap", variant="released")
-    found = measured(Objective({"counting": Counting()}, tekap, ce_weight=0.0))
-    assert found["counting.a"] == pytest.approx(2.0)
-    assert found["total"] == pytest.approx(3.4 * (10 * 2.0 + 100 * 3.0))
+    values = measured(Objective({"counting": Counting()}, tekap, ce_weight=0.0))
+    assert values["counting.a"] == pytest.approx(2.0)
+    assert values["total"] == pytest.approx(3.4 * (10 * 2.0 + 100 * 3.0))
 
 
 def test_methods_are_summed() -> None:
@@ -74,10 +74,10 @@ def test_methods_are_summed() -> None:
 
 def test_penalties_are_weighted_and_named_after_the_views() -> None:
     angular = small_world.views("angular", variant="constrained", dropout=0.0, gt_weight=0.3).train()
-    found = measured(Objective({}, angular, ce_weight=0.0))
+    values = measured(Objective({}, angular, ce_weight=0.0))
     weights = {f"views.{name}": weight for name, weight in angular.penalty_weights().items()}
-    assert found.keys() == {"total", "ce", *weights}
-    assert found["total"] == pytest.approx(sum(weight * found[name] for name, weight in weights.items()), rel=1e-5)
+    assert values.keys() == {"total", "ce", *weights}
+    assert values["total"] == pytest.approx(sum(weight * values[name] for name, weight in weights.items()), rel=1e-5)
 
 
 def test_views_that_do_not_train_jointly_offer_no_parameters() -> None:

@@ -39,8 +39,8 @@ def near_views(teacher: Signals, count: int, spread: float) -> Views:
     return Views(around(teacher.logits_BK), around(teacher.pooled_BC))
 
 
-def doubled(found: Signals) -> Signals:
-    return Signals(found.logits_BK.double(), found.pooled_BC.double())
+def doubled(said: Signals) -> Signals:
+    return Signals(said.logits_BK.double(), said.pooled_BC.double())
 
 
 def numbers(terms: dict[str, Tensor]) -> dict[str, float]:
@@ -159,13 +159,13 @@ def test_gate_needs_every_view_inside() -> None:
 def test_similarities_are_cosines_of_the_right_vectors() -> None:
     teacher = doubled(signals(1, TEACHER_DIM))
     views_BVR = near_views(teacher, 3, 0.28).pooled_BVC.detach()
-    found = similarities([Level(teacher.pooled_BC, views_BVR)])
+    similar = similarities([Level(teacher.pooled_BC, views_BVR)])
     for b in range(9):
         f, v = teacher.pooled_BC[b], views_BVR[b]
-        assert found.own_LBV[0, b].tolist() == pytest.approx([cosine(v[i], f) for i in range(3)])
+        assert similar.own_LBV[0, b].tolist() == pytest.approx([cosine(v[i], f) for i in range(3)])
         pairs = [(0, 1), (0, 2), (1, 2)]
-        assert found.pairs_LBP[0, b].tolist() == pytest.approx([cosine(v[i], v[j]) for i, j in pairs])
-        assert found.offsets_LBP[0, b].tolist() == pytest.approx([cosine(f - v[i], f - v[j]) for i, j in pairs])
+        assert similar.pairs_LBP[0, b].tolist() == pytest.approx([cosine(v[i], v[j]) for i, j in pairs])
+        assert similar.offsets_LBP[0, b].tolist() == pytest.approx([cosine(f - v[i], f - v[j]) for i, j in pairs])
 
 
 def test_mean_over_pairs_of_a_single_view_is_zero() -> None:
@@ -176,11 +176,11 @@ def test_mean_over_pairs_of_a_single_view_is_zero() -> None:
 def test_offsets_of_coinciding_views_stay_finite() -> None:
     teacher_BR = torch.eye(3)
     views_BVR = teacher_BR.unsqueeze(1).repeat(1, 2, 1).requires_grad_()
-    found = similarities([Level(teacher_BR, views_BVR)])
-    found.offsets_LBP.sum().backward()
+    similar = similarities([Level(teacher_BR, views_BVR)])
+    similar.offsets_LBP.sum().backward()
     assert views_BVR.grad is not None
     assert torch.isfinite(views_BVR.grad).all()
-    assert torch.equal(found.offsets_LBP, torch.zeros_like(found.offsets_LBP))
+    assert torch.equal(similar.offsets_LBP, torch.zeros_like(similar.offsets_LBP))
 
 
 @pytest.mark.parametrize(
@@ -330,9 +330,9 @@ def test_heads_equal_one_head_at_a_time() -> None:
     pooled_BC = signals(1, TEACHER_DIM).pooled_BC
     masks_VBC = heads._dropped_VBC(torch.ones_like(pooled_BC), torch.Generator().manual_seed(7))
     expected = plain_heads(heads, pooled_BC, masks_VBC)
-    found = heads(pooled_BC, True, torch.Generator().manual_seed(7))
-    torch.testing.assert_close(found.logits_BVK, expected.logits_BVK)
-    torch.testing.assert_close(found.pooled_BVC, expected.pooled_BVC)
+    drawn = heads(pooled_BC, True, torch.Generator().manual_seed(7))
+    torch.testing.assert_close(drawn.logits_BVK, expected.logits_BVK)
+    torch.testing.assert_close(drawn.pooled_BVC, expected.pooled_BVC)
     torch.testing.assert_close(heads(pooled_BC, False).logits_BVK, plain_heads(heads, pooled_BC, None).logits_BVK)
 
 
@@ -482,8 +482,8 @@ def test_a_single_view_works(variant: str) -> None:
     views_augmenter = angular(variant=variant, num_views=1).train()
     teacher = signals(1, TEACHER_DIM)
     teaching = views_augmenter.teach(teacher, teacher, batch())
-    found = numbers(teaching.penalties)
-    assert found["feature_intra"] == found["logit_intra"] == found["feature_diversity"] == 0.0
+    penalties = numbers(teaching.penalties)
+    assert penalties["feature_intra"] == penalties["logit_intra"] == penalties["feature_diversity"] == 0.0
     total = weighted_sum(teaching.penalties, views_augmenter.penalty_weights())
     assert total is not None
     total.backward()
@@ -543,6 +543,6 @@ def test_a_heads_step_is_reproducible_to_the_bit() -> None:
 
 def test_classes_and_widths_come_from_the_context() -> None:
     views_augmenter = angular(num_views=3).eval()
-    found = views_augmenter.views(signals(1, TEACHER_DIM), torch.Generator())
-    assert found.logits_BVK.shape == (9, 3, CLASSES)
-    assert found.pooled_BVC.shape == (9, 3, TEACHER_DIM)
+    views = views_augmenter.views(signals(1, TEACHER_DIM), torch.Generator())
+    assert views.logits_BVK.shape == (9, 3, CLASSES)
+    assert views.pooled_BVC.shape == (9, 3, TEACHER_DIM)

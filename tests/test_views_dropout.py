@@ -18,19 +18,19 @@ WEIGHT_KC, BIAS_K = small_world.view_context().teacher_classifier
 
 def test_a_view_is_the_teacher_with_numbers_missing() -> None:
     teacher = signals(1, TEACHER_DIM)
-    found = small_world.views("dropout", number=4, rate=0.5).views(teacher, torch.Generator().manual_seed(0))
-    assert found.logits_BVK.shape == (9, 4, CLASSES)
-    share_BVC = found.pooled_BVC / teacher.pooled_BC.unsqueeze(1)
+    views = small_world.views("dropout", number=4, rate=0.5).views(teacher, torch.Generator().manual_seed(0))
+    assert views.logits_BVK.shape == (9, 4, CLASSES)
+    share_BVC = views.pooled_BVC / teacher.pooled_BC.unsqueeze(1)
     assert set(share_BVC.round(decimals=4).unique().tolist()) == {0.0, 2.0}
-    torch.testing.assert_close(found.logits_BVK, found.pooled_BVC @ WEIGHT_KC.T + BIAS_K)
+    torch.testing.assert_close(views.logits_BVK, views.pooled_BVC @ WEIGHT_KC.T + BIAS_K)
     assert len({tuple(mask.flatten().tolist()) for mask in share_BVC.unbind(1)}) == 4
 
 
 def test_masks_keep_the_expected_share_and_scale() -> None:
     teacher = Signals(torch.zeros(400, CLASSES), torch.full((400, TEACHER_DIM), 3.0))
-    found = small_world.views("dropout", rate=0.2).views(teacher, torch.Generator().manual_seed(0))
-    assert float((found.pooled_BVC == 0).double().mean()) == pytest.approx(0.2, abs=0.01)
-    assert float(found.pooled_BVC.mean()) == pytest.approx(3.0, rel=0.01)
+    views = small_world.views("dropout", rate=0.2).views(teacher, torch.Generator().manual_seed(0))
+    assert float((views.pooled_BVC == 0).double().mean()) == pytest.approx(0.2, abs=0.01)
+    assert float(views.pooled_BVC.mean()) == pytest.approx(3.0, rel=0.01)
 
 
 def test_masks_come_from_the_generator_and_are_fresh_each_time() -> None:

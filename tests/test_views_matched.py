@@ -48,29 +48,29 @@ def loss_and_gradients(objective: Objective) -> tuple[dict[str, float], list[tor
 def test_weight_has_the_views_targets_with_the_teachers_output(view: str) -> None:
     inner, teacher, student = small_world.views(view), signals(2, TEACHER_DIM), signals(1, STUDENT_DIM)
     given = inner.train().teach(teacher, student, batch())
-    found = matched("weight", {"name": view}).teach(teacher, student, batch())
-    assert not found.penalties and not found.gates
+    teaching = matched("weight", {"name": view}).teach(teacher, student, batch())
+    assert not teaching.penalties and not teaching.gates
     for kind in ("logit_targets", "pooled_targets"):
-        targets, originals = getattr(found, kind), getattr(given, kind)
-        assert [one.weight for one in targets] == [one.weight for one in originals]
-        for one, original in zip(targets, originals, strict=True):
-            assert torch.equal(one.target.weights_M, original.target.weights_M)
-            assert one.target.temperature == original.target.temperature
-            assert one.target.logits_BMK.shape == original.target.logits_BMK.shape
-            assert all(torch.equal(member, teacher.logits_BK) for member in one.target.logits_BMK.unbind(1))
-            assert all(torch.equal(member, teacher.pooled_BC) for member in one.target.pooled_BMC.unbind(1))
+        targets, originals = getattr(teaching, kind), getattr(given, kind)
+        assert [weighted.weight for weighted in targets] == [weighted.weight for weighted in originals]
+        for weighted, original in zip(targets, originals, strict=True):
+            assert torch.equal(weighted.target.weights_M, original.target.weights_M)
+            assert weighted.target.temperature == original.target.temperature
+            assert weighted.target.logits_BMK.shape == original.target.logits_BMK.shape
+            assert all(torch.equal(member, teacher.logits_BK) for member in weighted.target.logits_BMK.unbind(1))
+            assert all(torch.equal(member, teacher.pooled_BC) for member in weighted.target.pooled_BMC.unbind(1))
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if pair_problem("matched", name) is None])
 def test_weight_of_proper_mixtures_is_the_plain_teacher_for_every_method(method: str) -> None:
     plain = loss_and_gradients(whole(small_world.views("none"), method))
-    found = loss_and_gradients(whole(matched("weight", {"name": "angular"}), method))
+    measured = loss_and_gradients(whole(matched("weight", {"name": "angular"}), method))
     for name, value in plain[0].items():
-        assert found[0][name] == pytest.approx(value, rel=1e-4, abs=1e-5)
-    for one, other in zip(found[1], plain[1], strict=True):
-        assert (one is None) is (other is None)
-        if one is not None and other is not None:
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+        assert measured[0][name] == pytest.approx(value, rel=1e-4, abs=1e-5)
+    for gradient, other in zip(measured[1], plain[1], strict=True):
+        assert (gradient is None) is (other is None)
+        if gradient is not None and other is not None:
+            torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -79,7 +79,7 @@ def test_every_match_works_with_every_method(method: str) -> None:
         objective = whole(matched(match, of), method)
         terms, gradients = loss_and_gradients(objective)
         assert all(torch.isfinite(torch.tensor(value)) for value in terms.values())
-        assert all(torch.isfinite(one).all() for one in gradients if one is not None)
+        assert all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None)
 
 
 def test_the_same_random_numbers_are_drawn() -> None:
@@ -118,10 +118,10 @@ def test_shrink_keeps_the_shrunk_teacher_without_noise() -> None:
     teacher = signals(2, TEACHER_DIM)
     teaching = matched("shrink", TEKAP).teach(teacher, signals(1, STUDENT_DIM), batch())
     first, *views = teaching.logit_targets
-    assert [one.weight for one in teaching.logit_targets] == [1.0, 0.8, 0.8, 0.8]
+    assert [weighted.weight for weighted in teaching.logit_targets] == [1.0, 0.8, 0.8, 0.8]
     assert torch.equal(first.target.logits_BMK[:, 0], teacher.logits_BK)
-    for one in views:
-        torch.testing.assert_close(one.target.logits_BMK[:, 0], 0.9 * teacher.logits_BK)
+    for weighted in views:
+        torch.testing.assert_close(weighted.target.logits_BMK[:, 0], 0.9 * teacher.logits_BK)
     torch.testing.assert_close(teaching.pooled_targets[1].target.pooled_BC, 0.9 * teacher.pooled_BC)
 
 
@@ -138,10 +138,10 @@ def test_without_a_shrink_it_is_weight() -> None:
 def test_entropy_is_that_of_the_views_target(of: dict[str, Any], temperature: float, standardize: bool) -> None:
     teacher, student = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM)
     given = matched("entropy", of).inner.teach(teacher, student, batch()).logit_targets
-    (found,) = matched("entropy", of).teach(teacher, student, batch()).logit_targets
-    assert found.weight == 1.0
+    (weighted,) = matched("entropy", of).teach(teacher, student, batch()).logit_targets
+    assert weighted.weight == 1.0
     wanted = mean_entropy(mixture_BK(given, temperature, standardize))
-    p_BK = found.target.log_probabilities_BK(temperature, standardize).exp()
+    p_BK = weighted.target.log_probabilities_BK(temperature, standardize).exp()
     torch.testing.assert_close(p_BK.sum(dim=-1), torch.ones(9))
     assert float(mean_entropy(p_BK)) == pytest.approx(float(wanted), abs=2e-4)
     assert torch.equal(p_BK.argmax(dim=-1), teacher.logits_BK.argmax(dim=-1))
@@ -157,8 +157,8 @@ def test_target_has_both_the_weights_and_the_temperature() -> None:
         of["target"].target.probabilities_BK(4.0), SUMS["angular"] * of["entropy"].target.probabilities_BK(4.0)
     )
     teaching = matched("target", TEKAP).teach(teacher, student, batch())
-    assert [one.weight for one in teaching.logit_targets] == [1.0, 0.8, 0.8, 0.8]
-    assert len({float(one.target.probabilities_BK(4.0)[0, 0]) for one in teaching.logit_targets}) == 1
+    assert [weighted.weight for weighted in teaching.logit_targets] == [1.0, 0.8, 0.8, 0.8]
+    assert len({float(weighted.target.probabilities_BK(4.0)[0, 0]) for weighted in teaching.logit_targets}) == 1
 
 
 def test_a_plain_teacher_is_matched_by_its_own_temperature() -> None:
@@ -173,9 +173,9 @@ def test_a_plain_teacher_is_matched_by_its_own_temperature() -> None:
 def test_a_learned_temperature_divides_views_and_teacher_alike() -> None:
     teacher, temperature = signals(2, TEACHER_DIM), torch.tensor(3.0, requires_grad=True)
     augmenter = matched("entropy", {"name": "dropout"})
-    (found,) = augmenter.teach(teacher, signals(1, STUDENT_DIM), batch()).logit_targets
-    by_tensor_BK = found.target.divided(temperature).log_probabilities_BK(1.0)
-    torch.testing.assert_close(by_tensor_BK.exp(), found.target.probabilities_BK(3.0), rtol=1e-3, atol=1e-4)
+    (weighted,) = augmenter.teach(teacher, signals(1, STUDENT_DIM), batch()).logit_targets
+    by_tensor_BK = weighted.target.divided(temperature).log_probabilities_BK(1.0)
+    torch.testing.assert_close(by_tensor_BK.exp(), weighted.target.probabilities_BK(3.0), rtol=1e-3, atol=1e-4)
     by_tensor_BK[0, 0].backward()
     assert temperature.grad is not None and torch.isfinite(temperature.grad)
 
@@ -186,8 +186,8 @@ def test_the_mean_temperature_is_a_measure_of_training_alone() -> None:
     target = augmenter.teach(teacher, signals(1, STUDENT_DIM), batch()).logit_targets[0].target
     for temperature in (1.0, 4.0):
         target.log_probabilities_BK(temperature)
-    found = augmenter.measures()
-    assert 2.5 < found["matched_temperature"] < 4.5
+    measures = augmenter.measures()
+    assert 2.5 < measures["matched_temperature"] < 4.5
     assert augmenter.measures() == {}
     augmenter.eval().teach(teacher, signals(1, STUDENT_DIM), batch()).logit_targets[0].target.log_probabilities_BK(4.0)
     assert augmenter.measures() == {}
@@ -197,19 +197,19 @@ def test_the_mean_temperature_is_a_measure_of_training_alone() -> None:
 @pytest.mark.parametrize("of", [RELEASED, TEKAP, {"name": "sakd_style"}], ids=str)
 def test_bare_views_and_the_real_target_are_measured(match: str, of: dict[str, Any]) -> None:
     augmenter, teacher, student = matched(match, of).eval(), signals(2, TEACHER_DIM), signals(1, STUDENT_DIM)
-    found = augmenter.views(teacher, batch().generator, student)
-    assert found.num_views == found.detach().num_views == 0
+    views = augmenter.views(teacher, batch().generator, student)
+    assert views.num_views == views.detach().num_views == 0
     teaching = augmenter.teach(teacher, student, batch())
-    trained_BK = sum(one.weight * one.target.probabilities_BK(1.0) for one in teaching.logit_targets)
-    trained_BK = trained_BK / sum(one.weight for one in teaching.logit_targets)
+    trained_BK = sum(weighted.weight * weighted.target.probabilities_BK(1.0) for weighted in teaching.logit_targets)
+    trained_BK = trained_BK / sum(weighted.weight for weighted in teaching.logit_targets)
     torch.testing.assert_close(
-        augmenter.evaluation_target(teacher, found).probabilities_BK(1.0), trained_BK, rtol=1e-3, atol=1e-5
+        augmenter.evaluation_target(teacher, views).probabilities_BK(1.0), trained_BK, rtol=1e-3, atol=1e-5
     )
 
 
 def test_strong_images_and_single_rows() -> None:
-    one = WeightedTarget(0.5, Target.of(Signals(torch.randn(1, 7), torch.randn(1, 3))))
-    torch.testing.assert_close(mixture_BK([one, one], 1.0).sum(), torch.tensor(1.0))
+    weighted = WeightedTarget(0.5, Target.of(Signals(torch.randn(1, 7), torch.randn(1, 3))))
+    torch.testing.assert_close(mixture_BK([weighted, weighted], 1.0).sum(), torch.tensor(1.0))
     student, teacher = signals(1, STUDENT_DIM), signals(2, TEACHER_DIM)
     objective = whole(matched("entropy", TEKAP), "mlkd")
     assert torch.isfinite(objective(student, teacher, batch()).total)

@@ -107,10 +107,10 @@ def test_confidence_of_one_and_of_certain_teachers_is_finite() -> None:
 def test_order_of_teachers_does_not_matter(combination: str) -> None:
     teacher = signals(2, TEACHER_DIM)
     turned = replace(teacher, others=teacher.others[::-1])
-    found = teach(multi(combination=combination), teacher)
+    teaching = teach(multi(combination=combination), teacher)
     other = teach(multi(others=(10, TEACHER_DIM), combination=combination), turned)
-    torch.testing.assert_close(trained_BK(found), trained_BK(other))
-    torch.testing.assert_close(found.pooled_targets[-1].target.pooled_BC, other.pooled_targets[-1].target.pooled_BC)
+    torch.testing.assert_close(trained_BK(teaching), trained_BK(other))
+    torch.testing.assert_close(teaching.pooled_targets[-1].target.pooled_BC, other.pooled_targets[-1].target.pooled_BC)
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
@@ -124,13 +124,13 @@ def test_evaluated_target_is_the_trained_one_but_for_labels(combination: str) ->
 
 def test_views_are_the_others_with_features_of_the_main_ones_width() -> None:
     teacher = signals(2, TEACHER_DIM)
-    found = multi().views(teacher, torch.Generator())
-    assert torch.equal(found.logits_BVK, torch.stack([one.logits_BK for one in teacher.others], dim=1))
-    assert torch.equal(found.pooled_BVC, teacher.others[0].pooled_BC.unsqueeze(1))
+    views = multi().views(teacher, torch.Generator())
+    assert torch.equal(views.logits_BVK, torch.stack([one.logits_BK for one in teacher.others], dim=1))
+    assert torch.equal(views.pooled_BVC, teacher.others[0].pooled_BC.unsqueeze(1))
     wide = replace(teacher, others=teacher.others[1:])
-    found = multi(others=(10,)).views(wide, torch.Generator())
-    assert found.num_views == 1
-    assert found.pooled_BVC.shape == (9, 0, TEACHER_DIM)
+    views = multi(others=(10,)).views(wide, torch.Generator())
+    assert views.num_views == 1
+    assert views.pooled_BVC.shape == (9, 0, TEACHER_DIM)
     (only,) = teach(multi(others=(10,)), wide).pooled_targets
     assert torch.equal(only.target.pooled_BC, wide.pooled_BC)
 

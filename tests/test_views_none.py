@@ -22,7 +22,7 @@ def test_the_teacher_is_the_only_target() -> None:
 
 
 def test_there_are_no_views() -> None:
-    found = small_world.views("none").views(signals(1, TEACHER_DIM), torch.Generator())
-    assert found.num_views == 0
-    assert found.logits_BVK.shape == (9, 0, CLASSES)
-    assert found.pooled_BVC.shape == (9, 0, TEACHER_DIM)
+    views = small_world.views("none").views(signals(1, TEACHER_DIM), torch.Generator())
+    assert views.num_views == 0
+    assert views.logits_BVK.shape == (9, 0, CLASSES)
+    assert views.pooled_BVC.shape == (9, 0, TEACHER_DIM)

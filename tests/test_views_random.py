@@ -60,15 +60,15 @@ def test_noise_has_its_distribution_and_scale(distribution: str, mean: float, de
     teacher = Signals(torch.zeros(size, CLASSES), torch.zeros(size, TEACHER_DIM))
     ids_B = torch.arange(size)
     now = Batch(ids_B % CLASSES, ids_B, ids_B, 1, torch.Generator().manual_seed(0))
-    found = target(noise(distribution=distribution, resample=resample, scale=2.0, pooled_scale=3.0), now, teacher)
-    for drawn, scale in ((found.logits_BMK, 2.0), (found.pooled_BMC, 3.0)):
+    mixture = target(noise(distribution=distribution, resample=resample, scale=2.0, pooled_scale=3.0), now, teacher)
+    for drawn, scale in ((mixture.logits_BMK, 2.0), (mixture.pooled_BMC, 3.0)):
         assert drawn.shape[1] == 1
         assert float(drawn.mean()) == pytest.approx(scale * mean, abs=0.05)
         assert float(drawn.std()) == pytest.approx(scale * deviation, rel=0.02)
         assert torch.isfinite(drawn).all()
     if distribution == "gaussian":
-        assert float((found.pooled_BMC.abs() < 3.0).double().mean()) == pytest.approx(math.erf(2**-0.5), abs=0.01)
-    both_RR = torch.corrcoef(torch.cat([found.logits_BMK[:, 0], found.pooled_BMC[:, 0]], dim=1).T)
+        assert float((mixture.pooled_BMC.abs() < 3.0).double().mean()) == pytest.approx(math.erf(2**-0.5), abs=0.01)
+    both_RR = torch.corrcoef(torch.cat([mixture.logits_BMK[:, 0], mixture.pooled_BMC[:, 0]], dim=1).T)
     assert float((both_RR - torch.eye(len(both_RR))).abs().max()) < 0.09
 
 
@@ -114,9 +114,9 @@ def test_nothing_of_the_teacher_is_left(resample: str) -> None:
 
 def test_evaluation_sees_noise_of_the_same_distribution() -> None:
     augmenter, teacher = noise(), signals(1, TEACHER_DIM)
-    found = augmenter.views(teacher, batch().generator)
-    assert found.num_views == 1
-    evaluated = augmenter.evaluation_target(teacher, found)
+    views = augmenter.views(teacher, batch().generator)
+    assert views.num_views == 1
+    evaluated = augmenter.evaluation_target(teacher, views)
     assert torch.equal(evaluated.logits_BMK, target(augmenter, batch()).logits_BMK)
     assert augmenter.stochastic
 

@@ -31,15 +31,15 @@ def views_of(augmenter: SAKDStyle, teacher: Signals, student: Signals) -> Views:
 @pytest.mark.parametrize("number", [1, 3, 5, 12])
 def test_views_are_shifts_of_one_perturbation(number: int) -> None:
     teacher, student, augmenter = signals(1, TEACHER_DIM), signals(2, STUDENT_DIM), sakd(number=number)
-    found = views_of(augmenter, teacher, student)
+    views = views_of(augmenter, teacher, student)
     weight_KC, bias_K = small_world.view_context().teacher_classifier
     hidden_BH = (student.pooled_BC @ augmenter.squeeze.weight.T + augmenter.squeeze.bias).relu()
     u_BC = hidden_BH @ augmenter.expand.weight.T + augmenter.expand.bias
-    assert found.num_views == number
+    assert views.num_views == number
     for index in range(number):
         view_BC = 0.9 * teacher.pooled_BC + 0.1 * torch.roll(u_BC, index * (TEACHER_DIM // number), dims=1)
-        torch.testing.assert_close(found.pooled_BVC[:, index], view_BC)
-        torch.testing.assert_close(found.logits_BVK[:, index], view_BC @ weight_KC.T + bias_K)
+        torch.testing.assert_close(views.pooled_BVC[:, index], view_BC)
+        torch.testing.assert_close(views.logits_BVK[:, index], view_BC @ weight_KC.T + bias_K)
 
 
 def test_number_of_parameters_does_not_depend_on_the_number_of_views() -> None:
@@ -62,9 +62,9 @@ def test_more_views_than_numbers_to_shift_are_refused() -> None:
 
 def test_views_change_with_the_student_and_not_with_the_mode_or_the_generator() -> None:
     teacher, student, augmenter = signals(1, TEACHER_DIM), signals(2, STUDENT_DIM), sakd()
-    found = views_of(augmenter.train(), teacher, student)
-    assert torch.equal(found.pooled_BVC, views_of(augmenter.eval(), teacher, student).pooled_BVC)
-    assert not torch.allclose(found.pooled_BVC, views_of(augmenter, teacher, signals(3, STUDENT_DIM)).pooled_BVC)
+    views = views_of(augmenter.train(), teacher, student)
+    assert torch.equal(views.pooled_BVC, views_of(augmenter.eval(), teacher, student).pooled_BVC)
+    assert not torch.allclose(views.pooled_BVC, views_of(augmenter, teacher, signals(3, STUDENT_DIM)).pooled_BVC)
     assert augmenter.needs_student
     assert not augmenter.stochastic
     with pytest.raises(AssertionError, match="student"):
@@ -84,9 +84,9 @@ def test_penalties_one_sample_and_one_pair_at_a_time() -> None:
             for j in range(i):
                 cosine = float(offsets[i] @ offsets[j] / offsets[i].norm() / offsets[j].norm())
                 diversity.append(math.log1p(math.exp(cosine)))
-    found = augmenter.penalties(teacher, views)
-    assert float(found["consistency"]) == pytest.approx(sum(consistency) / len(consistency), rel=1e-12)
-    assert float(found["diversity"]) == pytest.approx(sum(diversity) / len(diversity), rel=1e-12)
+    penalties = augmenter.penalties(teacher, views)
+    assert float(penalties["consistency"]) == pytest.approx(sum(consistency) / len(consistency), rel=1e-12)
+    assert float(penalties["diversity"]) == pytest.approx(sum(diversity) / len(diversity), rel=1e-12)
 
 
 def test_order_of_views_does_not_matter() -> None:

@@ -34,11 +34,11 @@ def test_presets(variant: str, logits: list[float], pooled: list[float]) -> None
 @pytest.mark.parametrize(("variant", "feature_noise"), [("paper", 0.1), ("released", 0.01)])
 def test_noise_has_the_published_size(variant: str, feature_noise: float) -> None:
     teacher = Signals(torch.full((500, 20), 3.0), torch.full((500, 20), 2.0))
-    found = small_world.views("tekap", variant=variant).views(teacher, torch.Generator().manual_seed(0))
-    assert float(found.logits_BVK.mean()) == pytest.approx(0.9 * 3.0, abs=0.003)
-    assert float(found.logits_BVK.std()) == pytest.approx(0.1, rel=0.03)
-    assert float(found.pooled_BVC.mean()) == pytest.approx(0.9 * 2.0, abs=0.003)
-    assert float(found.pooled_BVC.std()) == pytest.approx(feature_noise, rel=0.03)
+    views = small_world.views("tekap", variant=variant).views(teacher, torch.Generator().manual_seed(0))
+    assert float(views.logits_BVK.mean()) == pytest.approx(0.9 * 3.0, abs=0.003)
+    assert float(views.logits_BVK.std()) == pytest.approx(0.1, rel=0.03)
+    assert float(views.pooled_BVC.mean()) == pytest.approx(0.9 * 2.0, abs=0.003)
+    assert float(views.pooled_BVC.std()) == pytest.approx(feature_noise, rel=0.03)
 
 
 def test_noise_comes_from_the_batch_generator_and_is_fresh_each_time() -> None:
@@ -61,16 +61,16 @@ def test_level_leaves_the_other_one_alone(level: str, logits: int, pooled: int) 
     for targets, count in ((teaching.logit_targets, logits), (teaching.pooled_targets, pooled)):
         if count == 1:
             assert targets[0].weight == 1.0
-    found = tekap.views(teacher, batch().generator)
-    assert (found.logits_BVK.shape[1], found.pooled_BVC.shape[1]) == (logits - 1, pooled - 1)
+    views = tekap.views(teacher, batch().generator)
+    assert (views.logits_BVK.shape[1], views.pooled_BVC.shape[1]) == (logits - 1, pooled - 1)
 
 
 def test_evaluation_target_is_the_weighted_mean() -> None:
     teacher = signals(1, TEACHER_DIM)
     tekap = small_world.views("tekap", variant="released")
-    found = tekap.views(teacher, batch().generator)
-    expected_BK = torch.softmax(teacher.logits_BK, dim=-1) + 0.8 * torch.softmax(found.logits_BVK, dim=-1).sum(dim=1)
-    torch.testing.assert_close(tekap.evaluation_target(teacher, found).probabilities_BK(1.0), expected_BK / 3.4)
+    views = tekap.views(teacher, batch().generator)
+    expected_BK = torch.softmax(teacher.logits_BK, dim=-1) + 0.8 * torch.softmax(views.logits_BVK, dim=-1).sum(dim=1)
+    torch.testing.assert_close(tekap.evaluation_target(teacher, views).probabilities_BK(1.0), expected_BK / 3.4)
     plain = small_world.views("tekap", level="feature")
     target = plain.evaluation_target(teacher, plain.views(teacher, batch().generator))
     assert torch.equal(target.logits_BMK[:, 0], teacher.logits_BK)

@@ -24,17 +24,17 @@ for _name in registry.names("methods"):
 Case = Callable[[], tuple[Signals, Signals, Batch, int]]
 
 
-def leaves(found: Signals) -> list[Tensor]:
-    assert found.preact_stages is not None
-    assert found.classifier is not None
-    return [found.logits_BK, found.pooled_BC, found.classifier[0], *found.preact_stages]
+def leaves(said: Signals) -> list[Tensor]:
+    assert said.preact_stages is not None
+    assert said.classifier is not None
+    return [said.logits_BK, said.pooled_BC, said.classifier[0], *said.preact_stages]
 
 
-def with_logits(found: Signals, logits_BK: Tensor, requires_grad: bool) -> Signals:
+def with_logits(said: Signals, logits_BK: Tensor, requires_grad: bool) -> Signals:
     """The same signals with other logits, also for the strongly augmented images."""
-    assert found.strong is not None
-    again = replace(found.strong, logits_BK=logits_BK.clone().requires_grad_(requires_grad))
-    return replace(found, logits_BK=logits_BK.clone().requires_grad_(requires_grad), strong=again)
+    assert said.strong is not None
+    again = replace(said.strong, logits_BK=logits_BK.clone().requires_grad_(requires_grad))
+    return replace(said, logits_BK=logits_BK.clone().requires_grad_(requires_grad), strong=again)
 
 
 def extreme() -> tuple[Signals, Signals, Batch, int]:
@@ -71,11 +71,11 @@ def two_classes() -> tuple[Signals, Signals, Batch, int]:
 def dead() -> tuple[Signals, Signals, Batch, int]:
     """Networks whose maps and features are all zero: every norm and every distance is zero."""
 
-    def emptied(found: Signals, requires_grad: bool) -> Signals:
-        maps = [torch.zeros_like(one).requires_grad_(requires_grad) for one in found.preact_stages or ()]
+    def emptied(said: Signals, requires_grad: bool) -> Signals:
+        maps = [torch.zeros_like(one).requires_grad_(requires_grad) for one in said.preact_stages or ()]
         stages = tuple(one.relu() for one in maps)
-        pooled_BC = torch.zeros_like(found.pooled_BC).requires_grad_(requires_grad)
-        return replace(found, pooled_BC=pooled_BC, stages=stages, preact_stages=tuple(maps), last_map=stages[-1])
+        pooled_BC = torch.zeros_like(said.pooled_BC).requires_grad_(requires_grad)
+        return replace(said, pooled_BC=pooled_BC, stages=stages, preact_stages=tuple(maps), last_map=stages[-1])
 
     student = emptied(small_world.signals(1, STUDENT_DIM, requires_grad=True), True)
     return student, emptied(small_world.signals(2, TEACHER_DIM), False), batch(), CLASSES

@@ -57,14 +57,14 @@ def objective(view: str, settings: dict[str, Any], *methods: str) -> Objective:
     return Objective(built, small_world.views(view, **settings), ce_weight=0.5).train()
 
 
-def tensors(found: Signals) -> list[Tensor]:
+def tensors(said: Signals) -> list[Tensor]:
     """Every leaf of a network's signals."""
-    assert found.stages is not None
-    assert found.preact_stages is not None
-    assert found.classifier is not None
-    of_others = [tensor for other in found.others for tensor in (other.logits_BK, other.pooled_BC)]
-    again = tensors(found.strong) if found.strong is not None else []
-    return [found.logits_BK, found.pooled_BC, found.classifier[0], *found.preact_stages, *of_others, *again]
+    assert said.stages is not None
+    assert said.preact_stages is not None
+    assert said.classifier is not None
+    of_others = [tensor for other in said.others for tensor in (other.logits_BK, other.pooled_BC)]
+    again = tensors(said.strong) if said.strong is not None else []
+    return [said.logits_BK, said.pooled_BC, said.classifier[0], *said.preact_stages, *of_others, *again]
 
 
 def moved(tensor: Tensor) -> bool:
@@ -140,13 +140,13 @@ def test_order_of_members_does_not_matter(method: str) -> None:
     logits_BMK = torch.stack([member.logits_BK for member in members], dim=1)
     pooled_BMC = torch.stack([member.pooled_BC for member in members], dim=1)
     weights_M = torch.tensor([0.5, 0.3, 0.2])
-    found = []
+    terms_of_orders = []
     for order in ([0, 1, 2], [2, 0, 1]):
         plain = Target(logits_BMK[:, order], pooled_BMC[:, order], weights_M[order])
         target = replace(plain, strong=plain).with_maps(members[0])
-        found.append(small_world.method(method).terms(signals(1, STUDENT_DIM), target, batch()))
-    for name, value in found[0].items():
-        torch.testing.assert_close(value, found[1][name])
+        terms_of_orders.append(small_world.method(method).terms(signals(1, STUDENT_DIM), target, batch()))
+    for name, value in terms_of_orders[0].items():
+        torch.testing.assert_close(value, terms_of_orders[1][name])
 
 
 @every_method
@@ -168,18 +168,18 @@ def test_views_in_evaluation_mode(view: str, settings: dict[str, Any]) -> None:
     augmenter = small_world.views(view, **settings).eval()
     teacher, student = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM).detach()
     state = copy.deepcopy(augmenter.state_dict())
-    found = augmenter.views(teacher, batch(seed=1).generator, student)
+    views = augmenter.views(teacher, batch(seed=1).generator, student)
     again = augmenter.views(teacher, batch(seed=1).generator, student)
     elsewhere = augmenter.views(teacher, batch(seed=2).generator, student)
-    assert found.logits_BVK.shape[::2] == teacher.logits_BK.shape
-    assert found.pooled_BVC.shape[::2] == teacher.pooled_BC.shape
-    assert torch.equal(found.logits_BVK, again.logits_BVK)
-    assert torch.equal(found.logits_BVK, elsewhere.logits_BVK) is not augmenter.stochastic
+    assert views.logits_BVK.shape[::2] == teacher.logits_BK.shape
+    assert views.pooled_BVC.shape[::2] == teacher.pooled_BC.shape
+    assert torch.equal(views.logits_BVK, again.logits_BVK)
+    assert torch.equal(views.logits_BVK, elsewhere.logits_BVK) is not augmenter.stochastic
     assert all(torch.equal(state[key], value) for key, value in augmenter.state_dict().items())
-    target = augmenter.evaluation_target(teacher, found)
+    target = augmenter.evaluation_target(teacher, views)
     assert torch.isfinite(target.log_probabilities_BK(1.0)).all()
-    assert all(0 <= float(share) <= 1 for share in augmenter.gates(teacher, found).values())
-    assert set(augmenter.gates(teacher, found)) <= {"feature", "logit"}
+    assert all(0 <= float(share) <= 1 for share in augmenter.gates(teacher, views).values())
+    assert set(augmenter.gates(teacher, views)) <= {"feature", "logit"}
     assert all(type(value) is float for value in augmenter.measures().values())
 
 
