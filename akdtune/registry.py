@@ -95,7 +95,7 @@ def register(name: str, kind: Kind | None = None) -> Callable[[T], T]:
 
     def add(component: T) -> T:
         of: Kind = kind or getattr(component, "kind")
-        if not getattr(component, "__module__", "").startswith("akdtune."):
+        if not _is_ours(component):
             _import_all(of)  # our own names are taken, whether used yet or not
         known = _registered[of].get(name)
         if known is not None and known.__module__ != getattr(component, "__module__", None):
@@ -201,23 +201,15 @@ def kept() -> Iterator[None]:
     global _add_ons
     for kind in KINDS:
         _import_all(kind)  # a module that is imported inside for the first time would not register again
-    components, add_ons = _snapshot(), _add_ons
+    components, add_ons = {kind: dict(_registered[kind]) for kind in KINDS}, _add_ons
     _add_ons = _AddOns()
     try:
         yield
     finally:
-        _put_back(components)
+        for kind, of_kind in components.items():
+            _registered[kind].clear()
+            _registered[kind].update(of_kind)
         _add_ons = add_ons
-
-
-def _snapshot() -> dict[Kind, dict[str, Any]]:
-    return {kind: dict(_registered[kind]) for kind in KINDS}
-
-
-def _put_back(components: Mapping[Kind, Mapping[str, Any]]) -> None:
-    for kind, of_kind in components.items():
-        _registered[kind].clear()
-        _registered[kind].update(of_kind)
 
 
 def _load_add_ons() -> None:
@@ -230,15 +222,27 @@ def _load_add_ons() -> None:
         return
     _add_ons.looked_for = True
     for entry_point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-        before = _snapshot()
+        before = {kind: set(_registered[kind]) for kind in KINDS}
         try:
             entry_point.load()
         except (Exception, SystemExit) as error:  # whatever a package's own code does when it is imported
-            _put_back(before)
+            _forget(before)
             _add_ons.failures.append(_left_out(entry_point, error))
         else:
             if entry_point.dist is not None:
                 _add_ons.versions[entry_point.dist.name] = entry_point.dist.version
+
+
+def _forget(before: Mapping[Kind, set[str]]) -> None:
+    """Removes what others registered since; what is ours stays, as its files are not imported a second time."""
+    for kind, known in before.items():
+        for name in _registered[kind].keys() - known:
+            if not _is_ours(_registered[kind][name]):
+                del _registered[kind][name]
+
+
+def _is_ours(component: Any) -> bool:
+    return str(getattr(component, "__module__", "")).startswith("akdtune.")
 
 
 def _warn_of_failures() -> None:

@@ -60,18 +60,17 @@ class Signals:
     others: tuple[Signals, ...] = ()
 
     @classmethod
-    def of(cls, logits_BK: Tensor, pooled_BC: Tensor | None = None, **others: Any) -> Signals:
+    def of(cls, logits_BK: Tensor, pooled_BC: Tensor | None = None, **attributes: Any) -> Signals:
         """Signals out of a notebook's own tensors.
 
         Args:
             logits_BK: class scores.
             pooled_BC: pooled feature; without it one of width 0, for methods that read logits alone.
-            others: further attributes, e.g. `stages=[maps_BCHW, ...]`.
+            attributes: further ones by keyword, e.g. `stages=[maps_BCHW, ...]`; a list becomes a tuple.
         """
         pooled_BC = logits_BK.new_empty(len(logits_BK), 0) if pooled_BC is None else pooled_BC
-        attributes: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in others.items()
-        }
+        for name, value in attributes.items():
+            attributes[name] = tuple(value) if isinstance(value, list) else value
         return cls(logits_BK, pooled_BC, **attributes)
 
     @classmethod
@@ -145,19 +144,19 @@ class Batch:
     repeated: int = 0
 
     @classmethod
-    def of(cls, labels_B: Tensor, epoch: int = 1, seed: int = 0, **others: Any) -> Batch:
+    def of(cls, labels_B: Tensor, epoch: int = 1, seed: int = 0, **attributes: Any) -> Batch:
         """The first images of a training set, in order, with a fresh generator: a batch for a notebook.
 
         Args:
             labels_B: the labels, int64.
             epoch: student epoch, counted from 1.
             seed: of the generator.
-            others: further attributes, or in place of the first images `positions_B` and `sample_ids_B`.
+            attributes: further ones by keyword, or in place of the first images `positions_B` and `sample_ids_B`.
         """
         first_B = torch.arange(len(labels_B), device=labels_B.device)
         generator = torch.Generator(labels_B.device).manual_seed(seed)
         own = {"labels_B": labels_B, "sample_ids_B": first_B, "positions_B": first_B, "epoch": epoch}
-        return cls(**{**own, "generator": generator, **others})
+        return cls(**{**own, "generator": generator, **attributes})
 
 
 @dataclass(frozen=True)

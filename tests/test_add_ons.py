@@ -124,6 +124,25 @@ def test_what_a_failing_add_on_had_registered_is_gone_and_others_stay(site: Path
         assert registry.lookup("methods", "whole_kd").__module__ == "whole_methods"
 
 
+def in_a_process(code: str, *folders: Path) -> subprocess.CompletedProcess[str]:
+    """A program in a process of its own, with these folders of installed packages."""
+    path = os.pathsep.join(map(str, [*folders, Path(registry.__file__).parents[1]]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+
+
+def test_a_failing_add_on_takes_nothing_of_ours_with_it(site: Path) -> None:
+    """Also where it was the first to import our files, which register once in a process."""
+    install(site, "half-methods", METHOD + "\n1 / 0\n")
+    done = in_a_process(
+        "import warnings; warnings.simplefilter('ignore'); from akdtune import registry; registry.names('data')\n"
+        "print('borrowed_kd' in registry.names('methods'), 'crd' in registry.names('methods'))\n"
+        "print(registry.lookup('methods', 'kd').__name__)",
+        site,
+    )
+    assert done.stdout == "False True\nKD\n"
+
+
 def test_an_entry_point_to_nothing_says_so(site: Path) -> None:
     install(site, "empty-methods", "", module="empty_methods:components")
     with pytest.warns(AkdtuneWarning, match="'components = empty_methods:components' .* AttributeError"):
@@ -148,8 +167,7 @@ def test_other_processes_find_it_too(site: Path) -> None:
         "from akdtune import registry; assert 'torch' not in sys.modules;"
         "print(registry.typed('methods', {'name': 'borrowed_kd', 'weight': 0.25}).weight)"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(Path(registry.__file__).parents[1])])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = in_a_process(code, site)
     assert done.stdout.splitlines()[-2:] == ["imported", "0.25"]
     assert done.stderr == ""
 
@@ -204,6 +222,5 @@ def test_no_component_from_outside_takes_a_name_of_ours() -> None:
         "try:\n    register('kd')(type('Mine', (Method,), {'__module__': 'mine'}))\n"
         "except Exception as error: print(error)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(registry.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = in_a_process(code)
     assert done.stdout == "method 'kd' is registered twice: akdtune.methods.kd and mine\n"

@@ -39,13 +39,13 @@ def with_logits(said: Signals, logits_BK: Tensor, requires_grad: bool) -> Signal
 
 def extreme() -> tuple[Signals, Signals, Batch, int]:
     """Logits at +-80: the student certain of one class, the teacher of another, half of the time of the label."""
-    one = batch()
+    now = batch()
     student_BK = torch.full((9, CLASSES), -80.0)
-    student_BK[torch.arange(9), (one.labels_B + 1) % CLASSES] = 80.0
+    student_BK[torch.arange(9), (now.labels_B + 1) % CLASSES] = 80.0
     teacher_BK = torch.full((9, CLASSES), -80.0)
-    teacher_BK[torch.arange(9), (one.labels_B + torch.arange(9) % 2) % CLASSES] = 80.0
+    teacher_BK[torch.arange(9), (now.labels_B + torch.arange(9) % 2) % CLASSES] = 80.0
     student = with_logits(small_world.signals(1, STUDENT_DIM, requires_grad=True), student_BK, True)
-    return student, with_logits(small_world.signals(2, TEACHER_DIM), teacher_BK, False), one, CLASSES
+    return student, with_logits(small_world.signals(2, TEACHER_DIM), teacher_BK, False), now, CLASSES
 
 
 def identical() -> tuple[Signals, Signals, Batch, int]:
@@ -63,17 +63,17 @@ def alone() -> tuple[Signals, Signals, Batch, int]:
 
 def two_classes() -> tuple[Signals, Signals, Batch, int]:
     """A binary problem."""
-    one = batch()
+    now = batch()
     student = small_world.signals(1, STUDENT_DIM, requires_grad=True, classes=2)
-    return student, small_world.signals(2, TEACHER_DIM, classes=2), replace(one, labels_B=one.labels_B % 2), 2
+    return student, small_world.signals(2, TEACHER_DIM, classes=2), replace(now, labels_B=now.labels_B % 2), 2
 
 
 def dead() -> tuple[Signals, Signals, Batch, int]:
     """Networks whose maps and features are all zero: every norm and every distance is zero."""
 
     def emptied(said: Signals, requires_grad: bool) -> Signals:
-        maps = [torch.zeros_like(one).requires_grad_(requires_grad) for one in said.preact_stages or ()]
-        stages = tuple(one.relu() for one in maps)
+        maps = [torch.zeros_like(map_BCHW).requires_grad_(requires_grad) for map_BCHW in said.preact_stages or ()]
+        stages = tuple(map_BCHW.relu() for map_BCHW in maps)
         pooled_BC = torch.zeros_like(said.pooled_BC).requires_grad_(requires_grad)
         return replace(said, pooled_BC=pooled_BC, stages=stages, preact_stages=tuple(maps), last_map=stages[-1])
 
@@ -93,7 +93,7 @@ def built(name: str, settings: dict[str, Any], classes: int) -> Method:
     ("name", "settings"), METHODS, ids=[f"{n}{''.join(f':{v}' for v in s.values())}" for n, s in METHODS]
 )
 def test_losses_and_gradients_are_finite(name: str, settings: dict[str, Any], case: Case, autocast: bool) -> None:
-    student, teacher, one, classes = case()
+    student, teacher, now, classes = case()
     of_student, method = leaves(student), built(name, settings, classes)
     if case is alone and any(isinstance(module, torch.nn.BatchNorm2d) for module in method.modules()):
         method.eval()  # a batch of one has no batch statistics; the loop leaves such batches out
@@ -104,11 +104,11 @@ def test_losses_and_gradients_are_finite(name: str, settings: dict[str, Any], ca
         if "strong" in method.needs:
             assert teacher.strong is not None
             target = replace(target, strong=Target.of(teacher.strong))
-        repeated = replace(one, repeated=0)
+        repeated = replace(now, repeated=0)
         terms = method.terms(student, target, repeated)
         if method.overlaps_batches:  # the second batch begins with the rows of the first
             method.after_step()
-            terms = method.terms(student, target, replace(one, repeated=len(one.labels_B) // 2))
+            terms = method.terms(student, target, replace(now, repeated=len(now.labels_B) // 2))
         total = sum(
             (weight * terms[term].float() for term, weight in method.weights(1).items()),
             start=student.logits_BK.sum() * 0,

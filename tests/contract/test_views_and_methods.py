@@ -76,12 +76,12 @@ def moved(tensor: Tensor) -> bool:
 def test_loss_is_finite_and_trains_what_it_declares(view: str, settings: dict[str, Any], method: str) -> None:
     whole = objective(view, settings, method)
     student, teacher = signals(1, STUDENT_DIM, True), signals(2, TEACHER_DIM, True)
-    one = batch()
+    now = batch()
     if whole.overlaps_batches:  # the second batch begins with rows of the first
-        whole(student, teacher, one)
+        whole(student, teacher, now)
         whole.after_step()
-        student, one = signals(7, STUDENT_DIM, True), replace(one, repeated=4)
-    loss = whole(student, teacher, one)
+        student, now = signals(7, STUDENT_DIM, True), replace(now, repeated=4)
+    loss = whole(student, teacher, now)
     assert torch.isfinite(loss.total)
     assert all(torch.isfinite(value) and value.ndim == 0 for value in (*loss.terms.values(), *loss.gates.values()))
     task, distillation = loss.split()
