@@ -22,6 +22,7 @@ import numpy.typing as npt
 import platformdirs
 from filelock import FileLock
 
+from akdtune import atomic
 from akdtune.errors import DataError
 
 Images = npt.NDArray[np.uint8]
@@ -129,7 +130,7 @@ def kept_folder(
             key = _content_key(files, options)
             if not (root / key / "meta.json").exists():
                 _build(root, key, build)
-            _write_json(shortcut, {"key": key})
+            atomic.write(shortcut, json.dumps({"key": key}))
         return root / key
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
@@ -154,7 +155,7 @@ def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Call
             return json.loads(note.read_text(encoding="utf-8"))
         found = find_out()
         note.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(note, found)
+        atomic.write(note, json.dumps(found))
         return found
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
@@ -206,7 +207,7 @@ def _build(root: Path, key: str, build: Callable[[Path, str], Mapping[str, Any]]
     building = root / f".building-{key}"
     building.mkdir()
     try:
-        _write_json(building / "meta.json", build(building, key))
+        atomic.write(building / "meta.json", json.dumps(build(building, key)))
         if (root / key).exists():  # without meta.json, so not ours to keep
             shutil.rmtree(root / key)
         building.replace(root / key)
@@ -232,9 +233,3 @@ def _open(folder: Path) -> Stored:
         std=tuple(facts["std"]),
         content_hash=str(facts["content_hash"]),
     )
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
-    temporary.replace(path)

@@ -90,7 +90,7 @@ def test_sign_flips_are_scipys(n: int) -> None:
         gains = rng.normal(0.4, 1, n)  # no ties: of those scipy splits what only rounding tells apart
         found = comparisons.paired_difference(by_seed(*gains), by_seed(*[0.0] * n))
         expected = scipy.stats.permutation_test(
-            (gains,), lambda flipped, axis: flipped.sum(axis), permutation_type="samples", n_resamples=np.inf, vectorized=True
+            (gains,), np.sum, permutation_type="samples", n_resamples=np.inf, vectorized=True
         )  # fmt: skip
         assert found.permutation_p == expected.pvalue
 
@@ -171,7 +171,8 @@ def test_holm_is_statsmodels(level: float, monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(200):
         ps = rng.uniform(size=rng.integers(1, 30)) ** rng.choice([1, 3, 10])
         ps = [2 / 2 ** rng.integers(1, 12, len(ps)), np.round(ps, 2), ps][rng.integers(3)]
-        family = comparisons.holm_family([Difference(8, tuple(range(8)), 1.0, 1.0, p=float(p)) for p in ps], alpha=alpha)
+        differences = [Difference(8, tuple(range(8)), 1.0, 1.0, p=float(p)) for p in ps]
+        family = comparisons.holm_family(differences, alpha=alpha)
         rejected, expected, *_ = multipletests(ps, alpha=alpha, method="holm")
         assert [one.p_holm for one in family] == list(expected)
         near = np.abs(expected - alpha) < 1e-12  # statsmodels compares p with alpha / m, we m p with alpha
@@ -252,7 +253,7 @@ def test_power_is_statsmodels_where_that_is_a_number() -> None:
     rng = np.random.default_rng(0)
     compared = 0
     for _ in range(200):
-        sd, alpha, power = float(rng.uniform(0.2, 3)), float(rng.choice([0.01, 0.05, 0.1])), float(rng.choice([0.5, 0.8]))
+        sd, alpha, power = rng.uniform(0.2, 3), float(rng.choice([0.01, 0.05, 0.1])), float(rng.choice([0.5, 0.8]))
         n = comparisons.seeds_needed(sd, 1.0, alpha=alpha, power=power)
         here, below = (float(TTestPower().power(1 / sd, seeds, alpha)) for seeds in (n, max(n - 1, 2)))
         if np.isfinite(here) and np.isfinite(below):
