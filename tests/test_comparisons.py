@@ -249,7 +249,7 @@ def test_minimum_detectable_is_statsmodels(n: int, alpha: float, power: float) -
 
 
 def test_power_is_statsmodels_where_that_is_a_number() -> None:
-    """Of the number of seeds, too. statsmodels gives nan for about one in six, and its solver may stop anywhere."""
+    """Of the number of seeds, too. statsmodels gives nan for some, and its solver may stop anywhere."""
     rng = np.random.default_rng(0)
     compared = 0
     for _ in range(200):
