@@ -232,8 +232,8 @@ def equivalence(difference: Difference, margin: float, *, alpha: float = 0.05) -
     if difference.p is None or difference.difference is None or difference.sd is None:
         return Equivalence(None, "not resolved")
     mean, sd, n = difference.difference, difference.sd, difference.n_pairs
-    # By hand: statsmodels' ttost_paired gives the same (a test compares), but from the values, which a `Difference` does
-    # not keep, and nan where they have no spread.
+    # By hand: statsmodels' ttost_paired gives the same (a test compares), but from the values, which a `Difference`
+    # does not keep, and nan where they have no spread.
     p = max(_upper_tail(mean + margin, sd, n), _upper_tail(margin - mean, sd, n))
     if p < alpha:
         return Equivalence(p, "equivalent")
