@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 from filelock import FileLock
 
 from akdtune import atomic
 from akdtune.errors import DataError
+from akdtune.folders import cache_directory
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -52,11 +52,6 @@ class Stored:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     content_hash: str
-
-
-def cache_directory() -> Path:
-    """Where teachers and decoded data sets are kept: AKDTUNE_CACHE, else the platform's cache folder."""
-    return Path(os.environ.get("AKDTUNE_CACHE") or platformdirs.user_cache_dir("akdtune")).expanduser()
 
 
 def content_hash(arrays: Sequence[npt.NDArray[Any]], num_classes: int) -> str:
