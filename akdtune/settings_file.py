@@ -217,13 +217,15 @@ class _Reader:
 
     def _check_unique(self, node: MappingNode, path: KeyPath) -> None:
         own: dict[str, int] = {}
-        for key_node, _ in node.value:
-            key, line = key_node.value, key_node.start_mark.line + 1
+        for item in list(node.value):
+            key, line = item[0].value, item[0].start_mark.line + 1
             if not isinstance(key, str):
                 continue
-            if key in own and key != "<<":
+            if key in own:
                 message = f"stands twice; the first time in line {own[key]}"
                 self.into.problems.append(Problem(written((*path, key)), message).at(self.name, line))
+                if key == "<<":  # ruamel would end here
+                    node.value.remove(item)
             own.setdefault(key, line)
 
 

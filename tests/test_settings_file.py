@@ -76,6 +76,7 @@ TAG = "only plain YAML values are read"
     [
         ("a: 1\nb: 1\na: 2", f"s.yaml:3: a: {TWICE} 1"),
         ("c:\n  d: 1\n  d: 2", f"s.yaml:3: c.d: {TWICE} 2"),
+        ("c: {d: 1}\na:\n  <<: {b: 1}\n  <<: {c: 2}", f"s.yaml:4: a.<<: {TWICE} 3"),
         ("a: &a [*a]", "s.yaml:1: a[0]: refers to itself"),
         ("a: &a {b: *a}", "s.yaml:1: a.b: refers to itself"),
         ("a: !!python/object:os.x {}", f"s.yaml:1: a: has the tag tag:yaml.org,2002:python/object:os.x; {TAG}"),
@@ -106,8 +107,6 @@ def test_what_is_not_plain_is_named_and_the_rest_is_read(text: str, problem: str
         ("a: {<<: 3}",
          "1: (YAML): cannot be parsed: expected a mapping or list of mappings for merging, but found scalar while"
          " constructing a mapping"),
-        ("b: 1\na: {<<: {b: 1}, <<: {c: 2}}",
-         '2: (YAML): cannot be parsed: found duplicate merge key "<<" while constructing a mapping'),
         ("a: 1\n---\nb: 2", "2: (YAML): cannot be parsed: but found another document expected a single document in the"
          " stream"),
         ("a: b: c", "1: (YAML): cannot be parsed: mapping values are not allowed here"),
