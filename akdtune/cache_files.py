@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from akdtune import atomic
+
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[np.floating[Any]]
 Flags = npt.NDArray[np.bool_]
@@ -30,7 +32,7 @@ Flags = npt.NDArray[np.bool_]
 FORMAT = 1
 """Part of every key: a change of what is stored makes old stores unused, not wrong."""
 
-HEADER, SUFFIX, TEMPORARY = "header.json", ".rows", ".tmp"
+HEADER, SUFFIX = "header.json", ".rows"
 PAGE = 4096
 BLOCK_BYTES = 256 * 2**20
 """Upper bound of a block's size when full."""
@@ -151,7 +153,7 @@ def block_files(location: Path) -> list[tuple[Path, os.stat_result]]:
     """Every block of every store of a location, copies that are being made included."""
     found = []
     for path in location.glob("*/*"):
-        if path.suffix in (SUFFIX, TEMPORARY):
+        if path.suffix in (SUFFIX, atomic.TEMPORARY):
             with contextlib.suppress(OSError):
                 found.append((path, path.stat()))
     return found
@@ -167,7 +169,7 @@ def drop_idle(location: Path, own: Path, needed: int) -> None:
     idle = [
         (path, facts)
         for path, facts in block_files(location)
-        if facts.st_mtime < before and (path.parent != own or path.suffix == TEMPORARY)
+        if facts.st_mtime < before and (path.parent != own or path.suffix == atomic.TEMPORARY)
     ]
     for path, facts in sorted(idle, key=lambda found: found[1].st_mtime):
         if needed <= 0:
@@ -205,17 +207,3 @@ def copy_sparse(source: Path, target: Path) -> None:
             while start < end and (part := read.read(min(2**20, end - start))):
                 write.write(part)
                 start += len(part)
-
-
-def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Replaces a file in one step; its bytes are on disk before it has its name, so a power failure leaves no half."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

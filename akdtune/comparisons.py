@@ -232,6 +232,8 @@ def equivalence(difference: Difference, margin: float, *, alpha: float = 0.05) -
     if difference.p is None or difference.difference is None or difference.sd is None:
         return Equivalence(None, "not resolved")
     mean, sd, n = difference.difference, difference.sd, difference.n_pairs
+    # By hand: statsmodels' ttost_paired gives the same (a test compares), but from the values, which a `Difference`
+    # does not keep, and nan where they have no spread.
     p = max(_upper_tail(mean + margin, sd, n), _upper_tail(margin - mean, sd, n))
     if p < alpha:
         return Equivalence(p, "equivalent")
@@ -256,6 +258,8 @@ def _bound(mean: float, sd: float, n: int, tail: float, side: int) -> float | No
 
 def _holm(ps: Sequence[float]) -> list[tuple[float, int]]:
     """For each hypothesis Holm's p and how many are left, it included, when its turn comes."""
+    # By hand: statsmodels' multipletests gives the same p (a test compares), but not how many are left; it loads pandas
+    # (2 s) and collects garbage at every call (0.14 s, a thousand times as long as this).
     found = [(1.0, 1)] * len(ps)
     largest = 0.0
     for place, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
@@ -296,6 +300,8 @@ def _correlation(cell_N: Floats, reference_N: Floats) -> float | None:
 
 def _sign_flip_p(differences_N: Floats, scale: float) -> float:
     """Share of sign flips whose mean is at least as far from 0; Monte Carlo counts the data as one of its draws."""
+    # By hand: scipy's permutation_test gives the same (a test compares) but where sums tie, as accuracies do, which it
+    # lets rounding decide; and it takes 10 times as long for 5 seeds, 90 times for 12, 1,600 times for 15.
     n = len(differences_N)
     least = abs(float(differences_N.sum())) - n * ROUNDING * scale
     if n <= EXACT_SEEDS:

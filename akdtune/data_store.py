@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from akdtune import atomic
 from akdtune.errors import DataError
 from akdtune.folders import cache_directory
 
@@ -124,7 +125,7 @@ def kept_folder(
             key = _content_key(files, options)
             if not (root / key / "meta.json").exists():
                 _build(root, key, build)
-            _write_json(shortcut, {"key": key})
+            atomic.write(shortcut, json.dumps({"key": key}))
         return root / key
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
@@ -149,7 +150,7 @@ def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Call
             return json.loads(note.read_text(encoding="utf-8"))
         found = find_out()
         note.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(note, found)
+        atomic.write(note, json.dumps(found))
         return found
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
@@ -201,7 +202,7 @@ def _build(root: Path, key: str, build: Callable[[Path, str], Mapping[str, Any]]
     building = root / f".building-{key}"
     building.mkdir()
     try:
-        _write_json(building / "meta.json", build(building, key))
+        atomic.write(building / "meta.json", json.dumps(build(building, key)))
         if (root / key).exists():  # without meta.json, so not ours to keep
             shutil.rmtree(root / key)
         building.replace(root / key)
@@ -227,9 +228,3 @@ def _open(folder: Path) -> Stored:
         std=tuple(facts["std"]),
         content_hash=str(facts["content_hash"]),
     )
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
-    temporary.replace(path)

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from akdtune import results, study_tables
+from akdtune import atomic, results, study_tables
 from akdtune.errors import StudyError
 from akdtune.processes import is_alive
 
@@ -149,13 +149,8 @@ class TrialDirectory:
     @contextmanager
     def replacing(self, target: Path) -> Iterator[Path]:
         """Gives a temporary path to write, and renames it over `target` if this attempt is still the latest."""
-        temporary = target.with_name(f".{target.name}.{self.attempt or 0}")
-        try:
+        with atomic.beside(target, self.check_latest) as temporary:
             yield temporary
-            self.check_latest()
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replaces epochs.parquet."""
@@ -262,14 +257,15 @@ class StudyDirectory:
             return
         if not self.root.is_dir():
             raise StudyError(f"{self.root}: is a file, not a directory; choose another --dir")
-        if not self.lock_path.exists() and any(path.name not in _OURS for path in self.root.iterdir()):
+        ours = {*_OURS, *(path.name for path in atomic.left_over(self.root, results.LOCK))}
+        if not self.lock_path.exists() and any(path.name not in ours for path in self.root.iterdir()):
             raise StudyError(
                 f"{self.root}: not empty and not a study directory (no {results.LOCK}); choose another --dir"
             )
 
     def _remove_own_files(self) -> None:
         """Leaves nothing of a study that never began; trials, if there are any, stay."""
-        for path in (self.root / name for name in _OURS):
+        for path in (*(self.root / name for name in _OURS), *atomic.left_over(self.root, results.LOCK)):
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
 
@@ -289,9 +285,8 @@ class StudyDirectory:
     def write_lock(self, content: Mapping[str, Any]) -> None:
         """Replaces study.lock.yaml."""
         with writing(self.root):
-            temporary = self.root / f".{results.LOCK}"
-            temporary.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
-            os.replace(temporary, self.lock_path)
+            text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+            atomic.write(self.lock_path, text, durable=True)
 
     def read_design(self) -> dict[str, Any]:
         """What design.json holds: the cells of confirmation and ablation, as far as they are decided."""
@@ -303,9 +298,8 @@ class StudyDirectory:
         if known.get(section) == content:
             return
         with writing(self.root):
-            temporary = self.root / f".{results.DESIGN}"
-            temporary.write_text(json.dumps({**known, section: content}, indent=1, allow_nan=False) + "\n")
-            os.replace(temporary, self.root / results.DESIGN)
+            text = json.dumps({**known, section: content}, indent=1, allow_nan=False) + "\n"
+            atomic.write(self.root / results.DESIGN, text, durable=True)
 
     def add_to_plan(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds trials to the plan, on disk when this returns.

@@ -1,4 +1,9 @@
-"""Seeds and power of the paired t test: what n seeds can show, and how many it takes (noncentral t)."""
+"""Seeds and power of the paired t test: what n seeds can show, and how many it takes (noncentral t).
+
+By hand rather than by statsmodels' TTestPower, which gives nan for a third of the effects up to 6 sd (2 to 60 seeds: it
+takes the small tail from scipy's `nct.cdf`), and whose solver stops at 10 sd where 2 seeds detect 57.7 (alpha .01,
+power .8). Where it gives a number, tests compare.
+"""
 
 # Shapes: N seeds.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from akdtune import atomic
 from akdtune.errors import AkdtuneError, StudyError
 
 MINUS = "\N{MINUS SIGN}"
@@ -43,19 +42,15 @@ def exit_code(
 
 
 def save(path: Path, content: str | bytes) -> Path:
-    """Writes a file through a temporary one beside it; returns its path.
+    """Writes a file in one step, and its folder where there is none; returns its path.
 
     Raises:
         StudyError: when it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
+        atomic.write(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise StudyError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from akdtune import atomic
 from akdtune.errors import StudyError
 
 PLAN = "plan.parquet"
@@ -110,21 +110,13 @@ def write_table(path: str | os.PathLike[str], table: pa.Table, *, durable: bool 
 
 @contextlib.contextmanager
 def replacing(target: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file to write beside the target, renamed over it when all is written and taken away when not."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    """A file to write that takes the target's place in one step; its folder is made."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with atomic.opened(target, durable=durable) as file:
             yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as error:
         raise StudyError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _packing(table: pa.Table) -> dict[str, Any]:

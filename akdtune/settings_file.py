@@ -10,7 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
+from ruamel.yaml import YAML, MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.resolver import VersionedResolver
 
 from akdtune.errors import AkdtuneError, Problem, SettingsError, nearest
 from akdtune.registry import Kind, lookup
@@ -22,21 +25,41 @@ DOMAINS = ("choice", "grid", "uniform", "log_uniform", "int_uniform", "log_int_u
 COMPONENTS: dict[str, Kind] = {"views": "views", "method": "methods", "network": "networks"}
 """Keys whose value is a component: a name, or a mapping with `name` and the component's own settings."""
 
-_PLAIN_TAGS = {f"tag:yaml.org,2002:{tag}" for tag in ("null", "bool", "int", "float", "str")}
+MOST_VALUES = 100_000
+"""In one file; aliases of aliases reach any number in a few lines."""
+
 _OVERRIDE = re.compile(r"[^.\[\]=\s]+(?:\.[^.\[\]=\s]+|\[\d+\])*")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `5e-4` is a number, and a date stays text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {
+    "null": (["~", "n", "N", ""], r"(?:~|null|Null|NULL)?$"),
+    "bool": ("tTfF", r"(?:true|True|TRUE|false|False|FALSE)$"),
+    "int": ("-+0123456789", r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
+    "float": (
+        "-+.0123456789",
+        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+    ),
+    "merge": ("<", "<<$"),
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_PLAIN_TAGS = {ScalarNode: {*_SCALARS, "str"} - {"merge"}, SequenceNode: {"seq"}, MappingNode: {"map"}}
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """By the first character of a scalar, which tags to try."""
+    table: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for tag, (first, pattern) in _SCALARS.items():
+        for character in first:
+            table.setdefault(character, []).append((_TAG + tag, re.compile(pattern)))
+    return table
+
+
+class _CoreSchema(VersionedResolver):
+    """The scalars of YAML 1.2's core schema, and merge keys: all else is text.
+
+    Differs: ruamel's own rules for 1.2 take `1_28`, `0b1` and dates for more than text.
+    """
+
+    processing_version = (1, 2)
+    versioned_resolver = _resolvers()
 
 
 @dataclass
@@ -112,66 +135,98 @@ def read(path: Path, name: str) -> SettingsFile:
 def parse(text: str, into: SettingsFile, name: str) -> Any:
     """The plain values of a YAML text; places and problems are added to `into`."""
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        return None if node is None else _plain(loader, node, (), into, name, ())
-    except yaml.MarkedYAMLError as error:
+        return _Reader(into, name).values(text)
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.problem, error.context) if part)
-        place = None if mark is None or name == COMMAND_LINE else mark.line + 1
-        raise SettingsError([Problem("(YAML)", f"cannot be parsed: {what}", place, name)]) from None
-    except yaml.reader.ReaderError as error:
-        place = None if name == COMMAND_LINE else text.count("\n", 0, error.position) + 1
-        what = f"cannot be parsed: it holds the character #x{error.character:02x}, is this a text file?"
-        raise SettingsError([Problem("(YAML)", what, place, name)]) from None
+        line = None if mark is None else mark.line + 1
+    except ReaderError as error:
+        what = f"it holds the character #x{error.character:02x}, is this a text file?"
+        line = text.count("\n", 0, error.position) + 1
+    except RecursionError:
+        what, line = "it is nested too deeply", None
+    except _TooMany as error:
+        what, line = f"it has more than {MOST_VALUES:,} values once its aliases are followed", error.line
+    place = None if name == COMMAND_LINE else line
+    raise SettingsError([Problem("(YAML)", f"cannot be parsed: {what}", place, name)])
 
 
-def _plain(
-    loader: _Loader, node: yaml.Node, path: KeyPath, into: SettingsFile, name: str, above: tuple[yaml.Node, ...]
-) -> Any:
-    into.places.setdefault(path, (name, node.start_mark.line + 1))
-    if any(node is other for other in above):
-        into.problems.append(into.problem(path, "refers to itself"))
-        return None
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, item, (*path, i), into, name, (*above, node)) for i, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        return _plain_mapping(loader, node, path, into, name, above)
-    if node.tag not in _PLAIN_TAGS:
-        into.problems.append(into.problem(path, f"has the tag {node.tag}; only plain YAML values are read"))
-        return None
-    try:
-        value = loader.construct_object(node)
-    except ValueError:
-        value = node.value
-    if isinstance(value, float) and not math.isfinite(value):
-        into.problems.append(into.problem(path, f"must be a finite number, got {node.value}"))
-        return None
-    return value
+class _TooMany(Exception):
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
 
 
-def _plain_mapping(
-    loader: _Loader, node: yaml.MappingNode, path: KeyPath, into: SettingsFile, name: str, above: tuple[yaml.Node, ...]
-) -> dict[str, Any]:
-    own: dict[str, int] = {}
-    for key_node, _ in node.value:
-        key, line = key_node.value, key_node.start_mark.line + 1
-        if isinstance(key, str) and key in own and key != "<<":
-            into.problems.append(
-                Problem(written((*path, key)), f"stands twice; the first time in line {own[key]}").at(name, line)
-            )
-        if isinstance(key, str):
+class _Reader:
+    """Turns the nodes of one YAML text into plain values."""
+
+    def __init__(self, into: SettingsFile, name: str) -> None:
+        self.into = into
+        self.name = name
+        self.read = 0
+        self.yaml = YAML(typ="safe", pure=True)
+        self.yaml.Resolver = _CoreSchema
+
+    def values(self, text: str) -> Any:
+        node = self.yaml.compose(text)
+        return None if node is None else self._plain(node, (), ())
+
+    def _plain(self, node: Node, path: KeyPath, above: tuple[Node, ...]) -> Any:
+        line = node.start_mark.line + 1
+        self.read += 1
+        if self.read > MOST_VALUES:
+            raise _TooMany(line)
+        self.into.places.setdefault(path, (self.name, line))
+        if any(node is other for other in above):
+            return self._refused(path, "refers to itself")
+        tag = str(node.tag)
+        if tag != "!" and tag.removeprefix(_TAG) not in _PLAIN_TAGS[type(node)]:
+            return self._refused(path, f"has the tag {tag}; only plain YAML values are read")
+        if isinstance(node, SequenceNode):
+            return [self._plain(item, (*path, i), (*above, node)) for i, item in enumerate(node.value)]
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path, above)
+        assert isinstance(node, ScalarNode)
+        return self._scalar(node, path)
+
+    def _refused(self, path: KeyPath, message: str) -> None:
+        self.into.problems.append(self.into.problem(path, message))
+
+    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
+        try:
+            value = self.yaml.constructor.construct_object(node)
+        except (ValueError, KeyError):  # of thousands of digits, or `!!bool x`
+            value = node.value
+        if isinstance(value, float) and not math.isfinite(value):
+            return self._refused(path, f"must be a finite number, got {node.value}")
+        return value
+
+    def _mapping(self, node: MappingNode, path: KeyPath, above: tuple[Node, ...]) -> dict[str, Any]:
+        if node.merge is None:  # else an alias led here before, and what it merges stands in it
+            self._check_unique(node, path)
+        self.yaml.constructor.flatten_mapping(node)
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, ScalarNode):
+                self._refused(path, "has a key that is not a word")
+                continue
+            key = str(key_node.value)
+            self.into.places[(*path, key)] = (self.name, key_node.start_mark.line + 1)
+            values[key] = self._plain(value_node, (*path, key), (*above, node))
+        return values
+
+    def _check_unique(self, node: MappingNode, path: KeyPath) -> None:
+        own: dict[str, int] = {}
+        for item in list(node.value):
+            key, line = item[0].value, item[0].start_mark.line + 1
+            if not isinstance(key, str):
+                continue
+            if key in own:
+                message = f"stands twice; the first time in line {own[key]}"
+                self.into.problems.append(Problem(written((*path, key)), message).at(self.name, line))
+                if key == "<<":  # ruamel would end here
+                    node.value.remove(item)
             own.setdefault(key, line)
-    loader.flatten_mapping(node)
-    values: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            into.problems.append(into.problem(path, "has a key that is not a word"))
-            continue
-        key = str(key_node.value)
-        into.places[(*path, key)] = (name, key_node.start_mark.line + 1)
-        values[key] = _plain(loader, value_node, (*path, key), into, name, (*above, node))
-    return values
 
 
 def shown(value: Any, limit: int = 60) -> str:

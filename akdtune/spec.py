@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -320,6 +321,17 @@ def _used(teacher: Mapping[str, Any]) -> str | dict[str, Any]:
     }
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around text that only YAML 1.2 reads as a number: `1e5`, `08`, `0o17`."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"(?:[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?|0o[0-7]+)$"),
+    list("-+.0123456789"),
+)
+
+
 def export_yaml(
     resolved: Mapping[str, Any], settings: Mapping[str, Any], name: str | None = None, seed: int | None = None
 ) -> str:
@@ -345,4 +357,6 @@ def export_yaml(
     if not spec_check.network_is(settings["teacher"], NO_NETWORK):
         body["teacher_cache"] = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
     head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it once.\n"
-    return head + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    return head + yaml.dump(
+        body, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+    )  # fmt: skip

@@ -30,8 +30,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn import functional
 
-from akdtune import networks
-from akdtune.cache_files import write_durably
+from akdtune import atomic, networks
 from akdtune.checkpoints import load_checkpoint, load_plain, weights_hash
 from akdtune.data import (
     DataSet,
@@ -326,7 +325,7 @@ class _Training:
             "created": time.time(),
         }
         with _cache_errors(self.folder):
-            write_durably(self.folder / "teacher.json", json.dumps(record).encode())
+            atomic.write(self.folder / "teacher.json", json.dumps(record), durable=True)
             (self.folder / "progress.pt").unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
@@ -349,7 +348,7 @@ class _Training:
         buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
         torch.save(state, buffer)
         with _cache_errors(self.folder):
-            write_durably(self.folder / name, buffer.getbuffer())
+            atomic.write(self.folder / name, buffer.getbuffer(), durable=True)
 
 
 def _label_loss(logits_BK: Tensor, labels_B: Tensor, loaded: Loaded) -> Tensor:
@@ -424,7 +423,7 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
         }
         with _cache_errors(cached.parent):
             cached.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(cached, json.dumps(measured).encode())
+            atomic.write(cached, json.dumps(measured), durable=True)
     return TeacherFile(str(path), "", weights, settings.network, saw_validation=saw_validation, **measured)
 
 
@@ -445,7 +444,7 @@ def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:
         torch.save({"model": networks.build(settings.network, inputs, seed=0).state_dict()}, buffer)
         with _cache_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, buffer.getbuffer())
+            atomic.write(path, buffer.getbuffer(), durable=True)
     return path
 
 

@@ -28,12 +28,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt
 
+from akdtune import atomic
 from akdtune.cache_files import (
     FORMAT,
     HEADER,
     PAGE,
     SUFFIX,
-    TEMPORARY,
     Block,
     Flags,
     Rows,
@@ -291,31 +291,22 @@ class Store:
         if read_header(self.folder) is not None:
             return
         content = {"format": FORMAT, "facts": self.facts, "about": self.about, "created": time.time()}
-        temporary = self.folder / f".{HEADER}.{os.getpid()}{TEMPORARY}"
-        try:
-            temporary.write_text(json.dumps(content | {"hash": header_hash(content)}, indent=1), encoding="utf-8")
-            temporary.replace(self.folder / HEADER)
-        finally:
-            temporary.unlink(missing_ok=True)
+        atomic.write(self.folder / HEADER, json.dumps(content | {"hash": header_hash(content)}, indent=1))
 
     def _seeded(self, path: Path) -> bool:
         """Copies a block from shared storage, where it is there and fits; whether it did."""
         if self.seed_from is None:
             return False
         source = self.seed_from / self.key / path.name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
         try:
             facts = source.stat()
             if facts.st_size != self.shape.block_bytes or not self._fits_in(taken(facts)):
                 return False
             self._begin()
-            copy_sparse(source, temporary)
-            temporary.replace(path)
+            with atomic.beside(path) as temporary:
+                copy_sparse(source, temporary)
         except OSError:
             return False
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
         return True
 
     # ---------------------------------------------------------------------------------------------------- room

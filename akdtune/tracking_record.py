@@ -6,12 +6,12 @@ import json
 import netrc
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from akdtune import atomic
 from akdtune.processes import is_alive
 
 RECORD_FILE = "wandb.json"
@@ -82,6 +82,4 @@ def write_record(trial_directory: Path, runs: Sequence[RunRecord]) -> None:
     """Replaces the record of a trial in one step."""
     trial_directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"runs": [vars(run) for run in runs]}, indent=1)
-    temporary = trial_directory / f".{RECORD_FILE}.{os.getpid()}.{threading.get_ident()}"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, trial_directory / RECORD_FILE)
+    atomic.write(trial_directory / RECORD_FILE, text + "\n")

@@ -29,7 +29,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from akdtune.cache_files import HEADER, TEMPORARY, header_hash, key_of, read_header, write_durably
+from akdtune import atomic
+from akdtune.cache_files import HEADER, header_hash, key_of, read_header
 from akdtune.data import DataSet, Split, cache_directory
 from akdtune.frozen_teacher import FrozenTeacher
 from akdtune.trial_config import TrialConfig
@@ -179,7 +180,7 @@ class SharedWarmup:
         _held.add(self.folder)
         try:
             with contextlib.suppress(OSError):
-                for left_over in self.folder.glob(f"*{TEMPORARY}"):
+                for left_over in self.folder.glob(f"*{atomic.TEMPORARY}"):
                     left_over.unlink()
                 (self.folder / TRAINER).write_text(self.trainer, encoding="utf-8")
             yield True
@@ -264,8 +265,9 @@ class SharedWarmup:
             "heads": hashlib.sha256(buffer.getbuffer()).hexdigest(),
         }
         try:
-            write_durably(self.folder / HEADS, buffer.getvalue())
-            write_durably(self.folder / HEADER, json.dumps(content | {"hash": header_hash(content)}, indent=1).encode())
+            atomic.write(self.folder / HEADS, buffer.getvalue(), durable=True)
+            header = json.dumps(content | {"hash": header_hash(content)}, indent=1)
+            atomic.write(self.folder / HEADER, header, durable=True)
         except OSError as error:
             self._say(f"warning: warm-up: is not kept: {self.folder}: {_reason(error)}")
             with contextlib.suppress(OSError):

@@ -509,19 +509,19 @@ def taught(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("step", ["mkdir", "write_bytes", "write_text"])
+@pytest.mark.parametrize(("owner", "step"), [(Path, "mkdir"), (Path, "write_bytes"), (os, "replace")])
 def test_a_disk_that_refuses_writing(
-    refused: Refused, taught: None, monkeypatch: pytest.MonkeyPatch, step: str
+    refused: Refused, taught: None, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str
 ) -> None:
     """The same without a disk of our own: the system refuses one kind of writing below runs/, early or late."""
-    real = getattr(Path, step)
+    real = getattr(owner, step)
 
-    def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
-        if "runs" in self.parts:
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if "runs" in path.parts:
             raise OSError(28, "No space left on device")
-        return real(self, *arguments, **options)
+        return real(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, step, refuse)
+    monkeypatch.setattr(owner, step, refuse)
     check_words(refused("run", "study.yaml"), ["runs/small: cannot be written: No space left on device"])
 
 

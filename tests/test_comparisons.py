@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
 from akdtune import comparisons
 from akdtune.comparisons import Difference
@@ -82,6 +83,24 @@ def test_sign_flips_equal_those_counted_one_by_one() -> None:
     assert found.permutation_form == "exact"
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 10])
+def test_sign_flips_are_scipys(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(20):
+        gains = rng.normal(0.4, 1, n)  # no ties: of those scipy splits what only rounding tells apart
+        found = comparisons.paired_difference(by_seed(*gains), by_seed(*[0.0] * n))
+        expected = scipy.stats.permutation_test(
+            (gains,), np.sum, permutation_type="samples", n_resamples=np.inf, vectorized=True
+        )  # fmt: skip
+        assert found.permutation_p == expected.pvalue
+
+
+def test_sums_that_only_rounding_tells_apart_are_equal() -> None:
+    """Tenths of a point: .1 and .3 - .2 differ in the seventeenth digit; by hand 6 of 8 flips reach |.2|."""
+    found = comparisons.paired_difference(by_seed(70.3, 70.1, 70.3), by_seed(70.2, 70.2, 70.1))
+    assert found.permutation_p == 6 / 8
+
+
 def test_five_seeds_reach_no_less_than_a_sixteenth() -> None:
     found = comparisons.paired_difference(by_seed(71, 72, 73, 74, 75.5), by_seed(70, 70, 70, 70, 70))
     assert found.permutation_p == found.permutation_floor == 0.0625
@@ -144,13 +163,20 @@ def test_constant_cells_have_no_correlation() -> None:
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
-def test_holm_is_statsmodels(level: float) -> None:
+def test_holm_is_statsmodels(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, with p that tie and p at a half as well."""
+    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels' own, at every call: a seventh of a second
     alpha = 1 - level
-    found = [drawn(8, effect, seed) for seed, effect in enumerate([1.0, -0.8, 0.0, 0.4, 2.0, 0.0])]
-    family = comparisons.holm_family(found, alpha=alpha)
-    rejected, expected, *_ = multipletests([one.p for one in found], alpha=alpha, method="holm")
-    assert [one.p_holm for one in family] == pytest.approx(list(expected))
-    assert [one.rejected for one in family] == list(rejected)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        ps = rng.uniform(size=rng.integers(1, 30)) ** rng.choice([1, 3, 10])
+        ps = [2 / 2 ** rng.integers(1, 12, len(ps)), np.round(ps, 2), ps][rng.integers(3)]
+        differences = [Difference(8, tuple(range(8)), 1.0, 1.0, p=float(p)) for p in ps]
+        family = comparisons.holm_family(differences, alpha=alpha)
+        rejected, expected, *_ = multipletests(ps, alpha=alpha, method="holm")
+        assert [one.p_holm for one in family] == list(expected)
+        near = np.abs(expected - alpha) < 1e-12  # statsmodels compares p with alpha / m, we m p with alpha
+        assert [one.rejected for one in family] == list(np.where(near, expected < alpha, rejected))
 
 
 def test_a_family_of_one_is_the_plain_interval() -> None:
@@ -222,6 +248,20 @@ def test_minimum_detectable_is_statsmodels(n: int, alpha: float, power: float) -
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+def test_power_is_statsmodels_where_that_is_a_number() -> None:
+    """Of the number of seeds, too. statsmodels gives nan for some, and its solver may stop anywhere."""
+    rng = np.random.default_rng(0)
+    compared = 0
+    for _ in range(200):
+        sd, alpha, power = rng.uniform(0.2, 3), float(rng.choice([0.01, 0.05, 0.1])), float(rng.choice([0.5, 0.8]))
+        n = comparisons.seeds_needed(sd, 1.0, alpha=alpha, power=power)
+        here, below = (float(TTestPower().power(1 / sd, seeds, alpha)) for seeds in (n, max(n - 1, 2)))
+        if np.isfinite(here) and np.isfinite(below):
+            assert here >= power and (below < power or n == 2)
+            compared += 1
+    assert compared > 120
+
+
 def test_seeds_needed_is_rs() -> None:
     """power.t.test(delta = 1, sd = 1, power = .8, type = "paired"): n = 9.937864; delta = .5: 33.3671."""
     assert comparisons.seeds_needed(1.0, 1.0) == 10
@@ -259,6 +299,17 @@ def test_equivalence_by_hand() -> None:
         pytest.approx(float(scipy.stats.t.sf(4.0, 3))), "equivalent"
     )
     assert comparisons.equivalence(found, 0.2).verdict == "not resolved"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 20])
+def test_equivalence_is_statsmodels_two_one_sided_tests(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for margin in (0.1, 0.3, 1.0, 3.0):
+        cell, reference = rng.normal(70.1, 0.5, n), rng.normal(70, 0.5, n)
+        found = comparisons.equivalence(comparisons.paired_difference(by_seed(*cell), by_seed(*reference)), margin)
+        expected = ttost_paired(cell, reference, -margin, margin)[0]
+        assert found.p == pytest.approx(expected, rel=1e-9)
+        assert (found.verdict == "equivalent") == (expected < 0.05)
 
 
 def test_verdicts() -> None:

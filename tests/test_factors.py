@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import string
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from akdtune.errors import AkdtuneError
@@ -162,6 +165,48 @@ def test_aliases_are_those_of_the_columns() -> None:
             column = tuple(math.prod(row[place] for place in chosen) for row in rows)
             columns.setdefault(column, set()).add("*".join(names[place] for place in chosen))
     assert {frozenset(line.split(" = ")) for line in design.aliases} == {frozenset(one) for one in columns.values()}
+
+
+def words_by_length(rows: Sequence[Sequence[float]]) -> list[int]:
+    """How many sets of so many factors are words: their columns multiply to the same sign in all cells."""
+    places = range(len(rows[0]))
+    counts = [0] * len(places)
+    for size in range(1, len(places) + 1):
+        for chosen in itertools.combinations(places, size):
+            counts[size - 1] += len({math.prod(row[at] for at in chosen) for row in rows}) == 1
+    return counts
+
+
+FEWER_SHORT_WORDS = {(4, 3), (8, 3), (9, 3), (5, 4), (6, 5), (7, 5), (9, 5)}
+"""Factors and resolution for which ours aliases less than pyDOE's in as many runs."""
+
+
+@pytest.mark.parametrize("wanted", [3, 4, 5])
+@pytest.mark.parametrize("count", range(3, 10))
+def test_fractions_are_as_small_and_as_strong_as_pydoes(count: int, wanted: int) -> None:
+    """As many runs, the same numbers of words by length (or fewer short ones), and aliases as pyDOE reads them."""
+    pydoe = pytest.importorskip("pydoe", reason="needs Python 3.11")
+    design = cells_of("fractional_factorial", two_level(count), resolution=wanted)
+    ours = [[1 if level else -1 for level in (cell.levels or {}).values()] for cell in design.cells]
+    theirs = pydoe.fracfact_by_res(count, wanted)
+    assert theirs.shape == (len(ours), count)
+    assert sorted(map(sum, theirs.T)) == [0] * count
+    words, expected = words_by_length(ours), words_by_length(theirs.tolist())
+    assert sum(words) == sum(expected) == 2**count // len(ours) - 1
+    assert (words < expected) == ((count, wanted) in FEWER_SHORT_WORDS)
+    assert words <= expected  # the fewest of the shortest, then of the next
+    if len(ours) == 2**count:  # both are the full design
+        assert design.resolution is None
+        return
+    reached = next(length for length, number in enumerate(words, 1) if number)
+    assert design.resolution == roman(reached)
+    assert reached >= wanted
+    # By pyDOE's own reading of our design, aliases are those that are listed.
+    aliases, _ = pydoe.fracfact_aliasing(np.array(ours, float))
+    letters = {letter: f"f{place}" for place, letter in enumerate(string.ascii_lowercase[:count])}
+    short = ([effect for effect in line.split(" = ") if len(effect) <= 2] for line in aliases)
+    read = {frozenset("*".join(letters[at] for at in effect) for effect in line) for line in short if len(line) > 1}
+    assert {frozenset(line.split(" = ")) for line in design.aliases} == read
 
 
 def test_the_defining_relation_in_factor_names() -> None:

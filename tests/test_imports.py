@@ -72,7 +72,7 @@ LEVELS = [
     ["results", "stats", "racing", "pareto"],
     ["registry", "resampling"],
     ["folders"],
-    ["errors", "processes", "time_budget"],
+    ["errors", "processes", "time_budget", "atomic"],
 ]
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from akdtune import cache_files, data, registry, teacher, warmup
+from akdtune import atomic, cache_files, data, registry, teacher, warmup
 from akdtune.teacher_cache import CacheSettings
 from akdtune.training import Diverged, Epoch, Interrupted, Trial
 from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
@@ -527,15 +527,15 @@ def test_a_full_disk_costs_the_artefact_and_nothing_else(
 ) -> None:
     of = config()
     expected = alone(of)
-    real = warmup.write_durably
+    real = atomic.write
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: bytes | str, *, durable: bool) -> None:
         if path.name == written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(path, content)
+        real(path, content, durable=durable)
 
     with monkeypatch.context() as patch:
-        patch.setattr(warmup, "write_durably", full)
+        patch.setattr(atomic, "write", full)
         assert rows(run(of)) == rows(expected)
     assert capsys.readouterr().out.count("No space left on device") == 1
     assert artefacts(location) == []

@@ -1,0 +1,74 @@
+"""Files that stand under their name whole or not at all, whatever ends the writer."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY = ".tmp"
+"""How the name of a file ends that is being written; who cleans up after a killed writer looks for it."""
+
+
+def write(target: Path, content: str | bytes | memoryview, *, durable: bool = False) -> None:
+    """Replaces a file in one step.
+
+    Args:
+        target: the file; its folder is there.
+        content: all of it; text is written as UTF-8.
+        durable: its bytes are on disk before it has its name, so that a power failure leaves no half.
+
+    Raises:
+        OSError: as the operating system gives it; the former file stays.
+    """
+    with opened(target, durable=durable) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def opened(target: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write that takes the target's place in one step; see `write`."""
+    with beside(target) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    if durable:
+        _sync_names(target.parent)
+
+
+@contextlib.contextmanager
+def beside(target: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
+    """A path to write that is renamed over the target when all is written, and taken away when not.
+
+    Args:
+        target: the file; its folder is there.
+        check: called before the target is replaced; what it raises leaves the target as it was.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY}")
+    try:
+        yield temporary
+        if check is not None:
+            check()
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def left_over(folder: Path, name: str) -> list[Path]:
+    """What killed writers of a file left in its folder; only for who knows that nobody writes it now."""
+    return list(folder.glob(f".{glob.escape(name)}.*{TEMPORARY}"))
+
+
+def _sync_names(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems have no such thing; the file itself is on disk
+        opened_folder = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened_folder)
+        finally:
+            os.close(opened_folder)
