@@ -101,9 +101,7 @@ def _with_absent(section: Any, later: Mapping[str, Any]) -> Any:
     return {**later, **section}
 
 
-def extended(
-    lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]
-) -> dict[str, Any]:
+def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]) -> dict[str, Any]:
     """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
     fresh = lock_content(study, identity)
     kept = {key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code")}

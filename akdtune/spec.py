@@ -200,7 +200,11 @@ def _locate(source: str) -> Path:
 
 
 def cell_hash(
-    settings: Mapping[str, Any], data_hash: str, teacher_hash: str, student_hash: str = "", cache_dtype: str = "",
+    settings: Mapping[str, Any],
+    data_hash: str,
+    teacher_hash: str,
+    student_hash: str = "",
+    cache_dtype: str = "",
     reports_on: str = "",
 ) -> str:
     """Twelve hex digits for everything that determines a trial's result except its seed.

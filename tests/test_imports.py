@@ -69,9 +69,10 @@ LEVELS = [
     ["comparisons"],
     ["contrasts", "power", "reports"],
     ["study_tables"],
-    ["results", "stats", "racing", "pareto"],
+    ["results", "stats", "racing", "pareto", "time_budget"],
+    ["events"],
     ["registry", "resampling"],
-    ["errors", "processes", "time_budget"],
+    ["errors", "processes"],
 ]
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 
@@ -79,8 +80,7 @@ LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
 HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search", "importances"}, "wandb": {"tracking"}}
 NEVER = {
     **{
-        module: {"torch", "ray"}
-        for module in ("results", "study_tables", "stats", "comparisons", "contrasts", "power")
+        module: {"torch", "ray"} for module in ("results", "study_tables", "stats", "comparisons", "contrasts", "power")
     },
     "resampling": {"torch", "ray", "scipy"},
 }
