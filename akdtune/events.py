@@ -367,9 +367,10 @@ _KINDS: dict[str, type[Event]] = {
     **dict.fromkeys(get_args(Terminal), TrialEnded),
 }
 
+_CLASSES: set[type[Event]] = {Event, *_KINDS.values()}
 _FIELDS: dict[type[Event], tuple[tuple[str, Any], ...]] = {
     kind: tuple((field.name, field.default) for field in fields(kind) if field.name not in ("time", "kind"))
-    for kind in [Event, *_KINDS.values()]
+    for kind in _CLASSES
 }
 """Names and defaults of each class's fields after the head, in the order of the file."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from akdtune import design
 from akdtune.events import TimeBudgetSpent, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.phases import Phases, order
-from akdtune.registry import plugin_folders
+from akdtune.planned_request import planned_request
 from akdtune.reuse import Donors
 from akdtune.search import Searcher
 from akdtune.search_phase import SearchPhase
@@ -242,33 +242,16 @@ class Run:
 
     def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
         """What reaches a trial: plain JSON."""
-        plan = record.plan
-        rungs = self.study.rungs if plan["role"] == "search" and not self.phase.follows(record) else []
-        cache = self.study.teacher_cache
-        return json.dumps(
-            {
-                **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
-                "cell": plan.get("cell"),
-                "study": self.study.name,
-                "study_uid": self.study_uid,
-                "seeds": trial_seeds(plan["seed"], plan["settings"]),
-                "report_trains_on": self.study.report.train_on,
-                "teacher_file": asdict(self.identity.teacher_of(plan["role"])),
-                "teacher_cache": None if cache is None else cache.model_dump(),
-                "plugins": list(self.study.plugins),
-                "plugin_folders": plugin_folders(self.study.plugins),
-                "tracking": self.study.tracking.model_dump(),
-                "rungs": rungs,
-                "root": str(self.directory.root.resolve()),
-                "stop_flag": self.directory.stop_flag.name,
-                "stop_actor": stop_actor,
-                "cpu": self.study.resources.cpu,
-            },
-            allow_nan=False,
+        study, directory = self.study, self.directory
+        prunes = record.plan["role"] == "search" and not self.phase.follows(record)
+        request = replace(
+            planned_request(study, self.identity, record.plan),
+            study_uid=self.study_uid,
+            report_trains_on=study.report.train_on,
+            tracking=study.tracking.model_dump(),
+            rungs=study.rungs if prunes else [],
+            root=str(directory.root.resolve()),
+            stop_flag=directory.stop_flag.name,
+            stop_actor=stop_actor,
         )
-
-
-def trial_seeds(seed: int, settings: Mapping[str, Any]) -> dict[str, int]:
-    """The seeds of one trial: the same for all sources of randomness but those that its cell shifts."""
-    shift = settings.get("seeds", {})
-    return {name: seed + shift.get(name, 0) for name in ("init", "order", "noise")}
+        return json.dumps(request.plain(), allow_nan=False)
