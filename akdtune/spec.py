@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from akdtune import settings_file, spec_check
 from akdtune.cells import CellPlan, plan_cells
 from akdtune.errors import Problem, SettingsError, nearest
+from akdtune.folders import packaged
 from akdtune.registry import NO_NETWORK, Pair, lookup
 from akdtune.sections import (
     STUDY_LEVEL,
@@ -149,13 +150,6 @@ class Study:
         values["scheduler"] = self.scheduler.resolved()
         assert_plain(values)
         return values
-
-
-def packaged() -> dict[str, Path]:
-    """The study files that come with akdtune, by name."""
-    inside = Path(__file__).parent / "search_spaces"
-    folder = inside if inside.is_dir() else Path(__file__).parent.parent / "search_spaces"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load(source: str | Path, overrides: Iterable[str] = ()) -> Study:

@@ -73,6 +73,7 @@ LEVELS = [
     ["results", "stats", "racing", "pareto", "time_budget"],
     ["events"],
     ["registry", "resampling"],
+    ["folders"],
     ["errors", "processes"],
 ]
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
