@@ -386,15 +386,16 @@ def parse(line: bytes) -> Event | None:
 
 def of_plain(plain: Mapping[str, Any]) -> Event:
     """The inverse of `Event.plain`."""
-    kind, trial_id = str(plain["event"]), plain.get("trial_id", "")
-    head = {"time": plain.get("time", math.nan), "kind": kind, "trial_id": trial_id}
+    kind, time = str(plain["event"]), plain.get("time", math.nan)
+    trial_id = plain.get("trial_id", "")
     if not isinstance(trial_id, str):
-        return Event(**head | {"trial_id": ""})
+        return Event(time=time, kind=kind)
     known = _KINDS.get(kind, Event)
+    values = {name: plain[name] for name, _ in _FIELDS[known] if name in plain}
     try:
-        return known(**head, **{name: plain[name] for name, _ in _FIELDS[known] if name in plain and name not in head})
+        return known(time=time, kind=kind, **values)
     except (KeyError, TypeError):  # it lacks what its kind holds, or holds it in another form
-        return Event(**head)
+        return Event(time=time, kind=kind, trial_id=trial_id)
 
 
 def _typed(kind: Any, value: Any) -> Any:

@@ -115,7 +115,7 @@ def test_a_line_is_written_as_ever_and_read_back(event: Event, text: str) -> Non
 
 
 def test_every_way_to_end_is_an_event() -> None:
-    ends = {kind for kind in results.TERMINAL if isinstance(of_plain({"event": kind}), TrialEnded)}
+    ends = {kind for kind in results.TERMINAL if isinstance(of_plain({"event": kind, "trial_id": "t"}), TrialEnded)}
     assert ends == set(results.TERMINAL)
 
 
