@@ -312,5 +312,5 @@ def follow(run: Path, trial_id: str, poll_s: float = 0.3) -> Iterator[str]:
 
 def _at_rest(run: Path, trial_id: str) -> bool:
     found = results.events(run, {*results.TERMINAL, "started", "interrupted"})
-    kinds = [event["event"] for event in found if event.get("trial_id") == trial_id]
+    kinds = [event.kind for event in found if event.trial_id == trial_id]
     return bool(kinds) and kinds[-1] != "started"

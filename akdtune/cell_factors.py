@@ -7,7 +7,7 @@ that put the teacher's own output in the views' place are exact at any time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from akdtune.methods import Method
 from akdtune.signals import Batch, Signals
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_parts import build_parts
+from akdtune.trial_request import TrialRequest
 
 IMAGES = 256
 """Training images on which factors are measured."""
@@ -58,9 +59,7 @@ def of_cells(
     labels_B = train.training_labels_N[positions_B].cpu()
     found: dict[str, dict[str, float]] = {}
     for cell in viewed:
-        config = TrialConfig.parse(
-            {"settings": cell.settings, "seeds": {}, "role": cell.role, "teacher_file": asdict(file)}
-        )
+        config = TrialConfig.parse(TrialRequest(settings=cell.settings, role=cell.role, teacher_file=file))
         objective, student = build_parts(config, main, others, dataset, train.training_labels_N)
         if objective.views.warmup_epochs or objective.views.trains_jointly:
             continue

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,16 +119,16 @@ def arm_cost(study: Study, settings: Mapping[str, Any], prepared: Prepared, teac
     from akdtune import teacher as teachers
     from akdtune.training import Trial
     from akdtune.trial_config import TrialConfig
+    from akdtune.trial_request import TrialRequest
 
     torch.set_num_threads(1)
     config = TrialConfig.parse(
-        {
-            "settings": settings,
-            "seeds": {"init": 0, "order": 0, "noise": 0},
-            "role": "probe" if prepared.train_on == "subset" else "ablation",
-            "teacher_file": asdict(teacher or teachers.TeacherFile.untrained(study.teacher)),
-            "plugins": list(study.plugins),
-        }
+        TrialRequest(
+            settings=settings,
+            role="probe" if prepared.train_on == "subset" else "ablation",
+            teacher_file=teacher or teachers.TeacherFile.untrained(study.teacher),
+            plugins=study.plugins,
+        )
     )
     untrained: tuple[networks.Network, ...] = ()
     if teacher is None and not study.teacher.absent:

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from akdtune import atomic, results, study_tables
 from akdtune.errors import StudyError
+from akdtune.events import EpochFinished, Event, RungDecided, StudyFinished, TrialEnded, TrialPlanned, TrialStarted
 from akdtune.processes import is_alive
 
 STOP_FLAG = ".stop"
@@ -52,7 +53,7 @@ class TrialRecord:
 
     plan: dict[str, Any]
     epochs: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
-    rungs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    rungs: dict[int, RungDecided] = field(default_factory=dict)
     terminal: str | None = None
     attempts: int = 0
     test: float | None = None
@@ -75,7 +76,7 @@ class TrialRecord:
     def end(self, terminal: str) -> None:
         """Notes how it ended, and forgets what nobody asks of a trial that has ended."""
         self.terminal = terminal
-        kept = {int(rung["epoch"]) for rung in self.rungs.values()} | {self.last_epoch}
+        kept = {rung.epoch for rung in self.rungs.values()} | {self.last_epoch}
         self.epochs = {epoch: found for epoch, found in self.epochs.items() if epoch in kept}
 
 
@@ -206,7 +207,7 @@ class StudyDirectory:
         self.ray = root / ".ray"
         self.stop_flag = root / STOP_FLAG
         self.records: dict[str, TrialRecord] = {}
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.broken: StudyError | None = None
         self._in_plan_file = 0
         self._ended_since_compaction = 0
@@ -313,7 +314,7 @@ class StudyDirectory:
         if (len(self.records) + len(added) - self._in_plan_file) * PLAN_SHARE < self._in_plan_file:
             for row in added:
                 plan = {name: row.get(name) for name in results.PLAN_COLUMNS}
-                self._write({"event": "planned", "trial_id": row["trial_id"], "plan": plan}, durable=True)
+                self._write(TrialPlanned(trial_id=row["trial_id"], plan=plan), durable=True)
             return
         self.records |= {str(row["trial_id"]): TrialRecord(row) for row in added}
         self._write_plan_file()
@@ -327,54 +328,53 @@ class StudyDirectory:
             raise
         self._in_plan_file = len(self.records)
 
-    def append(self, event: str, **fields: Any) -> None:
+    def append(self, event: Event) -> None:
         """Appends one event; it is with the operating system before this returns.
 
         Raises:
             StudyError: when it cannot be written; `broken` then holds the same error.
         """
-        if event == "study_finished" and self._in_plan_file < len(self.records):
+        if isinstance(event, StudyFinished) and self._in_plan_file < len(self.records):
             self._write_plan_file()
-        self._write({"event": event, **fields})
+        self._write(event)
 
-    def _write(self, event: Mapping[str, Any], durable: bool = False) -> None:
-        record = {"time": time.time(), **event}
+    def _write(self, event: Event, durable: bool = False) -> None:
+        event = replace(event, time=time.time())
         try:
             with writing(self.root), self.ledger_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
+                file.write(event.line())
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
         except StudyError as error:
             self.broken = error  # Tune swallows what its callbacks raise; the run asks for this
             raise
-        self._apply(record)
+        self._apply(event)
 
     def refused(self, reason: str) -> None:
         """Remembers that a trial could not write its files."""
         self.broken = self.broken or StudyError(_unwritable(self.root, reason))
 
-    def _apply(self, event: dict[str, Any]) -> None:
-        kind, trial_id = event["event"], str(event.get("trial_id", ""))
-        if kind == "planned":
-            if trial_id not in self.records:  # else plan.parquet has been written since
-                self.records[trial_id] = TrialRecord(event["plan"])
+    def _apply(self, event: Event) -> None:
+        if isinstance(event, TrialPlanned):
+            if event.trial_id not in self.records:  # else plan.parquet has been written since
+                self.records[event.trial_id] = TrialRecord(event.plan)
             return
-        record = self.records.get(trial_id)
-        if kind == "epoch":
+        record = self.records.get(event.trial_id)
+        if isinstance(event, EpochFinished):
             if record is not None:
-                record.epochs[int(event["epoch"])] = (event["value"], event["score"])
+                record.epochs[event.epoch] = (event.value, event.score)
             return
         self.events.append(event)
         if record is None:
             return
-        if kind == "rung":
-            record.rungs[int(event["rung"])] = event
-        elif kind == "started":
+        if isinstance(event, RungDecided):
+            record.rungs[event.rung] = event
+        elif isinstance(event, TrialStarted):
             record.attempts += 1
-        elif kind in results.TERMINAL:
-            record.test = event.get("test_accuracy")
-            record.end(kind)
+        elif isinstance(event, TrialEnded):
+            record.test = event.test_accuracy
+            record.end(event.kind)
 
     def unfinished(self) -> list[TrialRecord]:
         """Planned trials without a terminal event, in plan order."""
@@ -385,15 +385,15 @@ class StudyDirectory:
         record = self.records[trial_id]
         if epoch in record.epochs or (record.terminal is not None and epoch <= record.last_epoch):
             return False
-        self.append("epoch", trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
+        self.append(EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score)))
         return True
 
-    def finish(self, trial_id: str, terminal: str, epoch: int, **fields: Any) -> bool:
+    def finish(self, ended: TrialEnded) -> bool:
         """Records how a trial ended; False (and nothing written) when it has a terminal event already."""
-        assert terminal in results.TERMINAL
-        if self.records[trial_id].terminal is not None:
+        assert ended.kind in results.TERMINAL
+        if self.records[ended.trial_id].terminal is not None:
             return False
-        self.append(terminal, trial_id=trial_id, epoch=epoch, **fields)
+        self.append(ended)
         self._ended_since_compaction += 1
         if self._ended_since_compaction >= max(COMPACT_TRIALS, len(self.records) // COMPACT_SHARE):
             self._ended_since_compaction = 0
@@ -418,12 +418,11 @@ class StudyDirectory:
         for record in self.unfinished():
             outcome = self.trial(record.trial_id).read_outcome()
             self.catch_up(record)
-            stop = next((rung for rung in record.rungs.values() if rung["decision"] == "STOP"), None)
+            stop = next((rung for rung in record.rungs.values() if rung.decision == "STOP"), None)
             if stop is not None:
-                self.finish(record.trial_id, "pruned", int(stop["epoch"]), reason="rung")
+                self.finish(TrialEnded(kind="pruned", trial_id=record.trial_id, epoch=stop.epoch, reason="rung"))
             elif outcome is not None:
-                fields = {key: value for key, value in outcome.items() if key not in ("outcome", "epoch")}
-                self.finish(record.trial_id, outcome["outcome"], int(outcome["epoch"]), **fields)
+                self.finish(TrialEnded.of_outcome(record.trial_id, outcome))
             if record.terminal is not None:
                 ended.append(record.trial_id)
         return ended

@@ -13,6 +13,7 @@ from akdtune import design
 from akdtune.cells import Cell, CellPlan, baseline_cells, plan_cells
 from akdtune.comparisons import RequiredSeeds, required_seeds
 from akdtune.errors import StudyError
+from akdtune.events import SeedsNeeded
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.space import Proposal
 
@@ -188,12 +189,12 @@ class Phases:
         known = self._needed()
         if known is None:
             known = self._judge_pilot(plan)
-            self.directory.append("seeds", **known)
-        number = min(known["needed"], auto.at_most)
+            self.directory.append(known)
+        number = min(known.needed, auto.at_most)
         seeds = list(range(auto.first, auto.first + number))
-        of = f"{known['sd_upper']:.2f} points (upper 80 % limit, {known['cell']})"
-        line = f"pilot: {known['needed']} seeds resolve {auto.resolve:g} points with power {auto.power:g}: sd {of}"
-        if known["needed"] > auto.at_most:
+        of = f"{known.sd_upper:.2f} points (upper 80 % limit, {known.cell})"
+        line = f"pilot: {known.needed} seeds resolve {auto.resolve:g} points with power {auto.power:g}: sd {of}"
+        if known.needed > auto.at_most:
             line += f"; ablation.seeds.at_most allows {auto.at_most}"
         self._say(line)
         if not auto.take:
@@ -201,10 +202,10 @@ class Phases:
             return []
         return seeds
 
-    def _needed(self) -> dict[str, Any] | None:
-        return next((event for event in reversed(self.directory.events) if event["event"] == "seeds"), None)
+    def _needed(self) -> SeedsNeeded | None:
+        return next((event for event in reversed(self.directory.events) if isinstance(event, SeedsNeeded)), None)
 
-    def _judge_pilot(self, plan: CellPlan) -> dict[str, Any]:
+    def _judge_pilot(self, plan: CellPlan) -> SeedsNeeded:
         """The comparison that needs most seeds, from differences paired by seed on validation images."""
         ablation = self.study.ablation
         assert ablation is not None
@@ -233,10 +234,17 @@ class Phases:
                 "(see `akdtune show`); give ablation.seeds as a list"
             )
         worst, name = max(found, key=lambda pair: pair[0].n)
-        return {"needed": worst.n, "sd": worst.sd, "sd_upper": worst.sd_upper, "cell": f"{name} - {plan.reference}",
-                "pilot": auto.pilot, "resolve": auto.resolve, "power": auto.power}  # fmt: skip
+        return SeedsNeeded(
+            needed=worst.n,
+            sd=worst.sd,
+            sd_upper=worst.sd_upper,
+            cell=f"{name} - {plan.reference}",
+            pilot=auto.pilot,
+            resolve=auto.resolve,
+            power=auto.power,
+        )
 
-    def _write_ablation(self, plan: CellPlan, seeds: Sequence[int], pilot: Mapping[str, Any] | None) -> None:
+    def _write_ablation(self, plan: CellPlan, seeds: Sequence[int], pilot: SeedsNeeded | None) -> None:
         ablation = self.study.ablation
         assert ablation is not None
         auto = ablation.auto_seeds
@@ -268,7 +276,7 @@ class Phases:
                 "factors": ablation.factors,
                 "seeds": list(seeds),
                 "pilot_seeds": [] if auto is None else auto.pilot_seeds,
-                "pilot": None if pilot is None else {k: v for k, v in pilot.items() if k not in ("event", "time")},
+                "pilot": None if pilot is None else _without_head(pilot),
                 "trained_on": self.study.report.train_on,
                 "aliases": list(plan.aliases),
                 "notes": [*plan.notes, *plan.warnings],
@@ -285,6 +293,10 @@ class Phases:
     def _say(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
+
+
+def _without_head(event: SeedsNeeded) -> dict[str, Any]:
+    return {name: value for name, value in event.plain().items() if name not in ("time", "event")}
 
 
 def _level(value: Any) -> Any:

@@ -7,8 +7,10 @@ each bracket, when its pilot trials have ended, and stands in the ledger.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from akdtune.events import Event, PilotJudged, RungCorrelation
 
 if TYPE_CHECKING:
     from akdtune.ledger import TrialRecord
@@ -29,7 +31,7 @@ def pilots(records: Iterable[TrialRecord], bracket: str, count: int, leading_see
     return list(itertools.islice(of_bracket, count))
 
 
-def correlations(trials: Sequence[TrialRecord], rungs: Sequence[int]) -> list[dict[str, Any]]:
+def correlations(trials: Sequence[TrialRecord], rungs: Sequence[int]) -> list[RungCorrelation]:
     """Spearman's rank correlation of the scores at each rung with the final scores.
 
     Args:
@@ -37,18 +39,17 @@ def correlations(trials: Sequence[TrialRecord], rungs: Sequence[int]) -> list[di
         rungs: epochs.
 
     Returns:
-        For each rung its epoch `rung`, the number of trials `n`, and `rho`, None where fewer than three trials or no
-        differences leave it undefined.
+        One for each rung; not defined where there are fewer than three trials or no differences.
     """
     found = []
     for rung in rungs:
         pairs = []
         for record in trials:
-            at = record.rungs.get(rung, {}).get("value")
+            at = record.rungs[rung].value if rung in record.rungs else None
             final = record.epochs[record.last_epoch][1] if record.epochs else None
             if record.terminal == "done" and at is not None and final is not None:
                 pairs.append((float(at), float(final)))
-        found.append({"rung": rung, "n": len(pairs), "rho": _spearman(pairs)})
+        found.append(RungCorrelation(rung, len(pairs), _spearman(pairs)))
     return found
 
 
@@ -60,7 +61,7 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
     return float(spearmanr([at for at, _ in pairs], [final for _, final in pairs]).statistic)
 
 
-def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
+def lines(events: Iterable[Event]) -> list[str]:
     """What a report says about the pilots in the ledger, a line for each bracket, and for each rung that ranks badly.
 
     Args:
@@ -68,20 +69,20 @@ def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     found = []
     for event in events:
-        if event["event"] != "pilot":
+        if not isinstance(event, PilotJudged):
             continue
-        shown = ", ".join(f"epoch {one['rung']}: {_shown(one['rho'])}" for one in event["rungs"])
-        most = max((one["n"] for one in event["rungs"]), default=0)
+        shown = ", ".join(f"epoch {at.rung}: {_shown(at.rho)}" for at in event.rungs)
+        most = max((at.n for at in event.rungs), default=0)
         found.append(
-            f"pilot of {event['bracket']} ({most} of {event['trials']} trials done, unpruned), rank correlation of "
+            f"pilot of {event.bracket} ({most} of {event.trials} trials done, unpruned), rank correlation of "
             f"rung and final score: {shown}"
         )
-        low = [one for one in event["rungs"] if one["rho"] is not None and one["rho"] < event["threshold"]]
         found += [
-            f"warning: {event['bracket']}: the order at epoch {one['rung']} says little about the final one "
-            f"({_shown(one['rho'])}, below scheduler.pilot_threshold {event['threshold']:g}): a later grace_period, a "
+            f"warning: {event.bracket}: the order at epoch {at.rung} says little about the final one "
+            f"({_shown(at.rho)}, below scheduler.pilot_threshold {event.threshold:g}): a later grace_period, a "
             "smaller reduction_factor or no early stopping would be fairer"
-            for one in low
+            for at in event.rungs
+            if at.rho is not None and at.rho < event.threshold
         ]
     return found
 

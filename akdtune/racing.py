@@ -11,30 +11,12 @@ whole race a good configuration is dropped more often than `alpha` says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
+
+from akdtune.events import Candidate
 
 ENUMERATED = 14
 """With ties, 2^n sign patterns of up to so many seeds are enumerated; beyond, the normal approximation serves."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One configuration in one round.
-
-    Attributes:
-        cell_id: of the configuration.
-        mean: of its values over the seeds so far.
-        p: of the test that it is worse than the best; None for the best itself.
-        p_holm: p after Holm's correction over the candidates of the round.
-        dropped: whether the race goes on without it.
-    """
-
-    cell_id: str
-    mean: float
-    p: float | None
-    p_holm: float | None
-    dropped: bool
 
 
 def judged(values: Mapping[str, Sequence[float]], alpha: float) -> list[Candidate]:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from akdtune import atomic
 from akdtune.errors import StudyError
+from akdtune.events import Event, TrialPlanned, parse
 
 PLAN = "plan.parquet"
 LEDGER = "ledger.jsonl"
@@ -255,8 +256,8 @@ def read_plan(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     rows = {row["trial_id"]: row for row in rows_of_plan_file(run_dir, tuple(PLAN_COLUMNS))}
     for kind, trial_id, line in heads(Path(run_dir)):
-        if kind == "planned" and trial_id not in rows and (event := decoded(line)) is not None:
-            rows[trial_id] = event["plan"]
+        if kind == "planned" and trial_id not in rows and isinstance(event := parse(line), TrialPlanned):
+            rows[trial_id] = event.plan
     return list(rows.values())
 
 
@@ -329,12 +330,12 @@ def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_events(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_events(run_dir: str | os.PathLike[str]) -> list[Event]:
     """The ledger's events in order, all at once; see `events`."""
     return list(events(run_dir))
 
 
-def events(run_dir: str | os.PathLike[str], kinds: Set[str] | None = None) -> Iterator[dict[str, Any]]:
+def events(run_dir: str | os.PathLike[str], kinds: Set[str] | None = None) -> Iterator[Event]:
     """The ledger's events in order, one at a time; none without a ledger.
 
     A line that is not whole (the last one while it is being written, or after a kill) is left out.
@@ -349,8 +350,8 @@ def events(run_dir: str | os.PathLike[str], kinds: Set[str] | None = None) -> It
     for kind, _, line in heads(Path(run_dir)):
         if kinds is not None and kind and kind not in kinds:
             continue
-        event = decoded(line)
-        if event is not None and (kinds is None or event["event"] in kinds):
+        event = parse(line)
+        if event is not None and (kinds is None or event.kind in kinds):
             yield event
 
 
@@ -366,15 +367,6 @@ def heads(path: Path) -> Iterator[tuple[str, str, bytes]]:
         return
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def decoded(line: bytes) -> dict[str, Any] | None:
-    """The event in a line of the ledger; None where the line is not whole."""
-    try:
-        event = json.loads(line.decode())
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
 
 
 def trial_directory(run_dir: str | os.PathLike[str], trial_id: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 from akdtune import results
 from akdtune.errors import StudyError
+from akdtune.events import TrialEnded
 from akdtune.ledger import StudyDirectory, TrialRecord, writing
 
 VERSIONS = ("torch", "torchvision", "numpy")
@@ -81,8 +82,7 @@ class Donors:
             shutil.rmtree(target, ignore_errors=True)
             os.replace(temporary, target)
         self.directory.catch_up(record)
-        fields = {key: value for key, value in outcome.items() if key not in ("outcome", "epoch", "reused_from")}
-        self.directory.finish(record.trial_id, "done", int(outcome["epoch"]), reused_from=origin, **fields)
+        self.directory.finish(TrialEnded.of_outcome(record.trial_id, outcome, reused_from=origin))
         self.taken += 1
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from akdtune import design
+from akdtune.events import TimeBudgetSpent, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.phases import Phases, order
-from akdtune.registry import plugin_folders
+from akdtune.planned_request import planned_request
 from akdtune.reuse import Donors
 from akdtune.search import Searcher
 from akdtune.search_phase import SearchPhase
@@ -144,7 +145,7 @@ class Run:
         if self._proposals_left() or any(self.phase.held_back(record) for record in self.queue):
             self._time_noted = True
             search = [r for r in self.directory.records.values() if r.plan["role"] == "search" and r.attempts]
-            self.directory.append("time_budget", started=len(search))
+            self.directory.append(TimeBudgetSpent(started=len(search)))
 
     def _proposals_left(self) -> int:
         """Configurations that the searcher may still propose, time apart."""
@@ -202,27 +203,24 @@ class Run:
     def started(self, record: TrialRecord) -> None:
         """A trial begins."""
         attempt = self.directory.trial(record.trial_id).latest_attempt() + 1
-        self.directory.append("started", trial_id=record.trial_id, attempt=attempt, **self._objectives(record))
+        several = len(self.study.search.objectives) > 1 and record.plan["role"] == "search"
+        objectives = self.study.search.objectives if several else ()
+        macs = self._macs(record) if "macs" in objectives else None
+        self.directory.append(
+            TrialStarted(trial_id=record.trial_id, attempt=attempt, objectives=objectives, student_macs=macs)
+        )
         self.running[record.trial_id] = record
 
-    def _objectives(self, record: TrialRecord) -> dict[str, Any]:
-        """What the table of trials has to know where a search weighs several objectives."""
-        objectives = self.study.search.objectives
-        if len(objectives) == 1 or record.plan["role"] != "search":
-            return {}
-        macs = {"student_macs": self._macs(record)} if "macs" in objectives else {}
-        return {"objectives": objectives, **macs}
-
-    def ended(self, record: TrialRecord, terminal: str, epoch: int, **fields: Any) -> bool:
+    def ended(self, record: TrialRecord, ended: TrialEnded) -> bool:
         """A trial reached a terminal state: the ledger first, then whoever learns from it."""
         self.running.pop(record.trial_id, None)
         self.handed_out.discard(record.trial_id)
-        if not self.directory.finish(record.trial_id, terminal, epoch, **fields):
+        if not self.directory.finish(ended):
             return False
-        if terminal == "pruned":
+        if ended.kind == "pruned":
             self.pruned_at[record.trial_id] = time.monotonic()
-        if fields.get("warning"):
-            self.warnings.append(f"{record.trial_id}: {fields['warning']}")
+        if ended.warning:
+            self.warnings.append(f"{record.trial_id}: {ended.warning}")
         if self.searcher is not None:
             self.searcher.tell(record)
         if rows := self.phase.after(record):
@@ -232,48 +230,28 @@ class Run:
 
     def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
         """Takes the outcome row of a trial; True when it is terminal."""
-        kind, epoch = str(result["outcome"]), int(result["epoch"])
         if result.get("disk"):  # the study ends; the trial goes on when the same command is given again
             self.directory.refused(str(result["disk"]))
         self.directory.catch_up(record)
-        if kind == "interrupted":
+        if result["outcome"] == "interrupted":
             self.running.pop(record.trial_id, None)
             self.handed_out.discard(record.trial_id)
-            self.directory.append("interrupted", trial_id=record.trial_id, epoch=epoch)
+            self.directory.append(TrialInterrupted(trial_id=record.trial_id, epoch=int(result["epoch"])))
             return False
-        kept = ("warning", "error", "diverged_in", "test_accuracy")
-        fields = {name: result[name] for name in kept if result.get(name) is not None}
-        return self.ended(record, kind, epoch, **fields)
+        return self.ended(record, TrialEnded.of_outcome(record.trial_id, result))
 
     def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
         """What reaches a trial: plain JSON."""
-        plan = record.plan
-        rungs = self.study.rungs if plan["role"] == "search" and not self.phase.follows(record) else []
-        cache = self.study.teacher_cache
-        return json.dumps(
-            {
-                **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
-                "cell": plan.get("cell"),
-                "study": self.study.name,
-                "study_uid": self.study_uid,
-                "seeds": trial_seeds(plan["seed"], plan["settings"]),
-                "report_trains_on": self.study.report.train_on,
-                "teacher_file": asdict(self.identity.teacher_of(plan["role"])),
-                "teacher_cache": None if cache is None else cache.model_dump(),
-                "plugins": list(self.study.plugins),
-                "plugin_folders": plugin_folders(self.study.plugins),
-                "tracking": self.study.tracking.model_dump(),
-                "rungs": rungs,
-                "root": str(self.directory.root.resolve()),
-                "stop_flag": self.directory.stop_flag.name,
-                "stop_actor": stop_actor,
-                "cpu": self.study.resources.cpu,
-            },
-            allow_nan=False,
+        study, directory = self.study, self.directory
+        prunes = record.plan["role"] == "search" and not self.phase.follows(record)
+        request = replace(
+            planned_request(study, self.identity, record.plan),
+            study_uid=self.study_uid,
+            report_trains_on=study.report.train_on,
+            tracking=study.tracking.model_dump(),
+            rungs=study.rungs if prunes else [],
+            root=str(directory.root.resolve()),
+            stop_flag=directory.stop_flag.name,
+            stop_actor=stop_actor,
         )
-
-
-def trial_seeds(seed: int, settings: Mapping[str, Any]) -> dict[str, int]:
-    """The seeds of one trial: the same for all sources of randomness but those that its cell shifts."""
-    shift = settings.get("seeds", {})
-    return {name: seed + shift.get(name, 0) for name in ("init", "order", "noise")}
+        return json.dumps(request.plain(), allow_nan=False)

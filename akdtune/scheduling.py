@@ -14,6 +14,7 @@ import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from akdtune.events import RungDecided
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.pilot import pilots
 
@@ -221,13 +222,14 @@ class ArmScheduler(FIFOScheduler):
 
     def _replay(self) -> None:
         for event in self.directory.events:
-            bracket = self.brackets.get(event.get("bracket", ""))
-            if event["event"] != "rung" or bracket is None or event["value"] is None:
+            if not isinstance(event, RungDecided) or event.value is None:
                 continue
-            if event.get("counted"):
-                bracket.count(event["trial_id"], event["epoch"], event["value"])
+            if (bracket := self.brackets.get(event.bracket)) is None:
+                continue
+            if event.counted:
+                bracket.count(event.trial_id, event.epoch, event.value)
             else:
-                bracket.decide(event["trial_id"], event["epoch"], event["rung"], event["value"])
+                bracket.decide(event.trial_id, event.epoch, event.rung, event.value)
 
     def _in_pilot(self, record: TrialRecord) -> bool:
         found = pilots(self.directory.records.values(), record.plan["bracket"], self.pilot, self.leading_seed)
@@ -252,27 +254,30 @@ class ArmScheduler(FIFOScheduler):
         if rung is None:
             return str(TrialScheduler.CONTINUE)
         if rung in record.rungs:
-            return str(record.rungs[rung]["decision"])
+            return record.rungs[rung].decision
         cutoff = bracket.cutoff(rung, trial_id)
         finite = score if score is not None and math.isfinite(score) else None
-        own: dict[str, Any] = {}
+        counted, would = False, None
         if finite is not None and not may_stop:
             bracket.count(trial_id, epoch, finite)
-            decision, own = str(TrialScheduler.CONTINUE), {"counted": True}
+            decision, counted = str(TrialScheduler.CONTINUE), True
         else:
             decision = bracket.decide(trial_id, epoch, rung, math.nan if finite is None else finite)
             if finite is not None and self._in_pilot(record):
-                decision, own = str(TrialScheduler.CONTINUE), {"pilot": True, "would": decision}
+                decision, would = str(TrialScheduler.CONTINUE), decision
         self.directory.append(
-            "rung",
-            trial_id=trial_id,
-            epoch=epoch,
-            rung=rung,
-            value=finite,
-            cutoff=cutoff,
-            decision=decision,
-            bracket=record.plan["bracket"],
-            **own,
+            RungDecided(
+                trial_id=trial_id,
+                epoch=epoch,
+                rung=rung,
+                value=finite,
+                cutoff=cutoff,
+                decision=decision,
+                bracket=record.plan["bracket"],
+                counted=counted,
+                pilot=would is not None,
+                would=would,
+            )
         )
         return decision
 

@@ -20,6 +20,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from akdtune.events import DuplicateProposed
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.recipe import derived_seed
 from akdtune.space import Proposal, Space
@@ -138,13 +139,9 @@ class Searcher:
             known = self.directory.records.get(trial_id)
             if known is None:
                 return proposal, number
+            raw = dict(proposal.raw)
             self.directory.append(
-                "duplicate",
-                bracket=bracket,
-                proposal=number,
-                of=trial_id,
-                raw=dict(proposal.raw),
-                status=known.terminal,
+                DuplicateProposed(bracket=bracket, proposal=number, of=trial_id, raw=raw, status=known.terminal)
             )
             self._tell(study, number, known if known.terminal else None)
         self.exhausted.add(bracket)
@@ -223,9 +220,9 @@ class Searcher:
             if plan["role"] == "search" and plan["bracket"] == bracket and plan["proposal"] is not None:
                 found[int(plan["proposal"])] = self._frozen(bracket, plan["raw"], record)
         for event in self.directory.events:
-            if event["event"] == "duplicate" and event["bracket"] == bracket:
-                known = self.directory.records[event["of"]] if event["status"] else None
-                found[int(event["proposal"])] = self._frozen(bracket, event["raw"], known)
+            if isinstance(event, DuplicateProposed) and event.bracket == bracket:
+                known = self.directory.records[event.of] if event.status else None
+                found[event.proposal] = self._frozen(bracket, event.raw, known)
         lost = create_trial(state=TrialState.FAIL)
         return {number: found.get(number, lost) for number in range(max(found, default=-1) + 1)}
 
@@ -263,5 +260,5 @@ def _state(record: TrialRecord) -> TrialState:
 
 def _intermediate(record: TrialRecord) -> dict[int, float]:
     """Values at the rungs and at the last epoch."""
-    epochs = sorted({int(rung["epoch"]) for rung in record.rungs.values()} | {record.last_epoch})
+    epochs = sorted({rung.epoch for rung in record.rungs.values()} | {record.last_epoch})
     return {epoch: value for epoch in epochs if (value := record.epochs.get(epoch, (None, None))[0]) is not None}

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from akdtune import pilot, racing, results, search_rules, time_budget
+from akdtune.events import Event, PilotJudged, RaceJudged, StudyStarted, TimeBudgetSpent
 from akdtune.ledger import StudyDirectory, TrialRecord
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ class SearchPhase:
         self.seeds = study.search.training_seeds
         self.leads = search_rules.first_seed_leads(study.search, study.scheduler)
         self.races = study.scheduler.name == "racing"
-        self._judged: dict[str, list[Mapping[str, Any]]] = {}
+        self._judged: dict[str, list[RaceJudged]] = {}
         self._settled: set[str] = set()
         for event in directory.events:
-            if event["event"] == "race":
-                self._judged.setdefault(event["bracket"], []).append(event)
-            elif event["event"] == "pilot":
-                self._settled.add(event["bracket"])
+            if isinstance(event, RaceJudged):
+                self._judged.setdefault(event.bracket, []).append(event)
+            elif isinstance(event, PilotJudged):
+                self._settled.add(event.bracket)
         self._since = time.monotonic()
         self._before_s = 0.0
         if self.search.budget_s is not None:
@@ -110,12 +110,12 @@ class SearchPhase:
 
     # --------------------------------------------------------------------------------------------------- races
 
-    def _rounds(self, bracket: str) -> list[Mapping[str, Any]]:
+    def _rounds(self, bracket: str) -> list[RaceJudged]:
         return self._judged.setdefault(bracket, [])
 
     def _alive(self, bracket: str) -> list[TrialRecord]:
         """The leading trials of the configurations that no race has dropped."""
-        dropped = {cell for event in self._rounds(bracket) for cell in event["dropped"]}
+        dropped = {cell for event in self._rounds(bracket) for cell in event.dropped}
         return [record for record in self._leading(bracket) if record.plan["cell_id"] not in dropped]
 
     def _planned_rounds(self, bracket: str) -> int:
@@ -140,7 +140,7 @@ class SearchPhase:
 
     def _last_round(self, bracket: str) -> int:
         rounds = self._rounds(bracket)
-        return int(rounds[-1]["round"]) if rounds else 0
+        return rounds[-1].round if rounds else 0
 
     def _trials(self, leading: TrialRecord, number: int) -> list[TrialRecord]:
         records = self.directory.records
@@ -155,17 +155,17 @@ class SearchPhase:
         whole = {cell: of_cell for cell, of_cell in values.items() if len(of_cell) == number}
         judged = racing.judged(whole, self.scheduler.alpha) if whole else []
         unfinished = [cell for cell in values if cell not in whole]
-        self.directory.append(
-            "race",
+        verdict = RaceJudged(
             bracket=bracket,
             round=number,
             seeds=self.seeds[:number],
             alpha=self.scheduler.alpha,
-            candidates=[asdict(one) for one in judged],
+            candidates=judged,
             unfinished=unfinished,
-            dropped=[one.cell_id for one in judged if one.dropped] + unfinished,
+            dropped=[candidate.cell_id for candidate in judged if candidate.dropped] + unfinished,
         )
-        self._rounds(bracket).append(self.directory.events[-1])
+        self.directory.append(verdict)
+        self._rounds(bracket).append(verdict)
 
     # -------------------------------------------------------------------------------------------------- pilots
 
@@ -178,13 +178,8 @@ class SearchPhase:
         expected = min(count, self.quotas[bracket]) if self.search.learns else min(count, len(trials))
         if len(trials) < max(1, expected) or any(record.terminal is None for record in trials):
             return
-        self.directory.append(
-            "pilot",
-            bracket=bracket,
-            trials=len(trials),
-            rungs=pilot.correlations(trials, self.rungs),
-            threshold=self.scheduler.pilot_threshold,
-        )
+        rungs, threshold = pilot.correlations(trials, self.rungs), self.scheduler.pilot_threshold
+        self.directory.append(PilotJudged(bracket=bracket, trials=len(trials), rungs=rungs, threshold=threshold))
         self._settled.add(bracket)
 
     # ---------------------------------------------------------------------------------------------------- time
@@ -208,8 +203,10 @@ def report_lines(study: Study, directory: StudyDirectory) -> list[str]:
     lines = pilot.lines(directory.events) + race_lines(directory.events)
     held_back: int | None = None
     for event in directory.events:
-        if event["event"] in ("study_started", "time_budget"):
-            held_back = event.get("started")
+        if isinstance(event, StudyStarted):
+            held_back = None
+        elif isinstance(event, TimeBudgetSpent):
+            held_back = event.started
     if held_back is not None and study.search.budget_s is not None:
         lines.append(
             f"time budget: {study.search.budget_s / 3600:.3g} h were spent after {held_back} search trials had begun; "
@@ -218,23 +215,23 @@ def report_lines(study: Study, directory: StudyDirectory) -> list[str]:
     return lines
 
 
-def race_lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
+def race_lines(events: Iterable[Event]) -> list[str]:
     """A line for each bracket's race: how many configurations are left after how many seeds.
 
     Args:
         events: of the ledger; others than `race` are passed over.
     """
-    rounds: dict[str, list[Mapping[str, Any]]] = {}
+    rounds: dict[str, list[RaceJudged]] = {}
     for event in events:
-        if event["event"] == "race":
-            rounds.setdefault(str(event["bracket"]), []).append(event)
+        if isinstance(event, RaceJudged):
+            rounds.setdefault(event.bracket, []).append(event)
     lines = []
     for bracket, of_bracket in rounds.items():
         last = of_bracket[-1]
-        left = sum(not one["dropped"] for one in last["candidates"])
-        dropped = sum(len(event["dropped"]) for event in of_bracket)
+        left = sum(not candidate.dropped for candidate in last.candidates)
+        dropped = sum(len(event.dropped) for event in of_bracket)
         lines.append(
-            f"race of {bracket}: {left} of {left + dropped} configurations are left after {last['round']} seeds "
-            f"(one-sided paired Wilcoxon test against the best, Holm over the candidates, alpha {last['alpha']:g})"
+            f"race of {bracket}: {left} of {left + dropped} configurations are left after {last.round} seeds "
+            f"(one-sided paired Wilcoxon test against the best, Holm over the candidates, alpha {last.alpha:g})"
         )
     return lines

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,19 +15,22 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from akdtune import design, results, spec, teacher_command
+from akdtune import design, spec, teacher_command
 from akdtune.dry_run import counted
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.ledger import TrialDirectory
-from akdtune.registry import plugin_folders
+from akdtune.planned_request import planned_request
+from akdtune.trial_request import TrialRequest
+from akdtune.trial_writer import Limits, TrialWriter, resumed
 
 if TYPE_CHECKING:
     from akdtune.spec import Study
+    from akdtune.teacher_settings import TeacherFile
     from akdtune.training import Epoch, Trial
 
 PROGRAM = "python -m akdtune.training"
-CHECKPOINT_EVERY_S = 30.0
-"""The state is saved when so much time has passed since the last save, and at the end."""
+LIMITS = Limits(checkpoint_every_s=30.0)
+"""How often the state is saved: somebody waits here, and nobody goes on by himself."""
 
 SHOWN = {
     "train_accuracy": "training {:.2f} %",
@@ -62,12 +63,12 @@ NEEDED = ("settings", "seeds", "role", "teacher_file")
 """What a trial's JSON must hold; the rest of what reaches a worker of a study may be there."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, limits: Limits = LIMITS) -> int:
     """Trains one trial and returns the exit code; a mistake of the user's is one message and code 2."""
     given = _parser().parse_intermixed_args(None if arguments is None else list(arguments))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run(given)
+        return _run(given, limits)
     except AkdtuneError as error:
         print(f"akdtune: {error}", file=sys.stderr)
         return error.exit_code
@@ -92,27 +93,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(given: argparse.Namespace, limits: Limits) -> int:
     is_trial = Path(given.config).suffix == ".json"
     if is_trial and (given.overrides or given.arm is not None or given.seed is not None):
         raise AkdtuneError(f"{given.config}: a trial's JSON says everything; --arm, --seed and KEY=VALUE need a study")
     if is_trial:
-        trial = read_trial(Path(given.config))
+        request = read_trial(Path(given.config))
     else:
         study = spec.load(given.config, [*given.overrides, "scheduler=null"])  # one trial has no rungs to keep
         arm = _arm(study, given.arm)
         for warning in study.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        found = of_study(study, arm, given.seed)
-        if isinstance(found, int):
-            return found
-        trial = found
-    with _Output(given.out, trial) as output:
-        return _train(trial, output)
+        of_arm = of_study(study, arm, given.seed)
+        if isinstance(of_arm, int):
+            return of_arm
+        request = of_arm
+    with _Folder(given.out, request) as folder:
+        return _train(request, folder, limits)
 
 
-def read_trial(path: Path) -> dict[str, Any]:
-    """A trial's plain JSON, as a worker of a study gets it or as `--out` keeps it.
+def read_trial(path: Path) -> TrialRequest:
+    """A trial's request out of its plain JSON, as a worker of a study gets it or as `--out` keeps it.
 
     Raises:
         AkdtuneError: for a file that is missing or something else.
@@ -126,8 +127,20 @@ def read_trial(path: Path) -> dict[str, Any]:
     missing = [name for name in NEEDED if not isinstance(held, dict) or name not in held]
     if missing:
         raise AkdtuneError(f"{path}: is no trial: it lacks {', '.join(missing)}")
-    trial: dict[str, Any] = held
-    return trial
+    with _legible():
+        return TrialRequest.parse(held)
+
+
+@contextlib.contextmanager
+def _legible() -> Iterator[None]:
+    """Says in one sentence what cannot be read in a trial's JSON."""
+    try:
+        yield
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise AkdtuneError(f"this trial's settings cannot be read: {error.title}: {wrong}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise AkdtuneError(f"this trial's settings cannot be read: {error!r}") from error
 
 
 def _arm(study: Study, name: str | None) -> str:
@@ -141,8 +154,8 @@ def _arm(study: Study, name: str | None) -> str:
     return name
 
 
-def of_study(study: Study, arm: str, seed: int | None = None) -> dict[str, Any] | int:
-    """The plain JSON of the trial at the centre of an arm, its teacher trained first where it is missing.
+def of_study(study: Study, arm: str, seed: int | None = None) -> TrialRequest | int:
+    """What the trial at the centre of an arm is asked, its teacher trained first where it is missing.
 
     Args:
         study: checked settings.
@@ -150,7 +163,7 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> dict[str, Any] 
         seed: of init, order and noise; None: that of the study's search trials.
 
     Returns:
-        The trial, or the exit code with which training the teacher was stopped.
+        The request, or the exit code with which training the teacher was stopped.
     """
     import torch
 
@@ -165,59 +178,52 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> dict[str, Any] 
             return code
         teacher_file = prepared.find_teacher("subset")
         assert teacher_file is not None, "it has just been trained"
-    plan = design.Identity(study, prepared, teacher_file).plan_row(proposal, "search", arm, None, seed)
-    cache = study.teacher_cache
-    return {
-        **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},
-        "study": study.name,
-        "seeds": {"init": plan["seed"], "order": plan["seed"], "noise": plan["seed"]},
-        "teacher_file": teacher_file.plain(),
-        "teacher_cache": None if cache is None else cache.model_dump(),
-        "plugins": list(study.plugins),
-        "plugin_folders": plugin_folders(study.plugins),
-        "cpu": study.resources.cpu,
-    }
+    identity = design.Identity(study, prepared, teacher_file)
+    return planned_request(study, identity, identity.plan_row(proposal, "search", arm, None, seed))
 
 
 # --------------------------------------------------------------------------------------------------------- training
 
 
-def _train(trial: Mapping[str, Any], output: _Output) -> int:
-    """Trains from where the output stands, with a line an epoch; returns the exit code."""
+def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
+    """Trains from where the folder stands, with a line an epoch; returns the exit code."""
     import torch
 
     from akdtune.training import Diverged, Trial
     from akdtune.trial_config import TrialConfig
 
-    if output.outcome is not None:
-        print(f"{output.path}: {_ending(output.outcome, output.rows)}; nothing is left to do")
-        return int(output.outcome["outcome"] == "diverged")
-    torch.set_num_threads(max(1, int(trial.get("cpu", 1))))
-    try:
-        config = TrialConfig.parse(trial)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise AkdtuneError(f"this trial's settings cannot be read: {error.title}: {wrong}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise AkdtuneError(f"this trial's settings cannot be read: {error!r}") from error
-    state = output.begin()
-    live = Trial(config)
+    if folder.outcome is not None:
+        print(f"{folder.path}: {_ending(folder.outcome, folder.rows())}; nothing is left to do")
+        return int(folder.outcome["outcome"] == "diverged")
+    torch.set_num_threads(max(1, int(request.cpu)))
+    with _legible():
+        config = TrialConfig.parse(request)
+    state, rows = folder.begin()
+    writer = TrialWriter(request, folder.directory, rows, limits=limits)
+    live, done = Trial(config), "no epoch"
     with _shown(live, state) as show:
         try:
             for epoch in live.run(state):
                 show(epoch)
-                output.finished(epoch)
+                done = f"{'warm-up ' * (epoch.stage == 'warmup')}epoch {epoch.epoch}"
+                with folder.writing():
+                    writer.finished(epoch)
         except KeyboardInterrupt:
-            output.save()
-            again = "the same command goes on" if output.path else "without --out nothing is kept"
-            print(f"stopped after {output.done}; {again}", file=sys.stderr)
+            with folder.writing():
+                writer.save()
+            again = "the same command goes on" if folder.path else "without --out nothing is kept"
+            print(f"stopped after {done}; {again}", file=sys.stderr)
             return 130
         except Diverged as error:
-            output.end({"outcome": "diverged", "epoch": len(output.rows), "diverged_in": error.epoch})
+            with folder.writing():
+                writer.diverged(error.epoch)
             print(f"diverged: {error}", file=sys.stderr)
             return 1
-    outcome = output.close(live)
-    print(_ending(outcome, output.rows) + (f": {output.path}" if output.path else ""))
+    with folder.writing():
+        outcome = writer.close(live)
+    if "warning" in outcome:
+        print(f"warning: {outcome['warning']}", file=sys.stderr)
+    print(_ending(outcome, writer.rows) + (f": {folder.path}" if folder.path else ""))
     return 0
 
 
@@ -268,111 +274,55 @@ def _ending(outcome: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
 # ----------------------------------------------------------------------------------------------------------- output
 
 
-class _Output:
-    """What a trial leaves: rows in memory, and, in a folder, the files of a study's trial directory.
-
-    Rows are on disk before a state that presupposes them, as in a study.
+class _Folder:
+    """Where a trial leaves the files of a study's trial directory; nowhere without a path.
 
     Raises:
         AkdtuneError: when the folder holds another trial, is in use, or cannot be written.
     """
 
-    def __init__(self, path: Path | None, trial: Mapping[str, Any]) -> None:
-        self.path, self._trial = path, trial
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, path: Path | None, request: TrialRequest) -> None:
+        self.path, self._request = path, request
+        self.directory = None if path is None else TrialDirectory(path.expanduser())
         self.outcome: dict[str, Any] | None = None
-        self.done = "no epoch"
-        self._state: dict[str, Any] | None = None
-        self._warmup_s = 0.0
-        self._saved_at = time.monotonic()
-        self._directory = None if path is None else TrialDirectory(path.expanduser())
-        self._attempt = 1
 
-    def __enter__(self) -> _Output:
-        if self._directory is None:
+    def __enter__(self) -> _Folder:
+        if self.directory is None:
             return self
-        with self._writing():
-            self._directory.path.mkdir(parents=True, exist_ok=True)
-            self._take_over(self._directory)
-            self.outcome = self._directory.read_outcome()
+        with self.writing():
+            self.directory.path.mkdir(parents=True, exist_ok=True)
+            self._take_over(self.directory)
+            self.outcome = self.directory.read_outcome()
             if self.outcome is None:
-                self._attempt = self._directory.take_attempt()
-            self.rows = self._directory.read_rows()
+                self.directory.take_attempt()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._directory is not None and self._directory.attempt is not None:
+        if self.directory is not None and self.directory.attempt is not None:
             with contextlib.suppress(OSError):
-                self._directory.close_attempt()
+                self.directory.close_attempt()
 
-    def begin(self) -> dict[str, Any] | None:
-        """The state to go on from; drops rows that are newer, as they are computed again."""
-        from akdtune.checkpoints import load_plain
+    def rows(self) -> list[dict[str, Any]]:
+        """Of all epochs that are stored."""
+        return [] if self.directory is None else self.directory.read_rows()
 
-        done = 0
-        if self._directory is not None and self._directory.checkpoint.exists():
-            self._state = load_plain(self._directory.checkpoint)
-            done = self._state["epoch"] if self._state["stage"] == "student" else 0
-        self.rows = [row for row in self.rows if row["epoch"] <= done]
-        return self._state
+    def begin(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The state to go on from, and the rows up to it."""
+        return (None, []) if self.directory is None else resumed(self.directory)
 
-    def finished(self, epoch: Epoch) -> None:
-        """One epoch is over."""
-        self._state = epoch.state
-        self.done = f"{'warm-up ' * (epoch.stage == 'warmup')}epoch {epoch.epoch}"
-        if epoch.stage == "warmup":
-            self._warmup_s += epoch.row["wall_time_s"] or 0.0
-        else:
-            head = {"trial_id": self._trial.get("trial_id", ""), "attempt": self._attempt, "epoch": epoch.epoch}
-            warmup_s = self._warmup_s if epoch.epoch == 1 else 0.0
-            self.rows.append({**head, **epoch.row, "warmup_time_s": warmup_s})
-        if time.monotonic() - self._saved_at > CHECKPOINT_EVERY_S:
-            self.save()
-
-    def save(self) -> None:
-        """Puts rows and the last state on disk."""
-        self._saved_at = time.monotonic()
-        if self._directory is None or self._state is None:
-            return
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save(self._state, buffer)
-        with self._writing():
-            if self.rows:
-                self._directory.write_rows(self.rows)
-            with self._directory.replacing(self._directory.checkpoint) as temporary:
-                temporary.write_bytes(buffer.getbuffer())
-
-    def close(self, live: Trial) -> dict[str, Any]:
-        """The end of a whole trial: its last reading, the state, predictions, and, last of all, how it ended."""
-        closing, predictions = live.close()
-        self.rows[-1] |= closing
-        self.save()
-        if self._directory is not None:
-            with self._writing(), self._directory.replacing(self._directory.predictions) as temporary:
-                results.write_predictions(
-                    temporary,
-                    predictions.sample_ids_N.numpy(),
-                    predictions.labels_N.numpy(),
-                    predictions.logits_NK.float().numpy(),
-                )
-        return self.end({"outcome": "done", "epoch": len(self.rows)})
-
-    def end(self, outcome: dict[str, Any]) -> dict[str, Any]:
-        """The trial is over; returns what it was given."""
-        if self._directory is not None:
-            with self._writing():
-                if self.rows:
-                    self._directory.write_rows(self.rows)
-                self._directory.write_outcome(outcome)
-        return outcome
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns a failed write into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise AkdtuneError(f"{self.path}: cannot be written: {error.strerror or error}") from error
 
     def _take_over(self, directory: TrialDirectory) -> None:
         """Makes the folder this trial's, unless it is another's."""
         kept = directory.path / "trial.json"
         if kept.exists():
-            if _facts(read_trial(kept)) != _facts(self._trial):
+            if _facts(read_trial(kept)) != _facts(self._request):
                 raise AkdtuneError(f"{self.path}: holds another trial (see trial.json there); choose another --out")
             if directory.is_closing():
                 raise AkdtuneError(f"{self.path}: process {directory.running_process()} is working on it")
@@ -380,22 +330,16 @@ class _Output:
         if any(not one.name.startswith(".") for one in directory.path.iterdir()):
             raise AkdtuneError(f"{self.path}: is not empty and holds no trial.json; choose another --out")
         with directory.replacing(kept) as temporary:
-            temporary.write_text(json.dumps(self._trial, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise AkdtuneError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            text = json.dumps(self._request.plain(), indent=1, allow_nan=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
 
 
-def _facts(trial: Mapping[str, Any]) -> list[Any]:
+def _facts(request: TrialRequest) -> list[Any]:
     """What makes two trials the same: what determines their numbers, not where files lie, and not the device."""
-    dtype = (trial.get("teacher_cache") or {}).get("dtype", "")
-    cell = spec.cell_hash(trial["settings"], "", json.dumps(_hashes(trial["teacher_file"])), cache_dtype=dtype)
-    return [cell, trial["seeds"], trial["role"]]
+    dtype = "" if request.teacher_cache is None else request.teacher_cache.dtype
+    cell = spec.cell_hash(request.settings, "", json.dumps(_hashes(request.teacher_file)), cache_dtype=dtype)
+    return [cell, request.seeds, request.role]
 
 
-def _hashes(file: Mapping[str, Any]) -> list[Any]:
-    return [file["weights_hash"], [_hashes(other) for other in file.get("others", ())]]
+def _hashes(file: TeacherFile) -> list[Any]:
+    return [file.weights_hash, [_hashes(other) for other in file.others]]

@@ -27,6 +27,7 @@ from akdtune import design, display, lockfile, study_tables
 from akdtune.display import Display
 from akdtune.dry_run import available_cpus, lacking_resources
 from akdtune.errors import AkdtuneError, StudyError
+from akdtune.events import StudyFinished, StudyStarted, Terminal, TrialEnded
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
 from akdtune.reuse import Donors
@@ -106,17 +107,19 @@ class _Callback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
         reason = self.scheduler.reasons.get(record.trial_id)
-        if reason is not None and self.run.ended(
-            record, "pruned" if reason == "rung" else "diverged", record.last_epoch, reason=reason
-        ):
-            self.shown.finished(record)
+        if reason is not None:
+            kind: Terminal = "pruned" if reason == "rung" else "diverged"
+            self._ended(record, TrialEnded(kind=kind, trial_id=record.trial_id, epoch=record.last_epoch, reason=reason))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
         error = (
             f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
         )
-        if self.run.ended(record, "failed", record.last_epoch, error=error):
+        self._ended(record, TrialEnded(kind="failed", trial_id=record.trial_id, epoch=record.last_epoch, error=error))
+
+    def _ended(self, record: TrialRecord, ended: TrialEnded) -> None:
+        if self.run.ended(record, ended):
             self.shown.finished(record)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -241,9 +244,9 @@ class _Driver:
                     self.run.plan_phases()
                     if self.run.remaining() and not self._stopping:
                         self.directory.wait_for_workers()
-                        self.directory.append("study_started", pid=os.getpid())
+                        self.directory.append(StudyStarted(pid=os.getpid()))
                         self._tune(self.run, shown)
-                        self.directory.append("study_finished", interrupted=self.run.stopping is not None)
+                        self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
                 finally:
                     if ray.is_initialized() and not _ray_is_kept:
                         ray.shutdown()

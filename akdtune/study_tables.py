@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from akdtune import results
+from akdtune.events import (
+    Event,
+    RungDecided,
+    StudyFinished,
+    StudyStarted,
+    TrialEnded,
+    TrialInterrupted,
+    TrialPlanned,
+    TrialStarted,
+    parse,
+)
 
 _SOURCES = b"akdtune.sources"
 CHUNK_TRIALS = 128
@@ -240,31 +251,30 @@ class _Outcome:
 _OF_OUTCOMES = {"study_started", "study_finished", "started", "rung", "interrupted", *results.TERMINAL}
 
 
-def _outcomes(found: Iterable[Mapping[str, Any]]) -> dict[str, _Outcome]:
+def _outcomes(events: Iterable[Event]) -> dict[str, _Outcome]:
     """The state of every trial that the ledger names; the first terminal event counts, as does a recorded stop."""
     outcomes: dict[str, _Outcome] = {}
-    for event in found:
-        kind, trial_id = event["event"], event.get("trial_id")
-        if kind in ("study_started", "study_finished"):  # whatever ran under an earlier driver runs no more
+    for event in events:
+        if isinstance(event, StudyStarted | StudyFinished):  # whatever ran under an earlier driver runs no more
             for outcome in outcomes.values():
                 if outcome.status == "running":
                     outcome.status = "interrupted"
-        if not isinstance(trial_id, str):
+        if not event.trial_id:
             continue
-        outcome = outcomes.setdefault(trial_id, _Outcome())
-        if kind == "started":
-            outcome.attempts = max(outcome.attempts + 1, int(event.get("attempt") or 0))
-            outcome.student_macs = event.get("student_macs")
-            outcome.timed = "time" in event.get("objectives", ())
+        outcome = outcomes.setdefault(event.trial_id, _Outcome())
+        if isinstance(event, TrialStarted):
+            outcome.attempts = max(outcome.attempts + 1, event.attempt)
+            outcome.student_macs = event.student_macs
+            outcome.timed = "time" in event.objectives
         if outcome.status in results.TERMINAL:
             continue
-        if kind in results.TERMINAL:
-            outcome.status, outcome.reason = kind, event.get("reason") or event.get("error")
-            outcome.reused_from = event.get("reused_from")
-        elif kind == "rung" and str(event.get("decision")).lower() == "stop":
-            outcome.status, outcome.reason = "pruned", f"rung {event.get('rung')}"
-        elif kind in ("started", "interrupted"):
-            outcome.status = "running" if kind == "started" else "interrupted"
+        if isinstance(event, TrialEnded):
+            outcome.status, outcome.reason = event.kind, event.reason or event.error
+            outcome.reused_from = event.reused_from
+        elif isinstance(event, RungDecided) and event.decision == "STOP":
+            outcome.status, outcome.reason = "pruned", f"rung {event.rung}"
+        elif isinstance(event, TrialStarted | TrialInterrupted):
+            outcome.status = "running" if isinstance(event, TrialStarted) else "interrupted"
     return outcomes
 
 
@@ -275,14 +285,14 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
     plan = list(results.rows_of_plan_file(path, (*_PLANNED, "params")))
     planned = {row["trial_id"] for row in plan}
 
-    def of_outcomes() -> Iterator[dict[str, Any]]:
+    def of_outcomes() -> Iterator[Event]:
         """One pass over the ledger; proposals that the plan's file lacks are taken up on the way."""
         for kind, trial_id, line in results.heads(path):
             if kind == "planned":
-                if trial_id not in planned and (event := results.decoded(line)) is not None:
-                    plan.append(event["plan"])
+                if trial_id not in planned and isinstance(row := parse(line), TrialPlanned):
+                    plan.append(row.plan)
                     planned.add(trial_id)
-            elif (not kind or kind in _OF_OUTCOMES) and (event := results.decoded(line)) is not None:
+            elif (not kind or kind in _OF_OUTCOMES) and (event := parse(line)) is not None:
                 yield event
 
     outcomes = _outcomes(of_outcomes())

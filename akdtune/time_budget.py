@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+
+from akdtune.events import Event, StudyFinished, StudyStarted
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*")
@@ -24,7 +25,7 @@ def seconds(value: float | str) -> float:
     return found
 
 
-def spent_s(events: Iterable[Mapping[str, Any]]) -> float:
+def spent_s(events: Iterable[Event]) -> float:
     """Seconds in which a driver ran trials: from each `study_started` to the last event before the next one.
 
     What a killed driver did after its last event is not counted.
@@ -34,11 +35,11 @@ def spent_s(events: Iterable[Mapping[str, Any]]) -> float:
     """
     total, began, last = 0.0, math.nan, math.nan
     for event in events:
-        if event["event"] == "study_started":
+        if isinstance(event, StudyStarted):
             total += 0.0 if math.isnan(began) else max(0.0, last - began)
-            began = event["time"]
-        last = event["time"]
-        if event["event"] == "study_finished" and not math.isnan(began):
+            began = event.time
+        last = event.time
+        if isinstance(event, StudyFinished) and not math.isnan(began):
             total += max(0.0, last - began)
             began = math.nan
     return total if math.isnan(began) else total + max(0.0, last - began)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import io
 import json
 import math
 import os
@@ -23,71 +22,70 @@ from ray import tune
 
 from akdtune.ledger import Superseded, TrialDirectory
 from akdtune.tracking import Tracker, prepare
-
-CHECKPOINT_EVERY_S = 300.0
-"""Between rungs, the state is saved when this much time has passed since the last save, so that a kill costs no more
-than that."""
-
-CHECKPOINT_SHARE = 0.01
-"""Between rungs, saving takes no larger share of the time than this: on slow storage a large state is saved less
-often."""
-
-REPORT_EVERY_S = 1.0
-"""Between rungs, finished epochs are reported together, at most this often."""
+from akdtune.trial_request import TrialRequest
+from akdtune.trial_writer import Limits, TrialWriter, resumed
 
 SAME_ERROR_LIMIT = 2
 TRIES = 3
-GATE_WARNING = 0.01
 
 Report = Callable[[dict[str, Any]], None]
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """The function that Ray Tune calls; `config["trial"]` is the trial as JSON text (see study.payload)."""
-    trial = json.loads(config["trial"])
+    """The function that Ray Tune calls; `config["trial"]` is what the trial is asked, as JSON text."""
+    request = TrialRequest.parse(json.loads(config["trial"]))
     try:
-        outcome = execute(trial, tune.report, stop_check(trial))
+        outcome = execute(request, tune.report, stop_check(request.root, request.stop_flag, request.stop_actor))
     except Exception as error:
         if (refused := _disk_refusal(error)) is None:
             raise
         outcome = {"outcome": "interrupted", "epoch": 0, "disk": refused}
-    tune.report({"trial": trial["trial_id"], **outcome})
+    tune.report({"trial": request.trial_id, **outcome})
 
 
 def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Trains the study's teacher as a Ray task, yielding a row per epoch; the last holds the finished teacher.
 
     Args:
-        request: plain JSON: `data` and `teacher` settings, `train_on`, `plugins`, `plugin_folders`, `cpu`, and what
-            `stop_check` reads.
+        request: plain JSON: `data` and `teacher` settings, `train_on`, `plugins`, `plugin_folders`, `cpu`, `root` and
+            `stop_flag`.
     """
     from akdtune import data, teacher
     from akdtune.recipe import resolve_device
     from akdtune.registry import load_plugins
 
-    _one_thread_per_cpu(request)
+    _one_thread_per_cpu(request["cpu"])
     load_plugins(request["plugins"], request["plugin_folders"])
     device = resolve_device("auto")
     dataset = data.load(data.DataSettings(**request["data"]), device)
     settings = teacher.TeacherSettings(**request["teacher"])
-    yield from teacher.train(settings, dataset, request["train_on"], device, stop_check(request))
+    should_stop = stop_check(request["root"], request["stop_flag"])
+    yield from teacher.train(settings, dataset, request["train_on"], device, should_stop)
 
 
-def execute(trial: Mapping[str, Any], report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def execute(
+    request: TrialRequest, report: Report, should_stop: Callable[[], bool], limits: Limits | None = None
+) -> dict[str, Any]:
     """Runs one trial to an outcome; an error of the trial itself is retried once from its checkpoint.
+
+    Args:
+        request: what it is asked.
+        report: takes its rows.
+        should_stop: asked once per step.
+        limits: how often it writes and reports.
 
     Returns:
         {"outcome": done | diverged | interrupted | failed, "epoch": last finished epoch, ...}.
     """
-    directory = TrialDirectory(Path(trial["root"]) / "trials" / trial["trial_id"])
+    directory = TrialDirectory(Path(request.root) / "trials" / request.trial_id)
     directory.path.mkdir(parents=True, exist_ok=True)
     seen: dict[str, int] = {}
     with _captured(directory.log):
-        _one_thread_per_cpu(trial)
-        _load_libraries(trial)
+        _one_thread_per_cpu(request.cpu)
+        _load_libraries(request.tracking)
         for _ in range(TRIES):
             try:
-                return _attempt(trial, directory, report, should_stop)
+                return _attempt(request, directory, report, should_stop, limits)
             except (MemoryError, Superseded):
                 raise  # not this trial's fault: Ray retries, or a later attempt goes on
             except Exception as error:
@@ -104,51 +102,45 @@ def execute(trial: Mapping[str, Any], report: Report, should_stop: Callable[[], 
 
 
 def _attempt(
-    trial: Mapping[str, Any], directory: TrialDirectory, report: Report, should_stop: Callable[[], bool]
+    request: TrialRequest,
+    directory: TrialDirectory,
+    report: Report,
+    should_stop: Callable[[], bool],
+    limits: Limits | None,
 ) -> dict[str, Any]:
     from akdtune.training import Diverged, Interrupted, Trial
     from akdtune.trial_config import TrialConfig
 
     attempt = directory.take_attempt()
-    now, arm, role = time.strftime("%F %T"), trial["arm"], trial["role"]
-    print(f"{now} attempt {attempt} of {trial['trial_id']} ({arm}, {role}), pid {os.getpid()}")
-    state = _load_checkpoint(directory)
-    done = state["epoch"] if state and state["stage"] == "student" else 0
-    rows = [row for row in directory.read_rows() if row["epoch"] <= done]
-    tracker = Tracker(trial["tracking"], trial, Path(trial["root"]), attempt)
+    now, arm, role = time.strftime("%F %T"), request.arm, request.role
+    print(f"{now} attempt {attempt} of {request.trial_id} ({arm}, {role}), pid {os.getpid()}")
+    state, rows = resumed(directory)
+    tracker = Tracker(request.tracking, request.plain(), Path(request.root), attempt)
     tracker.start(rows)
     _give_memory_back()
     _forget_memory_peak()
-    status = "interrupted"
+    status, writer = "interrupted", None
     try:
-        progress = _Progress(trial, directory, rows, report)
-        live = Trial(TrialConfig.parse(trial))
-        warmup_s = 0.0
+        writer = TrialWriter(request, directory, rows, report, tracker.log, limits)
+        live = Trial(TrialConfig.parse(request))
         try:
-            for epoch in live.run(state, should_stop, trial["trial_id"]):
-                if epoch.stage == "warmup":
-                    warmup_s += epoch.row["wall_time_s"] or 0.0
-                    progress.warmed_up(epoch.state)
-                    continue
-                row = {"trial_id": trial["trial_id"], "attempt": attempt, "epoch": epoch.epoch, **epoch.row}
-                row["warmup_time_s"] = warmup_s if epoch.epoch == 1 else 0.0
-                tracker.log(row)
-                progress.finished(row, epoch.state)
+            for epoch in live.run(state, should_stop, request.trial_id):
+                writer.finished(epoch)
         except Interrupted:
-            progress.save()
-            return {"outcome": "interrupted", "epoch": len(rows)}
+            writer.save()
+            return {"outcome": "interrupted", "epoch": len(writer.rows)}
         except Diverged as error:
             print(f"diverged: {error}")
             status = "diverged"
-            progress.write()
-            outcome: dict[str, Any] = {"outcome": "diverged", "epoch": len(rows), "diverged_in": error.epoch}
-            directory.write_outcome(outcome)
-            return outcome
+            return writer.diverged(error.epoch)
         except Exception:
-            progress.write()  # epochs that were finished since the last report count as well
+            writer.write()  # epochs that were finished since the last report count as well
             raise
         status = "done"
-        return _close(directory, live, rows)
+        outcome = writer.close(live)
+        if "warning" in outcome:
+            print(f"warning: {outcome['warning']}")
+        return outcome
     except SystemExit:
         status = "pruned"
         raise
@@ -156,136 +148,9 @@ def _attempt(
         status = "failed"
         raise
     finally:
+        rows = rows if writer is None else writer.rows
         tracker.finish(status, rows[-1] if rows else {})
         directory.close_attempt()
-
-
-def _close(directory: TrialDirectory, live: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The end of a full-length trial: last reading, predictions, outcome, in this order."""
-    from akdtune import results
-
-    closing, predictions = live.close()
-    if closing:
-        rows[-1] = {**rows[-1], **closing}
-        directory.write_rows(rows)
-    with directory.replacing(directory.predictions) as temporary:
-        results.write_predictions(
-            temporary,
-            predictions.sample_ids_N.numpy(),
-            predictions.labels_N.numpy(),
-            predictions.logits_NK.float().numpy(),
-        )
-    outcome: dict[str, Any] = {"outcome": "done", "epoch": len(rows)}
-    if closing.get("test_accuracy") is not None:
-        outcome["test_accuracy"] = closing["test_accuracy"]
-    shut = _shut_gates(rows)
-    if shut:
-        outcome["warning"] = shut
-        print(f"warning: {shut}")
-    directory.write_outcome(outcome)
-    return outcome
-
-
-def _shut_gates(rows: list[dict[str, Any]]) -> str | None:
-    """One line when a diversity gate never opened: the diversity term, margin and weight then meant nothing."""
-    shut = []
-    for column, name in (("gate_open_train", "feature"), ("gate_open_train_logit", "logit")):
-        shares = [row[column] for row in rows if row.get(column) is not None]
-        acts = any(f"loss.views.{name}_diversity" in row for row in rows)  # else it was switched off on purpose
-        if acts and shares and max(shares) < GATE_WARNING:
-            shut.append(name)
-    if not shut:
-        return None
-    return f"the {' and '.join(shut)} diversity gate stayed under {GATE_WARNING}: its diversity term never acted"
-
-
-class _Progress:
-    """What an attempt puts on disk and reports while it runs.
-
-    Rows are written before they are reported, and before a state that presupposes them is saved. The state is saved
-    at rungs, at the last epoch, on interruption, and between these about every CHECKPOINT_EVERY_S. Reports go out at
-    rungs, at the last epoch, and otherwise at most every REPORT_EVERY_S, with all rows since the last one: an epoch of
-    milliseconds would else wait for the driver longer than it trains.
-
-    Args:
-        rows: the stored rows that this attempt goes on from; a resumed trial reports its last one again.
-    """
-
-    def __init__(
-        self, trial: Mapping[str, Any], directory: TrialDirectory, rows: list[dict[str, Any]], report: Report
-    ) -> None:
-        self.trial, self.directory, self.rows, self.send = trial, directory, rows, report
-        self.decisive = {*trial["rungs"], trial["settings"]["training"]["epochs"]}
-        self.state: dict[str, Any] | None = None
-        self.written = self.reported = len(rows)
-        self.saved_at = self.reported_at = time.monotonic()
-        self.pause_s = CHECKPOINT_EVERY_S
-        if rows:
-            self.reported -= 1
-            self.report()
-
-    def warmed_up(self, state: dict[str, Any]) -> None:
-        """One warm-up epoch is over."""
-        self.state = state
-        if time.monotonic() - self.saved_at > self.pause_s:
-            self.save()
-
-    def finished(self, row: dict[str, Any], state: dict[str, Any]) -> None:
-        """One student epoch is over; a pruned trial does not come back from here."""
-        self.rows.append(row)
-        self.state = state
-        now, decisive = time.monotonic(), row["epoch"] in self.decisive
-        if decisive or now - self.saved_at > self.pause_s:
-            self.save()
-        if decisive or now - self.reported_at > REPORT_EVERY_S:
-            self.report()
-
-    def write(self) -> None:
-        """Puts all rows on disk."""
-        if self.written < len(self.rows):
-            self.directory.write_rows(self.rows)
-            self.written = len(self.rows)
-
-    def save(self) -> None:
-        """Puts all rows and the last state on disk."""
-        import torch
-
-        self.write()
-        started = time.monotonic()
-        if self.state is not None:
-            buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
-            torch.save(self.state, buffer)
-            with self.directory.replacing(self.directory.checkpoint) as temporary:
-                temporary.write_bytes(buffer.getbuffer())
-        self.saved_at = time.monotonic()
-        self.pause_s = max(CHECKPOINT_EVERY_S, (self.saved_at - started) / CHECKPOINT_SHARE)
-
-    def report(self) -> None:
-        """Reports the rows since the last report; the last one's numbers stand at the top."""
-        self.write()
-        new = self.rows[self.reported :]
-        self.reported = len(self.rows)
-        rows = [
-            [row["epoch"], _finite_or_none(row.get("val_accuracy")), _finite_or_none(row.get("score"))] for row in new
-        ]
-        epoch, value, score = rows[-1]
-        self.reported_at = time.monotonic()
-        self.send(
-            {"trial": self.trial["trial_id"], "epoch": epoch, "val_accuracy": value, "score": score, "rows": rows}
-        )
-
-
-def _load_checkpoint(directory: TrialDirectory) -> dict[str, Any] | None:
-    import torch
-
-    if not directory.checkpoint.exists():
-        return None
-    state: dict[str, Any] = torch.load(directory.checkpoint, weights_only=True)
-    return state
-
-
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _disk_refusal(error: BaseException | None) -> str | None:
@@ -302,18 +167,18 @@ def _signature(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
 
 
-def _one_thread_per_cpu(trial: Mapping[str, Any]) -> None:
+def _one_thread_per_cpu(cpu: float) -> None:
     import torch
 
-    torch.set_num_threads(max(1, int(trial["cpu"])))
+    torch.set_num_threads(max(1, int(cpu)))
 
 
-def _load_libraries(trial: Mapping[str, Any]) -> None:
+def _load_libraries(tracking: Mapping[str, Any]) -> None:
     """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
     import torch
 
     torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
-    prepare(trial["tracking"])
+    prepare(tracking)
 
 
 def _give_memory_back() -> None:
@@ -339,10 +204,10 @@ def _captured(log: Path) -> Iterator[None]:
         yield
 
 
-def stop_check(trial: Mapping[str, Any]) -> Callable[[], bool]:
+def stop_check(root: str, stop_flag: str, stop_actor: str | None = None) -> Callable[[], bool]:
     """`should_stop` for one trial: the flag file of the study, or the named actor of a cluster study."""
-    flag = Path(trial["root"]) / trial["stop_flag"]
-    return _polled(flag.exists, 0.05) if not trial.get("stop_actor") else _polled(_ask_actor(trial["stop_actor"]), 0.5)
+    flag = Path(root) / stop_flag
+    return _polled(flag.exists, 0.05) if not stop_actor else _polled(_ask_actor(stop_actor), 0.5)
 
 
 def _polled(ask: Callable[[], bool], every_s: float) -> Callable[[], bool]:
@@ -378,8 +243,9 @@ def _ask_actor(name: str) -> Callable[[], bool]:
 
 def main() -> int:
     """Runs one trial from a JSON file without Ray: `python -m akdtune.trainable TRIAL.json`."""
-    trial = json.loads(Path(sys.argv[1]).read_text())
-    outcome = execute(trial, lambda row: print(json.dumps(row)), stop_check(trial))
+    request = TrialRequest.parse(json.loads(Path(sys.argv[1]).read_text()))
+    should_stop = stop_check(request.root, request.stop_flag, request.stop_actor)
+    outcome = execute(request, lambda row: print(json.dumps(row)), should_stop)
     print(json.dumps(outcome))
     return 0
 

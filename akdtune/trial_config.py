@@ -17,6 +17,7 @@ from akdtune.recipe import Dot, Recipe, sgd
 from akdtune.registry import ComponentSettings, load_plugins, lookup, network_name
 from akdtune.results import REPORT_ROLES
 from akdtune.teacher_cache import CacheSettings
+from akdtune.trial_request import TrialRequest
 
 
 class TrainingSettings(Recipe):
@@ -147,27 +148,22 @@ class TrialConfig:
     rungs: tuple[int, ...] = ()
 
     @classmethod
-    def parse(cls, trial: Mapping[str, Any]) -> TrialConfig:
-        """Types a trial's plain JSON.
-
-        Args:
-            trial: settings, seeds, role, teacher_file; and, where given, teacher_cache, rungs, plugins, plugin_folders.
-        """
-        cache = trial.get("teacher_cache")
-        load_plugins(trial.get("plugins", ()), trial.get("plugin_folders", ()))
-        settings = trial["settings"]
+    def parse(cls, request: TrialRequest) -> TrialConfig:
+        """Types what a trial is asked, after importing its plugins."""
+        load_plugins(request.plugins, request.plugin_folders)
+        settings = request.settings
         return cls(
             data=data.DataSettings(**settings["data"]),
             student=StudentSettings(**settings["student"]),
             views=_component("views", settings["views"]),
             methods=tuple(_component("methods", method) for method in settings["method"]),
             training=TrainingSettings(**settings["training"]),
-            seeds=Seeds(**trial["seeds"]),
-            role=trial["role"],
-            teacher_file=teacher.TeacherFile(**trial["teacher_file"]),
-            teacher_cache=None if cache is None else CacheSettings(**cache),
-            report_trains_on=trial.get("report_trains_on", "full"),
-            rungs=tuple(trial.get("rungs", ())),
+            seeds=Seeds(**request.seeds),
+            role=request.role,
+            teacher_file=request.teacher_file,
+            teacher_cache=request.teacher_cache,
+            report_trains_on=request.report_trains_on,
+            rungs=tuple(request.rungs),
         )
 
     @property

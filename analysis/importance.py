@@ -342,9 +342,7 @@ def _analyze(arguments: argparse.Namespace) -> None:
     print(f"importance of searched settings in {results.require_study(arguments.run)}", flush=True)
     if arguments.draws < MIN_DRAWS:
         raise AkdtuneError(f"--draws: {arguments.draws} is too few for an interval (allowed: {MIN_DRAWS} or more)")
-    _run(
-        arguments.run, arguments.out or arguments.run / "reports", arguments.roles, arguments.draws, arguments.seed
-    )
+    _run(arguments.run, arguments.out or arguments.run / "reports", arguments.roles, arguments.draws, arguments.seed)
 
 
 def _run(run: Path, out: Path, roles: Sequence[str], draws: int, seed: int) -> None:

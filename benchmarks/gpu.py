@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -41,6 +41,7 @@ from akdtune.teacher_cache import CacheSettings
 from akdtune.teacher_settings import TeacherFile
 from akdtune.training import Trial
 from akdtune.trial_config import TrainingSettings, TrialConfig
+from akdtune.trial_request import TrialRequest
 
 EPOCH_IMAGES, BATCH, CLASSES = 50_000, 64, 100
 PATIENCE_S = 1800.0
@@ -118,14 +119,14 @@ def trial_of(job: Job, seed: int) -> Trial:
         "method": methods,
         "training": {"epochs": 240, "batch_size": BATCH, "device": job.device, **MODES[job.mode]},
     }
-    plain = {
-        "settings": settings,
-        "seeds": {"init": seed},
-        "role": "confirm",  # trains on all images, and reads none in between
-        "teacher_file": asdict(teacher_file(job)),
-        "teacher_cache": CacheSettings(location=str(Path(job.folder) / "cache"), max_mib=None).model_dump(),
-    }
-    return Trial(TrialConfig.parse(plain))
+    request = TrialRequest(
+        settings=settings,
+        seeds={"init": seed},
+        role="confirm",  # trains on all images, and reads none in between
+        teacher_file=teacher_file(job),
+        teacher_cache=CacheSettings(location=str(Path(job.folder) / "cache"), max_mib=None),
+    )
+    return Trial(TrialConfig.parse(request))
 
 
 def work(job: Job, seed: int, together: Barrier, answers: Queue[dict[str, Any]]) -> None:

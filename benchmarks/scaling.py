@@ -33,7 +33,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from akdtune.events import Terminal
 
 # Nothing heavy up here: a child's peak memory is never less than its parent's.
 
@@ -58,7 +61,7 @@ class Planned(NamedTuple):
 
     plan: dict[str, Any]
     rows: list[dict[str, Any]]
-    terminal: str
+    terminal: Terminal
 
 
 class Cost(NamedTuple):
@@ -147,6 +150,7 @@ def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
     """The driver's part: the plan grows by one proposal at a time, every report and decision goes to the ledger."""
     import akdtune.study  # noqa: F401  # for its memory: Ray, Optuna and torch are in the driver
     from akdtune import results, study_tables
+    from akdtune.events import RungDecided, StudyFinished, StudyStarted, TrialEnded, TrialStarted
     from akdtune.ledger import StudyDirectory
 
     imported = memory()
@@ -154,7 +158,7 @@ def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
     directory = StudyDirectory(root)
     (root / "study.lock.yaml").write_text("settings: {study: made_up}\ndata: {}\nteacher: {}\n")
     with directory.opened():
-        directory.append("study_started", pid=0)
+        directory.append(StudyStarted(pid=0))
         clock = _Clock()
         for trial in trials(count, epochs):
             trial_id = trial.plan["trial_id"]
@@ -162,21 +166,23 @@ def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
             times["workers_s"] += clock.lap()
             directory.add_to_plan([trial.plan])
             times["plan_s"] += clock.lap()
-            directory.append("started", trial_id=trial_id, attempt=1)
+            directory.append(TrialStarted(trial_id=trial_id, attempt=1))
             for row in trial.rows:
                 directory.epoch(trial_id, row["epoch"], row["val_accuracy"], row["score"])
                 if row["epoch"] == RUNG and trial.plan["role"] == "search":
                     decision = "STOP" if trial.terminal == "pruned" else "CONTINUE"
                     directory.append(
-                        "rung", trial_id=trial_id, epoch=RUNG, rung=RUNG, value=row["score"], cutoff=50.0,
-                        decision=decision, bracket=trial.plan["bracket"],
+                        RungDecided(
+                            trial_id=trial_id, epoch=RUNG, rung=RUNG, value=row["score"], cutoff=50.0,
+                            decision=decision, bracket=trial.plan["bracket"],
+                        )
                     )  # fmt: skip
-            directory.finish(trial_id, trial.terminal, len(trial.rows))
+            directory.finish(TrialEnded(kind=trial.terminal, trial_id=trial_id, epoch=len(trial.rows)))
             times["ledger_s"] += clock.lap()
         if (root / results.EPOCHS).exists():
             shutil.copy(root / results.EPOCHS, root / BEFORE)
         clock.lap()
-        directory.append("study_finished", interrupted=False)
+        directory.append(StudyFinished(interrupted=False))
         study_tables.compact(root)
         times["closing_s"] = clock.lap()
     return {**times, **memory(), "imported_mib": imported["private_mib"]}

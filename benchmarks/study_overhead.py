@@ -89,6 +89,7 @@ def trial_of(world: World, methods: list[str], validation: int) -> Any:
     from akdtune import data, networks, teacher
     from akdtune.training import Trial
     from akdtune.trial_config import TrialConfig
+    from akdtune.trial_request import TrialRequest
 
     settings = {
         "data": {**world.data, "validation": validation},
@@ -98,7 +99,7 @@ def trial_of(world: World, methods: list[str], validation: int) -> Any:
         "training": {"epochs": world.epochs, "batch_size": world.batch, "device": "cpu"},
     }
     file = teacher.TeacherFile.untrained(teacher.TeacherSettings(network=world.teacher))
-    config = TrialConfig.parse({"settings": settings, "seeds": {}, "role": "search", "teacher_file": file.plain()})
+    config = TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file))
     inputs = data.load(config.data, config_device()).inputs
     return Trial(config, (networks.build(world.teacher, inputs, 0).eval().requires_grad_(False),))
 
@@ -213,9 +214,9 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
 
     import torch
 
-    from akdtune import trainable
     from akdtune.evaluation import VIEWS_EVERY
     from akdtune.ledger import TrialDirectory
+    from akdtune.trial_writer import Limits
 
     torch.set_num_threads(1)
     cifar = world.data["name"] == "noise"
@@ -251,13 +252,13 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
         half[-1] |= judge.validation_row(world.epochs)  # columns that few rows fill
         rows_s = cpu_s(lambda: directory.write_rows(half), 9)
         logged_s, run_s = tracking_s(row, 100, Path(temporary))
-    checkpoints = 3 / world.epochs + training_s / trainable.CHECKPOINT_EVERY_S
+    checkpoints = 3 / world.epochs + training_s / Limits().checkpoint_every_s
     parts = {
         "validation: student's forward (floor)": forward_s,
         "validation: transfer": transfer_s,
         "validation: views, in the epochs that do": views_s * views_in / world.epochs,
         "copy of the state": cpu_s(lambda: trial.state("student", 1), 9),
-        "rows to Parquet": rows_s * min(1.0, training_s / trainable.REPORT_EVERY_S),
+        "rows to Parquet": rows_s * min(1.0, training_s / Limits().report_every_s),
         "checkpoints": cpu_s(save, 5) * checkpoints,
         "tracking, each epoch": logged_s,
         "tracking, each run": run_s / world.epochs,

@@ -50,8 +50,10 @@ from akdtune.data_store import Stored
 from akdtune.methods.crd import CRD
 from akdtune.registry import register
 from akdtune.signals import Batch, Signals, Target
+from akdtune.teacher_cache import CacheSettings
 from akdtune.training import Interrupted, Trial
 from akdtune.trial_config import TrainingSettings, TrialConfig
+from akdtune.trial_request import TrialRequest
 
 PAIRS = {
     "resnet32x4->resnet8x4": ("resnet32x4", "resnet8x4"),
@@ -145,20 +147,19 @@ class Bench:
         training: dict[str, Any] = {"batch_size": BATCH, "lr": 0.01, "device": "cpu"}
         if precision != "fp32":
             training["precision"] = precision
+        settings = {
+            "data": {"name": "noise", "validation": 0},
+            "student": {"network": PAIRS[self.pair][1]},
+            "views": {"name": views, **(VIEWS if views == "angular" else {})},
+            "method": [{"name": name} for name in methods],
+            "training": training,
+        }
+        cache = CacheSettings(location=str(self.folder / f"cache-{precision}")) if cached else None
+        seeds = {"order": list(SETTINGS).index(setting)}
         return TrialConfig.parse(
-            {
-                "settings": {
-                    "data": {"name": "noise", "validation": 0},
-                    "student": {"network": PAIRS[self.pair][1]},
-                    "views": {"name": views, **(VIEWS if views == "angular" else {})},
-                    "method": [{"name": name} for name in methods],
-                    "training": training,
-                },
-                "seeds": {"order": list(SETTINGS).index(setting)},
-                "role": "confirm",
-                "teacher_file": self.teacher_file.plain(),
-                "teacher_cache": {"location": str(self.folder / f"cache-{precision}")} if cached else None,
-            }
+            TrialRequest(
+                settings=settings, seeds=seeds, role="confirm", teacher_file=self.teacher_file, teacher_cache=cache
+            )
         )
 
 

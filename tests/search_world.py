@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from akdtune import design, spec, teacher
+from akdtune.events import StudyStarted, Terminal, TrialEnded
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.run_state import Run
 from akdtune.scheduling import ArmScheduler, pruners
@@ -33,6 +35,10 @@ def noise(record: TrialRecord, epoch: int) -> float:
     """Between 0 and 100, from the trial's id and the epoch alone."""
     digest = hashlib.sha256(f"{record.trial_id}/{epoch}".encode()).digest()
     return round(int.from_bytes(digest[:4], "big") / 2**32 * 100, 3)
+
+
+def ended(record: TrialRecord, kind: Terminal, epoch: int, reason: str | None = None) -> TrialEnded:
+    return TrialEnded(kind=kind, trial_id=record.trial_id, epoch=epoch, reason=reason)
 
 
 def load(folder: Path, *overrides: str) -> spec.Study:
@@ -72,7 +78,7 @@ class Played:
     def play(self, score: Score = noise, most: int | None = None) -> Played:
         """Runs until nothing is left, or `most` trials have ended."""
         run = self.open()
-        self.directory.append("study_started", pid=1)
+        self.directory.append(StudyStarted(pid=1))
         while most is None or most > 0:
             record = run.next()
             if record is None:
@@ -90,16 +96,17 @@ class Played:
             rows.append({"epoch": epoch, "val_accuracy": value, "score": value, "wall_time_s": 0.5 + value / 100})
             result: dict[str, Any] = {"trial": record.trial_id, **rows[-1], "rows": [[epoch, value, value]]}
             if self.scheduler.on_trial_result(None, SimpleNamespace(trial_id="x"), result) == "STOP":  # type: ignore[arg-type]
-                self.run.ended(record, "pruned", epoch, reason="rung")
+                self.run.ended(record, ended(record, "pruned", epoch, reason="rung"))
                 return
         self.directory.trial(record.trial_id).path.mkdir(parents=True, exist_ok=True)
         self.directory.trial(record.trial_id).write_rows(
             [{"trial_id": record.trial_id, "attempt": 1, **r} for r in rows]
         )
-        self.run.ended(record, "done", self.study.epochs)
+        self.run.ended(record, ended(record, "done", self.study.epochs))
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        return [{k: v for k, v in e.items() if k != "time"} for e in self.directory.events if e["event"] == kind]
+    def events(self, kind: str) -> list[Any]:
+        """The events of a kind without their times."""
+        return [replace(event, time=0.0) for event in self.directory.events if event.kind == kind]
 
     def ends(self) -> dict[str, str | None]:
         return {record.trial_id: record.terminal for record in self.directory.records.values()}

@@ -27,6 +27,8 @@ from akdtune import cli, networks, results, study, trainable
 from akdtune.data import InputSpec
 from akdtune.errors import StudyError
 from akdtune.ledger import StudyDirectory
+from akdtune.teacher_settings import TeacherFile
+from akdtune.trial_request import TrialRequest
 from tests.study_fixture import StudyBuilder
 
 STUDY = """\
@@ -531,7 +533,14 @@ def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
 ) -> None:
     """The study ends with one message, and the trial stays to be resumed."""
     reported: list[dict[str, Any]] = []
-    trial = {"trial_id": "t", "root": str(home), "stop_flag": ".stop", "cpu": 1, "tracking": {"wandb": None}}
+    request = TrialRequest(
+        trial_id="t",
+        root=str(home),
+        stop_flag=".stop",
+        tracking={"wandb": None},
+        settings={},
+        teacher_file=TeacherFile.none(),
+    )
 
     def attempt(*_: Any) -> Any:
         try:
@@ -541,7 +550,7 @@ def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
 
     monkeypatch.setattr(trainable, "_attempt", attempt)
     monkeypatch.setattr(trainable.tune, "report", reported.append)
-    trainable.run_trial({"trial": json.dumps(trial)})
+    trainable.run_trial({"trial": json.dumps(request.plain())})
     assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": os.strerror(number)}]
     directory = StudyDirectory(home)
     directory.refused(reported[0]["disk"])

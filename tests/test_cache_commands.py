@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -23,6 +22,7 @@ from akdtune.teacher_command import fill_rows
 from akdtune.teacher_rows import COMPUTE_BATCH
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
 
 STUDY = """
 study: small
@@ -147,7 +147,7 @@ def test_a_trial_is_told_how_to_use_the_cache(home: Path, override: str) -> None
            "settings": of.study.arms[0].centre().settings}  # fmt: skip
     with StudyDirectory(home / "run").opened() as directory:
         payload = json.loads(run_state.Run(of.study, directory, of).payload(TrialRecord(row), None))
-    assert TrialConfig.parse(payload).teacher_cache == of.study.teacher_cache
+    assert TrialConfig.parse(TrialRequest.parse(payload)).teacher_cache == of.study.teacher_cache
 
 
 # ------------------------------------------------------------------------------------------------- list, verify, prune
@@ -259,9 +259,9 @@ def test_fill_computes_what_is_missing_and_a_trial_finds_it(home: Path, capsys: 
     study = spec.load("small.yaml")
     file = teacher.find(study.teacher, data.load(study.data, CPU), "subset")
     assert file is not None
-    trial = {"settings": study.arms[0].centre().settings, "seeds": {}, "role": "search",
-             "teacher_file": dataclasses.asdict(file), "teacher_cache": CacheSettings().model_dump()}  # fmt: skip
-    rows = [epoch.row for epoch in Trial(TrialConfig.parse(trial)).run()]
+    settings = study.arms[0].centre().settings
+    request = TrialRequest(settings=settings, teacher_file=file, teacher_cache=CacheSettings())
+    rows = [epoch.row for epoch in Trial(TrialConfig.parse(request)).run()]
     assert [row["teacher_cache_hit_rate"] for row in rows] == [1.0, 1.0]
     assert [row["teacher_cache_fill_rate"] for row in rows] == [pytest.approx(1 / 3)] * 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,13 +14,13 @@ from akdtune import data, teacher
 from akdtune.errors import AkdtuneError
 from akdtune.ledger import TrialDirectory
 from akdtune.registry import names
-from akdtune.training import Trial
+from akdtune.training import Epoch, Trial
 from akdtune.trial_config import TrialConfig
-
-pytest.importorskip("ray")
-from akdtune import trainable
+from akdtune.trial_request import TrialRequest
+from akdtune.trial_writer import Limits, TrialWriter
 
 EPOCHS, RUNGS = 12, [4, 8]
+EVERY_S = Limits().checkpoint_every_s
 DATA = {"name": "digits", "validation": 600}
 KEEPS_CLASSIFIER = {"simkd"}
 """Methods whose student predicts through the teacher's last layer, which therefore belongs to its weights."""
@@ -33,15 +32,13 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(trainable, "time", SimpleNamespace(monotonic=found.monotonic))
-    return found
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -52,35 +49,43 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return epochs
 
 
-def progress(folder: Path) -> trainable._Progress:
-    trial = {"trial_id": "t", "rungs": RUNGS, "settings": {"training": {"epochs": EPOCHS}}}
+def writer(
+    folder: Path, clock: Clock, rungs: list[int] = RUNGS, report: Callable[[dict[str, Any]], None] | None = None
+) -> TrialWriter:
+    request = TrialRequest(
+        trial_id="t",
+        rungs=rungs,
+        settings={"training": {"epochs": EPOCHS}},
+        teacher_file=teacher.TeacherFile.none(),
+    )
     folder.mkdir(exist_ok=True)
-    return trainable._Progress(trial, TrialDirectory(folder), [], lambda row: None)
+    return TrialWriter(request, TrialDirectory(folder), report=report, clock=clock)
 
 
-def train(of: trainable._Progress, clock: Clock, epoch_s: float, epochs: int = EPOCHS) -> None:
+def train(of: TrialWriter, clock: Clock, epoch_s: float, epochs: int = EPOCHS) -> None:
     for epoch in range(1, epochs + 1):
         clock.now += epoch_s
-        of.finished({"epoch": epoch, "val_accuracy": 1.0, "score": 1.0}, {"epoch": epoch})
+        of.finished(Epoch("student", epoch, {"val_accuracy": 1.0, "score": 1.0}, {"epoch": epoch}))
 
 
 def test_short_epochs_are_saved_at_rungs_and_at_the_end_alone(tmp_path: Path, clock: Clock, saved: list[int]) -> None:
-    train(progress(tmp_path), clock, epoch_s=1.0)
+    train(writer(tmp_path, clock), clock, epoch_s=1.0)
     assert saved == [*RUNGS, EPOCHS]
 
 
 def test_long_epochs_are_also_saved_now_and_then(tmp_path: Path, clock: Clock, saved: list[int]) -> None:
     """A pause counts from the last save, whatever it was for."""
-    train(progress(tmp_path), clock, epoch_s=trainable.CHECKPOINT_EVERY_S / 2.5)
+    train(writer(tmp_path, clock), clock, epoch_s=EVERY_S / 2.5)
     assert saved == [3, 4, 7, 8, 11, 12]
 
 
 def test_a_warm_up_is_saved_now_and_then(tmp_path: Path, clock: Clock, saved: list[int]) -> None:
-    of = progress(tmp_path)
+    of = writer(tmp_path, clock)
     for epoch in range(1, 7):
-        clock.now += trainable.CHECKPOINT_EVERY_S / 2.5
-        of.warmed_up({"epoch": epoch})
-    assert saved == [3, 6]
+        clock.now += EVERY_S / 2.5
+        of.finished(Epoch("warmup", epoch, {"wall_time_s": 1.0}, {"epoch": epoch}))
+    assert saved == [3, 6], "and not at rungs, which count the student's epochs"
+    assert of.rows == []
 
 
 def test_where_saving_is_slow_it_happens_less_often(
@@ -93,18 +98,29 @@ def test_where_saving_is_slow_it_happens_less_often(
         saved.append(state["epoch"])
 
     monkeypatch.setattr(torch, "save", slow)
-    of = progress(tmp_path)
-    of.decisive = {EPOCHS}
-    train(of, clock, epoch_s=310.0)
+    train(writer(tmp_path, clock, rungs=[]), clock, epoch_s=310.0)
     assert saved == [1, 6, 11, 12]
 
 
 def test_an_interruption_saves_the_last_finished_epoch(tmp_path: Path, clock: Clock, saved: list[int]) -> None:
-    of = progress(tmp_path)
+    of = writer(tmp_path, clock)
     train(of, clock, epoch_s=1.0, epochs=6)
     of.save()
     assert saved == [4, 6]
-    assert [row["epoch"] for row in of.directory.read_rows()] == [1, 2, 3, 4, 5, 6]
+    assert [row["epoch"] for row in TrialDirectory(tmp_path).read_rows()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_rows_are_on_disk_before_they_are_reported(tmp_path: Path, clock: Clock, saved: list[int]) -> None:
+    """Reports go out at rungs, at the end, and between them at most once a second, with all rows since the last."""
+    reported: list[list[int]] = []
+
+    def report(row: dict[str, Any]) -> None:
+        stored = [stored["epoch"] for stored in TrialDirectory(tmp_path).read_rows()]
+        assert stored[-1] == row["epoch"] == row["rows"][-1][0]
+        reported.append([epoch for epoch, _, _ in row["rows"]])
+
+    train(writer(tmp_path, clock, report=report), clock, epoch_s=0.4)
+    assert reported == [[1, 2, 3], [4], [5, 6, 7], [8], [9, 10, 11], [12]]
 
 
 # ------------------------------------------------------------------------------------------------- what is in a file
@@ -128,8 +144,7 @@ def trial(teacher_file: teacher.TeacherFile) -> Callable[[str, str], Trial]:
             "method": [{"name": method}],
             "training": {"epochs": 1, "batch_size": 32},
         }
-        plain = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": teacher_file.plain()}
-        return Trial(TrialConfig.parse(plain))
+        return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=teacher_file)))
 
     return build
 

@@ -31,6 +31,7 @@ from akdtune.teacher_cache import CacheSettings
 from akdtune.teacher_rows import Caching, TeacherRows
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DIGITS: dict[str, Any] = {"name": "digits", "validation": 600}
@@ -87,8 +88,8 @@ def make_trial(
         "method": list(methods),
         "training": {"epochs": 3, "batch_size": 32, "device": device, **training},
     }
-    plain = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": last["teacher"]}
-    return Trial(TrialConfig.parse(plain))
+    file = teacher.TeacherFile.parse(last["teacher"])
+    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file)))
 
 
 class Loop:

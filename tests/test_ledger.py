@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from akdtune.errors import StudyError
+from akdtune.events import EpochFinished, RungDecided, TrialEnded, TrialStarted
 from akdtune.ledger import StudyDirectory, Superseded, TrialDirectory
 
 
@@ -45,15 +46,17 @@ def reopened(directory: StudyDirectory) -> StudyDirectory:
     return fresh
 
 
+def rung(value: float, cutoff: float | None, decision: str) -> RungDecided:
+    return RungDecided(trial_id="a-s0", epoch=1, rung=1, value=value, cutoff=cutoff, decision=decision, bracket="x")
+
+
 def test_events_survive_a_reopening(directory: StudyDirectory) -> None:
-    directory.append("started", trial_id="a-s0", attempt=1)
+    directory.append(TrialStarted(trial_id="a-s0", attempt=1))
     assert directory.epoch("a-s0", 1, 50.0, 50.0)
     assert not directory.epoch("a-s0", 1, 50.0, 50.0)
-    directory.append(
-        "rung", trial_id="a-s0", epoch=1, rung=1, value=50.0, cutoff=None, decision="CONTINUE", bracket="x"
-    )
-    assert directory.finish("a-s0", "done", 1)
-    assert not directory.finish("a-s0", "pruned", 1), "a trial ends once"
+    directory.append(rung(50.0, None, "CONTINUE"))
+    assert directory.finish(TrialEnded(kind="done", trial_id="a-s0", epoch=1))
+    assert not directory.finish(TrialEnded(kind="pruned", trial_id="a-s0", epoch=1)), "a trial ends once"
     again = reopened(directory)
     record = again.records["a-s0"]
     assert (record.terminal, record.attempts, record.epochs, record.value) == ("done", 1, {1: (50.0, 50.0)}, 50.0)
@@ -104,7 +107,7 @@ def test_a_directory_that_never_became_a_study_is_removed(tmp_path: Path) -> Non
 def test_a_full_disk_is_one_sentence_and_is_remembered(directory: StudyDirectory) -> None:
     directory.ledger_path = Path("/dev/full")
     with pytest.raises(StudyError, match="No space left on device; nothing recorded so far is lost"):
-        directory.append("epoch", trial_id="a-s0", epoch=1, value=1.0, score=1.0)
+        directory.append(EpochFinished(trial_id="a-s0", epoch=1, value=1.0, score=1.0))
     assert directory.broken is not None
     assert directory.records["a-s0"].epochs == {}, "what was not written did not happen"
 
@@ -129,19 +132,17 @@ class TestReconcile:
         assert directory.reconcile() == ["a-s0"]
         record = directory.records["a-s0"]
         assert (record.terminal, record.last_epoch) == ("done", 2)
-        assert directory.events[-1]["warning"] == "gate"
+        assert directory.events[-1].plain()["warning"] == "gate"
         assert directory.reconcile() == []
 
     def test_a_recorded_stop_is_final_without_its_event(self, directory: StudyDirectory) -> None:
         trial = directory.trial("a-s0")
         trial.write_rows(self.rows(2))
         directory.epoch("a-s0", 1, 51.0, 51.0)
-        directory.append(
-            "rung", trial_id="a-s0", epoch=1, rung=1, value=51.0, cutoff=60.0, decision="STOP", bracket="x"
-        )
+        directory.append(rung(51.0, 60.0, "STOP"))
         assert directory.reconcile() == ["a-s0"]
-        assert directory.events[-1]["event"] == "pruned"
-        assert directory.events[-1]["reason"] == "rung"
+        ended = directory.events[-1]
+        assert isinstance(ended, TrialEnded) and (ended.kind, ended.reason) == ("pruned", "rung")
 
 
 class TestTrialDirectory:

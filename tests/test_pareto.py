@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from akdtune import cli, display, lockfile, macs, pareto, study_tables
 from akdtune.data import InputSpec
 from akdtune.ledger import TrialRecord
-from tests.search_world import Played, load
+from tests.search_world import Played, ended, load
 
 pytestmark = pytest.mark.ray
 BOTH = ["accuracy", "macs"]
@@ -85,7 +85,7 @@ def test_a_trial_that_diverged_is_no_point_and_fails_in_optuna(tmp_path: Path) -
     assert record is not None
     run.started(record)
     played.directory.epoch(record.trial_id, 1, 20.0, 20.0)
-    run.ended(record, "diverged", 1)
+    run.ended(record, ended(record, "diverged", 1))
     (optuna_study,) = run.searcher.studies.values()  # type: ignore[union-attr]
     assert optuna_study.trials[0].state.name == "FAIL"
     played.play(width)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from akdtune import results, spec
+from akdtune.events import SeedsNeeded, Terminal, TrialEnded
 from akdtune.ledger import StudyDirectory
 from akdtune.phases import Phases, order
 from akdtune.space import Proposal
@@ -67,16 +68,16 @@ class World:
         """Phases of a driver that has just started."""
         return Phases(self.study, self.directory, self.identity)  # type: ignore[arg-type]
 
-    def search(self, arm: str, raw: dict[str, Any], value: float, terminal: str = "done") -> str:
+    def search(self, arm: str, raw: dict[str, Any], value: float, terminal: Terminal = "done") -> str:
         (of_name,) = [one for one in self.study.arms if one.name == arm]
         row = self.identity.plan_row(of_name.replay(raw), "search", arm, 0, 0)
         self.directory.add_to_plan([row])
         self.end(row["trial_id"], value, terminal)
         return str(row["trial_id"])
 
-    def end(self, trial_id: str, value: float | None, terminal: str = "done") -> None:
+    def end(self, trial_id: str, value: float | None, terminal: Terminal = "done") -> None:
         self.directory.epoch(trial_id, 4, value, value)
-        self.directory.finish(trial_id, terminal, 4)
+        self.directory.finish(TrialEnded(kind=terminal, trial_id=trial_id, epoch=4))
 
     def plan(self, searched: bool = True) -> list[dict[str, Any]]:
         rows = self.phases.due(searched)
@@ -166,17 +167,17 @@ def test_a_pilot_on_validation_images_decides_on_the_seeds(world: Callable[..., 
     assert sorted({row["seed"] for row in pilot}) == [130, 131, 132]
     rows = here.plan()
     seeds = sorted({row["seed"] for row in rows})
-    event = next(event for event in here.directory.events if event["event"] == "seeds")
-    assert event["cell"] == "noise=0.3 - base"
-    assert event["sd"] == pytest.approx(0.2)
-    assert event["sd_upper"] > event["sd"], "the upper limit of the variance, not the pilot's own"
-    assert seeds == list(range(100, 100 + event["needed"]))
+    event = next(event for event in here.directory.events if isinstance(event, SeedsNeeded))
+    assert event.cell == "noise=0.3 - base"
+    assert event.sd == pytest.approx(0.2)
+    assert event.sd_upper > event.sd, "the upper limit of the variance, not the pilot's own"
+    assert seeds == list(range(100, 100 + event.needed))
     assert {row["role"] for row in rows} == {"ablation", "control"}
     assert not {row["trial_id"] for row in rows} & {row["trial_id"] for row in pilot}
     assert here.directory.read_design()["ablation"]["seeds"] == seeds
     again = here.fresh()
     assert again.due(True) == []
-    assert sum(event["event"] == "seeds" for event in here.directory.events) == 1
+    assert sum(event.kind == "seeds" for event in here.directory.events) == 1
 
 
 def test_more_seeds_than_allowed_are_not_taken(world: Callable[..., World]) -> None:

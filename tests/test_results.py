@@ -86,7 +86,7 @@ def test_the_plan_keeps_its_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", ["", '{"time": 1, "event": "do', '{"event"', "\x00\x00", '"done"', '{"time": 3}'])
 def test_a_torn_ledger_line_is_left_out(tmp_path: Path, torn: str) -> None:
     (tmp_path / "ledger.jsonl").write_text('{"time": 1, "event": "started", "trial_id": "a"}\n' + torn)
-    assert [event["event"] for event in results.read_events(tmp_path)] == ["started"]
+    assert [event.kind for event in results.read_events(tmp_path)] == ["started"]
     assert results.read_events(tmp_path / "nowhere") == []
 
 
@@ -144,7 +144,7 @@ def test_the_first_terminal_event_and_a_recorded_stop_are_final(tmp_path: Path) 
     twice = study.add("angular/kd", 60.0, 0.2)
     study._event("failed", twice, epoch=2, error="late")
     stopped = study.add("angular/kd", 50.0, 0.2, role="search", status="running")
-    study._event("rung", stopped, epoch=2, rung=2, decision="STOP")
+    study._event("rung", stopped, epoch=2, rung=2, value=50.0, cutoff=60.0, decision="STOP", bracket="angular/kd")
     rows = by_id(study_tables.read_trials(study.write()))
     assert (rows[twice]["status"], rows[twice]["stop_reason"]) == ("done", None)
     assert (rows[stopped]["status"], rows[stopped]["stop_reason"]) == ("pruned", "rung 2")

@@ -12,6 +12,7 @@ import yaml
 
 from akdtune import results, study_tables
 from akdtune.errors import StudyError
+from akdtune.events import TrialStarted
 from akdtune.ledger import StudyDirectory
 from akdtune.reuse import Donors
 from tests.study_fixture import StudyBuilder
@@ -83,14 +84,12 @@ def test_other_versions_are_not_the_same_numbers(tmp_path: Path, taker: StudyDir
     donor(tmp_path / "donor", packages={**LOCK["packages"], "torch": "2.13.0"})
     donors = Donors(taker, [tmp_path / "donor"])
     assert len(donors.take(list(taker.records.values()))) == 2
-    assert donors.notes == [
-        f"nothing is taken over from {tmp_path / 'donor'}: torch 2.13.0 there, 2.14.1 here"
-    ]
+    assert donors.notes == [f"nothing is taken over from {tmp_path / 'donor'}: torch 2.13.0 there, 2.14.1 here"]
 
 
 def test_a_begun_trial_goes_on_by_itself(tmp_path: Path, taker: StudyDirectory) -> None:
     donor(tmp_path / "donor")
-    taker.append("started", trial_id="t00000", attempt=1)
+    taker.append(TrialStarted(trial_id="t00000", attempt=1))
     assert len(Donors(taker, [tmp_path / "donor"]).take(list(taker.records.values()))) == 2
 
 

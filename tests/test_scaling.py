@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from akdtune import browse, ledger, results, study_tables
+from akdtune import browse, events, ledger, results, study_tables
 from akdtune.errors import StudyError
+from akdtune.events import RungDecided, StudyFinished, TrialEnded, TrialStarted
 from akdtune.ledger import StudyDirectory
 from tests.study_fixture import StudyBuilder
 
@@ -55,7 +56,7 @@ class TestPlan:
         monkeypatch.setattr(results, "write_plan", lambda root, rows: written.append(len(rows)))
         for number in range(500):
             directory.add_to_plan([plan_row(number)])
-        in_ledger = sum(event["event"] == "planned" for event in results.read_events(directory.root))
+        in_ledger = sum(event.kind == "planned" for event in results.read_events(directory.root))
         assert len(written) + in_ledger == 500, "each is on disk once it is decided"
         assert sum(written) < 10 * 500
         assert max(after - before for before, after in zip(written, written[1:], strict=False)) <= 500 / 8 + 1
@@ -86,7 +87,7 @@ class TestPlan:
         for number in range(21):
             directory.add_to_plan([plan_row(number)])
         assert len(results.read_plan_file(directory.root)) < 21
-        directory.append("study_finished", interrupted=False)
+        directory.append(StudyFinished(interrupted=False))
         assert results.read_plan_file(directory.root) == results.read_plan(directory.root)
         assert reopened(directory.root)._in_plan_file == 21
 
@@ -107,23 +108,27 @@ class TestPlan:
         assert "t00020" not in directory.records
 
 
+def done(trial_id: str, epoch: int) -> TrialEnded:
+    return TrialEnded(kind="done", trial_id=trial_id, epoch=epoch)
+
+
 class TestLedger:
     def test_readers_decode_no_epochs(self, directory: StudyDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
         directory.add_to_plan([plan_row(0)])
-        directory.append("started", trial_id="t00000", attempt=1)
+        directory.append(TrialStarted(trial_id="t00000", attempt=1))
         for epoch in range(1, 51):
             directory.epoch("t00000", epoch, 50.0, 50.0)
-        directory.finish("t00000", "done", 50)
-        decoded: list[bytes] = []
-        decode = results.decoded
-        monkeypatch.setattr(results, "decoded", lambda line: decoded.append(line) or decode(line))
+        directory.finish(done("t00000", 50))
+        parsed: list[bytes] = []
+        for module in (results, study_tables):
+            monkeypatch.setattr(module, "parse", lambda line: parsed.append(line) or events.parse(line))
         assert study_tables.read_trials(directory.root)["status"].to_pylist() == ["done"]
-        assert len(decoded) == 2
+        assert len(parsed) == 2
 
     @pytest.mark.parametrize("line", ['{"event":"done","trial_id":"t"}', '{"trial_id": "t", "event": "done"}'])
     def test_a_line_that_another_hand_wrote_is_found(self, tmp_path: Path, line: str) -> None:
         (tmp_path / "ledger.jsonl").write_text(f'{line}\n{{"time": 1, "event": "epoch"}}\n')
-        assert [event["event"] for event in results.events(tmp_path, {"done"})] == ["done"]
+        assert [event.kind for event in results.events(tmp_path, {"done"})] == ["done"]
 
     def test_what_is_held_of_an_ended_trial_does_not_grow_with_its_epochs(self, directory: StudyDirectory) -> None:
         directory.add_to_plan([plan_row(0)])
@@ -131,16 +136,18 @@ class TestLedger:
             directory.epoch("t00000", epoch, float(epoch), float(epoch))
             if epoch in (10, 20):
                 directory.append(
-                    "rung", trial_id="t00000", epoch=epoch, rung=epoch, value=1.0, cutoff=None, decision="CONTINUE",
-                    bracket="none/kd",
+                    RungDecided(
+                        trial_id="t00000", epoch=epoch, rung=epoch, value=1.0, cutoff=None, decision="CONTINUE",
+                        bracket="none/kd",
+                    )
                 )  # fmt: skip
         assert len(directory.records["t00000"].epochs) == 40
-        directory.finish("t00000", "done", 40)
+        directory.finish(done("t00000", 40))
         for held in (directory, reopened(directory.root)):
             record = held.records["t00000"]
             assert record.epochs == {epoch: (float(epoch), float(epoch)) for epoch in (10, 20, 40)}
             assert (record.last_epoch, record.value) == (40, 40.0)
-            assert [event["event"] for event in held.events] == ["rung", "rung", "done"]
+            assert [event.kind for event in held.events] == ["rung", "rung", "done"]
         assert not directory.epoch("t00000", 7, 1.0, 1.0), "the ledger has it"
 
 
@@ -163,7 +170,7 @@ class TestEpochs:
         for number in range(count):
             trial_id = f"t{number:05d}"
             directory.trial(trial_id).write_rows(epoch_rows(trial_id, 2))
-            directory.finish(trial_id, "done", 2)
+            directory.finish(done(trial_id, 2))
         of_trials = [path for path in opened if path.parent.parent.name == "trials"]
         assert len(of_trials) == len(set(of_trials)) == count
         opened.clear()
@@ -176,7 +183,7 @@ class TestEpochs:
         damaged.parent.mkdir(parents=True)
         damaged.write_bytes(b"PAR1")
         for number in range(ledger.COMPACT_TRIALS):
-            assert directory.finish(f"t{number:05d}", "done", 1)
+            assert directory.finish(done(f"t{number:05d}", 1))
         assert directory.broken is None
         with pytest.raises(StudyError, match=r"t00000/epochs\.parquet: cannot be read"):
             study_tables.read_epochs(directory.root)

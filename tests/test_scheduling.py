@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from akdtune import results
+from akdtune.events import TrialEnded
 from akdtune.ledger import StudyDirectory
 from akdtune.scheduling import ArmScheduler, Bracket, MedianBracket
 
@@ -64,12 +65,12 @@ def play(directory: StudyDirectory, scheduler: ArmScheduler, of: list[tuple[str,
             row = {"epoch": epoch, "val_accuracy": score, "score": score}
             result = {"trial": trial_id, **row, "rows": [list(row.values())]}
             if scheduler.on_trial_result(None, SimpleNamespace(trial_id="tune's own"), result) == "STOP":
-                directory.finish(trial_id, "pruned", epoch, reason="rung")
+                directory.finish(TrialEnded(kind="pruned", trial_id=trial_id, epoch=epoch, reason="rung"))
 
 
 def decisions(directory: StudyDirectory) -> list[tuple[Any, ...]]:
     keys = ("trial_id", "epoch", "rung", "value", "cutoff", "decision", "bracket")
-    return [tuple(event[key] for key in keys) for event in directory.events if event["event"] == "rung"]
+    return [tuple(getattr(event, key) for key in keys) for event in directory.events if event.kind == "rung"]
 
 
 def test_a_bad_late_arrival_stops_and_the_ledger_says_why(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_outcome_rows_and_repeats_are_not_epochs(tmp_path: Path) -> None:
     repeat = {"trial": "t0", "epoch": 1, "score": 50.0, "val_accuracy": 50.0, "rows": [[1, 50.0, 50.0]]}
     for result in (repeat, {**repeat, "done": True}, {"trial": "t0", "epoch": 9, "outcome": "done"}):
         assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="z"), result) == "CONTINUE"
-    assert [event["event"] for event in results.read_events(tmp_path)] == ["epoch", "rung"]
+    assert [event.kind for event in results.read_events(tmp_path)] == ["epoch", "rung"]
 
 
 def test_the_median_rule_stops_what_never_reached_the_others_mean(tmp_path: Path) -> None:

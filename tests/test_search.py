@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from akdtune import space
+from akdtune.events import Terminal, TrialEnded
 from akdtune.ledger import StudyDirectory
 from akdtune.search import DUPLICATES_IN_A_ROW, Searcher
 from akdtune.space import Arm, Proposal
@@ -59,10 +60,10 @@ def propose(search: Searcher) -> str | None:
     return trial_id
 
 
-def end(search: Searcher, trial_id: str, terminal: str, epochs: int, value: float) -> None:
+def end(search: Searcher, trial_id: str, terminal: Terminal, epochs: int, value: float) -> None:
     for epoch in range(1, epochs + 1):
         search.directory.epoch(trial_id, epoch, value + epoch, value + epoch)
-    search.directory.finish(trial_id, terminal, epochs)
+    search.directory.finish(TrialEnded(kind=terminal, trial_id=trial_id, epoch=epochs))
     search.tell(search.directory.records[trial_id])
 
 
@@ -155,7 +156,7 @@ def test_duplicates_do_not_run_twice_and_an_exhausted_space_ends(tmp_path: Path)
         end(search, trial_id, "done", 3, 60.0)
     assert sorted(ids) == ["2", "4"]
     assert search.exhausted == {"angular/kd"}
-    duplicates = [event for event in search.directory.events if event["event"] == "duplicate"]
+    duplicates = [event for event in search.directory.events if event.kind == "duplicate"]
     assert len(duplicates) >= DUPLICATES_IN_A_ROW
     trials = stored(tmp_path)
     assert {t.value for t in trials} == {63.0}, "each duplicate is told the stored outcome"

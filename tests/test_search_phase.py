@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from akdtune import cli, design, display, dry_run, pilot, search_phase, time_budget
+from akdtune.events import RungCorrelation, of_plain
 from akdtune.ledger import TrialRecord
-from tests.search_world import Played, load, noise
+from tests.search_world import Played, ended, load, noise
 
 pytestmark = pytest.mark.ray
 
@@ -34,7 +35,7 @@ def test_survivors_get_the_other_seeds_and_the_pruned_do_not(tmp_path: Path, sea
     assert {"done", "pruned"} == set(firsts), "the test must exercise both"
     for of_cell in cells.values():
         assert of_cell == ({3: "done", 4: "done", 5: "done"} if of_cell[3] == "done" else {3: "pruned"})
-    assert {event["trial_id"][-3:] for event in played.events("rung")} == {"-s3"}, "further seeds pass no rung"
+    assert {event.trial_id[-3:] for event in played.events("rung")} == {"-s3"}, "further seeds pass no rung"
     assert played.open().remaining() == 0, "the same command does nothing"
     assert {record.plan["role"] for record in played.directory.records.values()} == {"search"}
 
@@ -62,7 +63,7 @@ def test_a_kill_between_the_end_and_the_plan_loses_no_seed(tmp_path: Path) -> No
     run.started(record)
     for epoch in range(1, 7):
         played.directory.epoch(record.trial_id, epoch, 50.0, 50.0)
-    played.directory.finish(record.trial_id, "done", 6)  # and the driver dies before it plans what follows
+    played.directory.finish(ended(record, "done", 6))  # and the driver dies before it plans what follows
     again = Played(study, tmp_path / "run").play()
     assert again.order == [record.trial_id.replace("-s0", "-s1")]
 
@@ -121,11 +122,11 @@ def test_the_pilot_is_not_pruned_counts_at_rungs_and_is_reported(tmp_path: Path)
     played = Played(study, tmp_path / "run").play(falling)
     assert [record.terminal for record in played.directory.records.values()] == ["done"] * 4 + ["pruned"] * 2
     rungs = played.events("rung")
-    assert [event["decision"] for event in rungs] == ["CONTINUE"] * 4 + ["STOP"] * 2
-    assert [event.get("would") for event in rungs] == ["CONTINUE", *["STOP"] * 3, None, None]
-    assert rungs[4]["cutoff"] == pytest.approx(75.0), "the median of 90, 80, 70, 60"
+    assert [event.decision for event in rungs] == ["CONTINUE"] * 4 + ["STOP"] * 2
+    assert [event.would for event in rungs] == ["CONTINUE", *["STOP"] * 3, None, None]
+    assert rungs[4].cutoff == pytest.approx(75.0), "the median of 90, 80, 70, 60"
     (event,) = played.events("pilot")
-    assert event["rungs"] == [{"rung": 4, "n": 4, "rho": pytest.approx(-1.0)}]
+    assert event.rungs == [RungCorrelation(4, 4, pytest.approx(-1.0))]
     report = display.closing_report(study, played.directory)
     assert "pilot of angular/kd (4 of 4 trials done, unpruned)" in report and "epoch 4: -1.00" in report
     assert "warning: angular/kd: the order at epoch 4 says little about the final one (-1.00, below" in report
@@ -141,9 +142,9 @@ def test_a_pilot_whose_rung_ranks_well_gives_no_warning(tmp_path: Path) -> None:
 
 def test_a_correlation_needs_three_trials_and_differences(tmp_path: Path) -> None:
     played = Played(load(tmp_path, ASHA, "scheduler.pilot=2"), tmp_path / "run").play(steady)
-    assert played.events("pilot")[0]["rungs"] == [{"rung": 4, "n": 2, "rho": None}]
+    assert played.events("pilot")[0].rungs == [RungCorrelation(4, 2, None)]
     flat = Played(load(tmp_path, ASHA, "scheduler.pilot=4"), tmp_path / "flat").play(lambda record, epoch: 50.0)
-    assert flat.events("pilot")[0]["rungs"] == [{"rung": 4, "n": 4, "rho": None}]
+    assert flat.events("pilot")[0].rungs == [RungCorrelation(4, 4, None)]
     assert "not defined" in pilot.lines(flat.directory.events)[0]
 
 
@@ -172,11 +173,11 @@ def race(root: Path, most: int | None = None) -> Played:
 def test_a_race_drops_what_is_worse_and_plans_no_more_of_it(tmp_path: Path) -> None:
     played = race(tmp_path / "run")
     rounds = played.events("race")
-    assert [event["round"] for event in rounds] == [6, 7, 8, 9]
-    first = {one["cell_id"]: one for one in rounds[0]["candidates"]}
+    assert [event.round for event in rounds] == [6, 7, 8, 9]
+    first = {candidate.cell_id: candidate for candidate in rounds[0].candidates}
     best, close, worse = (first[cell] for cell in _cells)
-    assert best["p"] is None and worse["p"] == pytest.approx(1 / 64) and worse["p_holm"] == pytest.approx(2 / 64)
-    assert worse["dropped"] and not close["dropped"] and rounds[0]["dropped"] == [_cells[2]]
+    assert best.p is None and worse.p == pytest.approx(1 / 64) and worse.p_holm == pytest.approx(2 / 64)
+    assert worse.dropped and not close.dropped and rounds[0].dropped == [_cells[2]]
     assert [len(of) for of in played.by_cell().values()] == [9, 9, 6]
     assert played.open().remaining() == 0
     (line,) = search_phase.race_lines(played.directory.events)
@@ -201,10 +202,11 @@ def test_a_configuration_that_does_not_end_is_out(tmp_path: Path) -> None:
     while (record := run.next()) is not None:
         run.started(record)
         if record.trial_id == f"{lost}-s2":
-            run.ended(record, "diverged", 0)
+            run.ended(record, ended(record, "diverged", 0))
         else:
             played.end(record, noise)
-    assert played.events("race")[0]["unfinished"] == [lost] and lost in played.events("race")[0]["dropped"]
+    (first, *_) = played.events("race")
+    assert first.unfinished == [lost] and lost in first.dropped
     assert len(played.by_cell()[lost]) == 6, "no further seed of it"
 
 
@@ -226,7 +228,7 @@ def test_what_is_no_time(value: float | str) -> None:
 
 def test_time_spent_adds_up_over_runs_and_leaves_out_the_pauses() -> None:
     times = [("study_started", 10), ("done", 15), ("study_started", 100), ("study_finished", 120), ("other", 500)]
-    assert time_budget.spent_s({"event": kind, "time": at} for kind, at in times) == 25.0
+    assert time_budget.spent_s(of_plain({"event": kind, "time": at}) for kind, at in times) == 25.0
     assert time_budget.spent_s([]) == 0.0
 
 

@@ -15,6 +15,7 @@ from akdtune import data, teacher
 from akdtune.teacher_cache import CacheSettings
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc/self/maps")
 
@@ -47,8 +48,7 @@ def trial_of(file: teacher.TeacherFile, cache: CacheSettings | None = None, **of
         "method": [{"name": "kd"}],
         "training": {"epochs": 1, "batch_size": 32},
     }
-    plain = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": file.plain()}
-    return Trial(TrialConfig.parse(plain | {"teacher_cache": None if cache is None else cache.model_dump()}))
+    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file, teacher_cache=cache)))
 
 
 @pytest.fixture

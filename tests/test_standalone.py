@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from akdtune import data, results, spec, standalone, teacher, teacher_cache
 from akdtune.checkpoints import load_plain
 from akdtune.training import Epoch, Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
+from akdtune.trial_writer import Limits
 
 STUDY = """
 study: small
@@ -69,8 +73,10 @@ def numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = standalone.main(arguments)
+def run(
+    capsys: pytest.CaptureFixture[str], *arguments: str, limits: Limits = standalone.LIMITS
+) -> tuple[int, str, str]:
+    code = standalone.main(arguments, limits)
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -95,7 +101,7 @@ def test_a_trial_has_the_numbers_that_a_worker_of_a_study_computes(
     trial = json.loads(Path("alone/trial.json").read_text())
     assert trial["trial_id"].endswith("-s3") and trial["seeds"] == {"init": 3, "order": 3, "noise": 3}
     of_worker = trial | {"root": str(home / "study"), "rungs": [], "tracking": {"wandb": None}, "stop_flag": ".stop"}
-    outcome = execute(of_worker, lambda _: None, lambda: False)
+    outcome = execute(TrialRequest.parse(of_worker), lambda _: None, lambda: False)
     assert outcome["outcome"] == "done"
     folder = results.trial_directory(home / "study", trial["trial_id"])
     assert numbers(results.read_rows(folder / results.EPOCHS)) == numbers(rows)
@@ -107,11 +113,11 @@ def test_a_trial_has_the_numbers_that_a_worker_of_a_study_computes(
 def test_the_centre_of_an_arm_is_trained_unless_settings_are_given() -> None:
     of_file = standalone.of_study(spec.load("small.yaml"), KD)
     given = standalone.of_study(spec.load("small.yaml", ["views.margin=0.3", "method.kd.weight=2.0"]), KD, seed=1)
-    assert isinstance(of_file, dict) and isinstance(given, dict)
-    assert of_file["settings"]["views"]["margin"] == pytest.approx(0.4) and of_file["seed"] == 5
-    assert given["settings"]["views"]["margin"] == 0.3
-    assert given["settings"]["method"][0]["weight"] == 2.0 and given["seed"] == 1
-    assert given["cell_id"] != of_file["cell_id"]
+    assert isinstance(of_file, TrialRequest) and isinstance(given, TrialRequest)
+    assert of_file.settings["views"]["margin"] == pytest.approx(0.4) and of_file.seed == 5
+    assert given.settings["views"]["margin"] == 0.3
+    assert given.settings["method"][0]["weight"] == 2.0 and given.seed == 1
+    assert given.cell_id != of_file.cell_id
     assert TrialConfig.parse(given).seeds.noise == 1
 
 
@@ -175,19 +181,55 @@ def test_an_interrupted_trial_goes_on_to_the_same_numbers(
     assert code == 0 and "done after 3 epochs" in out and "nothing is left to do" in out
 
 
-def test_rows_after_the_saved_state_are_computed_again(
-    capsys: pytest.CaptureFixture[str], quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_after_the_saved_state_are_computed_again(capsys: pytest.CaptureFixture[str], quick: None) -> None:
     """A kill between rows and state leaves rows that are too new."""
-    monkeypatch.setattr(standalone, "CHECKPOINT_EVERY_S", -1.0)
     arguments = ("small.yaml", "--arm", KD, "--out", "here")
-    assert run(capsys, *arguments)[0] == 0
+    assert run(capsys, *arguments, limits=Limits(-1.0, math.inf))[0] == 0
     Path("here/outcome.json").unlink()
     state = load_plain(Path("here/checkpoint.pt")) | {"epoch": 1}
     torch.save(state, "here/checkpoint.pt")
     code, out, _ = run(capsys, *arguments)
     assert code == 0 and "going on after 3 of 5" in out
     assert [row["epoch"] for row in results.read_rows("here/epochs.parquet")] == [1, 2, 3]
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The epochs whose state was written."""
+    epochs: list[int] = []
+    save = torch.save
+
+    def noted(state: dict[str, Any], file: Any) -> None:
+        time.sleep(0.02)
+        epochs.append(state["epoch"])
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", noted)
+    return epochs
+
+
+@pytest.mark.parametrize(("limits", "expected"), [(Limits(-1.0, math.inf), [1, 2, 3]), (Limits(-1.0, 1e-4), [1, 3])])
+def test_saving_takes_a_share_of_the_time_at_most(
+    capsys: pytest.CaptureFixture[str], quick: None, saved: list[int], limits: Limits, expected: list[int]
+) -> None:
+    """However soon a state may be saved again: 20 ms a save at a ten-thousandth of the time are 200 s."""
+    assert run(capsys, "small.yaml", "--arm", KD, "--out", "here", limits=limits)[0] == 0
+    assert saved == expected
+
+
+def test_a_diversity_gate_that_never_opened_is_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_shut(self: Trial, state: Any = None, *_: Any, **__: Any) -> Iterator[Epoch]:
+        for number in (1, 2, 3):
+            row = {"val_accuracy": 50.0, "loss.views.feature_diversity": 0.1, "gate_open_train": 0.009}
+            yield Epoch("student", number, row, self.state("student", number))
+
+    monkeypatch.setattr(Trial, "run", run_shut)
+    code, _, err = run(capsys, "small.yaml", "--arm", KD, "--out", "here")
+    line = "the feature diversity gate stayed under 0.01: its diversity term never acted"
+    assert code == 0 and err == f"warning: {line}\n"
+    assert json.loads(Path("here/outcome.json").read_text())["warning"] == line
 
 
 def test_a_trial_that_diverges_ends_with_code_1_and_stays_so(capsys: pytest.CaptureFixture[str]) -> None:

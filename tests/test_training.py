@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from akdtune.registry import Pair
 from akdtune.training import Diverged, Epoch, Interrupted, Trial
 from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
 from akdtune.trial_parts import resolve_ce_weight
+from akdtune.trial_request import TrialRequest
 
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
 DATA = data.DataSettings(name="digits", validation=600, label_noise={"fraction": 0.2})
@@ -208,8 +210,10 @@ def test_plain_json_round_trip(config: Callable[..., TrialConfig]) -> None:
         "method": [{"name": name, **method.model_dump()} for name, method in of.methods],
         "training": of.training.model_dump(),
     }
-    trial = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": asdict(of.teacher_file)}
-    assert TrialConfig.parse(trial) == of
+    plain = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": asdict(of.teacher_file)}
+    request = TrialRequest.parse(plain)
+    assert TrialConfig.parse(request) == of
+    assert TrialConfig.parse(TrialRequest.parse(json.loads(json.dumps(request.plain())))) == of
 
 
 def test_views_that_change_are_measured_at_rungs_each_tenth_and_in_the_last_epoch(

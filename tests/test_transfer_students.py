@@ -19,6 +19,7 @@ from akdtune.errors import CheckpointError, SettingsError
 from akdtune.training import Trial
 from akdtune.trial_config import StudentSettings, TrialConfig
 from akdtune.trial_parts import begin_with
+from akdtune.trial_request import TrialRequest
 from tests.study_fixture import StudyBuilder
 
 CNN: dict[str, Any] = {"name": "cnn", "widths": [2, 4]}
@@ -60,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def trial(checkpoint: Path | None, method: str = "student_only", **more: Any) -> Trial:
-    """A trial without a teacher out of plain JSON."""
+    """A trial without a teacher."""
     settings = {
         "data": {"name": "digits", "validation": 600},
         "student": {"network": CNN, "checkpoint": None if checkpoint is None else str(checkpoint), **more},
@@ -68,8 +69,7 @@ def trial(checkpoint: Path | None, method: str = "student_only", **more: Any) ->
         "method": [{"name": method}],
         "training": {"epochs": 2, "batch_size": 32},
     }
-    file = teacher.TeacherFile.none().plain()
-    return Trial(TrialConfig.parse({"settings": settings, "seeds": {}, "role": "search", "teacher_file": file}))
+    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=teacher.TeacherFile.none())))
 
 
 def weights(of: Trial) -> dict[str, torch.Tensor]:
@@ -233,8 +233,8 @@ def test_a_student_learns_other_images_of_other_classes(home: Path) -> None:
     study = spec.load("transfer.yaml", overrides)
     prepared = design.Prepared.load(study)
     assert prepared.dataset.inputs.num_classes == 3
-    plain = {"settings": study.arms[0].centre().settings, "seeds": {}, "role": "search"}
-    one = Trial(TrialConfig.parse({**plain, "teacher_file": teacher.TeacherFile.none().plain()}))
+    settings = study.arms[0].centre().settings
+    one = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=teacher.TeacherFile.none())))
     assert one.student.classifier()[0].shape == (3, 4)
     rows = [epoch.row for epoch in one.run()]
     assert all(math.isfinite(row["loss.ce"] or math.nan) for row in rows)

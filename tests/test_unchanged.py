@@ -26,6 +26,7 @@ from akdtune.teacher_cache import CacheSettings
 from akdtune.teacher_rows import Caching, TeacherRows
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
 
 HERE = Path(__file__).parent / "unchanged"
 CPU = torch.device("cpu")
@@ -120,17 +121,7 @@ def trained() -> dict[str, Any]:
     caching = Caching(cache, dataset.images_key, dataset.name)
     split = dataset.split("subset").train
     rows = TeacherRows(teacher.load(file, dataset.inputs, CPU), split, dataset.augmentation, caching)
-    trial = Trial(
-        TrialConfig.parse(
-            {
-                "settings": SETTINGS,
-                "seeds": {"init": 0, "order": 0, "noise": 0},
-                "role": "search",
-                "teacher_file": file.plain(),
-                "teacher_cache": cache.model_dump(),
-            }
-        )
-    )
+    trial = Trial(TrialConfig.parse(TrialRequest(settings=SETTINGS, teacher_file=file, teacher_cache=cache)))
     epochs = [
         {"stage": epoch.stage, "epoch": epoch.epoch, **{k: hexadecimal(v) for k, v in epoch.row.items() if counts(k)}}
         for epoch in trial.run()

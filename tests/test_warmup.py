@@ -588,12 +588,13 @@ import json, os, sys, time
 from pathlib import Path
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
 
 given, folder, pauses = json.loads(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 
 def work(name, pause_s):
     sys.stdout = (folder / f"{name}.out").open("w", buffering=1)
-    trial = Trial(TrialConfig.parse(given))
+    trial = Trial(TrialConfig.parse(TrialRequest.parse(given)))
     while not (folder / f"{name}.go").exists():
         time.sleep(0.01)
 

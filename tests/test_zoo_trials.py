@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from akdtune import data, teacher
 from akdtune.measures import TEACHER_COLUMNS
 from akdtune.training import Epoch, Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
 
 CPU = torch.device("cpu")
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
@@ -46,8 +48,8 @@ def trial(
         "training": {"epochs": 2, "batch_size": 32, **training},
     }
     file = trained(of_data) if taught else teacher.TeacherFile.none()
-    plain = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": file.plain()}
-    return Trial(TrialConfig.parse(plain))
+    plain = TrialRequest(settings=settings, teacher_file=file).plain()
+    return Trial(TrialConfig.parse(TrialRequest.parse(json.loads(json.dumps(plain)))))
 
 
 def numbers(epochs: list[Epoch]) -> list[tuple[str, int, dict[str, Any]]]:

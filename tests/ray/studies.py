@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from akdtune import results, run_state, spec, study, study_tables
+from akdtune.events import EpochFinished
 
 PLUGINS = Path(__file__).parent / "plugins"
 # What a clock, an attempt, or whoever filled the cache before puts in.
@@ -81,13 +82,13 @@ def assert_exactly_once(root: Path, trials: int, epochs: int) -> None:
     planned = [row["trial_id"] for row in results.read_plan(root)]
     assert len(planned) == len(set(planned)) == trials
     events = results.read_events(root)
-    terminal = Counter(e["trial_id"] for e in events if e["event"] in results.TERMINAL)
+    terminal = Counter(event.trial_id for event in events if event.kind in results.TERMINAL)
     assert terminal == Counter(planned)
     for trial_id in planned:
-        of_trial = [e for e in events if e.get("trial_id") == trial_id]
-        seen = [e["epoch"] for e in of_trial if e["event"] == "epoch"]
+        of_trial = [event for event in events if event.trial_id == trial_id]
+        seen = [event.epoch for event in of_trial if isinstance(event, EpochFinished)]
         assert seen == list(range(1, len(seen) + 1)), trial_id
-        kind = next(e["event"] for e in of_trial if e["event"] in results.TERMINAL)
+        kind = next(event.kind for event in of_trial if event.kind in results.TERMINAL)
         rows = [row["epoch"] for row in results.read_rows(root / "trials" / trial_id / "epochs.parquet")]
         assert rows == seen, trial_id
         if kind == "done":

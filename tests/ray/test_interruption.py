@@ -37,7 +37,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def events(root: Path, kind: str) -> int:
-    return sum(event["event"] == kind for event in results.read_events(root)) if (root / "ledger.jsonl").exists() else 0
+    return sum(event.kind == kind for event in results.read_events(root)) if (root / "ledger.jsonl").exists() else 0
 
 
 @pytest.fixture(scope="module")

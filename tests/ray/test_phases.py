@@ -117,7 +117,7 @@ def test_killed_in_its_last_phase_it_ends_with_the_same_numbers(finished: Path, 
     process = studies.start(file, root)
     until = time.monotonic() + 240
     while time.monotonic() < until and process.poll() is None:
-        done = [event for event in results.read_events(root) if event["event"] == "done"]
+        done = [event for event in results.read_events(root) if event.kind == "done"]
         if len(done) > SEARCH + 3 * SEEDS:
             break
         time.sleep(0.1)

@@ -124,7 +124,7 @@ def test_survivors_of_early_stopping_get_their_further_seeds(tmp_path: Path) -> 
         seeds.setdefault(row["cell_id"], {})[row["seed"]] = row["status"]
     assert len(seeds) == 4 and "done" in {of_cell[0] for of_cell in seeds.values()}
     assert all(of == ({0: "done", 5: "done"} if of[0] == "done" else {0: "pruned"}) for of in seeds.values()), seeds
-    assert any(event["event"] == "rung" for event in results.read_events(root))
+    assert any(event.kind == "rung" for event in results.read_events(root))
 
 
 TROUBLED = """
@@ -167,8 +167,9 @@ def test_a_users_bug_fails_after_the_same_error_twice(tmp_path: Path) -> None:
     assert (row["status"], row["epochs"]) == ("failed", 1)
     log = (root / "trials" / str(row["trial_id"]) / "log.txt").read_text()
     assert log.count("RuntimeError: a user's bug") == 2
-    event = next(e for e in results.read_events(root) if e["event"] == "failed")
-    assert "a user's bug" in event["error"] and "troubled.py" in event["error"]
+    (event,) = results.events(root, {"failed"})
+    error = event.plain()["error"]
+    assert "a user's bug" in error and "troubled.py" in error
     assert studies.run(troubled(tmp_path, "error"), root) == 1, "a failed trial is not run again by itself"
 
 

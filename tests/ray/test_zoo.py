@@ -12,6 +12,7 @@ from akdtune.measures import TEACHER_COLUMNS
 from akdtune.teacher import TeacherFile
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
+from akdtune.trial_request import TrialRequest
 from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]
@@ -84,13 +85,13 @@ def test_a_student_of_one_study_is_where_another_begins(alone: Path, tmp_path: P
     changes = (f"student.checkpoint={file}", "student.train=classifier", "method=student_only")
     study = spec.load(alone.parent / "study.yaml", changes)
     prepared = design.Prepared.load(study)
-    plain = {"settings": study.arms[0].centre().settings, "seeds": {}, "role": "search"}
-    trial = Trial(TrialConfig.parse({**plain, "teacher_file": TeacherFile.none().plain()}))
+    settings = study.arms[0].centre().settings
+    trial = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=TeacherFile.none())))
     rows = [epoch.row for epoch in trial.run()]
     best = max(row["val_accuracy"] for row in study_tables.read_trials(alone).to_pylist())
     assert rows[-1]["val_accuracy"] is not None
     assert rows[-1]["val_accuracy"] > best - 15, "it knows what the first one has learnt"
-    assert design.Identity(study, prepared, TeacherFile.none()).cell_id(plain["settings"]) not in {
+    assert design.Identity(study, prepared, TeacherFile.none()).cell_id(settings) not in {
         row["cell_id"] for row in results.read_plan(alone)
     }
 

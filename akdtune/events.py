@@ -1,0 +1,405 @@
+"""The ledger's events, typed: what a study writes down as it happens, one class a kind, one JSON line an event.
+
+A line is read by what it holds: of a kind that is not known here its time and trial are kept, of a known one the
+fields that are known, so that ledgers of older and of newer versions are read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+Terminal = Literal["done", "pruned", "diverged", "failed"]
+"""How a trial ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the ledger; of a kind that is not known here, or that lacks what its kind holds, nothing more.
+
+    Attributes:
+        time: when it was written, seconds since 1970; NaN before.
+        kind: what happened; `event` in the file.
+        trial_id: to which trial; empty where it concerns the study.
+    """
+
+    time: float = math.nan
+    kind: str = ""
+    trial_id: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """What stands in the file: every field without a default, any other one where it says something."""
+        plain: dict[str, Any] = {"time": self.time, "event": self.kind}
+        for name, default in _FIELDS[type(self)]:
+            value = getattr(self, name)
+            if default is MISSING or value != default:
+                plain[name] = value
+        return plain
+
+    def line(self) -> str:
+        """The event as a line of the ledger."""
+        return json.dumps(self.plain(), allow_nan=False, default=asdict) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------- of the study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyStarted(Event):
+    """A driver began to run trials.
+
+    Attributes:
+        pid: its process.
+    """
+
+    kind: str = "study_started"
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyFinished(Event):
+    """A driver ran its last trial.
+
+    Attributes:
+        interrupted: whether it was stopped before the study's end.
+    """
+
+    kind: str = "study_finished"
+    interrupted: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBudgetSpent(Event):
+    """The time budget held trials of the search back.
+
+    Attributes:
+        started: how many search trials had begun by then.
+    """
+
+    kind: str = "time_budget"
+    started: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuplicateProposed(Event):
+    """The search proposed what is planned already.
+
+    Attributes:
+        bracket: whose search.
+        proposal: the number of the proposal there.
+        of: the trial that is planned.
+        raw: the values drawn, as the searcher names them.
+        status: how that trial had ended by then; None: not yet.
+    """
+
+    kind: str = "duplicate"
+    bracket: str
+    proposal: int
+    of: str
+    raw: Mapping[str, Any]
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One configuration in one round of a race.
+
+    Attributes:
+        cell_id: of the configuration.
+        mean: of its values over the seeds so far.
+        p: of the test that it is worse than the best; None for the best itself.
+        p_holm: p after Holm's correction over the candidates of the round.
+        dropped: whether the race goes on without it.
+    """
+
+    cell_id: str
+    mean: float
+    p: float | None
+    p_holm: float | None
+    dropped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaceJudged(Event):
+    """One round of a race was tested.
+
+    Attributes:
+        bracket: whose race.
+        round: how many seeds each configuration has run.
+        seeds: these.
+        alpha: level of the round's tests together.
+        candidates: configurations whose trials all reached their end.
+        unfinished: cells of the others.
+        dropped: cells that the race goes on without.
+    """
+
+    kind: str = "race"
+    bracket: str
+    round: int
+    seeds: Sequence[int]
+    alpha: float
+    candidates: Sequence[Candidate]
+    unfinished: Sequence[str]
+    dropped: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Takes candidates also as mappings."""
+        object.__setattr__(self, "candidates", [_typed(Candidate, one) for one in self.candidates])
+
+
+@dataclass(frozen=True, slots=True)
+class RungCorrelation:
+    """How a rung ranks what comes out at the end.
+
+    Attributes:
+        rung: its epoch.
+        n: trials it was computed from.
+        rho: Spearman's rank correlation of the scores there with the final ones; None where it is not defined.
+    """
+
+    rung: int
+    n: int
+    rho: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PilotJudged(Event):
+    """The pilot trials of a bracket have ended.
+
+    Attributes:
+        bracket: whose pilot.
+        trials: how many there were.
+        rungs: what they say of each.
+        threshold: the correlation below which a rung ranks badly.
+    """
+
+    kind: str = "pilot"
+    bracket: str
+    trials: int
+    rungs: Sequence[RungCorrelation]
+    threshold: float
+
+    def __post_init__(self) -> None:
+        """Takes correlations also as mappings."""
+        object.__setattr__(self, "rungs", [_typed(RungCorrelation, one) for one in self.rungs])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedsNeeded(Event):
+    """The pilot of an ablation says how many seeds resolve what is asked.
+
+    Attributes:
+        needed: seeds.
+        sd: of the paired differences of the worst comparison, percentage points.
+        sd_upper: its upper confidence limit.
+        cell: that comparison.
+        pilot: seeds of the pilot.
+        resolve: the difference to be resolved, percentage points.
+        power: the power asked for.
+    """
+
+    kind: str = "seeds"
+    needed: int
+    sd: float
+    sd_upper: float
+    cell: str
+    pilot: int
+    resolve: float
+    power: float
+
+
+# ---------------------------------------------------------------------------------------------------- of one trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialPlanned(Event):
+    """A trial was added to the plan, whose file does not have it yet.
+
+    Attributes:
+        plan: its row, decoded.
+    """
+
+    kind: str = "planned"
+    trial_id: str
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialStarted(Event):
+    """An execution of a trial began.
+
+    Attributes:
+        attempt: its number.
+        objectives: what the search weighs, where that is more than accuracy.
+        student_macs: multiply-adds of the student for one image, where the search weighs them.
+    """
+
+    kind: str = "started"
+    trial_id: str
+    attempt: int = 0
+    objectives: Sequence[str] = ()
+    student_macs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochFinished(Event):
+    """A trial reported an epoch.
+
+    Attributes:
+        epoch: its number.
+        value: validation accuracy, percent; None where it is not finite or was not read.
+        score: by which the search judges it; None likewise.
+    """
+
+    kind: str = "epoch"
+    trial_id: str
+    epoch: int
+    value: float | None
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungDecided(Event):
+    """A trial was judged at a rung.
+
+    Attributes:
+        epoch: after which it was.
+        rung: the epoch of the rung.
+        value: its score; None where that is not finite.
+        cutoff: the score below which it would stop; None where there was none.
+        decision: CONTINUE or STOP.
+        bracket: in which it is.
+        counted: whether its score only counts for others, as it had come to its end.
+        pilot: whether it is of the pilot, and never stops.
+        would: what was decided for one that is not.
+    """
+
+    kind: str = "rung"
+    trial_id: str
+    epoch: int
+    rung: int
+    value: float | None
+    cutoff: float | None
+    decision: str
+    bracket: str
+    counted: bool = False
+    pilot: bool = False
+    would: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialInterrupted(Event):
+    """A trial saved itself, to go on later.
+
+    Attributes:
+        epoch: the last one finished.
+    """
+
+    kind: str = "interrupted"
+    trial_id: str
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialEnded(Event):
+    """A trial is over.
+
+    Attributes:
+        kind: how it ended.
+        epoch: the last one finished.
+        reason: why it was stopped.
+        reused_from: the study directory it was taken over from.
+        warning: what the user should know of it.
+        error: what a failed one raised.
+        diverged_in: the epoch whose loss was not finite.
+        test_accuracy: percent, where it has read the test set.
+    """
+
+    kind: Terminal
+    trial_id: str
+    epoch: int | None = None
+    reason: str | None = None
+    reused_from: str | None = None
+    warning: str | None = None
+    error: str | None = None
+    diverged_in: int | None = None
+    test_accuracy: float | None = None
+
+    @classmethod
+    def of_outcome(cls, trial_id: str, outcome: Mapping[str, Any], reused_from: str | None = None) -> TrialEnded:
+        """The end of a trial that left this outcome, as it stands in outcome.json.
+
+        Args:
+            trial_id: of the trial.
+            outcome: `outcome`, `epoch` and what else is known of its end.
+            reused_from: where it was taken over from.
+        """
+        return cls(
+            kind=outcome["outcome"],
+            trial_id=trial_id,
+            epoch=int(outcome["epoch"]),
+            reused_from=reused_from,
+            warning=outcome.get("warning"),
+            error=outcome.get("error"),
+            diverged_in=outcome.get("diverged_in"),
+            test_accuracy=outcome.get("test_accuracy"),
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+_KINDS: dict[str, type[Event]] = {
+    "study_started": StudyStarted,
+    "study_finished": StudyFinished,
+    "time_budget": TimeBudgetSpent,
+    "duplicate": DuplicateProposed,
+    "race": RaceJudged,
+    "pilot": PilotJudged,
+    "seeds": SeedsNeeded,
+    "planned": TrialPlanned,
+    "started": TrialStarted,
+    "epoch": EpochFinished,
+    "rung": RungDecided,
+    "interrupted": TrialInterrupted,
+    **dict.fromkeys(get_args(Terminal), TrialEnded),
+}
+
+_CLASSES: set[type[Event]] = {Event, *_KINDS.values()}
+_FIELDS: dict[type[Event], tuple[tuple[str, Any], ...]] = {
+    kind: tuple((field.name, field.default) for field in fields(kind) if field.name not in ("time", "kind"))
+    for kind in _CLASSES
+}
+"""Names and defaults of each class's fields after the head, in the order of the file."""
+
+
+def parse(line: bytes) -> Event | None:
+    """The event in a line of the ledger; None where the line is not whole or holds none."""
+    try:
+        plain = json.loads(line.decode())
+    except ValueError:
+        return None
+    return of_plain(plain) if isinstance(plain, dict) and "event" in plain else None
+
+
+def of_plain(plain: Mapping[str, Any]) -> Event:
+    """The inverse of `Event.plain`."""
+    kind, time = str(plain["event"]), plain.get("time", math.nan)
+    trial_id = plain.get("trial_id", "")
+    if not isinstance(trial_id, str):
+        return Event(time=time, kind=kind)
+    known = _KINDS.get(kind, Event)
+    values = {name: plain[name] for name, _ in _FIELDS[known] if name in plain}
+    try:
+        return known(time=time, kind=kind, **values)
+    except (KeyError, TypeError):  # it lacks what its kind holds, or holds it in another form
+        return Event(time=time, kind=kind, trial_id=trial_id)
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A part of an event, given as such or as a mapping with fields that may be more than are known."""
+    if isinstance(value, kind):
+        return value
+    return kind(**{field.name: value[field.name] for field in fields(kind)})

@@ -1,0 +1,162 @@
+"""The ledger's events: what stands in a line, byte for byte, and what is read of lines that other versions wrote."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from akdtune import results
+from akdtune.events import (
+    Candidate,
+    DuplicateProposed,
+    EpochFinished,
+    Event,
+    PilotJudged,
+    RaceJudged,
+    RungCorrelation,
+    RungDecided,
+    SeedsNeeded,
+    StudyFinished,
+    StudyStarted,
+    TimeBudgetSpent,
+    TrialEnded,
+    TrialInterrupted,
+    TrialPlanned,
+    TrialStarted,
+    of_plain,
+    parse,
+)
+
+HEAD = {"time": 1.5, "trial_id": "c-s0"}
+CANDIDATES = [Candidate("a", 70.5, None, None, False), Candidate("b", 60.0, 0.01, 0.02, True)]
+RUNG = {"epoch": 4, "rung": 4, "bracket": "x/kd"}
+
+WRITTEN: list[tuple[Event, str]] = [
+    (StudyStarted(time=1.5, pid=12), '{"time": 1.5, "event": "study_started", "pid": 12}'),
+    (StudyFinished(time=1.5, interrupted=False), '{"time": 1.5, "event": "study_finished", "interrupted": false}'),
+    (TimeBudgetSpent(time=1.5, started=3), '{"time": 1.5, "event": "time_budget", "started": 3}'),
+    (
+        DuplicateProposed(time=1.5, bracket="x/kd", proposal=7, of="c-s0", raw={"a": 0.1}, status=None),
+        '{"time": 1.5, "event": "duplicate", "bracket": "x/kd", "proposal": 7, "of": "c-s0", "raw": {"a": 0.1}, '
+        '"status": null}',
+    ),
+    (
+        RaceJudged(
+            time=1.5, bracket="x/kd", round=6, seeds=[0, 1], alpha=0.05, candidates=CANDIDATES, unfinished=["c"],
+            dropped=["b", "c"],
+        ),
+        '{"time": 1.5, "event": "race", "bracket": "x/kd", "round": 6, "seeds": [0, 1], "alpha": 0.05, "candidates": '
+        '[{"cell_id": "a", "mean": 70.5, "p": null, "p_holm": null, "dropped": false}, {"cell_id": "b", "mean": 60.0, '
+        '"p": 0.01, "p_holm": 0.02, "dropped": true}], "unfinished": ["c"], "dropped": ["b", "c"]}',
+    ),
+    (
+        PilotJudged(time=1.5, bracket="x/kd", trials=4, rungs=[RungCorrelation(4, 3, -0.5)], threshold=0.3),
+        '{"time": 1.5, "event": "pilot", "bracket": "x/kd", "trials": 4, "rungs": [{"rung": 4, "n": 3, "rho": -0.5}], '
+        '"threshold": 0.3}',
+    ),
+    (
+        SeedsNeeded(time=1.5, needed=9, sd=0.2, sd_upper=0.4, cell="a - base", pilot=3, resolve=0.5, power=0.8),
+        '{"time": 1.5, "event": "seeds", "needed": 9, "sd": 0.2, "sd_upper": 0.4, "cell": "a - base", "pilot": 3, '
+        '"resolve": 0.5, "power": 0.8}',
+    ),
+    (
+        TrialPlanned(time=1.5, trial_id="c-s0", plan={"trial_id": "c-s0", "cell": None}),
+        '{"time": 1.5, "event": "planned", "trial_id": "c-s0", "plan": {"trial_id": "c-s0", "cell": null}}',
+    ),
+    (
+        TrialStarted(time=1.5, trial_id="c-s0", attempt=2),
+        '{"time": 1.5, "event": "started", "trial_id": "c-s0", "attempt": 2}',
+    ),
+    (
+        TrialStarted(time=1.5, trial_id="c-s0", attempt=2, objectives=["accuracy", "macs"], student_macs=0),
+        '{"time": 1.5, "event": "started", "trial_id": "c-s0", "attempt": 2, "objectives": ["accuracy", "macs"], '
+        '"student_macs": 0}',
+    ),
+    (
+        EpochFinished(time=1.5, trial_id="c-s0", epoch=3, value=51.0, score=None),
+        '{"time": 1.5, "event": "epoch", "trial_id": "c-s0", "epoch": 3, "value": 51.0, "score": null}',
+    ),
+    (
+        RungDecided(**HEAD, **RUNG, value=None, cutoff=None, decision="STOP"),  # type: ignore[arg-type]
+        '{"time": 1.5, "event": "rung", "trial_id": "c-s0", "epoch": 4, "rung": 4, "value": null, "cutoff": null, '
+        '"decision": "STOP", "bracket": "x/kd"}',
+    ),
+    (
+        RungDecided(**HEAD, **RUNG, value=1.0, cutoff=2.0, decision="CONTINUE", counted=True),  # type: ignore[arg-type]
+        '{"time": 1.5, "event": "rung", "trial_id": "c-s0", "epoch": 4, "rung": 4, "value": 1.0, "cutoff": 2.0, '
+        '"decision": "CONTINUE", "bracket": "x/kd", "counted": true}',
+    ),
+    (
+        RungDecided(**HEAD, **RUNG, value=1.0, cutoff=2.0, decision="CONTINUE", pilot=True, would="STOP"),  # type: ignore[arg-type]
+        '{"time": 1.5, "event": "rung", "trial_id": "c-s0", "epoch": 4, "rung": 4, "value": 1.0, "cutoff": 2.0, '
+        '"decision": "CONTINUE", "bracket": "x/kd", "pilot": true, "would": "STOP"}',
+    ),
+    (
+        TrialInterrupted(time=1.5, trial_id="c-s0", epoch=0),
+        '{"time": 1.5, "event": "interrupted", "trial_id": "c-s0", "epoch": 0}',
+    ),
+    (
+        TrialEnded(time=1.5, kind="done", trial_id="c-s0", epoch=6, warning="gate", test_accuracy=80.5),
+        '{"time": 1.5, "event": "done", "trial_id": "c-s0", "epoch": 6, "warning": "gate", "test_accuracy": 80.5}',
+    ),
+    (
+        TrialEnded(time=1.5, kind="pruned", trial_id="c-s0", epoch=0, reason="rung"),
+        '{"time": 1.5, "event": "pruned", "trial_id": "c-s0", "epoch": 0, "reason": "rung"}',
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "text"), WRITTEN, ids=[event.kind for event, _ in WRITTEN])
+def test_a_line_is_written_as_ever_and_read_back(event: Event, text: str) -> None:
+    assert event.line() == text + "\n"
+    assert parse(text.encode()) == event
+    assert of_plain(json.loads(text)).line() == event.line()
+
+
+def test_every_way_to_end_is_an_event() -> None:
+    ends = {kind for kind in results.TERMINAL if isinstance(of_plain({"event": kind, "trial_id": "t"}), TrialEnded)}
+    assert ends == set(results.TERMINAL)
+
+
+def test_no_number_that_json_lacks_is_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        EpochFinished(trial_id="t", epoch=1, value=float("nan"), score=None).line()
+
+
+@pytest.mark.parametrize("line", [b'{"time": 1.0, "event": "do', b"[1]", b'{"time": 1.0}', b"\xff\n", b"", b"\n"])
+def test_what_is_no_whole_event_is_none(line: bytes) -> None:
+    assert parse(line) is None
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"event": "frozen", "depth": 3},  # a kind of a newer version
+        {"event": "epoch", "epoch": 3},  # lacks what its kind holds
+        {"event": "race", "bracket": "x", "round": 1, "seeds": [0], "alpha": 0.05, "candidates": [{"cell_id": "a"}],
+         "unfinished": [], "dropped": []},
+    ],
+)  # fmt: skip
+def test_of_what_is_not_understood_time_and_trial_are_kept(plain: dict[str, object]) -> None:
+    event = of_plain({"time": 2.0, "trial_id": "t", **plain})
+    assert type(event) is Event
+    assert (event.time, event.kind, event.trial_id) == (2.0, plain["event"], "t")
+
+
+def test_fields_that_are_not_known_are_passed_over() -> None:
+    event = parse(b'{"time": 1.0, "event": "started", "trial_id": "t", "attempt": 2, "host": "there"}')
+    assert event == TrialStarted(time=1.0, trial_id="t", attempt=2)
+
+
+def test_an_event_of_an_old_ledger_may_lack_what_came_later() -> None:
+    assert of_plain({"event": "study_started"}) == StudyStarted()
+    assert of_plain({"event": "started", "trial_id": "t"}) == TrialStarted(trial_id="t")
+    assert of_plain({"event": "done", "trial_id": "t"}) == TrialEnded(kind="done", trial_id="t")
+
+
+def test_the_end_of_a_trial_is_what_its_outcome_says() -> None:
+    outcome = {"outcome": "done", "epoch": 6, "test_accuracy": 80.5, "disk": None}
+    assert TrialEnded.of_outcome("t", outcome, reused_from="there") == TrialEnded(
+        kind="done", trial_id="t", epoch=6, test_accuracy=80.5, reused_from="there"
+    )
