@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from akdtune import design, results, spec, teacher_command
+from akdtune.columns import Column
 from akdtune.dry_run import counted
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.ledger import TrialDirectory
@@ -202,6 +203,7 @@ def _train(trial: Mapping[str, Any], output: _Output) -> int:
         raise AkdtuneError(f"this trial's settings cannot be read: {error!r}") from error
     state = output.begin()
     live = Trial(config)
+    output.declare(live.columns)
     with _shown(live, state) as show:
         try:
             for epoch in live.run(state):
@@ -315,6 +317,11 @@ class _Output:
             done = self._state["epoch"] if self._state["stage"] == "student" else 0
         self.rows = [row for row in self.rows if row["epoch"] <= done]
         return self._state
+
+    def declare(self, columns: Sequence[Column]) -> None:
+        """Says what the rows hold."""
+        if self._directory is not None:
+            self._directory.columns = columns
 
     def finished(self, epoch: Epoch) -> None:
         """One epoch is over."""

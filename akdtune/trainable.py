@@ -123,6 +123,7 @@ def _attempt(
     try:
         progress = _Progress(trial, directory, rows, report)
         live = Trial(TrialConfig.parse(trial))
+        directory.columns = live.columns
         warmup_s = 0.0
         try:
             for epoch in live.run(state, should_stop, trial["trial_id"]):

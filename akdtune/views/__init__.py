@@ -14,6 +14,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from akdtune.columns import Column
 from akdtune.registry import Component, ComponentSettings, Kind
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
 
@@ -73,6 +74,7 @@ class ViewAugmenter(Component, nn.Module):
         stochastic: whether `views` draws anew at every call in eval mode (diversity then averages over 8 fixed draws).
         needs_student: whether `views` and `teach` read the student's signals.
         needs_others: whether further teachers (`teacher.others`) are needed.
+        columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
     Attributes:
         warmup_epochs: epochs in which only the views' own parameters train, before the student's first epoch.
         trains_jointly: whether the parameters go on training beside the student.
@@ -83,6 +85,7 @@ class ViewAugmenter(Component, nn.Module):
     stochastic: ClassVar[bool] = False
     needs_student: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
+    columns: ClassVar[tuple[Column, ...]] = ()
     warmup_epochs: int = 0
     trains_jointly: bool = False
 
@@ -149,7 +152,7 @@ class ViewAugmenter(Component, nn.Module):
         return {}
 
     def measures(self) -> dict[str, float]:
-        """Further numbers for the epoch row, e.g. a learned margin; read once per epoch."""
+        """Further numbers for the epoch row, e.g. a learned margin; read once per epoch, declared in `columns`."""
         return {}
 
 

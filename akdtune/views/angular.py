@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from akdtune.columns import Column
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, tempered
 from akdtune.views import VariantSettings, ViewAugmenter, ViewContext
@@ -220,6 +221,9 @@ class Angular(ViewAugmenter):
 
     Settings = AngularSettings
     source = "Yu, Nam, Katabi and Son (Angular-KD), NeurIPS 2025, arXiv 2510.22480"
+    columns = (
+        Column("margin", "", "margin of the features, learned or set: views at similarity >= 1 - margin are inside"),
+    )
     weights_M: Tensor
     margin_L1: Tensor
 
