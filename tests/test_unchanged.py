@@ -58,7 +58,7 @@ def processor() -> str:
 
 def digest(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.replace(str(Path.cwd()), "HERE").encode()).hexdigest()[:16]
 
 
 def studies() -> dict[str, Any]:
