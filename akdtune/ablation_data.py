@@ -159,7 +159,7 @@ def phases_of(run: Path, *, metric: str | None = None, reference: str | None = N
     rows = study_tables.read_trials(run).to_pylist()
     if metric is not None:
         numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
-        known = sorted({name for name in results.TRIAL_COLUMNS if name in numeric} - {"seed", "number"})
+        known = sorted({name for name in numeric if not name.startswith("param.")} - {"seed", "number"})
         if metric not in known:
             raise AkdtuneError(unknown_name("metric", metric, known))
     if reference is not None:

@@ -14,8 +14,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from akdtune.columns import Column
+
 CHUNK = 1024
 """Rows worked on at a time."""
+
+_SQ = "squared-error diversity: variance over teacher and views, summed over"
+_PAIR = "squared-error diversity times M / (M - 1) for M members, which frees it of their number:"
+DIVERSITY_COLUMNS = tuple(
+    Column(name, unit, sentence, teacher="judged")
+    for name, unit, sentence in (
+        ("ensemble_accuracy", "percent", "accuracy of the mean probability of teacher and views"),
+        ("diversity_sq_prob", "", f"{_SQ} class probabilities"),
+        ("diversity_sq_logit", "", f"{_SQ} logits"),
+        ("diversity_sq_feature", "", f"{_SQ} the pooled feature"),
+        ("diversity_pair_prob", "", f"{_PAIR} class probabilities"),
+        ("diversity_pair_logit", "", f"{_PAIR} logits"),
+        ("diversity_pair_feature", "", f"{_PAIR} the pooled feature"),
+        ("diversity_ce", "", "cross-entropy diversity: variance of p(label) over twice its squared maximum"),
+        ("inter_cosine", "", "mean cosine between the features of two views"),
+        ("inter_cosine_prob", "", "mean cosine between the class probabilities of two views"),
+        ("offset_cosine", "", "mean cosine between two views' offsets from the teacher, in features"),
+        ("offset_cosine_prob", "", "mean cosine between two views' offsets from the teacher, in class probabilities"),
+    )
+)
+"""Means over the held-out images, in eval mode; those of pairs are null where there are fewer members."""
 
 
 def variance_B(members_BMR: Tensor) -> Tensor:
@@ -96,10 +119,7 @@ class DiversityMeter:
     def result(self) -> dict[str, float | None]:
         """Means over all samples; None where a measure needs more members than there are.
 
-        Keys: `diversity_sq_{prob,logit,feature}` (sum of variances), `diversity_pair_{prob,logit,feature}` (the same
-        times M / (M - 1), free of the number of members), `diversity_ce`, `inter_cosine` and `offset_cosine`
-        (features: views with each other, offsets teacher - view with each other), `inter_cosine_prob`,
-        `offset_cosine_prob`, and `ensemble_accuracy` (percent, argmax of the mean probability).
+        Keys: the names of `DIVERSITY_COLUMNS`.
         """
         return {name: None if total is None else float(total) / self._count for name, total in self._sums.items()}
 

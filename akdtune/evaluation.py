@@ -13,19 +13,34 @@ import torch
 from torch import Tensor
 
 from akdtune import data, networks
+from akdtune.columns import Column, declaration, joined
+from akdtune.diversity import DIVERSITY_COLUMNS
 from akdtune.frozen_teacher import FrozenTeacher
-from akdtune.measures import TEACHER_COLUMNS, measure_views, percent_right
+from akdtune.measures import VIEW_COLUMNS, measure_views, percent_right
 from akdtune.objective import Objective
 from akdtune.recipe import float32_as_set
 from akdtune.results import REPORT_ROLES
 from akdtune.signals import Signals
-from akdtune.transfer import TransferMeter
+from akdtune.transfer import TRANSFER_COLUMNS, TransferMeter
 from akdtune.trial_config import TrialConfig
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean validation accuracy of this many last epochs."""
 
 EVALUATION_BATCH = 256
+
+HELD_OUT_COLUMNS = joined(
+    (
+        Column("val_accuracy", "percent", "accuracy of the student on the validation images"),
+        Column("test_accuracy", "percent", "accuracy of the student on the test set, read once, at a trial's end"),
+        Column("score", "percent", f"mean val_accuracy of the last {SCORE_WINDOW} epochs, which rungs decide by"),
+        Column("teacher_accuracy", "percent", "accuracy of the teacher on held-out images", teacher="judged"),
+    ),
+    TRANSFER_COLUMNS,
+    DIVERSITY_COLUMNS,
+    VIEW_COLUMNS,
+)
+"""What is measured on held-out images: those of validation, the test set in a row with `test_accuracy`."""
 
 VIEWS_EVERY = 10
 """Views that change from epoch to epoch are measured in each tenth epoch, at rungs and in the last one."""
@@ -104,15 +119,15 @@ class Evaluation:
         assert accuracy is not None
         self.recent_scores = [*self.recent_scores, accuracy][-SCORE_WINDOW:]
         if self.config.teacher_file.saw_validation:  # its numbers there would be those of training images
-            row = {name: None if name in TEACHER_COLUMNS else value for name, value in row.items()}
+            row = {name: None if _speaks_of_teacher(name) else value for name, value in row.items()}
         return {**row, "val_accuracy": accuracy, "score": sum(self.recent_scores) / len(self.recent_scores)}
 
     @torch.no_grad()
     def measure(self, split: data.Split, of_views: bool = True) -> dict[str, float | None]:
         """Accuracy of the student on plain images, and how teacher, views and student relate there.
 
-        Column `accuracy` is the student's; the rest are the columns of TEACHER_COLUMNS and those of `TransferMeter`,
-        without a teacher none of them, and without `of_views` none of `measure_views`.
+        Column `accuracy` is the student's; the rest are those of `HELD_OUT_COLUMNS` that need a teacher, without a
+        teacher none of them, and without `of_views` none of `measure_views`.
         """
         return self._measured(split, self.student_signals(split), of_views)
 
@@ -194,3 +209,8 @@ class Evaluation:
             row = self._measured(split, student_N, of_views=True)
             row["test_accuracy"] = row.pop("accuracy")
         return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu())
+
+
+def _speaks_of_teacher(name: str) -> bool:
+    column = declaration(name, HELD_OUT_COLUMNS)
+    return column is not None and column.teacher == "judged"

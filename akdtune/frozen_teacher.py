@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from akdtune.cache_files import Rows
+from akdtune.columns import Column
 from akdtune.data import Augmentation, Crops, Split, variant_crops
 from akdtune.device_rows import DeviceRows, device_rows
 from akdtune.networks import Network
@@ -22,6 +23,13 @@ from akdtune.teacher_rows import Caching, PlaceMatters, TeacherRows
 TABLE_BATCH = 256
 TABLE_LIMIT_MIB = 64
 
+CACHE_COLUMNS = (
+    Column(
+        "teacher_cache_hit_rate", "share", "rows of the teacher's cache that were found, of those asked for in the"
+        " epoch", teacher="needed",
+    ),
+    Column("teacher_cache_fill_rate", "share", "rows of the teacher's cache that are stored", teacher="needed"),
+)  # fmt: skip
 
 _shared: dict[str, list[Signals | Tensor]] = {}
 """The tables of the last study that this process worked for."""
@@ -100,10 +108,7 @@ class FrozenTeacher:
         self._epoch = (order_seed, epoch)
 
     def cache_rates(self) -> dict[str, float | None]:
-        """Columns of an epoch's row: the share of rows that were found since the last call, and of rows filled.
-
-        Both 0..1, over all teachers; empty where nothing was asked of the cache.
-        """
+        """`CACHE_COLUMNS` since the last call, over all teachers; empty where nothing was asked of the cache."""
         opened = self._opened or []
         counts = [one.rates() for one in opened]
         found, computed, filled, rows = (

@@ -23,6 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from akdtune import atomic, results, study_tables
+from akdtune.columns import Column
 from akdtune.errors import StudyError
 from akdtune.events import EpochFinished, Event, RungDecided, StudyFinished, TrialEnded, TrialPlanned, TrialStarted
 from akdtune.processes import is_alive
@@ -81,11 +82,16 @@ class TrialRecord:
 
 
 class TrialDirectory:
-    """One trial's files. Each has one writer: the latest attempt; an earlier one notices and leaves."""
+    """One trial's files. Each has one writer: the latest attempt; an earlier one notices and leaves.
+
+    Attributes:
+        columns: what is declared about the rows that are written; set by who knows what is measured.
+    """
 
     def __init__(self, path: Path, attempt: int | None = None) -> None:
         self.path = path
         self.attempt = attempt
+        self.columns: Sequence[Column] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -156,7 +162,7 @@ class TrialDirectory:
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replaces epochs.parquet."""
         with self.replacing(self.epochs) as temporary:
-            results.write_rows(temporary, rows)
+            results.write_rows(temporary, rows, declared=self.columns)
 
     def read_rows(self) -> list[dict[str, Any]]:
         """Rows of all finished epochs; empty before the first."""

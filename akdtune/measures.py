@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from akdtune.columns import Column
 from akdtune.diversity import DiversityMeter
 from akdtune.recipe import derived_seed
 from akdtune.signals import Signals
@@ -13,12 +14,13 @@ from akdtune.views import ViewAugmenter
 STOCHASTIC_DRAWS = 8
 """Fixed draws over which the diversity of stochastic views is averaged."""
 
-TEACHER_COLUMNS = frozenset(
-    """teacher_accuracy ensemble_accuracy target_accuracy target_entropy diversity_sq_prob diversity_sq_logit
-    diversity_sq_feature diversity_ce diversity_pair_prob diversity_pair_logit diversity_pair_feature inter_cosine
-    offset_cosine inter_cosine_prob offset_cosine_prob gate_open_eval gate_open_eval_logit""".split()
+VIEW_COLUMNS = (
+    Column("target_accuracy", "percent", "accuracy of the target that the student imitates", teacher="judged"),
+    Column("target_entropy", "nats", "mean entropy of the target that the student imitates", teacher="judged"),
+    Column("gate_open_eval", "share", "held-out images whose diversity gate of the features is open", teacher="judged"),
+    Column("gate_open_eval_*", "share", "held-out images whose diversity gate of this name is open", teacher="judged"),
 )
-"""Columns that speak of the teacher on held-out images: null where the teacher has trained on them."""
+"""What `measure_views` adds to `DIVERSITY_COLUMNS`."""
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from akdtune.columns import Column, joined
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, WeightedTarget
@@ -112,11 +113,23 @@ class Objective(nn.Module):
         for method in self._methods().values():
             method.after_step()
 
+    def measures(self) -> dict[str, float]:
+        """What views and methods measure of themselves, once per epoch."""
+        return {name: value for part in self._parts() for name, value in part.measures().items()}
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What is declared about the numbers of `measures`."""
+        return joined(*(part.columns for part in self._parts()))
+
     def trained_parameters(self) -> Sequence[nn.Parameter]:
         """Parameters that train beside the student: the methods' own, and the views' where they train jointly."""
         own = [parameter for method in self._methods().values() for parameter in method.parameters()]
         views = list(self.views.parameters()) if self.views.trains_jointly else []
         return [parameter for parameter in own + views if parameter.requires_grad]
+
+    def _parts(self) -> list[ViewAugmenter | Method]:
+        return [self.views, *self._methods().values()]
 
     def _methods(self) -> dict[str, Method]:
         return {name: method for name, method in self.methods.items() if isinstance(method, Method)}

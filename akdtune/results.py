@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from akdtune import atomic
+from akdtune.columns import Column, declarations
 from akdtune.errors import StudyError
 from akdtune.events import Event, TrialPlanned, parse
 
@@ -42,6 +43,16 @@ METRICS = (
     "gate_open_eval_logit", "margin", "agreement", "js_divergence", "score", "wall_time_s", "warmup_time_s",
     "images_per_s", "peak_memory_mib", "teacher_cache_hit_rate", "teacher_cache_fill_rate",
 )  # fmt: skip
+"""What the tables of every study have, in this order, whatever was measured: a part of the files' form, to which
+nothing is added. A measure that comes later stands behind these, by its declaration alone."""
+
+ROW_COLUMNS = (
+    Column("trial_id", "", "name of the trial: its settings, and its seed after the last hyphen", "none"),
+    Column("attempt", "", "counted from 1, which attempt of the trial computed the epoch", "none"),
+    Column("epoch", "", "number of the student's epoch, counted from 1", "none"),
+)
+"""What a row of `epochs.parquet` holds besides what was measured."""
+
 EPOCH_COLUMNS: dict[str, pa.DataType] = {
     "trial_id": pa.string(), "attempt": pa.int64(), "epoch": pa.int64(), "lr": pa.float64(),
     **{name: pa.float64() for name in METRICS},
@@ -77,6 +88,7 @@ def write_rows(
     rows: Sequence[Mapping[str, Any]],
     columns: Mapping[str, pa.DataType] | None = None,
     *,
+    declared: Sequence[Column] = (),
     durable: bool = False,
 ) -> None:
     """Writes rows to a Parquet file, which holds either its former content or all of the rows, never less.
@@ -84,8 +96,10 @@ def write_rows(
     Args:
         path: the file; its directory is created.
         rows: any keys; a key that a row lacks is null there. Columns that akdtune knows by name (`EPOCH_COLUMNS` and
-            `loss.*`) get their fixed type; others take theirs from the values (mixed kinds become JSON text).
+            `loss.*`) and those that are declared get their fixed type; others take theirs from the values (mixed
+            kinds become JSON text).
         columns: columns that must be there even when no row has them, with their types.
+        declared: what is known of columns of numbers; written beside each.
         durable: also forces the bytes to disk, for files that a power failure must not lose.
 
     Raises:
@@ -95,8 +109,16 @@ def write_rows(
     types = {**EPOCH_COLUMNS, **(columns or {})}
     names = list(columns or {})
     names += [name for name in dict.fromkeys(key for row in rows for key in row) if name not in names]
+    known = declarations(names, (*ROW_COLUMNS, *declared))
+    types = dict.fromkeys(known, pa.float64()) | types
     arrays = [_array(name, [row.get(name) for row in rows], types.get(name)) for name in names]
-    write_table(path, pa.table(arrays, names=names), durable=durable)
+    fields = [field_of(name, array.type, known.get(name)) for name, array in zip(names, arrays, strict=True)]
+    write_table(path, pa.table(arrays, schema=pa.schema(fields)), durable=durable)
+
+
+def field_of(name: str, kind: pa.DataType, column: Column | None) -> pa.Field:
+    """A column of a file with what is known about it."""
+    return pa.field(name, kind, metadata=None if column is None else column.metadata())
 
 
 def write_table(path: str | os.PathLike[str], table: pa.Table, *, durable: bool = False) -> None:
@@ -222,6 +244,12 @@ def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
     """
     with reading(path):
         return pq.read_schema(path)
+
+
+def described(schema: pa.Schema) -> list[Column]:
+    """What a table says about its columns, in their order; nothing about those from before columns were declared."""
+    known = (Column.of_metadata(field.name, field.metadata) for field in schema)
+    return [column for column in known if column is not None]
 
 
 @contextlib.contextmanager

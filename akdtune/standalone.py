@@ -201,6 +201,8 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
     state, rows = folder.begin()
     writer = TrialWriter(request, folder.directory, rows, limits=limits)
     live, done = Trial(config), "no epoch"
+    if folder.directory is not None:
+        folder.directory.columns = live.columns
     with _shown(live, state) as show:
         try:
             for epoch in live.run(state):

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from akdtune import results
+from akdtune.columns import Column, Summary, declarations, either
 from akdtune.events import (
     Event,
     RungDecided,
@@ -33,6 +34,30 @@ from akdtune.events import (
     TrialStarted,
     parse,
 )
+
+WHOLE_TRIAL_COLUMNS = (
+    Column("cell_id", "", "hash of all settings that change a number; trials of several seeds share it", "trial"),
+    Column("arm", "", "views and base method, e.g. angular/kd", "trial"),
+    Column("role", "", "search, probe, confirm, ablation or control", "trial"),
+    Column("seed", "", "seed of the trial", "trial"),
+    Column("number", "", "place of the trial in the plan, counted from 0", "trial"),
+    Column("cell", "", "name of the cell in a confirmation or an ablation", "trial"),
+    Column("reused_from", "", "study directory that the finished trial was taken from", "trial"),
+    Column("status", "", "planned, running, interrupted, done, pruned, diverged or failed", "trial"),
+    Column("stop_reason", "", "why it ended before its last epoch", "trial"),
+    Column("attempts", "", "how often the trial was begun", "trial"),
+    Column("epochs", "", "student epochs that are finished", "trial"),
+    Column("val_accuracy_best", "percent", "highest val_accuracy of all epochs", "trial"),
+    Column("student_macs", "multiply-adds", "of the student for one image", "trial"),
+    Column("train_time_s", "s", "sum of wall_time_s, where the search weighs time", "trial"),
+    Column("param.*", "", "the searched setting of this key path", "trial"),
+)
+"""What a row of `trials.parquet` holds besides what its epochs hold."""
+
+_BEFORE_DECLARATIONS: dict[str, Summary] = {
+    "wall_time_s": "sum", "warmup_time_s": "sum", "images_per_s": "mean", "peak_memory_mib": "max",
+}  # fmt: skip
+"""How epochs become a trial's value where a file says nothing about its columns and it is not `last`."""
 
 _SOURCES = b"akdtune.sources"
 CHUNK_TRIALS = 128
@@ -94,12 +119,11 @@ def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
 
 
 def build_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
-    """One row per planned trial, from plan, ledger and epoch rows; columns `TRIAL_COLUMNS` and `param.<key path>`.
+    """One row per planned trial, from plan, ledger and epoch rows.
 
-    Metrics are those of the trial's last epoch so far, except `val_accuracy_best` (highest of all epochs, percent),
-    `wall_time_s` and `warmup_time_s` (sums), `images_per_s` (mean) and `peak_memory_mib` (highest). `student_macs`
-    (multiply-adds for one image) and `train_time_s` (the sum of `wall_time_s`) stand where a search weighs them.
-    `status` is one of `STATUSES`.
+    Columns are `TRIAL_COLUMNS`, `param.<key path>`, and behind them whatever else was measured and has a value a trial
+    by its declaration; a column of numbers that nobody declared has that of the last epoch so far. `described` of
+    `results.py` says what each column holds.
 
     Raises:
         StudyError: for a directory that is no study, or a file that cannot be read.
@@ -193,21 +217,26 @@ class _Epochs:
 
 
 def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """`EPOCH_COLUMNS`, then all others by name, each in a type that holds what any of the schemas has there."""
+    """`EPOCH_COLUMNS`, then all others by name, each in a type that holds what any of the schemas has there.
+
+    What a file says about a column is kept; files from before columns were declared say nothing.
+    """
     kinds: dict[str, set[pa.DataType]] = {}
-    for schema in schemas:
-        for name, kind in zip(schema.names, schema.types, strict=True):
-            if name not in results.EPOCH_COLUMNS:
-                kinds.setdefault(name, set()).add(kind)
-    others = [(name, _common_type(kinds[name])) for name in sorted(kinds)]
-    return pa.schema([*results.EPOCH_COLUMNS.items(), *others])
+    known: dict[str, Column | None] = {}
+    for schema in {schema.serialize().to_pybytes(): schema for schema in schemas}.values():  # nearly all are alike
+        for field in schema:
+            known[field.name] = either(known.get(field.name), Column.of_metadata(field.name, field.metadata))
+            if field.name not in results.EPOCH_COLUMNS:
+                kinds.setdefault(field.name, set()).add(field.type)
+    types = results.EPOCH_COLUMNS | {name: _common_type(kinds[name]) for name in sorted(kinds)}
+    return pa.schema([results.field_of(name, kind, known.get(name)) for name, kind in types.items()])
 
 
 def _common_type(kinds: Set[pa.DataType]) -> pa.DataType:
     known = [kind for kind in kinds if not pa.types.is_null(kind)]
     if len(known) == 1:
         return known[0]
-    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in known):
+    if all(map(_is_numeric, known)):
         return pa.float64()
     return pa.string()
 
@@ -304,32 +333,60 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
     columns["status"] = [outcome.status for outcome in found]
     columns["stop_reason"] = [None if outcome.reason is None else str(outcome.reason) for outcome in found]
     columns["attempts"] = [outcome.attempts for outcome in found]
-    known = pa.concat_tables([_SUMMARY_SCHEMA.empty_table(), *summaries]).combine_chunks()
-    positions = pc.index_in(pa.array(columns["trial_id"], pa.string()), value_set=known["trial_id"])
-    columns.update(zip(known.column_names[1:], known.take(positions).columns[1:], strict=True))
+    measured = pa.concat_tables(summaries or [_summary_schema(pa.schema([])).empty_table()]).combine_chunks()
+    positions = pc.index_in(pa.array(columns["trial_id"], pa.string()), value_set=measured["trial_id"])
+    columns.update(zip(measured.column_names[1:], measured.take(positions).columns[1:], strict=True))
     seconds = columns["wall_time_s"].to_pylist()
     columns["student_macs"] = [outcome.student_macs for outcome in found]
     columns["train_time_s"] = [one if outcome.timed else None for one, outcome in zip(seconds, found, strict=True)]
+    types = dict(results.TRIAL_COLUMNS)
+    params = [row.get("params") or {} for row in rows]
+    for key in sorted({key for settings in params for key in settings}):
+        columns[f"param.{key}"] = results.inferred([settings.get(key) for settings in params])
+        types[f"param.{key}"] = columns[f"param.{key}"].type
+    types |= {field.name: field.type for field in measured.schema if field.name not in types}
+    known = declarations(types, (*results.ROW_COLUMNS, *WHOLE_TRIAL_COLUMNS, *results.described(measured.schema)))
+    schema = pa.schema([results.field_of(name, kind, known.get(name)) for name, kind in types.items()])
     arrays = [
         columns[name] if isinstance(columns[name], pa.ChunkedArray) else pa.array(columns[name], type=kind)
-        for name, kind in results.TRIAL_COLUMNS.items()
+        for name, kind in types.items()
     ]
-    params = [row.get("params") or {} for row in rows]
-    keys = sorted({key for settings in params for key in settings})
-    arrays += [results.inferred([settings.get(key) for settings in params]) for key in keys]
-    return pa.table(arrays, names=[*results.TRIAL_COLUMNS, *(f"param.{key}" for key in keys)])
+    return pa.table(arrays, schema=schema)
 
 
-_SUMMARY_SCHEMA = pa.schema(
-    [("trial_id", pa.string()), ("epochs", pa.int64()), ("val_accuracy_best", pa.float64())]
-    + [(name, pa.float64()) for name in results.METRICS]
-)
+def _summary_schema(epochs: pa.Schema) -> pa.Schema:
+    """A trial's columns that are made of its epochs: those of every study, then others of numbers by their summary."""
+    known = {field.name: Column.of_metadata(field.name, field.metadata) for field in epochs}
+    fields = [pa.field("trial_id", pa.string()), pa.field("epochs", pa.int64())]
+    fields += [pa.field("val_accuracy_best", pa.float64())]
+    fields += [results.field_of(name, pa.float64(), known.get(name)) for name in results.METRICS]
+    taken = results.TRIAL_COLUMNS.keys() | results.EPOCH_COLUMNS.keys()
+    for field in epochs:
+        summary = _summary_of(field)
+        if field.name in taken or field.name.startswith("param.") or summary in ("none", "trial"):
+            continue
+        if _is_numeric(field.type):
+            kind = field.type if summary == "last" else pa.float64()
+            fields.append(results.field_of(field.name, kind, known[field.name]))
+    return pa.schema(fields)
+
+
+def _summary_of(field: pa.Field) -> Summary:
+    declared = Column.of_metadata(field.name, field.metadata)
+    if declared is not None:
+        return declared.summary
+    return "none" if field.name.startswith("loss.") else _BEFORE_DECLARATIONS.get(field.name, "last")
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _summary(epochs: pa.Table) -> pa.Table:
-    """One row per trial of a table that holds all rows of its trials: `_SUMMARY_SCHEMA`."""
+    """One row per trial of a table that holds all rows of its trials: `_summary_schema`."""
+    schema = _summary_schema(epochs.schema)
     if not epochs.num_rows:
-        return _SUMMARY_SCHEMA.empty_table()
+        return schema.empty_table()
     encoded = epochs["trial_id"].combine_chunks().dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     epoch = _floats(epochs["epoch"])
@@ -339,18 +396,32 @@ def _summary(epochs: pa.Table) -> pa.Table:
     order = order[keep]
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     ends = np.append(starts[1:], len(order)) - 1
-    last = epochs.select([*results.METRICS, "epoch"]).take(pa.array(order[ends]))
+    measured = [name for name in schema.names if name not in ("trial_id", "epochs", "val_accuracy_best")]
+    last = epochs.select([*measured, "epoch"]).take(pa.array(order[ends]))
     columns: dict[str, Any] = {"trial_id": encoded.dictionary, "epochs": last["epoch"]}
-    columns |= {name: last[name] for name in results.METRICS}
-    summaries = {
-        "val_accuracy_best": _reduce(np.fmax, _floats(epochs["val_accuracy"])[order], starts),
-        "wall_time_s": _reduce(np.add, np.nan_to_num(_floats(epochs["wall_time_s"]))[order], starts),
-        "warmup_time_s": _reduce(np.add, np.nan_to_num(_floats(epochs["warmup_time_s"]))[order], starts),
-        "images_per_s": _mean(_floats(epochs["images_per_s"])[order], starts),
-        "peak_memory_mib": _reduce(np.fmax, _floats(epochs["peak_memory_mib"])[order], starts),
-    }
-    columns |= {name: pa.array(values, mask=np.isnan(values)) for name, values in summaries.items()}
-    return pa.table([columns[name] for name in _SUMMARY_SCHEMA.names], schema=_SUMMARY_SCHEMA)
+    best = _reduce(np.fmax, _floats(epochs["val_accuracy"])[order], starts)
+    columns["val_accuracy_best"] = pa.array(best, mask=np.isnan(best))
+    for name in measured:
+        summary = _summary_of(epochs.schema.field(name))
+        if summary == "last":
+            columns[name] = last[name]
+            continue
+        values = _summarised(summary, _floats(epochs[name])[order], starts)
+        if summary == "sum" and name in results.METRICS:
+            values = np.nan_to_num(values)  # as in all studies so far: what was not written down took no time
+        columns[name] = pa.array(values, mask=np.isnan(values))
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _summarised(summary: Summary, values: Floats, starts: npt.NDArray[np.int64]) -> Floats:
+    """A value per trial out of those of its epochs, NaN where none is known."""
+    if summary in ("max", "min"):
+        return _reduce(np.fmax if summary == "max" else np.fmin, values, starts)
+    if summary not in ("sum", "mean"):
+        return np.full(len(starts), np.nan)
+    known = _reduce(np.add, (~np.isnan(values)).astype(np.float64), starts)
+    total = np.where(known > 0, _reduce(np.add, np.where(np.isnan(values), 0.0, values), starts), np.nan)
+    return total if summary == "sum" else np.asarray(total / np.maximum(known, 1), np.float64)
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:
@@ -360,9 +431,3 @@ def _floats(column: pa.ChunkedArray) -> Floats:
 def _reduce(operation: np.ufunc, values: Floats, starts: npt.NDArray[np.int64]) -> Floats:
     """One value per run of `values`; each run begins at one of `starts`."""
     return np.asarray(operation.reduceat(values, starts), np.float64) if len(starts) else np.empty(0)
-
-
-def _mean(values: Floats, starts: npt.NDArray[np.int64]) -> Floats:
-    known = _reduce(np.add, (~np.isnan(values)).astype(np.float64), starts)
-    total = _reduce(np.add, np.nan_to_num(values), starts)
-    return np.asarray(np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0), np.float64)

@@ -123,6 +123,7 @@ def _attempt(
     try:
         writer = TrialWriter(request, directory, rows, report, tracker.log, limits)
         live = Trial(TrialConfig.parse(request))
+        directory.columns = live.columns
         try:
             for epoch in live.run(state, should_stop, request.trial_id):
                 writer.finished(epoch)

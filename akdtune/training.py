@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from akdtune import data, graphs, networks, teacher
-from akdtune.evaluation import VIEWS_EVERY, Evaluation, Predictions
+from akdtune.columns import Column, joined
+from akdtune.evaluation import HELD_OUT_COLUMNS, VIEWS_EVERY, Evaluation, Predictions
+from akdtune.frozen_teacher import CACHE_COLUMNS
 from akdtune.graphs import StepInputs
 from akdtune.measures import gate_column, percent_right
 from akdtune.objective import Loss, Objective, weighted_sum
@@ -34,6 +36,23 @@ from akdtune.warmup import SharedWarmup
 
 COMPILER = "inductor"
 """The backend of torch.compile."""
+
+TRAINING_COLUMNS = (
+    Column("lr", "", "learning rate of the student", "none"),
+    Column("train_accuracy", "percent", "mean over the epoch of the student's accuracy on training batches"),
+    Column("loss.ce", "nats", "mean over the epoch of the student's cross-entropy with the label, unweighted", "none"),
+    Column("loss.*", "", "mean over the epoch of this term of a method, unweighted", "none"),
+    Column("loss.views.*", "", "mean over the epoch of this penalty of the views, unweighted", "none", "needed"),
+    Column(
+        "gate_open_train", "share", "training images whose diversity gate of the features is open", teacher="needed"
+    ),
+    Column("gate_open_train_*", "share", "training images whose diversity gate of this name is open", teacher="needed"),
+    Column("images_per_s", "images/s", "training images per second, evaluation not counted", "mean"),
+    Column("wall_time_s", "s", "time of the epoch, evaluation included", "sum"),
+    Column("warmup_time_s", "s", "time of the views' warm-up before the first epoch, 0 in the others", "sum"),
+    Column("peak_memory_mib", "MiB", "highest memory so far, on the GPU or else of the process", "max"),
+)
+"""What an epoch of training says besides what is measured on held-out images."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -156,6 +175,11 @@ class Trial:
         """The view augmenter."""
         return self.objective.views
 
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the rows of its student epochs, and the last reading, hold."""
+        return joined(TRAINING_COLUMNS, HELD_OUT_COLUMNS, CACHE_COLUMNS, self.objective.columns)
+
     def _recordable(
         self,
         optimizer: torch.optim.Optimizer,
@@ -254,7 +278,7 @@ class Trial:
         means = _finite(sums, epoch)
         trained_s = time.monotonic() - started
         row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
-        row |= self.views.measures()
+        row |= self.objective.measures()
         row |= self._cache_rates()
         row |= self.evaluation.validation_row(epoch)
         return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": self._peak_memory_mib()}

@@ -12,6 +12,16 @@ import math
 import torch
 from torch import Tensor
 
+from akdtune.columns import Column
+
+TRANSFER_COLUMNS = (
+    Column("agreement", "percent", "held-out images that student and teacher classify alike", teacher="needed"),
+    Column(
+        "js_divergence", "nats", "mean Jensen-Shannon divergence of the student's and the teacher's predictions on"
+        " held-out images, at most log 2", teacher="needed",
+    ),
+)  # fmt: skip
+
 
 def js_divergence_B(student_logits_BK: Tensor, teacher_logits_BK: Tensor) -> Tensor:
     """Jensen-Shannon divergence of the two predictive distributions, per sample [B], in nats (0 to log 2)."""
@@ -42,7 +52,7 @@ class TransferMeter:
             self._cells[f"{name}_differ"] += int((chosen_B & ~agree_B).sum())
 
     def result(self) -> dict[str, float]:
-        """`agreement`: percent of images with the same top class; `js_divergence`: mean, in nats."""
+        """The columns of `TRANSFER_COLUMNS`."""
         agreeing = self._cells["right_agree"] + self._cells["wrong_agree"]
         return {"agreement": 100 * agreeing / self._count, "js_divergence": self._divergence / self._count}
 

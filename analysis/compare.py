@@ -167,7 +167,8 @@ def _check(metric: str | None, a: Side, b: Side) -> None:
     if metric is None:
         return
     rows = [row for side in (a, b) for of_cell in side.values.values() for row in of_cell.values()]
-    known = {name for row in rows for name in results.TRIAL_COLUMNS if isinstance(row.get(name), int | float)}
+    numbers = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
+    known = {name for name in numbers if not name.startswith("param.")}
     if metric not in known:
         raise AkdtuneError(unknown_name("metric", metric, known - {"seed", "number"}))
 

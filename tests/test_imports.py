@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     ["cli", "standalone"],
     ["browse", "teacher_command", "cache_command", "components", "ablation_report", "importance_figures"],
+    ["column_list"],
     ["ablation_findings", "figures"],
     ["ablation_data"],
     ["study"],
@@ -70,7 +71,7 @@ LEVELS = [
     ["contrasts", "power", "reports"],
     ["study_tables"],
     ["results", "stats", "racing", "pareto"],
-    ["registry", "resampling"],
+    ["registry", "resampling", "columns"],
     ["folders"],
     ["errors", "processes", "time_budget", "atomic"],
 ]
@@ -81,7 +82,7 @@ HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search", "impo
 NEVER = {
     **{
         module: {"torch", "ray"}
-        for module in ("results", "study_tables", "stats", "comparisons", "contrasts", "power")
+        for module in ("columns", "results", "study_tables", "stats", "comparisons", "contrasts", "power")
     },
     "resampling": {"torch", "ray", "scipy"},
 }

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from akdtune import data, evaluation, teacher
-from akdtune.measures import TEACHER_COLUMNS, percent_right
+from akdtune.measures import percent_right
 from akdtune.registry import Pair
 from akdtune.training import Diverged, Epoch, Interrupted, Trial
 from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
 from akdtune.trial_parts import resolve_ce_weight
 from akdtune.trial_request import TrialRequest
+from tests.declared_columns import JUDGED
 
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
 DATA = data.DataSettings(name="digits", validation=600, label_noise={"fraction": 0.2})
@@ -129,7 +130,7 @@ def test_validation_numbers_of_a_teacher_that_saw_those_images_are_null(config: 
     seen = replace(of, teacher_file=replace(of.teacher_file, saw_validation=True))
     row = list(Trial(seen).run())[-1].row
     assert row["val_accuracy"] is not None and row["agreement"] is not None
-    assert {name for name in TEACHER_COLUMNS if row.get(name) is not None} == set()
+    assert {name for name in JUDGED if row.get(name) is not None} == set()
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(config: Callable[..., TrialConfig]) -> None:
@@ -148,7 +149,7 @@ def test_the_rung_score_is_the_mean_of_the_last_three_validation_accuracies(conf
 
 def test_the_row_holds_every_measure(config: Callable[..., TrialConfig]) -> None:
     row = list(Trial(config()).run())[-1].row
-    expected = TEACHER_COLUMNS | {
+    expected = JUDGED | {
         "lr", "train_accuracy", "val_accuracy", "score", "agreement", "js_divergence", "images_per_s", "wall_time_s",
         "peak_memory_mib", "margin", "gate_open_train", "gate_open_train_logit", "loss.ce", "loss.kd", "loss.crd",
         "loss.views.ground_truth", "loss.views.feature_constraint", "loss.views.logit_diversity",
@@ -223,7 +224,7 @@ def test_views_that_change_are_measured_at_rungs_each_tenth_and_in_the_last_epoc
     sparse = list(Trial(of).run())
     monkeypatch.setattr(evaluation, "VIEWS_EVERY", 1)
     dense = list(Trial(of).run())
-    views = TEACHER_COLUMNS - {"teacher_accuracy"}
+    views = JUDGED - {"teacher_accuracy"}
     measured = [e.epoch for e in sparse if e.stage == "student" and e.row.get("diversity_sq_prob") is not None]
     assert measured == [3, 6, 10, 12]
     for less, more in zip(numbers(sparse), numbers(dense), strict=True):

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from akdtune import data, teacher
-from akdtune.measures import TEACHER_COLUMNS
 from akdtune.training import Epoch, Trial
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_request import TrialRequest
+from tests.declared_columns import JUDGED
 
 CPU = torch.device("cpu")
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
@@ -78,7 +78,7 @@ def test_a_trial_without_a_teacher(method: str) -> None:
     row = whole[-1].row
     assert row["val_accuracy"] is not None
     assert row["train_accuracy"] is not None
-    assert {name for name in (*TEACHER_COLUMNS, "agreement", "js_divergence") if row.get(name) is not None} == set()
+    assert {name for name in (*JUDGED, "agreement", "js_divergence") if row.get(name) is not None} == set()
     alone = trial(method, taught=False)
     assert alone.teacher is None
     list(alone.run())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from akdtune.columns import Column
 from akdtune.registry import Component, ComponentSettings, Kind, Pair, settings_given
 from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Terms
 
@@ -83,6 +84,7 @@ class Method(Component, nn.Module):
             takes the largest.
         replaces_logits: the student predicts through `logits` (SimKD), in training and evaluation.
         overlaps_batches: each batch begins with the images of the one before (`Batch.repeated`).
+        columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
     """
 
     kind: ClassVar[Kind] = "methods"
@@ -91,6 +93,7 @@ class Method(Component, nn.Module):
     default_ce_weight: ClassVar[float] = 1.0
     replaces_logits: ClassVar[bool] = False
     overlaps_batches: ClassVar[bool] = False
+    columns: ClassVar[tuple[Column, ...]] = ()
 
     def __init__(self, settings: ComponentSettings, context: MethodContext) -> None:
         super().__init__()
@@ -166,6 +169,10 @@ class Method(Component, nn.Module):
 
     def after_step(self) -> None:
         """Called after backward and the optimiser step: the place to update memory banks."""
+
+    def measures(self) -> dict[str, float]:
+        """Further numbers for the epoch row, e.g. a learned temperature; read once per epoch, declared in `columns`."""
+        return {}
 
     def logits(self, student: Signals) -> Tensor:
         """The student's prediction [B, K], for methods that replace it."""

@@ -15,6 +15,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
+from akdtune.columns import Column
 from akdtune.registry import Component, ComponentSettings, Kind, settings_given
 from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
 
@@ -75,6 +76,7 @@ class ViewAugmenter(Component, nn.Module):
         stochastic: whether `views` draws anew at every call in eval mode (diversity then averages over 8 fixed draws).
         needs_student: whether `views` and `teach` read the student's signals.
         needs_others: whether further teachers (`teacher.others`) are needed.
+        columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
     Attributes:
         warmup_epochs: epochs in which only the views' own parameters train, before the student's first epoch.
         trains_jointly: whether the parameters go on training beside the student.
@@ -85,6 +87,7 @@ class ViewAugmenter(Component, nn.Module):
     stochastic: ClassVar[bool] = False
     needs_student: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
+    columns: ClassVar[tuple[Column, ...]] = ()
     warmup_epochs: int = 0
     trains_jointly: bool = False
 
@@ -197,7 +200,7 @@ class ViewAugmenter(Component, nn.Module):
         return {}
 
     def measures(self) -> dict[str, float]:
-        """Further numbers for the epoch row, e.g. a learned margin; read once per epoch."""
+        """Further numbers for the epoch row, e.g. a learned margin; read once per epoch, declared in `columns`."""
         return {}
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 from typing_extensions import override
 
+from akdtune.columns import Column
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, tempered
 from akdtune.views import VariantSettings, ViewAugmenter, ViewContext
@@ -228,6 +229,9 @@ class Angular(ViewAugmenter):
 
     Settings = AngularSettings
     source = "Yu, Nam, Katabi and Son (Angular-KD), NeurIPS 2025, arXiv 2510.22480"
+    columns = (
+        Column("margin", "", "margin of the features, learned or set: views at similarity >= 1 - margin are inside"),
+    )
     weights_M: Tensor
     margin_L1: Tensor
 

@@ -9,13 +9,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 from typing_extensions import override
 
+from akdtune.columns import Column, joined
 from akdtune.errors import AkdtuneError
 from akdtune.registry import ComponentSettings, lookup, register, typed
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, standardized
@@ -91,6 +92,11 @@ class Matched(ViewAugmenter):
 
     Settings = MatchedSettings
     source = "akdtune's own, from no paper"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(
+            "matched_temperature", "", "temperature at which the teacher is as uncertain as the views' target, mean"
+        ),
+    )
 
     def __init__(self, settings: MatchedSettings, context: ViewContext) -> None:
         super().__init__(settings, context)
@@ -104,6 +110,7 @@ class Matched(ViewAugmenter):
         self.warmup_epochs = self.inner.warmup_epochs if self.solves else 0
         self.trains_jointly = self.inner.trains_jointly and self.solves
         self.needs_student = self.inner.needs_student  # type: ignore[misc]
+        self.columns = joined(type(self).columns, self.inner.columns)  # type: ignore[misc]
         self.log = TemperatureLog(context.device)
 
     @override

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from akdtune import registry
+from akdtune.columns import declaration
 from akdtune.objective import Objective, weighted_sum
 from akdtune.registry import ComponentSettings
 from akdtune.signals import Signals, Target
@@ -161,6 +162,8 @@ def test_a_method_weighs_each_of_its_terms(method: str) -> None:
         assert weights.keys() == terms.keys()
         assert all(weight >= 0 for weight in weights.values())
     assert sum(built.weights(1000).values()) > 0 or method == "student_only"
+    assert all(type(value) is float for value in built.measures().values())
+    assert all(declaration(name, built.columns) for name in built.measures())
 
 
 @every_view
@@ -181,6 +184,7 @@ def test_views_in_evaluation_mode(view: str, settings: dict[str, Any]) -> None:
     assert all(0 <= float(share) <= 1 for share in augmenter.gates(teacher, views).values())
     assert set(augmenter.gates(teacher, views)) <= {"feature", "logit"}
     assert all(type(value) is float for value in augmenter.measures().values())
+    assert all(declaration(name, augmenter.columns) for name in augmenter.measures())
 
 
 @every_view

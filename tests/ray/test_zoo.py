@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from akdtune import cli, design, results, spec, study_tables
-from akdtune.measures import TEACHER_COLUMNS
 from akdtune.teacher import TeacherFile
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_request import TrialRequest
+from tests.declared_columns import JUDGED
 from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]
@@ -60,7 +60,7 @@ def test_a_study_without_a_teacher_runs_every_method_with_every_seed(alone: Path
     ]
     for row in rows:
         assert row["val_accuracy"] is not None
-        assert {name for name in (*TEACHER_COLUMNS, "agreement") if row.get(name) is not None} == set()
+        assert {name for name in (*JUDGED, "agreement") if row.get(name) is not None} == set()
     lock = yaml.safe_load((alone / "study.lock.yaml").read_text())
     assert (lock["teacher"]["network"], lock["teacher"]["weights_hash"]) == ("none", "none")
     assert lock["seeds"]["trial"] == [0, 3]

@@ -1,0 +1,12 @@
+"""Which of the columns of every study speak of the teacher, by what is declared."""
+
+from __future__ import annotations
+
+from akdtune import results
+from akdtune.columns import declaration
+from akdtune.evaluation import HELD_OUT_COLUMNS
+
+JUDGED = {
+    name for name in results.METRICS if (column := declaration(name, HELD_OUT_COLUMNS)) and column.teacher == "judged"
+}
+"""Say how teacher and views do on held-out images: null where the teacher has trained on them."""
