@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
-from akdtune.design import Identity, Prepared, ablation_count, cell_count, confirm_count
+from akdtune.cells import Cell, CellPlan
+from akdtune.identity import Identity
 from akdtune.power import minimum_detectable
+from akdtune.prepared import Prepared
+from akdtune.proposals import ablation_count, cell_count, confirm_count
 from akdtune.sections import AblationSettings
 from akdtune.settings_file import shown
-
-if TYPE_CHECKING:
-    from akdtune.cells import Cell, CellPlan
-    from akdtune.spec import Study
-    from akdtune.teacher import TeacherFile
+from akdtune.spec import Study
+from akdtune.teacher import TeacherFile
 
 
 def counts(study: Study) -> list[str]:
@@ -93,7 +92,7 @@ def factor_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None) 
         return []
     if teacher is None:
         return ["gradient factors against the plain teacher: measured once the teacher is trained (design.json)"]
-    found = prepared.gradient_factors(plan.cells, Identity(study, prepared, teacher))
+    found = Identity(study, prepared, teacher).gradient_factors(plan.cells)
     return list(_factor_lines(plan, found))
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,14 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from akdtune import pareto, study_tables
-from akdtune.design import trial_count
-from akdtune.dry_run import counted, duration, headline
+from akdtune.dry_run import headline
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.proposals import trial_count
+from akdtune.reports import counted, duration
 from akdtune.results import REPORT_ROLES
 from akdtune.search_phase import report_lines
-
-if TYPE_CHECKING:
-    from akdtune.spec import Study
+from akdtune.spec import Study
 
 LINE_EVERY_S = 30.0
 _STYLES = {"done": "green", "pruned": "yellow", "diverged": "magenta", "failed": "red"}

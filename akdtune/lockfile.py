@@ -12,16 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from akdtune import __version__, extension, spec
-from akdtune.design import student_hashes
 from akdtune.errors import StudyError
+from akdtune.identity import Identity, student_hashes
 from akdtune.settings_file import choice_key
-
-if TYPE_CHECKING:
-    from akdtune.design import Identity
-    from akdtune.spec import Study
+from akdtune.spec import Study
 
 FREE_SECTIONS = ("resources", "tracking")
 """Sections that do not determine any result and may change between two runs of one study.
@@ -85,7 +82,7 @@ def _commit() -> dict[str, str] | None:
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
 
     try:
-        tracked = git("ls-files", "--error-unmatch", "design.py")
+        tracked = git("ls-files", "--error-unmatch", "identity.py")
         return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD", "--", ".")} if tracked else None
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -101,9 +98,7 @@ def _with_absent(section: Any, later: Mapping[str, Any]) -> Any:
     return {**later, **section}
 
 
-def extended(
-    lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]
-) -> dict[str, Any]:
+def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]) -> dict[str, Any]:
     """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
     fresh = lock_content(study, identity)
     kept = {key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code")}

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from akdtune import design
 from akdtune.cells import Cell, CellPlan, baseline_cells, plan_cells
 from akdtune.comparisons import RequiredSeeds, required_seeds
 from akdtune.errors import StudyError
+from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.proposals import ablation_count, confirm_count
 from akdtune.space import Proposal
-
-if TYPE_CHECKING:
-    from akdtune.design import Identity
-    from akdtune.spec import Study
+from akdtune.spec import Study
 
 Rows = list[dict[str, Any]]
 
@@ -62,12 +60,12 @@ class Phases:
         study = self.study
         count = 0
         if study.confirm is not None and not searched:
-            count += design.confirm_count(study)
+            count += confirm_count(study)
         ablation = study.ablation
         if ablation is None:
             return count
         if ablation.base == "winner" and not searched:
-            return count + design.ablation_count(study)
+            return count + ablation_count(study)
         auto = ablation.auto_seeds
         if auto is not None and self._unfinished("pilot"):
             cells = self._cell_plan()
@@ -240,7 +238,7 @@ class Phases:
         ablation = self.study.ablation
         assert ablation is not None
         auto = ablation.auto_seeds
-        factors = self.identity.prepared.gradient_factors(plan.cells, self.identity)
+        factors = self.identity.gradient_factors(plan.cells)
         cells = [
             {
                 "name": cell.name,

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from akdtune import design
+from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.phases import Phases, order
+from akdtune.plan_cost import network_macs
+from akdtune.proposals import brackets, quotas
 from akdtune.registry import plugin_folders
 from akdtune.reuse import Donors
 from akdtune.search import Searcher
@@ -25,7 +27,7 @@ class Run:
         self,
         study: Study,
         directory: StudyDirectory,
-        identity: design.Identity,
+        identity: Identity,
         study_uid: str = "",
         donors: Donors | None = None,
     ) -> None:
@@ -34,8 +36,8 @@ class Run:
         self.identity = identity
         self.study_uid = study_uid
         self.epochs = study.epochs
-        self.brackets = design.brackets(study)
-        self.quotas = design.quotas(study)
+        self.brackets = brackets(study)
+        self.quotas = quotas(study)
         self._counted: dict[str, int] = {}
         self.phase = SearchPhase(study, directory, self.quotas)
         if rows := self.phase.overdue():
@@ -80,8 +82,6 @@ class Run:
         return found
 
     def _macs(self, record: TrialRecord) -> int:
-        from akdtune.macs import network_macs
-
         network = record.plan["settings"]["student"]["network"]
         key = json.dumps(network, sort_keys=True)
         if key not in self._counted:

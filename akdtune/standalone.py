@@ -17,14 +17,16 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from akdtune import design, results, spec, teacher_command
-from akdtune.dry_run import counted
+from akdtune import results, spec, teacher_command
 from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.identity import Identity
 from akdtune.ledger import TrialDirectory
+from akdtune.prepared import Prepared
 from akdtune.registry import plugin_folders
+from akdtune.reports import counted
+from akdtune.spec import Study
 
 if TYPE_CHECKING:
-    from akdtune.spec import Study
     from akdtune.training import Epoch, Trial
 
 PROGRAM = "python -m akdtune.training"
@@ -155,7 +157,7 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> dict[str, Any] 
     import torch
 
     torch.set_num_threads(max(1, int(study.resources.cpu)))
-    prepared = design.Prepared.load(study)
+    prepared = Prepared.load(study)
     (chosen,) = [one for one in study.arms if one.name == arm]
     proposal = chosen.centre()
     teacher_file = prepared.find_teacher("subset")
@@ -165,7 +167,7 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> dict[str, Any] 
             return code
         teacher_file = prepared.find_teacher("subset")
         assert teacher_file is not None, "it has just been trained"
-    plan = design.Identity(study, prepared, teacher_file).plan_row(proposal, "search", arm, None, seed)
+    plan = Identity(study, prepared, teacher_file).plan_row(proposal, "search", arm, None, seed)
     cache = study.teacher_cache
     return {
         **{key: plan[key] for key in ("trial_id", "cell_id", "role", "arm", "seed", "settings", "params")},

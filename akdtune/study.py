@@ -23,11 +23,14 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search import Searcher as RaySearcher
 from rich.console import Console
 
-from akdtune import design, display, lockfile, study_tables
+from akdtune import display, lockfile, study_tables
 from akdtune.display import Display
-from akdtune.dry_run import available_cpus, lacking_resources
 from akdtune.errors import AkdtuneError, StudyError
+from akdtune.identity import Identity, initial_rows, student_hashes
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.plan_cost import available_cpus, lacking_resources
+from akdtune.prepared import Prepared
+from akdtune.proposals import trains_on, trial_count
 from akdtune.registry import plugin_folders
 from akdtune.reuse import Donors
 from akdtune.run_state import Run
@@ -218,21 +221,21 @@ class _Driver:
         self.run: Run | None = None
 
     def go(self, lock: dict[str, Any] | None) -> int:
-        prepared = design.Prepared.load(self.study)
+        prepared = Prepared.load(self.study)
         with self._signals():
-            total = design.trial_count(self.study)
+            total = trial_count(self.study)
             with Display(self.console, self.study.name, total, self.study.epochs) as shown:
                 try:
                     teachers = []
-                    for train_on in design.trains_on(self.study):
+                    for train_on in trains_on(self.study):
                         teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
                         if teacher is None:
                             return self._interrupted()
                         teachers.append(teacher)
-                    identity = design.Identity(self.study, prepared, *teachers)
+                    identity = Identity(self.study, prepared, *teachers)
                     self._write_lock(lock, prepared, identity)
                     if lock is None or not self.directory.records or self.extended:
-                        rows = design.initial_rows(self.study, identity)
+                        rows = initial_rows(self.study, identity)
                         known = self.directory.records
                         self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
                     uid = (self.directory.read_lock() or {}).get("uid", "")
@@ -252,7 +255,7 @@ class _Driver:
             return self._interrupted()
         return self._closing()
 
-    def _write_lock(self, lock: dict[str, Any] | None, prepared: design.Prepared, identity: design.Identity) -> None:
+    def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
         if lock is None:
             self.directory.write_lock(lockfile.lock_content(self.study, identity))
             return
@@ -266,7 +269,7 @@ class _Driver:
                 f"(teacher {lock['teacher']['weights_hash']} then, {identity.teacher.weights_hash} now; data "
                 f"{lock['data']['hash']} then, {prepared.data_hash} now); restore it or choose another --dir"
             )
-        if lock.get("students", {}) != (now := design.student_hashes(self.study)):
+        if lock.get("students", {}) != (now := student_hashes(self.study)):
             changed = sorted(path for path, value in now.items() if lock.get("students", {}).get(path) != value)
             raise StudyError(
                 f"{self.directory.root}: {', '.join(changed)} is not the student this study began with "
@@ -397,7 +400,7 @@ class _Driver:
         records = self.directory.records.values()
         ended = sum(record.terminal is not None for record in records)
         self.console.print(
-            f"stopped: {ended} of {design.trial_count(self.study)} trials have ended, nothing is lost. "
+            f"stopped: {ended} of {trial_count(self.study)} trials have ended, nothing is lost. "
             f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}",
             highlight=False,
             soft_wrap=True,

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from akdtune import design, spec, teacher
+from akdtune import spec, teacher
+from akdtune.identity import Identity, initial_rows
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.prepared import Prepared
 from akdtune.run_state import Run
 from akdtune.scheduling import ArmScheduler, pruners
 
@@ -48,7 +50,7 @@ class Played:
     def __init__(self, study: spec.Study, root: Path) -> None:
         self.study, self.root = study, root
         stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
-        self.identity = design.Identity(study, design.Prepared.load(study), stand_in)
+        self.identity = Identity(study, Prepared.load(study), stand_in)
         self.order: list[str] = []
 
     def open(self) -> Run:
@@ -57,7 +59,7 @@ class Played:
         self.directory._load()
         self.directory.reconcile()
         if not self.directory.records:
-            self.directory.add_to_plan(design.initial_rows(self.study, self.identity))
+            self.directory.add_to_plan(initial_rows(self.study, self.identity))
         self.run = Run(self.study, self.directory, self.identity)
         search, phase = self.study.search, self.run.phase
         self.scheduler = ArmScheduler(

@@ -15,9 +15,11 @@ import pytest
 import torch
 import yaml
 
-from akdtune import cache_command, cli, data, design, lockfile, networks, run_state, spec, teacher, teacher_cache
+from akdtune import cache_command, cli, data, lockfile, networks, run_state, spec, teacher, teacher_cache
 from akdtune.errors import SettingsError, StudyError
+from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.prepared import Prepared
 from akdtune.teacher_cache import CacheSettings, Store
 from akdtune.teacher_command import fill_rows
 from akdtune.teacher_rows import COMPUTE_BATCH
@@ -104,10 +106,10 @@ def test_without_a_teacher_the_section_is_ignored_with_a_warning() -> None:
     assert not spec.load("small.yaml", ["teacher=none", "method=label_smoothing"]).warnings
 
 
-def identity(*overrides: str) -> design.Identity:
+def identity(*overrides: str) -> Identity:
     study = spec.load("small.yaml", list(overrides))
     file = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
-    return design.Identity(study, design.Prepared.load(study), file)
+    return Identity(study, Prepared.load(study), file)
 
 
 def test_the_precision_identifies_a_trial_and_nothing_else_of_the_cache_does() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from akdtune import cell_report, controls, design, spec
+from akdtune import cell_report, controls, spec
 from akdtune.errors import SettingsError
+from akdtune.proposals import ablation_count, trains_on, trial_count
 from akdtune.spec import Study
 
 STUDY = """\
@@ -57,8 +58,8 @@ def test_a_design_becomes_cells_with_settings_levels_and_roles(load: Loader) -> 
     assert study.cell_plan is not None
     assert study.cell_plan.reference == "base"
     assert study.warnings == ()
-    assert design.trial_count(study) == 15
-    assert design.trains_on(study) == ["full"], "an ablation alone needs no teacher of the validation split"
+    assert trial_count(study) == 15
+    assert trains_on(study) == ["full"], "an ablation alone needs no teacher of the validation split"
 
 
 def test_matched_controls_keep_the_cross_entropy_and_every_term(load: Loader) -> None:
@@ -196,8 +197,8 @@ def test_a_pilot_s_seeds_are_no_report_seeds(load: Loader) -> None:
     auto = study.ablation.auto_seeds
     assert auto is not None
     assert not set(auto.pilot_seeds) & set(study.ablation.possible_seeds())
-    assert design.trains_on(study) == ["subset", "full"]
-    assert design.ablation_count(study) == 5 * (20 + 5)
-    assert design.ablation_count(replace(study, ablation=study.ablation.model_copy(
+    assert trains_on(study) == ["subset", "full"]
+    assert ablation_count(study) == 5 * (20 + 5)
+    assert ablation_count(replace(study, ablation=study.ablation.model_copy(
         update={"seeds": auto.model_copy(update={"take": False})}
     ))) == 5 * 5  # fmt: skip

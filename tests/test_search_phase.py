@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune import cli, design, display, dry_run, pilot, search_phase, time_budget
+from akdtune import cli, display, dry_run, pilot, search_phase, time_budget
+from akdtune.identity import initial_rows
 from akdtune.ledger import TrialRecord
+from akdtune.plan_cost import surviving_share
 from tests.search_world import Played, load, noise
 
 pytestmark = pytest.mark.ray
@@ -94,7 +96,7 @@ def test_the_searcher_hears_of_the_first_seed_alone(tmp_path: Path) -> None:
 
 def test_without_early_stopping_a_search_that_does_not_learn_plans_all_seeds_at_once(tmp_path: Path) -> None:
     study = load(tmp_path, "search={algorithm: qmc, trials: 4, seeds: [0, 1]}")
-    assert len(design.initial_rows(study, Played(study, tmp_path / "run").identity)) == 8
+    assert len(initial_rows(study, Played(study, tmp_path / "run").identity)) == 8
 
 
 def test_the_plan_says_how_seeds_follow(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_the_plan_says_how_seeds_follow(tmp_path: Path) -> None:
 
 def test_the_share_that_runs_counts_the_seeds_of_survivors(tmp_path: Path) -> None:
     study = load(tmp_path, "search={algorithm: random, trials: 6, seeds: [0, 1, 2]}", ASHA)
-    assert dry_run.surviving_share(study) == pytest.approx(((4 + 2 / 2) / 6 + 2 / 2) / 3)
+    assert surviving_share(study) == pytest.approx(((4 + 2 / 2) / 6 + 2 / 2) / 3)
 
 
 # -------------------------------------------------------------------------------------------------------- pilots

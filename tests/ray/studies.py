@@ -101,16 +101,17 @@ def assert_exactly_once(root: Path, trials: int, epochs: int) -> None:
 
 def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     """The JSON that reached a trial, made again for another directory."""
-    from akdtune import design
+    from akdtune.identity import Identity
     from akdtune.ledger import StudyDirectory
+    from akdtune.prepared import Prepared
 
     checked = spec.load(file)
-    prepared = design.Prepared.load(checked)
+    prepared = Prepared.load(checked)
     teacher = prepared.find_teacher()
     assert teacher is not None
     directory = StudyDirectory(root)
     directory._load()
-    runner = run_state.Run(checked, directory, design.Identity(checked, prepared, teacher))
+    runner = run_state.Run(checked, directory, Identity(checked, prepared, teacher))
     trial = json.loads(runner.payload(directory.records[trial_id], None))
     trial["root"] = str(elsewhere)
     target = elsewhere / f"{trial_id}.json"
