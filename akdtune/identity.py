@@ -12,8 +12,9 @@ from typing import Any
 from akdtune import cell_factors, search_rules, spec
 from akdtune.cells import Cell
 from akdtune.errors import CheckpointError
+from akdtune.networks import Network
 from akdtune.prepared import Prepared
-from akdtune.proposals import grid_proposals, probe_proposals, qmc_proposals, random_proposals
+from akdtune.proposals import Outline
 from akdtune.results import REPORT_ROLES
 from akdtune.space import Proposal
 from akdtune.spec import Study
@@ -22,7 +23,7 @@ from akdtune.teacher import TeacherFile
 
 def student_hashes(study: Study) -> dict[str, str]:
     """Hashes of the files that students begin with, by path."""
-    corners = study.configurations()
+    corners = study.configurations
     found = {str(corner["student"].get("checkpoint")): _student_hash(corner) for corner in corners}
     return {path: value for path, value in sorted(found.items()) if value}
 
@@ -78,9 +79,16 @@ class Identity:
             self.study.report.train_on if role in REPORT_ROLES else "",
         )
 
-    def gradient_factors(self, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
-        """What views and their controls multiply the gradient of each loss term by, see `cell_factors`."""
-        return cell_factors.of_cells(cells, self.prepared.dataset, self.prepared.train_on, self.teacher_of("ablation"))
+    def gradient_factors(self, cells: Sequence[Cell], teachers: Sequence[Network] = ()) -> dict[str, dict[str, float]]:
+        """What views and their controls multiply the gradient of each loss term by, see `cell_factors`.
+
+        Args:
+            cells: with filled-in settings.
+            teachers: the networks of the reports' teacher on the CPU, where they are loaded already.
+        """
+        return cell_factors.of_cells(
+            cells, self.prepared.dataset, self.prepared.train_on, self.teacher_of("ablation"), teachers
+        )
 
     def search_trial(self, proposal: Proposal) -> str:
         """The id a proposal has as a search trial."""
@@ -107,21 +115,19 @@ class Identity:
         }
 
 
-def initial_rows(study: Study, identity: Identity) -> list[dict[str, Any]]:
+def initial_rows(outline: Outline, identity: Identity) -> list[dict[str, Any]]:
     """What is planned at the start: a search that does not learn (its first seeds, where they lead), and the probes."""
-    rows = []
-    if study.search.searches and not study.search.learns:
-        proposals = {"grid": grid_proposals, "random": random_proposals, "qmc": qmc_proposals}[study.search.algorithm]
-        rows += [
-            identity.plan_row(proposal, "search", name, None, seed)
-            for seed in study.search.training_seeds[: _seeds_at_once(study)]
-            for name, proposal in proposals(study)
-        ]
+    study = outline.study
+    rows = [
+        identity.plan_row(proposal, "search", name, None, seed)
+        for seed in study.search.training_seeds[: _seeds_at_once(study)]
+        for name, proposal in outline.proposals
+    ]
     if study.probe is not None:
         rows += [
             identity.plan_row(proposal, "probe", proposal.arm, None, seed)
             for seed in study.probe.seeds
-            for proposal in probe_proposals(study)
+            for proposal in outline.probes
         ]
     return list({row["trial_id"]: row for row in reversed(rows)}.values())[::-1]
 

@@ -14,9 +14,8 @@ from akdtune.comparisons import RequiredSeeds, required_seeds
 from akdtune.errors import StudyError
 from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
-from akdtune.proposals import ablation_count, confirm_count
+from akdtune.proposals import Outline
 from akdtune.space import Proposal
-from akdtune.spec import Study
 
 Rows = list[dict[str, Any]]
 
@@ -25,13 +24,14 @@ class Phases:
     """Plans confirmation and ablation as soon as what they follow from is known.
 
     Args:
-        study: the checked settings.
+        outline: the study, and how many trials it has.
         directory: its state, opened.
         identity: gives trials their ids.
     """
 
-    def __init__(self, study: Study, directory: StudyDirectory, identity: Identity) -> None:
-        self.study = study
+    def __init__(self, outline: Outline, directory: StudyDirectory, identity: Identity) -> None:
+        self.study = outline.study
+        self.outline = outline
         self.directory = directory
         self.identity = identity
         self.notes: list[str] = []
@@ -60,12 +60,12 @@ class Phases:
         study = self.study
         count = 0
         if study.confirm is not None and not searched:
-            count += confirm_count(study)
+            count += self.outline.confirm_trials
         ablation = study.ablation
         if ablation is None:
             return count
         if ablation.base == "winner" and not searched:
-            return count + ablation_count(study)
+            return count + self.outline.ablation_trials
         auto = ablation.auto_seeds
         if auto is not None and self._unfinished("pilot"):
             cells = self._cell_plan()

@@ -6,14 +6,14 @@ import copy
 import functools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from akdtune import data, networks, teacher
-from akdtune.data import DataSet, TrainOn
+from akdtune.data import DataSet, Splits, TrainOn
 from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
 from akdtune.methods import MethodContext, published_on
 from akdtune.networks import Network
@@ -34,6 +34,7 @@ class Prepared:
 
     study: Study
     dataset: DataSet
+    _splits: dict[TrainOn, Splits] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, study: Study) -> Prepared:
@@ -57,7 +58,7 @@ class Prepared:
         }
         main = teachers.get(())
         known_others = [one for path, one in teachers.items() if path[:1] == ("others",) and len(path) == 2 and one]
-        corners = self.study.configurations()
+        corners = self.study.configurations
         for network in _distinct(corner["student"]["network"] for corner in corners):
             built[network_label(network)] = self._built("student.network", network, problems)
         for student in _distinct(corner["student"] for corner in corners):
@@ -68,7 +69,7 @@ class Prepared:
                 assert student is not None
                 context = view_context(student, main, known_others, self.dataset.num_classes, torch.device("cpu"), 0)
                 self._try("views", parts[1], context, settings.network, problems)
-            labels_N = self.dataset.split(self.train_on).train.training_labels_N
+            labels_N = self.split(self.train_on).train.training_labels_N
             pairs = ([corner["student"]["network"], method] for corner in corners for method in corner["method"])
             for network, method in _distinct(pairs):
                 student = built[network_label(network)]
@@ -126,18 +127,30 @@ class Prepared:
         """Content hash of the stored images and labels."""
         return self.dataset.content_hash
 
+    @functools.cached_property
+    def trains_on(self) -> list[TrainOn]:
+        """Which images trials of the study train on, those of its first trials first."""
+        return trains_on(self.study)
+
     @property
     def train_on(self) -> TrainOn:
         """The images of the study's first trials, by which its settings are checked."""
-        return trains_on(self.study)[0]
+        return self.trains_on[0]
+
+    def split(self, train_on: TrainOn) -> Splits:
+        """The images that trials train and are judged on."""
+        if train_on not in self._splits:
+            self._splits[train_on] = self.dataset.split(train_on)
+        return self._splits[train_on]
 
     def find_teacher(self, train_on: TrainOn | None = None) -> TeacherFile | None:
         """The study's teacher if it exists already; that of its first trials by default."""
         return teacher.find(self.study.teacher, self.dataset, train_on or self.train_on)
 
+    @functools.cached_property
     def class_counts(self) -> list[int]:
         """Training images of each class, as the methods see them (label noise included)."""
-        labels = self.dataset.split(self.train_on).train.training_labels_N
+        labels = self.split(self.train_on).train.training_labels_N
         return [int(count) for count in torch.bincount(labels.cpu(), minlength=self.dataset.inputs.num_classes)]
 
     def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +160,7 @@ class Prepared:
         are published for this data set and pair of networks; `training.ce_weight[<methods>]`, the weight of the
         cross-entropy where none is set. Where the study has several students the last two name the one they hold for.
         """
-        counts = self.class_counts()
+        counts = self.class_counts
         pair = pair_of(settings, settings["student"])
         assert pair is not None, "the settings of a trial name every network"
         of_student = f", {pair.student}" if len(self._student_names) > 1 else ""
@@ -176,7 +189,7 @@ class Prepared:
 
 def missing_students(study: Study) -> list[str]:
     """Files that students are to begin with and that are not there."""
-    corners = (settings["student"] for settings in study.configurations())
+    corners = (settings["student"] for settings in study.configurations)
     paths = _distinct(student["checkpoint"] for student in corners if student.get("checkpoint"))
     return [path for path in paths if not Path(path).exists()]
 

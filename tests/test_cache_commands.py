@@ -20,6 +20,7 @@ from akdtune.errors import SettingsError, StudyError
 from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
 from akdtune.teacher_cache import CacheSettings, Store
 from akdtune.teacher_command import fill_rows
 from akdtune.teacher_rows import COMPUTE_BATCH
@@ -148,7 +149,7 @@ def test_a_trial_is_told_how_to_use_the_cache(home: Path, override: str) -> None
     row = {"trial_id": "t", "cell_id": "c", "role": "search", "arm": "none/kd", "seed": 0, "params": {},
            "settings": of.study.arms[0].centre().settings}  # fmt: skip
     with StudyDirectory(home / "run").opened() as directory:
-        payload = json.loads(run_state.Run(of.study, directory, of).payload(TrialRecord(row), None))
+        payload = json.loads(run_state.Run(Outline(of.study), directory, of).payload(TrialRecord(row), None))
     assert TrialConfig.parse(payload).teacher_cache == of.study.teacher_cache
 
 

@@ -13,6 +13,7 @@ import pytest
 from akdtune import results, spec
 from akdtune.ledger import StudyDirectory
 from akdtune.phases import Phases, order
+from akdtune.proposals import Outline
 from akdtune.space import Proposal
 from akdtune.spec import Study
 
@@ -62,7 +63,7 @@ class World:
 
     def fresh(self) -> Phases:
         """Phases of a driver that has just started."""
-        return Phases(self.study, self.directory, self.identity)  # type: ignore[arg-type]
+        return Phases(Outline(self.study), self.directory, self.identity)  # type: ignore[arg-type]
 
     def search(self, arm: str, raw: dict[str, Any], value: float, terminal: str = "done") -> str:
         (of_name,) = [one for one in self.study.arms if one.name == arm]

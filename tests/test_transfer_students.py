@@ -18,7 +18,8 @@ from akdtune.data import InputSpec
 from akdtune.errors import CheckpointError, SettingsError
 from akdtune.identity import Identity, initial_rows
 from akdtune.prepared import Prepared
-from akdtune.proposals import grid_proposals
+from akdtune.proposals import Outline
+from akdtune.study_plan import Plan
 from akdtune.training import Trial
 from akdtune.trial_config import StudentSettings, TrialConfig
 from akdtune.trial_parts import begin_with
@@ -143,9 +144,9 @@ def test_classifiers_of_every_family_are_found() -> None:
 def test_students_can_be_chosen_among(home: Path) -> None:
     study = spec.load("transfer.yaml")
     paths = [str(home / "students" / name) for name in ("a.pt", "b.pt")]
-    found = [proposal.settings["student"] for _, proposal in grid_proposals(study)]
+    found = [proposal.settings["student"] for _, proposal in Outline(study).proposals]
     assert found == [{"network": CNN, "checkpoint": path, "train": "classifier"} for path in paths]
-    text = "\n".join(dry_run.plan_report(study))
+    text = "\n".join(dry_run.plan_report(Plan.of(study)))
     assert f"student.checkpoint  choice [{paths[0]}, {paths[1]}]" in text
     assert "missing" not in text
 
@@ -153,7 +154,7 @@ def test_students_can_be_chosen_among(home: Path) -> None:
 def cells(*overrides: str) -> list[str]:
     study = spec.load("transfer.yaml", overrides)
     identity = Identity(study, Prepared.load(study), teacher.TeacherFile.none())
-    return [row["cell_id"] for row in initial_rows(study, identity)]
+    return [row["cell_id"] for row in initial_rows(Outline(study), identity)]
 
 
 def test_ids_follow_what_a_file_holds_and_not_where_it_lies(home: Path) -> None:
@@ -175,7 +176,7 @@ def test_a_missing_student_is_listed_by_plan_and_refused_by_run(home: Path) -> N
     Path("students/b.pt").unlink()
     study = spec.load("transfer.yaml")
     missing = home / "students" / "b.pt"
-    assert f"missing checkpoint: {missing} (student.checkpoint)" in dry_run.plan_report(study)
+    assert f"missing checkpoint: {missing} (student.checkpoint)" in dry_run.plan_report(Plan.of(study))
     with pytest.raises(SettingsError) as raised:
         Prepared.load(study)
     assert str(raised.value) == f"transfer.yaml: student.checkpoint: {missing}: no such file"
@@ -298,7 +299,7 @@ def test_a_student_that_changed_is_refused_on_resume(home: Path) -> None:
     directory = StudyDirectory(home / "runs")
     with directory.opened():
         directory.write_lock(lockfile.lock_content(settings, identity))
-        directory.add_to_plan(initial_rows(settings, identity))
+        directory.add_to_plan(initial_rows(Outline(settings), identity))
     student(Path("students/b.pt"), seed=3)
     with pytest.raises(StudyError, match=r"students/b\.pt is not the student this study began with"):
         study.run(settings, home / "runs")

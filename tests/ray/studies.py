@@ -104,6 +104,7 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     from akdtune.identity import Identity
     from akdtune.ledger import StudyDirectory
     from akdtune.prepared import Prepared
+    from akdtune.proposals import Outline
 
     checked = spec.load(file)
     prepared = Prepared.load(checked)
@@ -111,7 +112,7 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     assert teacher is not None
     directory = StudyDirectory(root)
     directory._load()
-    runner = run_state.Run(checked, directory, Identity(checked, prepared, teacher))
+    runner = run_state.Run(Outline(checked), directory, Identity(checked, prepared, teacher))
     trial = json.loads(runner.payload(directory.records[trial_id], None))
     trial["root"] = str(elsewhere)
     target = elsewhere / f"{trial_id}.json"
