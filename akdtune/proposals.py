@@ -118,7 +118,8 @@ class Outline:
             return 0
         if study.cell_plan is not None:
             return len(study.cell_plan.cells)
-        plans = (plan_cells(study.ablation, arm.centre().written, study.constants) for arm in study.arms)
+        constants = study.constants
+        plans = (plan_cells(study.ablation, arm.centre().written, constants) for arm in study.arms)
         return max(len(plan.cells) for plan in plans)
 
     @property
