@@ -16,6 +16,7 @@ from typing import Any
 
 from akdtune import __version__, extension, spec
 from akdtune.errors import StudyError
+from akdtune.folders import PACKAGE
 from akdtune.identity import Identity, student_hashes
 from akdtune.settings_file import choice_key
 from akdtune.spec import Study
@@ -76,13 +77,12 @@ def _packages() -> dict[str, str]:
 
 def _commit() -> dict[str, str] | None:
     """Commit of akdtune's own source and what differs from it, where it runs from a checkout."""
-    folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout
 
     try:
-        tracked = git("ls-files", "--error-unmatch", "identity.py")
+        tracked = git("ls-files", "--error-unmatch", "__init__.py")
         return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD", "--", ".")} if tracked else None
     except (OSError, subprocess.CalledProcessError):
         return None
