@@ -38,7 +38,11 @@ def _signals(main: networks.Network, others: Sequence[networks.Network], images_
 
 
 def of_cells(
-    cells: Sequence[Cell], dataset: DataSet, train_on: TrainOn, file: teacher.TeacherFile
+    cells: Sequence[Cell],
+    dataset: DataSet,
+    train_on: TrainOn,
+    file: teacher.TeacherFile,
+    teachers: Sequence[networks.Network] = (),
 ) -> dict[str, dict[str, float]]:
     """Factor by cell name and loss term; cells without views, or whose methods read none, are left out.
 
@@ -47,12 +51,15 @@ def of_cells(
         dataset: loaded.
         train_on: the split whose training images are taken.
         file: the trained teacher.
+        teachers: its networks on the CPU, the main one first, where they are loaded already.
     """
     viewed = [cell for cell in cells if cell.settings["views"]["name"] != "none"]
     if file.absent or not viewed:
         return {}
     device = torch.device("cpu")
-    main, others = teacher.load(file, dataset.inputs, device), teacher.load_others(file, dataset.inputs, device)
+    if not teachers:
+        teachers = (teacher.load(file, dataset.inputs, device), *teacher.load_others(file, dataset.inputs, device))
+    main, others = teachers[0], teachers[1:]
     train = dataset.split(train_on).train
     positions_B = torch.arange(min(IMAGES, len(train)))
     images_BCHW = train.images(positions_B).cpu()

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
-from akdtune.design import Identity, Prepared, ablation_count, cell_count, confirm_count
+from akdtune.cells import Cell, CellPlan
 from akdtune.power import minimum_detectable
+from akdtune.proposals import Outline
 from akdtune.sections import AblationSettings
 from akdtune.settings_file import shown
-
-if TYPE_CHECKING:
-    from akdtune.cells import Cell, CellPlan
-    from akdtune.spec import Study
-    from akdtune.teacher import TeacherFile
+from akdtune.spec import Study
 
 
-def counts(study: Study) -> list[str]:
+def counts(outline: Outline) -> list[str]:
     """How many trials confirm and ablate, a line each."""
-    lines = []
+    study, lines = outline.study, []
     if (confirm := study.confirm) is not None:
         beside = f" and {', '.join(confirm.baselines)}" if confirm.baselines else ""
         lines.append(
-            f"{confirm_count(study)} confirmation trials: the best {confirm.top} of each arm{beside}, "
+            f"{outline.confirm_trials} confirmation trials: the best {confirm.top} of each arm{beside}, "
             f"{_seeds(len(confirm.seeds))}, {_trained(study)}"
         )
     if (ablation := study.ablation) is not None:
         at_most = "at most " if ablation.base == "winner" or ablation.auto_seeds is not None else ""
         lines.append(
-            f"{at_most}{ablation_count(study)} ablation trials: {ablation.design}, {cell_count(study)} cells with "
+            f"{at_most}{outline.ablation_trials} ablation trials: {ablation.design}, {outline.cells} cells with "
             f"{len(ablation.controls)} controls, {_seeds_of(ablation)}, never pruned, {_trained(study)}"
         )
     return lines
@@ -86,21 +82,18 @@ def _described(cell: Cell) -> str:
     return f"{cell.name}: {changes or 'the base as it is'}"
 
 
-def factor_lines(study: Study, prepared: Prepared, teacher: TeacherFile | None) -> list[str]:
-    """What views and controls multiply the gradient of each loss term by, against the plain teacher."""
-    plan = study.cell_plan
-    if plan is None or study.teacher.absent:
-        return []
-    if teacher is None:
-        return ["gradient factors against the plain teacher: measured once the teacher is trained (design.json)"]
-    found = prepared.gradient_factors(plan.cells, Identity(study, prepared, teacher))
-    return list(_factor_lines(plan, found))
+def factor_lines(plan: CellPlan | None, factors: Mapping[str, Mapping[str, float]] | None) -> Iterator[str]:
+    """What views and controls multiply the gradient of each loss term by, against the plain teacher.
 
-
-def _factor_lines(plan: CellPlan, found: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    if found:
+    Args:
+        plan: the cells; None where they are not known.
+        factors: by name of the cell and loss term; None before the teacher is trained.
+    """
+    if factors is None:
+        yield "gradient factors against the plain teacher: measured once the teacher is trained (design.json)"
+    elif plan is not None and factors:
         yield "gradient on the student's logits or feature, as a multiple of the plain teacher's, per loss term:"
-    for cell in plan.cells:
-        if cell.name in found:
-            terms = ", ".join(f"{term} {factor:.2f}" for term, factor in found[cell.name].items())
-            yield f"    {cell.name}: {terms}"
+        for cell in plan.cells:
+            if cell.name in factors:
+                terms = ", ".join(f"{term} {factor:.2f}" for term, factor in factors[cell.name].items())
+                yield f"    {cell.name}: {terms}"

@@ -158,8 +158,8 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     """
     from akdtune import spec
 
-    study = spec.load(file, overrides or [])
-    print("\n".join(import_module("akdtune.dry_run").plan_report(study)))
+    planned = import_module("akdtune.study_plan").Plan.of(spec.load(file, overrides or []))
+    print("\n".join(import_module("akdtune.dry_run").plan_report(planned)))
 
 
 @app.command()

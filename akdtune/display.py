@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,14 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from akdtune import pareto, study_tables
-from akdtune.design import trial_count
-from akdtune.dry_run import counted, duration, headline
+from akdtune.dry_run import headline
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.proposals import Outline
+from akdtune.reports import counted, duration
 from akdtune.results import REPORT_ROLES
 from akdtune.search_phase import report_lines
-
-if TYPE_CHECKING:
-    from akdtune.spec import Study
+from akdtune.spec import Study
 
 LINE_EVERY_S = 30.0
 _STYLES = {"done": "green", "pruned": "yellow", "diverged": "magenta", "failed": "red"}
@@ -151,12 +150,12 @@ def command_line(study: Study, root: Path) -> str:
     return " ".join(part for part in ("akdtune run", shlex.quote(str(study.source)), overrides) if part) + place
 
 
-def short_report(study: Study, directory: StudyDirectory) -> str:
+def short_report(outline: Outline, directory: StudyDirectory) -> str:
     """What `akdtune run` prints first."""
-    records = directory.records.values()
+    study, records = outline.study, directory.records.values()
     ended = sum(record.terminal is not None for record in records)
-    state = f"resuming: {ended} of {trial_count(study)} trials have ended" if records else "new"
-    lines = [f"study {study.name} in {directory.root} ({state})", *(f"  {line}" for line in headline(study))]
+    state = f"resuming: {ended} of {outline.trials} trials have ended" if records else "new"
+    lines = [f"study {study.name} in {directory.root} ({state})", *(f"  {line}" for line in headline(outline))]
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in study.warnings)])
 
 

@@ -12,18 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from akdtune import __version__, extension, spec
-from akdtune.design import student_hashes
 from akdtune.errors import StudyError
 from akdtune.folders import PACKAGE
+from akdtune.identity import Identity, student_hashes
 from akdtune.registry import add_on_versions
 from akdtune.settings_file import choice_key
-
-if TYPE_CHECKING:
-    from akdtune.design import Identity
-    from akdtune.spec import Study
+from akdtune.spec import Study
 
 FREE_SECTIONS = ("resources", "tracking")
 """Sections that do not determine any result and may change between two runs of one study.

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from akdtune import design
 from akdtune.cells import Cell, CellPlan, baseline_cells, plan_cells
 from akdtune.comparisons import RequiredSeeds, required_seeds
 from akdtune.errors import StudyError
 from akdtune.events import SeedsNeeded
+from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.proposals import Outline
 from akdtune.space import Proposal
-
-if TYPE_CHECKING:
-    from akdtune.design import Identity
-    from akdtune.spec import Study
 
 Rows = list[dict[str, Any]]
 
@@ -28,13 +25,14 @@ class Phases:
     """Plans confirmation and ablation as soon as what they follow from is known.
 
     Args:
-        study: the checked settings.
+        outline: the study, and how many trials it has.
         directory: its state, opened.
         identity: gives trials their ids.
     """
 
-    def __init__(self, study: Study, directory: StudyDirectory, identity: Identity) -> None:
-        self.study = study
+    def __init__(self, outline: Outline, directory: StudyDirectory, identity: Identity) -> None:
+        self.study = outline.study
+        self.outline = outline
         self.directory = directory
         self.identity = identity
         self.notes: list[str] = []
@@ -63,12 +61,12 @@ class Phases:
         study = self.study
         count = 0
         if study.confirm is not None and not searched:
-            count += design.confirm_count(study)
+            count += self.outline.confirm_trials
         ablation = study.ablation
         if ablation is None:
             return count
         if ablation.base == "winner" and not searched:
-            return count + design.ablation_count(study)
+            return count + self.outline.ablation_trials
         auto = ablation.auto_seeds
         if auto is not None and self._unfinished("pilot"):
             cells = self._cell_plan()
@@ -248,7 +246,7 @@ class Phases:
         ablation = self.study.ablation
         assert ablation is not None
         auto = ablation.auto_seeds
-        factors = self.identity.prepared.gradient_factors(plan.cells, self.identity)
+        factors = self.identity.gradient_factors(plan.cells)
         cells = [
             {
                 "name": cell.name,

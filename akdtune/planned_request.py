@@ -9,7 +9,7 @@ from akdtune.registry import plugin_folders
 from akdtune.trial_request import TrialRequest, trial_seeds
 
 if TYPE_CHECKING:
-    from akdtune.design import Identity
+    from akdtune.identity import Identity
     from akdtune.spec import Study
 
 

@@ -89,6 +89,18 @@ def probability(p: float | None) -> str:
     return "< .001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the unit a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def tex_escape(text: str) -> str:
     """Plain text as LaTeX shows it unchanged."""
     return "".join(_TEX.get(letter, letter) for letter in text)

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from akdtune import design
 from akdtune.events import TimeBudgetSpent, TrialEnded, TrialInterrupted, TrialStarted
+from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
 from akdtune.phases import Phases, order
+from akdtune.plan_cost import network_macs
 from akdtune.planned_request import planned_request
+from akdtune.proposals import Outline
 from akdtune.reuse import Donors
 from akdtune.search import Searcher
 from akdtune.search_phase import SearchPhase
-from akdtune.spec import Study
 
 
 class Run:
@@ -24,25 +25,25 @@ class Run:
 
     def __init__(
         self,
-        study: Study,
+        outline: Outline,
         directory: StudyDirectory,
-        identity: design.Identity,
+        identity: Identity,
         study_uid: str = "",
         donors: Donors | None = None,
     ) -> None:
-        self.study = study
+        self.study = study = outline.study
         self.directory = directory
         self.identity = identity
         self.study_uid = study_uid
         self.epochs = study.epochs
-        self.brackets = design.brackets(study)
-        self.quotas = design.quotas(study)
+        self.brackets = outline.brackets
+        self.quotas = outline.quotas
         self._counted: dict[str, int] = {}
         self.phase = SearchPhase(study, directory, self.quotas)
         if rows := self.phase.overdue():
             directory.add_to_plan(rows)
         self.searcher = self._searcher()
-        self.phases = Phases(study, directory, identity)
+        self.phases = Phases(outline, directory, identity)
         self.donors = donors
         self.handed_out: set[str] = set()
         unfinished = order(self._not_taken_over(directory.unfinished()))
@@ -81,8 +82,6 @@ class Run:
         return found
 
     def _macs(self, record: TrialRecord) -> int:
-        from akdtune.macs import network_macs
-
         network = record.plan["settings"]["student"]["network"]
         key = json.dumps(network, sort_keys=True)
         if key not in self._counted:

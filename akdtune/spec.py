@@ -111,6 +111,7 @@ class Study:
         """Whether there are trials that read the test set."""
         return self.confirm is not None or self.ablation is not None
 
+    @functools.cached_property
     def configurations(self) -> list[dict[str, Any]]:
         """Settings that together hold every option and end of what is searched, and every cell that is known."""
         known = [] if self.cell_plan is None else [cell.settings for cell in self.cell_plan.cells]
@@ -125,7 +126,7 @@ class Study:
             return None
         return plan_cells(self.ablation, self.arms[0].centre().written, self.constants)
 
-    @property
+    @functools.cached_property
     def rungs(self) -> list[int]:
         """Epochs at which search trials are compared."""
         return self.scheduler.rungs(self.epochs)

@@ -15,16 +15,18 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from akdtune import design, spec, teacher_command
-from akdtune.dry_run import counted
+from akdtune import spec, teacher_command
 from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.identity import Identity
 from akdtune.ledger import TrialDirectory
 from akdtune.planned_request import planned_request
+from akdtune.prepared import Prepared
+from akdtune.reports import counted
+from akdtune.spec import Study
 from akdtune.trial_request import TrialRequest
 from akdtune.trial_writer import Limits, TrialWriter, resumed
 
 if TYPE_CHECKING:
-    from akdtune.spec import Study
     from akdtune.teacher_settings import TeacherFile
     from akdtune.training import Epoch, Trial
 
@@ -168,7 +170,7 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> TrialRequest | 
     import torch
 
     torch.set_num_threads(max(1, int(study.resources.cpu)))
-    prepared = design.Prepared.load(study)
+    prepared = Prepared.load(study)
     (chosen,) = [one for one in study.arms if one.name == arm]
     proposal = chosen.centre()
     teacher_file = prepared.find_teacher("subset")
@@ -178,7 +180,7 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> TrialRequest | 
             return code
         teacher_file = prepared.find_teacher("subset")
         assert teacher_file is not None, "it has just been trained"
-    identity = design.Identity(study, prepared, teacher_file)
+    identity = Identity(study, prepared, teacher_file)
     return planned_request(study, identity, identity.plan_row(proposal, "search", arm, None, seed))
 
 

@@ -23,12 +23,15 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search import Searcher as RaySearcher
 from rich.console import Console
 
-from akdtune import design, display, lockfile, study_tables
+from akdtune import display, lockfile, study_tables
 from akdtune.display import Display
-from akdtune.dry_run import available_cpus, lacking_resources
 from akdtune.errors import AkdtuneError, StudyError
 from akdtune.events import StudyFinished, StudyStarted, Terminal, TrialEnded
+from akdtune.identity import Identity, initial_rows, student_hashes
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.plan_cost import Machine, available_cpus
+from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
 from akdtune.registry import plugin_folders
 from akdtune.reuse import Donors
 from akdtune.run_state import Run
@@ -184,7 +187,7 @@ def run(
         AkdtuneError: for anything the user can mend.
     """
     console = console or Console(markup=False)
-    directory = StudyDirectory(root.expanduser())
+    directory, outline = StudyDirectory(root.expanduser()), Outline(study)
     check_resources(study, address)
     with directory.opened():
         lock = directory.read_lock()
@@ -194,10 +197,10 @@ def run(
             ended = directory.reconcile()
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
-        console.print(display.short_report(study, directory), highlight=False, soft_wrap=True)
+        console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
         for line in added:
             console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
-        return _Driver(study, directory, address, console, added, reuse).go(lock)
+        return _Driver(outline, directory, address, console, added, reuse).go(lock)
 
 
 class _Driver:
@@ -205,14 +208,15 @@ class _Driver:
 
     def __init__(
         self,
-        study: Study,
+        outline: Outline,
         directory: StudyDirectory,
         address: str | None,
         console: Console,
         extended: Sequence[str] = (),
         reused: Sequence[Path] = (),
     ) -> None:
-        self.study = study
+        self.study = outline.study
+        self.outline = outline
         self.directory = directory
         self.address = address
         self.console = console
@@ -221,26 +225,26 @@ class _Driver:
         self.run: Run | None = None
 
     def go(self, lock: dict[str, Any] | None) -> int:
-        prepared = design.Prepared.load(self.study)
+        prepared = Prepared.load(self.study)
         with self._signals():
-            total = design.trial_count(self.study)
+            total = self.outline.trials
             with Display(self.console, self.study.name, total, self.study.epochs) as shown:
                 try:
                     teachers = []
-                    for train_on in design.trains_on(self.study):
+                    for train_on in prepared.trains_on:
                         teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
                         if teacher is None:
                             return self._interrupted()
                         teachers.append(teacher)
-                    identity = design.Identity(self.study, prepared, *teachers)
+                    identity = Identity(self.study, prepared, *teachers)
                     self._write_lock(lock, prepared, identity)
                     if lock is None or not self.directory.records or self.extended:
-                        rows = design.initial_rows(self.study, identity)
+                        rows = initial_rows(self.outline, identity)
                         known = self.directory.records
                         self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
                     uid = (self.directory.read_lock() or {}).get("uid", "")
                     donors = Donors(self.directory, self.reused)
-                    self.run = Run(self.study, self.directory, identity, uid, donors)
+                    self.run = Run(self.outline, self.directory, identity, uid, donors)
                     self.run.plan_phases()
                     if self.run.remaining() and not self._stopping:
                         self.directory.wait_for_workers()
@@ -255,7 +259,7 @@ class _Driver:
             return self._interrupted()
         return self._closing()
 
-    def _write_lock(self, lock: dict[str, Any] | None, prepared: design.Prepared, identity: design.Identity) -> None:
+    def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
         if lock is None:
             self.directory.write_lock(lockfile.lock_content(self.study, identity))
             return
@@ -269,7 +273,7 @@ class _Driver:
                 f"(teacher {lock['teacher']['weights_hash']} then, {identity.teacher.weights_hash} now; data "
                 f"{lock['data']['hash']} then, {prepared.data_hash} now); restore it or choose another --dir"
             )
-        if lock.get("students", {}) != (now := design.student_hashes(self.study)):
+        if lock.get("students", {}) != (now := student_hashes(self.study)):
             changed = sorted(path for path, value in now.items() if lock.get("students", {}).get(path) != value)
             raise StudyError(
                 f"{self.directory.root}: {', '.join(changed)} is not the student this study began with "
@@ -400,7 +404,7 @@ class _Driver:
         records = self.directory.records.values()
         ended = sum(record.terminal is not None for record in records)
         self.console.print(
-            f"stopped: {ended} of {design.trial_count(self.study)} trials have ended, nothing is lost. "
+            f"stopped: {ended} of {self.outline.trials} trials have ended, nothing is lost. "
             f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}",
             highlight=False,
             soft_wrap=True,
@@ -489,5 +493,5 @@ def concurrency(study: Study) -> int:
 
 def check_resources(study: Study, address: str | None) -> None:
     """Refuses a study that asks for more CPUs or GPUs than this machine has, before anything starts."""
-    if not address and (lacking := lacking_resources(study)):
+    if not address and (lacking := Machine.here(study.resources).lacking(study.resources)):
         raise StudyError("\n".join(lacking))

@@ -125,13 +125,18 @@ class Trial:
     """The parts of one trial: data, frozen teacher, student, views, methods, optimiser.
 
     `stand_ins` replace the networks in the configuration's teacher file (the main one, then the others), e.g. by
-    untrained ones to time a few steps.
+    untrained ones to time a few steps. `dataset` is the trial's data where it is loaded on its device already.
     """
 
-    def __init__(self, config: TrialConfig, stand_ins: Sequence[networks.Network] = ()) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        stand_ins: Sequence[networks.Network] = (),
+        dataset: data.DataSet | None = None,
+    ) -> None:
         self.config = config
         self.device = resolve_device(config.training.device)
-        self.dataset = data.load(config.data, self.device)
+        self.dataset = data.load(config.data, self.device) if dataset is None else dataset
         self.splits = self.dataset.split(config.train_on)
         self.train = self.splits.train
         file, inputs = config.teacher_file, self.dataset.inputs

@@ -409,7 +409,7 @@ def null_row(folder: Path, trials: int) -> dict[str, Any]:
 
 def study_rows(quick: bool) -> list[dict[str, Any]]:
     """All studies, on one Ray."""
-    from akdtune import dry_run, study
+    from akdtune import plan_cost, study
 
     cases = [(6, 2.0), (4, 5.0)] if quick else [(8, 2.0), (8, 5.0), (8, FULL_TRIAL_S)]
     with tempfile.TemporaryDirectory() as temporary:
@@ -423,7 +423,7 @@ def study_rows(quick: bool) -> list[dict[str, Any]]:
         started = time.monotonic()
         study.start_ray(None, 5.0)
         rows: list[dict[str, Any]] = [{"what": "ray", "start_s": round(time.monotonic() - started, 2)}]
-        slots = dry_run.available_cpus()
+        slots = plan_cost.available_cpus()
         with study.keep_ray():
             for trials, seconds in cases:
                 rows.append(busy_row(folder, trials, seconds, slots))

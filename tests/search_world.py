@@ -9,9 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from akdtune import design, spec, teacher
+from akdtune import spec, teacher
 from akdtune.events import StudyStarted, Terminal, TrialEnded
+from akdtune.identity import Identity, initial_rows
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
 from akdtune.run_state import Run
 from akdtune.scheduling import ArmScheduler, pruners
 
@@ -53,8 +56,9 @@ class Played:
 
     def __init__(self, study: spec.Study, root: Path) -> None:
         self.study, self.root = study, root
+        self.outline = Outline(study)
         stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
-        self.identity = design.Identity(study, design.Prepared.load(study), stand_in)
+        self.identity = Identity(study, Prepared.load(study), stand_in)
         self.order: list[str] = []
 
     def open(self) -> Run:
@@ -63,8 +67,8 @@ class Played:
         self.directory._load()
         self.directory.reconcile()
         if not self.directory.records:
-            self.directory.add_to_plan(design.initial_rows(self.study, self.identity))
-        self.run = Run(self.study, self.directory, self.identity)
+            self.directory.add_to_plan(initial_rows(self.outline, self.identity))
+        self.run = Run(self.outline, self.directory, self.identity)
         search, phase = self.study.search, self.run.phase
         self.scheduler = ArmScheduler(
             self.directory,

@@ -14,9 +14,12 @@ import pytest
 import torch
 import yaml
 
-from akdtune import cache_command, cli, data, design, lockfile, networks, run_state, spec, teacher, teacher_cache
+from akdtune import cache_command, cli, data, lockfile, networks, run_state, spec, teacher, teacher_cache
 from akdtune.errors import SettingsError, StudyError
+from akdtune.identity import Identity
 from akdtune.ledger import StudyDirectory, TrialRecord
+from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
 from akdtune.teacher_cache import CacheSettings, Store
 from akdtune.teacher_command import fill_rows
 from akdtune.teacher_rows import COMPUTE_BATCH
@@ -104,10 +107,10 @@ def test_without_a_teacher_the_section_is_ignored_with_a_warning() -> None:
     assert not spec.load("small.yaml", ["teacher=none", "method=label_smoothing"]).warnings
 
 
-def identity(*overrides: str) -> design.Identity:
+def identity(*overrides: str) -> Identity:
     study = spec.load("small.yaml", list(overrides))
     file = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
-    return design.Identity(study, design.Prepared.load(study), file)
+    return Identity(study, Prepared.load(study), file)
 
 
 def test_the_precision_identifies_a_trial_and_nothing_else_of_the_cache_does() -> None:
@@ -146,7 +149,7 @@ def test_a_trial_is_told_how_to_use_the_cache(home: Path, override: str) -> None
     row = {"trial_id": "t", "cell_id": "c", "role": "search", "arm": "none/kd", "seed": 0, "params": {},
            "settings": of.study.arms[0].centre().settings}  # fmt: skip
     with StudyDirectory(home / "run").opened() as directory:
-        payload = json.loads(run_state.Run(of.study, directory, of).payload(TrialRecord(row), None))
+        payload = json.loads(run_state.Run(Outline(of.study), directory, of).payload(TrialRecord(row), None))
     assert TrialConfig.parse(TrialRequest.parse(payload)).teacher_cache == of.study.teacher_cache
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from akdtune import cell_report, controls, design, spec
+from akdtune import cell_report, controls, spec
 from akdtune.errors import SettingsError
+from akdtune.proposals import Outline, trains_on
 from akdtune.spec import Study
 
 STUDY = """\
@@ -57,8 +58,8 @@ def test_a_design_becomes_cells_with_settings_levels_and_roles(load: Loader) -> 
     assert study.cell_plan is not None
     assert study.cell_plan.reference == "base"
     assert study.warnings == ()
-    assert design.trial_count(study) == 15
-    assert design.trains_on(study) == ["full"], "an ablation alone needs no teacher of the validation split"
+    assert Outline(study).trials == 15
+    assert trains_on(study) == ["full"], "an ablation alone needs no teacher of the validation split"
 
 
 def test_matched_controls_keep_the_cross_entropy_and_every_term(load: Loader) -> None:
@@ -174,7 +175,8 @@ def test_the_plan_explains_every_cell(load: Loader) -> None:
     assert lines[4].startswith("    plain (control): The base's kd with the plain teacher")
     assert lines[5].startswith("    weight_matched (control): The targets of angular with the same number, weights")
     assert "3 seeds tell a difference of 3.3 sd of the paired differences from zero (power .8)" in lines[-1]
-    assert cell_report.counts(load())[0].startswith("15 ablation trials: leave_one_out, 5 cells with 2 controls")
+    (count,) = cell_report.counts(Outline(load()))
+    assert count.startswith("15 ablation trials: leave_one_out, 5 cells with 2 controls")
 
 
 def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:
@@ -196,8 +198,7 @@ def test_a_pilot_s_seeds_are_no_report_seeds(load: Loader) -> None:
     auto = study.ablation.auto_seeds
     assert auto is not None
     assert not set(auto.pilot_seeds) & set(study.ablation.possible_seeds())
-    assert design.trains_on(study) == ["subset", "full"]
-    assert design.ablation_count(study) == 5 * (20 + 5)
-    assert design.ablation_count(replace(study, ablation=study.ablation.model_copy(
-        update={"seeds": auto.model_copy(update={"take": False})}
-    ))) == 5 * 5  # fmt: skip
+    assert trains_on(study) == ["subset", "full"]
+    assert Outline(study).ablation_trials == 5 * (20 + 5)
+    only_asked = study.ablation.model_copy(update={"seeds": auto.model_copy(update={"take": False})})
+    assert Outline(replace(study, ablation=only_asked)).ablation_trials == 5 * 5

@@ -326,9 +326,10 @@ def test_new_takes_the_next_free_directory(
 
 
 def test_plan_prints_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from akdtune import dry_run
+    from akdtune import dry_run, study_plan
 
-    monkeypatch.setattr(dry_run, "plan_report", lambda settings: [f"study {settings.name}", "rungs 26"])
+    monkeypatch.setattr(study_plan.Plan, "of", classmethod(lambda cls, study: study))
+    monkeypatch.setattr(dry_run, "plan_report", lambda plan: [f"study {plan.name}", "rungs 26"])
     assert call(capsys, "plan", "digits_angular") == "study digits_angular\nrungs 26\n"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune import cli, display, lockfile, macs, pareto, study_tables
+from akdtune import cli, display, lockfile, pareto, study_tables
 from akdtune.data import InputSpec
 from akdtune.ledger import TrialRecord
+from akdtune.plan_cost import network_macs
 from tests.search_world import Played, ended, load
 
 pytestmark = pytest.mark.ray
@@ -24,7 +25,7 @@ def test_the_front_is_what_nobody_beats() -> None:
 
 
 def test_multiply_adds_are_the_published_ones() -> None:
-    assert macs.network_macs("resnet8", InputSpec(3, 32, 100)) / 1e6 == pytest.approx(12.507, abs=6e-4)
+    assert network_macs("resnet8", InputSpec(3, 32, 100)) / 1e6 == pytest.approx(12.507, abs=6e-4)
 
 
 def width(record: TrialRecord, epoch: int) -> float:

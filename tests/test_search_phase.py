@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune import cli, design, display, dry_run, pilot, search_phase, time_budget
+from akdtune import cli, display, dry_run, pilot, search_phase, time_budget
 from akdtune.events import RungCorrelation, of_plain
+from akdtune.identity import initial_rows
 from akdtune.ledger import TrialRecord
+from akdtune.plan_cost import surviving_share
+from akdtune.proposals import Outline
 from tests.search_world import Played, ended, load, noise
 
 pytestmark = pytest.mark.ray
@@ -95,18 +98,19 @@ def test_the_searcher_hears_of_the_first_seed_alone(tmp_path: Path) -> None:
 
 def test_without_early_stopping_a_search_that_does_not_learn_plans_all_seeds_at_once(tmp_path: Path) -> None:
     study = load(tmp_path, "search={algorithm: qmc, trials: 4, seeds: [0, 1]}")
-    assert len(design.initial_rows(study, Played(study, tmp_path / "run").identity)) == 8
+    assert len(initial_rows(Outline(study), Played(study, tmp_path / "run").identity)) == 8
 
 
 def test_the_plan_says_how_seeds_follow(tmp_path: Path) -> None:
-    text = "\n".join(dry_run.headline(load(tmp_path, "search={algorithm: random, trials: 6, seeds: [0, 1, 2]}", ASHA)))
+    study = load(tmp_path, "search={algorithm: random, trials: 6, seeds: [0, 1, 2]}", ASHA)
+    text = "\n".join(dry_run.headline(Outline(study)))
     assert "18 search trials (6 configurations x 3 seeds" in text
     assert "each configuration runs with seed 0; where that trial is done, seeds 1, 2 follow, never pruned" in text
 
 
 def test_the_share_that_runs_counts_the_seeds_of_survivors(tmp_path: Path) -> None:
     study = load(tmp_path, "search={algorithm: random, trials: 6, seeds: [0, 1, 2]}", ASHA)
-    assert dry_run.surviving_share(study) == pytest.approx(((4 + 2 / 2) / 6 + 2 / 2) / 3)
+    assert surviving_share(study) == pytest.approx(((4 + 2 / 2) / 6 + 2 / 2) / 3)
 
 
 # -------------------------------------------------------------------------------------------------------- pilots
@@ -259,4 +263,4 @@ def test_no_configuration_starts_once_the_time_is_spent(
     more = load(tmp_path, search.replace("90m", "1d"), "probe={trials: 1, seeds: [9]}")
     rest = Played(more, root).play(hour)
     assert len(rest.order) == 4 and "time budget" not in display.closing_report(more, rest.directory)
-    assert "time budget: no new configuration starts after 1.5 h" in "\n".join(dry_run.headline(study))
+    assert "time budget: no new configuration starts after 1.5 h" in "\n".join(dry_run.headline(Outline(study)))

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from akdtune import dry_run, lockfile, search_rules, spec
+from akdtune.proposals import Outline
 from akdtune.recipe import Recipe
 from tests.search_world import load
 
@@ -80,13 +81,13 @@ def test_a_rising_learning_rate_is_a_warm_up() -> None:
 )
 def test_the_plan_names_the_early_stopping(tmp_path: Path, scheduler: str, words: str) -> None:
     study = load(tmp_path, f"search={{algorithm: qmc, trials: 6, {SEEDS}}}", f"scheduler={scheduler}")
-    assert words in "\n".join(dry_run.headline(study))
+    assert words in "\n".join(dry_run.headline(Outline(study)))
     (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(study.resolved()))
     assert spec.load(tmp_path / "resolved.yaml").resolved() == study.resolved()
 
 
 def test_objectives_are_in_the_plan(tmp_path: Path) -> None:
-    text = "\n".join(dry_run.headline(load(tmp_path, "search.objectives=[accuracy, macs, time]")))
+    text = "\n".join(dry_run.headline(Outline(load(tmp_path, "search.objectives=[accuracy, macs, time]"))))
     assert "objectives: accuracy, the student's multiply-adds, training time (`akdtune show RUN --pareto`)" in text
 
 

@@ -13,9 +13,13 @@ import torch
 import yaml
 from PIL import Image
 
-from akdtune import cli, data, design, dry_run, networks, results, spec, teacher
+from akdtune import cli, data, dry_run, networks, results, spec, teacher
 from akdtune.data import InputSpec
 from akdtune.errors import CheckpointError, SettingsError
+from akdtune.identity import Identity, initial_rows
+from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
+from akdtune.study_plan import Plan
 from akdtune.training import Trial
 from akdtune.trial_config import StudentSettings, TrialConfig
 from akdtune.trial_parts import begin_with
@@ -140,17 +144,17 @@ def test_classifiers_of_every_family_are_found() -> None:
 def test_students_can_be_chosen_among(home: Path) -> None:
     study = spec.load("transfer.yaml")
     paths = [str(home / "students" / name) for name in ("a.pt", "b.pt")]
-    found = [proposal.settings["student"] for _, proposal in design.grid_proposals(study)]
+    found = [proposal.settings["student"] for _, proposal in Outline(study).proposals]
     assert found == [{"network": CNN, "checkpoint": path, "train": "classifier"} for path in paths]
-    text = "\n".join(dry_run.plan_report(study))
+    text = "\n".join(dry_run.plan_report(Plan.of(study)))
     assert f"student.checkpoint  choice [{paths[0]}, {paths[1]}]" in text
     assert "missing" not in text
 
 
 def cells(*overrides: str) -> list[str]:
     study = spec.load("transfer.yaml", overrides)
-    identity = design.Identity(study, design.Prepared.load(study), teacher.TeacherFile.none())
-    return [row["cell_id"] for row in design.initial_rows(study, identity)]
+    identity = Identity(study, Prepared.load(study), teacher.TeacherFile.none())
+    return [row["cell_id"] for row in initial_rows(Outline(study), identity)]
 
 
 def test_ids_follow_what_a_file_holds_and_not_where_it_lies(home: Path) -> None:
@@ -172,9 +176,9 @@ def test_a_missing_student_is_listed_by_plan_and_refused_by_run(home: Path) -> N
     Path("students/b.pt").unlink()
     study = spec.load("transfer.yaml")
     missing = home / "students" / "b.pt"
-    assert f"missing checkpoint: {missing} (student.checkpoint)" in dry_run.plan_report(study)
+    assert f"missing checkpoint: {missing} (student.checkpoint)" in dry_run.plan_report(Plan.of(study))
     with pytest.raises(SettingsError) as raised:
-        design.Prepared.load(study)
+        Prepared.load(study)
     assert str(raised.value) == f"transfer.yaml: student.checkpoint: {missing}: no such file"
 
 
@@ -182,7 +186,7 @@ def test_a_student_that_does_not_fit_is_refused_before_anything_runs(home: Path)
     student(Path("students/b.pt"), network={"name": "cnn", "widths": [3, 4]})
     Path("students/a.pt").write_bytes(b"no checkpoint")
     with pytest.raises(SettingsError) as raised:
-        design.Prepared.load(spec.load("transfer.yaml"))
+        Prepared.load(spec.load("transfer.yaml"))
     one, two = raised.value.problems
     assert re.search(r"student\.checkpoint: .*a\.pt: not a readable checkpoint", str(one))
     assert re.search(
@@ -231,7 +235,7 @@ def test_a_student_learns_other_images_of_other_classes(home: Path) -> None:
     overrides = (f"data={{name: image_folder, root: {home / 'set'}, size: 8, validation: 6}}",
                  "student.checkpoint=students/colour.pt")  # fmt: skip
     study = spec.load("transfer.yaml", overrides)
-    prepared = design.Prepared.load(study)
+    prepared = Prepared.load(study)
     assert prepared.dataset.inputs.num_classes == 3
     settings = study.arms[0].centre().settings
     one = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=teacher.TeacherFile.none())))
@@ -290,12 +294,12 @@ def test_a_student_that_changed_is_refused_on_resume(home: Path) -> None:
     from akdtune.ledger import StudyDirectory
 
     settings = spec.load("transfer.yaml")
-    prepared = design.Prepared.load(settings)
-    identity = design.Identity(settings, prepared, teacher.TeacherFile.none())
+    prepared = Prepared.load(settings)
+    identity = Identity(settings, prepared, teacher.TeacherFile.none())
     directory = StudyDirectory(home / "runs")
     with directory.opened():
         directory.write_lock(lockfile.lock_content(settings, identity))
-        directory.add_to_plan(design.initial_rows(settings, identity))
+        directory.add_to_plan(initial_rows(Outline(settings), identity))
     student(Path("students/b.pt"), seed=3)
     with pytest.raises(StudyError, match=r"students/b\.pt is not the student this study began with"):
         study.run(settings, home / "runs")

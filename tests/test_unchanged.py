@@ -21,7 +21,9 @@ import pytest
 import torch
 
 from akdtune import cli, data, spec, teacher
-from akdtune.design import Identity, Prepared, initial_rows
+from akdtune.identity import Identity, initial_rows
+from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
 from akdtune.teacher_cache import CacheSettings
 from akdtune.teacher_rows import Caching, TeacherRows
 from akdtune.training import Trial
@@ -92,7 +94,7 @@ def plan_ids() -> dict[str, Any]:
         identity = Identity(study, prepared, named)
         cells = study.cell_plan.cells if study.cell_plan is not None else ()
         recorded[name] = {
-            "initial": [row["trial_id"] for row in initial_rows(study, identity)],
+            "initial": [row["trial_id"] for row in initial_rows(Outline(study), identity)],
             "centres": [identity.search_trial(arm.centre()) for arm in study.arms],
             "cells": [identity.cell_id(cell.settings, "ablation") for cell in cells],
         }

@@ -13,11 +13,15 @@ import torch
 import yaml
 from pydantic import Field
 
-from akdtune import data, design, dry_run, lockfile, networks, registry, spec, teacher
+from akdtune import data, dry_run, lockfile, networks, registry, spec, teacher
 from akdtune.errors import SettingsError
+from akdtune.identity import Identity, initial_rows
 from akdtune.methods import Method
 from akdtune.networks.cnn import CNN
+from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
 from akdtune.registry import ComponentSettings
+from akdtune.study_plan import Plan
 
 CPU = torch.device("cpu")
 ZOO = """\
@@ -65,11 +69,11 @@ def refusal(load: Loader, *arguments: Any, **sections: Any) -> list[str]:
     return [str(problem) for problem in raised.value.problems]
 
 
-def identity_of(study: spec.Study, **changes: Any) -> design.Identity:
+def identity_of(study: spec.Study, **changes: Any) -> Identity:
     """Names for trials without a trained teacher."""
     stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
     file = teacher.TeacherFile.none() if study.teacher.absent else stand_in
-    return design.Identity(study, design.Prepared.load(study), dataclasses.replace(file, **changes))
+    return Identity(study, Prepared.load(study), dataclasses.replace(file, **changes))
 
 
 # ------------------------------------------------------------------------------------------------------ no teacher
@@ -83,7 +87,7 @@ def test_a_study_without_a_teacher(load: Loader, text: Any) -> None:
     assert [arm.name.split("/")[1] for arm in study.arms] == [
         "student_only", "label_smoothing", "last_batch", "sdpgo_style",
     ]  # fmt: skip
-    text_of_plan = "\n".join(dry_run.plan_report(study))
+    text_of_plan = "\n".join(dry_run.plan_report(Plan.of(study)))
     assert "no teacher: students learn from the labels" in text_of_plan
     assert "not trained yet" not in text_of_plan
     assert "validation accuracy" not in text_of_plan
@@ -195,7 +199,7 @@ def test_paths_of_nested_checkpoints_are_resolved_and_do_not_count(load: Loader,
 
 def test_a_plan_names_every_missing_checkpoint_of_a_teacher(load: Loader, tmp_path: Path) -> None:
     of = {**SMALL, "distilled_from": [{**SMALL, "checkpoint": "a.pt"}]}
-    text = "\n".join(dry_run.plan_report(load(teacher={**of, "others": [{**SMALL, "checkpoint": "b.pt"}]})))
+    text = "\n".join(dry_run.plan_report(Plan.of(load(teacher={**of, "others": [{**SMALL, "checkpoint": "b.pt"}]}))))
     assert f"missing checkpoint: {tmp_path / 'a.pt'} (teacher.distilled_from[0].checkpoint)" in text
     assert f"missing checkpoint: {tmp_path / 'b.pt'} (teacher.others[0].checkpoint)" in text
 
@@ -207,7 +211,7 @@ def test_a_plan_says_which_teachers_are_trained_first(load: Loader, own_cache: P
                  "others": [middle, large]},
         views="multi_teacher",
     )  # fmt: skip
-    found = [line for line in dry_run.plan_report(study) if "not trained yet" in line]
+    found = [line for line in dry_run.plan_report(Plan.of(study)) if "not trained yet" in line]
     assert [re.sub(r": about \d+ s$", "", line) for line in found] == [
         "teacher.distilled_from[0] cnn (widths: [6, 4]): not trained yet, 1 epoch comes first",
         "teacher.distilled_from[1] cnn (widths: [5, 4]): not trained yet, 2 epochs come first, distilled from cnn "
@@ -220,7 +224,7 @@ def test_a_plan_says_which_teachers_are_trained_first(load: Loader, own_cache: P
     dataset = data.load(study.data, CPU)
     trained = [row["network"] for row in teacher.train(study.teacher, dataset, "subset", CPU) if row.get("epoch") == 1]
     assert len(trained) == len(found)
-    text = "\n".join(dry_run.plan_report(study))
+    text = "\n".join(dry_run.plan_report(Plan.of(study)))
     assert "not trained yet" not in text
     assert "teacher.others[1] cnn (widths: [6, 4]): " in text
 
@@ -228,7 +232,7 @@ def test_a_plan_says_which_teachers_are_trained_first(load: Loader, own_cache: P
 def test_networks_of_a_chain_are_tried_on_the_data(load: Loader) -> None:
     deep = {"network": {"name": "cnn", "widths": [2] * 5}}
     with pytest.raises(SettingsError) as raised:
-        design.Prepared.load(load(teacher={**SMALL, "distilled_from": [SMALL, deep], "others": [deep]}))
+        Prepared.load(load(teacher={**SMALL, "distilled_from": [SMALL, deep], "others": [deep]}))
     text = str(raised.value)
     assert "teacher.distilled_from[1].network: network cnn: 5 widths halve images of 8 pixels" in text
     assert "teacher.others[0].network: network cnn: 5 widths halve images of 8 pixels" in text
@@ -315,7 +319,7 @@ def test_pretrained_weights_are_those_that_the_network_brings(
     network = {"name": brings_weights, "weights": "V1"}
     study = load(teacher={"network": network, "checkpoint": "pretrained", "clean_validation": True})
     assert study.warnings == ()
-    prepared = design.Prepared.load(study)
+    prepared = Prepared.load(study)
     found = prepared.find_teacher()
     assert found is not None
     assert found.val_accuracy is not None
@@ -326,7 +330,7 @@ def test_pretrained_weights_are_those_that_the_network_brings(
     written = list(own_cache.rglob("*.pt"))
     assert [Path(found.path)] == written
     assert prepared.find_teacher() == found
-    assert f"teacher {brings_weights} (weights: V1): {found.path}" in "\n".join(dry_run.plan_report(study))
+    assert f"teacher {brings_weights} (weights: V1): {found.path}" in "\n".join(dry_run.plan_report(Plan.of(study)))
 
 
 # ------------------------------------------------------------------------------------------------- seeds of a grid
@@ -336,19 +340,19 @@ def test_each_configuration_is_planned_once_with_each_seed(load: Loader) -> None
     choice = {"name": "kd", "weight": {"grid": [1, 2]}}
     study = load(teacher="none", method={"choice": ["student_only", "last_batch"]},
                  search={"algorithm": "grid", "seeds": [4, 2]})  # fmt: skip
-    rows = design.initial_rows(study, identity_of(study))
+    rows = initial_rows(Outline(study), identity_of(study))
     assert [(row["seed"], row["arm"].split("/")[1]) for row in rows] == [
         (4, "student_only"), (4, "last_batch"), (2, "student_only"), (2, "last_batch"),
     ]  # fmt: skip
     assert [row["trial_id"] for row in rows] == [f"{row['cell_id']}-s{row['seed']}" for row in rows]
     assert len({row["cell_id"] for row in rows}) == 2
-    assert design.search_count(study) == design.trial_count(study) == 4
-    assert "4 search trials (2 configurations x 2 seeds, grid, per_arm" in "\n".join(dry_run.headline(study))
-    report = dry_run.plan_report(study)
+    assert Outline(study).search_trials == Outline(study).trials == 4
+    assert "4 search trials (2 configurations x 2 seeds, grid, per_arm" in "\n".join(dry_run.headline(Outline(study)))
+    report = dry_run.plan_report(Plan.of(study))
     assert "arm none/last_batch: 2 search trials, nothing to search" in report
     drawn = load(method=choice, search={"algorithm": "random", "trials": 3, "seeds": [5, 6]})
-    rows = design.initial_rows(drawn, identity_of(drawn))
-    assert design.search_count(drawn) == 6
+    rows = initial_rows(Outline(drawn), identity_of(drawn))
+    assert Outline(drawn).search_trials == 6
     assert {row["seed"] for row in rows} == {5, 6}
     half = len(rows) // 2
     assert [r["cell_id"] for r in rows[:half]] == [r["cell_id"] for r in rows[half:]]
@@ -357,7 +361,7 @@ def test_each_configuration_is_planned_once_with_each_seed(load: Loader) -> None
 def test_one_seed_more_keeps_the_ids_of_the_others(load: Loader) -> None:
     few, more = (load(search={"algorithm": "grid", "seeds": seeds}) for seeds in ([0], [0, 1]))
     plain = load()
-    ids = [[row["trial_id"] for row in design.initial_rows(s, identity_of(s))] for s in (plain, few, more)]
+    ids = [[row["trial_id"] for row in initial_rows(Outline(s), identity_of(s))] for s in (plain, few, more)]
     assert ids[0] == ids[1] == ids[2][:1]
     assert len(ids[2]) == 2
 
@@ -384,9 +388,9 @@ def test_seeds_that_make_no_sense(load: Loader, search: Any, sections: Any, prob
 
 def facts(study: spec.Study) -> dict[str, Any]:
     """What the lock file resolves, with digits in place of a data set that is not here."""
-    prepared = design.Prepared(study, data.load(data.DataSettings(name="digits", validation=600), CPU))
+    prepared = Prepared(study, data.load(data.DataSettings(name="digits", validation=600), CPU))
     stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, None, None, False)
-    resolved: dict[str, Any] = lockfile.lock_content(study, design.Identity(study, prepared, stand_in))["resolved"]
+    resolved: dict[str, Any] = lockfile.lock_content(study, Identity(study, prepared, stand_in))["resolved"]
     return resolved
 
 

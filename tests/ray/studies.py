@@ -102,16 +102,18 @@ def assert_exactly_once(root: Path, trials: int, epochs: int) -> None:
 
 def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     """The JSON that reached a trial, made again for another directory."""
-    from akdtune import design
+    from akdtune.identity import Identity
     from akdtune.ledger import StudyDirectory
+    from akdtune.prepared import Prepared
+    from akdtune.proposals import Outline
 
     checked = spec.load(file)
-    prepared = design.Prepared.load(checked)
+    prepared = Prepared.load(checked)
     teacher = prepared.find_teacher()
     assert teacher is not None
     directory = StudyDirectory(root)
     directory._load()
-    runner = run_state.Run(checked, directory, design.Identity(checked, prepared, teacher))
+    runner = run_state.Run(Outline(checked), directory, Identity(checked, prepared, teacher))
     trial = json.loads(runner.payload(directory.records[trial_id], None))
     trial["root"] = str(elsewhere)
     target = elsewhere / f"{trial_id}.json"

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from akdtune import cli, design, results, spec, study_tables
+from akdtune import cli, results, spec, study_tables
+from akdtune.identity import Identity
+from akdtune.prepared import Prepared
 from akdtune.teacher import TeacherFile
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
@@ -84,14 +86,14 @@ def test_a_student_of_one_study_is_where_another_begins(alone: Path, tmp_path: P
     assert cli.main(["best", str(alone), "--student", str(file)]) == 0
     changes = (f"student.checkpoint={file}", "student.train=classifier", "method=student_only")
     study = spec.load(alone.parent / "study.yaml", changes)
-    prepared = design.Prepared.load(study)
+    prepared = Prepared.load(study)
     settings = study.arms[0].centre().settings
     trial = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=TeacherFile.none())))
     rows = [epoch.row for epoch in trial.run()]
     best = max(row["val_accuracy"] for row in study_tables.read_trials(alone).to_pylist())
     assert rows[-1]["val_accuracy"] is not None
     assert rows[-1]["val_accuracy"] > best - 15, "it knows what the first one has learnt"
-    assert design.Identity(study, prepared, TeacherFile.none()).cell_id(settings) not in {
+    assert Identity(study, prepared, TeacherFile.none()).cell_id(settings) not in {
         row["cell_id"] for row in results.read_plan(alone)
     }
 

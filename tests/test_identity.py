@@ -1,0 +1,72 @@
+"""The ids of trials, the rows a study begins with, and the lock file that holds it to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from akdtune import lockfile, spec, teacher
+from akdtune.errors import StudyError
+from akdtune.identity import Identity, initial_rows
+from akdtune.prepared import Prepared
+from akdtune.proposals import Outline
+from tests.ray.studies import TINY
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def identity(file: Path) -> Identity:
+    study = spec.load(file)
+    prepared = Prepared.load(study)
+    stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
+    return Identity(study, prepared, stand_in)
+
+
+def test_quasi_random_search_of_nothing_is_one_configuration(identity: Identity, file: Path) -> None:
+    fixed = ["search={algorithm: qmc, trials: 4}", "views.margin=0.3", "views.num_views=2", "method=kd", "probe=null"]
+    study = spec.load(file, fixed)
+    assert len(initial_rows(Outline(study), dataclasses.replace(identity, study=study))) == 1
+
+
+def test_probe_rows_are_paired_by_seed(identity: Identity, file: Path) -> None:
+    study = spec.load(file, ["probe={trials: 8, seeds: [5, 6]}"])
+    rows = initial_rows(Outline(study), dataclasses.replace(identity, study=study))
+    assert [row["role"] for row in rows] == ["probe"] * 8
+    assert sorted(row["cell_id"] for row in rows if row["seed"] == 5) == sorted(
+        row["cell_id"] for row in rows if row["seed"] == 6
+    )
+
+
+def test_duplicate_configurations_are_planned_once(identity: Identity, file: Path) -> None:
+    overrides = ["search={algorithm: random, trials: 12}", "views.margin=0.3", "method.kd.weight=1", "probe=null"]
+    study = spec.load(file, overrides)
+    rows = initial_rows(Outline(study), dataclasses.replace(identity, study=study))
+    assert len({row["trial_id"] for row in rows}) == len(rows) <= 6
+
+
+def test_an_id_depends_on_what_determines_the_result_and_on_nothing_else(identity: Identity, file: Path) -> None:
+    proposal = identity.study.arms[0].random(0)
+    base = identity.search_trial(proposal)
+    elsewhere = spec.load(file, ["resources.cpu=2", "search.trials=99", "tracking.finish_timeout_s=9"])
+    assert dataclasses.replace(identity, study=elsewhere).search_trial(elsewhere.arms[0].random(0)) == base
+    other = dataclasses.replace(identity.teacher, weights_hash="others")
+    assert dataclasses.replace(identity, teacher=other).search_trial(proposal) != base
+    longer = spec.load(file, ["training.epochs=7"])
+    assert dataclasses.replace(identity, study=longer).search_trial(longer.arms[0].random(0)) != base
+
+
+def test_the_lock_file_refuses_another_study_and_shows_the_difference(identity: Identity, file: Path) -> None:
+    lock = lockfile.lock_content(identity.study, identity)
+    weights = {"training.ce_weight[kd]": 0.1, "training.ce_weight[crd]": 1.0}
+    assert lock["resolved"] == {"method.crd.negatives": 270, **weights}
+    lockfile.refuse_changes(spec.load(file, ["resources.cpu=2"]), lock, file.parent)
+    with pytest.raises(StudyError, match=r"data\.label_noise\.fraction: \(absent\) -> 0\.1"):
+        lockfile.refuse_changes(spec.load(file, ["data.label_noise={fraction: 0.1}"]), lock, file.parent)
