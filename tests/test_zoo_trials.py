@@ -12,22 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from akdtune import data, teacher
+from akdtune import teacher
 from akdtune.measures import TEACHER_COLUMNS
 from akdtune.training import Epoch, Trial
 from akdtune.trial_config import TrialConfig
-
-CPU = torch.device("cpu")
-TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
-DIGITS: dict[str, Any] = {"name": "digits", "validation": 600}
-TEACHER = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 1, "batch_size": 32}
-
-
-def trained(of_data: Mapping[str, Any]) -> teacher.TeacherFile:
-    """A teacher of one epoch on this data, trained once a session."""
-    dataset = data.load(data.DataSettings(**of_data), CPU)
-    (*_, last) = teacher.train(teacher.TeacherSettings(**TEACHER), dataset, "subset", CPU)
-    return teacher.TeacherFile(**last["teacher"])
+from tests.small_trials import DIGITS, numbers, trained
 
 
 def trial(
@@ -48,12 +37,6 @@ def trial(
     file = trained(of_data) if taught else teacher.TeacherFile.none()
     plain = {"settings": settings, "seeds": {}, "role": "search", "teacher_file": file.plain()}
     return Trial(TrialConfig.parse(plain))
-
-
-def numbers(epochs: list[Epoch]) -> list[tuple[str, int, dict[str, Any]]]:
-    return [
-        (one.stage, one.epoch, {key: value for key, value in one.row.items() if key not in TIMINGS}) for one in epochs
-    ]
 
 
 def assert_resumable(*arguments: Any, **settings: Any) -> list[Epoch]:

@@ -63,7 +63,7 @@ def start(file: Path, root: Path, *overrides: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")])},
+        env=with_plugins(),
     )
 
 
@@ -116,3 +116,15 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     target = elsewhere / f"{trial_id}.json"
     target.write_text(json.dumps(trial))
     return target
+
+
+def run_alone(payload: Path) -> None:
+    """One trial in a fresh process, as Ray's worker would run it."""
+    command = [sys.executable, "-m", "akdtune.trainable", str(payload)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=with_plugins())
+    assert ended.returncode == 0, ended.stderr
+
+
+def with_plugins() -> dict[str, str]:
+    """An environment in which the tests' plugins can be imported."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")])}

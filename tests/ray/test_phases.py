@@ -111,6 +111,7 @@ def test_another_study_takes_over_what_is_trained(finished: Path, tmp_path: Path
     assert all(row["test_accuracy"] == there[row["trial_id"]]["test_accuracy"] for row in rows)
 
 
+@pytest.mark.slow
 def test_killed_in_its_last_phase_it_ends_with_the_same_numbers(finished: Path, tmp_path: Path) -> None:
     text = (finished.parent / "study.yaml").read_text()
     file, root = studies.write(tmp_path, text), tmp_path / "run"
