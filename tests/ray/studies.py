@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from akdtune import results, run_state, spec, study, study_tables
+from akdtune import results, run_state, spec, study, study_tables, trainable
 
 PLUGINS = Path(__file__).parent / "plugins"
 # What a clock, an attempt, or whoever filled the cache before puts in.
@@ -63,7 +63,7 @@ def start(file: Path, root: Path, *overrides: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env=with_plugins(),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")])},
     )
 
 
@@ -121,10 +121,11 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
 def run_alone(payload: Path) -> None:
     """One trial in a fresh process, as Ray's worker would run it."""
     command = [sys.executable, "-m", "akdtune.trainable", str(payload)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=with_plugins())
+    ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
 
 
-def with_plugins() -> dict[str, str]:
-    """An environment in which the tests' plugins can be imported."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")])}
+def run_here(payload: Path) -> None:
+    """One trial in this process, as Ray's worker would run it."""
+    trial = json.loads(payload.read_text())
+    trainable.execute(trial, lambda row: None, trainable.stop_check(trial))

@@ -17,11 +17,10 @@ from tests.ray import studies
 
 pytestmark = pytest.mark.ray
 
-EPOCHS = 40
-SLOW = (f"training.epochs={EPOCHS}", "scheduler.grace_period=26", "search.trials=4", "probe.trials=2")
+EPOCHS = 30
+SLOW = (f"training.epochs={EPOCHS}", "scheduler.grace_period=20", "search.trials=4", "probe.trials=2")
 RANDOM = (*SLOW, "search.algorithm=random", "scheduler=null")
-ANSWER_S = 5.0 if "PYTEST_XDIST_WORKER" not in os.environ else 10.0
-"""How soon Ctrl-C is answered: within five seconds, unless other tests keep the machine busy."""
+SINGLY = "resources.concurrent=1"  # which determines no number
 
 
 def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120.0) -> None:
@@ -53,13 +52,19 @@ def kill(process: subprocess.Popen[str]) -> str:
 
 
 def interrupt(process: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) -> str:
-    """Presses Ctrl-C, which is answered soon; returns what the command has printed."""
+    """Presses Ctrl-C, which is answered within five seconds; returns what the command has printed."""
     asked = time.monotonic()
     process.send_signal(by)
-    output, _ = process.communicate(timeout=30)
-    assert time.monotonic() - asked < ANSWER_S, output
+    output, _ = process.communicate(timeout=120)
+    assert time.monotonic() - asked < 5.0 * crowd(), output
     assert process.returncode == 130, output
     return output
+
+
+def crowd() -> float:
+    """How many processes want each core, 1 on a quiet machine; the other half of the tests counts at once."""
+    beside = 2.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0
+    return max(beside, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def tear(file: Path, size: int) -> None:
@@ -71,7 +76,7 @@ def undisturbed(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """A random study that nobody disturbs, in this process: (YAML, directory)."""
     folder = tmp_path_factory.mktemp("undisturbed")
     file = studies.write(folder)
-    assert studies.run(file, folder / "run", *RANDOM) == 0
+    assert studies.run(file, folder / "run", *RANDOM, SINGLY) == 0
     return file, folder / "run"
 
 
@@ -95,16 +100,16 @@ def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
 
     assert "resuming" in kill(started(file, root, RANDOM, "done", 3))
     tear(root / results.LEDGER, 7)
-    assert studies.run(file, root, *RANDOM) == 0
+    assert studies.run(file, root, *RANDOM, SINGLY) == 0
     studies.assert_exactly_once(root, trials=6, epochs=EPOCHS)
     assert studies.metrics(root) == studies.metrics(reference)
 
 
 def test_kill_9_during_tpe_with_asha(ray_up: None, tmp_path: Path) -> None:
     file, root = studies.write(tmp_path), tmp_path / "run"
-    kill(started(file, root, SLOW, "epoch", 100))
+    kill(started(file, root, SLOW, "epoch", 70))
     tear(root / "optuna.journal", 11)
-    assert studies.run(file, root, *SLOW) == 0
+    assert studies.run(file, root, *SLOW, SINGLY) == 0
     studies.assert_exactly_once(root, trials=6, epochs=EPOCHS)
 
 

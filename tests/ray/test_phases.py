@@ -86,7 +86,7 @@ def test_the_same_command_again_trains_nothing_and_extend_adds_a_seed(
     assert studies.run(file, finished) == 0
     assert studies.metrics(finished) == before
     more = "ablation.seeds=[10, 11, 12]"
-    command = ["run", str(file), more, "--dir", str(finished)]
+    command = ["run", str(file), more, "resources.concurrent=1", "--dir", str(finished)]
     assert cli.main(command) == 2
     assert "add what is new with --extend" in capsys.readouterr().err
     assert cli.main([*command, "--extend"]) == 0

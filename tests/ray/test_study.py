@@ -74,15 +74,20 @@ def test_a_changed_study_is_refused_with_the_difference(finished: tuple[Path, Pa
     assert studies.run(file, root, "resources.concurrent=1") == 0, "resources determine no result"
 
 
-def test_a_reused_actor_and_a_fresh_process_give_identical_metrics(finished: tuple[Path, Path], tmp_path: Path) -> None:
+def test_reused_actors_a_fresh_process_and_this_one_give_identical_metrics(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
     file, root = finished
     expected = studies.metrics(root)
-    done = [r for r in study_tables.read_trials(root).to_pylist() if r["status"] == "done"]
-    last = max(done, key=lambda r: r["number"])["trial_id"]
-    arms = {row["arm"]: row["trial_id"] for row in done}
-    for trial_id in {last, *arms.values()}:
-        studies.run_alone(studies.payload_of(root, trial_id, tmp_path, file))
-        assert studies.metrics(tmp_path)[trial_id] == expected[trial_id]
+    done = sorted(
+        (r for r in study_tables.read_trials(root).to_pylist() if r["status"] == "done"), key=lambda r: r["number"]
+    )
+    last = done[-1]
+    other = next(row for row in reversed(done) if row["arm"] != last["arm"])
+    studies.run_alone(studies.payload_of(root, last["trial_id"], tmp_path, file))
+    studies.run_here(studies.payload_of(root, other["trial_id"], tmp_path, file))
+    for row in (last, other):
+        assert studies.metrics(tmp_path)[row["trial_id"]] == expected[row["trial_id"]]
 
 
 def test_survivors_of_early_stopping_get_their_further_seeds(tmp_path: Path) -> None:
@@ -106,6 +111,7 @@ training: {epochs: 3, batch_size: 32}
 search: {algorithm: grid}
 scheduler: null
 probe: null
+resources: {concurrent: 1}
 """
 
 
@@ -158,8 +164,7 @@ def test_a_killed_worker_is_retried_and_changes_no_number(troubled: Troubled, tm
     row = troubled.row(troubled.mark)
     attempts = list((troubled.root / "trials" / str(row["trial_id"]) / "attempts").glob("*.json"))
     assert len(attempts) == 2
-    payload = studies.payload_of(troubled.root, row["trial_id"], tmp_path, troubled.file)
-    studies.run_alone(payload)
+    studies.run_here(studies.payload_of(troubled.root, row["trial_id"], tmp_path, troubled.file))
     assert studies.metrics(tmp_path)[row["trial_id"]] == studies.metrics(troubled.root)[row["trial_id"]]
 
 

@@ -24,7 +24,7 @@ student: {network: {name: cnn, widths: [2, 4]}}
 method: {choice: [student_only, label_smoothing, last_batch]}
 training: {epochs: 2, batch_size: 64}
 search: {algorithm: grid, seeds: [0, 3]}
-resources: {concurrent: 2}
+resources: {concurrent: 1}
 """
 
 SEVERAL = """\
