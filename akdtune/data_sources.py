@@ -85,7 +85,7 @@ class DataSettings(ComponentSettings):
     @model_validator(mode="after")
     def _belongs_to_the_data_set(self) -> DataSettings:
         try:
-            source: type[Source] = lookup("data", self.name)
+            source: Any = lookup("data", self.name)  # a Source; naming it here would turn the arrow round
         except AkdtuneError as error:
             raise ValueError(str(error)) from error
         for key in _OWNED_SETTINGS - source.own_settings:

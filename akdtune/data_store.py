@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 from filelock import FileLock
 
 from akdtune.errors import DataError
+from akdtune.folders import cache_directory
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -51,11 +51,6 @@ class Stored:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     content_hash: str
-
-
-def cache_directory() -> Path:
-    """Where teachers and decoded data sets are kept: AKDTUNE_CACHE, else the platform's cache folder."""
-    return Path(os.environ.get("AKDTUNE_CACHE") or platformdirs.user_cache_dir("akdtune")).expanduser()
 
 
 def content_hash(arrays: Sequence[npt.NDArray[Any]], num_classes: int) -> str:

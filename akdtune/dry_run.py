@@ -111,9 +111,7 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def arm_cost(
-    study: Study, settings: Mapping[str, Any], prepared: Prepared, teacher: TeacherFile | None
-) -> ArmCost:
+def arm_cost(study: Study, settings: Mapping[str, Any], prepared: Prepared, teacher: TeacherFile | None) -> ArmCost:
     """Times a few real steps of one configuration, with an untrained teacher where the trained one is missing."""
     import torch
 

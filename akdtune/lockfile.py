@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from akdtune import __version__, extension, spec
 from akdtune.design import student_hashes
 from akdtune.errors import StudyError
+from akdtune.folders import PACKAGE
 from akdtune.settings_file import choice_key
 
 if TYPE_CHECKING:
@@ -79,13 +80,12 @@ def _packages() -> dict[str, str]:
 
 def _commit() -> dict[str, str] | None:
     """Commit of akdtune's own source and what differs from it, where it runs from a checkout."""
-    folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout
 
     try:
-        tracked = git("ls-files", "--error-unmatch", "design.py")
+        tracked = git("ls-files", "--error-unmatch", "__init__.py")
         return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD", "--", ".")} if tracked else None
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -101,9 +101,7 @@ def _with_absent(section: Any, later: Mapping[str, Any]) -> Any:
     return {**later, **section}
 
 
-def extended(
-    lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]
-) -> dict[str, Any]:
+def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]) -> dict[str, Any]:
     """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
     fresh = lock_content(study, identity)
     kept = {key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code")}

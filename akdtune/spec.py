@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from akdtune import settings_file, spec_check
 from akdtune.cells import CellPlan, plan_cells
 from akdtune.errors import Problem, SettingsError, nearest
+from akdtune.folders import packaged
 from akdtune.registry import NO_NETWORK, Pair, lookup
 from akdtune.sections import (
     STUDY_LEVEL,
@@ -151,13 +152,6 @@ class Study:
         return values
 
 
-def packaged() -> dict[str, Path]:
-    """The study files that come with akdtune, by name."""
-    inside = Path(__file__).parent / "search_spaces"
-    folder = inside if inside.is_dir() else Path(__file__).parent.parent / "search_spaces"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def load(source: str | Path, overrides: Iterable[str] = ()) -> Study:
     """Reads a study from a YAML file or from a packaged name.
 
@@ -200,7 +194,11 @@ def _locate(source: str) -> Path:
 
 
 def cell_hash(
-    settings: Mapping[str, Any], data_hash: str, teacher_hash: str, student_hash: str = "", cache_dtype: str = "",
+    settings: Mapping[str, Any],
+    data_hash: str,
+    teacher_hash: str,
+    student_hash: str = "",
+    cache_dtype: str = "",
     reports_on: str = "",
 ) -> str:
     """Twelve hex digits for everything that determines a trial's result except its seed.

@@ -45,12 +45,24 @@ _NO_DOMAIN: dict[str | KeyPath, str] = {
 
 
 @dataclass
-class Reading:
-    """One pass over a settings file, collecting problems until the end."""
+class Remarks:
+    """What is wrong with a settings file and what is odd about it, as far as it has been read."""
 
     file: SettingsFile
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def problem(self, path: KeyPath, message: str) -> None:
+        """Notes what is wrong at a path of the file."""
+        self.problems.append(self.file.problem(path, message))
+
+    def warn(self, path: KeyPath, message: str) -> None:
+        """Notes what is odd at a path of the file."""
+        self.warnings.append(str(self.file.problem(path, message)))
+
+
+class Reading(Remarks):
+    """One pass over a settings file, collecting problems until the end."""
 
     def study(self, source: str) -> dict[str, Any]:
         """The checked parts of the study, by attribute of `spec.Study`.
@@ -70,7 +82,7 @@ class Reading:
         constants = {
             section: fixed[section].model_dump(mode="json") for section in ("data", "teacher") if fixed[section]
         }
-        searched = _Searched(self, {section: values[section] for section in TRIAL_LEVEL}, constants)
+        searched = Searched(self, {section: values[section] for section in TRIAL_LEVEL}, constants)
         self._cross_checks(fixed, searched)
         self._cache_without_teacher(fixed)
         if self.problems:
@@ -82,14 +94,6 @@ class Reading:
         self._oddities(fixed, arms)
         own = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
         return {**own, **fixed, "arms": arms, "pooled": pooled, "epochs": searched.epochs}
-
-    def problem(self, path: KeyPath, message: str) -> None:
-        """Notes what is wrong at a path of the file."""
-        self.problems.append(self.file.problem(path, message))
-
-    def warn(self, path: KeyPath, message: str) -> None:
-        """Notes what is odd at a path of the file."""
-        self.warnings.append(str(self.file.problem(path, message)))
 
     def _sections(self, values: dict[str, Any]) -> None:
         for section in values:
@@ -152,7 +156,7 @@ class Reading:
                 self.problem((section, *path), message)
         return None if issues or refused else settings
 
-    def _cross_checks(self, fixed: Mapping[str, Any], searched: _Searched) -> None:
+    def _cross_checks(self, fixed: Mapping[str, Any], searched: Searched) -> None:
         """What must fit together across sections."""
         search, probe, scheduler = (fixed[section] for section in ("search", "probe", "scheduler"))
         self._check_validation(fixed)
@@ -322,11 +326,11 @@ class Reading:
             )
 
 
-class _Searched:
+class Searched:
     """The part of a study that may be searched: the tree, its arms, and what is wrong with either."""
 
-    def __init__(self, reading: Reading, values: dict[str, Any], constants: dict[str, Any]) -> None:
-        self.reading = reading
+    def __init__(self, remarks: Remarks, values: dict[str, Any], constants: dict[str, Any]) -> None:
+        self.remarks = remarks
         self.constants = constants
         self.epochs = 0
         self._refused: set[str | int] = set()
@@ -336,12 +340,12 @@ class _Searched:
         self.tree = domains.parse(values, issues, notes)
         self._broken = [path for path, _ in issues] + [(section,) for section in values if values[section] is None]
         for path, message in issues:
-            reading.problem(path, message)
+            remarks.problem(path, message)
         for path, message in notes:
-            reading.warn(path, message)
+            remarks.warn(path, message)
         for found in domains.domains(self.tree):
             if reason := _NO_DOMAIN.get(found.logical[:2]):
-                reading.problem(found.domain.path, f"cannot be searched over: {reason}")
+                remarks.problem(found.domain.path, f"cannot be searched over: {reason}")
                 self._refused.add(found.logical[1])
         self.expanded = space.expand(self.tree)
         self._seen: set[Issue] = set()
@@ -383,7 +387,7 @@ class _Searched:
         if (path, message) in self._seen or any(path[: len(broken)] == broken for broken in self._broken):
             return
         self._seen.add((path, message))
-        self.reading.problem(path, message)
+        self.remarks.problem(path, message)
 
     def refuse_uncountable(self) -> None:
         """A grid needs values that can be listed."""

@@ -27,7 +27,7 @@ from akdtune.objective import Loss, Objective, weighted_sum
 from akdtune.recipe import Dot, derived_seed, float32_as_set, has_bfloat16, resolve_device, set_learning_rate, sgd
 from akdtune.signals import Batch, Signals
 from akdtune.teacher_rows import Caching
-from akdtune.trial_config import TrialConfig
+from akdtune.trial_config import TrialConfig, build_optimizer
 from akdtune.trial_parts import build_parts
 from akdtune.views import ViewAugmenter
 from akdtune.warmup import SharedWarmup
@@ -141,7 +141,7 @@ class Trial:
                 frozen, self.train, self.dataset.augmentation, epochs, others, share_as=shared, caching=caching
             )
         of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
-        self.optimizer = config.training.build_optimizer([*of_student, *self.objective.trained_parameters()])
+        self.optimizer = build_optimizer(config.training, [*of_student, *self.objective.trained_parameters()])
         self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None
         self._generator = torch.Generator(self.device)  # one for all epochs: recorded steps know it
         recorder = graphs.recorder(self.device, config.training.cuda_graphs)

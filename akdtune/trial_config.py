@@ -83,14 +83,6 @@ class TrainingSettings(Recipe):
             return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
         return super().learning_rate(epoch)
 
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
-        if self.optimizer == "dot":
-            return Dot(parameters, self, self.dot_delta)
-        if self.optimizer == "adamw":
-            return torch.optim.AdamW(list(parameters), lr=self.lr, weight_decay=self.weight_decay)
-        return sgd(parameters, self)
-
 
 class StudentSettings(ComponentSettings):
     """The network that learns."""
@@ -119,6 +111,15 @@ class Seeds(ComponentSettings):
     init: int = Field(0, description="weights of student, heads and projectors")
     order: int = Field(0, description="batches and augmentation")
     noise: int = Field(0, description="dropout, view noise, drawn negatives")
+
+
+def build_optimizer(settings: TrainingSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of these parameters."""
+    if settings.optimizer == "dot":
+        return Dot(parameters, settings, settings.dot_delta)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(list(parameters), lr=settings.lr, weight_decay=settings.weight_decay)
+    return sgd(parameters, settings)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -111,9 +112,15 @@ def _classifier(network: networks.Network | None) -> tuple[Tensor, Tensor] | Non
     return weight_KC.detach(), bias_K.detach()
 
 
-def resolve_ce_weight(
-    settings: TrainingSettings, methods: Iterable[Method] | Iterable[type[Method]], pair: Pair
-) -> float:
+class Weighted(Protocol):
+    """A base method, or its class: what knows the published weight of the cross-entropy."""
+
+    def ce_weight(self, pair: Pair) -> float:
+        """The published weight for a data set and a pair of networks."""
+        ...
+
+
+def resolve_ce_weight(settings: TrainingSettings, methods: Iterable[Weighted], pair: Pair) -> float:
     """The set weight, or the largest published one among the methods (0.1 for kd alone, 1 for kd+crd)."""
     if settings.ce_weight is not None:
         return settings.ce_weight

@@ -351,6 +351,7 @@ def _sources(*modules: nn.Module) -> str | None:
 
 
 _FOREIGN = sys.stdlib_module_names | {"torch"}
+_EDITED = {"akdtune.views", "akdtune.networks"}
 
 
 @functools.cache
@@ -358,11 +359,11 @@ def _source(kind: type) -> str | None:
     """Hash of the file that defines a class; in a package, of all files beside it, as it may be made of them.
 
     Read once per class: a file that is edited while a process runs stays what the process has imported. Empty for
-    what lies beside this file, for which FORMAT stands.
+    akdtune's own classes, for which FORMAT stands, but for its views and networks.
     """
     module = sys.modules.get(kind.__module__)
     file, package = getattr(module, "__file__", None), getattr(module, "__package__", None)
-    if package == __package__:
+    if package and package.partition(".")[0] == "akdtune" and package not in _EDITED:
         return ""
     if file is None:
         return None

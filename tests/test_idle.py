@@ -16,7 +16,7 @@ from akdtune.idle import apply, canonical, idle_settings, merge, spelled_out
 from akdtune.objective import Objective, weighted_sum
 from akdtune.recipe import set_learning_rate
 from akdtune.signals import Batch, Signals
-from akdtune.trial_config import TrainingSettings
+from akdtune.trial_config import TrainingSettings, build_optimizer
 from akdtune.trial_settings import trial_settings
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM
@@ -231,7 +231,7 @@ def test_idle_settings_of_training(given: dict[str, Any], keys: set[str]) -> Non
         results = []
         for settings in (base, other):
             weight = torch.nn.Parameter(torch.ones(3))
-            optimizer = settings.build_optimizer([weight])
+            optimizer = build_optimizer(settings, [weight])
             for epoch in range(1, 5):
                 set_learning_rate(optimizer, settings.learning_rate(epoch))
                 weight.grad = torch.tensor([1.0, 2.0, epoch])

@@ -71,6 +71,7 @@ LEVELS = [
     ["study_tables"],
     ["results", "stats", "racing", "pareto"],
     ["registry", "resampling"],
+    ["folders"],
     ["errors", "processes", "time_budget"],
 ]
 LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from akdtune.recipe import Dot
-from akdtune.trial_config import TrainingSettings
+from akdtune.trial_config import TrainingSettings, build_optimizer
 
 
 def settings(**values: Any) -> TrainingSettings:
@@ -25,7 +25,7 @@ def test_dot_is_the_published_update() -> None:
     """Retyped: two velocities, weight decay with the task's gradient, one step with their sum (arXiv 2307.08436)."""
     recipe = settings(optimizer="dot", dot_delta=0.075, momentum=0.9, weight_decay=0.01)
     weights, expected = parameter(), parameter().detach().clone()
-    optimizer = recipe.build_optimizer([weights])
+    optimizer = build_optimizer(recipe, [weights])
     assert isinstance(optimizer, Dot)
     task_velocity = distillation_velocity = torch.zeros(2, dtype=torch.float64)
     for step in range(3):
@@ -39,8 +39,8 @@ def test_dot_is_the_published_update() -> None:
 
 def test_dot_without_difference_is_sgd() -> None:
     one, two = parameter(), parameter()
-    dot = settings(optimizer="dot", dot_delta=0.0).build_optimizer([one])
-    sgd = settings().build_optimizer([two])
+    dot = build_optimizer(settings(optimizer="dot", dot_delta=0.0), [one])
+    sgd = build_optimizer(settings(), [two])
     assert isinstance(dot, Dot)
     for _ in range(5):
         dot.backward_and_step((one**2).sum(), one.sum())
@@ -52,7 +52,7 @@ def test_dot_without_difference_is_sgd() -> None:
 
 def test_dot_goes_on_from_its_state() -> None:
     weights = [parameter(), parameter(), parameter()]
-    optimizers = [settings(optimizer="dot").build_optimizer([one]) for one in weights]
+    optimizers = [build_optimizer(settings(optimizer="dot"), [one]) for one in weights]
 
     def steps(index: int, count: int) -> None:
         for _ in range(count):
@@ -70,8 +70,8 @@ def test_dot_goes_on_from_its_state() -> None:
 @pytest.mark.parametrize("side", ["task", "distillation"])
 def test_a_parameter_of_one_side_only_has_the_plain_momentum(side: str) -> None:
     shared, alone, untouched, plain = parameter(), parameter(), parameter(), parameter()
-    optimizer = settings(optimizer="dot", weight_decay=0.01).build_optimizer([shared, alone, untouched])
-    sgd = settings(weight_decay=0.01).build_optimizer([plain])
+    optimizer = build_optimizer(settings(optimizer="dot", weight_decay=0.01), [shared, alone, untouched])
+    sgd = build_optimizer(settings(weight_decay=0.01), [plain])
     assert isinstance(optimizer, Dot)
     for _ in range(4):
         losses = {"task": (shared**2).sum(), "distillation": shared.sum()}
@@ -86,7 +86,7 @@ def test_a_parameter_of_one_side_only_has_the_plain_momentum(side: str) -> None:
 
 def test_dot_without_distillation_is_sgd() -> None:
     one, two = parameter(), parameter()
-    dot, sgd = settings(optimizer="dot").build_optimizer([one]), settings().build_optimizer([two])
+    dot, sgd = build_optimizer(settings(optimizer="dot"), [one]), build_optimizer(settings(), [two])
     assert isinstance(dot, Dot)
     for _ in range(3):
         dot.backward_and_step((one**2).sum(), None)
@@ -110,6 +110,6 @@ def test_cosine_falls_from_the_rate_to_zero() -> None:
 
 
 def test_adamw_is_torchs() -> None:
-    optimizer = settings(optimizer="adamw", lr=1e-3, weight_decay=0.5).build_optimizer([parameter()])
+    optimizer = build_optimizer(settings(optimizer="adamw", lr=1e-3, weight_decay=0.5), [parameter()])
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["weight_decay"] == 0.5
