@@ -23,7 +23,7 @@ RANDOM = (*SLOW, "search.algorithm=random", "scheduler=null")
 SINGLY = "resources.concurrent=1"  # which determines no number
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120.0) -> None:
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 300.0) -> None:
     until = time.monotonic() + timeout_s
     while not what():
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
@@ -89,7 +89,7 @@ def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
     wait_for((root / results.LOCK).exists, first)
     second = studies.start(file, root, *RANDOM)
     wait_for(lambda: events(root, "started") >= 1, first)
-    output, _ = second.communicate(timeout=60)
+    output, _ = second.communicate(timeout=300)
     assert second.returncode == 2
     assert "another akdtune is running this study" in output
     kill(first)
