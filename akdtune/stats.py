@@ -75,14 +75,15 @@ def association(
     draws: int = DRAWS,
     seed: int = 0,
     level: float = LEVEL,
+    drawn_up_to: int = LARGE,
+    ranks_drawn_up_to: int = LARGE_FOR_RANKS,
 ) -> Association:
     """Partial Pearson and Spearman correlation and slope of y on x, each with an interval over clusters.
 
     x and y are replaced by their residuals after least squares on the nuisance columns; within each bootstrap draw
     this is done anew. With an intercept alone these are the plain coefficients; with one dummy per group, those of
-    the values centred on their group's mean. Beyond `LARGE` clusters (Spearman: `LARGE_FOR_RANKS`) nothing is drawn:
-    the interval is that of the influence values, which takes the residuals as given (to first order that matters to
-    Spearman alone).
+    the values centred on their group's mean. Beyond `drawn_up_to` clusters nothing is drawn: the interval is that of
+    the influence values, which takes the residuals as given (to first order that matters to Spearman alone).
 
     Args:
         x_N: finite values.
@@ -92,13 +93,25 @@ def association(
         draws: bootstrap draws; fewer (at least 300) where N is above 750, so that the work stays bounded.
         seed: of the bootstrap.
         level: coverage of the intervals, 0 to 1.
+        drawn_up_to: clusters beyond which nothing is drawn.
+        ranks_drawn_up_to: the same for Spearman's correlation.
 
     Raises:
         ValueError: for values that are not finite or shapes that differ.
     """
     if len(x_N) != len(y_N):
         raise ValueError(f"x and y must have one row each per observation, got {len(x_N)} and {len(y_N)}")
-    return associations(x_N[:, None], y_N, clusters_N, nuisance_NQ, draws=draws, seed=seed, level=level)[0]
+    return associations(
+        x_N[:, None],
+        y_N,
+        clusters_N,
+        nuisance_NQ,
+        draws=draws,
+        seed=seed,
+        level=level,
+        drawn_up_to=drawn_up_to,
+        ranks_drawn_up_to=ranks_drawn_up_to,
+    )[0]
 
 
 def associations(
@@ -110,6 +123,8 @@ def associations(
     draws: int = DRAWS,
     seed: int = 0,
     level: float = LEVEL,
+    drawn_up_to: int = LARGE,
+    ranks_drawn_up_to: int = LARGE_FOR_RANKS,
 ) -> list[Association]:
     """As `association` for each of the M columns of `x_NM` by itself: what they share in a draw is computed once."""
     nuisance_NQ = np.ones((len(x_NM), 1)) if nuisance_NQ is None else nuisance_NQ
@@ -126,11 +141,11 @@ def associations(
     related = [x for x in xs if len(y_N) >= 3 and x.varies and y.varies]
     points = [_points(x.left_N, y.left_N) for x in related]
     ends_MS2 = np.full((len(related), 3, 2), np.nan)
-    if count > LARGE_FOR_RANKS:
+    if count > ranks_drawn_up_to:
         for ends_S2, x, of_x in zip(ends_MS2, related, points, strict=True):
             ends_S2[:] = _large_sample_intervals(x.left_N, y.left_N, of_x, codes_N, level)
-    if related and MIN_CLUSTERS <= count <= LARGE:
-        drawn = [0, 2] if count > LARGE_FOR_RANKS else [0, 2, 1]
+    if related and MIN_CLUSTERS <= count <= drawn_up_to:
+        drawn = [0, 2] if count > ranks_drawn_up_to else [0, 2, 1]
         statistic = resampling.partial_statistic(
             np.column_stack([x.left_N for x in related]), y.left_N, nuisance_NQ, with_ranks=1 in drawn
         )
@@ -178,9 +193,10 @@ def line_band(
     draws: int = DRAWS,
     seed: int = 0,
     level: float = LEVEL,
+    drawn_up_to: int = LARGE,
 ) -> tuple[Floats, Floats, Floats] | None:
     """The least-squares line of y on x at the grid's points and its pointwise band: percentiles over draws of clusters,
-    beyond `LARGE` clusters the normal band of influence values.
+    beyond `drawn_up_to` clusters the normal band of influence values.
 
     Returns:
         Line, lower and upper edge [M], or None with fewer than `MIN_CLUSTERS` clusters or without variation in x.
@@ -203,7 +219,7 @@ def line_band(
 
     middle, steepness = float(np.mean(y_N)), float(columns_NP[:, 0] @ columns_NP[:, 1]) / len(x_N)  # x is standardised
     line_M = middle + steepness * grid
-    if clusters > LARGE:
+    if clusters > drawn_up_to:
         left_N = y_N - middle - steepness * columns_NP[:, 0]
         of_mean_G, of_slope_G = (
             np.bincount(codes_N, weights=left_N * column_N) for column_N in (np.ones(len(x_N)), columns_NP[:, 0])

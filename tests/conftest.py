@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.checkout import ROOT
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 # Before torch is imported anywhere: subprocesses and Ray workers inherit them too.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -29,11 +35,37 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""
-    return Path(__file__).resolve().parents[1]
+    return ROOT
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Runs folders in two processes, unless told otherwise (`-n 0`); single files stay in this one."""
+    option = config.option
+    untold = getattr(option, "numprocesses", 0) is None and option.dist == "no" and not option.usepdb
+    folders = any(Path(argument).is_dir() for argument in config.args)
+    if untold and folders and not hasattr(config, "workerinput") and (os.cpu_count() or 1) > 1:
+        option.numprocesses = 2
+        option.dist = "loadfile"
+    option.loadscopereorder = False  # the order below
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """A file's tests share a process, for its fixtures' sake; so do all that start Ray, for Ray's."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class RayTogether(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if "ray" in Path(file).parts else file
+
+    return RayTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests marked `gpu` where there is none; torch is only imported to find out when such tests exist."""
+    """Puts what starts Ray first, as the longest piece; skips tests marked `gpu` where there is none."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

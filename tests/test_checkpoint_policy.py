@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune import data, teacher
+from akdtune import teacher
 from akdtune.errors import AkdtuneError
 from akdtune.ledger import TrialDirectory
 from akdtune.registry import names
@@ -18,10 +18,10 @@ from akdtune.training import Epoch, Trial
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_request import TrialRequest
 from akdtune.trial_writer import Limits, TrialWriter
+from tests.small_trials import DIGITS, TEACHER, trained
 
 EPOCHS, RUNGS = 12, [4, 8]
 EVERY_S = Limits().checkpoint_every_s
-DATA = {"name": "digits", "validation": 600}
 KEEPS_CLASSIFIER = {"simkd"}
 """Methods whose student predicts through the teacher's last layer, which therefore belongs to its weights."""
 
@@ -128,17 +128,14 @@ def test_rows_are_on_disk_before_they_are_reported(tmp_path: Path, clock: Clock,
 
 @pytest.fixture(scope="module")
 def teacher_file() -> teacher.TeacherFile:
-    device = torch.device("cpu")
-    settings = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8, 12]}, epochs=1, batch_size=32)
-    (*_, last) = teacher.train(settings, data.load(data.DataSettings(**DATA), device), "subset", device)
-    return teacher.TeacherFile(**last["teacher"])
+    return trained(DIGITS, TEACHER.model_copy(update={"network": {"name": "cnn", "widths": [4, 8, 12]}}))
 
 
 @pytest.fixture
 def trial(teacher_file: teacher.TeacherFile) -> Callable[[str, str], Trial]:
     def build(method: str, views: str) -> Trial:
         settings = {
-            "data": DATA,
+            "data": DIGITS,
             "student": {"network": {"name": "cnn", "widths": [2, 4, 6]}},
             "views": {"name": views},
             "method": [{"name": method}],

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from akdtune import comparisons, power
+from tests.checkout import ROOT
 
 REPLICATES = {"pilots": 400, "effects": 600, "bca_coverage": 1000, "families": 1000, "sign_flips": 1000}
 
 
 @pytest.fixture(scope="module")
 def simulations() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "paired_statistics.py"
+    path = ROOT / "benchmarks" / "paired_statistics.py"
     spec = importlib.util.spec_from_file_location("paired_statistics", path)
     assert spec is not None
     assert spec.loader is not None

@@ -29,6 +29,7 @@ from PIL import Image
 
 from akdtune import data, data_sources, data_store, parquet_source, registry
 from akdtune.errors import DataError
+from tests.checkout import BESIDE
 
 CPU = torch.device("cpu")
 Pixels = npt.NDArray[np.uint8]
@@ -500,7 +501,7 @@ def test_images_of_different_sizes_are_resized_and_cut(tmp_path: Path) -> None:
     assert load(tmp_path, validation=3, size=6).content_hash != dataset.content_hash
 
 
-CIFAR100 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar100"
+CIFAR100 = BESIDE / "data" / "cifar100"
 
 
 @pytest.mark.skipif(not (CIFAR100 / "test.parquet").exists(), reason="needs CIFAR-100 in ../shared")

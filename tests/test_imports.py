@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.checkout import ROOT
 
 # One row a level, top to bottom; a module imports modules of lower rows only.
 LEVELS = [

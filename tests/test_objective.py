@@ -11,7 +11,6 @@ import torch
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
 from akdtune.objective import Objective, weighted_sum
-from akdtune.registry import NoSettings
 from akdtune.signals import Batch, Signals, Target, Terms
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, signals
@@ -46,7 +45,6 @@ def test_total_is_weights_times_terms() -> None:
     assert values["counting.a"] == 2.0
     assert values["counting.b"] == 3.0
     assert values["total"] == pytest.approx(0.5 * values["ce"] + 30 * 2.0 + 100 * 3.0)
-    assert NoSettings is Counting.Settings
 
 
 def test_ce_is_the_labels_cross_entropy_at_temperature_one() -> None:

@@ -14,8 +14,9 @@ from akdtune import data, registry, spec, teacher
 from akdtune.registry import lookup, names
 from akdtune.training import Trial
 from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig
+from tests.checkout import ROOT
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -18,8 +18,9 @@ from akdtune import frozen_teacher, networks, registry
 from akdtune.methods.crd import CRD
 from akdtune.training import Trial
 from akdtune.views.angular import Angular, AngularSettings
+from tests.checkout import ROOT
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))
 reference_step = importlib.import_module("reference_step")
 trial_speed = importlib.import_module("trial_speed")
 

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from akdtune import data, teacher
 from akdtune.teacher_cache import CacheSettings
 from akdtune.training import Trial
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_request import TrialRequest
+from tests.small_trials import CPU, DIGITS, trained
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc/self/maps")
-
-DATA = {"name": "digits", "validation": 600}
-CPU = torch.device("cpu")
 
 
 def mapped_from(address: int) -> str:
@@ -35,14 +32,12 @@ def mapped_from(address: int) -> str:
 
 @pytest.fixture(scope="module")
 def teacher_file() -> teacher.TeacherFile:
-    settings = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, batch_size=32)
-    (*_, last) = teacher.train(settings, data.load(data.DataSettings(**DATA), CPU), "subset", CPU)
-    return teacher.TeacherFile(**last["teacher"])
+    return trained()
 
 
 def trial_of(file: teacher.TeacherFile, cache: CacheSettings | None = None, **of_data: Any) -> Trial:
     settings = {
-        "data": DATA | of_data,
+        "data": DIGITS | of_data,
         "student": {"network": {"name": "cnn", "widths": [2, 4]}},
         "views": {"name": "none"},
         "method": [{"name": "kd"}],
@@ -54,7 +49,7 @@ def trial_of(file: teacher.TeacherFile, cache: CacheSettings | None = None, **of
 @pytest.fixture
 def undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on nothing can be decoded."""
-    data.load(data.DataSettings(**DATA), CPU)
+    data.load(data.DataSettings(**DIGITS), CPU)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
 
 

@@ -23,8 +23,7 @@ from akdtune.registry import ComponentSettings, names
 from akdtune.spec import Study
 from akdtune.trial_settings import pair_problem
 from akdtune.views import ViewAugmenter
-
-SNAPSHOTS = Path(__file__).parent / "snapshots"
+from tests.checkout import SNAPSHOTS
 
 SMALL = """\
 study: small

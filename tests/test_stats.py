@@ -195,17 +195,11 @@ class TestManyClusters:
 
     @pytest.mark.parametrize(("of_cell", "rounded"), [(1, False), (1, True), (3, False)])
     @pytest.mark.parametrize("grouped", [False, True])
-    def test_the_interval_is_about_that_of_the_bootstrap(
-        self, monkeypatch: pytest.MonkeyPatch, of_cell: int, rounded: bool, grouped: bool
-    ) -> None:
+    def test_the_interval_is_about_that_of_the_bootstrap(self, of_cell: int, rounded: bool, grouped: bool) -> None:
         x_N, y_N, cells_N = self.clustered(0, rounded, of_cell)
         nuisance_NQ = stats.dummies([cell % 4 for cell in cells_N]) if grouped else None
-        monkeypatch.setattr(stats, "LARGE", 1000)
-        monkeypatch.setattr(stats, "LARGE_FOR_RANKS", 1000)
-        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=600)
-        monkeypatch.setattr(stats, "LARGE", 0)
-        monkeypatch.setattr(stats, "LARGE_FOR_RANKS", 0)
-        found = stats.association(x_N, y_N, cells_N, nuisance_NQ)
+        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=600, ranks_drawn_up_to=1000)
+        found = stats.association(x_N, y_N, cells_N, nuisance_NQ, drawn_up_to=0, ranks_drawn_up_to=0)
         for name in ("pearson", "spearman", "slope"):
             one, other = getattr(drawn, name), getattr(found, name)
             assert one.value == other.value
@@ -213,36 +207,32 @@ class TestManyClusters:
             assert other.low == pytest.approx(one.low, abs=0.12 * width), name
             assert other.high == pytest.approx(one.high, abs=0.12 * width), name
 
-    def test_the_slope_has_the_cluster_robust_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_slope_has_the_cluster_robust_error(self) -> None:
         x_N, y_N, cells_N = self.clustered(1, False, 3)
         groups_N = np.array(cells_N)
         fit = OLS(y_N, np.column_stack([np.ones(len(x_N)), x_N])).fit(
             cov_type="cluster", cov_kwds={"groups": groups_N, "use_correction": False}
         )
-        monkeypatch.setattr(stats, "LARGE", 0)
-        slope = stats.association(x_N, y_N, cells_N).slope
+        slope = stats.association(x_N, y_N, cells_N, drawn_up_to=0).slope
         assert slope is not None and slope.low is not None and slope.high is not None
         assert slope.high - slope.low == pytest.approx(2 * 1.959964 * fit.bse[1] * (390 / 389) ** 0.5, rel=1e-5)
 
-    def test_the_band_is_about_that_of_the_bootstrap(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_band_is_about_that_of_the_bootstrap(self) -> None:
         x_N, y_N, cells_N = self.clustered(2, False, 3)
         grid_M = np.linspace(-2, 3, 5)
-        monkeypatch.setattr(stats, "LARGE", 1000)
         drawn = stats.line_band(x_N, y_N, cells_N, grid_M, draws=600)
-        monkeypatch.setattr(stats, "LARGE", 0)
-        found = stats.line_band(x_N, y_N, cells_N, grid_M)
+        found = stats.line_band(x_N, y_N, cells_N, grid_M, drawn_up_to=0)
         assert drawn is not None and found is not None
         np.testing.assert_allclose(found[0], drawn[0])
         np.testing.assert_allclose(found[2] - found[1], drawn[2] - drawn[1], rtol=0.12)
 
     @pytest.mark.parametrize("grouped", [False, True])
-    def test_spearman_needs_no_draws_beyond_a_hundred(self, monkeypatch: pytest.MonkeyPatch, grouped: bool) -> None:
+    def test_spearman_needs_no_draws_beyond_a_hundred(self, grouped: bool) -> None:
         """Just beyond the limit, where it is least exact: no further apart than two bootstraps of 2,000 draws."""
         x_N, y_N, cells_N = self.clustered(3, True, 2, cells=stats.LARGE_FOR_RANKS + 1)
         nuisance_NQ = stats.dummies([cell % 4 for cell in cells_N]) if grouped else None
         found = stats.association(x_N, y_N, cells_N, nuisance_NQ).spearman
-        monkeypatch.setattr(stats, "LARGE_FOR_RANKS", 1000)
-        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=4000).spearman
+        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=4000, ranks_drawn_up_to=1000).spearman
         assert found and found.low is not None and found.high is not None
         assert drawn and drawn.low is not None and drawn.high is not None
         width = drawn.high - drawn.low

@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from akdtune import data, evaluation, networks, registry, spec, teacher, training
+from akdtune import data, evaluation, networks, registry, spec, training
 from akdtune.errors import SettingsError
 from akdtune.methods.crd import CRD
 from akdtune.networks import InputSpec, Network
@@ -23,47 +23,29 @@ from akdtune.recipe import float32_as_set
 from akdtune.registry import ComponentSettings, NoSettings
 from akdtune.signals import Signals, Target
 from akdtune.training import Epoch, Interrupted, Trial
-from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
-from tests import small_world
+from akdtune.trial_config import TrialConfig
+from tests import small_trials, small_world
+from tests.small_trials import CPU, DIGITS, configured, trained
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-DATA = data.DataSettings(name="digits", validation=600, limit_per_class=100)
-TEACHER = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, batch_size=32)
-TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
-ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 1, "num_views": 3, "margin": 0.4}
-
-
-@pytest.fixture(scope="module")
-def teacher_file() -> teacher.TeacherFile:
-    dataset = data.load(DATA, CPU)
-    list(teacher.train(TEACHER, dataset, "subset", CPU))
-    found = teacher.find(TEACHER, dataset, "subset")
-    assert found is not None
-    return found
-
+CUDA = torch.device("cuda")
+DATA = data.DataSettings(**DIGITS, limit_per_class=100)
+ANGULAR = {**small_trials.ANGULAR, "warmup_epochs": 1}
 
 Configure = Callable[..., TrialConfig]
 
 
 @pytest.fixture
-def config(teacher_file: teacher.TeacherFile) -> Configure:
+def config() -> Configure:
     def make(*methods: str, views: dict[str, Any] | None = None, student: Any = None, **settings: Any) -> TrialConfig:
-        return TrialConfig(
-            data=DATA,
-            student=StudentSettings(network=student or {"name": "cnn", "widths": [2, 4]}),
-            views=_component("views", views or {"name": "none"}),
-            methods=tuple(_component("methods", {"name": name}) for name in methods or ("kd",)),
-            training=TrainingSettings(**{"epochs": 2, "batch_size": 32, **settings}),
-            seeds=Seeds(),
-            role="search",
-            teacher_file=teacher_file,
-        )
+        named = [{"name": name} for name in methods or ("kd",)]
+        shown = views or {"name": "none"}
+        return configured(DATA, trained(DATA), shown, named, student=student, **{"epochs": 2, **settings})
 
     return make
 
 
 def numbers(epochs: list[Epoch]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in one.row.items() if key not in TIMINGS} for one in epochs]
+    return [row for _, _, row in small_trials.numbers(epochs)]
 
 
 def stopped_after(steps: int) -> Callable[[], bool]:

@@ -24,13 +24,12 @@ from akdtune.signals import Signals
 from akdtune.teacher_cache import CacheSettings, Store
 from akdtune.teacher_rows import Caching, PlaceMatters, TeacherRows
 from akdtune.training import Epoch, Trial
-from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
+from akdtune.trial_config import Seeds, TrainingSettings, TrialConfig
+from tests import small_trials
+from tests.small_trials import CACHE_RATES, CPU, DIGITS, configured, trained
 
-CPU = torch.device("cpu")
 FACTS: dict[str, Any] = {"rows": 5000, "width": 13, "dtype": "fp16", "weights": "w"}
 ROWS = np.arange(FACTS["rows"])
-CACHE_COLUMNS = {"teacher_cache_hit_rate", "teacher_cache_fill_rate"}
-TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
 
 
 def numbers_of(rows: np.ndarray[Any, Any], width: int = 13) -> np.ndarray[Any, Any]:
@@ -538,27 +537,14 @@ def test_a_network_whose_numbers_depend_on_the_place_is_refused(tmp_path: Path, 
 
 # ------------------------------------------------------------------------------------------------------ whole trials
 
-DATA = data.DataSettings(name="digits", validation=600, label_noise={"fraction": 0.2})
-TEACHER = teacher.TeacherSettings(
-    network={"name": "cnn", "widths": [4, 8]},
-    epochs=2,
-    batch_size=32,
-    others=[{"network": {"name": "cnn", "widths": [6]}, "epochs": 1, "batch_size": 64}],
-)
-ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 2, "num_views": 2, "margin": 0.4}
-
-
-@pytest.fixture(scope="module")
-def teacher_file() -> teacher.TeacherFile:
-    dataset = data.load(DATA, CPU)
-    list(teacher.train(TEACHER, dataset, "subset", CPU))
-    found = teacher.find(TEACHER, dataset, "subset")
-    assert found is not None
-    return found
+DATA = data.DataSettings(**DIGITS, label_noise={"fraction": 0.2})
+ANOTHER = {"network": {"name": "cnn", "widths": [6]}, "epochs": 1, "batch_size": 64}
+TEACHERS = teacher.TeacherSettings(**small_trials.TEACHER.model_dump() | {"epochs": 2, "others": [ANOTHER]})
+ANGULAR = {**small_trials.ANGULAR, "warmup_epochs": 2, "num_views": 2}
 
 
 @pytest.fixture
-def config(teacher_file: teacher.TeacherFile, tmp_path: Path) -> Callable[..., TrialConfig]:
+def config(tmp_path: Path) -> Callable[..., TrialConfig]:
     def make(
         views: dict[str, Any] = ANGULAR,
         methods: tuple[dict[str, Any], ...] = ({"name": "kd"}, {"name": "crd"}),
@@ -566,17 +552,10 @@ def config(teacher_file: teacher.TeacherFile, tmp_path: Path) -> Callable[..., T
         alone: bool = True,
         **training: Any,
     ) -> TrialConfig:
-        return TrialConfig(
-            data=DATA,
-            student=StudentSettings(network={"name": "cnn", "widths": [2, 4]}),
-            views=_component("views", views),
-            methods=tuple(_component("methods", method) for method in methods),
-            training=TrainingSettings(**{"epochs": 2, "batch_size": 32, **training}),
-            seeds=Seeds(),
-            role="search",
-            teacher_file=replace(teacher_file, others=()) if alone else teacher_file,
-            teacher_cache=CacheSettings(**{"location": str(tmp_path / "cache"), **(cache or {})}),
-        )
+        file = trained(DATA, TEACHERS)
+        changes = {"teacher_cache": CacheSettings(**{"location": str(tmp_path / "cache"), **(cache or {})})}
+        taught = replace(file, others=()) if alone else file
+        return configured(DATA, taught, views, methods, changes=changes, **{"epochs": 2, **training})
 
     return make
 
@@ -585,11 +564,8 @@ def numbers(of: TrialConfig) -> tuple[list[Any], list[dict[str, float | None]], 
     """Every metric of a trial but its timings, its rates, and the logits it leaves behind."""
     trial = Trial(of)
     epochs: list[Epoch] = list(trial.run())
-    rows = [
-        (one.stage, one.epoch, {k: v for k, v in one.row.items() if k not in TIMINGS | CACHE_COLUMNS}) for one in epochs
-    ]
-    rates = [{k: v for k, v in one.row.items() if k in CACHE_COLUMNS} for one in epochs]
-    return rows, rates, trial.close()[1].logits_NK
+    rates = [{k: v for k, v in one.row.items() if k in CACHE_RATES} for one in epochs]
+    return small_trials.numbers(epochs, CACHE_RATES), rates, trial.close()[1].logits_NK
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
@@ -678,9 +654,9 @@ def test_maps_come_live_while_further_teachers_and_the_warm_up_are_cached(config
     of = config(methods=({"name": "kd"}, {"name": "at"}))
     cold, warm = numbers(of), numbers(of)
     assert cold[0] == warm[0]
-    assert [set(rate) for rate in warm[1]] == [CACHE_COLUMNS] * 2 + [set()] * 2
+    assert [set(rate) for rate in warm[1]] == [CACHE_RATES] * 2 + [set()] * 2
     maps_alone = Trial(config(views={"name": "none"}, methods=({"name": "at"},), cache={"location": "/nowhere/x"}))
-    assert [set(one.row) & CACHE_COLUMNS for one in maps_alone.run()] == [set()] * 2
+    assert [set(one.row) & CACHE_RATES for one in maps_alone.run()] == [set()] * 2
 
 
 def test_the_warm_up_of_heads_touches_no_image_that_is_cached(

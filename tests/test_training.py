@@ -12,56 +12,31 @@ from typing import Any
 import pytest
 import torch
 
-from akdtune import data, evaluation, teacher
+from akdtune import data, evaluation
 from akdtune.measures import percent_right
 from akdtune.registry import Pair
 from akdtune.training import Diverged, Epoch, Interrupted, Trial
-from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
+from akdtune.trial_config import Seeds, TrainingSettings, TrialConfig
 from akdtune.trial_parts import resolve_ce_weight
 from akdtune.trial_request import TrialRequest
 from tests.declared_columns import JUDGED
+from tests.small_trials import ANGULAR, DIGITS, TEACHER, configured, numbers, trained
 
-TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
-DATA = data.DataSettings(name="digits", validation=600, label_noise={"fraction": 0.2})
-TEACHER = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=3, batch_size=32)
-ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 3, "num_views": 3, "margin": 0.4}
-
-
-@pytest.fixture(scope="module")
-def teacher_file() -> teacher.TeacherFile:
-    dataset = data.load(DATA, torch.device("cpu"))
-    list(teacher.train(TEACHER, dataset, "subset", torch.device("cpu")))
-    found = teacher.find(TEACHER, dataset, "subset")
-    assert found is not None
-    return found
+DATA = data.DataSettings(**DIGITS, label_noise={"fraction": 0.2})
 
 
 @pytest.fixture
-def config(teacher_file: teacher.TeacherFile) -> Callable[..., TrialConfig]:
+def config() -> Callable[..., TrialConfig]:
     def make(
         views: dict[str, Any] = ANGULAR,
         methods: tuple[dict[str, Any], ...] = ({"name": "kd"}, {"name": "crd"}),
         role: str = "search",
         **training: Any,
     ) -> TrialConfig:
-        return TrialConfig(
-            data=DATA,
-            student=StudentSettings(network={"name": "cnn", "widths": [2, 4]}),
-            views=_component("views", views),
-            methods=tuple(_component("methods", method) for method in methods),
-            training=TrainingSettings(**{"epochs": 4, "batch_size": 32, **training}),
-            seeds=Seeds(),
-            role=role,
-            teacher_file=teacher_file,
-        )
+        of_teacher = trained(DATA, TEACHER.model_copy(update={"epochs": 3}))
+        return configured(DATA, of_teacher, views, methods, changes={"role": role}, **{"epochs": 4, **training})
 
     return make
-
-
-def numbers(epochs: list[Epoch]) -> list[tuple[Any, ...]]:
-    return [
-        (e.stage, e.epoch, {k: v for k, v in e.row.items() if k not in TIMINGS}) for e in epochs
-    ]  # fmt: skip
 
 
 VIEWS = [{"name": "none"}, {"name": "tekap"}, ANGULAR, {**ANGULAR, "variant": "released"}]

@@ -21,33 +21,17 @@ import pytest
 import torch
 from filelock import FileLock
 
-from akdtune import atomic, cache_files, data, registry, teacher, warmup
+from akdtune import atomic, cache_files, data, registry, warmup
 from akdtune.teacher_cache import CacheSettings
 from akdtune.training import Diverged, Epoch, Interrupted, Trial
-from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
+from akdtune.trial_config import Seeds, StudentSettings, TrialConfig
 from akdtune.warmup import SharedWarmup
+from tests import small_trials
+from tests.small_trials import CACHE_RATES, DIGITS, TEACHER, TIMINGS, configured, numbers, trained
 
-CPU = torch.device("cpu")
-VARYING = {
-    "wall_time_s", "images_per_s", "peak_memory_mib", "teacher_cache_hit_rate", "teacher_cache_fill_rate",
-}  # fmt: skip
-DATA = data.DataSettings(name="digits", validation=600, label_noise={"fraction": 0.2})
-TEACHER = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, batch_size=32)
-ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 3, "num_views": 2, "margin": 0.4}
+DATA = data.DataSettings(**DIGITS, label_noise={"fraction": 0.2})
+ANGULAR = {**small_trials.ANGULAR, "num_views": 2}
 Config = Callable[..., TrialConfig]
-
-
-def trained(settings: teacher.TeacherSettings) -> teacher.TeacherFile:
-    dataset = data.load(DATA, CPU)
-    list(teacher.train(settings, dataset, "subset", CPU))
-    found = teacher.find(settings, dataset, "subset")
-    assert found is not None
-    return found
-
-
-@pytest.fixture(scope="module")
-def teacher_file() -> teacher.TeacherFile:
-    return trained(TEACHER)
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +40,13 @@ def rows_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def config(teacher_file: teacher.TeacherFile, rows_location: Path) -> Config:
+def config(rows_location: Path) -> Config:
     def make(
         views: dict[str, Any] = ANGULAR, methods: tuple[dict[str, Any], ...] = ({"name": "kd"},), **training: Any
     ) -> TrialConfig:
-        return TrialConfig(
-            data=DATA,
-            student=StudentSettings(network={"name": "cnn", "widths": [2, 4]}),
-            views=_component("views", views),
-            methods=tuple(_component("methods", method) for method in methods),
-            training=TrainingSettings(**{"epochs": 1, "batch_size": 64, **training}),
-            seeds=Seeds(),
-            role="search",
-            teacher_file=teacher_file,
-            teacher_cache=CacheSettings(location=str(rows_location)),
-        )
+        changes = {"teacher_cache": CacheSettings(location=str(rows_location))}
+        training = {"epochs": 1, "batch_size": 64, **training}
+        return configured(DATA, trained(DATA), views, methods, changes=changes, **training)
 
     return make
 
@@ -86,7 +62,7 @@ def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rows(epochs: list[Epoch]) -> list[tuple[str, int, dict[str, Any]]]:
     """Every metric but timings and hit rates."""
-    return [(e.stage, e.epoch, {k: v for k, v in e.row.items() if k not in VARYING}) for e in epochs]
+    return numbers(epochs, CACHE_RATES)
 
 
 def student_rows(epochs: list[Epoch]) -> list[tuple[str, int, dict[str, Any]]]:
@@ -290,7 +266,7 @@ def test_everything_that_the_heads_depend_on_is_part_of_the_key(config: Config) 
         "weight decay": config(weight_decay=1e-4),
         "precision of the cache": replace(of, teacher_cache=CacheSettings(dtype="fp32")),
         "live": replace(of, teacher_cache=None),
-        "teacher": replace(of, teacher_file=trained(TEACHER.model_copy(update={"seed": 1}))),
+        "teacher": replace(of, teacher_file=trained(DATA, TEACHER.model_copy(update={"seed": 1}))),
     }
     keys = {"": key(of), **{name: key(other) for name, other in others.items()}}
     assert len(set(keys.values())) == len(keys), [name for name in others if list(keys.values()).count(keys[name]) > 1]
@@ -650,7 +626,7 @@ class Processes:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """What the student of a finished trial came to."""
         found = json.loads(self.said(name).splitlines()[-1])
-        return [{k: v for k, v in row.items() if k not in VARYING} for row in found]
+        return [{k: v for k, v in row.items() if k not in TIMINGS | CACHE_RATES} for row in found]
 
 
 def until(condition: Callable[[], object], bound_s: float = 180.0) -> None:

@@ -13,23 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from akdtune import data, teacher
+from akdtune import teacher
 from akdtune.training import Epoch, Trial
 from akdtune.trial_config import TrialConfig
 from akdtune.trial_request import TrialRequest
 from tests.declared_columns import JUDGED
-
-CPU = torch.device("cpu")
-TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
-DIGITS: dict[str, Any] = {"name": "digits", "validation": 600}
-TEACHER = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 1, "batch_size": 32}
-
-
-def trained(of_data: Mapping[str, Any]) -> teacher.TeacherFile:
-    """A teacher of one epoch on this data, trained once a session."""
-    dataset = data.load(data.DataSettings(**of_data), CPU)
-    (*_, last) = teacher.train(teacher.TeacherSettings(**TEACHER), dataset, "subset", CPU)
-    return teacher.TeacherFile(**last["teacher"])
+from tests.small_trials import DIGITS, numbers, trained
 
 
 def trial(
@@ -50,12 +39,6 @@ def trial(
     file = trained(of_data) if taught else teacher.TeacherFile.none()
     plain = TrialRequest(settings=settings, teacher_file=file).plain()
     return Trial(TrialConfig.parse(TrialRequest.parse(json.loads(json.dumps(plain)))))
-
-
-def numbers(epochs: list[Epoch]) -> list[tuple[str, int, dict[str, Any]]]:
-    return [
-        (one.stage, one.epoch, {key: value for key, value in one.row.items() if key not in TIMINGS}) for one in epochs
-    ]
 
 
 def assert_resumable(*arguments: Any, **settings: Any) -> list[Epoch]:

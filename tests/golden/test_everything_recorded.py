@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.checkout import BESIDE
+
 HERE = Path(__file__).parent
-RECORDED = HERE.parents[2] / "shared" / "golden"
+RECORDED = BESIDE / "golden"
 pytestmark = pytest.mark.skipif(not RECORDED.exists(), reason="the recorded data are not beside this checkout")
 
 

@@ -125,6 +125,7 @@ def test_the_wheel_is_what_runs(installed: Path, tmp_path: Path) -> None:
         assert Path(line).is_relative_to(installed.parents[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pip", ["bundled", "current"])
 def test_an_editable_install_finds_what_stands_beside_the_package(pip: str, source: Path, tmp_path: Path) -> None:
     """By the pip bundled with this Python (23 for Python 3.11 and 3.12) and by the one installed here."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from akdtune import results, run_state, spec, study, study_tables
+from akdtune import results, run_state, spec, study, study_tables, trainable
 from akdtune.events import EpochFinished
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -119,3 +119,16 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     target = elsewhere / f"{trial_id}.json"
     target.write_text(json.dumps(trial))
     return target
+
+
+def run_alone(payload: Path) -> None:
+    """One trial in a fresh process, as Ray's worker would run it."""
+    command = [sys.executable, "-m", "akdtune.trainable", str(payload)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def run_here(payload: Path) -> None:
+    """One trial in this process, as Ray's worker would run it."""
+    trial = json.loads(payload.read_text())
+    trainable.execute(trial, lambda row: None, trainable.stop_check(trial))

@@ -86,7 +86,7 @@ def test_the_same_command_again_trains_nothing_and_extend_adds_a_seed(
     assert studies.run(file, finished) == 0
     assert studies.metrics(finished) == before
     more = "ablation.seeds=[10, 11, 12]"
-    command = ["run", str(file), more, "--dir", str(finished)]
+    command = ["run", str(file), more, "resources.concurrent=1", "--dir", str(finished)]
     assert cli.main(command) == 2
     assert "add what is new with --extend" in capsys.readouterr().err
     assert cli.main([*command, "--extend"]) == 0
@@ -111,6 +111,7 @@ def test_another_study_takes_over_what_is_trained(finished: Path, tmp_path: Path
     assert all(row["test_accuracy"] == there[row["trial_id"]]["test_accuracy"] for row in rows)
 
 
+@pytest.mark.slow
 def test_killed_in_its_last_phase_it_ends_with_the_same_numbers(finished: Path, tmp_path: Path) -> None:
     text = (finished.parent / "study.yaml").read_text()
     file, root = studies.write(tmp_path, text), tmp_path / "run"

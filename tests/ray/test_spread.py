@@ -11,7 +11,7 @@ import pytest
 from akdtune import study_tables
 from tests.ray import studies
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_up")]
 
 CELLS, SEEDS = 8, (0, 1)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from akdtune import results, study_tables
 from akdtune.errors import StudyError
@@ -51,8 +51,6 @@ def test_arms_get_equal_numbers_and_probes_are_complete(finished: tuple[Path, Pa
 
 
 def test_the_lock_file_holds_what_reproduces_the_study(finished: tuple[Path, Path]) -> None:
-    import yaml
-
     lock = yaml.safe_load((finished[1] / "study.lock.yaml").read_text())
     assert lock["teacher"]["val_accuracy"] > 0 and lock["teacher"]["test_accuracy"] > 0
     assert lock["resolved"]["method.crd.negatives"] > 0
@@ -76,42 +74,20 @@ def test_a_changed_study_is_refused_with_the_difference(finished: tuple[Path, Pa
     assert studies.run(file, root, "resources.concurrent=1") == 0, "resources determine no result"
 
 
-def test_a_reused_actor_and_a_fresh_process_give_identical_metrics(finished: tuple[Path, Path], tmp_path: Path) -> None:
+def test_reused_actors_a_fresh_process_and_this_one_give_identical_metrics(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
     file, root = finished
     expected = studies.metrics(root)
-    done = [r for r in study_tables.read_trials(root).to_pylist() if r["status"] == "done"]
-    last = max(done, key=lambda r: r["number"])["trial_id"]
-    arms = {row["arm"]: row["trial_id"] for row in done}
-    for trial_id in {last, *arms.values()}:
-        payload = studies.payload_of(root, trial_id, tmp_path, file)
-        subprocess.run([sys.executable, "-m", "akdtune.trainable", str(payload)], check=True, capture_output=True)
-        assert studies.metrics(tmp_path)[trial_id] == expected[trial_id]
-
-
-def test_two_studies_of_the_same_yaml_agree(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """Random proposals do not depend on arrival order, so whole studies are bit-identical."""
-    file, _ = finished
-    for name in ("a", "b"):
-        assert studies.run(file, tmp_path / name, "search.algorithm=random", "scheduler=null", "probe=null") == 0
-    first = studies.metrics(tmp_path / "a")
-    assert first == studies.metrics(tmp_path / "b")
-    assert len(first) == 6
-
-
-def test_grid_plans_everything_at_the_start(tmp_path: Path) -> None:
-    file = studies.write(tmp_path)
-    overrides = ("search={algorithm: grid}", "scheduler=null", "probe=null", "views.margin=0.3", "method.kd.weight=1")
-    assert studies.run(file, tmp_path / "run", *overrides) == 0
-    studies.assert_exactly_once(tmp_path / "run", trials=6, epochs=6)
-    assert not (tmp_path / "run" / "optuna.journal").exists()
-
-
-def test_pooled_search_runs(tmp_path: Path) -> None:
-    file = studies.write(tmp_path)
-    assert studies.run(file, tmp_path / "run", "search.fair=pooled", "search.trials=4", "probe=null") == 0
-    rows = results.read_plan(tmp_path / "run")
-    assert {row["bracket"] for row in rows} == {"pooled"}
-    assert {row["arm"] for row in rows} <= {"angular/kd", "angular/crd"}
+    done = sorted(
+        (r for r in study_tables.read_trials(root).to_pylist() if r["status"] == "done"), key=lambda r: r["number"]
+    )
+    last = done[-1]
+    other = next(row for row in reversed(done) if row["arm"] != last["arm"])
+    studies.run_alone(studies.payload_of(root, last["trial_id"], tmp_path, file))
+    studies.run_here(studies.payload_of(root, other["trial_id"], tmp_path, file))
+    for row in (last, other):
+        assert studies.metrics(tmp_path)[row["trial_id"]] == expected[row["trial_id"]]
 
 
 def test_survivors_of_early_stopping_get_their_further_seeds(tmp_path: Path) -> None:
@@ -130,70 +106,82 @@ def test_survivors_of_early_stopping_get_their_further_seeds(tmp_path: Path) -> 
 TROUBLED = """
 plugins: [troubled]
 views: none
-method: {name: troubled, weight: 1.0, trouble: none, temperature: {choice: [2, 4]}}
+method: {name: troubled, weight: 1.0}
+training: {epochs: 3, batch_size: 32}
 search: {algorithm: grid}
 scheduler: null
 probe: null
+resources: {concurrent: 1}
 """
 
 
-def troubled(folder: Path, trouble: str) -> Path:
-    import yaml
+class Troubled(NamedTuple):
+    """A finished study of four trials, three of which meet trouble in their second epoch."""
 
-    base = yaml.safe_load(studies.TINY)
-    base.update(yaml.safe_load(TROUBLED))
-    base["method"]["trouble"] = {"choice": ["none", trouble]}
-    del base["method"]["temperature"]
-    return studies.write(folder, yaml.safe_dump(base))
+    file: Path
+    root: Path
+    mark: str
+    """What the trial that dies leaves behind."""
 
-
-def outcome(root: Path, trouble: str) -> dict[str, object]:
-    rows = study_tables.read_trials(root).to_pylist()
-    return next(row for row in rows if row["param.method.troubled.trouble"] == trouble)
+    def row(self, trouble: str) -> dict[str, Any]:
+        rows = study_tables.read_trials(self.root).to_pylist()
+        return next(row for row in rows if row["param.method.troubled.trouble"] == trouble)
 
 
-def test_an_infinite_loss_is_recorded_as_diverged(tmp_path: Path) -> None:
-    assert studies.run(troubled(tmp_path, "infinite"), tmp_path / "run") == 0
-    studies.assert_exactly_once(tmp_path / "run", trials=2, epochs=6)
-    row = outcome(tmp_path / "run", "infinite")
+@pytest.fixture(scope="module")
+def troubled(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> Troubled:
+    folder = tmp_path_factory.mktemp("troubled")
+    settings = {**yaml.safe_load(studies.TINY), **yaml.safe_load(TROUBLED)}
+    mark = str(folder / "died")
+    settings["method"]["trouble"] = {"choice": ["none", "infinite", "error", mark]}
+    file = studies.write(folder, yaml.safe_dump(settings))
+    assert studies.run(file, folder / "run") == 1, "a trial failed"
+    return Troubled(file, folder / "run", mark)
+
+
+def test_trouble_stays_with_its_trial(troubled: Troubled) -> None:
+    studies.assert_exactly_once(troubled.root, trials=4, epochs=3)
+    assert troubled.row("none")["status"] == "done"
+
+
+def test_an_infinite_loss_is_recorded_as_diverged(troubled: Troubled) -> None:
+    row = troubled.row("infinite")
     assert (row["status"], row["epochs"]) == ("diverged", 1)
-    assert outcome(tmp_path / "run", "none")["status"] == "done"
 
 
-def test_a_users_bug_fails_after_the_same_error_twice(tmp_path: Path) -> None:
-    assert studies.run(troubled(tmp_path, "error"), tmp_path / "run") == 1
-    root = tmp_path / "run"
-    row = outcome(root, "error")
+def test_a_users_bug_fails_after_the_same_error_twice(troubled: Troubled) -> None:
+    row = troubled.row("error")
     assert (row["status"], row["epochs"]) == ("failed", 1)
-    log = (root / "trials" / str(row["trial_id"]) / "log.txt").read_text()
+    log = (troubled.root / "trials" / str(row["trial_id"]) / "log.txt").read_text()
     assert log.count("RuntimeError: a user's bug") == 2
-    (event,) = results.events(root, {"failed"})
+    (event,) = results.events(troubled.root, {"failed"})
     error = event.plain()["error"]
     assert "a user's bug" in error and "troubled.py" in error
-    assert studies.run(troubled(tmp_path, "error"), root) == 1, "a failed trial is not run again by itself"
+    assert studies.run(troubled.file, troubled.root) == 1, "a failed trial is not run again by itself"
 
 
-def test_a_killed_worker_is_retried_and_changes_no_number(tmp_path: Path) -> None:
-    mark = str(tmp_path / "died")
-    file = troubled(tmp_path, mark)
-    assert studies.run(file, tmp_path / "run") == 0
-    assert Path(mark).exists(), "the worker did die"
-    studies.assert_exactly_once(tmp_path / "run", trials=2, epochs=6)
-    row = outcome(tmp_path / "run", mark)
-    attempts = list((tmp_path / "run" / "trials" / str(row["trial_id"]) / "attempts").glob("*.json"))
+def test_a_killed_worker_is_retried_and_changes_no_number(troubled: Troubled, tmp_path: Path) -> None:
+    assert Path(troubled.mark).exists(), "the worker did die"
+    row = troubled.row(troubled.mark)
+    attempts = list((troubled.root / "trials" / str(row["trial_id"]) / "attempts").glob("*.json"))
     assert len(attempts) == 2
-    assert studies.run(file, tmp_path / "again") == 0
-    assert studies.metrics(tmp_path / "run") == studies.metrics(tmp_path / "again")
+    studies.run_here(studies.payload_of(troubled.root, row["trial_id"], tmp_path, troubled.file))
+    assert studies.metrics(tmp_path)[row["trial_id"]] == studies.metrics(troubled.root)[row["trial_id"]]
 
 
 def test_a_slow_close_neither_fails_the_successor_nor_stalls_the_study(tmp_path: Path) -> None:
-    file = studies.write(tmp_path, studies.TINY + "plugins: [slow_close]\n")
-    started = time.monotonic()
-    assert studies.run(file, tmp_path / "run", "search.trials=4", "probe=null", "resources.concurrent=1") == 0
-    assert 16 < time.monotonic() - started < 60, "each of four trials takes four seconds to close"
-    studies.assert_exactly_once(tmp_path / "run", trials=4, epochs=6)
-    for trial in (tmp_path / "run" / "trials").iterdir():
+    """In a pooled search, whose arms share one bracket."""
+    file, root = studies.write(tmp_path, studies.TINY + "plugins: [slow_close]\n"), tmp_path / "run"
+    changes = ("search.fair=pooled", "search.trials=4", "probe=null", "resources.concurrent=1")
+    began = time.monotonic()
+    assert studies.run(file, root, *changes) == 0
+    assert 12 < time.monotonic() - began < 60, "each of four trials takes three seconds to close"
+    studies.assert_exactly_once(root, trials=4, epochs=6)
+    for trial in (root / "trials").iterdir():
         assert (trial / "attempts" / "1.closed").exists(), "pruned trials close too, also the last ones"
+    rows = results.read_plan(root)
+    assert {row["bracket"] for row in rows} == {"pooled"}
+    assert {row["arm"] for row in rows} <= {"angular/kd", "angular/crd"}
 
 
 def test_a_worker_log_and_the_trial_files_are_readable(finished: tuple[Path, Path]) -> None:

@@ -1,4 +1,4 @@
-"""A plugin for tests: closing a trial's tracking takes four seconds."""
+"""A plugin for tests: closing a trial's tracking takes three seconds."""
 
 import time
 
@@ -8,7 +8,7 @@ _finish = tracking.Tracker.finish
 
 
 def finish(self, status, summary):  # type: ignore[no-untyped-def]
-    time.sleep(4)
+    time.sleep(3)
     _finish(self, status, summary)
 
 

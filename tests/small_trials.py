@@ -1,0 +1,62 @@
+"""Small trials on digits: teachers that are trained once a session, configurations, and the numbers of a run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from akdtune import data, teacher
+from akdtune.training import Epoch
+from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
+
+CPU = torch.device("cpu")
+DIGITS: dict[str, Any] = {"name": "digits", "validation": 600}
+TEACHER = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, batch_size=32)
+ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 3, "num_views": 3, "margin": 0.4}
+TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
+CACHE_RATES = {"teacher_cache_hit_rate", "teacher_cache_fill_rate"}
+
+
+def trained(
+    of_data: data.DataSettings | Mapping[str, Any] = DIGITS, settings: teacher.TeacherSettings = TEACHER
+) -> teacher.TeacherFile:
+    """The teacher of these settings on these images, trained when it is asked for first."""
+    settings_of_data = of_data if isinstance(of_data, data.DataSettings) else data.DataSettings(**of_data)
+    return _trained(settings_of_data.model_dump_json(), settings.model_dump_json())
+
+
+@functools.cache
+def _trained(of_data: str, settings: str) -> teacher.TeacherFile:
+    dataset = data.load(data.DataSettings.model_validate_json(of_data), CPU)
+    (*_, last) = teacher.train(teacher.TeacherSettings.model_validate_json(settings), dataset, "subset", CPU)
+    return teacher.TeacherFile(**last["teacher"])
+
+
+def configured(
+    of_data: data.DataSettings,
+    teacher_file: teacher.TeacherFile,
+    views: Mapping[str, Any],
+    methods: Sequence[Mapping[str, Any]],
+    *,
+    student: Any = None,
+    changes: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> TrialConfig:
+    """A trial of a small student; `changes` are further fields of the configuration, the rest training settings."""
+    return TrialConfig(
+        data=of_data,
+        student=StudentSettings(network=student or {"name": "cnn", "widths": [2, 4]}),
+        views=_component("views", dict(views)),
+        methods=tuple(_component("methods", dict(method)) for method in methods),
+        training=TrainingSettings(**{"batch_size": 32, **training}),
+        **{"seeds": Seeds(), "role": "search", "teacher_file": teacher_file, **(changes or {})},
+    )
+
+
+def numbers(epochs: Sequence[Epoch], without: frozenset[str] | set[str] = frozenset()) -> list[tuple[Any, ...]]:
+    """Every metric of every epoch but timings and what is named."""
+    left_out = TIMINGS | without
+    return [(e.stage, e.epoch, {k: v for k, v in e.row.items() if k not in left_out}) for e in epochs]
