@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from akdtune import data, networks
-from akdtune.columns import Column, declaration, joined
+from akdtune.columns import Column, declarations, joined
 from akdtune.diversity import DIVERSITY_COLUMNS
 from akdtune.frozen_teacher import FrozenTeacher
 from akdtune.measures import VIEW_COLUMNS, measure_views, percent_right
@@ -119,7 +119,9 @@ class Evaluation:
         assert accuracy is not None
         self.recent_scores = [*self.recent_scores, accuracy][-SCORE_WINDOW:]
         if self.config.teacher_file.saw_validation:  # its numbers there would be those of training images
-            row = {name: None if _speaks_of_teacher(name) else value for name, value in row.items()}
+            known = declarations(row, HELD_OUT_COLUMNS)
+            judged = {name for name, column in known.items() if column.teacher == "judged"}
+            row = {name: None if name in judged else value for name, value in row.items()}
         return {**row, "val_accuracy": accuracy, "score": sum(self.recent_scores) / len(self.recent_scores)}
 
     @torch.no_grad()
@@ -209,8 +211,3 @@ class Evaluation:
             row = self._measured(split, student_N, of_views=True)
             row["test_accuracy"] = row.pop("accuracy")
         return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu())
-
-
-def _speaks_of_teacher(name: str) -> bool:
-    column = declaration(name, HELD_OUT_COLUMNS)
-    return column is not None and column.teacher == "judged"
