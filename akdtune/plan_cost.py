@@ -154,8 +154,8 @@ class Bench:
             yield teachers.load(self.teacher, inputs, device)
             yield from teachers.load_others(self.teacher, inputs, device)
             return
-        for one in (settings, *settings.others):
-            yield networks.build(one.network, inputs, 0).to(device).eval().requires_grad_(False)
+        for untrained in (settings, *settings.others):
+            yield networks.build(untrained.network, inputs, 0).to(device).eval().requires_grad_(False)
 
 
 def arm_cost(settings: Mapping[str, Any], bench: Bench) -> ArmCost:
