@@ -14,6 +14,7 @@ from rich.console import Console
 
 from akdtune import results, run_state, spec, study, study_tables, trainable
 from akdtune.events import EpochFinished
+from akdtune.trial_request import TrialRequest
 
 PLUGINS = Path(__file__).parent / "plugins"
 # What a clock, an attempt, or whoever filled the cache before puts in.
@@ -130,5 +131,5 @@ def run_alone(payload: Path) -> None:
 
 def run_here(payload: Path) -> None:
     """One trial in this process, as Ray's worker would run it."""
-    trial = json.loads(payload.read_text())
-    trainable.execute(trial, lambda row: None, trainable.stop_check(trial))
+    request = TrialRequest.parse(json.loads(payload.read_text()))
+    trainable.execute(request, lambda row: None, trainable.stop_check(request.root, request.stop_flag))
