@@ -35,6 +35,7 @@ ENTRY_POINTS = "akdtune.plugins"
 KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+_PACKAGES: dict[Kind, str] = {"methods": "methods", "views": "views", "networks": "networks", "data": "datasets"}
 _singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
 
 
@@ -306,17 +307,14 @@ def plugin_folders(modules: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(folders))
 
 
-def _stems(kind: str) -> list[str]:
-    package = importlib.import_module(f"akdtune.{kind}")
+def _stems(kind: Kind) -> list[str]:
+    package = importlib.import_module(f"akdtune.{_PACKAGES[kind]}")
     return [module.name for module in pkgutil.iter_modules(package.__path__)]
 
 
 def _import_all(kind: Kind) -> None:
-    if kind == "data":
-        importlib.import_module("akdtune.data")
-        return
     for stem in _stems(kind):
-        importlib.import_module(f"akdtune.{kind}.{stem}")
+        importlib.import_module(f"akdtune.{_PACKAGES[kind]}.{stem}")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,18 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network is built for: image channels, image height = width in pixels, number of classes."""
+
+    channels: int
+    size: int
+    num_classes: int
+
+
 Terms: TypeAlias = dict[str, Tensor]
 """Unweighted named loss terms, each a scalar."""
-
 
 SMALL_STAGES = ((16, 32, 32), (32, 16, 16), (64, 8, 8))
 """(C, H, W) of each stage map of a small network, stem first: what a component alone is built for by default."""

@@ -17,22 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from akdtune import ablation_findings, ablation_report, figures, reports, results
-from akdtune.ablation_data import Cell, phases_of
-from akdtune.ablation_findings import Finding, LevelMean, level_means, margin_of, sentence
-from akdtune.ablation_report import Result, curse_rows, headings, notes_of, paper_rows, status_lines, title_of
 from akdtune.errors import AkdtuneError
-from akdtune.reports import interval, probability, signed
+from akdtune.records.files import require_study
+from akdtune.reports import ablation_tables
+from akdtune.reports.ablation_figures import draw
+from akdtune.reports.ablation_findings import sentence
+from akdtune.reports.ablation_measured import phases_of
+from akdtune.reports.ablation_tables import Result, curse_rows, headings, notes_of, paper_rows, status_lines, title_of
+from akdtune.reports.text import csv_text, exit_code, interval, probability, save, save_json, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from akdtune.comparisons import Effect
 
 CONSOLE_WIDTH = 100
-INTERACTIONS_SHOWN = 9
-TITLE_LEVELS = 12
-"""Longer names of levels have a line of their own."""
 
 _HELD = "\N{NO-BREAK SPACE}"
 
@@ -51,7 +49,7 @@ def print_result(console: Console, result: Result) -> None:
             _print_item(console, f"control {cell.name}: {cell.explanation}")
     if phase.name == "confirm":
         console.print()
-        _print_table(console, ablation_report.CURSE_HEADINGS, curse_rows(result), len(phase.cells))
+        _print_table(console, ablation_tables.CURSE_HEADINGS, curse_rows(result), len(phase.cells))
     if result.found:
         console.print("\nfindings", style="bold")
     order = {"lower": 0, "higher": 0, "equivalent": 1, "identical": 1}
@@ -98,96 +96,6 @@ def _print_item(console: Console, text: str) -> None:
     console.print(lines.replace(_HELD, " "))
 
 
-# ------------------------------------------------------------------------------------------------- figures
-
-
-def draw(result: Result, name: str) -> dict[str, bytes]:
-    """The figures of a phase by file name, PNG and SVG each."""
-    drawn: dict[str, dict[str, bytes]] = {}
-    phase, label = result.phase, result.phase.metric.replace("_", " ")
-    bars = [_bar(one) for one in result.found if one.difference.difference is not None]
-    if bars:
-        drawn["ablation" if phase.name == "ablation" else "confirm"] = figures.forest(
-            bars, title=f"{name}: {title_of(result)}", margin=margin_of(phase), level=result.level,
-            xlabel=f"{label}: difference from {phase.reference}, paired by seed ({result.unit})",
-        )  # fmt: skip
-    footnote = f"{100 * result.level:g} % intervals within seeds (differences between seeds taken out)"
-    ylabel = f"{label} (%)" if phase.in_percent else label
-    for kind, panels in (("factors", _factor_panels(result)), ("interactions", _interaction_panels(result))):
-        if panels:
-            title = f"{name}: {'main effects' if kind == 'factors' else 'two-factor interactions'}"
-            drawn[f"ablation_{kind}"] = figures.factor_panels(panels, title=title, ylabel=ylabel, footnote=footnote)
-    rows = [_curse(result, cell) for cell in phase.cells if result.summaries[cell.name].mean is not None]
-    if phase.name == "confirm" and rows:
-        title = f"{name}: what fresh seeds make of the search's winners"
-        drawn["winners_curse"] = figures.winners_curse(
-            rows, title=title, searched_on="validation", confirmed_on=label.split()[0]
-        )
-    return {f"{stem}.{kind}": image for stem, files in drawn.items() for kind, image in files.items()}
-
-
-def _bar(one: Finding) -> figures.Bar:
-    d, within = one.difference, one.within
-    assert d.difference is not None
-    low, high, p = (None, None, d.p) if within is None else (within.ci_family_low, within.ci_family_high, within.p_holm)
-    return figures.Bar(one.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, one.cell.is_control)
-
-
-def _curse(result: Result, cell: Cell) -> figures.Curse:
-    summary = result.summaries[cell.name]
-    assert summary.mean is not None
-    return figures.Curse(cell.name, cell.search_score, summary.mean, summary.ci_low, summary.ci_high, summary.n)
-
-
-def _factor_panels(result: Result) -> list[figures.Panel]:
-    """One per factor of a factorial design."""
-    texts: dict[str, list[str]] = {}
-    for effect in result.effects:
-        factors = ablation_findings.factors_of(result.phase, effect)
-        if len(factors) == 1:
-            texts.setdefault(factors[0], []).append(_effect_text(effect, factors))
-    return [
-        figures.Panel("\n".join(texts[factor][:3]), factor, {"": [_point(one, 0) for one in found]})
-        for factor in texts
-        if (found := level_means(result.phase, [factor], level=result.level))
-    ]
-
-
-def _interaction_panels(result: Result) -> list[figures.Panel]:
-    """One per pair of factors, the largest interactions first."""
-    texts: dict[tuple[str, ...], list[str]] = {}
-    for effect in sorted(result.effects, key=lambda effect: -abs(effect.estimate)):
-        factors = ablation_findings.factors_of(result.phase, effect)
-        if len(factors) == 2:
-            texts.setdefault(tuple(factors), []).append(_effect_text(effect, factors))
-    panels = []
-    for pair, of_pair in list(texts.items())[:INTERACTIONS_SHOWN]:
-        lines: dict[str, list[figures.Point]] = {}
-        for one in level_means(result.phase, pair, level=result.level):
-            lines.setdefault(one.levels[1], []).append(_point(one, 0))
-        if lines:
-            which = "interaction" if len(of_pair) == 1 else f"largest of {len(of_pair)} terms"
-            panels.append(figures.Panel(f"{which} {of_pair[0]}", pair[0], lines, legend=pair[1]))
-    return panels
-
-
-def _point(one: LevelMean, place: int) -> figures.Point:
-    assert one.summary.mean is not None
-    return figures.Point(one.levels[place], one.summary.mean, one.summary.ci_low, one.summary.ci_high)
-
-
-def _effect_text(effect: Effect, factors: Sequence[str]) -> str:
-    """`off - on: -0.52 [-0.70, -0.31]`; an interaction without its factors' names, which stand at the axis."""
-    if len(factors) == 2:
-        return f"{signed(effect.estimate)} {_span(effect)}"
-    levels = effect.term.removeprefix(f"{factors[0]}: ")
-    return f"{levels}:{chr(10) if len(levels) > TITLE_LEVELS else ' '}{signed(effect.estimate)} {_span(effect)}"
-
-
-def _span(effect: Effect) -> str:
-    return "" if effect.ci_low is None else interval(effect.ci_low, effect.ci_high)
-
-
 # ------------------------------------------------------------------------------------------------- command
 
 
@@ -214,15 +122,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the analysis; 0 when it ran, 2 for a mistake of the user."""
-    return reports.exit_code(_arguments, _analyze, argv)
+    return exit_code(_arguments, _analyze, argv)
 
 
 def _analyze(arguments: argparse.Namespace) -> None:
-    run = results.require_study(arguments.run)
+    run = require_study(arguments.run)
     if arguments.alpha is not None and not 0 < arguments.alpha < 0.5:
         raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
     phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
-    done = [ablation_report.compute(phase, run, alpha=arguments.alpha) for phase in phases]
+    done = [ablation_tables.compute(phase, run, alpha=arguments.alpha) for phase in phases]
     _publish(done, run, arguments.out or run / "reports")
 
 
@@ -235,13 +143,13 @@ def _publish(done: Sequence[Result], run: Path, out: Path) -> None:
     for result in done:
         print_result(console, result)
     written = [
-        reports.save_json(out / "ablation.json", ablation_report.report_of(done)),
-        reports.save(out / "ablation.md", ablation_report.markdown(done, name)),
-        reports.save(out / "ablation.tex", ablation_report.tex(done, name)),
-        reports.save(out / "ablation.csv", reports.csv_text(ablation_report.rows_for_csv(done))),
+        save_json(out / "ablation.json", ablation_tables.report_of(done)),
+        save(out / "ablation.md", ablation_tables.markdown(done, name)),
+        save(out / "ablation.tex", ablation_tables.tex(done, name)),
+        save(out / "ablation.csv", csv_text(ablation_tables.rows_for_csv(done))),
     ]
     for result in done:
-        written += [reports.save(out / file, image) for file, image in draw(result, name).items()]
+        written += [save(out / file, image) for file, image in draw(result, name).items()]
     console.print(f"\nwritten to {out}: " + ", ".join(path.name for path in written), soft_wrap=True)
 
 

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from akdtune import networks
-from akdtune.augmentation import Augmentation
-from akdtune.data import InputSpec, Split
-from akdtune.splits import Pixels, StoredImages
-from akdtune.teacher_cache import CacheSettings
-from akdtune.teacher_rows import Caching, TeacherRows
+from akdtune.data.splits import Pixels, Split, StoredImages
+from akdtune.settings.data import Augmentation
+from akdtune.settings.teacher import CacheSettings
+from akdtune.signals import InputSpec
+from akdtune.teacher.rows import Caching, TeacherRows
 
 IMAGES, TRAINING_IMAGES, EPOCHS, BATCH = 2048, 50_000, 240, 64
 PAIRS = [

@@ -31,17 +31,18 @@ import numpy as np
 import torch
 
 from akdtune import networks
-from akdtune.augmentation import Augmentation
-from akdtune.checkpoints import weights_hash
-from akdtune.data import InputSpec
-from akdtune.data_sources import DataSettings, Source
-from akdtune.data_store import Stored
+from akdtune.data.source import Source
+from akdtune.data.store import Stored
 from akdtune.registry import register
-from akdtune.teacher_cache import CacheSettings
-from akdtune.teacher_settings import TeacherFile
-from akdtune.training import Trial
-from akdtune.trial_config import TrainingSettings, TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune.settings.data import Augmentation, DataSettings
+from akdtune.settings.teacher import CacheSettings
+from akdtune.settings.training import TrainingSettings
+from akdtune.signals import InputSpec
+from akdtune.teacher.checkpoints import weights_hash
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Trial
 
 EPOCH_IMAGES, BATCH, CLASSES = 50_000, 64, 100
 PATIENCE_S = 1800.0

@@ -22,8 +22,10 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
-from akdtune import comparisons
-from akdtune.comparisons import Difference, holm_family, minimum_detectable
+from akdtune.statistics import paired
+from akdtune.statistics.effects import contrasts, crossed_bootstrap
+from akdtune.statistics.paired import Difference, holm_family
+from akdtune.statistics.power import minimum_detectable, required_seeds, seeds_needed
 
 # Shapes: R replicates, N seeds, M differences of a family.
 
@@ -77,7 +79,7 @@ def t_coverage(replicates: int) -> Iterator[Row]:
         hits = []
         for _ in range(replicates):
             reference, cell = cells(rng, n, (0.5,))
-            found = comparisons.cell_summary([cell[seed] - reference[seed] for seed in reference])
+            found = paired.cell_summary([cell[seed] - reference[seed] for seed in reference])
             hits.append((found.ci_low or 0.0) <= 0.5 <= (found.ci_high or 0.0))
         yield row(f"t interval, n = {n}: coverage", "equal", 0.95, hits)
 
@@ -99,7 +101,7 @@ def bca_coverage(replicates: int) -> Iterator[Row]:
     hits = []
     for _ in range(replicates // 10):
         reference, cell = cells(rng, 15, (0.0,))
-        found = comparisons.paired_difference(cell, reference)
+        found = paired.paired_difference(cell, reference)
         hits.append((found.bootstrap_low or 0.0) <= 0 <= (found.bootstrap_high or 0.0))
     yield row("BCa bootstrap, n = 15: coverage (nominal .95)", "shown", 0.92, hits)
 
@@ -135,7 +137,7 @@ def power(replicates: int) -> Iterator[Row]:
         effect = minimum_detectable(1.0, n) or 0.0
         hits = [(differences(rng, n, (effect,))[0].p or 0.0) < 0.05 for _ in range(replicates)]
         yield row(f"power at the minimum detectable difference, n = {n}", "equal", 0.8, hits)
-    n = comparisons.seeds_needed(1.0, 1.0)
+    n = seeds_needed(1.0, 1.0)
     rng = np.random.default_rng(n)
     hits = [(differences(rng, n, (1.0,))[0].p or 0.0) < 0.05 for _ in range(replicates)]
     yield row(f"power with the {n} seeds needed", "at least", 0.8, hits)
@@ -145,20 +147,20 @@ def power(replicates: int) -> Iterator[Row]:
 
 def pilots(replicates: int) -> Iterator[Row]:
     """How often a pilot's answer suffices: the upper limit of its variance against the variance itself."""
-    need = comparisons.seeds_needed(1.0, 0.5)
+    need = seeds_needed(1.0, 0.5)
     for n in (4, 8):
         rng = np.random.default_rng(n)
         pilots_RN = rng.normal(size=(replicates, n))
-        asked = [comparisons.required_seeds(pilot_N, 0.5) for pilot_N in pilots_RN[: max(replicates // 4, 1)]]
+        asked = [required_seeds(pilot_N, 0.5) for pilot_N in pilots_RN[: max(replicates // 4, 1)]]
         yield row(f"pilot of {n}: asks for enough seeds", "at least", 0.8, [found.n >= need for found in asked])
-        plain = [comparisons.seeds_needed(found.sd, 0.5) >= need for found in asked]
+        plain = [seeds_needed(found.sd, 0.5) >= need for found in asked]
         yield row(f"pilot of {n}, its own sd: asks for enough", "shown", {4: 0.39, 8: 0.43}[n], plain)
 
 
 def equivalence(replicates: int) -> Iterator[Row]:
     for n, margin in ((5, 3.0), (8, 2.0), (20, 1.0)):
         rng = np.random.default_rng(n)
-        found = [comparisons.equivalence(differences(rng, n, (margin,))[0], margin) for _ in range(replicates)]
+        found = [paired.equivalence(differences(rng, n, (margin,))[0], margin) for _ in range(replicates)]
         hits = [one.verdict == "equivalent" for one in found]
         yield row(f"TOST at its margin, n = {n}: called equivalent", "equal", 0.05, hits)
 
@@ -167,7 +169,7 @@ def sign_flips(replicates: int) -> Iterator[Row]:
     for n in (6, 8):
         rng = np.random.default_rng(n)
         pairs = (cells(rng, n, (0.0,)) for _ in range(replicates))
-        hits = [(comparisons.paired_difference(*pair).permutation_p or 0.0) <= 0.05 for pair in pairs]
+        hits = [(paired.paired_difference(*pair).permutation_p or 0.0) <= 0.05 for pair in pairs]
         exact = np.floor(0.05 * 2 ** (n - 1)) / 2 ** (n - 1)
         yield row(f"sign flips, n = {n}: error at .05", "equal", float(exact), hits)
 
@@ -197,7 +199,7 @@ def effects(replicates: int) -> Iterator[Row]:
             values, levels = factorial(rng, n, 0.0 if lacks and n < 10 else 0.5)
             if lacks:
                 del values["11"][0]
-            found = comparisons.contrasts(values, levels)
+            found = contrasts(values, levels)
             forms.add(found[0].form)
             hits += [(f.ci_low or 0) <= true <= (f.ci_high or 0) for f, true in zip(found, (0.5, 0, 0), strict=True)]
         form = max(forms, key=len) if len(forms) == 1 else " or ".join(sorted(forms))
@@ -213,7 +215,7 @@ def crossed(replicates: int) -> Iterator[Row]:
             ease_I, gain_I = rng.normal(0.6, 1, 500), rng.normal(0, 0.6, 500)
             skill_S = rng.normal(0, 0.1, (2, seeds, 1))
             noise = rng.normal(size=(2, seeds, 500))
-            low, high = comparisons.crossed_bootstrap(
+            low, high = crossed_bootstrap(
                 ease_I + gain_I + skill_S[0] > noise[0], ease_I + skill_S[1] > noise[1], draws=300
             )
             hits.append(low <= _crossed_truth() <= high)

@@ -30,13 +30,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import functional as pil
 
-from akdtune.data import DataSet, Loaded, Split
+from akdtune.data.dataset import DataSet
+from akdtune.data.splits import Loaded, Split
 from akdtune.methods.crd import CRD, EPSILON
 from akdtune.methods.kd import KD
-from akdtune.objective import Loss, Objective
-from akdtune.recipe import derived_seed
+from akdtune.randomness import derived_seed
 from akdtune.signals import Batch
-from akdtune.training import Interrupted, Trial
+from akdtune.training.objective import Loss, Objective
+from akdtune.training.trial import Interrupted, Trial
 from akdtune.views.angular import Angular
 
 TERM_FLOOR = 1e-3

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from akdtune.events import Terminal
+    from akdtune.records.events import Terminal
 
 # Nothing heavy up here: a child's peak memory is never less than its parent's.
 
@@ -148,10 +148,10 @@ def epoch_row(plan: dict[str, Any], epoch: int, epochs: int, draw: random.Random
 
 def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
     """The driver's part: the plan grows by one proposal at a time, every report and decision goes to the ledger."""
-    import akdtune.study  # noqa: F401  # for its memory: Ray, Optuna and torch are in the driver
-    from akdtune import results, study_tables
-    from akdtune.events import RungDecided, StudyFinished, StudyStarted, TrialEnded, TrialStarted
-    from akdtune.ledger import StudyDirectory
+    import akdtune.running.driver  # noqa: F401  # for its memory: Ray, Optuna and torch are in the driver
+    from akdtune.records import files, tables
+    from akdtune.records.events import RungDecided, StudyFinished, StudyStarted, TrialEnded, TrialStarted
+    from akdtune.records.study_directory import StudyDirectory
 
     imported = memory()
     times = dict.fromkeys(("workers_s", "plan_s", "ledger_s"), 0.0)
@@ -179,11 +179,11 @@ def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
                     )  # fmt: skip
             directory.finish(TrialEnded(kind=trial.terminal, trial_id=trial_id, epoch=len(trial.rows)))
             times["ledger_s"] += clock.lap()
-        if (root / results.EPOCHS).exists():
-            shutil.copy(root / results.EPOCHS, root / BEFORE)
+        if (root / files.EPOCHS).exists():
+            shutil.copy(root / files.EPOCHS, root / BEFORE)
         clock.lap()
         directory.append(StudyFinished(interrupted=False))
-        study_tables.compact(root)
+        tables.compact(root)
         times["closing_s"] = clock.lap()
     return {**times, **memory(), "imported_mib": imported["private_mib"]}
 
@@ -201,8 +201,8 @@ def write_trial(directory: Any, trial: Planned) -> None:
 
 def resume(root: Path, count: int, epochs: int) -> dict[str, float]:
     """What the driver does first when the same command is given again."""
-    import akdtune.study  # noqa: F401
-    from akdtune.ledger import StudyDirectory
+    import akdtune.running.driver  # noqa: F401
+    from akdtune.records.study_directory import StudyDirectory
 
     imported, clock = memory(), _Clock()
     with StudyDirectory(root).opened() as directory:

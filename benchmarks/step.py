@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from akdtune.objective import weighted_sum
 from akdtune.registry import lookup
 from akdtune.signals import Signals
+from akdtune.training.objective import weighted_sum
 from akdtune.views import ViewContext
-from akdtune.views.angular import Angular, AngularSettings
+from akdtune.views._angular_settings import AngularSettings
+from akdtune.views.angular import Angular
 
 
 class Setup(NamedTuple):

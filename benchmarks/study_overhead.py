@@ -66,9 +66,10 @@ def register_noise(validation: int) -> None:
     """A data set of CIFAR's size without content."""
     import numpy as np
 
-    from akdtune.data_sources import DataSettings, Source
-    from akdtune.data_store import Stored
+    from akdtune.data.source import Source
+    from akdtune.data.store import Stored
     from akdtune.registry import register
+    from akdtune.settings.data import DataSettings
 
     @register("noise", kind="data")
     class Noise(Source):
@@ -86,10 +87,13 @@ def register_noise(validation: int) -> None:
 
 def trial_of(world: World, methods: list[str], validation: int) -> Any:
     """A real trial with an untrained teacher."""
-    from akdtune import data, networks, teacher
-    from akdtune.training import Trial
-    from akdtune.trial_config import TrialConfig
-    from akdtune.trial_request import TrialRequest
+    from akdtune import networks
+    from akdtune.data.dataset import load_data
+    from akdtune.settings.teacher import TeacherSettings
+    from akdtune.teacher.file import TeacherFile
+    from akdtune.training.config import TrialConfig
+    from akdtune.training.request import TrialRequest
+    from akdtune.training.trial import Trial
 
     settings = {
         "data": {**world.data, "validation": validation},
@@ -98,9 +102,9 @@ def trial_of(world: World, methods: list[str], validation: int) -> Any:
         "method": [{"name": name} for name in methods],
         "training": {"epochs": world.epochs, "batch_size": world.batch, "device": "cpu"},
     }
-    file = teacher.TeacherFile.untrained(teacher.TeacherSettings(network=world.teacher))
+    file = TeacherFile.untrained(TeacherSettings(network=world.teacher))
     config = TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file))
-    inputs = data.load(config.data, config_device()).inputs
+    inputs = load_data(config.data, config_device()).inputs
     return Trial(config, (networks.build(world.teacher, inputs, 0).eval().requires_grad_(False),))
 
 
@@ -124,7 +128,7 @@ def cpu_s(work: Callable[[], object], repeats: int) -> float:
 
 def step_s(trial: Any, steps: int) -> float:
     """Median CPU seconds of a training step."""
-    from akdtune.training import Interrupted
+    from akdtune.training.trial import Interrupted
 
     marks: list[float] = []
 
@@ -167,7 +171,7 @@ def descendants_cpu_s() -> float:
 
 def tracking_s(row: Mapping[str, Any], epochs: int, folder: Path) -> tuple[float, float]:
     """CPU seconds per logged epoch and per run of offline tracking, the SDK's service included."""
-    from akdtune.tracking import Tracker
+    from akdtune.running.tracking import Tracker
 
     trial = {"study": "overhead", "trial_id": "t0", "cell_id": "t0", "arm": "a", "role": "search", "seed": 0}
     trial |= {"settings": {}, "params": {}}
@@ -198,8 +202,7 @@ def tracking_s(row: Mapping[str, Any], epochs: int, folder: Path) -> tuple[float
 
 def transfer(student_N: Any, teacher_N: Any, labels_N: Any) -> None:
     """What is measured of student and teacher together in every epoch."""
-    from akdtune.measures import percent_right
-    from akdtune.transfer import TransferMeter
+    from akdtune.training.measures import TransferMeter, percent_right
 
     meter = TransferMeter()
     meter.update(student_N.logits_BK, teacher_N.logits_BK, labels_N)
@@ -214,9 +217,9 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
 
     import torch
 
-    from akdtune.evaluation import VIEWS_EVERY
-    from akdtune.ledger import TrialDirectory
-    from akdtune.trial_writer import Limits
+    from akdtune.records.trial_directory import TrialDirectory
+    from akdtune.running.trial_writer import Limits
+    from akdtune.training.evaluation import VIEWS_EVERY
 
     torch.set_num_threads(1)
     cifar = world.data["name"] == "noise"
@@ -343,7 +346,7 @@ def null_trial(config: dict[str, Any]) -> None:
     """Reports four epochs of made-up accuracy and an outcome; imports no torch."""
     from ray import tune
 
-    from akdtune.ledger import TrialDirectory
+    from akdtune.records.trial_directory import TrialDirectory
 
     trial = json.loads(config["trial"])
     directory = TrialDirectory(Path(trial["root"]) / "trials" / trial["trial_id"])
@@ -361,13 +364,14 @@ def run_study(folder: Path, name: str, text: str) -> tuple[Path, float, float]:
     """Runs a study on the Ray that is up; returns its directory, and when it began and ended."""
     from rich.console import Console
 
-    from akdtune import spec, study
+    from akdtune.running import driver
+    from akdtune.study import spec
 
     file = folder / f"{name}.yaml"
     file.write_text(text)
     checked = spec.load(file)
     started = time.time()
-    code = study.run(checked, folder / name, console=Console(quiet=True))
+    code = driver.run(checked, folder / name, console=Console(quiet=True))
     if code:
         raise SystemExit(f"{name}: exit code {code}")
     return folder / name, started, time.time()
@@ -375,12 +379,12 @@ def run_study(folder: Path, name: str, text: str) -> tuple[Path, float, float]:
 
 def busy_row(folder: Path, trials: int, seconds: float, slots: int) -> dict[str, Any]:
     """A study of trials that take `seconds` each."""
-    from akdtune import study_tables
+    from akdtune.records import tables
 
     text = (STUDY + BUSY_STUDY).replace("TRIALS", str(trials)).replace("EPOCHS", str(BUSY_EPOCHS))
     text = text.replace("STEP", f"{seconds / BUSY_EPOCHS / STEPS}")
     root, began, ended = run_study(folder, f"busy_{seconds:g}_{trials}", text)
-    epochs = study_tables.read_epochs(root)
+    epochs = tables.read_epochs(root)
     rates, warm = (epochs[name].to_pylist() for name in ("images_per_s", "warmup_time_s"))
     compute_s = sum(300 / rate for rate in rates) + sum(warm)
     stamps = [json.loads(file.read_text())["started"] for file in root.glob("trials/*/attempts/1.json")]
@@ -395,9 +399,9 @@ def busy_row(folder: Path, trials: int, seconds: float, slots: int) -> dict[str,
 
 def null_row(folder: Path, trials: int) -> dict[str, Any]:
     """A study of trials that do nothing."""
-    from akdtune import study
+    from akdtune.running import worker
 
-    study.run_trial = null_trial
+    worker.run_trial = null_trial
     text = (STUDY + NULL_STUDY).replace("TRIALS", str(trials)).replace("EPOCHS", str(NULL_EPOCHS))
     _, began, ended = run_study(folder, "null", text)
     return {
@@ -409,7 +413,8 @@ def null_row(folder: Path, trials: int) -> dict[str, Any]:
 
 def study_rows(quick: bool) -> list[dict[str, Any]]:
     """All studies, on one Ray."""
-    from akdtune import plan_cost, study
+    from akdtune.planning.cost import available_cpus
+    from akdtune.running.tune import keep_ray, start_ray
 
     cases = [(6, 2.0), (4, 5.0)] if quick else [(8, 2.0), (8, 5.0), (8, FULL_TRIAL_S)]
     with tempfile.TemporaryDirectory() as temporary:
@@ -421,10 +426,10 @@ def study_rows(quick: bool) -> list[dict[str, Any]]:
         train = [sys.executable, "-m", "akdtune.cli", "teacher", "train", str(file)]  # not in the driver we measure
         subprocess.run(train, check=True, capture_output=True)
         started = time.monotonic()
-        study.start_ray(None, 5.0)
+        start_ray(None, 5.0)
         rows: list[dict[str, Any]] = [{"what": "ray", "start_s": round(time.monotonic() - started, 2)}]
-        slots = plan_cost.available_cpus()
-        with study.keep_ray():
+        slots = available_cpus()
+        with keep_ray():
             for trials, seconds in cases:
                 rows.append(busy_row(folder, trials, seconds, slots))
                 print("  ".join(f"{name} {_shown(value)}" for name, value in rows[-1].items()), flush=True)

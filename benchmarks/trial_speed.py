@@ -42,18 +42,20 @@ from reference_step import (
 )
 from torch import nn
 
-from akdtune import data, networks, teacher
-from akdtune.augmentation import Augmentation
-from akdtune.checkpoints import weights_hash
-from akdtune.data_sources import Source
-from akdtune.data_store import Stored
+from akdtune import networks
+from akdtune.data.source import Source
+from akdtune.data.store import Stored
 from akdtune.methods.crd import CRD
 from akdtune.registry import register
-from akdtune.signals import Batch, Signals, Target
-from akdtune.teacher_cache import CacheSettings
-from akdtune.training import Interrupted, Trial
-from akdtune.trial_config import TrainingSettings, TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune.settings.data import Augmentation, DataSettings
+from akdtune.settings.teacher import CacheSettings
+from akdtune.settings.training import TrainingSettings
+from akdtune.signals import Batch, InputSpec, Signals, Target
+from akdtune.teacher.checkpoints import weights_hash
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Interrupted, Trial
 
 PAIRS = {
     "resnet32x4->resnet8x4": ("resnet32x4", "resnet8x4"),
@@ -116,7 +118,7 @@ class Noise(Source):
         return Augmentation(pad=4, flip=True)
 
     @classmethod
-    def read(cls, settings: data.DataSettings) -> Stored:
+    def read(cls, settings: DataSettings) -> Stored:
         """Made, not read."""
         return _noise()
 
@@ -129,17 +131,17 @@ class Bench:
     folder: Path
 
     @cached_property
-    def teacher_file(self) -> teacher.TeacherFile:
+    def teacher_file(self) -> TeacherFile:
         """An untrained teacher whose running statistics fit the images, so that its numbers have usual sizes."""
         name, path = PAIRS[self.pair][0], self.folder / "teacher.pt"
-        network = networks.build(name, data.InputSpec(3, 32, CLASSES), 0).train()
+        network = networks.build(name, InputSpec(3, 32, CLASSES), 0).train()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0
         with torch.no_grad():
             network((torch.from_numpy(_noise().train_images[:BATCH]).float() / 255 - 0.5) / 0.25)
         torch.save(network.state_dict(), path)
-        return teacher.TeacherFile(str(path), "", weights_hash(network), name, None, None, True)
+        return TeacherFile(str(path), "", weights_hash(network), name, None, None, True)
 
     def config(self, setting: str, precision: str = "fp32", cached: bool = True) -> TrialConfig:
         """A trial that trains on all images; a setting has crops of its own, a precision a cache of its own."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from akdtune import results
 from akdtune.columns import declaration
-from akdtune.evaluation import HELD_OUT_COLUMNS
+from akdtune.records.files import METRICS
+from akdtune.training.evaluation import HELD_OUT_COLUMNS
 
-JUDGED = {
-    name for name in results.METRICS if (column := declaration(name, HELD_OUT_COLUMNS)) and column.teacher == "judged"
-}
+JUDGED = {name for name in METRICS if (column := declaration(name, HELD_OUT_COLUMNS)) and column.teacher == "judged"}
 """Say how teacher and views do on held-out images: null where the teacher has trained on them."""

@@ -9,14 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from akdtune import spec, teacher
-from akdtune.events import StudyStarted, Terminal, TrialEnded
-from akdtune.identity import Identity, initial_rows
-from akdtune.ledger import StudyDirectory, TrialRecord
-from akdtune.prepared import Prepared
-from akdtune.proposals import Outline
-from akdtune.run_state import Run
-from akdtune.scheduling import ArmScheduler, pruners
+from akdtune.planning.identity import Identity, initial_rows
+from akdtune.planning.prepared import Prepared
+from akdtune.records.events import StudyStarted, Terminal, TrialEnded
+from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.running.execution import Run
+from akdtune.search.schedulers import ArmScheduler, pruners
+from akdtune.study import spec
+from akdtune.study.proposals import Outline
+from akdtune.teacher.file import TeacherFile
 
 TINY = """
 study: tiny
@@ -57,7 +58,7 @@ class Played:
     def __init__(self, study: spec.Study, root: Path) -> None:
         self.study, self.root = study, root
         self.outline = Outline(study)
-        stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
+        stand_in = TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
         self.identity = Identity(study, Prepared.load(study), stand_in)
         self.order: list[str] = []
 

@@ -8,36 +8,39 @@ from typing import Any
 
 import torch
 
-from akdtune import data, teacher
-from akdtune.training import Epoch
-from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig, _component
+from akdtune.data.dataset import load_data
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.settings.training import Seeds, StudentSettings, TrainingSettings
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig, _component
+from akdtune.training.teachers import train_teachers
+from akdtune.training.trial import Epoch
 
 CPU = torch.device("cpu")
 DIGITS: dict[str, Any] = {"name": "digits", "validation": 600}
-TEACHER = teacher.TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, batch_size=32)
+TEACHER = TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, batch_size=32)
 ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 3, "num_views": 3, "margin": 0.4}
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
 CACHE_RATES = {"teacher_cache_hit_rate", "teacher_cache_fill_rate"}
 
 
-def trained(
-    of_data: data.DataSettings | Mapping[str, Any] = DIGITS, settings: teacher.TeacherSettings = TEACHER
-) -> teacher.TeacherFile:
+def trained(of_data: DataSettings | Mapping[str, Any] = DIGITS, settings: TeacherSettings = TEACHER) -> TeacherFile:
     """The teacher of these settings on these images, trained when it is asked for first."""
-    settings_of_data = of_data if isinstance(of_data, data.DataSettings) else data.DataSettings(**of_data)
+    settings_of_data = of_data if isinstance(of_data, DataSettings) else DataSettings(**of_data)
     return _trained(settings_of_data.model_dump_json(), settings.model_dump_json())
 
 
 @functools.cache
-def _trained(of_data: str, settings: str) -> teacher.TeacherFile:
-    dataset = data.load(data.DataSettings.model_validate_json(of_data), CPU)
-    (*_, last) = teacher.train(teacher.TeacherSettings.model_validate_json(settings), dataset, "subset", CPU)
-    return teacher.TeacherFile(**last["teacher"])
+def _trained(of_data: str, settings: str) -> TeacherFile:
+    dataset = load_data(DataSettings.model_validate_json(of_data), CPU)
+    (*_, last) = train_teachers(TeacherSettings.model_validate_json(settings), dataset, "subset", CPU)
+    return TeacherFile(**last["teacher"])
 
 
 def configured(
-    of_data: data.DataSettings,
-    teacher_file: teacher.TeacherFile,
+    of_data: DataSettings,
+    teacher_file: TeacherFile,
     views: Mapping[str, Any],
     methods: Sequence[Mapping[str, Any]],
     *,

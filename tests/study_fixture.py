@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from akdtune import results
+from akdtune.records.files import EPOCHS, LEDGER, LOCK, trial_directory, write_plan, write_predictions, write_rows
+from akdtune.roles import REPORT_ROLES, TERMINAL
 
 DIVERSITY = (
     "diversity_sq_prob", "diversity_sq_logit", "diversity_sq_feature", "diversity_ce", "diversity_pair_prob",
@@ -59,17 +60,17 @@ class StudyBuilder:
             return trial_id
         self._event("started", trial_id, attempt=1, host="here", pid=1)
         measures = diversity if isinstance(diversity, Mapping) else dict.fromkeys(DIVERSITY, diversity)
-        value = "test_accuracy" if role in results.REPORT_ROLES else "val_accuracy"
+        value = "test_accuracy" if role in REPORT_ROLES else "val_accuracy"
         rows: list[dict[str, Any]] = [
             {"trial_id": trial_id, "attempt": 1, "epoch": epoch, "lr": 0.05, "val_accuracy": 10.0, "wall_time_s": 0.5,
              "loss.ce": 1.0}
             for epoch in range(1, epochs + 1)
         ]  # fmt: skip
         rows[-1] |= {value: accuracy, **measures, **last_row}
-        results.write_rows(results.trial_directory(self.path, trial_id) / results.EPOCHS, rows)
+        write_rows(trial_directory(self.path, trial_id) / EPOCHS, rows)
         for row in rows:
             self._event("epoch", trial_id, epoch=row["epoch"], value=row["val_accuracy"], score=row["val_accuracy"])
-        if status in results.TERMINAL:
+        if status in TERMINAL:
             self._event(status, trial_id, epoch=epochs, reason="rung 1" if status == "pruned" else None)
         elif status == "interrupted":
             self._event("interrupted", trial_id, epoch=epochs)
@@ -81,13 +82,13 @@ class StudyBuilder:
     def write(self, *, finished: bool = True, torn: str = "") -> Path:
         """Writes the directory; `torn` is appended to the ledger as is."""
         self.path.mkdir(parents=True, exist_ok=True)
-        results.write_plan(self.path, self.plan)
+        write_plan(self.path, self.plan)
         if self.design:
             (self.path / "design.json").write_text(json.dumps(self.design))
         if self.lock is not None:
-            (self.path / results.LOCK).write_text(json.dumps(self.lock))  # JSON is YAML
+            (self.path / LOCK).write_text(json.dumps(self.lock))  # JSON is YAML
         events = [*self.events, {"time": 1e9, "event": "study_finished"}] if finished else self.events
-        (self.path / results.LEDGER).write_text("".join(json.dumps(event) + "\n" for event in events) + torn)
+        (self.path / LEDGER).write_text("".join(json.dumps(event) + "\n" for event in events) + torn)
         return self.path
 
     def add_many(self, arm: str, points: Sequence[tuple[float, float]], **options: Any) -> None:
@@ -149,8 +150,8 @@ class StudyBuilder:
         labels = np.arange(images) % 2
         logits = np.eye(2)[np.where(right, labels, 1 - labels)]
         order = np.random.default_rng(seed + 1).permutation(images)  # readers go by the id
-        path = results.trial_directory(self.path, trial_id) / "predictions.parquet"
-        results.write_predictions(path, order.astype(np.int64), labels[order], logits[order])
+        path = trial_directory(self.path, trial_id) / "predictions.parquet"
+        write_predictions(path, order.astype(np.int64), labels[order], logits[order])
 
 
 def cell_id(name: str) -> str:

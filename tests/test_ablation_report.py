@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from akdtune import comparisons, reports, results
-from akdtune.ablation_data import Predictions, phases_of
-from akdtune.ablation_findings import level_means
+from akdtune import errors
 from akdtune.cli import main as akdtune
+from akdtune.records.files import read_rows, write_rows
+from akdtune.reports.ablation_findings import level_means
+from akdtune.reports.ablation_measured import Predictions, phases_of
+from akdtune.reports.text import save, tex_escape
+from akdtune.statistics import paired
+from akdtune.statistics.power import more_seeds
 from tests.study_fixture import StudyBuilder
 
 analysis = importlib.import_module("akdtune.analysis.ablation")
@@ -77,14 +81,14 @@ def by_cell(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_numbers_are_those_of_the_paired_comparison(tmp_path: Path) -> None:
     found = report(leave_one_out(tmp_path))
     base, inter = (dict(enumerate(values(mean, place))) for mean, place in ((72, 0), (70.5, 1)))
-    expected = comparisons.paired_difference(inter, base)
+    expected = paired.paired_difference(inter, base)
     one = by_cell(found)["base~inter"]
     assert one["reference"] == "base"
     assert one["n_pairs"] == SEEDS
     for key in ("difference", "ci_low", "ci_high", "p", "minimum_detectable", "correlation", "permutation_p"):
         assert one[key] == pytest.approx(getattr(expected, key)), key
     others = [dict(enumerate(values(mean, place))) for mean, place in ((70.5, 1), (72, 2), (71, 3))]
-    family = comparisons.holm_family([comparisons.paired_difference(other, base) for other in others])
+    family = paired.holm_family([paired.paired_difference(other, base) for other in others])
     assert [one["p_holm"] for one in found["differences"]] == pytest.approx([one.p_holm for one in family])
     assert [one["ci_family_low"] for one in found["differences"]] == pytest.approx(
         [one.ci_family_low for one in family]
@@ -92,7 +96,7 @@ def test_numbers_are_those_of_the_paired_comparison(tmp_path: Path) -> None:
     assert one["verdict"] == "lower"
     assert one["family"] == 3
     cells = {cell["name"]: cell for cell in found["cells"]}
-    summary = comparisons.cell_summary(values(72, 0))
+    summary = paired.cell_summary(values(72, 0))
     assert [cells["base"][key] for key in ("n", "mean", "sd", "ci_low", "ci_high")] == pytest.approx(
         [summary.n, summary.mean, summary.sd, summary.ci_low, summary.ci_high]
     )
@@ -123,7 +127,7 @@ def test_not_resolved_names_further_seeds(tmp_path: Path) -> None:
     one = by_cell(report(study))["base~x"]
     assert one["verdict"] == "not resolved"
     sd = float(np.std([0.5, -0.6, 0.3], ddof=1))
-    assert one["more_seeds"] == comparisons.more_seeds(sd, 3, resolve=0.3) > 10
+    assert one["more_seeds"] == more_seeds(sd, 3, resolve=0.3) > 10
     assert f"needs about {one['more_seeds']} more seeds to resolve 0.3 points" in one["sentence"]
 
 
@@ -150,7 +154,7 @@ def test_tables_for_a_paper(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a & b", r"\x", "50 %", "x_y", "{a}", "a~b^c", "#1 $"])
 def test_tex_escapes(text: str) -> None:
-    escaped = reports.tex_escape(text)
+    escaped = tex_escape(text)
     for letter in "&%$#_":
         assert escaped.replace(f"\\{letter}", "").count(letter) == 0
 
@@ -313,9 +317,9 @@ def test_another_metric_or_reference_is_exploratory(tmp_path: Path, capsys: pyte
     study = leave_one_out(tmp_path)
     for place, row in enumerate(study.plan):
         path = tmp_path / "trials" / row["trial_id"] / "epochs.parquet"
-        rows = results.read_rows(path)
+        rows = read_rows(path)
         rows[-1]["train_accuracy"] = 90.0 + place % 3 + 0.1 * (place % 7)
-        results.write_rows(path, rows)
+        write_rows(path, rows)
     found = report(study, "--metric", "train_accuracy", "--reference", "weight_matched", "--alpha", "0.1")
     assert found["equivalence_margin"] is None
     assert {one["reference"] for one in found["differences"]} == {"weight_matched"}
@@ -353,14 +357,14 @@ def test_a_study_without_a_design_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_failed_write_leaves_the_former_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = reports.save(tmp_path / "report.md", "before")
+    path = save(tmp_path / "report.md", "before")
 
     def fail(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(reports.StudyError, match="No space left"):
-        reports.save(path, "after")
+    with pytest.raises(errors.StudyError, match="No space left"):
+        save(path, "after")
     assert path.read_text() == "before"
     assert [found.name for found in tmp_path.iterdir()] == ["report.md"]
 

@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from akdtune import lockfile, registry, spec
+from akdtune import registry
 from akdtune.cli import main
 from akdtune.errors import AkdtuneError, AkdtuneWarning
+from akdtune.folders import packaged
 from akdtune.methods import Method
 from akdtune.methods.kd import KD
 from akdtune.networks.cnn import CNN
+from akdtune.registry import _registered, add_on_versions, kept, load_plugins, lookup, names, network_name, typed
+from akdtune.running.lock import _packages
 from akdtune.signals import Batch, Signals, Target
+from akdtune.study import spec
 
 METHOD = '''
 from akdtune.methods.kd import KD
@@ -48,7 +52,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
     before = set(sys.modules)
-    with registry.kept():
+    with kept():
         yield folder
     for module in set(sys.modules) - before:
         if str(getattr(sys.modules[module], "__file__", "")).startswith(str(folder)):
@@ -57,31 +61,31 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_an_installed_add_on_is_found_by_name_and_in_lists(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(site, "borrowed-methods", METHOD)
-    assert registry.lookup("methods", "borrowed_kd").__module__ == "borrowed_methods"
-    assert "borrowed_kd" in registry.names("methods")
+    assert lookup("methods", "borrowed_kd").__module__ == "borrowed_methods"
+    assert "borrowed_kd" in names("methods")
     assert main(["methods", "borrow*"]) == 0
     assert "KD from another package" in capsys.readouterr().out
-    assert registry.add_on_versions() == {"borrowed-methods": "1.5"}
-    assert lockfile._packages()["borrowed-methods"] == "1.5"
+    assert add_on_versions() == {"borrowed-methods": "1.5"}
+    assert _packages()["borrowed-methods"] == "1.5"
 
 
 def test_an_add_on_is_not_imported_before_it_is_needed(site: Path) -> None:
     install(site, "lazy-methods", METHOD)
-    assert registry.lookup("methods", "kd") is KD
+    assert lookup("methods", "kd") is KD
     assert "lazy_methods" not in sys.modules
     with pytest.raises(AkdtuneError, match="did you mean 'borrowed_kd'"):
-        registry.lookup("methods", "borrow_kd")
+        lookup("methods", "borrow_kd")
     assert "lazy_methods" in sys.modules
 
 
 def test_an_unrelated_add_on_changes_no_settings(site: Path) -> None:
-    digits = [path for name, path in spec.packaged().items() if name.startswith("digits")]
+    digits = [path for name, path in packaged().items() if name.startswith("digits")]
     before = [json.dumps(spec.load(path).resolved()) for path in digits]
-    with registry.kept():
+    with kept():
         install(site, "unrelated-methods", METHOD)
         assert [json.dumps(spec.load(path).resolved()) for path in digits] == before
-        assert "borrowed_kd" in registry.names("methods")
-    assert "borrowed_kd" not in registry.names("methods"), "what was registered inside is gone again"
+        assert "borrowed_kd" in names("methods")
+    assert "borrowed_kd" not in names("methods"), "what was registered inside is gone again"
 
 
 BROKEN = [
@@ -100,8 +104,8 @@ BROKEN = [
 def test_a_broken_add_on_is_left_out_with_one_warning(site: Path, code: str, reason: str, line: int | None) -> None:
     install(site, "broken-methods", code)
     with pytest.warns(AkdtuneWarning) as caught:
-        known = registry.names("methods")
-    assert "angular" in registry.names("views"), "the second time is silent: warnings are errors here"
+        known = names("methods")
+    assert "angular" in names("views"), "the second time is silent: warnings are errors here"
     (said,) = [str(warning.message) for warning in caught]
     assert said.startswith(
         "add-on broken-methods 1.5 is left out: its entry point 'components = broken_methods' of akdtune.plugins "
@@ -109,19 +113,19 @@ def test_a_broken_add_on_is_left_out_with_one_warning(site: Path, code: str, rea
     )
     assert said.endswith("; update it, or remove it with `pip uninstall broken-methods`")
     assert line is None or f"({site / 'broken_methods.py'}:{line})" in said
-    assert "kd" in known and registry.lookup("methods", "crd").__module__ == "akdtune.methods.crd"
+    assert "kd" in known and lookup("methods", "crd").__module__ == "akdtune.methods.crd"
     with pytest.raises(AkdtuneError, match=r"(?s)^unknown method 'borrowed_kd'.*\nadd-on broken-methods 1\.5 is left"):
-        registry.lookup("methods", "borrowed_kd")
-    assert registry.add_on_versions() == {}
+        lookup("methods", "borrowed_kd")
+    assert add_on_versions() == {}
 
 
 def test_what_a_failing_add_on_had_registered_is_gone_and_others_stay(site: Path) -> None:
     install(site, "half-methods", METHOD + "\n1 / 0\n")
     install(site, "whole-methods", METHOD.replace("borrowed_kd", "whole_kd"))
     with pytest.raises(AkdtuneError, match="ZeroDivisionError"):
-        registry.lookup("methods", "borrowed_kd")
+        lookup("methods", "borrowed_kd")
     with pytest.warns(AkdtuneWarning, match="half-methods"):
-        assert registry.lookup("methods", "whole_kd").__module__ == "whole_methods"
+        assert lookup("methods", "whole_kd").__module__ == "whole_methods"
 
 
 def in_a_process(code: str, *folders: Path) -> subprocess.CompletedProcess[str]:
@@ -146,7 +150,7 @@ def test_a_failing_add_on_takes_nothing_of_ours_with_it(site: Path) -> None:
 def test_an_entry_point_to_nothing_says_so(site: Path) -> None:
     install(site, "empty-methods", "", module="empty_methods:components")
     with pytest.warns(AkdtuneWarning, match="'components = empty_methods:components' .* AttributeError"):
-        registry.names("methods")
+        names("methods")
 
 
 @pytest.mark.filterwarnings("always::akdtune.errors.AkdtuneWarning")
@@ -177,16 +181,16 @@ def test_an_add_on_trains_as_the_same_module_under_plugins(site: Path) -> None:
         """What the borrowed method says about one batch."""
         torch.manual_seed(0)
         student, teacher = Signals.of(torch.randn(8, 10)), Signals.of(torch.randn(8, 10))
-        settings = registry.typed("methods", {"name": "borrowed_kd", "temperature": 2.0})
-        method = registry.lookup("methods", "borrowed_kd").alone(**settings.model_dump())
+        settings = typed("methods", {"name": "borrowed_kd", "temperature": 2.0})
+        method = lookup("methods", "borrowed_kd").alone(**settings.model_dump())
         return float(method.terms(student, Target.of(teacher), Batch.of(torch.arange(8)))["kd"])
 
     install(site, "borrowed-methods", METHOD)
     by_add_on = loss()
-    assert registry.add_on_versions() == {"borrowed-methods": "1.5"}
+    assert add_on_versions() == {"borrowed-methods": "1.5"}
     del sys.modules["borrowed_methods"]
-    with registry.kept():
-        registry.load_plugins(["borrowed_methods"])
+    with kept():
+        load_plugins(["borrowed_methods"])
         assert loss() == by_add_on
 
 
@@ -194,26 +198,26 @@ def test_an_add_on_trains_as_the_same_module_under_plugins(site: Path) -> None:
 
 
 def test_typed_reads_names_and_mappings() -> None:
-    assert registry.typed("methods", "kd") == KD.Settings()
-    assert registry.typed("methods", {"name": "kd", "weight": 0.25}) == KD.Settings(weight=0.25)
-    assert registry.typed("networks", {"name": "cnn", "widths": [2, 4]}) == CNN.Settings(widths=[2, 4])
-    assert registry.network_name("cnn") == registry.network_name({"name": "cnn", "widths": [2, 4]}) == "cnn"
+    assert typed("methods", "kd") == KD.Settings()
+    assert typed("methods", {"name": "kd", "weight": 0.25}) == KD.Settings(weight=0.25)
+    assert typed("networks", {"name": "cnn", "widths": [2, 4]}) == CNN.Settings(widths=[2, 4])
+    assert network_name("cnn") == network_name({"name": "cnn", "widths": [2, 4]}) == "cnn"
     with pytest.raises(AkdtuneError, match="unknown method 'kdd'; did you mean 'kd'"):
-        registry.typed("methods", {"name": "kdd"})
+        typed("methods", {"name": "kdd"})
 
 
 def test_kept_puts_back_what_was_added_and_what_was_removed() -> None:
-    with registry.kept():
+    with kept():
         registry.register("passing")(type("Passing", (Method,), {}))
-        assert registry.lookup("methods", "passing")
-        del registry._registered["methods"]["kd"]
-    assert registry.lookup("methods", "kd") is KD
+        assert lookup("methods", "passing")
+        del _registered["methods"]["kd"]
+    assert lookup("methods", "kd") is KD
     with pytest.raises(AkdtuneError, match="unknown method 'passing'"):
-        registry.lookup("methods", "passing")
+        lookup("methods", "passing")
     registered_twice = [registry.register("passing"), registry.register("kd")]
-    with pytest.raises(AkdtuneError, match="method 'kd' is registered twice"), registry.kept():
+    with pytest.raises(AkdtuneError, match="method 'kd' is registered twice"), kept():
         [register(type("Passing", (Method,), {"__module__": "outside"})) for register in registered_twice]
-    assert "passing" not in registry.names("methods")
+    assert "passing" not in names("methods")
 
 
 def test_no_component_from_outside_takes_a_name_of_ours() -> None:

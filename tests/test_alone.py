@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune import components, registry
+from akdtune.cli import components
 from akdtune.errors import AkdtuneError, SettingsError
 from akdtune.methods import Method
 from akdtune.methods.crd import CRD
 from akdtune.methods.dkd import DKD
 from akdtune.methods.fitnet import FitNet
 from akdtune.methods.kd import KD
-from akdtune.registry import Kind, register
+from akdtune.registry import Component, Kind, kept, lookup, names, register
 from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Teaching
 from akdtune.views import ViewAugmenter
 from akdtune.views.angular import Angular
@@ -27,10 +27,10 @@ from akdtune.views.random import Random
 from tests import small_world
 
 TAUGHT: tuple[Kind, ...] = ("methods", "views")
-COMPONENTS = [(kind, name) for kind in TAUGHT for name in registry.names(kind)]
+COMPONENTS = [(kind, name) for kind in TAUGHT for name in names(kind)]
 
 
-def run_example(component: type[registry.Component]) -> dict[str, Any]:
+def run_example(component: type[Component]) -> dict[str, Any]:
     """What the example of a component leaves behind, run as it is shown: three lines and their imports."""
     assert len(components.example(component)) == 3, f"{component.__name__}: an example of three lines"
     shown = "\n".join(components.described(component)).partition("Example:\n")[2]
@@ -45,7 +45,7 @@ def run_example(component: type[registry.Component]) -> dict[str, Any]:
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids=[f"{kind}:{name}" for kind, name in COMPONENTS])
 def test_the_example_in_the_docstring_runs(kind: Kind, name: str) -> None:
     torch.manual_seed(0)
-    left = run_example(registry.lookup(kind, name))
+    left = run_example(lookup(kind, name))
     if kind == "views":
         assert isinstance(left["teaching"], Teaching)
         assert all(torch.isfinite(target.target.logits_BMK).all() for target in left["teaching"].logit_targets)
@@ -80,8 +80,8 @@ def test_a_missing_example_and_one_that_raises_are_seen(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(("base", "kind"), [(Method, "methods"), (ViewAugmenter, "views")])
 def test_no_component_has_a_setting_that_alone_takes_for_itself(base: Any, kind: Kind) -> None:
     own = set(inspect.signature(base.alone).parameters) - {"settings"}
-    for name in registry.names(kind):
-        assert not own & set(registry.lookup(kind, name).Settings.model_fields), name
+    for name in names(kind):
+        assert not own & set(lookup(kind, name).Settings.model_fields), name
 
 
 def test_a_method_alone_is_the_method_of_a_trial() -> None:
@@ -112,7 +112,7 @@ def test_shapes_labels_and_weights_of_ones_own() -> None:
     assert crd.student_bank_NE.shape == (6, 128)
     assert (crd.embed_student.in_features, crd.embed_teacher.in_features) == (5, 7)
     weight_KC, bias_K = torch.ones(3, 7), torch.ones(3)
-    dropout = registry.lookup("views", "dropout").alone(3, teacher_dim=7, teacher_classifier=(weight_KC, bias_K))
+    dropout = lookup("views", "dropout").alone(3, teacher_dim=7, teacher_classifier=(weight_KC, bias_K))
     assert torch.equal(dropout.weight_KC, weight_KC)
 
 
@@ -145,7 +145,7 @@ def test_a_class_that_is_not_registered_can_stand_alone() -> None:
     assert isinstance(Bare.alone(), Bare)
     with pytest.raises(SettingsError, match=r"^method Bare\.weight: unknown setting 'weight' \(allowed: \)$"):
         Bare.alone(weight=1.0)
-    with registry.kept():
+    with kept():
         register("bare")(Bare)
         with pytest.raises(SettingsError, match=r"^method bare\.weight"):
             Bare.alone(weight=1.0)

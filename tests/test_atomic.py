@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from akdtune import atomic, cache_files, ledger, reports, results
+from akdtune import atomic
 from akdtune.errors import StudyError
+from akdtune.records.files import LOCK, write_rows
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_directory import Superseded, TrialDirectory
+from akdtune.reports.text import save
+from akdtune.teacher import cache_files
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -31,9 +36,9 @@ def test_a_file_is_replaced(tmp_path: Path, content: str | bytes | memoryview, d
 
 WRITERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
     "write": (lambda folder: atomic.write(folder / "file", "new", durable=True), OSError),
-    "table": (lambda folder: results.write_rows(folder / "file", [{"a": 1}], durable=True), StudyError),
-    "report": (lambda folder: reports.save(folder / "file", "new"), StudyError),
-    "trial": (lambda folder: ledger.TrialDirectory(folder).write_outcome({}), OSError),
+    "table": (lambda folder: write_rows(folder / "file", [{"a": 1}], durable=True), StudyError),
+    "report": (lambda folder: save(folder / "file", "new"), StudyError),
+    "trial": (lambda folder: TrialDirectory(folder).write_outcome({}), OSError),
 }
 
 
@@ -86,9 +91,9 @@ def test_an_interrupted_writer_leaves_nothing(error: type[BaseException], tmp_pa
 
 def test_a_check_has_the_last_word(tmp_path: Path) -> None:
     def refuse() -> None:
-        raise ledger.Superseded("later")
+        raise Superseded("later")
 
-    with pytest.raises(ledger.Superseded), atomic.beside(tmp_path / "file", refuse) as temporary:
+    with pytest.raises(Superseded), atomic.beside(tmp_path / "file", refuse) as temporary:
         temporary.write_text("new")
     assert names(tmp_path) == []
 
@@ -121,8 +126,8 @@ def test_what_killed_writers_leave_is_recognised(tmp_path: Path) -> None:
 
 
 def test_a_study_begins_where_a_killed_one_left_half_a_lock(tmp_path: Path) -> None:
-    for name in (f".{results.LOCK}.4711.1.tmp", f".{results.LOCK}"):  # the latter as earlier versions named it
+    for name in (f".{LOCK}.4711.1.tmp", f".{LOCK}"):  # the latter as earlier versions named it
         (tmp_path / name).write_text("half")
-    with ledger.StudyDirectory(tmp_path).opened():
+    with StudyDirectory(tmp_path).opened():
         pass
     assert names(tmp_path) in ([], [".lock"])

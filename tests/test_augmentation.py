@@ -10,24 +10,18 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from akdtune import image_ops, mixing
-from akdtune.augmentation import (
+from akdtune.data import image_ops
+from akdtune.data.crops import Crops, augment, crops, epoch_order, variant_crops
+from akdtune.data.mixing import draw_mix
+from akdtune.errors import DataError
+from akdtune.randomness import Draw, Stream, philox4x32, random_words
+from akdtune.settings.data import (
     Augmentation,
     AugmentationSettings,
-    Crops,
-    Draw,
     RandAugment,
     RandomResizedCrop,
-    Stream,
-    augment,
-    crops,
-    epoch_order,
-    philox4x32,
-    random_words,
     strong_augmentation,
-    variant_crops,
 )
-from akdtune.errors import DataError
 
 PAD4 = Augmentation(pad=4, flip=True)
 
@@ -272,19 +266,19 @@ def test_cutout_blanks_a_square_around_any_pixel() -> None:
 
 def own_shares(alpha: str, value: float, count: int = 400) -> np.ndarray[Any, Any]:
     augmentation = Augmentation(pad=0, flip=False, **{alpha: value})
-    mixes = [mixing.draw_mix(Draw(0, 1), index, 4, augmentation, 32) for index in range(count)]
+    mixes = [draw_mix(Draw(0, 1), index, 4, augmentation, 32) for index in range(count)]
     assert all(mix is not None for mix in mixes)
     return np.array([mix.share for mix in mixes if mix is not None])
 
 
 def test_mixup_is_the_weighted_mean_with_the_larger_share_its_own() -> None:
     images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    mix = mixing.draw_mix(Draw(2, 5), 3, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
+    mix = draw_mix(Draw(2, 5), 3, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
     assert mix is not None and mix.box is None
     assert sorted(mix.partner_B.tolist()) == list(range(6))
     assert torch.allclose(mix.mixed(images), mix.share * images + (1 - mix.share) * images[mix.partner_B])
-    again = mixing.draw_mix(Draw(2, 5), 3, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
-    other = mixing.draw_mix(Draw(2, 5), 4, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
+    again = draw_mix(Draw(2, 5), 3, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
+    other = draw_mix(Draw(2, 5), 4, 6, Augmentation(pad=0, flip=False, mixup=1.0), 8)
     assert again is not None and other is not None
     assert again.share == mix.share != other.share
     shares = own_shares("mixup", 1.0)
@@ -299,7 +293,7 @@ def test_cutmix_shows_exactly_its_share_of_the_own_image() -> None:
     own, alpha = torch.zeros(5, 1, 32, 32), Augmentation(pad=0, flip=False, cutmix=1.0)
     roles = set()
     for index in range(60):
-        mix = mixing.draw_mix(Draw(0, 1), index, 5, alpha, 32)
+        mix = draw_mix(Draw(0, 1), index, 5, alpha, 32)
         assert mix is not None and mix.box is not None
         images = own + torch.arange(5.0)[:, None, None, None]
         mixed = mix.mixed(images)
@@ -316,9 +310,9 @@ def test_cutmix_shows_exactly_its_share_of_the_own_image() -> None:
 
 def test_with_both_alphas_each_batch_draws_one() -> None:
     both = Augmentation(pad=0, flip=False, mixup=0.5, cutmix=0.5)
-    boxes = [mix.box is None for i in range(200) if (mix := mixing.draw_mix(Draw(0, 1), i, 3, both, 8)) is not None]
+    boxes = [mix.box is None for i in range(200) if (mix := draw_mix(Draw(0, 1), i, 3, both, 8)) is not None]
     assert len(boxes) == 200 and 70 < sum(boxes) < 130
-    assert mixing.draw_mix(Draw(0, 1), 0, 3, PAD4, 8) is None
+    assert draw_mix(Draw(0, 1), 0, 3, PAD4, 8) is None
 
 
 def test_presets_and_parts_resolve_to_whole_augmentations() -> None:

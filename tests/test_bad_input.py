@@ -23,12 +23,14 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from akdtune import cli, networks, results, study, trainable
-from akdtune.data import InputSpec
+from akdtune import cli, networks
 from akdtune.errors import StudyError
-from akdtune.ledger import StudyDirectory
-from akdtune.teacher_settings import TeacherFile
-from akdtune.trial_request import TrialRequest
+from akdtune.records.files import LOCK, PLAN
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.running import driver, worker
+from akdtune.signals import InputSpec
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.request import TrialRequest
 from tests.study_fixture import StudyBuilder
 
 STUDY = """\
@@ -53,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def start(self: Any) -> None:
         raise AssertionError("Ray was about to start")
 
-    monkeypatch.setattr(study._Driver, "_start_ray", start)
+    monkeypatch.setattr(driver._Driver, "_start_ray", start)
     place = tmp_path / "home"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -391,7 +393,7 @@ def test_more_than_the_machine_has(refused: Refused, override: str, words: list[
 
 def stored_study(root: Path, *overrides: str) -> Path:
     """A finished study as `akdtune run study.yaml` would have left it."""
-    from akdtune import spec
+    from akdtune.study import spec
 
     build = StudyBuilder(root)
     build.add("angular/kd", 60.0, 0.1, role="search")
@@ -399,7 +401,7 @@ def stored_study(root: Path, *overrides: str) -> Path:
     build.plan[0]["settings"] = settings.arms[0].centre().settings
     build.write()
     lock = {"settings": settings.resolved(), "data": {"hash": "d"}, "teacher": {"weights_hash": "t"}}
-    (root / results.LOCK).write_text(yaml.safe_dump(lock))
+    (root / LOCK).write_text(yaml.safe_dump(lock))
     (root / ".lock").touch()
     return root
 
@@ -434,15 +436,15 @@ def test_a_directory_that_is_a_file(refused: Refused) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"a: [", b"\xff\xfe\x00", b"settings: 3\n"])
 def test_a_damaged_lock_file(refused: Refused, content: bytes) -> None:
-    (stored_study(Path("there")) / results.LOCK).write_bytes(content)
-    check_words(refused("run", "study.yaml", "--dir", "there"), [f"there/{results.LOCK}: damaged", "settings"])
-    check_words(refused("best", "there", "--export", "best.yaml"), [f"there/{results.LOCK}: damaged"])
+    (stored_study(Path("there")) / LOCK).write_bytes(content)
+    check_words(refused("run", "study.yaml", "--dir", "there"), [f"there/{LOCK}: damaged", "settings"])
+    check_words(refused("best", "there", "--export", "best.yaml"), [f"there/{LOCK}: damaged"])
 
 
 def test_a_damaged_plan(refused: Refused) -> None:
-    plan = stored_study(Path("there")) / results.PLAN
+    plan = stored_study(Path("there")) / PLAN
     plan.write_bytes(plan.read_bytes()[:-20])
-    check_words(refused("run", "study.yaml", "--dir", "there"), [f"there/{results.PLAN}: cannot be read, truncated"])
+    check_words(refused("run", "study.yaml", "--dir", "there"), [f"there/{PLAN}: cannot be read, truncated"])
 
 
 def test_a_running_study_in_the_same_directory(refused: Refused) -> None:
@@ -548,9 +550,9 @@ def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
         except OSError as error:
             raise StudyError("cannot write epochs.parquet") from error
 
-    monkeypatch.setattr(trainable, "_attempt", attempt)
-    monkeypatch.setattr(trainable.tune, "report", reported.append)
-    trainable.run_trial({"trial": json.dumps(request.plain())})
+    monkeypatch.setattr(worker, "_attempt", attempt)
+    monkeypatch.setattr(worker.tune, "report", reported.append)
+    worker.run_trial({"trial": json.dumps(request.plain())})
     assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": os.strerror(number)}]
     directory = StudyDirectory(home)
     directory.refused(reported[0]["disk"])

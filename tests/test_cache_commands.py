@@ -14,18 +14,30 @@ import pytest
 import torch
 import yaml
 
-from akdtune import cache_command, cli, data, lockfile, networks, run_state, spec, teacher, teacher_cache
+from akdtune import cli, networks
+from akdtune.cli import caches
+from akdtune.cli.teachers import fill_rows
+from akdtune.data.dataset import load_data
 from akdtune.errors import SettingsError, StudyError
-from akdtune.identity import Identity
-from akdtune.ledger import StudyDirectory, TrialRecord
-from akdtune.prepared import Prepared
-from akdtune.proposals import Outline
-from akdtune.teacher_cache import CacheSettings, Store
-from akdtune.teacher_command import fill_rows
-from akdtune.teacher_rows import COMPUTE_BATCH
-from akdtune.training import Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune.planning.identity import Identity
+from akdtune.planning.prepared import Prepared
+from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.running import execution
+from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.settings.teacher import CacheSettings, cache_location
+from akdtune.signals import InputSpec
+from akdtune.study import spec
+from akdtune.study.ids import ADDED_LATER, cell_hash
+from akdtune.study.proposals import Outline
+from akdtune.study.written import export_yaml
+from akdtune.teacher import cache as cache_store
+from akdtune.teacher.cache import Store
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import find_teacher
+from akdtune.teacher.rows import COMPUTE_BATCH
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Trial
 
 STUDY = """
 study: small
@@ -44,7 +56,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a study, and a cache folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(teacher_cache, "SPARE_BYTES", 0)
+    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
     (tmp_path / "small.yaml").write_text(STUDY)
     return tmp_path
 
@@ -71,7 +83,7 @@ def test_what_is_resolved_loads_again(override: str) -> None:
     resolved = study.resolved()
     Path("again.yaml").write_text(yaml.safe_dump(resolved))
     assert spec.load("again.yaml").teacher_cache == study.teacher_cache
-    exported = yaml.safe_load(spec.export_yaml(resolved, study.arms[0].centre().settings))
+    exported = yaml.safe_load(export_yaml(resolved, study.arms[0].centre().settings))
     assert exported["teacher_cache"] == resolved["teacher_cache"]
 
 
@@ -109,7 +121,7 @@ def test_without_a_teacher_the_section_is_ignored_with_a_warning() -> None:
 
 def identity(*overrides: str) -> Identity:
     study = spec.load("small.yaml", list(overrides))
-    file = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
+    file = TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
     return Identity(study, Prepared.load(study), file)
 
 
@@ -123,24 +135,24 @@ def test_the_precision_identifies_a_trial_and_nothing_else_of_the_cache_does() -
     assert cell("teacher_cache={max_mib: 5, location: elsewhere, seed_from: there}") == cells[0]
     of = identity("teacher_cache=null")
     settings = of.study.arms[0].centre().settings
-    assert cells[2] == spec.cell_hash(settings, of.prepared.data_hash, "weights"), "as before there was a cache"
+    assert cells[2] == cell_hash(settings, of.prepared.data_hash, "weights"), "as before there was a cache"
 
 
 def test_a_study_goes_on_with_other_cache_settings_but_not_with_another_precision(home: Path) -> None:
     of = identity()
-    lock = json.loads(json.dumps(lockfile.lock_content(of.study, of)))
-    lockfile.refuse_changes(spec.load("small.yaml", ["teacher_cache={max_mib: 7, location: x}"]), lock, home)
+    lock = json.loads(json.dumps(lock_content(of.study, of)))
+    refuse_changes(spec.load("small.yaml", ["teacher_cache={max_mib: 7, location: x}"]), lock, home)
     for override in ("teacher_cache.dtype=fp32", "teacher_cache=null"):
         with pytest.raises(StudyError, match="teacher_cache"):
-            lockfile.refuse_changes(spec.load("small.yaml", [override]), lock, home)
+            refuse_changes(spec.load("small.yaml", [override]), lock, home)
     del lock["settings"]["teacher_cache"]  # a study from before there was a cache, and before precision could be set
-    for key in spec.ADDED_LATER["training"]:
+    for key in ADDED_LATER["training"]:
         del lock["settings"]["training"][key]
-    lockfile.refuse_changes(spec.load("small.yaml", ["teacher_cache=null"]), lock, home)
+    refuse_changes(spec.load("small.yaml", ["teacher_cache=null"]), lock, home)
     with pytest.raises(StudyError, match="teacher_cache"):
-        lockfile.refuse_changes(spec.load("small.yaml"), lock, home)
+        refuse_changes(spec.load("small.yaml"), lock, home)
     with pytest.raises(StudyError, match=r"training\.precision: 'fp32' -> 'bf16'"):
-        lockfile.refuse_changes(spec.load("small.yaml", ["teacher_cache=null", "training.precision=bf16"]), lock, home)
+        refuse_changes(spec.load("small.yaml", ["teacher_cache=null", "training.precision=bf16"]), lock, home)
 
 
 @pytest.mark.parametrize("override", ["teacher_cache.dtype=fp32", "teacher_cache=null"])
@@ -149,7 +161,7 @@ def test_a_trial_is_told_how_to_use_the_cache(home: Path, override: str) -> None
     row = {"trial_id": "t", "cell_id": "c", "role": "search", "arm": "none/kd", "seed": 0, "params": {},
            "settings": of.study.arms[0].centre().settings}  # fmt: skip
     with StudyDirectory(home / "run").opened() as directory:
-        payload = json.loads(run_state.Run(Outline(of.study), directory, of).payload(TrialRecord(row), None))
+        payload = json.loads(execution.Run(Outline(of.study), directory, of).payload(TrialRecord(row), None))
     assert TrialConfig.parse(TrialRequest.parse(payload)).teacher_cache == of.study.teacher_cache
 
 
@@ -162,7 +174,7 @@ def stores(location: Path | None = None) -> list[Store]:
     for number, days in enumerate((0, 2, 4)):
         facts = {"rows": 300, "width": 4, "dtype": "fp16", "weights": f"{number}" * 16, "input": [3, 32, 32],
                  "crops": {"pad": 4, "flip": True, "fill": 0}}  # fmt: skip
-        where = location or teacher_cache.cache_location()
+        where = location or cache_location()
         store = Store(where, facts, {"network": f"net{number}", "data": "cifar100"})
         rows = np.arange(300 - 100 * number)
         store.put(rows, np.ones((len(rows), 4)) * rows[:, None])
@@ -210,7 +222,7 @@ def test_prune_by_age_size_key_and_all(capsys: pytest.CaptureFixture[str]) -> No
     code, out, _ = run(capsys, "cache", "prune", "--days", "3", "--yes")
     assert [store.folder.exists() for store in made] == [True, True, False] and "removed 1 store" in out
     assert "nothing to remove" in run(capsys, "cache", "prune", "--max-mib", "10", "--yes")[1]
-    taken = cache_command.entries(teacher_cache.cache_location())[0].taken / 2**20
+    taken = caches.entries(cache_location())[0].taken / 2**20
     run(capsys, "cache", "prune", "--max-mib", f"{taken}", "--yes")
     assert [store.folder.exists() for store in made] == [True, False, False]
     run(capsys, "cache", "prune", "--key", made[0].key[:6], "--all", "--yes")
@@ -260,7 +272,7 @@ def test_fill_computes_what_is_missing_and_a_trial_finds_it(home: Path, capsys: 
     assert lines[0].endswith("33.3 % filled here")
     assert lines[1] == "the teacher of none/at: runs live: at needs its maps"
     study = spec.load("small.yaml")
-    file = teacher.find(study.teacher, data.load(study.data, CPU), "subset")
+    file = find_teacher(study.teacher, load_data(study.data, CPU), "subset")
     assert file is not None
     settings = study.arms[0].centre().settings
     request = TrialRequest(settings=settings, teacher_file=file, teacher_cache=CacheSettings())
@@ -306,12 +318,12 @@ def test_plan_of_an_untrained_teacher_and_of_several(capsys: pytest.CaptureFixtu
 
 def test_prune_keeps_what_is_newer() -> None:
     stores()
-    found = cache_command.entries(teacher_cache.cache_location())
+    found = caches.entries(cache_location())
     now = found[0].used_at
-    assert cache_command.to_prune(found, 86400.0, None, now) == found[1:]
-    assert cache_command.to_prune(found, None, 0, now) == found[::-1]
-    assert cache_command.to_prune(found, None, None, now) == []
-    assert cache_command._age(59) == "59 s" and cache_command._age(7300) == "2 h" and cache_command._age(1e6) == "12 d"
+    assert caches.to_prune(found, 86400.0, None, now) == found[1:]
+    assert caches.to_prune(found, None, 0, now) == found[::-1]
+    assert caches.to_prune(found, None, None, now) == []
+    assert caches._age(59) == "59 s" and caches._age(7300) == "2 h" and caches._age(1e6) == "12 d"
 
 
 def test_every_network_of_the_zoo_says_the_same_at_any_place_of_a_batch() -> None:
@@ -319,7 +331,7 @@ def test_every_network_of_the_zoo_says_the_same_at_any_place_of_a_batch() -> Non
     size = COMPUTE_BATCH["cpu"]
     images = torch.randn(size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for name in ("resnet8", "MobileNetV2", "ShuffleV2"):
-        of = networks.build(name, data.InputSpec(3, 32, 10), 0).eval()
+        of = networks.build(name, InputSpec(3, 32, 10), 0).eval()
         with torch.no_grad():
             there, back = of(images), of(images.flip(0))
         assert torch.equal(there.pooled_BC, back.pooled_BC.flip(0)), name

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from akdtune import cell_report, controls, spec
+from akdtune.designs import controls
 from akdtune.errors import SettingsError
-from akdtune.proposals import Outline, trains_on
-from akdtune.spec import Study
+from akdtune.planning import cell_lines
+from akdtune.study import spec
+from akdtune.study.ids import cell_hash
+from akdtune.study.proposals import Outline, trains_on
+from akdtune.study.spec import Study
 
 STUDY = """\
 study: small
@@ -122,9 +125,9 @@ def test_a_shifted_seed_is_part_of_what_a_cell_is(load: Loader) -> None:
 def test_report_trials_are_not_the_search_trials_of_the_same_settings() -> None:
     settings = {"views": {"name": "none"}}
     ids = {
-        spec.cell_hash(settings, "data", "teacher"),
-        spec.cell_hash(settings, "data", "teacher", reports_on="full"),
-        spec.cell_hash(settings, "data", "teacher", reports_on="subset"),
+        cell_hash(settings, "data", "teacher"),
+        cell_hash(settings, "data", "teacher", reports_on="full"),
+        cell_hash(settings, "data", "teacher", reports_on="subset"),
     }
     assert len(ids) == 3
 
@@ -169,13 +172,13 @@ def test_a_mistake_is_named_with_its_place(load: Loader, old: str, new: str, mes
 
 
 def test_the_plan_explains_every_cell(load: Loader) -> None:
-    lines = cell_report.cell_lines(load())
+    lines = cell_lines.cell_lines(load())
     assert lines[1] == "    base: the base as it is"
     assert lines[2] == "    inter=false: views.inter = false"
     assert lines[4].startswith("    plain (control): The base's kd with the plain teacher")
     assert lines[5].startswith("    weight_matched (control): The targets of angular with the same number, weights")
     assert "3 seeds tell a difference of 3.3 sd of the paired differences from zero (power .8)" in lines[-1]
-    (count,) = cell_report.counts(Outline(load()))
+    (count,) = cell_lines.counts(Outline(load()))
     assert count.startswith("15 ablation trials: leave_one_out, 5 cells with 2 controls")
 
 
@@ -189,7 +192,7 @@ def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:
     assert plan is not None
     assert len([cell for cell in plan.cells if cell.role == "ablation"]) == 4
     assert any("=" in line for line in plan.aliases)
-    assert any(line.strip().startswith("alias: ") for line in cell_report.cell_lines(study))
+    assert any(line.strip().startswith("alias: ") for line in cell_lines.cell_lines(study))
 
 
 def test_a_pilot_s_seeds_are_no_report_seeds(load: Loader) -> None:

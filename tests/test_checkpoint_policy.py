@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune import teacher
 from akdtune.errors import AkdtuneError
-from akdtune.ledger import TrialDirectory
+from akdtune.records.trial_directory import TrialDirectory
 from akdtune.registry import names
-from akdtune.training import Epoch, Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
-from akdtune.trial_writer import Limits, TrialWriter
+from akdtune.running.trial_writer import Limits, TrialWriter
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Epoch, Trial
 from tests.small_trials import DIGITS, TEACHER, trained
 
 EPOCHS, RUNGS = 12, [4, 8]
@@ -56,7 +56,7 @@ def writer(
         trial_id="t",
         rungs=rungs,
         settings={"training": {"epochs": EPOCHS}},
-        teacher_file=teacher.TeacherFile.none(),
+        teacher_file=TeacherFile.none(),
     )
     folder.mkdir(exist_ok=True)
     return TrialWriter(request, TrialDirectory(folder), report=report, clock=clock)
@@ -127,12 +127,12 @@ def test_rows_are_on_disk_before_they_are_reported(tmp_path: Path, clock: Clock,
 
 
 @pytest.fixture(scope="module")
-def teacher_file() -> teacher.TeacherFile:
+def teacher_file() -> TeacherFile:
     return trained(DIGITS, TEACHER.model_copy(update={"network": {"name": "cnn", "widths": [4, 8, 12]}}))
 
 
 @pytest.fixture
-def trial(teacher_file: teacher.TeacherFile) -> Callable[[str, str], Trial]:
+def trial(teacher_file: TeacherFile) -> Callable[[str, str], Trial]:
     def build(method: str, views: str) -> Trial:
         settings = {
             "data": DIGITS,

@@ -10,10 +10,17 @@ import pytest
 import torch
 import torchvision  # noqa: F401  slow to load: not within the first test that needs it
 
-from akdtune import data, networks, teacher
-from akdtune.checkpoints import load_checkpoint, read_weights, weights_hash
+from akdtune import networks
+from akdtune.data.dataset import DataSet, load_data
 from akdtune.errors import CheckpointError
-from akdtune.networks import InputSpec
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.signals import InputSpec
+from akdtune.teacher import find
+from akdtune.teacher.checkpoints import load_checkpoint, read_weights, weights_hash
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import evaluate, find_teacher, load_teacher
+from akdtune.training.teachers import train_teachers
 
 CPU = torch.device("cpu")
 CIFAR100 = InputSpec(3, 32, 100)
@@ -151,60 +158,60 @@ def test_files_that_are_no_checkpoints(weights: Weights, tmp_path: Path, monkeyp
     assert failure(file) == "t.pth: holds list, not weights by name"
 
 
-def digits() -> data.DataSet:
-    return data.load(data.DataSettings(name="digits", validation=600), CPU)
+def digits() -> DataSet:
+    return load_data(DataSettings(name="digits", validation=600), CPU)
 
 
-def imported(tmp_path: Path, **more: Any) -> teacher.TeacherSettings:
+def imported(tmp_path: Path, **more: Any) -> TeacherSettings:
     network = {"name": "cnn", "widths": [4]}
     torch.save({"model": networks.build(network, DIGITS, 1).state_dict()}, tmp_path / "own.pth")
-    return teacher.TeacherSettings(network=network, checkpoint=str(tmp_path / "own.pth"), **more)
+    return TeacherSettings(network=network, checkpoint=str(tmp_path / "own.pth"), **more)
 
 
 def test_imported_teacher_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, dataset = imported(tmp_path), digits()
-    file = teacher.find(settings, dataset, "subset")
+    file = find_teacher(settings, dataset, "subset")
     assert file is not None
     assert file.saw_validation
     assert file.val_accuracy is None
-    network = teacher.load(file, dataset.inputs, CPU)
-    assert file.test_accuracy == teacher.evaluate(network, dataset.split("subset").test)
-    monkeypatch.setattr(teacher, "evaluate", None)
-    assert teacher.find(settings, dataset, "subset") == file
-    rows = list(teacher.train(settings, dataset, "subset", CPU))
+    network = load_teacher(file, dataset.inputs, CPU)
+    assert file.test_accuracy == evaluate(network, dataset.split("subset").test)
+    monkeypatch.setattr(find, "evaluate", None)
+    assert find_teacher(settings, dataset, "subset") == file
+    rows = list(train_teachers(settings, dataset, "subset", CPU))
     assert len(rows) == 1
-    assert teacher.TeacherFile(**rows[0]["teacher"]) == file
+    assert TeacherFile(**rows[0]["teacher"]) == file
 
 
 def test_clean_validation_is_a_declaration(tmp_path: Path) -> None:
     settings, dataset = imported(tmp_path, clean_validation=True), digits()
-    file = teacher.find(settings, dataset, "subset")
+    file = find_teacher(settings, dataset, "subset")
     assert file is not None
     assert not file.saw_validation
     validation = dataset.split("subset").validation
     assert validation is not None
-    assert file.val_accuracy == teacher.evaluate(teacher.load(file, dataset.inputs, CPU), validation)
-    full = teacher.find(settings, dataset, "full")
+    assert file.val_accuracy == evaluate(load_teacher(file, dataset.inputs, CPU), validation)
+    full = find_teacher(settings, dataset, "full")
     assert full is not None
     assert full.val_accuracy is None
 
 
 def test_a_missing_imported_checkpoint_is_named(tmp_path: Path) -> None:
-    settings = teacher.TeacherSettings(network="resnet8", checkpoint=str(tmp_path / "no.pth"))
+    settings = TeacherSettings(network="resnet8", checkpoint=str(tmp_path / "no.pth"))
     with pytest.raises(CheckpointError, match=r"no.pth: no such file \(teacher.checkpoint\)"):
-        teacher.find(settings, digits(), "subset")
+        find_teacher(settings, digits(), "subset")
 
 
 def test_our_own_files_can_be_imported_by_path() -> None:
     dataset = digits()
-    auto = teacher.TeacherSettings(network={"name": "cnn", "widths": [4]}, epochs=1)
-    path = list(teacher.train(auto, dataset, "subset", CPU))[-1]["teacher"]["path"]
-    file = teacher.find(auto.model_copy(update={"checkpoint": path}), dataset, "subset")
-    found = teacher.find(auto, dataset, "subset")
+    auto = TeacherSettings(network={"name": "cnn", "widths": [4]}, epochs=1)
+    path = list(train_teachers(auto, dataset, "subset", CPU))[-1]["teacher"]["path"]
+    file = find_teacher(auto.model_copy(update={"checkpoint": path}), dataset, "subset")
+    found = find_teacher(auto, dataset, "subset")
     assert file is not None
     assert found is not None
     assert file.weights_hash == found.weights_hash
-    assert set(read_weights(path)) == set(teacher.load(found, dataset.inputs, CPU).state_dict())
+    assert set(read_weights(path)) == set(load_teacher(found, dataset.inputs, CPU).state_dict())
 
 
 def test_weights_hash_sees_weights_and_statistics_but_not_counters() -> None:

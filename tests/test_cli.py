@@ -16,8 +16,13 @@ from typing import Any
 import pytest
 import yaml
 
-from akdtune import __version__, cli, results, spec, study, study_tables, tracking
-from akdtune.tracking_record import RunRecord, write_record
+from akdtune import __version__, cli
+from akdtune.folders import packaged
+from akdtune.records import tables
+from akdtune.records.files import LEDGER, LOCK, read_plan, trial_directory, write_plan
+from akdtune.running import driver, tracking
+from akdtune.running.tracking_record import RunRecord, write_record
+from akdtune.study import spec
 from tests.study_fixture import StudyBuilder
 
 COMMANDS = ["run", "plan", "show", "best", "logs", "analyze", "compare", "spaces", "schema", "teacher", "wandb"]
@@ -86,7 +91,7 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize("command", [["show", "toy"], ["best", "toy"], ["spaces"], ["logs", "toy", "t00000"]])
 def test_reading_commands_load_neither_torch_nor_ray(command: list[str], finished: Path) -> None:
-    (results.trial_directory(finished, "t00000") / "log.txt").write_text("epoch 1\n")
+    (trial_directory(finished, "t00000") / "log.txt").write_text("epoch 1\n")
     code = f"""
 import sys
 from akdtune import cli
@@ -169,7 +174,7 @@ def test_show_filters_and_sorts(
 
 def test_show_as_csv_holds_every_column(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(csv.DictReader(io.StringIO(call(capsys, "show", "toy", "--csv"))))
-    table = study_tables.read_trials(finished)
+    table = tables.read_trials(finished)
     assert list(rows[0]) == table.column_names
     assert [row["trial_id"] for row in rows] == table["trial_id"].to_pylist()
     assert float(rows[1]["val_accuracy"]) == 66.5
@@ -228,11 +233,11 @@ def test_the_exported_best_trains_with_its_own_seed(repeated: Path, capsys: pyte
     overrides = ["search={algorithm: grid, seeds: [0, 1]}", "scheduler=null", "probe=null"]
     fixed = [f"views.{key}={value}" for key, value in (("margin", 0.3), ("num_views", 2), ("diversity_weight", 2))]
     study_of = spec.load("digits_angular", [*overrides, *fixed, "method=kd"])
-    plan = results.read_plan(repeated)
+    plan = read_plan(repeated)
     for row in plan:
         row["settings"] = study_of.arms[0].centre().settings
-    results.write_plan(repeated, plan)
-    (repeated / results.LOCK).write_text(yaml.safe_dump({"settings": study_of.resolved()}))
+    write_plan(repeated, plan)
+    (repeated / LOCK).write_text(yaml.safe_dump({"settings": study_of.resolved()}))
     call(capsys, "best", "seeds", "--export", "best.yaml")
     assert spec.load("best.yaml").search.trial_seed == 1
 
@@ -260,7 +265,7 @@ def test_the_exported_best_is_a_study_of_that_configuration(home: Path, capsys: 
         build.add(proposal.arm, accuracy, 0.1, role="search", params=proposal.params)
         build.plan[-1]["settings"] = proposal.settings
     directory = build.write()
-    (directory / results.LOCK).write_text(yaml.safe_dump({"settings": searched.resolved()}))
+    (directory / LOCK).write_text(yaml.safe_dump({"settings": searched.resolved()}))
     assert "written: best.yaml" in call(capsys, "best", searched.name, "--export", "best.yaml")
     exported = spec.load("best.yaml")
     (arm,) = exported.arms
@@ -269,7 +274,7 @@ def test_the_exported_best_is_a_study_of_that_configuration(home: Path, capsys: 
 
 
 def test_logs_prints_and_follows(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    running = results.trial_directory(finished, "t00004") / "log.txt"
+    running = trial_directory(finished, "t00004") / "log.txt"
     running.write_text("epoch 1\n")
     assert call(capsys, "logs", "toy", "t00004") == "epoch 1\n"
 
@@ -277,7 +282,7 @@ def test_logs_prints_and_follows(finished: Path, capsys: pytest.CaptureFixture[s
         time.sleep(0.5)
         with running.open("a") as log:
             log.write("epoch 2\n")
-        with (finished / results.LEDGER).open("a") as ledger:
+        with (finished / LEDGER).open("a") as ledger:
             ledger.write(json.dumps({"time": 9.0, "event": "done", "trial_id": "t00004", "epoch": 2}) + "\n")
 
     thread = threading.Thread(target=train)
@@ -298,7 +303,7 @@ def test_run_hands_over_the_study(
         asked.append((settings.name, settings.search.trials, root, address, extend, reuse))
         return 130
 
-    monkeypatch.setattr(study, "run", run)
+    monkeypatch.setattr(driver, "run", run)
     override = "tracking.wandb={project: akdtune, mode: offline}"
     error = call(capsys, "run", "digits_angular", "search.trials=8", override, code=130)
     assert error.splitlines() == [
@@ -316,7 +321,7 @@ def test_new_takes_the_next_free_directory(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken: list[Path] = []
-    monkeypatch.setattr(study, "run", lambda settings, root, address, extend, reuse: taken.append(root) or 0)
+    monkeypatch.setattr(driver, "run", lambda settings, root, address, extend, reuse: taken.append(root) or 0)
     command = ("run", "digits_angular", "--new", "--dir", str(home / "run"), "tracking.wandb=null")
     call(capsys, *command)
     (home / "run").mkdir()
@@ -326,16 +331,17 @@ def test_new_takes_the_next_free_directory(
 
 
 def test_plan_prints_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from akdtune import dry_run, study_plan
+    from akdtune.planning import report
+    from akdtune.planning.plan import Plan
 
-    monkeypatch.setattr(study_plan.Plan, "of", classmethod(lambda cls, study: study))
-    monkeypatch.setattr(dry_run, "plan_report", lambda plan: [f"study {plan.name}", "rungs 26"])
+    monkeypatch.setattr(Plan, "of", classmethod(lambda cls, study: study))
+    monkeypatch.setattr(report, "plan_report", lambda plan: [f"study {plan.name}", "rungs 26"])
     assert call(capsys, "plan", "digits_angular") == "study digits_angular\nrungs 26\n"
 
 
 def test_spaces_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     text = call(capsys, "spaces")
-    for name, path in spec.packaged().items():
+    for name, path in packaged().items():
         assert f"{name}\n" in text
         assert str(path) in text
     assert json.loads(call(capsys, "schema")) == spec.json_schema()
@@ -359,7 +365,7 @@ def test_wandb_sync_reports(
     log = run.log_file(finished)
     log.parent.mkdir(parents=True)
     log.touch()
-    write_record(results.trial_directory(finished, "t00000"), [run])
+    write_record(trial_directory(finished, "t00000"), [run])
     assert "1 runs wait for upload" in call(capsys, "wandb", "sync", "toy", code=2)
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setattr(tracking, "_upload", lambda directories: log.with_name(log.name + ".synced").touch())

@@ -14,9 +14,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from akdtune import column_list, registry, results, study_tables
+from akdtune.cli import declared_columns
 from akdtune.columns import Column, Summary, declaration, joined
 from akdtune.errors import AkdtuneError
+from akdtune.records import tables
+from akdtune.records.files import (
+    EPOCH_COLUMNS,
+    EPOCHS,
+    METRICS,
+    TRIAL_COLUMNS,
+    TRIALS,
+    described,
+    field_of,
+    read_schema,
+    read_table,
+    trial_directory,
+    write_rows,
+)
+from akdtune.registry import _registered
 from tests.declared_columns import JUDGED
 from tests.study_fixture import StudyBuilder
 
@@ -25,7 +40,7 @@ def write(study: StudyBuilder, trial_id: str, values: Sequence[Any], *declared: 
     """A trial's file with one column of its own, an epoch a value."""
     head = {"trial_id": trial_id, "attempt": 1, "val_accuracy": 50.0, "wall_time_s": 1.0}
     rows = [head | {"epoch": epoch, name: value} for epoch, value in enumerate(values, 1)]
-    results.write_rows(results.trial_directory(study.path, trial_id) / results.EPOCHS, rows, declared=declared)
+    write_rows(trial_directory(study.path, trial_id) / EPOCHS, rows, declared=declared)
 
 
 # ------------------------------------------------------------------------------------------------------ declarations
@@ -58,7 +73,7 @@ def test_a_mistake_in_a_declaration_is_named() -> None:
 
 def test_what_a_file_says_comes_back() -> None:
     column = Column("own", "nats", "ä number", "min", "judged")
-    field = results.field_of("own", pa.float64(), column)
+    field = field_of("own", pa.float64(), column)
     assert Column.of_metadata("own", field.metadata) == column
     assert Column.of_metadata("own", None) is None
     assert Column.of_metadata("own", {b"PARQUET:field_id": b"3"}) is None
@@ -67,21 +82,21 @@ def test_what_a_file_says_comes_back() -> None:
 
 
 def test_every_column_of_every_study_is_declared() -> None:
-    columns = column_list.declared()
-    names = {*results.TRIAL_COLUMNS, *results.EPOCH_COLUMNS}
+    columns = declared_columns.declared()
+    names = {*TRIAL_COLUMNS, *EPOCH_COLUMNS}
     assert [name for name in names if declaration(name, columns) is None] == []
     assert all(len(column.sentence) > 10 and not column.sentence.endswith(".") for column in columns)
     assert {"margin", "matched_temperature"} <= {column.name for column in columns}, "those of views are among them"
-    whole = {column.name for column in study_tables.WHOLE_TRIAL_COLUMNS} - {"param.*"}
-    assert whole | {"trial_id", *results.METRICS} == set(results.TRIAL_COLUMNS)
+    whole = {column.name for column in tables.WHOLE_TRIAL_COLUMNS} - {"param.*"}
+    assert whole | {"trial_id", *METRICS} == set(TRIAL_COLUMNS)
 
 
 def test_files_from_before_declarations_have_the_same_summaries() -> None:
-    columns = column_list.declared()
-    for name in results.EPOCH_COLUMNS.keys() - {"trial_id", "attempt", "epoch", "lr"} | {"loss.ce", "loss.views.x"}:
+    columns = declared_columns.declared()
+    for name in EPOCH_COLUMNS.keys() - {"trial_id", "attempt", "epoch", "lr"} | {"loss.ce", "loss.views.x"}:
         column = declaration(name, columns)
         assert column is not None
-        assert study_tables._summary_of(pa.field(name, pa.float64())) == column.summary, name
+        assert tables._summary_of(pa.field(name, pa.float64())) == column.summary, name
 
 
 def test_what_speaks_of_the_teacher() -> None:
@@ -103,18 +118,18 @@ def test_epochs_become_a_trial(tmp_path: Path, summary: Summary, value: float) -
     own = Column("own", "nats", "a number of a plugin", summary)
     first, without = study.add("a/kd", 60.0, 0.2), study.add("b/kd", 61.0, 0.3)
     write(study, first, [1.0, 7.0, None, 5.0], own)
-    table = study_tables.read_trials(study.write())
+    table = tables.read_trials(study.write())
     assert table.column_names[-1] == "own"
     assert table["own"].to_pylist() == [pytest.approx(value), None], "a trial that measured none has none"
-    assert own in results.described(table.schema)
-    study_tables.compact(study.path)
-    assert results.read_table(study.path / results.TRIALS).equals(table)
-    assert own in results.described(study_tables.read_trials(study.path).schema)
-    assert own in results.described(study_tables.read_epochs(study.path).schema)
-    (study.path / results.TRIALS).unlink()
+    assert own in described(table.schema)
+    tables.compact(study.path)
+    assert read_table(study.path / TRIALS).equals(table)
+    assert own in described(tables.read_trials(study.path).schema)
+    assert own in described(tables.read_epochs(study.path).schema)
+    (study.path / TRIALS).unlink()
     for trial_id in (first, without):  # from the compacted rows alone
-        (results.trial_directory(study.path, trial_id) / results.EPOCHS).unlink()
-    assert study_tables.read_trials(study.path).equals(table)
+        (trial_directory(study.path, trial_id) / EPOCHS).unlink()
+    assert tables.read_trials(study.path).equals(table)
 
 
 def test_columns_that_only_epochs_have_and_text_stay_out(tmp_path: Path) -> None:
@@ -123,19 +138,19 @@ def test_columns_that_only_epochs_have_and_text_stay_out(tmp_path: Path) -> None
     write(study, first, [1.0], Column("own", "", "only of an epoch", "none"))
     write(study, second, ["text"], name="words")
     write(study, third, [3.0], name="seed")
-    table = study_tables.read_trials(study.write())
-    assert table.column_names == list(results.TRIAL_COLUMNS)
+    table = tables.read_trials(study.write())
+    assert table.column_names == list(TRIAL_COLUMNS)
     assert table["seed"].to_pylist() == [1, 1, 1], "a trial's own columns are not overwritten"
-    assert {"own", "words", "seed"} <= set(study_tables.read_epochs(study.path).column_names)
+    assert {"own", "words", "seed"} <= set(tables.read_epochs(study.path).column_names)
 
 
 def test_undeclared_numbers_are_those_of_the_last_epoch_behind_all_others(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     write(study, study.add("a/kd", 60.0, 0.2, params={"views.margin": 0.3}), [1, 4, 2])
-    table = study_tables.read_trials(study.write())
-    assert table.column_names == [*results.TRIAL_COLUMNS, "param.views.margin", "own"]
+    table = tables.read_trials(study.write())
+    assert table.column_names == [*TRIAL_COLUMNS, "param.views.margin", "own"]
     assert (table["own"].to_pylist(), str(table.schema.field("own").type)) == ([2], "int64")
-    assert "own" not in {column.name for column in results.described(table.schema)}
+    assert "own" not in {column.name for column in described(table.schema)}
 
 
 def test_a_study_begun_before_declarations_goes_on(tmp_path: Path) -> None:
@@ -144,15 +159,15 @@ def test_a_study_begun_before_declarations_goes_on(tmp_path: Path) -> None:
     own = Column("own", "nats", "a number of a plugin", "max")
     before, after = study.add("a/kd", 60.0, 0.2), study.add("a/kd", 61.0, 0.3)
     write(study, before, [9, 3])
-    study_tables.compact(study.write())
-    assert study_tables.read_trials(tmp_path)["own"].to_pylist() == [3, None]
+    tables.compact(study.write())
+    assert tables.read_trials(tmp_path)["own"].to_pylist() == [3, None]
     write(study, after, [5.0, 4.0], own, Column("wall_time_s", "s", "time of the epoch", "sum"))
-    table = study_tables.build_trials(tmp_path)
+    table = tables.build_trials(tmp_path)
     assert table["own"].to_pylist() == [9.0, 5.0], "one rule for the whole study"
     assert table["wall_time_s"].to_pylist() == [2.0, 2.0]
-    assert own in results.described(table.schema)
-    study_tables.compact(tmp_path)
-    assert study_tables.build_trials(tmp_path).equals(table)
+    assert own in described(table.schema)
+    tables.compact(tmp_path)
+    assert tables.build_trials(tmp_path).equals(table)
 
 
 def test_a_declaration_that_changed_within_a_study_counts_once_whatever_is_read_first(tmp_path: Path) -> None:
@@ -163,17 +178,17 @@ def test_a_declaration_that_changed_within_a_study_counts_once_whatever_is_read_
         first, second = study.add("a/kd", 60.0, 0.2), study.add("a/kd", 61.0, 0.3)
         write(study, first, [9.0, 3.0], order[0])
         write(study, second, [9.0, 3.0], order[1])
-        values.append(study_tables.read_trials(study.write())["own"].to_pylist())
+        values.append(tables.read_trials(study.write())["own"].to_pylist())
     assert values[0] == values[1]
     assert values[0] in ([9.0, 9.0], [3.0, 3.0])
 
 
 def test_a_declared_column_is_of_numbers(tmp_path: Path) -> None:
     own = Column("own", "", "a number")
-    results.write_rows(tmp_path / "rows.parquet", [{"own": None}], declared=(own,))
-    assert str(results.read_schema(tmp_path / "rows.parquet").field("own").type) == "double"
+    write_rows(tmp_path / "rows.parquet", [{"own": None}], declared=(own,))
+    assert str(read_schema(tmp_path / "rows.parquet").field("own").type) == "double"
     with pytest.raises(TypeError, match="column 'own' takes double or None"):
-        results.write_rows(tmp_path / "rows.parquet", [{"own": "text"}], declared=(own,))
+        write_rows(tmp_path / "rows.parquet", [{"own": "text"}], declared=(own,))
 
 
 # ------------------------------------------------------------------------------------------------------------ trials
@@ -228,8 +243,9 @@ scheduler: {name: none}
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A study directory whose trials a worker has written: built-in views and methods, and those of a plugin."""
-    from akdtune import spec, standalone
-    from akdtune.trainable import execute
+    from akdtune.cli import one_trial
+    from akdtune.running.worker import execute
+    from akdtune.study import spec
 
     folder = tmp_path_factory.mktemp("columns")
     (folder / "perplexed_plugin.py").write_text(PLUGIN)
@@ -238,11 +254,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for kind in ("views", "methods"):
-            patch.setitem(registry._registered, kind, dict(registry._registered[kind]))
+            patch.setitem(_registered, kind, dict(_registered[kind]))
         loaded = spec.load("small.yaml")
         directory = StudyBuilder(folder / "run")
         for arm in ("angular/kd+crd", "perplexed/counting+crd"):
-            trial = standalone.of_study(loaded, arm, seed=1)
+            trial = one_trial.of_study(loaded, arm, seed=1)
             assert isinstance(trial, dict)
             of_worker = {"root": str(folder / "run"), "rungs": [], "tracking": {"wandb": None}, "stop_flag": ".stop"}
             assert execute(trial | of_worker, lambda _: None, lambda: False)["outcome"] == "done"
@@ -251,31 +267,31 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                  "role": "search", "arm": arm, "bracket": arm, "params": {}, "settings": {}, "raw": {}}
             )  # fmt: skip
             directory._event("done", trial["trial_id"], epoch=3)
-        study_tables.compact(directory.write())
+        tables.compact(directory.write())
         yield folder / "run"
     sys.modules.pop("perplexed_plugin", None)
     sys.path[:] = path
 
 
 def test_every_column_of_a_trial_is_declared(study: Path) -> None:
-    known = column_list.declared()
+    known = declared_columns.declared()
     for file in (study / "trials").glob("*/epochs.parquet"):
-        schema = results.read_schema(file)
+        schema = read_schema(file)
         names = set(schema.names) - {"unspoken"}
-        assert {column.name for column in results.described(schema)} == names
+        assert {column.name for column in described(schema)} == names
         assert [name for name in names if declaration(name, known) is None] == []
-    trials = results.read_schema(study / results.TRIALS)
+    trials = read_schema(study / TRIALS)
     unread = {"unspoken", "test_accuracy"}  # declared by nobody; measured by none of these trials
-    assert {column.name for column in results.described(trials)} == set(trials.names) - unread
+    assert {column.name for column in described(trials)} == set(trials.names) - unread
 
 
 def test_a_plugins_own_column_reaches_the_trials(study: Path) -> None:
-    rows = {row["arm"]: row for row in pq.read_table(study / results.TRIALS).to_pylist()}
+    rows = {row["arm"]: row for row in pq.read_table(study / TRIALS).to_pylist()}
     own, other = rows["perplexed/counting+crd"], rows["angular/kd+crd"]
     assert (own["perplexity"], own["counted"], own["unspoken"], own["margin"]) == (9.0, 3.0, 7.0, None)
     assert (other["perplexity"], other["counted"], other["unspoken"], other["margin"]) == (None, None, None, 0.2)
     assert not any(name.startswith("loss.") for name in own)
-    (column,) = [one for one in results.described(study_tables.read_epochs(study).schema) if one.name == "perplexity"]
+    (column,) = [one for one in described(tables.read_epochs(study).schema) if one.name == "perplexity"]
     assert column == Column("perplexity", "nats", "how puzzled the views are", "max")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from akdtune import comparisons
 from akdtune.cli import main as akdtune
+from akdtune.statistics import paired
 from tests.study_fixture import StudyBuilder
 
 analysis = importlib.import_module("akdtune.analysis.compare")
@@ -54,7 +54,7 @@ def test_differences_are_paired_by_seed(tmp_path: Path, capsys: pytest.CaptureFi
     b.lock["source_code"]["diff"] = "one\ntwo\n"
     found = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), b)
     one = found["cells"][0]
-    expected = comparisons.paired_difference(dict(enumerate(moved[:3])), dict(enumerate(BASE[:3])))
+    expected = paired.paired_difference(dict(enumerate(moved[:3])), dict(enumerate(BASE[:3])))
     assert one["seeds"] == [0, 1, 2]
     assert one["difference"]["difference"] == pytest.approx(expected.difference)
     assert one["difference"]["ci_low"] == pytest.approx(expected.ci_low)

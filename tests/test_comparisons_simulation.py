@@ -12,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from akdtune import comparisons, power
+from akdtune.statistics import paired
+from akdtune.statistics.power import t_quantile
 from tests.checkout import ROOT
 
 REPLICATES = {"pilots": 400, "effects": 600, "bca_coverage": 1000, "families": 1000, "sign_flips": 1000}
@@ -53,9 +54,9 @@ def test_the_simulations_notice_intervals_that_are_too_narrow(
     simulations: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def normal(tail: float, n: int) -> float:
-        return power.t_quantile(tail, 10_000)
+        return t_quantile(tail, 10_000)
 
-    monkeypatch.setattr(comparisons, "t_quantile", normal)
+    monkeypatch.setattr(paired, "t_quantile", normal)
     rows = {row.what: row for row in [*simulations.t_coverage(1000), *simulations.families(500)]}
     assert not rows["t interval, n = 5: coverage"].holds
     assert not rows["Holm, n = 5, no effects: simultaneous coverage"].holds
@@ -64,6 +65,6 @@ def test_the_simulations_notice_intervals_that_are_too_narrow(
 def test_the_simulations_notice_a_family_without_correction(
     simulations: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparisons, "_holm", lambda ps: [(p, 1) for p in ps])
+    monkeypatch.setattr(paired, "_holm", lambda ps: [(p, 1) for p in ps])
     rows = {row.what: row for row in simulations.families(500)}
     assert not rows["Holm, n = 8, no effects: family-wise error"].holds

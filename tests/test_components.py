@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import Field
 
-from akdtune import components, registry
-from akdtune.cli import main
-from akdtune.registry import ComponentSettings, Kind, Pair
+from akdtune import registry
+from akdtune.cli import components, main
+from akdtune.registry import Component, ComponentSettings, Kind, Pair, lookup
 
 KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
 
@@ -26,15 +26,15 @@ def test_every_component_is_listed_with_one_line_and_its_paper(kind: Kind) -> No
 def test_every_component_can_be_shown(kind: Kind) -> None:
     for name in registry.names(kind):
         shown = components.details(kind, name)
-        model = registry.lookup(kind, name).Settings
+        model = lookup(kind, name).Settings
         assert shown.splitlines()[0] == f"{components.SINGULAR[kind]} {name}"
-        assert registry.lookup(kind, name).source in shown
+        assert lookup(kind, name).source in shown
         assert all(key in shown for key in model.model_fields)
 
 
 def test_a_method_shows_defaults_ranges_and_where_it_differs() -> None:
     shown = components.details("methods", "dkd")
-    settings = registry.lookup("methods", "dkd").Settings()
+    settings = lookup("methods", "dkd").Settings()
     assert f"default {settings.beta:g}" in shown
     assert "number > 0" in shown
     assert "Differs:" in shown
@@ -45,7 +45,7 @@ def test_a_method_shows_defaults_ranges_and_where_it_differs() -> None:
 
 def test_published_settings_are_shown_as_the_resolver_takes_them() -> None:
     for pair in components.PAIRS:
-        published = registry.lookup("methods", "dkd").published(pair)
+        published = lookup("methods", "dkd").published(pair)
         line = f"{pair.data}, {pair.teacher} to {pair.student}: "
         assert (line in components.details("methods", "dkd")) is bool(published)
 
@@ -56,7 +56,7 @@ def test_types_and_ranges_of_settings() -> None:
         number: int | None = Field(None, ge=1, description="a count")
         names: list[str] = Field(["a"], description="names")
 
-    class Thing(registry.Component):
+    class Thing(Component):
         pass
 
     Thing.Settings = Settings
@@ -83,7 +83,7 @@ def test_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_published_values_win_over_defaults_and_lose_to_what_is_given() -> None:
-    from akdtune.trial_settings import trial_settings
+    from akdtune.settings.trial import trial_settings
 
     study = {"data": {"name": "cifar100"}, "teacher": {"network": "resnet56"}}
     values = {"student": {"network": "resnet20"}, "views": {"name": "none"}, "training": {}}
@@ -94,7 +94,7 @@ def test_published_values_win_over_defaults_and_lose_to_what_is_given() -> None:
     assert settings["method"][0]["beta"] == 5
     settings, _ = trial_settings(values | {"method": {"name": "dkd"}}, {})
     assert settings["method"][0]["beta"] == 8
-    assert registry.lookup("methods", "kd").ce_weight(Pair("imagenet", "a", "b")) == 0.5
+    assert lookup("methods", "kd").ce_weight(Pair("imagenet", "a", "b")) == 0.5
 
 
 def test_networks_are_listed_by_size() -> None:

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 from statsmodels.regression.linear_model import OLS
 
-from akdtune.contrasts import Effect, contrasts, crossed_bootstrap
+from akdtune.statistics.effects import Effect, contrasts, crossed_bootstrap
 
 Values = dict[str, dict[int, float]]
 Levels = dict[str, dict[str, Any]]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from akdtune import networks
-from akdtune.controls import MATCHES, NAMES, ControlContext, build, parameters_of
-from akdtune.data import InputSpec
+from akdtune.designs.controls import MATCHES, NAMES, ControlContext, build, parameters_of
+from akdtune.designs.no_effect import canonical
 from akdtune.errors import AkdtuneError
-from akdtune.idle import canonical
 from akdtune.registry import Pair
-from akdtune.trial_settings import trial_settings
+from akdtune.settings.trial import trial_settings
+from akdtune.signals import InputSpec
 
 CONTEXT = ControlContext(Pair("digits", "cnn", "cnn"), (1, 8, 10), {"name": "cnn", "widths": [8, 16, 32]})
 CIFAR = ControlContext(Pair("cifar100", "resnet32x4", "resnet8x4"), (3, 32, 100), "resnet32x4")

@@ -11,8 +11,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from akdtune import data, splits
+from akdtune.data import crops as data_crops
+from akdtune.data import splits
+from akdtune.data.crops import Crops, epoch_order
+from akdtune.data.dataset import DataSet, _proportional, add_label_noise, load_data, long_tail, missing_files
+from akdtune.data.splits import Split
 from akdtune.errors import DataError
+from akdtune.settings.data import Augmentation, DataSettings, LabelNoise
+from akdtune.signals import InputSpec
 
 CPU = torch.device("cpu")
 MAIN: dict[str, Any] = {
@@ -23,16 +29,16 @@ MAIN: dict[str, Any] = {
 }
 
 
-def digits(**settings: Any) -> data.DataSet:
-    return data.load(data.DataSettings(**{"name": "digits", "validation": 600} | settings), CPU)
+def digits(**settings: Any) -> DataSet:
+    return load_data(DataSettings(**{"name": "digits", "validation": 600} | settings), CPU)
 
 
-def stored_images(dataset: data.DataSet, role: str) -> torch.Tensor:
+def stored_images(dataset: DataSet, role: str) -> torch.Tensor:
     images: torch.Tensor = getattr(dataset, f"_{role}_pixels").images.images_NCHW
     return images
 
 
-def per_class(split: data.Split | None) -> list[int]:
+def per_class(split: Split | None) -> list[int]:
     assert split is not None
     return torch.bincount(split.labels_N, minlength=10).tolist()
 
@@ -46,9 +52,9 @@ def test_digits_split_has_the_stated_sizes() -> None:
     full = dataset.split("full")
     assert full.validation is None
     assert per_class(full.train) == [90] * 10
-    assert dataset.inputs == data.InputSpec(channels=1, size=8, num_classes=10)
-    assert dataset.augmentation == data.Augmentation(pad=1, flip=False)
-    assert data.missing_files(dataset.settings) == []
+    assert dataset.inputs == InputSpec(channels=1, size=8, num_classes=10)
+    assert dataset.augmentation == Augmentation(pad=1, flip=False)
+    assert missing_files(dataset.settings) == []
 
 
 def test_splits_are_disjoint_and_ids_are_global() -> None:
@@ -77,7 +83,7 @@ def test_split_and_noise_are_the_same_in_another_process() -> None:
     )
     runs = {subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(runs) == 1
-    assert data.load(data.DataSettings(**MAIN), CPU).fingerprint("subset") == runs.pop().split()[0]
+    assert load_data(DataSettings(**MAIN), CPU).fingerprint("subset") == runs.pop().split()[0]
 
 
 def test_limit_per_class_is_applied_before_validation_and_is_nested() -> None:
@@ -94,7 +100,7 @@ def test_validation_is_shared_out_as_evenly_as_possible() -> None:
 
 
 def test_uneven_classes_keep_their_proportions() -> None:
-    assert data._proportional(np.array([70, 20, 10, 0]), 11).tolist() == [8, 2, 1, 0]
+    assert _proportional(np.array([70, 20, 10, 0]), 11).tolist() == [8, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_label_noise_touches_exactly_its_share_of_training_labels_only() -> None
 
 def test_noisy_labels_are_uniform_over_the_other_classes() -> None:
     labels = np.full(9000, 3)
-    noisy = data.add_label_noise(labels, np.arange(9000), 10, data.LabelNoise(fraction=1.0))
+    noisy = add_label_noise(labels, np.arange(9000), 10, LabelNoise(fraction=1.0))
     counts = np.bincount(noisy, minlength=10)
     assert counts[3] == 0
     assert ((np.delete(counts, 3) - 1000) ** 2 / 1000).sum() < 27.9  # chi-square, 8 degrees: p < 0.0005
@@ -154,9 +160,9 @@ def test_images_are_normalised_and_cropped_on_request() -> None:
     assert abs(float(everything.mean())) < 1e-5
     assert float(everything.std(correction=0)) == pytest.approx(1, abs=1e-5)
     positions = torch.tensor([4, 2, 7])
-    centre = data.Crops(torch.ones(3, dtype=torch.long), torch.ones(3, dtype=torch.long), torch.zeros(3).bool())
+    centre = Crops(torch.ones(3, dtype=torch.long), torch.ones(3, dtype=torch.long), torch.zeros(3).bool())
     assert torch.equal(train.images(positions, centre), everything[positions])
-    corner = data.Crops(torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long), torch.zeros(3).bool())
+    corner = Crops(torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.long), torch.zeros(3).bool())
     assert torch.equal(train.images(positions, corner)[:, :, 1:, 1:], everything[positions][:, :, :-1, :-1])
 
 
@@ -208,13 +214,13 @@ def test_mean_and_std_are_settings() -> None:
 )
 def test_settings_of_another_data_set_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        data.DataSettings(**{"validation": 10} | settings)
+        DataSettings(**{"validation": 10} | settings)
     assert message in str(caught.value)
 
 
 def test_settings_survive_a_round_trip() -> None:
-    settings = data.DataSettings(**MAIN)
-    assert data.DataSettings(**settings.model_dump()) == settings
+    settings = DataSettings(**MAIN)
+    assert DataSettings(**settings.model_dump()) == settings
 
 
 def test_importing_data_leaves_heavy_readers_alone() -> None:
@@ -225,13 +231,13 @@ def test_importing_data_leaves_heavy_readers_alone() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def inline(dataset: data.DataSet, split: data.Split, epoch: int, batch_size: int) -> list[Any]:
+def inline(dataset: DataSet, split: Split, epoch: int, batch_size: int) -> list[Any]:
     """An epoch as written out by hand: order, crops, images."""
-    drawn = data.crops(7, epoch, split.sample_ids_N, dataset.augmentation)
+    drawn = data_crops.crops(7, epoch, split.sample_ids_N, dataset.augmentation)
     found = []
-    for positions in torch.split(data.epoch_order(7, epoch, split.sample_ids_N), batch_size):
+    for positions in torch.split(epoch_order(7, epoch, split.sample_ids_N), batch_size):
         if len(positions) > 1:
-            crops = data.Crops(*(part[positions] for part in drawn))
+            crops = Crops(*(part[positions] for part in drawn))
             found.append((positions, crops, split.images(positions, crops)))
     return found
 
@@ -275,8 +281,8 @@ def test_strong_images_are_other_crops_of_the_same_samples() -> None:
     assert again.strong_BCHW is not None and weak.images_BCHW is not None
     assert torch.equal(batch.images_BCHW, weak.images_BCHW)
     assert torch.equal(batch.strong_BCHW, again.strong_BCHW)
-    other = data.crops(7, 1, split.sample_ids_N, dataset.strong, view=1)
-    crops = data.Crops(*(part[batch.positions_B] for part in other))
+    other = data_crops.crops(7, 1, split.sample_ids_N, dataset.strong, view=1)
+    crops = Crops(*(part[batch.positions_B] for part in other))
     assert torch.equal(batch.strong_BCHW, split.images(batch.positions_B, crops))
     assert not torch.equal(batch.strong_BCHW, batch.images_BCHW)
 
@@ -328,16 +334,16 @@ def test_fingerprint_knows_the_augmentation_of_training_but_not_the_strong_one()
 @pytest.mark.parametrize(("classes", "each", "total"), [(100, 500, 10_847), (10, 5000, 12_406)])
 def test_long_tail_has_the_published_number_of_images(classes: int, each: int, total: int) -> None:
     """CIFAR-100-LT and CIFAR-10-LT at an imbalance of 100."""
-    counts = data.long_tail(np.full(classes, each), 100)
+    counts = long_tail(np.full(classes, each), 100)
     assert counts.sum() == total
     assert (counts[0], counts[-1]) == (each, each // 100)
     assert (np.diff(counts) <= 0).all()
 
 
 def test_long_tail_of_uneven_classes_takes_no_more_than_there_is() -> None:
-    assert data.long_tail(np.array([10, 40, 0, 3]), 8).tolist() == [10, 20, 0, 3]
-    assert data.long_tail(np.array([9]), 8).tolist() == [9]
-    assert data.long_tail(np.array([5, 5]), 100).tolist() == [5, 1]
+    assert long_tail(np.array([10, 40, 0, 3]), 8).tolist() == [10, 20, 0, 3]
+    assert long_tail(np.array([9]), 8).tolist() == [9]
+    assert long_tail(np.array([5, 5]), 100).tolist() == [5, 1]
 
 
 def test_imbalance_and_fraction_thin_out_training_only_and_are_nested() -> None:

@@ -11,9 +11,13 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from akdtune import data, data_store
-from akdtune.decoding import Square, pixels, squared
+from akdtune.data import store
+from akdtune.data.dataset import DataSet, load_data, missing_files
+from akdtune.data.decoding import Square, pixels, squared
+from akdtune.data.splits import Split
 from akdtune.errors import DataError
+from akdtune.settings.data import Augmentation, DataSettings
+from akdtune.signals import InputSpec
 
 CPU = torch.device("cpu")
 WNIDS = ["n01443537", "n01629819", "n02124075"]
@@ -40,11 +44,11 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(name: str, root: Path, **more: Any) -> data.DataSet:
-    return data.load(data.DataSettings(**{"name": name, "root": str(root), "validation": 3} | more), CPU)
+def load(name: str, root: Path, **more: Any) -> DataSet:
+    return load_data(DataSettings(**{"name": name, "root": str(root), "validation": 3} | more), CPU)
 
 
-def reds(split: data.Split, dataset: data.DataSet) -> list[int]:
+def reds(split: Split, dataset: DataSet) -> list[int]:
     """The red value of each image's middle pixel."""
     images = split.images(torch.arange(len(split)))[:, 0, 5, 5]
     return ((images * dataset.std_C[0] + dataset.mean_C[0]) * 255).round().int().tolist()
@@ -52,8 +56,8 @@ def reds(split: data.Split, dataset: data.DataSet) -> list[int]:
 
 def test_tiny_imagenet_as_unpacked(tiny: Path) -> None:
     dataset = load("tiny_imagenet", tiny)
-    assert dataset.inputs == data.InputSpec(3, 64, 3)
-    assert dataset.augmentation == data.Augmentation(pad=8, flip=True)
+    assert dataset.inputs == InputSpec(3, 64, 3)
+    assert dataset.augmentation == Augmentation(pad=8, flip=True)
     assert dataset.mean_C.tolist() == pytest.approx([0.4802, 0.4481, 0.3975])
     assert dataset.std_C.tolist() == pytest.approx([0.2302, 0.2265, 0.2262])
     splits = dataset.split("full")
@@ -62,7 +66,7 @@ def test_tiny_imagenet_as_unpacked(tiny: Path) -> None:
     assert splits.test.labels_N.tolist() == [2, 0, 1]
     assert reds(splits.test, dataset) == [20, 0, 10]
     assert not dataset.streams
-    assert data.missing_files(dataset.settings) == []
+    assert missing_files(dataset.settings) == []
 
 
 def test_tiny_imagenet_with_sorted_validation_folders_is_the_same_set(tiny: Path, tmp_path: Path) -> None:
@@ -80,8 +84,8 @@ def test_tiny_imagenet_with_sorted_validation_folders_is_the_same_set(tiny: Path
 
 def test_a_second_start_reads_no_image(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load("tiny_imagenet", tiny)
-    monkeypatch.setattr("akdtune.folder_sources.decode_folder", None)
-    monkeypatch.setattr(data_store, "_content_key", None)
+    monkeypatch.setattr("akdtune.datasets.folders.decode_folder", None)
+    monkeypatch.setattr(store, "_content_key", None)
     assert load("tiny_imagenet", tiny).content_hash == first.content_hash
 
 
@@ -127,7 +131,7 @@ def imagenet(tmp_path: Path) -> Path:
 
 def test_imagenet_streams_and_is_judged_on_the_middle(imagenet: Path) -> None:
     dataset = load("imagenet", imagenet, stream="always")
-    assert dataset.inputs == data.InputSpec(3, 224, 3)
+    assert dataset.inputs == InputSpec(3, 224, 3)
     assert dataset.augmentation.facts() == {
         "pad": 0,
         "flip": True,
@@ -147,9 +151,9 @@ def test_imagenet_streams_and_is_judged_on_the_middle(imagenet: Path) -> None:
 
 
 def test_the_real_imagenet_streams_by_default() -> None:
-    from akdtune.streaming import too_large
+    from akdtune.data.streaming import too_large
 
-    default = data.DataSettings(name="imagenet", validation=0)
+    default = DataSettings(name="imagenet", validation=0)
     assert (default.stream, default.memory_mib, default.workers) == ("auto", 8192, None)
     assert too_large(default.stream, default.memory_mib, (1_281_167 + 50_000) * 3 * 224**2)
     assert not too_large(default.stream, default.memory_mib, 110_000 * 3 * 64**2)  # Tiny ImageNet
@@ -157,7 +161,7 @@ def test_the_real_imagenet_streams_by_default() -> None:
 
 def test_other_crops_replace_the_random_resized_one(imagenet: Path) -> None:
     dataset = load("imagenet", imagenet, size=32, augmentation={"pad": 4})
-    assert dataset.augmentation == data.Augmentation(pad=4, flip=True)
+    assert dataset.augmentation == Augmentation(pad=4, flip=True)
     assert not dataset.streams
     assert dataset.split("full").train.crops_only
 
@@ -165,10 +169,10 @@ def test_other_crops_replace_the_random_resized_one(imagenet: Path) -> None:
 @pytest.mark.parametrize(("role", "remove"), [("train", "train"), ("val", "val")])
 def test_missing_folders_are_named(imagenet: Path, role: str, remove: str) -> None:
     (imagenet / remove).rename(imagenet / "elsewhere")
-    one = data.DataSettings(name="imagenet", root=str(imagenet), validation=3)
-    assert data.missing_files(one) == [str(imagenet / role)]
+    one = DataSettings(name="imagenet", root=str(imagenet), validation=3)
+    assert missing_files(one) == [str(imagenet / role)]
     with pytest.raises(DataError, match=rf"{imagenet / role}: no such folder; data.root \(now"):
-        data.load(one, CPU)
+        load_data(one, CPU)
 
 
 def test_bad_class_folders_are_named(imagenet: Path) -> None:
@@ -196,18 +200,18 @@ def test_image_folder_takes_test_or_val(tmp_path: Path, role: str) -> None:
         save(tmp_path / role / name / "0.jpg", (100 * label, 1, 0), size=(30, 20))
     Image.new("L", (12, 12), 100).save(tmp_path / role / "dog" / "grey.png")
     dataset = load("image_folder", tmp_path, size=8, validation=2)
-    assert dataset.inputs == data.InputSpec(3, 8, 2)
+    assert dataset.inputs == InputSpec(3, 8, 2)
     assert dataset.split("full").test.labels_N.tolist() == [0, 1, 1]
     assert reds(dataset.split("full").test, dataset) == [0, 100, 100]
     assert dataset.mean_C[0].item() == pytest.approx(50 / 255, abs=1e-6)
-    assert dataset.augmentation == data.Augmentation(pad=1, flip=True)
+    assert dataset.augmentation == Augmentation(pad=1, flip=True)
 
 
 def test_image_folder_needs_root_and_size() -> None:
     with pytest.raises(ValidationError, match="the data set 'image_folder' needs root and size"):
-        data.DataSettings(name="image_folder", validation=2)
+        DataSettings(name="image_folder", validation=2)
     with pytest.raises(ValidationError, match="'stream' does not belong to the data set 'cifar10'"):
-        data.DataSettings(name="cifar10", validation=2, stream="always")
+        DataSettings(name="cifar10", validation=2, stream="always")
 
 
 @pytest.mark.parametrize(("size", "expected"), [((30, 20), (24, 16)), ((20, 30), (16, 24)), ((9, 9), (16, 16))])

@@ -27,8 +27,14 @@ import scipy.io
 import torch
 from PIL import Image
 
-from akdtune import data, data_sources, data_store, parquet_source, registry
+from akdtune import registry
+from akdtune.data import store
+from akdtune.data.dataset import DataSet, load_data, missing_files
+from akdtune.datasets import parquet, torchvision
 from akdtune.errors import DataError
+from akdtune.registry import lookup
+from akdtune.settings.data import Augmentation, DataSettings
+from akdtune.signals import InputSpec
 from tests.checkout import BESIDE
 
 CPU = torch.device("cpu")
@@ -69,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def settings(folder: Path, **more: Any) -> data.DataSettings:
+def settings(folder: Path, **more: Any) -> DataSettings:
     known = {
         "name": "parquet",
         "root": str(folder),
@@ -77,14 +83,14 @@ def settings(folder: Path, **more: Any) -> data.DataSettings:
         "test": "test.parquet",
         "validation": 5,
     }
-    return data.DataSettings(**known | more)
+    return DataSettings(**known | more)
 
 
-def load(folder: Path, **more: Any) -> data.DataSet:
-    return data.load(settings(folder, **more), CPU)
+def load(folder: Path, **more: Any) -> DataSet:
+    return load_data(settings(folder, **more), CPU)
 
 
-def stored_images(dataset: data.DataSet, role: str) -> torch.Tensor:
+def stored_images(dataset: DataSet, role: str) -> torch.Tensor:
     images: torch.Tensor = getattr(dataset, f"_{role}_pixels").images.images_NCHW
     return images
 
@@ -93,8 +99,8 @@ def test_parquet_gives_the_written_pixels_in_file_order(folder: Path) -> None:
     dataset = load(folder)
     assert torch.equal(stored_images(dataset, "train"), torch.from_numpy(pictures(20)).permute(0, 3, 1, 2))
     assert torch.equal(stored_images(dataset, "test"), torch.from_numpy(pictures(6, seed=1)).permute(0, 3, 1, 2))
-    assert dataset.inputs == data.InputSpec(3, 8, 5)
-    assert dataset.augmentation == data.Augmentation(pad=1, flip=True)
+    assert dataset.inputs == InputSpec(3, 8, 5)
+    assert dataset.augmentation == Augmentation(pad=1, flip=True)
     assert dataset.split("full").train.labels_N.tolist() == [0, 1, 2, 3, 4] * 4
     scaled = pictures(20) / 255
     assert dataset.mean_C.tolist() == pytest.approx(scaled.mean(axis=(0, 1, 2)).tolist())
@@ -103,8 +109,8 @@ def test_parquet_gives_the_written_pixels_in_file_order(folder: Path) -> None:
 
 def test_second_start_reads_no_parquet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(folder)
-    monkeypatch.setattr(parquet_source, "decode_files", None)
-    monkeypatch.setattr(data_store, "_content_key", None)
+    monkeypatch.setattr(parquet, "decode_files", None)
+    monkeypatch.setattr(store, "_content_key", None)
     second = load(folder)
     assert second.content_hash == first.content_hash
     assert torch.equal(stored_images(second, "train"), stored_images(first, "train"))
@@ -116,7 +122,7 @@ def test_a_touched_file_is_found_by_content_and_a_changed_one_is_read_again(
     first = load(folder)
     os.utime(folder / "test.parquet", ns=(1, 1))
     with monkeypatch.context() as patch:
-        patch.setattr(parquet_source, "decode_files", None)
+        patch.setattr(parquet, "decode_files", None)
         assert load(folder).content_hash == first.content_hash
     write(folder / "test.parquet", [png(image) for image in pictures(6, seed=2)], [0, 1, 2, 3, 4, 0])
     assert load(folder).content_hash != first.content_hash
@@ -135,8 +141,8 @@ def test_grey_images_have_one_channel_and_are_not_flipped(tmp_path: Path) -> Non
     write(tmp_path / "train-0.parquet", images, [0, 1, 2] * 2)
     write(tmp_path / "test.parquet", images, [0, 1, 2] * 2)
     dataset = load(tmp_path, validation=3)
-    assert dataset.inputs == data.InputSpec(1, 8, 3)
-    assert dataset.augmentation == data.Augmentation(pad=1, flip=False)
+    assert dataset.inputs == InputSpec(1, 8, 3)
+    assert dataset.augmentation == Augmentation(pad=1, flip=False)
 
 
 def test_other_column_names_lists_of_files_and_the_working_directory(
@@ -151,8 +157,8 @@ def test_other_column_names_lists_of_files_and_the_working_directory(
 
 
 def test_missing_files_are_listed_without_reading(folder: Path) -> None:
-    assert data.missing_files(settings(folder)) == []
-    assert data.missing_files(settings(folder, train="no-*.parquet")) == [str(folder / "no-*.parquet")]
+    assert missing_files(settings(folder)) == []
+    assert missing_files(settings(folder, train="no-*.parquet")) == [str(folder / "no-*.parquet")]
     with pytest.raises(DataError, match=r"data.train: no file matches .*no-\*.parquet"):
         load(folder, train="no-*.parquet")
 
@@ -273,28 +279,28 @@ def fashion(tmp_path: Path) -> Path:
 
 
 def test_fashion_mnist_through_torchvision(fashion: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = data.DataSettings(name="fashion_mnist", root=str(fashion), validation=10)
-    assert data.missing_files(one) == []
-    dataset = data.load(one, CPU)
-    assert dataset.inputs == data.InputSpec(1, 28, 10)
-    assert dataset.augmentation == data.Augmentation(pad=2, flip=True)
+    one = DataSettings(name="fashion_mnist", root=str(fashion), validation=10)
+    assert missing_files(one) == []
+    dataset = load_data(one, CPU)
+    assert dataset.inputs == InputSpec(1, 28, 10)
+    assert dataset.augmentation == Augmentation(pad=2, flip=True)
     assert torch.equal(stored_images(dataset, "train")[:, 0], torch.from_numpy(pictures(20, 28, 1)))
-    monkeypatch.setattr(data_sources.Torchvision, "_torchvision", None)  # the second start does not import it
-    assert data.load(one, CPU).content_hash == dataset.content_hash
+    monkeypatch.setattr(torchvision.Torchvision, "_torchvision", None)  # the second start does not import it
+    assert load_data(one, CPU).content_hash == dataset.content_hash
 
 
 def test_fashion_mnist_cut_short_is_one_message(fashion: Path) -> None:
     file = fashion / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(DataError, match="torchvision cannot read or fetch FashionMNIST"):
-        data.load(data.DataSettings(name="fashion_mnist", root=str(fashion), validation=10), CPU)
+        load_data(DataSettings(name="fashion_mnist", root=str(fashion), validation=10), CPU)
 
 
 def test_missing_files_name_the_setting_that_fetches_them(tmp_path: Path) -> None:
-    one = data.DataSettings(name="cifar100", root=str(tmp_path), validation=10)
-    assert str(tmp_path / "cifar-100-python" / "train") in data.missing_files(one)
+    one = DataSettings(name="cifar100", root=str(tmp_path), validation=10)
+    assert str(tmp_path / "cifar-100-python" / "train") in missing_files(one)
     with pytest.raises(DataError, match=r"cifar-100-python/train: no such file.*data.download=true fetches it"):
-        data.load(one, CPU)
+        load_data(one, CPU)
 
 
 def cifar(folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str, parts: dict[str, list[str]]) -> None:
@@ -339,21 +345,21 @@ def test_cifar_through_torchvision(
     classes: int,
 ) -> None:
     cifar(tmp_path, monkeypatch, key, torchvision_name, parts)
-    dataset = data.load(data.DataSettings(name=name, root=str(tmp_path), validation=10), CPU)
-    assert dataset.inputs == data.InputSpec(3, 32, classes)
-    assert dataset.augmentation == data.Augmentation(pad=4, flip=True)
+    dataset = load_data(DataSettings(name=name, root=str(tmp_path), validation=10), CPU)
+    assert dataset.inputs == InputSpec(3, 32, classes)
+    assert dataset.augmentation == Augmentation(pad=4, flip=True)
     expected = torch.from_numpy(pictures(10, 32)).permute(0, 3, 1, 2)
     assert torch.equal(stored_images(dataset, "test"), expected)
-    file = tmp_path / data_sources.Cifar100.folder / "test"
+    file = tmp_path / torchvision.Cifar100.folder / "test"
     if name == "cifar100":
         file.write_bytes(file.read_bytes()[:100])
         with pytest.raises(DataError, match="torchvision cannot read or fetch CIFAR100"):
-            data.load(data.DataSettings(name=name, root=str(tmp_path), validation=10), CPU)
+            load_data(DataSettings(name=name, root=str(tmp_path), validation=10), CPU)
 
 
 def test_published_normalisation_of_cifar100() -> None:
-    assert data_sources.Cifar100.mean == (0.5071, 0.4867, 0.4408)
-    assert data_sources.Cifar100.std == (0.2675, 0.2565, 0.2761)
+    assert torchvision.Cifar100.mean == (0.5071, 0.4867, 0.4408)
+    assert torchvision.Cifar100.std == (0.2675, 0.2565, 0.2761)
 
 
 def test_download_fetches_what_is_missing(tmp_path: Path, fashion: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,24 +372,24 @@ def test_download_fetches_what_is_missing(tmp_path: Path, fashion: Path, monkeyp
         resources.append((f"{file.name}.gz", hashlib.md5(packed).hexdigest()))
     monkeypatch.setattr(datasets.FashionMNIST, "resources", resources)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    fetched = data.DataSettings(name="fashion_mnist", root=str(tmp_path / "new"), download=True, validation=10)
-    kept = data.DataSettings(name="fashion_mnist", root=str(fashion), validation=10)
+    fetched = DataSettings(name="fashion_mnist", root=str(tmp_path / "new"), download=True, validation=10)
+    kept = DataSettings(name="fashion_mnist", root=str(fashion), validation=10)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(mirror))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        assert data.load(fetched, CPU).content_hash == data.load(kept, CPU).content_hash
+        assert load_data(fetched, CPU).content_hash == load_data(kept, CPU).content_hash
         server.shutdown()
-    assert data.missing_files(fetched) == []
+    assert missing_files(fetched) == []
 
 
 def test_download_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [f"file://{tmp_path}/nowhere/"])
-    one = data.DataSettings(name="fashion_mnist", root=str(tmp_path), download=True, validation=10)
-    assert data.missing_files(one)[0].endswith("(will be downloaded)")
+    one = DataSettings(name="fashion_mnist", root=str(tmp_path), download=True, validation=10)
+    assert missing_files(one)[0].endswith("(will be downloaded)")
     with pytest.raises(DataError, match="torchvision cannot read or fetch FashionMNIST"):
-        data.load(one, CPU)
+        load_data(one, CPU)
 
 
 def stl10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -435,48 +441,46 @@ def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_stl10_is_read_and_fetched_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     packed = stl10(tmp_path / "kept", monkeypatch)
-    dataset = data.load(data.DataSettings(name="stl10", root=str(tmp_path / "kept"), validation=0), CPU)
-    assert dataset.inputs == data.InputSpec(3, 96, 10)
-    assert dataset.augmentation == data.Augmentation(pad=12, flip=True)
+    dataset = load_data(DataSettings(name="stl10", root=str(tmp_path / "kept"), validation=0), CPU)
+    assert dataset.inputs == InputSpec(3, 96, 10)
+    assert dataset.augmentation == Augmentation(pad=12, flip=True)
     expected = torch.from_numpy(pictures(10, 96, seed=2)).permute(0, 3, 1, 2)
     assert torch.equal(stored_images(dataset, "test"), expected)
     assert dataset.split("full").train.labels_N.tolist() == list(range(10))
-    fetched = data.DataSettings(name="stl10", root=str(tmp_path / "new"), download=True, validation=0)
-    assert str(tmp_path / "new" / "stl10_binary" / "train_X.bin") + " (will be downloaded)" in data.missing_files(
-        fetched
-    )
+    fetched = DataSettings(name="stl10", root=str(tmp_path / "new"), download=True, validation=0)
+    assert str(tmp_path / "new" / "stl10_binary" / "train_X.bin") + " (will be downloaded)" in missing_files(fetched)
     with served(packed.parent, monkeypatch) as address:
         monkeypatch.setattr(datasets.STL10, "url", f"{address}/{packed.name}")
-        assert data.load(fetched, CPU).content_hash == dataset.content_hash
-    assert data.missing_files(fetched) == []
+        assert load_data(fetched, CPU).content_hash == dataset.content_hash
+    assert missing_files(fetched) == []
     (tmp_path / "new" / "stl10_binary" / "test_y.bin").unlink()
     with pytest.raises(DataError, match=r"stl10_binary/test_y.bin: no such file.*data.download=true fetches it"):
-        data.load(data.DataSettings(name="stl10", root=str(tmp_path / "new"), validation=0), CPU)
+        load_data(DataSettings(name="stl10", root=str(tmp_path / "new"), validation=0), CPU)
 
 
 def test_svhn_is_read_and_fetched_through_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     svhn(tmp_path, monkeypatch)
-    dataset = data.load(data.DataSettings(name="svhn", root=str(tmp_path), validation=0), CPU)
-    assert dataset.inputs == data.InputSpec(3, 32, 10)
-    assert dataset.augmentation == data.Augmentation(pad=4, flip=False)
+    dataset = load_data(DataSettings(name="svhn", root=str(tmp_path), validation=0), CPU)
+    assert dataset.inputs == InputSpec(3, 32, 10)
+    assert dataset.augmentation == Augmentation(pad=4, flip=False)
     splits = dataset.split("full")
     assert splits.train.labels_N.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]  # the sign 0 is class 10 in the files
     assert splits.test.labels_N.tolist() == [1, 2, 3, 4, 5]
     assert torch.equal(stored_images(dataset, "train"), torch.from_numpy(pictures(10, 32, seed=10)).permute(0, 3, 1, 2))
-    fetched = data.DataSettings(name="svhn", root=str(tmp_path / "new"), download=True, validation=0)
+    fetched = DataSettings(name="svhn", root=str(tmp_path / "new"), download=True, validation=0)
     with served(tmp_path, monkeypatch) as address:
         known = {split: [f"{address}/{name}", name, md5] for split, (_, name, md5) in datasets.SVHN.split_list.items()}
         monkeypatch.setattr(datasets.SVHN, "split_list", known)
-        assert data.load(fetched, CPU).content_hash == dataset.content_hash
+        assert load_data(fetched, CPU).content_hash == dataset.content_hash
     (tmp_path / "train_32x32.mat").write_bytes(b"cut short")
     with pytest.raises(DataError, match="torchvision cannot read or fetch SVHN"):
-        data.load(data.DataSettings(name="svhn", root=str(tmp_path), validation=0), CPU)
+        load_data(DataSettings(name="svhn", root=str(tmp_path), validation=0), CPU)
 
 
 def test_every_set_says_in_one_line_what_it_is_and_where_it_comes_from() -> None:
     for name in registry.names("data"):
-        source = registry.lookup("data", name)
+        source = lookup("data", name)
         assert source.__doc__.splitlines()[0].endswith((".", ":"))
         assert source.source or name in ("parquet", "image_folder")
 
@@ -494,7 +498,7 @@ def test_images_of_different_sizes_are_resized_and_cut(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-0.parquet: row 0: image of 14x10 .*data.size resizes and cuts them"):
         load(tmp_path, validation=3)
     dataset = load(tmp_path, validation=3, size=8)
-    assert dataset.inputs == data.InputSpec(3, 8, 3)
+    assert dataset.inputs == InputSpec(3, 8, 3)
     first = Image.open(io.BytesIO(pq.read_table(tmp_path / "test.parquet")["image"][0].as_py()))
     resized = np.asarray(first.resize((11, 8), Image.Resampling.BILINEAR))[:, 2:10]
     assert torch.equal(stored_images(dataset, "test")[0], torch.from_numpy(resized.copy()).permute(2, 0, 1))
@@ -507,11 +511,11 @@ CIFAR100 = BESIDE / "data" / "cifar100"
 @pytest.mark.skipif(not (CIFAR100 / "test.parquet").exists(), reason="needs CIFAR-100 in ../shared")
 def test_real_cifar100_files_and_a_second_start_under_a_second() -> None:
     one = settings(CIFAR100, train="test.parquet", test="test.parquet")  # the smallest file, for both roles
-    first = data.load(one, CPU)
-    assert first.inputs == data.InputSpec(3, 32, 100)
+    first = load_data(one, CPU)
+    assert first.inputs == InputSpec(3, 32, 100)
     assert first.mean_C.tolist() == pytest.approx([0.5071, 0.4867, 0.4408], abs=3e-3)
     started = time.monotonic()
-    again = data.load(one, CPU)
+    again = load_data(one, CPU)
     again.split("subset")
     assert time.monotonic() - started < 1
     assert again.content_hash == first.content_hash

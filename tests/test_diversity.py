@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune.diversity import CHUNK, DiversityMeter, cross_entropy_diversity_B, mean_pair_cosine_B, variance_B
+from akdtune.training.diversity import CHUNK, DiversityMeter, cross_entropy_diversity_B, mean_pair_cosine_B, variance_B
 
 
 def members(size: int = 6, count: int = 4, width: int = 5, seed: int = 0) -> Tensor:

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from akdtune import results
-from akdtune.events import (
+from akdtune.records.events import (
     Candidate,
     DuplicateProposed,
     EpochFinished,
@@ -27,6 +26,7 @@ from akdtune.events import (
     of_plain,
     parse,
 )
+from akdtune.roles import TERMINAL
 
 HEAD = {"time": 1.5, "trial_id": "c-s0"}
 CANDIDATES = [Candidate("a", 70.5, None, None, False), Candidate("b", 60.0, 0.01, 0.02, True)]
@@ -115,8 +115,8 @@ def test_a_line_is_written_as_ever_and_read_back(event: Event, text: str) -> Non
 
 
 def test_every_way_to_end_is_an_event() -> None:
-    ends = {kind for kind in results.TERMINAL if isinstance(of_plain({"event": kind, "trial_id": "t"}), TrialEnded)}
-    assert ends == set(results.TERMINAL)
+    ends = {kind for kind in TERMINAL if isinstance(of_plain({"event": kind, "trial_id": "t"}), TrialEnded)}
+    assert ends == set(TERMINAL)
 
 
 def test_no_number_that_json_lacks_is_written() -> None:

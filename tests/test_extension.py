@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from akdtune import spec
-from akdtune.extension import split_changes
+from akdtune.running.lock import split_changes
+from akdtune.settings import file as settings_file
 
 BEFORE: dict[str, Any] = {
     "study": "s",
@@ -52,7 +52,7 @@ def test_what_is_added_leaves_no_other_difference(section: str, key: str, value:
     now = changed(section, key, value)
     lines, merged = split_changes(BEFORE, now)
     assert [line.split(":")[0] for line in lines] == [f"{section}.{key}"]
-    assert spec.settings_difference(merged, now) == []
+    assert settings_file.settings_difference(merged, now) == []
     assert BEFORE[section][key] != value, "the study as it was is not touched"
 
 
@@ -74,7 +74,7 @@ def test_what_would_lose_or_change_something_still_differs(section: str, key: st
     now = changed(section, key, value)
     lines, merged = split_changes(BEFORE, now)
     assert lines == []
-    assert len(spec.settings_difference(merged, now)) >= 1
+    assert len(settings_file.settings_difference(merged, now)) >= 1
 
 
 def test_a_whole_phase_may_be_added() -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from akdtune.errors import AkdtuneError
-from akdtune.factors import (
+from akdtune.designs.factors import (
     Design,
     cells_of,
     defining_words,
@@ -22,6 +21,7 @@ from akdtune.factors import (
     short_names,
     smallest_fraction,
 )
+from akdtune.errors import AkdtuneError
 
 TWO = {"views.inter": [True, False], "views.intra": [True, False]}
 MIXED = {"views.inter": [True, False], "method.kd.weight": [0.9, 1.8, 2.7]}

@@ -22,16 +22,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from akdtune import data, device_rows, graphs, networks, registry, teacher, teacher_cache
-from akdtune.device_rows import DeviceRows, placement
-from akdtune.graphs import Snapshot, StepGraph, StepInputs, Values, baked_numbers, refusal
-from akdtune.recipe import derived_seed, set_learning_rate
+from akdtune import networks
+from akdtune.data.dataset import load_data
+from akdtune.randomness import derived_seed
+from akdtune.registry import kept
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.signals import Batch, Signals
-from akdtune.teacher_cache import CacheSettings
-from akdtune.teacher_rows import Caching, TeacherRows
-from akdtune.training import Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune.teacher import cache as cache_store
+from akdtune.teacher import device_rows
+from akdtune.teacher.device_rows import DeviceRows, placement
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.rows import Caching, TeacherRows
+from akdtune.training import graphs
+from akdtune.training.config import TrialConfig
+from akdtune.training.graphs import Snapshot, StepGraph, StepInputs, Values, baked_numbers, refusal
+from akdtune.training.optimizers import set_learning_rate
+from akdtune.training.request import TrialRequest
+from akdtune.training.teachers import train_teachers
+from akdtune.training.trial import Trial
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DIGITS: dict[str, Any] = {"name": "digits", "validation": 600}
@@ -79,8 +88,8 @@ def make_trial(
     device: str = "cpu",
     **training: Any,
 ) -> Trial:
-    dataset = data.load(data.DataSettings(**DIGITS), CPU)
-    (*_, last) = teacher.train(teacher.TeacherSettings(**TEACHER), dataset, "subset", CPU)
+    dataset = load_data(DataSettings(**DIGITS), CPU)
+    (*_, last) = train_teachers(TeacherSettings(**TEACHER), dataset, "subset", CPU)
     settings = {
         "data": of_data,
         "student": {"network": {"name": "cnn", "widths": [2, 4]}},
@@ -88,7 +97,7 @@ def make_trial(
         "method": list(methods),
         "training": {"epochs": 3, "batch_size": 32, "device": device, **training},
     }
-    file = teacher.TeacherFile.parse(last["teacher"])
+    file = TeacherFile.parse(last["teacher"])
     return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file)))
 
 
@@ -434,7 +443,7 @@ class World:
 
     def __init__(self, folder: Path, device: torch.device, seed: int = 0, dtype: str = "fp16") -> None:
         self.device = device
-        self.dataset = data.load(data.DataSettings(**DIGITS), device)
+        self.dataset = load_data(DataSettings(**DIGITS), device)
         self.split = self.dataset.split("subset").train
         self.variants = self.dataset.augmentation.variants
         built = networks.build({"name": "cnn", "widths": [4, 8]}, self.dataset.inputs, seed)
@@ -462,7 +471,7 @@ def check_rows(
     folder: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch, free_bytes: int, place: str
 ) -> None:
     """Two epochs through the device have the numbers of rows asked for one batch at a time."""
-    monkeypatch.setattr(teacher_cache, "SPARE_BYTES", 0)
+    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
     monkeypatch.setattr(device_rows, "CHUNK", 128)
     monkeypatch.setattr(device_rows, "_resident", {})
     # only the CPU computes the same bits whatever else is in a batch; elsewhere both must read what one of them stored
@@ -484,7 +493,7 @@ def test_rows_on_the_device_are_the_rows(
 
 
 def test_what_is_on_the_device_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_cache, "SPARE_BYTES", 0)
+    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
     monkeypatch.setattr(device_rows, "_resident", {})
     world = World(tmp_path, CPU)
     asked: list[int] = []
@@ -514,7 +523,7 @@ def test_what_is_on_the_device_is_not_read_again(tmp_path: Path, monkeypatch: py
 
 
 def test_rows_that_nobody_announced_are_right_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_cache, "SPARE_BYTES", 0)
+    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
     monkeypatch.setattr(device_rows, "_resident", {})
     world = World(tmp_path, CPU, dtype="fp32")
     (resident,) = device_rows.device_rows([world.rows], len(world.split), CPU, 2**30)
@@ -531,7 +540,7 @@ def test_the_benchmark_says_that_nothing_was_measured_without_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--json", str(tmp_path / "rows.json")])
-    with registry.kept():  # it brings a data set
+    with kept():  # it brings a data set
         runpy.run_path(str(repository / "benchmarks" / "gpu.py"), run_name="__main__")
     assert capsys.readouterr().out == "no CUDA device: not measured\n"
     assert json.loads((tmp_path / "rows.json").read_text()) == []

@@ -10,10 +10,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from akdtune import networks, registry
-from akdtune.data import InputSpec
-from akdtune.gradient_factor import gradient_factors
-from akdtune.recipe import Recipe, set_learning_rate, sgd
-from akdtune.signals import Batch, Signals
+from akdtune.registry import lookup
+from akdtune.settings.training import Recipe
+from akdtune.signals import Batch, InputSpec, Signals
+from akdtune.training.gradient_factor import gradient_factors
+from akdtune.training.optimizers import set_learning_rate, sgd
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, signals
 
@@ -89,9 +90,7 @@ def test_the_shrink_takes_tekaps_factor_to_3_11_on_a_teacher_of_digits(match: st
 
 
 def test_a_proper_mixture_of_the_teacher_itself_has_the_factor_1_everywhere() -> None:
-    names = [
-        name for name in registry.names("methods") if registry.lookup("methods", name).consumes in ("logits", "pooled")
-    ]
+    names = [name for name in registry.names("methods") if lookup("methods", name).consumes in ("logits", "pooled")]
     found = factors("weight", {"name": "angular"}, *names)
     assert {name.partition(".")[0] for name in found} >= {"kd", "dkd", "crd", "mlkd", "rkd", "dist", "reviewkd"}
     assert all(value == pytest.approx(1.0, rel=2e-3) for value in found.values()), found

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from akdtune import lockfile, spec, teacher
 from akdtune.errors import StudyError
-from akdtune.identity import Identity, initial_rows
-from akdtune.prepared import Prepared
-from akdtune.proposals import Outline
+from akdtune.planning.identity import Identity, initial_rows
+from akdtune.planning.prepared import Prepared
+from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.study import spec
+from akdtune.study.proposals import Outline
+from akdtune.teacher.file import TeacherFile
 from tests.ray.studies import TINY
 
 
@@ -26,7 +28,7 @@ def file(tmp_path: Path) -> Path:
 def identity(file: Path) -> Identity:
     study = spec.load(file)
     prepared = Prepared.load(study)
-    stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
+    stand_in = TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
     return Identity(study, prepared, stand_in)
 
 
@@ -64,9 +66,9 @@ def test_an_id_depends_on_what_determines_the_result_and_on_nothing_else(identit
 
 
 def test_the_lock_file_refuses_another_study_and_shows_the_difference(identity: Identity, file: Path) -> None:
-    lock = lockfile.lock_content(identity.study, identity)
+    lock = lock_content(identity.study, identity)
     weights = {"training.ce_weight[kd]": 0.1, "training.ce_weight[crd]": 1.0}
     assert lock["resolved"] == {"method.crd.negatives": 270, **weights}
-    lockfile.refuse_changes(spec.load(file, ["resources.cpu=2"]), lock, file.parent)
+    refuse_changes(spec.load(file, ["resources.cpu=2"]), lock, file.parent)
     with pytest.raises(StudyError, match=r"data\.label_noise\.fraction: \(absent\) -> 0\.1"):
-        lockfile.refuse_changes(spec.load(file, ["data.label_noise={fraction: 0.1}"]), lock, file.parent)
+        refuse_changes(spec.load(file, ["data.label_noise={fraction: 0.1}"]), lock, file.parent)

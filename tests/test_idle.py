@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune import registry
+from akdtune.designs.changes import apply, spelled_out
+from akdtune.designs.factors import cells_of
+from akdtune.designs.no_effect import canonical, idle_settings, merge
 from akdtune.errors import AkdtuneError
-from akdtune.factors import cells_of
-from akdtune.idle import apply, canonical, idle_settings, merge, spelled_out
-from akdtune.objective import Objective, weighted_sum
-from akdtune.recipe import set_learning_rate
+from akdtune.registry import lookup, names
+from akdtune.settings.training import TrainingSettings
+from akdtune.settings.trial import trial_settings
 from akdtune.signals import Batch, Signals
-from akdtune.trial_config import TrainingSettings, build_optimizer
-from akdtune.trial_settings import trial_settings
+from akdtune.training.objective import Objective, weighted_sum
+from akdtune.training.optimizers import build_optimizer, set_learning_rate
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM
 
@@ -146,7 +147,7 @@ VIEWS = [
 
 def _single(settings: Mapping[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """Each idle setting of a view changed alone, where that is allowed."""
-    component = registry.lookup("views", settings["name"])
+    component = lookup("views", settings["name"])
     filled = component.Settings(**{key: value for key, value in settings.items() if key != "name"})
     found = []
     for key in filled.idle():
@@ -184,7 +185,7 @@ def test_idle_settings_of_views_change_nothing(settings: dict[str, Any]) -> None
 )
 def test_other_settings_do_change_something(view: dict[str, Any], key: str) -> None:
     """The test above can fail: what is not declared idle shows in the same three steps."""
-    filled = registry.lookup("views", view["name"]).Settings(**{k: v for k, v in view.items() if k != "name"})
+    filled = lookup("views", view["name"]).Settings(**{k: v for k, v in view.items() if k != "name"})
     assert key not in filled.idle()
     other = {**view, key: changed(key, getattr(filled, key))}
     assert not same(trained(view, {"kd": {}, "rkd": {}}), trained(other, {"kd": {}, "rkd": {}}))
@@ -192,15 +193,15 @@ def test_other_settings_do_change_something(view: dict[str, Any], key: str) -> N
 
 METHODS = [
     (name, weights, key)
-    for name in registry.names("methods")
-    for weights, keys in registry.lookup("methods", name).Settings.idle_at_zero.items()
+    for name in names("methods")
+    for weights, keys in lookup("methods", name).Settings.idle_at_zero.items()
     for key in keys
 ]
 
 
 @pytest.mark.parametrize(("name", "weights", "key"), METHODS, ids=str)
 def test_idle_settings_of_methods_change_nothing(name: str, weights: tuple[str, ...], key: str) -> None:
-    model = registry.lookup("methods", name).Settings
+    model = lookup("methods", name).Settings
     zeros = dict.fromkeys(weights, 0.0)
     base = model(**zeros).model_dump()
     other = {**base, key: changed(key, base[key])}

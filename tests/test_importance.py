@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from akdtune import importances
+from akdtune.statistics import importance
+from akdtune.statistics.importance import distribution, domains_of
 from tests.study_fixture import StudyBuilder
 
 analysis = importlib.import_module("akdtune.analysis.importance")
@@ -51,16 +52,16 @@ def report(study: StudyBuilder, *options: str) -> dict[str, Any]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few trees and no figures: what is tested is what is told, not how well."""
-    monkeypatch.setattr(importances, "TREES", 4)
-    monkeypatch.setattr(importances, "TREES_PER_DRAW", 2)
+    monkeypatch.setattr(importance, "TREES", 4)
+    monkeypatch.setattr(importance, "TREES_PER_DRAW", 2)
     monkeypatch.setattr(analysis, "draw", lambda found, name: {})
 
 
 def test_the_setting_that_matters_is_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importances, "TREES", 16)
-    monkeypatch.setattr(importances, "TREES_PER_DRAW", 4)
+    monkeypatch.setattr(importance, "TREES", 16)
+    monkeypatch.setattr(importance, "TREES_PER_DRAW", 4)
     found = report(search(tmp_path, 30))["arms"]["angular/kd"]
     assert found["configurations"] == 30
     for evaluator in ("ped_anova", "fanova"):
@@ -135,17 +136,17 @@ def test_a_study_without_its_settings_takes_the_range_of_the_values(tmp_path: Pa
 
 
 def test_distributions_come_from_the_settings() -> None:
-    known = importances.domains_of(SETTINGS)
+    known = domains_of(SETTINGS)
     assert set(known) == {"views.margin", "views.num_views", "method", "method.kd.weight", "method.dkd.beta"} - {
         "method"
     }
-    margin, certain = importances.distribution([0.2, 0.3], known["views.margin"])
+    margin, certain = distribution([0.2, 0.3], known["views.margin"])
     assert certain
     assert margin == FloatDistribution(0.1, 0.6)
-    assert importances.distribution([1.0], known["method.kd.weight"])[0] == FloatDistribution(0.5, 4.0, log=True)
-    assert importances.distribution([1, 5], known["views.num_views"])[0] == CategoricalDistribution(["1", "3", "5"])
-    assert importances.distribution([0.7], known["views.margin"]) == (FloatDistribution(0.7, 0.7), False)
-    assert importances.distribution([2, 7], []) == (IntDistribution(2, 7), False)
+    assert distribution([1.0], known["method.kd.weight"])[0] == FloatDistribution(0.5, 4.0, log=True)
+    assert distribution([1, 5], known["views.num_views"])[0] == CategoricalDistribution(["1", "3", "5"])
+    assert distribution([0.7], known["views.margin"]) == (FloatDistribution(0.7, 0.7), False)
+    assert distribution([2, 7], []) == (IntDistribution(2, 7), False)
 
 
 @pytest.mark.usefixtures("small")

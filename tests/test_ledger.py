@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from akdtune.errors import StudyError
-from akdtune.events import EpochFinished, RungDecided, TrialEnded, TrialStarted
-from akdtune.ledger import StudyDirectory, Superseded, TrialDirectory
+from akdtune.records.events import EpochFinished, RungDecided, TrialEnded, TrialStarted
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_directory import Superseded, TrialDirectory
 
 
 def plan_row(trial_id: str, role: str = "search") -> dict[str, Any]:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from akdtune import registry
-from akdtune.methods import Pair
 from akdtune.methods.cat_kd import CATKD, PUBLISHED, activation_loss, class_activations
+from akdtune.registry import Pair, names
 from akdtune.signals import Target
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, method, signals
@@ -103,4 +102,4 @@ def test_published_settings_of_pairs() -> None:
     assert method("cat_kd").weights(1) == {"cat_kd": 400.0}
     for data, teacher, student in PUBLISHED:
         CATKD.Settings(**CATKD.published(Pair(data, teacher, student)))
-        assert {teacher, student} <= set(registry.names("networks"))
+        assert {teacher, student} <= set(names("networks"))

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from akdtune.methods import Pair
 from akdtune.methods.dkd import DKD
+from akdtune.registry import Pair
 from akdtune.signals import Signals, Target
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, method, signals
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune.methods import Pair
-from akdtune.registry import lookup
+from akdtune.registry import Pair, lookup
 from akdtune.signals import Batch, Signals, Target
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, method, method_context, signals
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from akdtune.errors import AkdtuneError
-from akdtune.methods import Method, MethodContext
-from akdtune.methods import _maps as maps
+from akdtune.methods import Method, MethodContext, _maps
 from akdtune.registry import lookup
 from akdtune.signals import Signals, Target
 from tests import small_world
@@ -201,10 +200,10 @@ def test_a_missing_last_map_or_classifier_is_refused(name: str, missing: str) ->
 
 def test_unit_vectors_equal_torchs_and_zero_ones_stay_zero() -> None:
     vectors = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(maps.unit(vectors, dim=1), torch.nn.functional.normalize(vectors, dim=1))
+    torch.testing.assert_close(_maps.unit(vectors, dim=1), torch.nn.functional.normalize(vectors, dim=1))
     vectors[2] = 0
     vectors.requires_grad_()
-    scaled = maps.unit(vectors, dim=1)
+    scaled = _maps.unit(vectors, dim=1)
     (scaled * torch.arange(4)).sum().backward()
     assert torch.equal(scaled[2], torch.zeros(4, dtype=torch.float64))
     assert vectors.grad is not None
@@ -216,17 +215,17 @@ def test_unit_vectors_equal_torchs_and_zero_ones_stay_zero() -> None:
 def test_pooling_is_adaptive_averaging(size: tuple[int, int]) -> None:
     map_BCHW = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.adaptive_avg_pool2d(map_BCHW, size)
-    torch.testing.assert_close(maps.pooled_to(map_BCHW, *size), expected)
+    torch.testing.assert_close(_maps.pooled_to(map_BCHW, *size), expected)
 
 
 def test_the_larger_height_and_width_are_averaged_each_on_their_own() -> None:
-    student, teacher = maps.same_size(torch.rand(2, 3, 8, 2), torch.rand(2, 5, 4, 6))
+    student, teacher = _maps.same_size(torch.rand(2, 3, 8, 2), torch.rand(2, 5, 4, 6))
     assert student.shape == (2, 3, 4, 2)
     assert teacher.shape == (2, 5, 4, 2)
 
 
 def test_one_value_per_channel_is_normalised_with_running_statistics() -> None:
-    norm = maps.BatchNorm(3).train()
+    norm = _maps.BatchNorm(3).train()
     plain = torch.nn.BatchNorm2d(3).train()
     for shape in ((1, 3, 2, 2), (4, 3, 1, 1)):
         images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -238,7 +237,7 @@ def test_one_value_per_channel_is_normalised_with_running_statistics() -> None:
 
 
 def test_losses_leave_autocast_and_half_precision() -> None:
-    @maps.full_precision
+    @_maps.full_precision
     def product(one: Tensor, other: Tensor) -> Tensor:
         return one @ other
 

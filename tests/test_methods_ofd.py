@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from akdtune.errors import AkdtuneError
-from akdtune.methods import Pair
 from akdtune.methods.ofd import OFD, margins, partial_l2
+from akdtune.registry import Pair
 from akdtune.signals import Target
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, TEACHER_STAGES, batch, method, signals

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from akdtune import registry
-from akdtune.methods import Pair
 from akdtune.methods.reviewkd import WEIGHTS, AttentionFusion, ReviewKD, hierarchical_context_loss
+from akdtune.registry import Pair, names
 from akdtune.signals import Target
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, method, signals
@@ -127,4 +126,4 @@ def test_published_settings_of_pairs() -> None:
     assert ReviewKD.published(Pair("imagenet", None, "vgg8")) == {"weight": 1.0, **on_imagenet}
     for key in WEIGHTS:
         assert ReviewKD.Settings(**ReviewKD.published(Pair(*key))).weight == WEIGHTS[key]
-        assert set(key[1:]) <= set(registry.names("networks"))
+        assert set(key[1:]) <= set(names("networks"))

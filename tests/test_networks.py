@@ -10,9 +10,11 @@ import torch
 import torchvision  # noqa: F401  slow to load: not within the first test that needs it
 from torch import Tensor, nn
 
-from akdtune import networks, registry
+from akdtune import networks
 from akdtune.errors import AkdtuneError
-from akdtune.networks import InputSpec, Network
+from akdtune.networks import Network
+from akdtune.registry import lookup, names
+from akdtune.signals import InputSpec
 
 CIFAR100 = InputSpec(3, 32, 100)
 DIGITS = InputSpec(1, 8, 10)
@@ -70,22 +72,22 @@ def pairs(network: Network, inputs: InputSpec) -> list[tuple[Tensor, Tensor]]:
 
 
 def test_every_family_is_checked() -> None:
-    modules = {registry.lookup("networks", name).__module__ for name in registry.names("networks")}
+    modules = {lookup("networks", name).__module__ for name in names("networks")}
     ours = {module.rpartition(".")[2] for module in modules if module.startswith("akdtune.")}
     assert ours == FAMILIES
-    assert {registry.lookup("networks", name).__module__.rpartition(".")[2] for name in QUICK} == FAMILIES
+    assert {lookup("networks", name).__module__.rpartition(".")[2] for name in QUICK} == FAMILIES
 
 
-@pytest.mark.parametrize("name", sorted(name for name in registry.names("networks")))
+@pytest.mark.parametrize("name", sorted(name for name in names("networks")))
 def test_every_network_says_what_it_is(name: str) -> None:
-    network = registry.lookup("networks", name)
+    network = lookup("networks", name)
     assert network.source
     first = str(network.__doc__).splitlines()[0]
     assert first.endswith(".")
     assert len(first) < 140
 
 
-@pytest.mark.parametrize("name", sorted({*QUICK, *(n for n in registry.names("networks") if "torchvision" in n)}))
+@pytest.mark.parametrize("name", sorted({*QUICK, *(n for n in names("networks") if "torchvision" in n)}))
 def test_declared_shapes_are_the_actual_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for drawing in ("kaiming_normal_", "kaiming_uniform_", "trunc_normal_", "normal_"):  # slow, and of no use here
         monkeypatch.setattr(nn.init, drawing, lambda tensor, *_, **__: tensor)
@@ -192,9 +194,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     network = networks.build(name, inputs, 0)
     said = network(images(inputs, 4), stages=True)
     # The pooled feature, too, as ViT's last layer starts at zero and lets nothing through.
-    (
-        (said.logits_BK - 1).square().sum() + (said.pooled_BC * torch.linspace(0, 1, network.pooled_dim)).sum()
-    ).backward()
+    ((said.logits_BK - 1).square().sum() + (said.pooled_BC * torch.linspace(0, 1, network.pooled_dim)).sum()).backward()
     idle = [key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert idle == []
 

@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from akdtune import networks, registry
+from akdtune import networks
 from akdtune.errors import AkdtuneError
-from akdtune.networks import InputSpec
 from akdtune.networks.adapter import AdaptedNetwork, InputOf, adapt
-from akdtune.registry import ComponentSettings, NoSettings
+from akdtune.registry import ComponentSettings, NoSettings, kept, load_plugins
+from akdtune.signals import InputSpec
 
 INPUTS = InputSpec(1, 8, 5)
 IMAGES = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -340,8 +340,8 @@ register("plugged_network")(adapt(plugged, classifier="3", stages=["0"], setting
 def test_a_plugin_registers_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "my_plugged_plugin.py").write_text(PLUGIN)
-    with registry.kept():
-        registry.load_plugins(["my_plugged_plugin"], [str(tmp_path)])
+    with kept():
+        load_plugins(["my_plugged_plugin"], [str(tmp_path)])
         network = networks.build({"name": "plugged_network", "width": 7}, INPUTS, 0)
         same, other = (networks.build({"name": "plugged_network", "width": 7}, INPUTS, seed) for seed in (0, 1))
     assert network.stage_shapes == ((7, 6, 6),)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from akdtune import networks, registry
+from akdtune import networks
 from akdtune.errors import AkdtuneError
-from akdtune.networks import InputSpec
+from akdtune.registry import names
+from akdtune.signals import InputSpec
 
 COLOUR = InputSpec(3, 32, 5)
 SMALL = "torchvision_mobilenet_v3_small"
@@ -197,4 +198,4 @@ def test_parameter_counts_in_the_descriptions() -> None:
 
 def test_every_name_of_the_issue_is_there() -> None:
     wanted = {*MODELS, "torchvision_resnet152", "torchvision_vit_b_16", "torchvision_vit_tiny"}
-    assert {name for name in registry.names("networks") if name.startswith("torchvision_")} == wanted
+    assert {name for name in names("networks") if name.startswith("torchvision_")} == wanted

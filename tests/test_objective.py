@@ -10,8 +10,8 @@ import torch
 
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
-from akdtune.objective import Objective, weighted_sum
 from akdtune.signals import Batch, Signals, Target, Terms
+from akdtune.training.objective import Objective, weighted_sum
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, signals
 

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune import cli, display, lockfile, pareto, study_tables
-from akdtune.data import InputSpec
-from akdtune.ledger import TrialRecord
-from akdtune.plan_cost import network_macs
+from akdtune.cli import app
+from akdtune.planning.cost import network_macs
+from akdtune.records import tables
+from akdtune.records.study_directory import TrialRecord
+from akdtune.reports import pareto
+from akdtune.reports.pareto import COLUMNS, table
+from akdtune.running import display
+from akdtune.running.lock import lock_content
+from akdtune.signals import InputSpec
 from tests.search_world import Played, ended, load
 
 pytestmark = pytest.mark.ray
@@ -42,7 +47,7 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
     (optuna_study,) = played.run.searcher.studies.values()  # type: ignore[union-attr]
     assert len(optuna_study.directions) == 3
     told = [trial.values for trial in optuna_study.trials]
-    rows = study_tables.read_trials(tmp_path / "run").to_pylist()
+    rows = tables.read_trials(tmp_path / "run").to_pylist()
     assert told == [[row["val_accuracy"], row["student_macs"], pytest.approx(row["train_time_s"])] for row in rows]
     assert len({row["student_macs"] for row in rows}) == 2
     played.directory.journal_path.unlink()
@@ -51,12 +56,12 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
     assert [trial.values for trial in rebuilt.trials] == told, "the journal is rebuilt from the ledger"
     report = display.closing_report(study, played.directory)
     assert "trials that no other beats in every objective:" in report and "student MMACs" in report
-    played.directory.write_lock(lockfile.lock_content(study, played.identity))
-    shown = CliRunner().invoke(cli.app, ["show", str(tmp_path / "run"), "--pareto"])
+    played.directory.write_lock(lock_content(study, played.identity))
+    shown = CliRunner().invoke(app.app, ["show", str(tmp_path / "run"), "--pareto"])
     assert shown.exit_code == 0, shown.output
     heads, *cells = shown.output.splitlines()
     assert heads.split("  ")[0] == "trial" and "training s" in heads
-    columns = [pareto.COLUMNS[name] for name in study.search.objectives]
+    columns = [COLUMNS[name] for name in study.search.objectives]
     front = pareto.front([[row[column] for column in columns] for row in rows], study.search.objectives)
     assert sorted(line.split()[0] for line in cells) == sorted(rows[index]["trial_id"] for index in front)
 
@@ -64,17 +69,17 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
 def test_other_studies_have_the_columns_empty_and_no_pareto_table(tmp_path: Path) -> None:
     study = load(tmp_path, "search.trials=1")
     played = Played(study, tmp_path / "run").play(width)
-    (row,) = study_tables.read_trials(tmp_path / "run").to_pylist()
+    (row,) = tables.read_trials(tmp_path / "run").to_pylist()
     assert row["student_macs"] is None and row["train_time_s"] is None and row["wall_time_s"] > 0
-    played.directory.write_lock(lockfile.lock_content(study, played.identity))
-    shown = CliRunner().invoke(cli.app, ["show", str(tmp_path / "run"), "--pareto"])
+    played.directory.write_lock(lock_content(study, played.identity))
+    shown = CliRunner().invoke(app.app, ["show", str(tmp_path / "run"), "--pareto"])
     assert shown.exit_code != 0 and "its search weighs accuracy alone" in str(shown.exception)
 
 
 def test_seeds_of_one_configuration_are_one_point() -> None:
     row = {"role": "search", "status": "done", "cell_id": "c", "arm": "a", "student_macs": 2_500_000, "param.x": 0.25}
     rows = [{**row, "trial_id": f"c-s{seed}", "val_accuracy": 70.0 + seed} for seed in (0, 1)]
-    _, cells = pareto.table(rows, BOTH)
+    _, cells = table(rows, BOTH)
     assert cells == [["c-s0", "a", "2", "70.50", "2.500", "x=0.25"]]
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from akdtune import results, spec
-from akdtune.events import SeedsNeeded, Terminal, TrialEnded
-from akdtune.ledger import StudyDirectory
-from akdtune.phases import Phases, order
-from akdtune.proposals import Outline
-from akdtune.space import Proposal
-from akdtune.spec import Study
+from akdtune.records.events import SeedsNeeded, Terminal, TrialEnded
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.roles import REPORT_ROLES
+from akdtune.running.phases import Phases, order
+from akdtune.settings.space import Proposal
+from akdtune.study import spec
+from akdtune.study.proposals import Outline
+from akdtune.study.spec import Study
 
 STUDY = """\
 study: small
@@ -43,7 +44,7 @@ class FakeIdentity:
         return {}
 
     def cell_id(self, settings: Mapping[str, Any], role: str = "search") -> str:
-        text = json.dumps([settings, role in results.REPORT_ROLES], sort_keys=True)
+        text = json.dumps([settings, role in REPORT_ROLES], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def plan_row(self, proposal: Proposal, role: str, bracket: str, number: int | None, seed: int) -> dict[str, Any]:

@@ -14,14 +14,24 @@ from typing import Any
 import pytest
 import torch
 
-from akdtune import cells, data, display, dry_run, identity, plan_cost, prepared, proposals, spec, study_plan, teacher
-from akdtune.ledger import StudyDirectory
-from akdtune.plan_cost import UntrainedTeacher, surviving_share, teacher_seconds
-from akdtune.prepared import Prepared
-from akdtune.proposals import Outline
-from akdtune.reports import duration
-from akdtune.space import Arm, Space
-from akdtune.study_plan import Images, Plan
+from akdtune.data.dataset import load_data
+from akdtune.designs import cells
+from akdtune.planning import cost as plan_cost
+from akdtune.planning import cost as planning_cost
+from akdtune.planning import identity, prepared, report
+from akdtune.planning import plan as study_plan
+from akdtune.planning.cost import UntrainedTeacher, surviving_share, teacher_seconds
+from akdtune.planning.plan import Images, Plan
+from akdtune.planning.prepared import Prepared
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.reports.text import duration
+from akdtune.running import display
+from akdtune.settings.space import Arm, Space
+from akdtune.study import proposals, spec
+from akdtune.study.proposals import Outline
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import load_teacher
+from akdtune.training.teachers import train_teachers
 from tests.ray.studies import TINY
 from tests.search_world import Played
 
@@ -50,7 +60,7 @@ def test_the_dry_run_says_what_a_study_would_do_and_leaves_nothing(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = dry_run.plan_report(Plan.of(spec.load(file, ["teacher.seed=4321"])))  # one that no other test trains
+    lines = report.plan_report(Plan.of(spec.load(file, ["teacher.seed=4321"])))  # one that no other test trains
     text = "\n".join(lines)
     for part in (
         "2 arms: angular/kd, angular/crd", "6 search trials", "2 probes", "ASHA decides after epoch 2, 4",
@@ -63,7 +73,7 @@ def test_the_dry_run_says_what_a_study_would_do_and_leaves_nothing(
 
 def test_missing_data_is_named_and_nothing_is_timed(file: Path, tmp_path: Path) -> None:
     study = spec.load(file, ["data={name: cifar100, root: " + str(tmp_path / "none") + ", validation: 5000}"])
-    text = "\n".join(dry_run.plan_report(Plan.of(study)))
+    text = "\n".join(report.plan_report(Plan.of(study)))
     assert "missing data" in text and "no time estimate" in text
     assert not (tmp_path / "none").exists()
 
@@ -84,7 +94,7 @@ def repeated(work: Callable[[], object]) -> list[str]:
     """Functions that plan and that `work` runs more than once with the same arguments."""
     files = {module.__file__ for module in (proposals, prepared, identity, plan_cost, study_plan, cells)}
     files |= {spec.__file__}
-    elsewhere = {function.__code__ for function in (data.load, teacher.load, Arm.corners, Arm.random, Arm.probes)}
+    elsewhere = {function.__code__ for function in (load_data, load_teacher, Arm.corners, Arm.random, Arm.probes)}
     counts: Counter[tuple[CodeType, tuple[int, ...]]] = Counter()
     held = []
 
@@ -125,7 +135,7 @@ def test_nothing_in_a_plan_and_its_words_is_computed_twice(
     file: Path, overrides: tuple[str, ...], grids: list[str]
 ) -> None:
     study = spec.load(file, overrides)
-    assert repeated(lambda: dry_run.plan_report(Plan.of(study))) == []
+    assert repeated(lambda: report.plan_report(Plan.of(study))) == []
     assert sorted(grids) == (["angular/crd", "angular/kd"] if overrides is GRID else [])
 
 
@@ -141,11 +151,11 @@ def test_a_run_enumerates_a_grid_once(file: Path, tmp_path: Path, grids: list[st
 # ----------------------------------------------------------------------------------------------------------- values
 
 
-def trained(study: spec.Study) -> list[teacher.TeacherFile]:
+def trained(study: spec.Study) -> list[TeacherFile]:
     """The study's teachers, trained where they are not."""
     ready = Prepared.load(study)
     for train_on in ready.trains_on:
-        for _ in teacher.train(study.teacher, ready.dataset, train_on, torch.device("cpu")):
+        for _ in train_teachers(study.teacher, ready.dataset, train_on, torch.device("cpu")):
             pass
     files = [ready.find_teacher(train_on) for train_on in ready.trains_on]
     return [one for one in files if one is not None]
@@ -178,7 +188,7 @@ def test_without_timing_nothing_is_known_of_time_and_nothing_is_said_of_it(file:
     assert plan.estimate is not None and plan.estimate.total is None
     assert plan.estimate.configurations["angular/kd"].cost is None
     assert plan.estimate.untrained["teacher"].train_s is None
-    lines = dry_run.plan_report(plan)
+    lines = report.plan_report(plan)
     assert "a trial of angular/kd: not timed (training.ce_weight[kd] = 0.1)" in lines
     assert "teacher cnn (widths: [4, 8]): not trained yet, 3 epochs come first" in lines
     assert not any(re.search(r"about \d|^time |^disk", line) for line in lines)
@@ -238,7 +248,7 @@ def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(
 ) -> None:
     study = spec.load(file, ["teacher.seed=981", "confirm={top: 1, seeds: [7]}"])
     asked: list[int] = []
-    monkeypatch.setattr(plan_cost, "_teacher_step_s", lambda settings, _: asked.append(settings.seed) or 1.0)
+    monkeypatch.setattr(planning_cost, "_teacher_step_s", lambda settings, _: asked.append(settings.seed) or 1.0)
     plan = Plan.of(study, timed=False)
     assert plan.estimate is not None
     assert {path: one.train_on for path, one in plan.estimate.untrained.items()} == {

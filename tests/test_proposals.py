@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from akdtune import spec
-from akdtune.proposals import Outline
+from akdtune.study import spec
+from akdtune.study.proposals import Outline
 from tests.ray.studies import TINY
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from akdtune.methods import Pair, published_on
-from akdtune.registry import lookup, names
-from akdtune.trial_config import TrainingSettings
-from akdtune.trial_parts import resolve_ce_weight
-from akdtune.trial_settings import trial_settings
+from akdtune.methods import published_on
+from akdtune.registry import Pair, lookup, names
+from akdtune.settings.training import TrainingSettings
+from akdtune.settings.trial import resolve_ce_weight, trial_settings
 
 R34_R18 = ("torchvision_resnet34", "torchvision_resnet18")
 R50_MV2 = ("torchvision_resnet50", "torchvision_mobilenet_v2")

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from scipy.stats import rankdata
 
-from akdtune import racing
+from akdtune.search import racing
 
 
 def enumerated(differences: list[float]) -> float:

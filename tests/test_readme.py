@@ -10,10 +10,17 @@ import pytest
 import torch
 import yaml
 
-from akdtune import data, registry, spec, teacher
-from akdtune.registry import lookup, names
-from akdtune.training import Trial
-from akdtune.trial_config import Seeds, StudentSettings, TrainingSettings, TrialConfig
+from akdtune.data.dataset import load_data
+from akdtune.folders import packaged
+from akdtune.registry import kept, lookup, names
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.settings.training import Seeds, StudentSettings, TrainingSettings
+from akdtune.study import spec
+from akdtune.teacher.find import find_teacher
+from akdtune.training.config import TrialConfig
+from akdtune.training.teachers import train_teachers
+from akdtune.training.trial import Trial
 from tests.checkout import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,18 +33,18 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def own_components() -> Iterator[None]:
     """A registry whose additions vanish after the test."""
-    with registry.kept():
+    with kept():
         yield
 
 
 def test_the_example_method_trains(own_components: None) -> None:
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {"__name__": "readme_example"})
-    settings = data.DataSettings(name="digits", validation=600)
-    dataset = data.load(settings, torch.device("cpu"))
-    recipe = teacher.TeacherSettings(network={"name": "cnn", "widths": [2, 4]}, epochs=1)
-    list(teacher.train(recipe, dataset, "subset", torch.device("cpu")))
-    found = teacher.find(recipe, dataset, "subset")
+    settings = DataSettings(name="digits", validation=600)
+    dataset = load_data(settings, torch.device("cpu"))
+    recipe = TeacherSettings(network={"name": "cnn", "widths": [2, 4]}, epochs=1)
+    list(train_teachers(recipe, dataset, "subset", torch.device("cpu")))
+    found = find_teacher(recipe, dataset, "subset")
     assert found is not None
     method = lookup("methods", "mse")
     config = TrialConfig(
@@ -56,7 +63,7 @@ def test_the_example_method_trains(own_components: None) -> None:
 
 def test_the_example_space_loads(tmp_path: Path) -> None:
     (text,) = blocks("yaml")
-    study = yaml.safe_load(spec.packaged()["digits_angular"].read_text())
+    study = yaml.safe_load(packaged()["digits_angular"].read_text())
     study.update(yaml.safe_load(text))
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(study))
@@ -67,7 +74,7 @@ def test_the_example_teachers_are_settings() -> None:
     (text,) = [block for block in blocks("text") if block.startswith("teacher:")]
     shown = [yaml.safe_load(line)["teacher"] for line in text.splitlines()]
     shown = [{"network": one} if isinstance(one, str) else one for one in shown]
-    settings = [teacher.TeacherSettings(**one) for one in shown]
+    settings = [TeacherSettings(**one) for one in shown]
     assert [one.absent for one in settings] == [True, False, False, False]
     assert [len(one.others) for one in settings] == [0, 0, 0, 2]
 
@@ -88,7 +95,7 @@ def test_every_file_it_names_exists(repository: Path, path: str) -> None:
 def test_every_command_it_names_exists() -> None:
     from typer.testing import CliRunner
 
-    from akdtune.cli import app
+    from akdtune.cli.app import app
 
     shown = CliRunner().invoke(app, ["--help"]).output
     for command in set(re.findall(r"^akdtune (\w+)", README, flags=re.MULTILINE)):

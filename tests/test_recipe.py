@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from akdtune.recipe import Dot
-from akdtune.trial_config import TrainingSettings, build_optimizer
+from akdtune.settings.training import TrainingSettings
+from akdtune.training.optimizers import Dot, build_optimizer
 
 
 def settings(**values: Any) -> TrainingSettings:

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from akdtune import frozen_teacher, networks, registry
+from akdtune import networks
 from akdtune.methods.crd import CRD
-from akdtune.training import Trial
-from akdtune.views.angular import Angular, AngularSettings
+from akdtune.registry import kept, register
+from akdtune.teacher import frozen
+from akdtune.training.trial import Trial
+from akdtune.views._angular_settings import AngularSettings
+from akdtune.views.angular import Angular
 from tests.checkout import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
@@ -32,13 +35,13 @@ ANGULAR = {"num_views": 2, "train_heads": "joint", "margin": 0.9}  # wide enough
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A few images and small networks."""
-    monkeypatch.setattr(frozen_teacher, "TABLE_LIMIT_MIB", 0)  # as with 50,000 images: rows one batch at a time
+    monkeypatch.setattr(frozen, "TABLE_LIMIT_MIB", 0)  # as with 50,000 images: rows one batch at a time
     monkeypatch.setattr(trial_speed, "IMAGES", IMAGES)
     monkeypatch.setattr(trial_speed, "BATCH", BATCH)
     monkeypatch.setattr(trial_speed, "PAIRS", {PAIR: ("resnet14", "resnet8")})
     trial_speed._noise.cache_clear()
-    with registry.kept():
-        registry.register("noise", kind="data")(trial_speed.Noise)
+    with kept():
+        register("noise", kind="data")(trial_speed.Noise)
         yield
     trial_speed._noise.cache_clear()
 

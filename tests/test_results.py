@@ -13,8 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from akdtune import results, study_tables
 from akdtune.errors import StudyError
+from akdtune.records import files, tables
+from akdtune.records.files import (
+    EPOCHS,
+    TRIAL_COLUMNS,
+    TRIALS,
+    read_events,
+    read_plan,
+    read_rows,
+    read_table,
+    write_plan,
+    write_predictions,
+    write_rows,
+)
 from tests.study_fixture import StudyBuilder
 
 
@@ -28,14 +40,14 @@ def test_rows_come_back_typed_and_null_filled(tmp_path: Path) -> None:
         {"trial_id": "a", "epoch": 1, "val_accuracy": 50, "loss.ce": 1},
         {"trial_id": "a", "epoch": 2, "val_accuracy": None, "loss.kd": 2.5, "note": {"k": [1]}},
     ]
-    results.write_rows(path, rows)
-    table = results.read_table(path)
+    write_rows(path, rows)
+    table = read_table(path)
     kinds = {field.name: str(field.type) for field in table.schema}
     assert kinds == {
         "trial_id": "string", "epoch": "int64", "val_accuracy": "double", "loss.ce": "double", "loss.kd": "double",
         "note": "string",
     }  # fmt: skip
-    assert results.read_rows(path) == [
+    assert read_rows(path) == [
         {"trial_id": "a", "epoch": 1, "val_accuracy": 50.0, "loss.ce": 1.0, "loss.kd": None, "note": None},
         {"trial_id": "a", "epoch": 2, "val_accuracy": None, "loss.ce": None, "loss.kd": 2.5, "note": '{"k": [1]}'},
     ]
@@ -43,29 +55,29 @@ def test_rows_come_back_typed_and_null_filled(tmp_path: Path) -> None:
 
 def test_a_value_of_the_wrong_kind_names_its_column(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="'val_accuracy' takes double"):
-        results.write_rows(tmp_path / "rows.parquet", [{"val_accuracy": "high"}])
+        write_rows(tmp_path / "rows.parquet", [{"val_accuracy": "high"}])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.parquet"
-    results.write_rows(path, [{"epoch": 1}])
+    write_rows(path, [{"epoch": 1}])
 
     def full(table: pa.Table, file: Any, **_: Any) -> None:
         file.write(b"PAR1 half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.pq, "write_table", full)
+    monkeypatch.setattr(files.pq, "write_table", full)
     with pytest.raises(StudyError, match=r"cannot write .*rows.parquet: No space left on device"):
-        results.write_rows(path, [{"epoch": 1}, {"epoch": 2}])
-    assert results.read_rows(path) == [{"epoch": 1}]
+        write_rows(path, [{"epoch": 1}, {"epoch": 2}])
+    assert read_rows(path) == [{"epoch": 1}]
     assert [file.name for file in tmp_path.iterdir()] == ["rows.parquet"]
 
 
 def test_predictions_come_back(tmp_path: Path) -> None:
     logits_NK = np.arange(6, dtype=np.float64).reshape(2, 3)
-    results.write_predictions(tmp_path / "p.parquet", np.array([7, 9]), np.array([0, 2]), logits_NK)
-    assert results.read_rows(tmp_path / "p.parquet") == [
+    write_predictions(tmp_path / "p.parquet", np.array([7, 9]), np.array([0, 2]), logits_NK)
+    assert read_rows(tmp_path / "p.parquet") == [
         {"sample_id": 7, "label": 0, "logits": [0.0, 1.0, 2.0]},
         {"sample_id": 9, "label": 2, "logits": [3.0, 4.0, 5.0]},
     ]
@@ -77,17 +89,17 @@ def test_the_plan_keeps_its_json(tmp_path: Path) -> None:
         "proposal": None, "params": {"method.kd.weight": 1.5}, "settings": {"method": [{"name": "kd"}]}, "raw": {},
         "cell": "base",
     }  # fmt: skip
-    results.write_plan(tmp_path, [row])
-    assert results.read_plan(tmp_path) == [row]
-    assert json.loads(results.read_rows(tmp_path / "plan.parquet")[0]["settings"]) == row["settings"]
-    assert results.read_plan(tmp_path / "elsewhere") == []
+    write_plan(tmp_path, [row])
+    assert read_plan(tmp_path) == [row]
+    assert json.loads(read_rows(tmp_path / "plan.parquet")[0]["settings"]) == row["settings"]
+    assert read_plan(tmp_path / "elsewhere") == []
 
 
 @pytest.mark.parametrize("torn", ["", '{"time": 1, "event": "do', '{"event"', "\x00\x00", '"done"', '{"time": 3}'])
 def test_a_torn_ledger_line_is_left_out(tmp_path: Path, torn: str) -> None:
     (tmp_path / "ledger.jsonl").write_text('{"time": 1, "event": "started", "trial_id": "a"}\n' + torn)
-    assert [event.kind for event in results.read_events(tmp_path)] == ["started"]
-    assert results.read_events(tmp_path / "nowhere") == []
+    assert [event.kind for event in read_events(tmp_path)] == ["started"]
+    assert read_events(tmp_path / "nowhere") == []
 
 
 def test_one_row_per_planned_trial_in_every_state(tmp_path: Path) -> None:
@@ -98,7 +110,7 @@ def test_one_row_per_planned_trial_in_every_state(tmp_path: Path) -> None:
     planned = study.add("angular/kd", None, None, status="planned")
     interrupted = study.add("angular/kd", 30.0, None, status="interrupted")
     running = study.add("angular/kd", 20.0, None, status="running")
-    rows = by_id(study_tables.read_trials(study.write(finished=False)))
+    rows = by_id(tables.read_trials(study.write(finished=False)))
     assert {trial_id: row["status"] for trial_id, row in rows.items()} == {
         done: "done", pruned: "pruned", failed: "failed", planned: "planned", interrupted: "interrupted",
         running: "running",
@@ -111,20 +123,20 @@ def test_one_row_per_planned_trial_in_every_state(tmp_path: Path) -> None:
     assert rows[planned]["epochs"] is None
     assert rows[planned]["val_accuracy_best"] is None
     # A driver that has gone leaves no running trial behind.
-    assert by_id(study_tables.read_trials(study.write(finished=True)))[running]["status"] == "interrupted"
+    assert by_id(tables.read_trials(study.write(finished=True)))[running]["status"] == "interrupted"
 
 
 def test_columns_and_types_do_not_depend_on_the_study(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     study.add("none/kd", 50.0, None, params={"a": True, "b": 1, "c": 1.5, "d": "x", "e": [1]})
     study.add("none/kd", None, None, status="planned", params={"a": None, "b": 2, "c": 2, "d": "y", "e": 3})
-    schema = study_tables.read_trials(study.write()).schema
-    assert {name: schema.field(name).type for name in results.TRIAL_COLUMNS} == results.TRIAL_COLUMNS
+    schema = tables.read_trials(study.write()).schema
+    assert {name: schema.field(name).type for name in TRIAL_COLUMNS} == TRIAL_COLUMNS
     params = {name: str(schema.field(f"param.{name}").type) for name in "abcde"}
     assert params == {"a": "bool", "b": "int64", "c": "double", "d": "string", "e": "string"}
     empty = StudyBuilder(tmp_path / "empty").write()
-    assert study_tables.read_trials(empty).schema.names == list(results.TRIAL_COLUMNS)
-    assert study_tables.read_epochs(empty).num_rows == 0
+    assert tables.read_trials(empty).schema.names == list(TRIAL_COLUMNS)
+    assert tables.read_epochs(empty).num_rows == 0
 
 
 def test_the_best_epoch_is_not_the_last_and_later_attempts_win(tmp_path: Path) -> None:
@@ -133,8 +145,8 @@ def test_the_best_epoch_is_not_the_last_and_later_attempts_win(tmp_path: Path) -
     names = ("attempt", "epoch", "val_accuracy", "wall_time_s", "images_per_s")
     values = [(1, 1, 65.0, 1.0, 10.0), (1, 2, 99.0, 9.0, 99.0), (2, 2, 61.0, 2.0, 20.0)]
     rows = [{"trial_id": trial_id, **dict(zip(names, row, strict=True))} for row in values]
-    results.write_rows(tmp_path / "trials" / trial_id / "epochs.parquet", rows[::-1])
-    row = study_tables.read_trials(study.write()).to_pylist()[0]
+    write_rows(tmp_path / "trials" / trial_id / "epochs.parquet", rows[::-1])
+    row = tables.read_trials(study.write()).to_pylist()[0]
     assert (row["val_accuracy"], row["val_accuracy_best"], row["epochs"]) == (61.0, 65.0, 2)
     assert (row["wall_time_s"], row["images_per_s"]) == (3.0, 15.0)
 
@@ -145,7 +157,7 @@ def test_the_first_terminal_event_and_a_recorded_stop_are_final(tmp_path: Path) 
     study._event("failed", twice, epoch=2, error="late")
     stopped = study.add("angular/kd", 50.0, 0.2, role="search", status="running")
     study._event("rung", stopped, epoch=2, rung=2, value=50.0, cutoff=60.0, decision="STOP", bracket="angular/kd")
-    rows = by_id(study_tables.read_trials(study.write()))
+    rows = by_id(tables.read_trials(study.write()))
     assert (rows[twice]["status"], rows[twice]["stop_reason"]) == ("done", None)
     assert (rows[stopped]["status"], rows[stopped]["stop_reason"]) == ("pruned", "rung 2")
 
@@ -154,37 +166,37 @@ def test_a_compacted_view_is_used_until_something_changes(tmp_path: Path, monkey
     study = StudyBuilder(tmp_path)
     first = study.add("angular/kd", 60.0, 0.2)
     study.write()
-    study_tables.compact(tmp_path)
-    built = study_tables.build_trials(tmp_path)
+    tables.compact(tmp_path)
+    built = tables.build_trials(tmp_path)
     opened: list[str] = []
-    read = results.read_table
-    monkeypatch.setattr(results, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
-    assert study_tables.read_trials(tmp_path).equals(built)
+    read = read_table
+    monkeypatch.setattr(files, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
+    assert tables.read_trials(tmp_path).equals(built)
     assert opened == [tmp_path.name]
 
     second = study.add("angular/kd", 61.0, 0.3)  # the ledger grows: only the new trial's file is opened
     study.write()
     opened.clear()
-    assert set(by_id(study_tables.read_trials(tmp_path))) == {first, second}
+    assert set(by_id(tables.read_trials(tmp_path))) == {first, second}
     assert second in opened
     assert first not in opened
 
     study.plan[0]["arm"] = "angular/dkd"  # the plan alone changes
     study.write()
-    study_tables.compact(tmp_path)
+    tables.compact(tmp_path)
     study.plan[0]["arm"] = "angular/crd"
     study.write()
-    assert study_tables.read_trials(tmp_path)["arm"].to_pylist()[0] == "angular/crd"
+    assert tables.read_trials(tmp_path)["arm"].to_pylist()[0] == "angular/crd"
 
 
 def test_a_changed_epoch_file_replaces_its_compacted_rows(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     first, second = study.add("angular/kd", 60.0, 0.2), study.add("angular/kd", 61.0, 0.3)
     study.write()
-    study_tables.compact(tmp_path)
+    tables.compact(tmp_path)
     row = {"trial_id": first, "attempt": 2, "epoch": 1, "val_accuracy": 5.0, "loss.new": 1.0}
-    results.write_rows(tmp_path / "trials" / first / "epochs.parquet", [row])
-    table = study_tables.read_epochs(tmp_path)
+    write_rows(tmp_path / "trials" / first / "epochs.parquet", [row])
+    table = tables.read_epochs(tmp_path)
     assert sorted(table["trial_id"].to_pylist()) == [first, second, second]
     assert table.column_names[-2:] == ["loss.ce", "loss.new"]
     assert 5.0 in table["val_accuracy"].to_pylist()
@@ -193,27 +205,27 @@ def test_a_changed_epoch_file_replaces_its_compacted_rows(tmp_path: Path) -> Non
 def test_compacted_files_alone_and_copies_can_be_read(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path / "study")
     trial_id = study.add("angular/kd", 60.0, 0.2)
-    study_tables.compact(study.write())
-    built = study_tables.read_trials(study.path)
+    tables.compact(study.write())
+    built = tables.read_trials(study.path)
     alone = tmp_path / "alone"
     alone.mkdir()
-    for name in (results.TRIALS, results.EPOCHS):
+    for name in (TRIALS, EPOCHS):
         (alone / name).write_bytes((study.path / name).read_bytes())
-    assert study_tables.read_trials(alone).equals(built)
-    assert set(study_tables.read_epochs(alone)["trial_id"].to_pylist()) == {trial_id}
+    assert tables.read_trials(alone).equals(built)
+    assert set(tables.read_epochs(alone)["trial_id"].to_pylist()) == {trial_id}
 
 
 def test_a_view_without_sources_counts_when_it_is_newer(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     study.add("angular/kd", 60.0, 0.2)
     study.write()
-    results.write_rows(tmp_path / "trials.parquet", [{"trial_id": "from the file"}])
+    write_rows(tmp_path / "trials.parquet", [{"trial_id": "from the file"}])
     ages = {name: (tmp_path / name).stat().st_mtime_ns for name in ("plan.parquet", "ledger.jsonl")}
     newest = max(ages.values())
     os.utime(tmp_path / "trials.parquet", ns=(newest + 10**9, newest + 10**9))
-    assert study_tables.read_trials(tmp_path)["trial_id"].to_pylist() == ["from the file"]
+    assert tables.read_trials(tmp_path)["trial_id"].to_pylist() == ["from the file"]
     os.utime(tmp_path / "trials.parquet", ns=(newest - 10**9, newest - 10**9))
-    assert study_tables.read_trials(tmp_path)["trial_id"].to_pylist() == ["t00000"]
+    assert tables.read_trials(tmp_path)["trial_id"].to_pylist() == ["t00000"]
 
 
 def test_missing_files_are_survived(tmp_path: Path) -> None:
@@ -222,21 +234,21 @@ def test_missing_files_are_survived(tmp_path: Path) -> None:
     study.write(torn='{"time": 1, "ev')
     (tmp_path / "trials" / trial_id / "epochs.parquet").unlink()
     (tmp_path / "trials" / "stray file").write_text("")
-    row = study_tables.read_trials(tmp_path).to_pylist()[0]
+    row = tables.read_trials(tmp_path).to_pylist()[0]
     assert (row["status"], row["epochs"], row["val_accuracy"]) == ("done", None, None)
     (tmp_path / "plan.parquet").unlink()
-    row = study_tables.read_trials(tmp_path).to_pylist()[0]
+    row = tables.read_trials(tmp_path).to_pylist()[0]
     assert (row["trial_id"], row["status"], row["arm"]) == (trial_id, "done", None)
 
 
 def test_what_is_no_study_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no such study directory"):
-        study_tables.read_trials(tmp_path / "nowhere")
+        tables.read_trials(tmp_path / "nowhere")
     with pytest.raises(StudyError, match="is no study directory"):
-        study_tables.read_epochs(tmp_path)
+        tables.read_epochs(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="is not a directory"):
-        study_tables.build_trials(tmp_path / "file")
+        tables.build_trials(tmp_path / "file")
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
@@ -246,7 +258,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trials" / trial_id / "epochs.parquet"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StudyError, match=rf"{trial_id}/epochs.parquet: cannot be read, truncated"):
-        study_tables.read_trials(tmp_path)
+        tables.read_trials(tmp_path)
 
 
 def test_importing_is_light() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from akdtune import results, study_tables
 from akdtune.errors import StudyError
-from akdtune.events import TrialStarted
-from akdtune.ledger import StudyDirectory
-from akdtune.reuse import Donors
+from akdtune.records import files, tables
+from akdtune.records.events import TrialStarted
+from akdtune.records.files import trial_directory
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.running.reuse import Donors
 from tests.study_fixture import StudyBuilder
 
 LOCK: dict[str, Any] = {
@@ -28,11 +29,11 @@ def donor(path: Path, **lock: Any) -> str:
     builder = StudyBuilder(path)
     trial_id = builder.add("angular/kd", 71.5, 0.1, role="ablation", cell="cell", seed=3)
     builder.write()
-    folder = results.trial_directory(path, trial_id)
+    folder = trial_directory(path, trial_id)
     (folder / "outcome.json").write_text(json.dumps({"outcome": "done", "epoch": 2, "test_accuracy": 71.5}))
     (folder / "predictions.parquet").write_bytes(b"predictions")
     (folder / "log.txt").write_text("trained\n")
-    (path / results.LOCK).write_text(yaml.safe_dump({**LOCK, **lock}))
+    (path / files.LOCK).write_text(yaml.safe_dump({**LOCK, **lock}))
     return trial_id
 
 
@@ -56,7 +57,7 @@ def test_a_finished_trial_is_taken_over_and_marked(tmp_path: Path, taker: StudyD
     record = taker.records[trial_id]
     assert (record.terminal, record.last_epoch, record.test) == ("done", 2, 71.5)
     assert (taker.trial(trial_id).path / "predictions.parquet").read_bytes() == b"predictions"
-    rows = {row["trial_id"]: row for row in study_tables.build_trials(taker.root).to_pylist()}
+    rows = {row["trial_id"]: row for row in tables.build_trials(taker.root).to_pylist()}
     assert rows[trial_id]["status"] == "done"
     assert rows[trial_id]["test_accuracy"] == 71.5
     assert rows[trial_id]["reused_from"] == str((tmp_path / "donor").resolve())
@@ -65,7 +66,7 @@ def test_a_finished_trial_is_taken_over_and_marked(tmp_path: Path, taker: StudyD
 
 def test_a_trial_that_came_from_elsewhere_names_where_it_was_trained(tmp_path: Path, taker: StudyDirectory) -> None:
     trial_id = donor(tmp_path / "donor")
-    outcome = results.trial_directory(tmp_path / "donor", trial_id) / "outcome.json"
+    outcome = trial_directory(tmp_path / "donor", trial_id) / "outcome.json"
     outcome.write_text(json.dumps({"outcome": "done", "epoch": 2, "reused_from": "/first"}))
     Donors(taker, [tmp_path / "donor"]).take(list(taker.records.values()))
     assert taker.trial(trial_id).read_outcome() == {"outcome": "done", "epoch": 2, "reused_from": "/first"}
@@ -74,7 +75,7 @@ def test_a_trial_that_came_from_elsewhere_names_where_it_was_trained(tmp_path: P
 @pytest.mark.parametrize("lacking", ["outcome.json", "predictions.parquet", "epochs.parquet"])
 def test_what_is_not_whole_is_trained(tmp_path: Path, taker: StudyDirectory, lacking: str) -> None:
     trial_id = donor(tmp_path / "donor")
-    (results.trial_directory(tmp_path / "donor", trial_id) / lacking).unlink()
+    (trial_directory(tmp_path / "donor", trial_id) / lacking).unlink()
     donors = Donors(taker, [tmp_path / "donor"])
     assert len(donors.take(list(taker.records.values()))) == 2
     assert not taker.trial(trial_id).path.exists()

@@ -13,10 +13,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from akdtune import browse, events, ledger, results, study_tables
+from akdtune.cli import browse
 from akdtune.errors import StudyError
-from akdtune.events import RungDecided, StudyFinished, TrialEnded, TrialStarted
-from akdtune.ledger import StudyDirectory
+from akdtune.records import files, tables
+from akdtune.records import files as results
+from akdtune.records import tables as study_tables
+from akdtune.records.events import RungDecided, StudyFinished, TrialEnded, TrialStarted, parse
+from akdtune.records.files import EPOCHS, SMALL_ROWS, read_events, read_plan, read_plan_file, read_table, write_rows
+from akdtune.records.study_directory import COMPACT_TRIALS, StudyDirectory, cut_torn_line
 from tests.study_fixture import StudyBuilder
 
 
@@ -53,10 +57,10 @@ class TestPlan:
     ) -> None:
         """Each proposal alone, as TPE makes them: nine times the final plan or less is written, not half its square."""
         written: list[int] = []
-        monkeypatch.setattr(results, "write_plan", lambda root, rows: written.append(len(rows)))
+        monkeypatch.setattr(files, "write_plan", lambda root, rows: written.append(len(rows)))
         for number in range(500):
             directory.add_to_plan([plan_row(number)])
-        in_ledger = sum(event.kind == "planned" for event in results.read_events(directory.root))
+        in_ledger = sum(event.kind == "planned" for event in read_events(directory.root))
         assert len(written) + in_ledger == 500, "each is on disk once it is decided"
         assert sum(written) < 10 * 500
         assert max(after - before for before, after in zip(written, written[1:], strict=False)) <= 500 / 8 + 1
@@ -65,14 +69,14 @@ class TestPlan:
         rows = [plan_row(number) for number in range(21)]
         directory.add_to_plan(rows[:20])
         directory.add_to_plan(rows[20:])
-        assert len(results.read_plan_file(directory.root)) == 20
+        assert len(read_plan_file(directory.root)) == 20
         expected = [{**row, "number": number} for number, row in enumerate(rows)]
-        assert results.read_plan(directory.root) == expected
+        assert read_plan(directory.root) == expected
         again = reopened(directory.root)
         assert [record.plan for record in again.records.values()] == expected
         again.add_to_plan([plan_row(21)])
         assert reopened(directory.root).records["t00021"].plan["number"] == 21
-        assert study_tables.read_trials(directory.root)["trial_id"].to_pylist() == [f"t{n:05d}" for n in range(22)]
+        assert tables.read_trials(directory.root)["trial_id"].to_pylist() == [f"t{n:05d}" for n in range(22)]
 
     def test_a_proposal_that_was_torn_off_is_not_planned(self, directory: StudyDirectory) -> None:
         directory.add_to_plan([plan_row(number) for number in range(20)])
@@ -81,14 +85,14 @@ class TestPlan:
         again = reopened(directory.root)
         assert "t00020" not in again.records
         again.add_to_plan([plan_row(20)])
-        assert results.read_plan(directory.root)[-1]["trial_id"] == "t00020"
+        assert read_plan(directory.root)[-1]["trial_id"] == "t00020"
 
     def test_at_the_end_the_file_is_complete(self, directory: StudyDirectory) -> None:
         for number in range(21):
             directory.add_to_plan([plan_row(number)])
-        assert len(results.read_plan_file(directory.root)) < 21
+        assert len(read_plan_file(directory.root)) < 21
         directory.append(StudyFinished(interrupted=False))
-        assert results.read_plan_file(directory.root) == results.read_plan(directory.root)
+        assert read_plan_file(directory.root) == read_plan(directory.root)
         assert reopened(directory.root)._in_plan_file == 21
 
     def test_a_trial_is_planned_once(self, directory: StudyDirectory) -> None:
@@ -121,14 +125,14 @@ class TestLedger:
         directory.finish(done("t00000", 50))
         parsed: list[bytes] = []
         for module in (results, study_tables):
-            monkeypatch.setattr(module, "parse", lambda line: parsed.append(line) or events.parse(line))
-        assert study_tables.read_trials(directory.root)["status"].to_pylist() == ["done"]
+            monkeypatch.setattr(module, "parse", lambda line: parsed.append(line) or parse(line))
+        assert tables.read_trials(directory.root)["status"].to_pylist() == ["done"]
         assert len(parsed) == 2
 
     @pytest.mark.parametrize("line", ['{"event":"done","trial_id":"t"}', '{"trial_id": "t", "event": "done"}'])
     def test_a_line_that_another_hand_wrote_is_found(self, tmp_path: Path, line: str) -> None:
         (tmp_path / "ledger.jsonl").write_text(f'{line}\n{{"time": 1, "event": "epoch"}}\n')
-        assert [event.kind for event in results.events(tmp_path, {"done"})] == ["done"]
+        assert [event.kind for event in files.events(tmp_path, {"done"})] == ["done"]
 
     def test_what_is_held_of_an_ended_trial_does_not_grow_with_its_epochs(self, directory: StudyDirectory) -> None:
         directory.add_to_plan([plan_row(0)])
@@ -163,9 +167,9 @@ class TestEpochs:
     ) -> None:
         """At any time a reader opens few files; all compactions together open each trial's file once."""
         opened: list[Path] = []
-        read = results.read_table
-        monkeypatch.setattr(results, "read_table", lambda path: opened.append(Path(path)) or read(path))
-        count = 3 * ledger.COMPACT_TRIALS
+        read = read_table
+        monkeypatch.setattr(files, "read_table", lambda path: opened.append(Path(path)) or read(path))
+        count = 3 * COMPACT_TRIALS
         directory.add_to_plan([plan_row(number) for number in range(count)])
         for number in range(count):
             trial_id = f"t{number:05d}"
@@ -174,53 +178,52 @@ class TestEpochs:
         of_trials = [path for path in opened if path.parent.parent.name == "trials"]
         assert len(of_trials) == len(set(of_trials)) == count
         opened.clear()
-        assert study_tables.read_epochs(directory.root).num_rows == 2 * count
-        assert len(opened) < ledger.COMPACT_TRIALS
+        assert tables.read_epochs(directory.root).num_rows == 2 * count
+        assert len(opened) < COMPACT_TRIALS
 
     def test_a_compaction_that_fails_costs_nothing(self, directory: StudyDirectory) -> None:
-        directory.add_to_plan([plan_row(number) for number in range(ledger.COMPACT_TRIALS)])
+        directory.add_to_plan([plan_row(number) for number in range(COMPACT_TRIALS)])
         damaged = directory.trial("t00000").epochs
         damaged.parent.mkdir(parents=True)
         damaged.write_bytes(b"PAR1")
-        for number in range(ledger.COMPACT_TRIALS):
+        for number in range(COMPACT_TRIALS):
             assert directory.finish(done(f"t{number:05d}", 1))
         assert directory.broken is None
         with pytest.raises(StudyError, match=r"t00000/epochs\.parquet: cannot be read"):
-            study_tables.read_epochs(directory.root)
+            tables.read_epochs(directory.root)
 
     def test_chunks_are_bounded_and_hold_whole_trials(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         root = self.study(tmp_path, 23)
-        whole = study_tables.read_epochs(root).sort_by([("trial_id", "ascending"), ("epoch", "ascending")])
-        built = study_tables.build_trials(root)
-        monkeypatch.setattr(study_tables, "CHUNK_TRIALS", 3)
-        monkeypatch.setattr(study_tables, "CHUNK_ROWS", 12)
+        whole = tables.read_epochs(root).sort_by([("trial_id", "ascending"), ("epoch", "ascending")])
+        built = tables.build_trials(root)
+        monkeypatch.setattr(tables, "CHUNK_TRIALS", 3)
+        monkeypatch.setattr(tables, "CHUNK_ROWS", 12)
         for _ in range(2):  # from the trials' files, then from the compacted one
-            chunks = list(study_tables._Epochs(root).chunks())
+            chunks = list(tables._Epochs(root).chunks())
             assert len(chunks) >= 4
             assert max(chunk.num_rows for chunk in chunks) <= 12 + 3 * 3
             ids = [set(chunk["trial_id"].to_pylist()) for chunk in chunks]
             assert sum(map(len, ids)) == len(set().union(*ids)) == 23
-            assert study_tables.build_trials(root).equals(built)
-            study_tables.compact(root)
-            assert pq.ParquetFile(root / results.EPOCHS).num_row_groups >= 4
+            assert tables.build_trials(root).equals(built)
+            tables.compact(root)
+            assert pq.ParquetFile(root / EPOCHS).num_row_groups >= 4
             order = [("trial_id", "ascending"), ("epoch", "ascending")]
-            assert study_tables.read_epochs(root).sort_by(order).equals(whole)
+            assert tables.read_epochs(root).sort_by(order).equals(whole)
 
     def test_columns_of_several_kinds_become_one(self, tmp_path: Path) -> None:
         root = self.study(tmp_path, 0)
         for number, value in enumerate([1, 2.5, None]):
             rows = [{"trial_id": f"t{number}", "attempt": 1, "epoch": 1, "extra": value, "note": value or "none"}]
-            results.write_rows(root / "trials" / f"t{number}" / results.EPOCHS, rows)
-        table = study_tables.read_epochs(root)
+            write_rows(root / "trials" / f"t{number}" / EPOCHS, rows)
+        table = tables.read_epochs(root)
         assert table["extra"].to_pylist() == [1.0, 2.5, None]
         assert table["note"].to_pylist() == ["1", "2.5", "none"]
 
     def test_few_rows_are_packed_plainly_and_many_tightly(self, tmp_path: Path) -> None:
-        for count in (10, results.SMALL_ROWS):
-            results.write_rows(tmp_path / f"{count}.parquet", epoch_rows("t", count))
+        for count in (10, SMALL_ROWS):
+            write_rows(tmp_path / f"{count}.parquet", epoch_rows("t", count))
         few, many = (
-            pq.ParquetFile(tmp_path / f"{count}.parquet").metadata.row_group(0).column(5)
-            for count in (10, results.SMALL_ROWS)
+            pq.ParquetFile(tmp_path / f"{count}.parquet").metadata.row_group(0).column(5) for count in (10, SMALL_ROWS)
         )
         assert (few.statistics, few.compression) == (None, "SNAPPY")
         assert (many.statistics is not None, many.compression) == (True, "ZSTD")
@@ -234,8 +237,8 @@ class TestBenchmark:
         assert found is not None and found.loader is not None
         module = importlib.util.module_from_spec(found)
         monkeypatch.setitem(sys.modules, "scaling", module)
-        if "akdtune.study" not in sys.modules:
-            monkeypatch.setitem(sys.modules, "akdtune.study", types.ModuleType("akdtune.study"))
+        if "akdtune.running.driver" not in sys.modules:
+            monkeypatch.setitem(sys.modules, "akdtune.running.driver", types.ModuleType("akdtune.running.driver"))
         found.loader.exec_module(module)
         return module
 
@@ -245,7 +248,7 @@ class TestBenchmark:
         times = benchmark.drive(tmp_path, 70, 12)
         assert times["plan_s"] > 0 and times["closing_s"] > 0
         assert (tmp_path / benchmark.BEFORE).exists(), "compacted once on the way"
-        rows = study_tables.read_trials(tmp_path).to_pylist()
+        rows = tables.read_trials(tmp_path).to_pylist()
         assert {row["status"] for row in rows} == {"done", "pruned"}
         assert {row["epochs"] for row in rows if row["status"] == "pruned"} == {benchmark.RUNG}
         assert {row["role"] for row in rows} == {"search", "probe"}
@@ -301,5 +304,5 @@ def test_a_plain_table_is_as_wide_as_its_content() -> None:
 def test_a_torn_line_is_looked_for_from_the_end(tmp_path: Path, held: bytes, left: bytes, block: int) -> None:
     file = tmp_path / "ledger.jsonl"
     file.write_bytes(held)
-    ledger.cut_torn_line(file, block)
+    cut_torn_line(file, block)
     assert file.read_bytes() == left

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from akdtune import results
-from akdtune.events import TrialEnded
-from akdtune.ledger import StudyDirectory
-from akdtune.scheduling import ArmScheduler, Bracket, MedianBracket
+from akdtune.records.events import TrialEnded
+from akdtune.records.files import read_events
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.search.schedulers import ArmScheduler, Bracket, MedianBracket
 
 EPOCHS, GRACE, FACTOR = 9, 1, 3.0
 RUNGS = [1, 3]
@@ -150,7 +150,7 @@ def test_outcome_rows_and_repeats_are_not_epochs(tmp_path: Path) -> None:
     repeat = {"trial": "t0", "epoch": 1, "score": 50.0, "val_accuracy": 50.0, "rows": [[1, 50.0, 50.0]]}
     for result in (repeat, {**repeat, "done": True}, {"trial": "t0", "epoch": 9, "outcome": "done"}):
         assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="z"), result) == "CONTINUE"
-    assert [event.kind for event in results.read_events(tmp_path)] == ["epoch", "rung"]
+    assert [event.kind for event in read_events(tmp_path)] == ["epoch", "rung"]
 
 
 def test_the_median_rule_stops_what_never_reached_the_others_mean(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from akdtune import space
-from akdtune.events import Terminal, TrialEnded
-from akdtune.ledger import StudyDirectory
-from akdtune.search import DUPLICATES_IN_A_ROW, Searcher
-from akdtune.space import Arm, Proposal
+from akdtune.records.events import Terminal, TrialEnded
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.search.optuna_search import DUPLICATES_IN_A_ROW, Searcher
+from akdtune.settings import domains, space
+from akdtune.settings.space import Arm, Proposal
 
 TREE: dict[str, Any] = {
     "views": {"name": "angular", "margin": {"uniform": [0.1, 0.6]}},
@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {"views": {"name": "angular"}, "method": {"name": "kd", 
 
 
 def arm(tree: dict[str, Any], name: str = "angular/kd") -> Arm:
-    parsed = space.parse(tree, [], [])
+    parsed = domains.parse(tree, [], [])
     expanded, _, _ = space.expand(parsed)[0]
     return Arm(name, expanded, {}, lambda values: values)
 

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune import cli, display, dry_run, pilot, search_phase, time_budget
-from akdtune.events import RungCorrelation, of_plain
-from akdtune.identity import initial_rows
-from akdtune.ledger import TrialRecord
-from akdtune.plan_cost import surviving_share
-from akdtune.proposals import Outline
+from akdtune.cli import app
+from akdtune.planning.cost import surviving_share
+from akdtune.planning.identity import initial_rows
+from akdtune.planning.report import headline
+from akdtune.records.events import RungCorrelation, of_plain
+from akdtune.records.study_directory import TrialRecord
+from akdtune.running import display
+from akdtune.search import follow_up, pilot
+from akdtune.settings import sections
+from akdtune.study.proposals import Outline
 from tests.search_world import Played, ended, load, noise
 
 pytestmark = pytest.mark.ray
@@ -103,7 +107,7 @@ def test_without_early_stopping_a_search_that_does_not_learn_plans_all_seeds_at_
 
 def test_the_plan_says_how_seeds_follow(tmp_path: Path) -> None:
     study = load(tmp_path, "search={algorithm: random, trials: 6, seeds: [0, 1, 2]}", ASHA)
-    text = "\n".join(dry_run.headline(Outline(study)))
+    text = "\n".join(headline(Outline(study)))
     assert "18 search trials (6 configurations x 3 seeds" in text
     assert "each configuration runs with seed 0; where that trial is done, seeds 1, 2 follow, never pruned" in text
 
@@ -134,7 +138,7 @@ def test_the_pilot_is_not_pruned_counts_at_rungs_and_is_reported(tmp_path: Path)
     report = display.closing_report(study, played.directory)
     assert "pilot of angular/kd (4 of 4 trials done, unpruned)" in report and "epoch 4: -1.00" in report
     assert "warning: angular/kd: the order at epoch 4 says little about the final one (-1.00, below" in report
-    shown = CliRunner().invoke(cli.app, ["show", str(tmp_path / "run")])
+    shown = CliRunner().invoke(app.app, ["show", str(tmp_path / "run")])
     assert "\n".join(pilot.lines([event])) in shown.output
 
 
@@ -184,7 +188,7 @@ def test_a_race_drops_what_is_worse_and_plans_no_more_of_it(tmp_path: Path) -> N
     assert worse.dropped and not close.dropped and rounds[0].dropped == [_cells[2]]
     assert [len(of) for of in played.by_cell().values()] == [9, 9, 6]
     assert played.open().remaining() == 0
-    (line,) = search_phase.race_lines(played.directory.events)
+    (line,) = follow_up.race_lines(played.directory.events)
     assert line.startswith("race of angular/kd: 2 of 3 configurations are left after 9 seeds")
 
 
@@ -221,19 +225,19 @@ def test_a_configuration_that_does_not_end_is_out(tmp_path: Path) -> None:
     ("value", "seconds"), [(90, 90.0), (0.5, 0.5), ("90m", 5400.0), ("2h", 7200.0), ("1.5 d", 129600.0)]
 )
 def test_times_read_well(value: float | str, seconds: float) -> None:
-    assert time_budget.seconds(value) == seconds
+    assert sections.seconds(value) == seconds
 
 
 @pytest.mark.parametrize("value", [0, -1, "2 hours", "h", "", float("inf")])
 def test_what_is_no_time(value: float | str) -> None:
     with pytest.raises(ValueError, match="must be a number of seconds above 0, or text like 90m, 2h or 1d, got"):
-        time_budget.seconds(value)
+        sections.seconds(value)
 
 
 def test_time_spent_adds_up_over_runs_and_leaves_out_the_pauses() -> None:
     times = [("study_started", 10), ("done", 15), ("study_started", 100), ("study_finished", 120), ("other", 500)]
-    assert time_budget.spent_s(of_plain({"event": kind, "time": at}) for kind, at in times) == 25.0
-    assert time_budget.spent_s([]) == 0.0
+    assert follow_up.spent_s(of_plain({"event": kind, "time": at}) for kind, at in times) == 25.0
+    assert follow_up.spent_s([]) == 0.0
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
@@ -263,4 +267,4 @@ def test_no_configuration_starts_once_the_time_is_spent(
     more = load(tmp_path, search.replace("90m", "1d"), "probe={trials: 1, seeds: [9]}")
     rest = Played(more, root).play(hour)
     assert len(rest.order) == 4 and "time budget" not in display.closing_report(more, rest.directory)
-    assert "time budget: no new configuration starts after 1.5 h" in "\n".join(dry_run.headline(Outline(study)))
+    assert "time budget: no new configuration starts after 1.5 h" in "\n".join(headline(Outline(study)))

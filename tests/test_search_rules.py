@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from akdtune import dry_run, lockfile, search_rules, spec
-from akdtune.proposals import Outline
-from akdtune.recipe import Recipe
+from akdtune.planning import report
+from akdtune.running.lock import refuse_changes
+from akdtune.settings.training import Recipe
+from akdtune.study import search_rules, spec
+from akdtune.study.proposals import Outline
 from tests.search_world import load
 
 SEEDS = "seeds: [0, 1, 2, 3, 4, 5, 6]"
@@ -81,13 +83,13 @@ def test_a_rising_learning_rate_is_a_warm_up() -> None:
 )
 def test_the_plan_names_the_early_stopping(tmp_path: Path, scheduler: str, words: str) -> None:
     study = load(tmp_path, f"search={{algorithm: qmc, trials: 6, {SEEDS}}}", f"scheduler={scheduler}")
-    assert words in "\n".join(dry_run.headline(Outline(study)))
+    assert words in "\n".join(report.headline(Outline(study)))
     (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(study.resolved()))
     assert spec.load(tmp_path / "resolved.yaml").resolved() == study.resolved()
 
 
 def test_objectives_are_in_the_plan(tmp_path: Path) -> None:
-    text = "\n".join(dry_run.headline(Outline(load(tmp_path, "search.objectives=[accuracy, macs, time]"))))
+    text = "\n".join(report.headline(Outline(load(tmp_path, "search.objectives=[accuracy, macs, time]"))))
     assert "objectives: accuracy, the student's multiply-adds, training time (`akdtune show RUN --pareto`)" in text
 
 
@@ -97,6 +99,6 @@ def test_a_study_locked_before_these_settings_goes_on_and_the_time_budget_may_ch
     assert settings["scheduler"] == {"name": "asha", "grace_period": 5, "reduction_factor": 4.0}
     for key in ("objectives", "time_budget"):
         del settings["search"][key]
-    lockfile.refuse_changes(study, {"settings": settings}, tmp_path)
+    refuse_changes(study, {"settings": settings}, tmp_path)
     longer = load(tmp_path, "scheduler={name: asha, grace_period: 5}", "search.time_budget=2h")
-    lockfile.refuse_changes(longer, {"settings": study.resolved()}, tmp_path)
+    refuse_changes(longer, {"settings": study.resolved()}, tmp_path)

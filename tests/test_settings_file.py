@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from akdtune import settings_file, spec
 from akdtune.errors import SettingsError
-from akdtune.settings_file import COMMAND_LINE, SettingsFile
+from akdtune.folders import packaged
+from akdtune.settings import file as settings_file
+from akdtune.settings.file import COMMAND_LINE, SettingsFile
+from akdtune.study import spec
+from akdtune.study.written import export_yaml
 
 
 def parsed(text: str, name: str = "s.yaml") -> tuple[Any, list[str]]:
@@ -159,9 +162,9 @@ class YAML11(yaml.SafeLoader):
 YAML11.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-@pytest.mark.parametrize("name", spec.packaged())
+@pytest.mark.parametrize("name", packaged())
 def test_a_packaged_file_is_the_same_in_both_versions(name: str) -> None:
-    path = spec.packaged()[name]
+    path = packaged()[name]
     file = settings_file.read(path, name)
     assert file.problems == []
     assert repr(file.values) == repr(yaml.load(path.read_text(encoding="utf-8"), YAML11))
@@ -175,7 +178,7 @@ def test_what_is_exported_is_read_as_it_was() -> None:
     numbers: list[Any] = [draw.uniform(-1, 1) * 10 ** draw.randint(-300, 300) for _ in range(500)]
     numbers += [0, -0.0, 1e22, 1e-5, 1e16, 10**20, True, False, None, [], {}, [1, [2.0]]]
     settings = {"data": "digits", "teacher": {"network": "none"}, "student": texts, "views": numbers}
-    text = spec.export_yaml({"study": "s"}, settings | {"method": "1e5", "training": {}})
+    text = export_yaml({"study": "s"}, settings | {"method": "1e5", "training": {}})
     value, problems = parsed(text)
     assert problems == []
     assert value["student"] == texts

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from akdtune import data, teacher
-from akdtune.teacher_cache import CacheSettings
-from akdtune.training import Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune.data.dataset import load_data
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import CacheSettings
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Trial
 from tests.small_trials import CPU, DIGITS, trained
 
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc/self/maps")
@@ -31,11 +33,11 @@ def mapped_from(address: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def teacher_file() -> teacher.TeacherFile:
+def teacher_file() -> TeacherFile:
     return trained()
 
 
-def trial_of(file: teacher.TeacherFile, cache: CacheSettings | None = None, **of_data: Any) -> Trial:
+def trial_of(file: TeacherFile, cache: CacheSettings | None = None, **of_data: Any) -> Trial:
     settings = {
         "data": DIGITS | of_data,
         "student": {"network": {"name": "cnn", "widths": [2, 4]}},
@@ -49,13 +51,13 @@ def trial_of(file: teacher.TeacherFile, cache: CacheSettings | None = None, **of
 @pytest.fixture
 def undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on nothing can be decoded."""
-    data.load(data.DataSettings(**DIGITS), CPU)
+    load_data(DataSettings(**DIGITS), CPU)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
 
 
 @linux
 @pytest.mark.usefixtures("undecodable")
-def test_trials_of_one_process_map_the_decoded_images(teacher_file: teacher.TeacherFile) -> None:
+def test_trials_of_one_process_map_the_decoded_images(teacher_file: TeacherFile) -> None:
     files = set()
     for _ in range(2):
         trial = trial_of(teacher_file)
@@ -66,14 +68,14 @@ def test_trials_of_one_process_map_the_decoded_images(teacher_file: teacher.Teac
 
 
 @linux
-def test_noisy_images_are_the_trials_own(teacher_file: teacher.TeacherFile) -> None:
+def test_noisy_images_are_the_trials_own(teacher_file: TeacherFile) -> None:
     """What is drawn from settings cannot be a file's pages."""
     trial = trial_of(teacher_file, pixel_noise={"std": 0.1})
     assert not mapped_from(trial.train._pixels.images.images_NCHW.data_ptr())
 
 
 @linux
-def test_a_trial_that_is_over_unmaps_what_it_opened(teacher_file: teacher.TeacherFile, tmp_path: Path) -> None:
+def test_a_trial_that_is_over_unmaps_what_it_opened(teacher_file: TeacherFile, tmp_path: Path) -> None:
     """Data and teacher cache: what stays open does not grow with the trials of a process."""
 
     def opened() -> int:
@@ -95,7 +97,7 @@ def test_a_trial_that_is_over_unmaps_what_it_opened(teacher_file: teacher.Teache
 
 @linux
 def test_a_trials_memory_peak_is_not_that_of_the_trials_before_it() -> None:
-    trainable = pytest.importorskip("akdtune.trainable")
+    trainable = pytest.importorskip("akdtune.running.worker")
 
     def peak_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -13,9 +13,9 @@ import optuna
 import pytest
 from scipy.stats import qmc
 
-from akdtune import domains, space, suggest
 from akdtune.errors import AkdtuneError
-from akdtune.space import Arm, Pooled
+from akdtune.settings import domains, pickers, space
+from akdtune.settings.space import Arm, Pooled
 
 TREE: dict[str, Any] = {
     "student": {"network": "resnet8"},
@@ -46,7 +46,7 @@ def as_is(values: dict[str, Any]) -> dict[str, Any]:
 
 def build(tree: dict[str, Any], fixed: dict[str, Any] | None = None) -> tuple[list[Arm], Pooled]:
     issues: list[domains.Issue] = []
-    parsed = space.parse(tree, issues, [])
+    parsed = domains.parse(tree, issues, [])
     assert not issues
     expanded = space.expand(parsed)
     names: space.Names = {}
@@ -85,7 +85,7 @@ def one(tree: dict[str, Any], fixed: dict[str, Any] | None = None) -> Arm:
 )
 def test_a_wrong_domain_is_refused_where_it_stands(value: Any, path: tuple[Any, ...], words: list[str]) -> None:
     issues: list[domains.Issue] = []
-    space.parse({"x": value}, issues, [])
+    domains.parse({"x": value}, issues, [])
     ((where, message),) = issues
     assert where == ("x", *path)
     for word in words:
@@ -94,14 +94,14 @@ def test_a_wrong_domain_is_refused_where_it_stands(value: Any, path: tuple[Any, 
 
 def test_steps_that_miss_the_high_end_are_noted() -> None:
     notes: list[domains.Issue] = []
-    tree = space.parse({"x": {"quantized_uniform": [0.0, 1.0, 0.3]}}, [], notes)
+    tree = domains.parse({"x": {"quantized_uniform": [0.0, 1.0, 0.3]}}, [], notes)
     assert tree["x"].high == 0.9
     assert notes == [(("x",), "no step of 0.3 ends at 1.0: the highest value tried is 0.9")]
 
 
 def test_constants_and_unknown_mappings_stay_as_they_are() -> None:
     tree = {"a": [1, {"b": None}], "c": {"name": "kd", "weight": 1.5}}
-    assert space.parse(tree, [], []) == tree
+    assert domains.parse(tree, [], []) == tree
 
 
 # Arms
@@ -363,7 +363,7 @@ def test_probes_depend_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_halton_axes_are_stratified_in_their_base(seed: int) -> None:
-    points = suggest.halton(25 * 27 * 16, 3, seed)
+    points = pickers.halton(25 * 27 * 16, 3, seed)
     for axis, (base, power) in enumerate([(2, 4), (3, 3), (5, 2)]):
         block = base**power
         for start in (0, block, 3 * block):
@@ -378,5 +378,5 @@ def test_halton_axes_are_stratified_in_their_base(seed: int) -> None:
 def test_halton_spreads_better_than_independent_draws() -> None:
     rng = np.random.default_rng(0)
     for seed in range(5):
-        spread = qmc.discrepancy(np.array(suggest.halton(24, 3, seed)))
+        spread = qmc.discrepancy(np.array(pickers.halton(24, 3, seed)))
         assert spread < 0.7 * qmc.discrepancy(rng.random((24, 3)))

@@ -16,12 +16,18 @@ import jsonschema
 import pytest
 import yaml
 
-from akdtune import registry, space, spec
 from akdtune.errors import SettingsError
+from akdtune.folders import packaged
 from akdtune.methods import Method
-from akdtune.registry import ComponentSettings, names
-from akdtune.spec import Study
-from akdtune.trial_settings import pair_problem
+from akdtune.registry import ComponentSettings, kept, lookup, names, register
+from akdtune.settings import file as settings_file
+from akdtune.settings import space
+from akdtune.settings.sections import SchedulerSettings, SearchSettings
+from akdtune.settings.trial import pair_problem
+from akdtune.study import spec
+from akdtune.study.ids import cell_hash
+from akdtune.study.spec import Study
+from akdtune.study.written import export_yaml
 from akdtune.views import ViewAugmenter
 from tests.checkout import SNAPSHOTS
 
@@ -96,7 +102,7 @@ def test_a_small_study(load: Loader) -> None:
     assert [arm.name for arm in study.arms] == ["angular/kd"]
     assert [d.path for d in study.arms[0].dimensions] == ["views.margin", "method.kd.weight"]
     assert (study.epochs, study.rungs) == (40, [26])
-    assert study.search == spec.SearchSettings(algorithm="tpe", trials=6, fair="per_arm", seed=0, trial_seed=0)
+    assert study.search == SearchSettings(algorithm="tpe", trials=6, fair="per_arm", seed=0, trial_seed=0)
     assert study.probe is not None
     assert study.probe.seeds == [1]
     assert study.tracking.wandb is None
@@ -132,11 +138,11 @@ def test_proposals_share_no_mutable_part(load: Loader) -> None:
 
 def test_settings_are_typed_the_same_a_second_time(load: Loader) -> None:
     """A trial types its settings again from JSON: presets must not shift what they filled in before."""
-    for study in (load(MANY), *map(spec.load, spec.packaged())):
+    for study in (load(MANY), *map(spec.load, packaged())):
         for arm in study.arms:
             settings = arm.random(7).settings
             views = dict(settings["views"])
-            model = registry.lookup("views", views.pop("name")).Settings
+            model = lookup("views", views.pop("name")).Settings
             assert model(**views).model_dump(mode="json") == views
 
 
@@ -210,7 +216,7 @@ def test_paths_are_absolute_for_the_workers(load: Loader, tmp_path: Path) -> Non
 
 def test_rungs_leave_out_the_last_epoch() -> None:
     def rungs(grace: int, factor: float, epochs: int) -> list[int]:
-        return spec.SchedulerSettings(grace_period=grace, reduction_factor=factor).rungs(epochs)
+        return SchedulerSettings(grace_period=grace, reduction_factor=factor).rungs(epochs)
 
     assert rungs(160, 1.25, 240) == [160, 200]
     assert rungs(1, 4, 64) == [1, 4, 16]
@@ -218,7 +224,7 @@ def test_rungs_leave_out_the_last_epoch() -> None:
     assert rungs(26, 2, 40) == [26]
     assert rungs(1, 1.25, 4) == [1, 2, 3]
     assert rungs(40, 2, 40) == []
-    assert spec.SchedulerSettings(name="none").rungs(40) == []
+    assert SchedulerSettings(name="none").rungs(40) == []
 
 
 def test_a_study_pickles(load: Loader) -> None:
@@ -550,16 +556,16 @@ def test_all_problems_of_a_file_come_in_one_message(load: Loader) -> None:
 @pytest.fixture
 def own_components() -> Iterator[None]:
     """A registry whose additions vanish after the test."""
-    with registry.kept():
+    with kept():
         yield
 
 
 def test_a_pair_that_cannot_work_is_refused_naming_both(load: Loader, own_components: None) -> None:
-    @registry.register("blurred")
+    @register("blurred")
     class Blurred(ViewAugmenter):
         offers = frozenset({"logits"})
 
-    @registry.register("stage_matching")
+    @register("stage_matching")
     class StageMatching(Method):
         consumes = "stages"
         needs = frozenset({"preact"})
@@ -649,7 +655,7 @@ def test_a_difference_is_readable(load: Loader) -> None:
     new = load(
         MANY, "training.epochs=50", "method.beta={choice: [2, 6]}", "views.margin={uniform: [0.1, 0.4]}", "probe=null"
     )
-    assert spec.settings_difference(old, new.resolved()) == [
+    assert settings_file.settings_difference(old, new.resolved()) == [
         "views.margin: {uniform: [0.1, 0.5]} -> {uniform: [0.1, 0.4]}",
         "method.choice[1].beta.choice: [2, 6, 8] -> [2, 6]",
         "training.epochs: 40 -> 50",
@@ -658,7 +664,7 @@ def test_a_difference_is_readable(load: Loader) -> None:
         "probe.fixed: {} -> (absent)",
         "probe: (absent) -> null",
     ]
-    assert spec.settings_difference(old, old) == []
+    assert settings_file.settings_difference(old, old) == []
 
 
 @pytest.mark.parametrize("name", ["digits_angular", "cifar_angular"])
@@ -666,7 +672,7 @@ def test_an_exported_configuration_runs_as_is(load: Loader, name: str) -> None:
     study = spec.load(name)
     for arm in study.arms:
         proposal = arm.random(2)
-        best = load(spec.export_yaml(study.resolved(), proposal.settings))
+        best = load(export_yaml(study.resolved(), proposal.settings))
         assert best.name == f"{name}_best"
         assert best.warnings == ()
         (only,) = [found for searched in best.spaces for found in searched.grid()]
@@ -678,14 +684,14 @@ def test_an_exported_configuration_runs_as_is(load: Loader, name: str) -> None:
 def test_an_export_keeps_an_imported_teacher(load: Loader, tmp_path: Path) -> None:
     text = changed(SMALL, "network: resnet20, epochs: 4", "network: resnet20, checkpoint: t.pt")
     study = load(text)
-    best = load(spec.export_yaml(study.resolved(), study.arms[0].random(0).settings))
+    best = load(export_yaml(study.resolved(), study.arms[0].random(0).settings))
     assert best.teacher.checkpoint == str(tmp_path / "t.pt")
     assert best.warnings == ()
 
 
 def test_the_cell_hash_counts_what_determines_the_result(load: Loader) -> None:
     def cell(*overrides: str) -> str:
-        return spec.cell_hash(load(SMALL, *overrides).arms[0].random(0).settings, "data", "teacher")
+        return cell_hash(load(SMALL, *overrides).arms[0].random(0).settings, "data", "teacher")
 
     base = cell()
     assert len(base) == 12
@@ -701,7 +707,7 @@ def test_the_cell_hash_counts_what_determines_the_result(load: Loader) -> None:
     ]
     assert len({base, *(cell(override) for override in differs)}) == 5
     settings = load(SMALL).arms[0].random(0).settings
-    assert len({base, spec.cell_hash(settings, "other", "teacher"), spec.cell_hash(settings, "data", "other")}) == 3
+    assert len({base, cell_hash(settings, "other", "teacher"), cell_hash(settings, "data", "other")}) == 3
 
 
 def test_the_cell_hash_is_the_same_in_every_version() -> None:
@@ -711,22 +717,22 @@ def test_the_cell_hash_is_the_same_in_every_version() -> None:
         "method": [{"name": "kd", "weight": 1.5}],
         "training": {"lr": 0.05},
     }
-    assert spec.cell_hash(settings, "d", "t") == "80b440225067"
+    assert cell_hash(settings, "d", "t") == "80b440225067"
     settings["data"]["root"] = "/y"
-    assert spec.cell_hash(settings, "d", "t") == "80b440225067"
+    assert cell_hash(settings, "d", "t") == "80b440225067"
 
 
 # Packaged spaces and the JSON schema
 
 
 def test_packaged_spaces_load_without_a_warning() -> None:
-    assert list(spec.packaged()) == [
+    assert list(packaged()) == [
         "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_leave_one_out", "digits_ablation",
         "digits_angular", "digits_zoo", "fewshot", "imagenet_r34_r18", "imbalanced", "paper_vs_released",
         "tekap_controls",
         "tekap_vs_angular", "tinyimagenet_transfer",
     ]  # fmt: skip
-    for name, path in spec.packaged().items():
+    for name, path in packaged().items():
         assert spec.load(name).warnings == ()
         assert spec.load(path).name == name
 
@@ -792,7 +798,7 @@ def validator() -> Any:
 
 
 def test_packaged_and_resolved_files_fit_the_schema(load: Loader, validator: Any) -> None:
-    for name, path in spec.packaged().items():
+    for name, path in packaged().items():
         validator.validate(yaml.safe_load(path.read_text()))
         validator.validate(spec.load(name).resolved())
     validator.validate(yaml.safe_load(SMALL))
@@ -865,7 +871,7 @@ def test_every_setting_of_a_component_is_described_in_the_schema() -> None:
     definitions = spec.json_schema()["$defs"]
     for kind in ("views", "methods"):
         for name in names(kind):  # type: ignore[arg-type]
-            model: type[ComponentSettings] = registry.lookup(kind, name).Settings  # type: ignore[arg-type]
+            model: type[ComponentSettings] = lookup(kind, name).Settings  # type: ignore[arg-type]
             properties = definitions[f"{kind}.{name}"]["properties"]
             assert set(properties) == {"name", *model.model_fields}
             for key, setting in model.model_fields.items():

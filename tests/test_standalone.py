@@ -16,12 +16,18 @@ from typing import Any
 import pytest
 import torch
 
-from akdtune import data, results, spec, standalone, teacher, teacher_cache
-from akdtune.checkpoints import load_plain
-from akdtune.training import Epoch, Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
-from akdtune.trial_writer import Limits
+from akdtune.cli import one_trial
+from akdtune.data.dataset import load_data
+from akdtune.records.files import EPOCHS, read_rows, trial_directory
+from akdtune.running.trial_writer import Limits
+from akdtune.study import spec
+from akdtune.teacher import cache as cache_store
+from akdtune.teacher.checkpoints import load_plain
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import find_teacher
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Epoch, Trial
 
 STUDY = """
 study: small
@@ -50,7 +56,7 @@ def home(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a study."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AKDTUNE_CACHE", str(cache))
-    monkeypatch.setattr(teacher_cache, "SPARE_BYTES", 0)
+    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
     (tmp_path / "small.yaml").write_text(STUDY)
     return tmp_path
 
@@ -73,10 +79,8 @@ def numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
 
-def run(
-    capsys: pytest.CaptureFixture[str], *arguments: str, limits: Limits = standalone.LIMITS
-) -> tuple[int, str, str]:
-    code = standalone.main(arguments, limits)
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, limits: Limits = one_trial.LIMITS) -> tuple[int, str, str]:
+    code = one_trial.main(arguments, limits)
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -89,30 +93,30 @@ def test_a_trial_has_the_numbers_that_a_worker_of_a_study_computes(
 ) -> None:
     code, out, err = run(capsys, "small.yaml", "--arm", BOTH, "--seed", "3", "--out", "alone")
     assert (code, err) == (0, "")
-    rows = results.read_rows("alone/epochs.parquet")
+    rows = read_rows("alone/epochs.parquet")
     lines = [line for line in out.splitlines() if line.startswith(("warm-up", "epoch"))]
     assert [line.split(":")[0] for line in lines][-5:] == [
         "warm-up epoch 1 of 2", "warm-up epoch 2 of 2", "epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3",
     ]  # fmt: skip
     assert f"kd {rows[-1]['loss.kd']:.4g}" in lines[-1] and f"validation {rows[-1]['val_accuracy']:.2f} %" in lines[-1]
 
-    from akdtune.trainable import execute
+    from akdtune.running.worker import execute
 
     trial = json.loads(Path("alone/trial.json").read_text())
     assert trial["trial_id"].endswith("-s3") and trial["seeds"] == {"init": 3, "order": 3, "noise": 3}
     of_worker = trial | {"root": str(home / "study"), "rungs": [], "tracking": {"wandb": None}, "stop_flag": ".stop"}
     outcome = execute(TrialRequest.parse(of_worker), lambda _: None, lambda: False)
     assert outcome["outcome"] == "done"
-    folder = results.trial_directory(home / "study", trial["trial_id"])
-    assert numbers(results.read_rows(folder / results.EPOCHS)) == numbers(rows)
+    folder = trial_directory(home / "study", trial["trial_id"])
+    assert numbers(read_rows(folder / EPOCHS)) == numbers(rows)
     ours, theirs = (load_plain(path / "checkpoint.pt") for path in (Path("alone"), folder))
     assert all(torch.equal(ours["student"][key], theirs["student"][key]) for key in theirs["student"])
     assert Path("alone/predictions.parquet").read_bytes() == (folder / "predictions.parquet").read_bytes()
 
 
 def test_the_centre_of_an_arm_is_trained_unless_settings_are_given() -> None:
-    of_file = standalone.of_study(spec.load("small.yaml"), KD)
-    given = standalone.of_study(spec.load("small.yaml", ["views.margin=0.3", "method.kd.weight=2.0"]), KD, seed=1)
+    of_file = one_trial.of_study(spec.load("small.yaml"), KD)
+    given = one_trial.of_study(spec.load("small.yaml", ["views.margin=0.3", "method.kd.weight=2.0"]), KD, seed=1)
     assert isinstance(of_file, TrialRequest) and isinstance(given, TrialRequest)
     assert of_file.settings["views"]["margin"] == pytest.approx(0.4) and of_file.seed == 5
     assert given.settings["views"]["margin"] == 0.3
@@ -124,11 +128,11 @@ def test_the_centre_of_an_arm_is_trained_unless_settings_are_given() -> None:
 def test_an_absent_teacher_is_trained_first_and_then_found(capsys: pytest.CaptureFixture[str], quick: None) -> None:
     override = "teacher.seed=77"
     settings = spec.load("small.yaml", [override])
-    dataset = data.load(settings.data, torch.device("cpu"))
-    assert teacher.find(settings.teacher, dataset, "subset") is None
+    dataset = load_data(settings.data, torch.device("cpu"))
+    assert find_teacher(settings.teacher, dataset, "subset") is None
     code, out, _ = run(capsys, "small.yaml", override, "--arm", KD)
     assert code == 0 and out.startswith("epoch 1 of 1: loss ") and "\ntrained: " in out
-    assert teacher.find(settings.teacher, dataset, "subset") is not None
+    assert find_teacher(settings.teacher, dataset, "subset") is not None
     code, out, _ = run(capsys, "small.yaml", override, "--arm", KD)
     assert code == 0 and "trained: " not in out
 
@@ -173,8 +177,8 @@ def test_an_interrupted_trial_goes_on_to_the_same_numbers(
     monkeypatch.setattr(Trial, "student_epoch", student_epoch)
     code, out, _ = run(capsys, *arguments, "cut")
     assert code == 0 and out.startswith("going on after 3 of 5 epochs\nepoch 2 of 3: ")
-    rows = results.read_rows("cut/epochs.parquet")
-    assert numbers(rows) == numbers(results.read_rows("whole/epochs.parquet"))
+    rows = read_rows("cut/epochs.parquet")
+    assert numbers(rows) == numbers(read_rows("whole/epochs.parquet"))
     assert [row["attempt"] for row in rows] == [1, 2, 2]
     assert Path("cut/predictions.parquet").read_bytes() == Path("whole/predictions.parquet").read_bytes()
     code, out, _ = run(capsys, *arguments, "cut")
@@ -190,7 +194,7 @@ def test_rows_after_the_saved_state_are_computed_again(capsys: pytest.CaptureFix
     torch.save(state, "here/checkpoint.pt")
     code, out, _ = run(capsys, *arguments)
     assert code == 0 and "going on after 3 of 5" in out
-    assert [row["epoch"] for row in results.read_rows("here/epochs.parquet")] == [1, 2, 3]
+    assert [row["epoch"] for row in read_rows("here/epochs.parquet")] == [1, 2, 3]
 
 
 @pytest.fixture
@@ -245,7 +249,7 @@ def test_the_json_that_is_kept_trains_the_same_trial(capsys: pytest.CaptureFixtu
     assert run(capsys, "small.yaml", "--arm", KD, "--out", "first")[0] == 0
     assert run(capsys, "first/trial.json", "--out", "second")[0] == 0
     assert Path("first/trial.json").read_text() == Path("second/trial.json").read_text()
-    first, second = (results.read_rows(f"{name}/epochs.parquet") for name in ("first", "second"))
+    first, second = (read_rows(f"{name}/epochs.parquet") for name in ("first", "second"))
     assert numbers(first) == numbers(second)
 
 
@@ -276,7 +280,7 @@ def test_a_mistake_is_one_message(capsys: pytest.CaptureFixture[str], arguments:
     Path("text.json").write_text("settings: {}")
     Path("list.json").write_text("[1]")
     Path("part.json").write_text('{"settings": {}}')
-    file = teacher.TeacherFile.none().plain()
+    file = TeacherFile.none().plain()
     odd = {"settings": {}, "seeds": {}, "role": "search", "teacher_file": file}
     Path("odd.json").write_text(json.dumps(odd))
     typo = {"data": {"name": "digits", "validation": 600, "validatoin": 600}}
@@ -309,7 +313,7 @@ def test_two_processes_do_not_write_to_one_folder(capsys: pytest.CaptureFixture[
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        standalone.main(["--help"])
+        one_trial.main(["--help"])
     out = capsys.readouterr().out
     assert raised.value.code == 0
     assert "usage: python -m akdtune.training" in out and "examples:" in out
@@ -334,8 +338,8 @@ sys.exit(standalone.main())
 
 def test_an_epoch_in_words() -> None:
     row = {"lr": 0.1, "loss.ce": 1.2344567, "loss.views.div": None, "train_accuracy": 61.204, "wall_time_s": 1.25}
-    assert standalone.line("student", 3, 40, row) == "epoch 3 of 40: ce 1.234, training 61.20 %, 1.2 s"
-    assert standalone.line("warmup", 1, 2, {"loss.views.gt": 2.0}) == "warm-up epoch 1 of 2: views.gt 2"
+    assert one_trial.line("student", 3, 40, row) == "epoch 3 of 40: ce 1.234, training 61.20 %, 1.2 s"
+    assert one_trial.line("warmup", 1, 2, {"loss.views.gt": 2.0}) == "warm-up epoch 1 of 2: views.gt 2"
 
 
 def test_a_trial_may_be_shorter_than_the_rungs_of_its_study(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,10 @@ import pytest
 import scipy.stats
 from statsmodels.regression.linear_model import OLS
 
-from akdtune import resampling, stats
+from akdtune.statistics import association, resampling
 
 
-def sample(n: int, seed: int = 0) -> tuple[stats.Floats, stats.Floats]:
+def sample(n: int, seed: int = 0) -> tuple[resampling.Floats, resampling.Floats]:
     rng = np.random.default_rng(seed)
     x_N = rng.normal(size=n)
     return x_N, 0.5 * x_N + rng.normal(size=n)
@@ -19,7 +19,7 @@ def sample(n: int, seed: int = 0) -> tuple[stats.Floats, stats.Floats]:
 def test_without_nuisance_the_numbers_are_scipys() -> None:
     x_N, y_N = sample(30)
     x_N, y_N = 1e-3 * x_N + 7, 1e4 * y_N  # units must not matter
-    found = stats.association(x_N, y_N, range(30), draws=200)
+    found = association.association(x_N, y_N, range(30), draws=200)
     assert found.pearson is not None
     assert found.spearman is not None
     assert found.slope is not None
@@ -41,7 +41,7 @@ def test_with_nuisance_the_slope_is_that_of_the_whole_regression() -> None:
     rng = np.random.default_rng(1)
     nuisance_NQ = np.column_stack([np.ones(40), rng.normal(size=(40, 2))])
     y_N = y_N + nuisance_NQ @ [3.0, -2.0, 1.0]
-    found = stats.association(x_N, y_N, range(40), nuisance_NQ, draws=200)
+    found = association.association(x_N, y_N, range(40), nuisance_NQ, draws=200)
     assert found.slope is not None
     assert found.slope.value == pytest.approx(OLS(y_N, np.column_stack([nuisance_NQ, x_N])).fit().params[-1])
     assert found.residual_dof == 40 - 3 - 1
@@ -52,7 +52,7 @@ def test_weights_stand_for_repeated_rows() -> None:
     rng = np.random.default_rng(2)
     x_N, y_N = np.round(rng.normal(size=25), 1), np.round(rng.normal(size=25), 1)
     groups = rng.integers(0, 3, 25).tolist()
-    for nuisance_NQ in (np.ones((25, 1)), stats.dummies(groups)):
+    for nuisance_NQ in (np.ones((25, 1)), association.dummies(groups)):
         residuals = [OLS(v, nuisance_NQ).fit().resid for v in (x_N, y_N)]
         weights_DN = rng.integers(0, 4, (5, 25)).astype(float)
         statistic = resampling.partial_statistic(residuals[0][:, None], residuals[1], nuisance_NQ, with_ranks=True)
@@ -67,10 +67,10 @@ def test_weights_stand_for_repeated_rows() -> None:
 
 def test_repeating_every_row_of_a_cell_adds_no_information() -> None:
     x_N, y_N = sample(20)
-    once = stats.association(x_N, y_N, range(20), draws=300)
+    once = association.association(x_N, y_N, range(20), draws=300)
     rows = np.repeat(np.arange(20), 5)
-    clustered = stats.association(x_N[rows], y_N[rows], rows.tolist(), draws=300)
-    naive = stats.association(x_N[rows], y_N[rows], range(100), draws=300)
+    clustered = association.association(x_N[rows], y_N[rows], rows.tolist(), draws=300)
+    naive = association.association(x_N[rows], y_N[rows], range(100), draws=300)
     assert (clustered.n, clustered.clusters, clustered.residual_dof) == (100, 20, once.residual_dof)
     for name in ("pearson", "spearman", "slope"):
         one, many, wrong = (getattr(found, name) for found in (once, clustered, naive))
@@ -89,7 +89,7 @@ def test_intervals_cover_the_truth_when_cells_repeat() -> None:
     for run in range(runs):
         cell_x = rng.normal(size=24)
         y_N = (cell_x + noise * rng.normal(size=24))[rows] + noise * rng.normal(size=48)
-        found = stats.association(cell_x[rows], y_N, rows.tolist(), draws=400, seed=run)
+        found = association.association(cell_x[rows], y_N, rows.tolist(), draws=400, seed=run)
         for name, value in truth.items():
             estimate = getattr(found, name)
             covered[name] += estimate.low <= value <= estimate.high
@@ -102,8 +102,8 @@ def test_two_groups_with_opposite_shift_are_centred() -> None:
     group_N = np.repeat([0, 1], 20)
     y_N = 2.0 * x_N - 30.0 * group_N
     x_N = x_N + 10.0 * group_N
-    pooled = stats.association(x_N, y_N, range(40), draws=200)
-    within = stats.association(x_N, y_N, range(40), stats.dummies(group_N.tolist()), draws=200)
+    pooled = association.association(x_N, y_N, range(40), draws=200)
+    within = association.association(x_N, y_N, range(40), association.dummies(group_N.tolist()), draws=200)
     assert pooled.pearson is not None
     assert within.pearson is not None
     assert within.slope is not None
@@ -113,28 +113,28 @@ def test_two_groups_with_opposite_shift_are_centred() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     x_N, y_N = sample(24)
-    first, again, other = (stats.association(x_N, y_N, range(24), draws=200, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (association.association(x_N, y_N, range(24), draws=200, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_few_clusters_get_no_interval_and_constants_no_coefficient() -> None:
     x_N, y_N = sample(20)
-    few = stats.association(x_N, y_N, [i % 5 for i in range(20)])
+    few = association.association(x_N, y_N, [i % 5 for i in range(20)])
     assert few.pearson is not None
     assert (few.pearson.low, few.pearson.high, few.pearson.excludes_zero) == (None, None, False)
     for x, y in ((np.full(20, 0.1), y_N), (x_N, np.full(20, 71.3)), (x_N[:2], y_N[:2]), (x_N[:0], y_N[:0])):
-        found = stats.association(x, y, range(len(x)))
+        found = association.association(x, y, range(len(x)))
         assert (found.pearson, found.spearman, found.slope) == (None, None, None)
     groups = list(range(20))
-    assert stats.association(x_N, y_N, range(20), stats.dummies(groups)).pearson is None
+    assert association.association(x_N, y_N, range(20), association.dummies(groups)).pearson is None
 
 
 def test_bad_values_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        stats.association(np.array([1.0, np.nan, 2.0]), np.ones(3), range(3))
+        association.association(np.array([1.0, np.nan, 2.0]), np.ones(3), range(3))
     with pytest.raises(ValueError, match="one row each per observation, got 3 and 2"):
-        stats.association(np.ones(3), np.ones(2), range(3))
+        association.association(np.ones(3), np.ones(2), range(3))
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -144,10 +144,10 @@ def test_the_intervals_are_scipys(grouped: bool) -> None:
     cells_N = np.sort(np.r_[np.arange(20), rng.integers(0, 20, 12)])
     x_N, y_N = rng.normal(size=(2, 32)) + rng.exponential(size=(2, 20))[:, cells_N]
     groups_N = cells_N % 3
-    nuisance_NQ = stats.dummies(groups_N.tolist()) if grouped else np.ones((32, 1))
+    nuisance_NQ = association.dummies(groups_N.tolist()) if grouped else np.ones((32, 1))
 
-    def of_cells(drawn: object, axis: int = -1) -> stats.Floats:
-        def one(cells: stats.Integers) -> list[float]:
+    def of_cells(drawn: object, axis: int = -1) -> resampling.Floats:
+        def one(cells: resampling.Integers) -> list[float]:
             rows = np.concatenate([np.flatnonzero(cells_N == cell) for cell in cells])
             a, b = (OLS(v[rows], nuisance_NQ[rows]).fit().resid for v in (x_N, y_N))
             ranked = scipy.stats.spearmanr(np.round(a, 9), np.round(b, 9)).statistic
@@ -158,7 +158,7 @@ def test_the_intervals_are_scipys(grouped: bool) -> None:
     expected = scipy.stats.bootstrap(
         (np.arange(20),), of_cells, n_resamples=150, method="BCa", random_state=np.random.default_rng(0)
     ).confidence_interval
-    found = stats.association(x_N, y_N, cells_N.tolist(), nuisance_NQ, draws=150)
+    found = association.association(x_N, y_N, cells_N.tolist(), nuisance_NQ, draws=150)
     assert found.pearson and found.spearman and found.slope
     for index, estimate in enumerate((found.pearson, found.spearman, found.slope)):
         ends = [estimate.low, estimate.high]
@@ -168,11 +168,11 @@ def test_the_intervals_are_scipys(grouped: bool) -> None:
 def test_many_at_once_are_each_by_itself() -> None:
     x_N, y_N = sample(40)
     x_NM = np.column_stack([x_N, np.full(40, 7.0), np.round(y_N - x_N, 1)])
-    groups = stats.dummies([i % 4 for i in range(40)])
-    together = stats.associations(x_NM, y_N, range(40), groups, draws=200)
+    groups = association.dummies([i % 4 for i in range(40)])
+    together = association.associations(x_NM, y_N, range(40), groups, draws=200)
     assert together[1].pearson is None
     for x, found in zip(x_NM.T, together, strict=True):
-        alone = stats.association(x, y_N, range(40), groups, draws=200)
+        alone = association.association(x, y_N, range(40), groups, draws=200)
         for name in ("pearson", "spearman", "slope"):
             one, other = getattr(alone, name), getattr(found, name)
             assert one == other or (one.low, one.high) == pytest.approx((other.low, other.high))
@@ -184,7 +184,7 @@ class TestManyClusters:
     @staticmethod
     def clustered(
         seed: int, rounded: bool, of_cell: int, cells: int = 390
-    ) -> tuple[stats.Floats, stats.Floats, list[int]]:
+    ) -> tuple[resampling.Floats, resampling.Floats, list[int]]:
         """Rows of one cell share most of x and y; four groups differ in level."""
         rng = np.random.default_rng(seed)
         cells_N = np.repeat(np.arange(cells), of_cell)
@@ -197,9 +197,9 @@ class TestManyClusters:
     @pytest.mark.parametrize("grouped", [False, True])
     def test_the_interval_is_about_that_of_the_bootstrap(self, of_cell: int, rounded: bool, grouped: bool) -> None:
         x_N, y_N, cells_N = self.clustered(0, rounded, of_cell)
-        nuisance_NQ = stats.dummies([cell % 4 for cell in cells_N]) if grouped else None
-        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=600, ranks_drawn_up_to=1000)
-        found = stats.association(x_N, y_N, cells_N, nuisance_NQ, drawn_up_to=0, ranks_drawn_up_to=0)
+        nuisance_NQ = association.dummies([cell % 4 for cell in cells_N]) if grouped else None
+        drawn = association.association(x_N, y_N, cells_N, nuisance_NQ, draws=600, ranks_drawn_up_to=1000)
+        found = association.association(x_N, y_N, cells_N, nuisance_NQ, drawn_up_to=0, ranks_drawn_up_to=0)
         for name in ("pearson", "spearman", "slope"):
             one, other = getattr(drawn, name), getattr(found, name)
             assert one.value == other.value
@@ -213,15 +213,15 @@ class TestManyClusters:
         fit = OLS(y_N, np.column_stack([np.ones(len(x_N)), x_N])).fit(
             cov_type="cluster", cov_kwds={"groups": groups_N, "use_correction": False}
         )
-        slope = stats.association(x_N, y_N, cells_N, drawn_up_to=0).slope
+        slope = association.association(x_N, y_N, cells_N, drawn_up_to=0).slope
         assert slope is not None and slope.low is not None and slope.high is not None
         assert slope.high - slope.low == pytest.approx(2 * 1.959964 * fit.bse[1] * (390 / 389) ** 0.5, rel=1e-5)
 
     def test_the_band_is_about_that_of_the_bootstrap(self) -> None:
         x_N, y_N, cells_N = self.clustered(2, False, 3)
         grid_M = np.linspace(-2, 3, 5)
-        drawn = stats.line_band(x_N, y_N, cells_N, grid_M, draws=600)
-        found = stats.line_band(x_N, y_N, cells_N, grid_M, drawn_up_to=0)
+        drawn = association.line_band(x_N, y_N, cells_N, grid_M, draws=600)
+        found = association.line_band(x_N, y_N, cells_N, grid_M, drawn_up_to=0)
         assert drawn is not None and found is not None
         np.testing.assert_allclose(found[0], drawn[0])
         np.testing.assert_allclose(found[2] - found[1], drawn[2] - drawn[1], rtol=0.12)
@@ -229,10 +229,10 @@ class TestManyClusters:
     @pytest.mark.parametrize("grouped", [False, True])
     def test_spearman_needs_no_draws_beyond_a_hundred(self, grouped: bool) -> None:
         """Just beyond the limit, where it is least exact: no further apart than two bootstraps of 2,000 draws."""
-        x_N, y_N, cells_N = self.clustered(3, True, 2, cells=stats.LARGE_FOR_RANKS + 1)
-        nuisance_NQ = stats.dummies([cell % 4 for cell in cells_N]) if grouped else None
-        found = stats.association(x_N, y_N, cells_N, nuisance_NQ).spearman
-        drawn = stats.association(x_N, y_N, cells_N, nuisance_NQ, draws=4000, ranks_drawn_up_to=1000).spearman
+        x_N, y_N, cells_N = self.clustered(3, True, 2, cells=association.LARGE_FOR_RANKS + 1)
+        nuisance_NQ = association.dummies([cell % 4 for cell in cells_N]) if grouped else None
+        found = association.association(x_N, y_N, cells_N, nuisance_NQ).spearman
+        drawn = association.association(x_N, y_N, cells_N, nuisance_NQ, draws=4000, ranks_drawn_up_to=1000).spearman
         assert found and found.low is not None and found.high is not None
         assert drawn and drawn.low is not None and drawn.high is not None
         width = drawn.high - drawn.low
@@ -240,14 +240,14 @@ class TestManyClusters:
 
     def test_fishers_interval_where_it_is_known(self) -> None:
         x_N, y_N = sample(3000)
-        found = stats.association(x_N, y_N, range(3000)).pearson
+        found = association.association(x_N, y_N, range(3000)).pearson
         assert found is not None
         fisher = scipy.stats.pearsonr(x_N, y_N).confidence_interval()
         np.testing.assert_allclose([found.low, found.high], [fisher.low, fisher.high], atol=0.01)
 
     def test_a_perfect_correlation_has_an_interval_of_no_width(self) -> None:
         x_N, _ = sample(500)
-        found = stats.association(x_N, 2 * x_N, range(500))
+        found = association.association(x_N, 2 * x_N, range(500))
         assert found.pearson is not None and found.slope is not None
         assert (found.pearson.low, found.pearson.high) == pytest.approx((1.0, 1.0))
         assert found.slope.low == pytest.approx(2.0)
@@ -255,23 +255,25 @@ class TestManyClusters:
     def test_the_truth_is_covered(self) -> None:
         covered = 0
         for seed in range(200):
-            x_N, y_N, cells_N = self.clustered(seed, False, 2, cells=stats.LARGE + 1)
-            slope = stats.association(x_N, y_N, cells_N, stats.dummies([cell % 4 for cell in cells_N])).slope
+            x_N, y_N, cells_N = self.clustered(seed, False, 2, cells=association.LARGE + 1)
+            slope = association.association(
+                x_N, y_N, cells_N, association.dummies([cell % 4 for cell in cells_N])
+            ).slope
             assert slope is not None and slope.low is not None and slope.high is not None
             covered += slope.low < 0.5 / 1.09 < slope.high  # noise of variance 0.09 in x flattens the slope
         assert 180 <= covered <= 198
 
     def test_no_draw_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(resampling, "_drawn", lambda *_: pytest.fail("drawn"))
-        x_N, y_N = sample(stats.LARGE + 1)
-        assert stats.association(x_N, y_N, range(len(x_N))).spearman is not None
-        assert stats.line_band(x_N, y_N, range(len(x_N)), np.zeros(1)) is not None
+        x_N, y_N = sample(association.LARGE + 1)
+        assert association.association(x_N, y_N, range(len(x_N))).spearman is not None
+        assert association.line_band(x_N, y_N, range(len(x_N)), np.zeros(1)) is not None
 
 
 def test_the_line_is_least_squares_and_its_band_narrows_in_the_middle() -> None:
     x_N, y_N = sample(60)
     grid_M = np.linspace(-2, 2, 5)
-    band = stats.line_band(x_N, y_N, range(60), grid_M)
+    band = association.line_band(x_N, y_N, range(60), grid_M)
     assert band is not None
     line_M, low_M, high_M = band
     fit = scipy.stats.linregress(x_N, y_N)
@@ -282,29 +284,29 @@ def test_the_line_is_least_squares_and_its_band_narrows_in_the_middle() -> None:
     expected = analytic.get_prediction(np.column_stack([np.ones(5), grid_M])).conf_int()
     np.testing.assert_allclose(high_M - low_M, expected[:, 1] - expected[:, 0], rtol=0.3)
     assert (high_M - low_M)[2] < (high_M - low_M)[0]
-    assert stats.line_band(x_N, y_N, [0] * 60, grid_M) is None
-    assert stats.line_band(np.full(60, 0.1), y_N, range(60), grid_M) is None
+    assert association.line_band(x_N, y_N, [0] * 60, grid_M) is None
+    assert association.line_band(np.full(60, 0.1), y_N, range(60), grid_M) is None
 
 
 def test_settings_become_columns() -> None:
-    assert stats.covariate([1.0, 1.0, None]) is None
-    names = stats.covariate(["a", "b", "a", None])
+    assert association.covariate([1.0, 1.0, None]) is None
+    names = association.covariate(["a", "b", "a", None])
     assert names is not None
     assert names.tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]]
-    switch = stats.covariate([True, False])
+    switch = association.covariate([True, False])
     assert switch is not None
     assert switch.shape == (2, 2)
-    numbers = stats.covariate([1.0, None, 3.0])
+    numbers = association.covariate([1.0, None, 3.0])
     assert numbers is not None
     np.testing.assert_allclose(numbers[:, 0], [-(1.5**0.5), 0, 1.5**0.5])
-    spread = stats.covariate([0.1, 1.0, 10.0])  # a factor of a hundred: logarithm, hence even steps
+    spread = association.covariate([0.1, 1.0, 10.0])  # a factor of a hundred: logarithm, hence even steps
     assert spread is not None
     np.testing.assert_allclose(np.diff(spread[:, 0], n=2), 0, atol=1e-12)
 
 
 def test_power_of_a_correlation_matches_the_textbook() -> None:
-    assert stats.pairs_needed(0.3) == 85
-    assert stats.pairs_needed(-0.5) == 30
-    assert stats.pairs_needed(0.0) is None
-    assert stats.detectable_correlation(85) == pytest.approx(0.3, abs=0.002)
-    assert stats.detectable_correlation(3) is None
+    assert association.pairs_needed(0.3) == 85
+    assert association.pairs_needed(-0.5) == 30
+    assert association.pairs_needed(0.0) is None
+    assert association.detectable_correlation(85) == pytest.approx(0.3, abs=0.002)
+    assert association.detectable_correlation(3) is None

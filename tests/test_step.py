@@ -15,20 +15,27 @@ import yaml
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from akdtune import data, evaluation, networks, registry, spec, training
+from akdtune import networks, registry
+from akdtune.devices import float32_as_set
 from akdtune.errors import SettingsError
 from akdtune.methods.crd import CRD
-from akdtune.networks import InputSpec, Network
-from akdtune.recipe import float32_as_set
-from akdtune.registry import ComponentSettings, NoSettings
-from akdtune.signals import Signals, Target
-from akdtune.training import Epoch, Interrupted, Trial
-from akdtune.trial_config import TrialConfig
+from akdtune.networks import Network
+from akdtune.registry import ComponentSettings, NoSettings, kept, register
+from akdtune.settings.data import DataSettings
+from akdtune.signals import InputSpec, Signals, Target
+from akdtune.study import spec
+from akdtune.study.ids import cell_hash
+from akdtune.study.written import export_yaml
+from akdtune.training import evaluation
+from akdtune.training import trial as training
+from akdtune.training import trial as trial_loop
+from akdtune.training.config import TrialConfig
+from akdtune.training.trial import Epoch, Interrupted, Trial
 from tests import small_trials, small_world
 from tests.small_trials import CPU, DIGITS, configured, trained
 
 CUDA = torch.device("cuda")
-DATA = data.DataSettings(**DIGITS, limit_per_class=100)
+DATA = DataSettings(**DIGITS, limit_per_class=100)
 ANGULAR = {**small_trials.ANGULAR, "warmup_epochs": 1}
 
 Configure = Callable[..., TrialConfig]
@@ -161,18 +168,18 @@ def test_a_precision_hidden_in_a_choice_is_refused(load: Load) -> None:
 def test_precision_is_part_of_what_a_trial_is_and_the_default_of_none(load: Load) -> None:
     def cell(*overrides: str) -> str:
         settings = load(*overrides).arms[0].centre().settings
-        return spec.cell_hash(settings, "d", "t")
+        return cell_hash(settings, "d", "t")
 
     base = load().arms[0].centre().settings
     assert base["training"]["precision"] == "fp32"
     before = {key: item for key, item in base["training"].items() if key not in ("precision", "tf32", "compile")}
-    assert spec.cell_hash({**base, "training": before}, "d", "t") == cell() == cell("training.compile=true")
+    assert cell_hash({**base, "training": before}, "d", "t") == cell() == cell("training.compile=true")
     assert len({cell(), cell("training.precision=bf16"), cell("training.tf32=true")}) == 3
 
 
 def test_an_exported_finalist_is_repeated_in_fp32_by_one_override(load: Load) -> None:
     study = load("training.precision=bf16")
-    text = spec.export_yaml(study.resolved(), study.arms[0].random(0).settings)
+    text = export_yaml(study.resolved(), study.arms[0].random(0).settings)
     assert load(text=text).arms[0].centre().settings["training"]["precision"] == "bf16"
     again = load("training.precision=fp32", text=text).arms[0].centre().settings
     assert again == {**study.arms[0].random(0).settings, "training": again["training"]}
@@ -242,10 +249,10 @@ class Flattening(Network):
 
 @pytest.fixture
 def plugins() -> Iterator[None]:
-    with registry.kept():
+    with kept():
         for name, flat in (("viewing", lambda x: x.view(len(x), -1)), ("flattening", lambda x: x.flatten(1))):
             member = type(name, (Flattening,), {"flat": staticmethod(flat), "Settings": NoSettings})
-            registry.register(name)(member)
+            register(name)(member)
         yield
 
 
@@ -328,7 +335,7 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
 
     noted(trial, "_step")
     noted(networks, "signals")
-    real = training.float32_as_set
+    real = float32_as_set
     for module in (training, evaluation):
         monkeypatch.setattr(module, "float32_as_set", lambda device, tf32: real(CUDA, tf32))
     before = flags()
@@ -341,7 +348,7 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
 
 
 def test_a_compiled_student_is_the_same_student(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "COMPILER", "eager")
+    monkeypatch.setattr(trial_loop, "COMPILER", "eager")
     compiled, plain = Trial(config("kd", "at", compile=True)), Trial(config("kd", "at"))
     assert compiled._forward is not compiled.student and plain._forward is plain.student
     assert numbers(list(compiled.run())) == numbers(list(plain.run()))

@@ -17,8 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from akdtune import data, streaming
+from akdtune.data import streaming
+from akdtune.data.crops import Crops
+from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.splits import Loaded
 from akdtune.errors import DataError
+from akdtune.settings.data import DataSettings
+from akdtune.signals import InputSpec
 
 CPU = torch.device("cpu")
 EVERYTHING = {"pad": 2, "randaugment": {"ops": 2}, "cutout": 8, "cutout_random": True, "mixup": 1.0, "cutmix": 1.0}
@@ -49,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings(root: Path, **more: Any) -> data.DataSettings:
+def settings(root: Path, **more: Any) -> DataSettings:
     known = {
         "name": "image_folder",
         "root": str(root),
@@ -58,18 +63,18 @@ def settings(root: Path, **more: Any) -> data.DataSettings:
         "mean": [0.5] * 3,
         "std": [0.2] * 3,
     }
-    return data.DataSettings(**known | more)
+    return DataSettings(**known | more)
 
 
-def load(root: Path, **more: Any) -> data.DataSet:
-    return data.load(settings(root, **{"stream": "always"} | more), CPU)
+def load(root: Path, **more: Any) -> DataSet:
+    return load_data(settings(root, **{"stream": "always"} | more), CPU)
 
 
-def epoch(dataset: data.DataSet, epoch: int = 1, strong: bool = False) -> list[data.Loaded]:
+def epoch(dataset: DataSet, epoch: int = 1, strong: bool = False) -> list[Loaded]:
     return list(dataset.split("subset").train.epoch(5, epoch, 4, strong=strong))
 
 
-def same(one: list[data.Loaded], other: list[data.Loaded]) -> bool:
+def same(one: list[Loaded], other: list[Loaded]) -> bool:
     def equal(a: Any, b: Any) -> bool:
         return torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b or a == b
 
@@ -113,7 +118,7 @@ def none_left() -> bool:
 def test_a_streamed_set_gives_the_batches_of_a_stored_one(root: Path, augmentation: Any) -> None:
     stored, streamed = (load(root, augmentation=augmentation, stream=stream) for stream in ("never", "always"))
     assert (stored.streams, streamed.streams) == (False, True)
-    assert stored.inputs == streamed.inputs == data.InputSpec(3, 16, 3)
+    assert stored.inputs == streamed.inputs == InputSpec(3, 16, 3)
     assert same(epoch(stored, strong=True), epoch(streamed, strong=True))
     assert stored.split("subset").train.crops_only == (augmentation is None)
     assert not streamed.split("subset").train.crops_only
@@ -124,7 +129,7 @@ def test_plain_images_are_those_of_a_stored_set_one_by_one_or_in_order(root: Pat
     stored, streamed = load(root, stream="never").split("full"), load(root).split("full")
     positions = torch.tensor([5, 0, 20, 5])
     assert torch.equal(stored.train.images(positions), streamed.train.images(positions))
-    crop = data.Crops(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 0, 1, 2]), torch.tensor([True, False] * 2))
+    crop = Crops(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 0, 1, 2]), torch.tensor([True, False] * 2))
     assert torch.equal(stored.train.images(positions, crop), streamed.train.images(positions, crop))
     for split in (stored.test, streamed.test):
         read = list(split.plain_batches(4))
@@ -160,7 +165,7 @@ def test_workers_change_nothing_and_leave_nothing(root: Path) -> None:
 
 @pytest.mark.parametrize("how", ["closed", "forgotten", "failed"])
 def test_workers_end_when_the_epoch_is_abandoned(root: Path, how: str) -> None:
-    running: Generator[data.Loaded, None, None] | None = load(root, workers=1).split("subset").train.epoch(1, 1, 2)
+    running: Generator[Loaded, None, None] | None = load(root, workers=1).split("subset").train.epoch(1, 1, 2)
     assert running is not None
     next(running)
     assert processes()
@@ -281,7 +286,7 @@ def test_pixel_noise_needs_a_stored_set(root: Path) -> None:
     load(root, pixel_noise={"std": 0.1}, stream="never")
 
 
-def parquet(root: Path, folder: Path, **more: Any) -> data.DataSet:
+def parquet(root: Path, folder: Path, **more: Any) -> DataSet:
     if not folder.exists():
         folder.mkdir()
         for role in ("train", "test"):
@@ -294,7 +299,7 @@ def parquet(root: Path, folder: Path, **more: Any) -> data.DataSet:
                 half = pa.table({key: values[part::2] for key, values in table.items()})
                 pq.write_table(half, folder / f"{role}-{part}.parquet", row_group_size=4)
     known = {"name": "parquet", "root": str(folder), "train": "train-*", "test": "test-*", "validation": 3, "size": 16}
-    return data.load(data.DataSettings(**known | more), CPU)
+    return load_data(DataSettings(**known | more), CPU)
 
 
 def test_parquet_streams_the_batches_of_the_stored_set(root: Path, tmp_path: Path) -> None:
@@ -316,6 +321,6 @@ def test_parquet_of_one_size_needs_no_setting_and_refuses_others(root: Path, tmp
     pq.write_table(pa.table({"image": encoded[:5], "label": [0, 1, 0, 1, 0]}), tmp_path / "q" / "train-0.parquet")
     pq.write_table(pa.table({"image": encoded[:6], "label": [0, 1, 0, 1, 0, 1]}), tmp_path / "q" / "test-0.parquet")
     dataset = parquet(root, tmp_path / "q", size=None, stream="always", validation=2)
-    assert dataset.inputs == data.InputSpec(3, 8, 2)
+    assert dataset.inputs == InputSpec(3, 8, 2)
     with pytest.raises(DataError, match=r"test-0.parquet: row 5: image of 8x9 pixels in 3 channels, the first one has"):
         list(dataset.split("full").test.plain_batches(4))

@@ -17,8 +17,21 @@ import pytest
 import torch
 from filelock import FileLock
 
-from akdtune import data, frozen_teacher, networks, recipe, teacher
+from akdtune import networks
+from akdtune.data import crops as data_crops
+from akdtune.data.crops import Crops, epoch_order
+from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.splits import Split
 from akdtune.errors import AkdtuneError, CheckpointError
+from akdtune.randomness import derived_seed
+from akdtune.roles import TrainOn
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.teacher import frozen as teacher_frozen
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import evaluate, find_teacher, listed_teachers, load_teacher, teacher_key
+from akdtune.teacher.frozen import FrozenTeacher
+from akdtune.training.teachers import train_teachers
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 3, "lr": 0.05}
@@ -30,18 +43,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def digits(**more: Any) -> data.DataSet:
-    return data.load(data.DataSettings(**{"name": "digits", "validation": 600} | more), CPU)
+def digits(**more: Any) -> DataSet:
+    return load_data(DataSettings(**{"name": "digits", "validation": 600} | more), CPU)
 
 
-def settings(**more: Any) -> teacher.TeacherSettings:
-    return teacher.TeacherSettings(**SMALL | more)
+def settings(**more: Any) -> TeacherSettings:
+    return TeacherSettings(**SMALL | more)
 
 
-def trained(
-    of: teacher.TeacherSettings, dataset: data.DataSet, train_on: data.TrainOn = "subset"
-) -> teacher.TeacherFile:
-    return teacher.TeacherFile(**list(teacher.train(of, dataset, train_on, CPU))[-1]["teacher"])
+def trained(of: TeacherSettings, dataset: DataSet, train_on: TrainOn = "subset") -> TeacherFile:
+    return TeacherFile(**list(train_teachers(of, dataset, train_on, CPU))[-1]["teacher"])
 
 
 def stop_after(steps: int) -> Callable[[], bool]:
@@ -51,19 +62,19 @@ def stop_after(steps: int) -> Callable[[], bool]:
 
 def test_training_yields_a_row_per_epoch_and_is_found_again() -> None:
     dataset = digits()
-    assert teacher.find(settings(), dataset, "subset") is None
-    rows = list(teacher.train(settings(), dataset, "subset", CPU))
+    assert find_teacher(settings(), dataset, "subset") is None
+    rows = list(train_teachers(settings(), dataset, "subset", CPU))
     assert [row["epoch"] for row in rows[:-1]] == [1, 2, 3]
     assert json.loads(json.dumps(rows)) == rows
     measured = {"epoch", "epochs", "loss", "train_accuracy", "lr", "seconds"}
     assert measured | {"network", "number", "networks"} == set(rows[0])
     assert {(row["network"], row["number"], row["networks"]) for row in rows[:-1]} == {("cnn", 1, 1)}
     assert [row["lr"] for row in rows[:-1]] == [pytest.approx(settings().learning_rate(e)) for e in (1, 2, 3)]
-    file = teacher.TeacherFile(**rows[-1]["teacher"])
+    file = TeacherFile(**rows[-1]["teacher"])
     assert rows[-1]["done"] is True
-    assert teacher.find(settings(), dataset, "subset") == file
-    assert list(teacher.train(settings(), dataset, "subset", CPU)) == rows[-1:]
-    assert [teacher.TeacherFile(**record["teacher"]) for record in teacher.listed()] == [file]
+    assert find_teacher(settings(), dataset, "subset") == file
+    assert list(train_teachers(settings(), dataset, "subset", CPU)) == rows[-1:]
+    assert [TeacherFile(**record["teacher"]) for record in listed_teachers()] == [file]
     assert sorted(path.name for path in Path(file.path).parent.iterdir()) == [
         "teacher.json",
         "teacher.pt",
@@ -75,13 +86,13 @@ def test_training_yields_a_row_per_epoch_and_is_found_again() -> None:
 def test_recorded_accuracies_are_those_of_the_loaded_network() -> None:
     dataset = digits()
     file = trained(settings(epochs=15, batch_size=16), dataset)
-    network = teacher.load(file, dataset.inputs, CPU)
+    network = load_teacher(file, dataset.inputs, CPU)
     splits = dataset.split("subset")
     assert splits.validation is not None
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert file.val_accuracy == teacher.evaluate(network, splits.validation)
-    assert file.test_accuracy == teacher.evaluate(network, splits.test)
+    assert file.val_accuracy == evaluate(network, splits.validation)
+    assert file.test_accuracy == evaluate(network, splits.test)
     assert file.val_accuracy is not None
     assert file.val_accuracy > 50
     right = network(splits.test.images(torch.arange(len(splits.test)))).logits_BK.argmax(dim=1) == splits.test.labels_N
@@ -92,20 +103,20 @@ def test_loss_of_the_first_epoch_is_that_of_a_plain_loop() -> None:
     """The loop retyped: order, crops, steps and rates as the module says; the loss agrees to the last bit."""
     dataset, of = digits(), settings(batch_size=64)
     split = dataset.split("subset").train
-    network = networks.build(of.network, dataset.inputs, recipe.derived_seed("teacher", 0, "init")).train()
+    network = networks.build(of.network, dataset.inputs, derived_seed("teacher", 0, "init")).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    order_seed, total = recipe.derived_seed("teacher", 0, "order"), 0.0
-    drawn = data.crops(order_seed, 1, split.sample_ids_N, dataset.augmentation)
-    order = data.epoch_order(order_seed, 1, split.sample_ids_N)
+    order_seed, total = derived_seed("teacher", 0, "order"), 0.0
+    drawn = data_crops.crops(order_seed, 1, split.sample_ids_N, dataset.augmentation)
+    order = epoch_order(order_seed, 1, split.sample_ids_N)
     for start in range(0, 300, 64):
         batch = order[start : start + 64]
-        logits = network(split.images(batch, data.Crops(*(part[batch] for part in drawn)))).logits_BK
+        logits = network(split.images(batch, Crops(*(part[batch] for part in drawn)))).logits_BK
         loss = torch.nn.functional.cross_entropy(logits, split.labels_N[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += float(loss.detach().double()) * len(batch)
-    row = next(teacher.train(of, dataset, "subset", CPU))
+    row = next(train_teachers(of, dataset, "subset", CPU))
     assert row["loss"] == pytest.approx(total / 300, rel=1e-12)
 
 
@@ -121,19 +132,19 @@ def test_same_settings_give_the_same_bits_and_other_seeds_do_not(
 
 
 def test_key_depends_on_what_the_weights_depend_on_and_on_nothing_else() -> None:
-    base = teacher.teacher_key(settings(), digits(), "subset")
+    base = teacher_key(settings(), digits(), "subset")
     same = [
-        teacher.teacher_key(settings(), digits(label_noise={"fraction": 0.4}), "subset"),
-        teacher.teacher_key(settings(clean_validation=True, milestones=[2, 3]), digits(), "subset"),
+        teacher_key(settings(), digits(label_noise={"fraction": 0.4}), "subset"),
+        teacher_key(settings(clean_validation=True, milestones=[2, 3]), digits(), "subset"),
     ]
     assert settings().resolved_milestones() == [2, 3]
     assert set(same) == {base}
     other = [
-        teacher.teacher_key(settings(), digits(), "full"),
-        teacher.teacher_key(settings(), digits(split_seed=1), "subset"),
-        teacher.teacher_key(settings(), digits(pixel_noise={"std": 0.1}), "subset"),
-        teacher.teacher_key(settings(), digits(augmentation={"pad": 0, "flip": False}), "subset"),
-        *(teacher.teacher_key(settings(**{key: value}), digits(), "subset") for key, value in CHANGES.items()),
+        teacher_key(settings(), digits(), "full"),
+        teacher_key(settings(), digits(split_seed=1), "subset"),
+        teacher_key(settings(), digits(pixel_noise={"std": 0.1}), "subset"),
+        teacher_key(settings(), digits(augmentation={"pad": 0, "flip": False}), "subset"),
+        *(teacher_key(settings(**{key: value}), digits(), "subset") for key, value in CHANGES.items()),
     ]
     assert len({base, *other}) == len(other) + 1
 
@@ -150,20 +161,20 @@ CHANGES: dict[str, Any] = {
 
 def test_teachers_of_earlier_versions_stay_found() -> None:
     """Keys as version 0.1 made them; what settings have gained since enters a key only where it is used."""
-    assert teacher.teacher_key(settings(), digits(), "subset") == "365403cb9a3373af"
-    assert teacher.teacher_key(settings(), digits(), "full") == "a2323dc53baa2acd"
+    assert teacher_key(settings(), digits(), "subset") == "365403cb9a3373af"
+    assert teacher_key(settings(), digits(), "full") == "a2323dc53baa2acd"
     first = "epochs batch_size lr milestones lr_decay momentum weight_decay network checkpoint seed clean_validation"
     assert set(settings().model_dump()) == set(settings().model_dump(mode="json")) == set(first.split())
 
 
 def test_a_network_name_and_its_spelt_out_defaults_share_a_teacher() -> None:
     name, spelt = settings(network="cnn"), settings(network={"name": "cnn", "widths": [16, 32, 64]})
-    assert teacher.teacher_key(name, digits(), "subset") == teacher.teacher_key(spelt, digits(), "subset")
+    assert teacher_key(name, digits(), "subset") == teacher_key(spelt, digits(), "subset")
 
 
 def test_label_noise_does_not_reach_the_teacher() -> None:
-    clean = next(teacher.train(settings(), digits(), "subset", CPU))
-    noisy = list(teacher.train(settings(seed=0), digits(label_noise={"fraction": 1.0}), "subset", CPU))
+    clean = next(train_teachers(settings(), digits(), "subset", CPU))
+    noisy = list(train_teachers(settings(seed=0), digits(label_noise={"fraction": 1.0}), "subset", CPU))
     assert noisy[0]["loss"] == clean["loss"]
 
 
@@ -178,40 +189,40 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     steps: int, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = digits()
-    rows = list(teacher.train(settings(), dataset, "subset", CPU, stop_after(steps)))  # 5 steps an epoch
+    rows = list(train_teachers(settings(), dataset, "subset", CPU, stop_after(steps)))  # 5 steps an epoch
     assert len(rows) == steps // 5
     assert not any(row.get("done") for row in rows)
-    assert teacher.find(settings(), dataset, "subset") is None
+    assert find_teacher(settings(), dataset, "subset") is None
     left = {path.name for path in (own_cache / "teachers").glob("*/*")}
     assert left == ({"train.lock", "progress.pt"} if steps >= 5 else {"train.lock"})
-    rest = list(teacher.train(settings(), dataset, "subset", CPU))
+    rest = list(train_teachers(settings(), dataset, "subset", CPU))
     assert [row["epoch"] for row in rows + rest[:-1]] == [1, 2, 3]
     monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "other"))
-    undisturbed = list(teacher.train(settings(), digits(), "subset", CPU))
+    undisturbed = list(train_teachers(settings(), digits(), "subset", CPU))
     assert rest[-1]["teacher"]["weights_hash"] == undisturbed[-1]["teacher"]["weights_hash"]
     drop = [{k: v for k, v in row.items() if k not in ("seconds", "teacher")} for row in rows + rest]
     assert drop == [{k: v for k, v in row.items() if k not in ("seconds", "teacher")} for row in undisturbed]
 
 
 def test_damaged_progress_starts_again(own_cache: Path) -> None:
-    list(teacher.train(settings(), digits(), "subset", CPU, stop_after(5)))
+    list(train_teachers(settings(), digits(), "subset", CPU, stop_after(5)))
     (progress,) = (own_cache / "teachers").glob("*/progress.pt")
     progress.write_bytes(progress.read_bytes()[:1000])
-    assert [row.get("epoch") for row in teacher.train(settings(), digits(), "subset", CPU)] == [1, 2, 3, None]
+    assert [row.get("epoch") for row in train_teachers(settings(), digits(), "subset", CPU)] == [1, 2, 3, None]
 
 
 def test_an_abandoned_iterator_frees_the_lock() -> None:
-    rows = teacher.train(settings(), digits(), "subset", CPU)
+    rows = train_teachers(settings(), digits(), "subset", CPU)
     next(rows)
     rows.close()
     assert trained(settings(), digits()).val_accuracy is not None
 
 
 def test_waiting_for_another_trainer_can_be_stopped(own_cache: Path) -> None:
-    folder = own_cache / "teachers" / teacher.teacher_key(settings(), digits(), "subset")
+    folder = own_cache / "teachers" / teacher_key(settings(), digits(), "subset")
     folder.mkdir(parents=True)
     with FileLock(str(folder / "train.lock")):
-        assert list(teacher.train(settings(), digits(), "subset", CPU, lambda: True)) == []
+        assert list(train_teachers(settings(), digits(), "subset", CPU, lambda: True)) == []
 
 
 def trainer(epochs: int, before: str = "pass") -> subprocess.Popen[str]:
@@ -229,7 +240,7 @@ def test_a_second_trainer_waits_and_finds_the_teacher() -> None:
     with trainer(epochs=30) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
-        rows = list(teacher.train(settings(epochs=30), digits(), "subset", CPU))
+        rows = list(train_teachers(settings(epochs=30), digits(), "subset", CPU))
         assert [row.get("done") for row in rows] == [True]
         assert process.stdout.read().split()[-2:] == ["30", "-1"]
 
@@ -241,14 +252,14 @@ def test_a_killed_trainer_leaves_nothing_half_written(own_cache: Path) -> None:
             if int(line) == 5:
                 os.kill(process.pid, signal.SIGKILL)
                 break
-    rows = teacher.train(settings(epochs=400), digits(), "subset", CPU)
+    rows = train_teachers(settings(epochs=400), digits(), "subset", CPU)
     assert next(rows)["epoch"] >= 5
     rows.close()
 
 
 def test_diverged_training_is_one_message(own_cache: Path) -> None:
     with pytest.raises(AkdtuneError, match=r"the teacher's loss is not finite in epoch \d; lower teacher.lr"):
-        list(teacher.train(settings(lr=1e30), digits(), "subset", CPU))
+        list(train_teachers(settings(lr=1e30), digits(), "subset", CPU))
     assert {path.name for path in (own_cache / "teachers").glob("*/*")} == {"train.lock"}
 
 
@@ -271,10 +282,10 @@ def test_changed_weights_are_noticed() -> None:
     held["model"]["fc.bias"] += 1
     torch.save(held, file.path)
     with pytest.raises(CheckpointError, match=r"teacher.pt: holds other weights \(\w+\) than when it was found"):
-        teacher.load(file, dataset.inputs, CPU)
+        load_teacher(file, dataset.inputs, CPU)
 
 
-def table(epochs: int, **more: Any) -> tuple[teacher.FrozenTeacher, data.Split, data.DataSet]:
+def table(epochs: int, **more: Any) -> tuple[FrozenTeacher, Split, DataSet]:
     dataset = digits(**more)
     split = dataset.split("subset").train
     network = networks.build({"name": "cnn", "widths": [8, 16]}, dataset.inputs, 0)
@@ -282,18 +293,18 @@ def table(epochs: int, **more: Any) -> tuple[teacher.FrozenTeacher, data.Split, 
     for start in range(0, 300, 100):  # running statistics of real images
         network(split.images(torch.arange(start, start + 100)))
     frozen = network.eval().requires_grad_(False)
-    return teacher.FrozenTeacher(frozen, split, dataset.augmentation, epochs), split, dataset
+    return FrozenTeacher(frozen, split, dataset.augmentation, epochs), split, dataset
 
 
 def test_table_holds_what_the_network_says_about_every_crop() -> None:
     stored, split, dataset = table(epochs=40)
     assert stored.keeps_table
-    live = teacher.FrozenTeacher(stored.network, split, dataset.augmentation, 9)
+    live = FrozenTeacher(stored.network, split, dataset.augmentation, 9)
     assert not live.keeps_table
     for epoch in range(1, 4):
-        drawn = data.crops(0, epoch, split.sample_ids_N, dataset.augmentation)
-        for batch in data.epoch_order(0, epoch, split.sample_ids_N).split(64):
-            crops = data.Crops(*(part[batch] for part in drawn))
+        drawn = data_crops.crops(0, epoch, split.sample_ids_N, dataset.augmentation)
+        for batch in epoch_order(0, epoch, split.sample_ids_N).split(64):
+            crops = Crops(*(part[batch] for part in drawn))
             images = split.images(batch, crops)
             one, other = stored.signals(batch, images, crops), live.signals(batch, images, crops)
             assert torch.allclose(one.logits_BK, other.logits_BK, atol=1e-5)
@@ -303,10 +314,10 @@ def test_table_holds_what_the_network_says_about_every_crop() -> None:
 
 def test_table_does_not_depend_on_who_asks_first_or_in_what_batches() -> None:
     (one, split, dataset), (other, *_) = table(epochs=40), table(epochs=40)
-    drawn = data.crops(0, 1, split.sample_ids_N, dataset.augmentation)
+    drawn = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)
     whole = one.signals(torch.arange(300), torch.empty(0), drawn)
     for batch in torch.arange(299, -1, -1).split(7):
-        part = other.signals(batch, torch.empty(0), data.Crops(*(crop[batch] for crop in drawn)))
+        part = other.signals(batch, torch.empty(0), Crops(*(crop[batch] for crop in drawn)))
         assert torch.equal(part.logits_BK, whole.logits_BK[batch])
         assert torch.equal(part.pooled_BC, whole.pooled_BC[batch])
 
@@ -314,13 +325,13 @@ def test_table_does_not_depend_on_who_asks_first_or_in_what_batches() -> None:
 def test_table_is_kept_only_when_it_pays_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not table(epochs=9)[0].keeps_table  # as many crops as epochs
     assert not table(epochs=100, augmentation={"pad": 4, "flip": True})[0].keeps_table
-    monkeypatch.setattr(frozen_teacher, "TABLE_LIMIT_MIB", 0.1)
+    monkeypatch.setattr(teacher_frozen, "TABLE_LIMIT_MIB", 0.1)
     assert not table(epochs=40)[0].keeps_table
 
 
 def test_stage_maps_come_live() -> None:
     stored, split, dataset = table(epochs=40)
-    crops = data.crops(0, 1, split.sample_ids_N, dataset.augmentation)
+    crops = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)
     images = split.images(torch.arange(300), crops)
     found = stored.signals(torch.arange(300), images, crops, stages=True)
     assert found.stages is not None
@@ -329,7 +340,7 @@ def test_stage_maps_come_live() -> None:
 
 def test_classifier_comes_with_the_maps_only() -> None:
     stored, split, dataset = table(epochs=40)
-    crops = data.crops(0, 1, split.sample_ids_N, dataset.augmentation)
+    crops = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)
     images = split.images(torch.arange(300), crops)
     assert stored.signals(torch.arange(300), images, crops).classifier is None
     found = stored.signals(torch.arange(300), images, crops, stages=True).classifier
@@ -344,7 +355,7 @@ def test_classifier_comes_with_the_maps_only() -> None:
 def test_strong_images_and_images_that_no_crop_identifies_come_live(epochs: int, stages: bool) -> None:
     stored, split, dataset = table(epochs=epochs)
     positions, generator = torch.arange(20), torch.Generator().manual_seed(0)
-    crops = data.crops(0, 1, split.sample_ids_N[positions], dataset.augmentation)
+    crops = data_crops.crops(0, 1, split.sample_ids_N[positions], dataset.augmentation)
     images = split.images(positions, crops)
     strong = images + torch.randn(images.shape, generator=generator)
     found = stored.signals(positions, images, crops, stages, strong)
@@ -365,11 +376,11 @@ def test_further_teachers_speak_beside_the_main_one(epochs: int, stages: bool) -
     alone, split, dataset = table(epochs=epochs)
     widths = ([4, 8], [16])
     others = [networks.build({"name": "cnn", "widths": w}, dataset.inputs, 1).eval() for w in widths]
-    together = teacher.FrozenTeacher(alone.network, split, dataset.augmentation, epochs, others)
+    together = FrozenTeacher(alone.network, split, dataset.augmentation, epochs, others)
     assert together.others == tuple(others)
     assert together.keeps_table is alone.keeps_table is (epochs == 40)
     positions = torch.arange(50, 70)
-    crops = data.crops(0, 1, split.sample_ids_N[positions], dataset.augmentation)
+    crops = data_crops.crops(0, 1, split.sample_ids_N[positions], dataset.augmentation)
     images = split.images(positions, crops)
     found = together.signals(positions, images, crops, stages, images)
     main = alone.signals(positions, images, crops, stages)
@@ -389,9 +400,9 @@ def test_further_teachers_speak_beside_the_main_one(epochs: int, stages: bool) -
 def test_the_table_counts_every_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, split, dataset = table(epochs=40)
     size_mib = len(split) * dataset.augmentation.variants * (16 + 10) * 4 / 2**20
-    monkeypatch.setattr(frozen_teacher, "TABLE_LIMIT_MIB", 1.5 * size_mib)
-    assert teacher.FrozenTeacher(alone.network, split, dataset.augmentation, 40).keeps_table
-    assert not teacher.FrozenTeacher(alone.network, split, dataset.augmentation, 40, [alone.network]).keeps_table
+    monkeypatch.setattr(teacher_frozen, "TABLE_LIMIT_MIB", 1.5 * size_mib)
+    assert FrozenTeacher(alone.network, split, dataset.augmentation, 40).keeps_table
+    assert not FrozenTeacher(alone.network, split, dataset.augmentation, 40, [alone.network]).keeps_table
 
 
 def test_no_table_where_crops_do_not_identify_an_image() -> None:
@@ -402,7 +413,7 @@ def test_evaluate_leaves_the_mode_as_it_was() -> None:
     dataset = digits()
     network = networks.build(SMALL["network"], dataset.inputs, 0).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    assert 0 <= teacher.evaluate(network, dataset.split("full").test) <= 100
+    assert 0 <= evaluate(network, dataset.split("full").test) <= 100
     assert network.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
@@ -413,9 +424,9 @@ def test_an_epoch_of_the_digits_study_is_quick() -> None:
 
     def epoch(number: int) -> float:
         started = time.process_time()
-        drawn = data.crops(0, number, split.sample_ids_N, dataset.augmentation)
-        for batch in data.epoch_order(0, number, split.sample_ids_N).split(32):
-            crops = data.Crops(*(part[batch] for part in drawn))
+        drawn = data_crops.crops(0, number, split.sample_ids_N, dataset.augmentation)
+        for batch in epoch_order(0, number, split.sample_ids_N).split(32):
+            crops = Crops(*(part[batch] for part in drawn))
             stored.signals(batch, split.images(batch, crops), crops)
         return time.process_time() - started
 

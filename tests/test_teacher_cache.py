@@ -18,13 +18,24 @@ import numpy as np
 import pytest
 import torch
 
-from akdtune import cache_command, cache_files, data, networks, teacher, teacher_cache, teacher_rows
-from akdtune.frozen_teacher import FrozenTeacher
+from akdtune import networks
+from akdtune.cli import caches
+from akdtune.data import crops as data_crops
+from akdtune.data.crops import Crops, variant_crops
+from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.splits import Split
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import CacheSettings, TeacherSettings
+from akdtune.settings.training import Seeds, TrainingSettings
 from akdtune.signals import Signals
-from akdtune.teacher_cache import CacheSettings, Store
-from akdtune.teacher_rows import Caching, PlaceMatters, TeacherRows
-from akdtune.training import Epoch, Trial
-from akdtune.trial_config import Seeds, TrainingSettings, TrialConfig
+from akdtune.teacher import cache as cache_store
+from akdtune.teacher import cache_files
+from akdtune.teacher import rows as teacher_rows
+from akdtune.teacher.cache import Store
+from akdtune.teacher.frozen import FrozenTeacher
+from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
+from akdtune.training.config import TrialConfig
+from akdtune.training.trial import Epoch, Trial
 from tests import small_trials
 from tests.small_trials import CACHE_RATES, CPU, DIGITS, configured, trained
 
@@ -54,8 +65,8 @@ def put(store: Store, rows: np.ndarray[Any, Any]) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few hundred rows, and no care for the disk of the machine that tests."""
     monkeypatch.setattr(cache_files, "BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(teacher_cache, "SPARE_BYTES", 0)
-    monkeypatch.setattr(teacher_cache, "MEASURE_EVERY", 4096)
+    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
+    monkeypatch.setattr(cache_store, "MEASURE_EVERY", 4096)
 
 
 # ------------------------------------------------------------------------------------------------------ the store
@@ -360,16 +371,16 @@ def test_verify_counts_and_unmarks_damage(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- a teacher's rows
 
 
-def digits(**more: Any) -> data.DataSet:
-    return data.load(data.DataSettings(**{"name": "digits", "validation": 600} | more), CPU)
+def digits(**more: Any) -> DataSet:
+    return load_data(DataSettings(**{"name": "digits", "validation": 600} | more), CPU)
 
 
-def network(dataset: data.DataSet, widths: tuple[int, ...] = (4, 8), seed: int = 0) -> networks.Network:
+def network(dataset: DataSet, widths: tuple[int, ...] = (4, 8), seed: int = 0) -> networks.Network:
     built = networks.build({"name": "cnn", "widths": list(widths)}, dataset.inputs, seed)
     return built.eval().requires_grad_(False)
 
 
-def rows_of(tmp_path: Path, dataset: data.DataSet, of: networks.Network, **settings: Any) -> TeacherRows:
+def rows_of(tmp_path: Path, dataset: DataSet, of: networks.Network, **settings: Any) -> TeacherRows:
     caching = Caching(CacheSettings(location=str(tmp_path), **settings), dataset.images_key, dataset.name)
     return TeacherRows(of, dataset.split("subset").train, dataset.augmentation, caching)
 
@@ -403,7 +414,7 @@ def test_rows_are_the_networks_numbers_in_the_precision_of_the_cache(
     rows = rows_of(tmp_path, dataset, of, dtype=dtype)
     assert rows.rows == split.stored * dataset.augmentation.variants and not rows.keeps_logits
     positions = torch.arange(100)
-    crops = data.Crops(*(part[:100] for part in data.crops(5, 1, split.sample_ids_N, dataset.augmentation)))
+    crops = Crops(*(part[:100] for part in data_crops.crops(5, 1, split.sample_ids_N, dataset.augmentation)))
     live = of(split.images(positions, crops))
     numbers = split.rows_N[positions] * dataset.augmentation.variants + crops.variant_N(dataset.augmentation)
     for _ in range(2):  # computed, then found
@@ -427,8 +438,8 @@ def test_logits_are_kept_where_the_last_layer_does_not_give_them(tmp_path: Path)
     assert torch.allclose(first.logits_BK, live.logits_BK, atol=2e-3)
 
 
-def _crops(numbers: np.ndarray[Any, Any], dataset: data.DataSet) -> data.Crops:
-    return data.variant_crops(torch.from_numpy(numbers) % dataset.augmentation.variants, dataset.augmentation)
+def _crops(numbers: np.ndarray[Any, Any], dataset: DataSet) -> Crops:
+    return variant_crops(torch.from_numpy(numbers) % dataset.augmentation.variants, dataset.augmentation)
 
 
 def test_numbers_do_not_depend_on_who_asks_for_what(tmp_path: Path) -> None:
@@ -537,9 +548,9 @@ def test_a_network_whose_numbers_depend_on_the_place_is_refused(tmp_path: Path, 
 
 # ------------------------------------------------------------------------------------------------------ whole trials
 
-DATA = data.DataSettings(**DIGITS, label_noise={"fraction": 0.2})
+DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})
 ANOTHER = {"network": {"name": "cnn", "widths": [6]}, "epochs": 1, "batch_size": 64}
-TEACHERS = teacher.TeacherSettings(**small_trials.TEACHER.model_dump() | {"epochs": 2, "others": [ANOTHER]})
+TEACHERS = TeacherSettings(**small_trials.TEACHER.model_dump() | {"epochs": 2, "others": [ANOTHER]})
 ANGULAR = {**small_trials.ANGULAR, "warmup_epochs": 2, "num_views": 2}
 
 
@@ -578,7 +589,7 @@ def test_a_trials_numbers_are_the_same_with_the_cache_cold_warm_half_full_or_off
         "cold": numbers(config(cache={"dtype": dtype})),
         "warm": numbers(config(cache={"dtype": dtype})),
     }
-    (entry,) = cache_command.entries(tmp_path / "cache")
+    (entry,) = caches.entries(tmp_path / "cache")
     store = entry.store()
     assert store is not None
     marked = np.flatnonzero(store.marked(np.arange(store.shape.rows)))
@@ -616,7 +627,7 @@ def test_tables_in_memory_give_the_numbers_of_the_cache(
     of = config(views={"name": "none"}, methods=({"name": "kd"},), epochs=10, batch_size=64)
     assert Trial(of).teacher.keeps_table  # type: ignore[union-attr]
     cold, warm = numbers(of), numbers(of)
-    monkeypatch.setattr("akdtune.frozen_teacher.TABLE_LIMIT_MIB", 0)
+    monkeypatch.setattr("akdtune.teacher.frozen.TABLE_LIMIT_MIB", 0)
     assert not Trial(of).teacher.keeps_table  # type: ignore[union-attr]
     rows = numbers(of)
     assert cold[0] == warm[0] == rows[0]
@@ -629,7 +640,7 @@ def test_trials_with_other_batch_sizes_seeds_and_images_share_rows(config: Calla
     plain = config(views={"name": "none"}, methods=({"name": "kd"},))
     others = [
         replace(plain, training=TrainingSettings(epochs=2, batch_size=50), seeds=Seeds(order=1)),
-        replace(plain, data=data.DataSettings(**DATA.model_dump() | {"validation": 300})),
+        replace(plain, data=DataSettings(**DATA.model_dump() | {"validation": 300})),
     ]
     alone = numbers(plain)
     for other in others:
@@ -637,7 +648,7 @@ def test_trials_with_other_batch_sizes_seeds_and_images_share_rows(config: Calla
     assert numbers(plain)[0] == alone[0]
     again = numbers(others[1])
     assert [rate["teacher_cache_hit_rate"] for rate in again[1]] == [1.0, 1.0]
-    assert len(cache_command.entries(Path(plain.teacher_cache.location))) == 1  # type: ignore[union-attr,arg-type]
+    assert len(caches.entries(Path(plain.teacher_cache.location))) == 1  # type: ignore[union-attr,arg-type]
 
 
 def test_each_of_several_teachers_has_a_store(config: Callable[..., TrialConfig], tmp_path: Path) -> None:
@@ -646,7 +657,7 @@ def test_each_of_several_teachers_has_a_store(config: Callable[..., TrialConfig]
     off = numbers(config(views={"name": "multi_teacher"}, methods=({"name": "kd"},), alone=False, cache={"max_mib": 0,
                                                                 "location": str(tmp_path / "off")}))  # fmt: skip
     assert cold[0] == warm[0] == off[0]
-    assert len(cache_command.entries(tmp_path / "cache")) == 2 and not (tmp_path / "off").exists()
+    assert len(caches.entries(tmp_path / "cache")) == 2 and not (tmp_path / "off").exists()
     assert [rate["teacher_cache_hit_rate"] for rate in warm[1]] == [1.0, 1.0]
 
 
@@ -667,13 +678,13 @@ def test_the_warm_up_of_heads_touches_no_image_that_is_cached(
     trial = Trial(of)
     assert trial.teacher is not None and trial.teacher.fetches_images
     made: list[int] = []
-    real = data.Split.images_of_rows
+    real = Split.images_of_rows
 
-    def counted(self: data.Split, rows: torch.Tensor, crops: data.Crops | None = None) -> torch.Tensor:
+    def counted(self: Split, rows: torch.Tensor, crops: Crops | None = None) -> torch.Tensor:
         made.append(len(rows))
         return real(self, rows, crops)
 
-    monkeypatch.setattr(data.Split, "images_of_rows", counted)
+    monkeypatch.setattr(Split, "images_of_rows", counted)
     assert trial.warmup_epoch(1, lambda: False)["teacher_cache_hit_rate"] == 1.0
     assert made == []
     trial.warmup_epoch(9, lambda: False)  # crops that nobody has seen: images of what is missing, in full batches
@@ -682,7 +693,7 @@ def test_the_warm_up_of_heads_touches_no_image_that_is_cached(
 
 def test_stand_ins_never_reach_the_cache(config: Callable[..., TrialConfig], tmp_path: Path) -> None:
     of = config()
-    Trial(of, (network(data.load(DATA, CPU), (4, 8), 5),)).timed(2)
+    Trial(of, (network(load_data(DATA, CPU), (4, 8), 5),)).timed(2)
     assert not (tmp_path / "cache").exists()
 
 
@@ -699,8 +710,8 @@ def test_a_resumed_trial_goes_on_with_the_same_numbers(config: Callable[..., Tri
 @pytest.fixture(autouse=True)
 def _forget_tables() -> Iterator[None]:
     """Tables are shared within a process; tests about who computes what begin without."""
-    from akdtune import frozen_teacher
+    from akdtune.teacher.frozen import _shared
 
-    frozen_teacher._shared.clear()
+    _shared.clear()
     yield
-    frozen_teacher._shared.clear()
+    _shared.clear()

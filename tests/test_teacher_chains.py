@@ -12,8 +12,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from akdtune import data, networks, recipe, teacher
+from akdtune import networks
+from akdtune.data.crops import Crops, crops, epoch_order
+from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.splits import Loaded
 from akdtune.errors import CheckpointError
+from akdtune.randomness import derived_seed
+from akdtune.roles import TrainOn
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import find_teacher, listed_teachers, load_others, load_teacher, teacher_key
+from akdtune.training.teachers import _label_loss, distillation_loss, train_teachers
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 2, "lr": 0.05, "batch_size": 128}
@@ -30,22 +40,20 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits() -> data.DataSet:
-    return data.load(data.DataSettings(name="digits", validation=600), CPU)
+def digits() -> DataSet:
+    return load_data(DataSettings(name="digits", validation=600), CPU)
 
 
-def settings(**given: Any) -> teacher.TeacherSettings:
-    return teacher.TeacherSettings(**given)
+def settings(**given: Any) -> TeacherSettings:
+    return TeacherSettings(**given)
 
 
-def rows_of(of: teacher.TeacherSettings, dataset: data.DataSet, train_on: data.TrainOn = "subset") -> list[Any]:
-    return list(teacher.train(of, dataset, train_on, CPU))
+def rows_of(of: TeacherSettings, dataset: DataSet, train_on: TrainOn = "subset") -> list[Any]:
+    return list(train_teachers(of, dataset, train_on, CPU))
 
 
-def trained(
-    of: teacher.TeacherSettings, dataset: data.DataSet, train_on: data.TrainOn = "subset"
-) -> teacher.TeacherFile:
-    return teacher.TeacherFile(**rows_of(of, dataset, train_on)[-1]["teacher"])
+def trained(of: TeacherSettings, dataset: DataSet, train_on: TrainOn = "subset") -> TeacherFile:
+    return TeacherFile(**rows_of(of, dataset, train_on)[-1]["teacher"])
 
 
 def stop_after(steps: int) -> Callable[[], bool]:
@@ -54,49 +62,49 @@ def stop_after(steps: int) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("network", ["none", {"name": "none"}])
-def test_no_teacher_is_found_and_done_at_once(network: Any, digits: data.DataSet, own_cache: Path) -> None:
+def test_no_teacher_is_found_and_done_at_once(network: Any, digits: DataSet, own_cache: Path) -> None:
     absent = settings(network=network)
     assert absent.absent
-    file = teacher.find(absent, digits, "subset")
-    assert file == teacher.TeacherFile.none() == teacher.TeacherFile.untrained(absent)
+    file = find_teacher(absent, digits, "subset")
+    assert file == TeacherFile.none() == TeacherFile.untrained(absent)
     assert file.absent
     assert (file.path, file.weights_hash, file.identity, file.saw_validation) == ("", "none", "none", False)
     assert rows_of(absent, digits) == [{"done": True, "teacher": file.plain()}]
-    assert teacher.TeacherFile(**file.plain()) == file
+    assert TeacherFile(**file.plain()) == file
     assert not own_cache.exists()
     assert not settings(**SMALL).absent
 
 
-def test_others_are_trained_and_found_like_the_main_teacher(digits: data.DataSet) -> None:
+def test_others_are_trained_and_found_like_the_main_teacher(digits: DataSet) -> None:
     of = settings(**SMALL, others=[MIDDLE, SMALL | {"seed": 1}])
-    assert teacher.find(of, digits, "subset") is None
+    assert find_teacher(of, digits, "subset") is None
     rows = rows_of(of, digits)
     assert [(row["number"], row["epoch"]) for row in rows[:-1]] == [(n, e) for n in (1, 2, 3) for e in (1, 2)]
     assert {row["networks"] for row in rows[:-1]} == {3}
     assert json.loads(json.dumps(rows)) == rows
-    file = teacher.TeacherFile(**rows[-1]["teacher"])
-    assert teacher.find(of, digits, "subset") == file
+    file = TeacherFile(**rows[-1]["teacher"])
+    assert find_teacher(of, digits, "subset") == file
     assert [other.network for other in file.others] == [MIDDLE["network"], SMALL["network"]]
     for one, alone in zip((file, *file.others), (SMALL, MIDDLE, SMALL | {"seed": 1}), strict=True):
-        found = teacher.find(settings(**alone), digits, "subset")
+        found = find_teacher(settings(**alone), digits, "subset")
         assert found is not None
         assert (one.weights_hash, one.path, one.val_accuracy) == (found.weights_hash, found.path, found.val_accuracy)
-    loaded = teacher.load_others(file, digits.inputs, CPU)
+    loaded = load_others(file, digits.inputs, CPU)
     assert [network.stage_shapes[0][0] for network in loaded] == [5, 4]
     assert not any(parameter.requires_grad for network in loaded for parameter in network.parameters())
 
 
-def test_files_go_through_json_with_their_others(digits: data.DataSet) -> None:
+def test_files_go_through_json_with_their_others(digits: DataSet) -> None:
     file = trained(settings(**SMALL, others=[MIDDLE]), digits)
     plain = json.loads(json.dumps(file.plain()))
-    assert teacher.TeacherFile(**plain) == teacher.TeacherFile.parse(plain) == file
-    assert isinstance(file.others[0], teacher.TeacherFile)
-    assert hash(teacher.TeacherFile.none()) == hash(teacher.TeacherFile.none())
+    assert TeacherFile(**plain) == TeacherFile.parse(plain) == file
+    assert isinstance(file.others[0], TeacherFile)
+    assert hash(TeacherFile.none()) == hash(TeacherFile.none())
 
 
 def test_identity_is_the_main_ones_hash_until_there_are_others() -> None:
-    def file(weights: str, *others: teacher.TeacherFile) -> teacher.TeacherFile:
-        return teacher.TeacherFile("t.pt", "key", weights, "cnn", None, None, False, others)
+    def file(weights: str, *others: TeacherFile) -> TeacherFile:
+        return TeacherFile("t.pt", "key", weights, "cnn", None, None, False, others)
 
     assert file("a").identity == "a"
     several = {file("a", file("b")).identity, file("b", file("a")).identity, file("a", file("b"), file("c")).identity}
@@ -105,35 +113,35 @@ def test_identity_is_the_main_ones_hash_until_there_are_others() -> None:
     assert all(len(identity) == 16 for identity in several)
 
 
-def test_only_what_is_missing_is_trained(digits: data.DataSet) -> None:
+def test_only_what_is_missing_is_trained(digits: DataSet) -> None:
     rows_of(settings(**MIDDLE), digits)
     rows = rows_of(settings(**SMALL, others=[MIDDLE, LARGE]), digits)
     assert [row["number"] for row in rows[:-1]] == [1, 1, 2, 2]
     assert {row["networks"] for row in rows[:-1]} == {2}
 
 
-def test_a_chain_trains_from_the_largest_to_the_smallest_each_once(digits: data.DataSet) -> None:
+def test_a_chain_trains_from_the_largest_to_the_smallest_each_once(digits: DataSet) -> None:
     of = settings(**DENSE)
     rows = rows_of(of, digits)
     assert [row["number"] for row in rows[:-1]] == [1, 1, 2, 2, 3, 3]
-    records = teacher.listed()[::-1]
+    records = listed_teachers()[::-1]
     assert [record["teacher"]["network"]["widths"][0] for record in records] == [6, 5, 4]
-    file = teacher.TeacherFile(**rows[-1]["teacher"])
+    file = TeacherFile(**rows[-1]["teacher"])
     assert file.others == ()
-    assert teacher.find(of, digits, "subset") == file
+    assert find_teacher(of, digits, "subset") == file
     plain = trained(settings(**SMALL), digits)
     assert file.weights_hash != plain.weights_hash
     assert file.key != plain.key
 
 
-def test_a_trained_chain_does_not_need_its_sources_any_more(digits: data.DataSet) -> None:
+def test_a_trained_chain_does_not_need_its_sources_any_more(digits: DataSet) -> None:
     of = settings(**SMALL, distilled_from=[LARGE])
     file = trained(of, digits)
-    source = teacher.find(settings(**LARGE), digits, "subset")
+    source = find_teacher(settings(**LARGE), digits, "subset")
     assert source is not None
     Path(source.path).unlink()
-    assert teacher.find(settings(**LARGE), digits, "subset") is None
-    assert teacher.find(of, digits, "subset") == file
+    assert find_teacher(settings(**LARGE), digits, "subset") is None
+    assert find_teacher(of, digits, "subset") == file
     assert len(rows_of(of, digits)) == 1
 
 
@@ -153,21 +161,21 @@ def distilled_loss(
 
 
 @pytest.mark.parametrize("drop", [0, 1])
-def test_loss_of_the_first_epoch_is_that_of_a_plain_loop(drop: int, digits: data.DataSet) -> None:
+def test_loss_of_the_first_epoch_is_that_of_a_plain_loop(drop: int, digits: DataSet) -> None:
     """The loop retyped: losses, order, crops and who is left out; live teachers, so equal but for rounding."""
     given = {"temperature": 3.0, "weight": 0.7, "drop": drop}
     of = settings(**SMALL, distilled_from=[LARGE, MIDDLE], distillation=given)
-    row = next(row for row in teacher.train(of, digits, "subset", CPU) if row["number"] == 3)
+    row = next(row for row in train_teachers(of, digits, "subset", CPU) if row["number"] == 3)
     split = digits.split("subset").train
-    files = [teacher.find(settings(**one), digits, "subset") for one in (LARGE, MIDDLE)]
-    sources = [teacher.load(file, digits.inputs, CPU) for file in files if file is not None]
-    network = networks.build(of.network, digits.inputs, recipe.derived_seed("teacher", 0, "init")).train()
+    files = [find_teacher(settings(**one), digits, "subset") for one in (LARGE, MIDDLE)]
+    sources = [load_teacher(file, digits.inputs, CPU) for file in files if file is not None]
+    network = networks.build(of.network, digits.inputs, derived_seed("teacher", 0, "init")).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    order_seed, total, left_out = recipe.derived_seed("teacher", 0, "order"), 0.0, set()
-    draws = torch.Generator().manual_seed(recipe.derived_seed("teacher", 0, "drop", 1))
-    drawn = data.crops(order_seed, 1, split.sample_ids_N, digits.augmentation)
-    for batch in data.epoch_order(order_seed, 1, split.sample_ids_N).split(128):
-        images = split.images(batch, data.Crops(*(part[batch] for part in drawn)))
+    order_seed, total, left_out = derived_seed("teacher", 0, "order"), 0.0, set()
+    draws = torch.Generator().manual_seed(derived_seed("teacher", 0, "drop", 1))
+    drawn = crops(order_seed, 1, split.sample_ids_N, digits.augmentation)
+    for batch in epoch_order(order_seed, 1, split.sample_ids_N).split(128):
+        images = split.images(batch, Crops(*(part[batch] for part in drawn)))
         kept = torch.randperm(2, generator=draws).tolist()[drop:]
         left_out |= {0, 1} - set(kept)
         said = [sources[index](images).logits_BK for index in kept]
@@ -183,23 +191,23 @@ def test_loss_of_the_first_epoch_is_that_of_a_plain_loop(drop: int, digits: data
 def test_distillation_loss_is_finite_for_certain_teachers() -> None:
     certain_BK = torch.tensor([[80.0, -80.0], [-80.0, 80.0]])
     student_BK = (-certain_BK).requires_grad_()
-    loss = teacher.distillation_loss(student_BK, [certain_BK, certain_BK], 1.0)
+    loss = distillation_loss(student_BK, [certain_BK, certain_BK], 1.0)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(2 * 160)
     assert student_BK.grad is not None
     assert torch.isfinite(student_BK.grad).all()
-    assert float(teacher.distillation_loss(certain_BK, [certain_BK], 4.0)) == 0.0
+    assert float(distillation_loss(certain_BK, [certain_BK], 4.0)) == 0.0
 
 
 @pytest.mark.parametrize("steps", [0, 4, 7, 13])
 def test_a_chain_that_was_stopped_goes_on_to_the_same_bits(
-    steps: int, digits: data.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = settings(**DENSE)  # 3 networks of 2 epochs of 3 steps
-    rows = list(teacher.train(of, digits, "subset", CPU, stop_after(steps)))
+    rows = list(train_teachers(of, digits, "subset", CPU, stop_after(steps)))
     assert len(rows) == steps // 3
     assert not any(row.get("done") for row in rows)
-    assert teacher.find(of, digits, "subset") is None
+    assert find_teacher(of, digits, "subset") is None
     rest = rows_of(of, digits)
     monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "other"))
     undisturbed = rows_of(of, digits)
@@ -219,41 +227,39 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-def test_key_of_a_distilled_teacher_depends_on_its_sources_and_how(digits: data.DataSet) -> None:
-    keys = [teacher.teacher_key(settings(**SMALL, **more), digits, "subset") for more in ({}, *CHANGES)]
+def test_key_of_a_distilled_teacher_depends_on_its_sources_and_how(digits: DataSet) -> None:
+    keys = [teacher_key(settings(**SMALL, **more), digits, "subset") for more in ({}, *CHANGES)]
     assert len(set(keys)) == len(keys)
     spelt = {"distilled_from": [LARGE, MIDDLE], "distillation": {"drop": 1, "temperature": 5.0, "weight": 1.0}}
-    assert teacher.teacher_key(settings(**SMALL, **spelt), digits, "subset") == keys[4]
+    assert teacher_key(settings(**SMALL, **spelt), digits, "subset") == keys[4]
     with_others = settings(**SMALL, others=[LARGE])
-    assert teacher.teacher_key(with_others, digits, "subset") == keys[0]
+    assert teacher_key(with_others, digits, "subset") == keys[0]
 
 
-def imported(dataset: data.DataSet, path: Path, **more: Any) -> dict[str, Any]:
+def imported(dataset: DataSet, path: Path, **more: Any) -> dict[str, Any]:
     network = networks.build(LARGE["network"], dataset.inputs, 3)
     torch.save({"model": network.state_dict()}, path)
     return {"network": LARGE["network"], "checkpoint": str(path), **more}
 
 
-def test_an_imported_teacher_can_be_distilled_from_and_keyed_by_its_weights(
-    digits: data.DataSet, tmp_path: Path
-) -> None:
+def test_an_imported_teacher_can_be_distilled_from_and_keyed_by_its_weights(digits: DataSet, tmp_path: Path) -> None:
     source = imported(digits, tmp_path / "one.pth")
     of = settings(**SMALL, distilled_from=[source])
     file = trained(of, digits)
     moved = Path(source["checkpoint"]).rename(tmp_path / "elsewhere.pth")
     again = settings(**SMALL, distilled_from=[source | {"checkpoint": str(moved)}])
-    assert teacher.find(again, digits, "subset") == file
+    assert find_teacher(again, digits, "subset") == file
     with pytest.raises(CheckpointError, match="no such file"):
-        teacher.find(of, digits, "subset")
+        find_teacher(of, digits, "subset")
 
 
-def test_having_seen_validation_images_is_inherited(digits: data.DataSet, tmp_path: Path) -> None:
+def test_having_seen_validation_images_is_inherited(digits: DataSet, tmp_path: Path) -> None:
     saw = imported(digits, tmp_path / "one.pth")
     clean = saw | {"clean_validation": True}
     file = trained(settings(**SMALL, distilled_from=[saw]), digits)
     assert file.saw_validation
     assert file.val_accuracy is None
-    declared = teacher.find(settings(**SMALL, distilled_from=[clean]), digits, "subset")
+    declared = find_teacher(settings(**SMALL, distilled_from=[clean]), digits, "subset")
     assert declared is not None
     assert not declared.saw_validation
     assert declared.weights_hash == file.weights_hash
@@ -261,13 +267,13 @@ def test_having_seen_validation_images_is_inherited(digits: data.DataSet, tmp_pa
     beside = trained(settings(**SMALL, others=[saw]), digits)
     assert beside.saw_validation
     assert not trained(settings(**SMALL, others=[clean]), digits).saw_validation
-    assert teacher.TeacherFile.untrained(settings(**SMALL, others=[saw])).saw_validation
-    assert not teacher.TeacherFile.untrained(settings(**SMALL, others=[clean])).saw_validation
+    assert TeacherFile.untrained(settings(**SMALL, others=[saw])).saw_validation
+    assert not TeacherFile.untrained(settings(**SMALL, others=[clean])).saw_validation
     assert trained(settings(**SMALL, distilled_from=[clean]), digits, "full").saw_validation
 
 
 def test_an_untrained_stand_in_has_the_same_networks() -> None:
-    file = teacher.TeacherFile.untrained(settings(**SMALL, others=[MIDDLE, LARGE]))
+    file = TeacherFile.untrained(settings(**SMALL, others=[MIDDLE, LARGE]))
     assert [one.network for one in (file, *file.others)] == [SMALL["network"], MIDDLE["network"], LARGE["network"]]
     assert {one.weights_hash for one in (file, *file.others)} == {"untrained"}
 
@@ -275,7 +281,7 @@ def test_an_untrained_stand_in_has_the_same_networks() -> None:
 def test_settings_round_trip_and_hold_only_what_is_used() -> None:
     of = settings(**DENSE, others=[MIDDLE])
     for mode in ("json", "python"):
-        assert teacher.TeacherSettings(**of.model_dump(mode=mode)) == of
+        assert TeacherSettings(**of.model_dump(mode=mode)) == of
     assert json.loads(json.dumps(of.model_dump(mode="json"))) == of.model_dump(mode="json")
     assert of.model_dump()["distillation"] == {"temperature": 5.0, "weight": 1.0, "drop": None}
     assert not {"distilled_from", "distillation", "others"} & settings(**SMALL).model_dump().keys()
@@ -291,7 +297,7 @@ def test_every_teacher_in_the_settings_has_a_key_path() -> None:
         ("distilled_from", 1, "distilled_from", 0),
         ("others", 0),
     ]
-    assert all(isinstance(one, teacher.TeacherSettings) for _, one in of.with_paths())
+    assert all(isinstance(one, TeacherSettings) for _, one in of.with_paths())
 
 
 @pytest.mark.parametrize(
@@ -316,7 +322,7 @@ def test_settings_that_cannot_work_are_refused(given: dict[str, Any], message: s
 
 
 def test_the_schema_of_nested_settings_is_finite() -> None:
-    schema = teacher.TeacherSettings.model_json_schema()
+    schema = TeacherSettings.model_json_schema()
     assert json.dumps(schema).count("Teacher") < 10
     text = json.dumps(schema["properties"] if "properties" in schema else schema["$defs"]["TeacherSettings"])
     assert "$ref" not in text.replace('"$ref": "#/$defs/DistillationSettings"', "")
@@ -324,12 +330,12 @@ def test_the_schema_of_nested_settings_is_finite() -> None:
 
 @pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"mixup": 0.4}])
 def test_a_chain_trains_on_images_that_no_crop_identifies(augmentation: dict[str, Any]) -> None:
-    dataset = data.load(data.DataSettings(name="digits", validation=600, augmentation=augmentation), CPU)
+    dataset = load_data(DataSettings(name="digits", validation=600, augmentation=augmentation), CPU)
     first, second = (trained(settings(**SMALL, distilled_from=[LARGE]), dataset).weights_hash for _ in range(2))
     assert first == second
-    plain = data.load(data.DataSettings(name="digits", validation=600), CPU)
+    plain = load_data(DataSettings(name="digits", validation=600), CPU)
     of = settings(**SMALL, distilled_from=[LARGE])
-    assert teacher.teacher_key(of, dataset, "subset") != teacher.teacher_key(of, plain, "subset")
+    assert teacher_key(of, dataset, "subset") != teacher_key(of, plain, "subset")
 
 
 def test_labels_of_mixed_images_count_by_their_share() -> None:
@@ -337,7 +343,7 @@ def test_labels_of_mixed_images_count_by_their_share() -> None:
     labels_B, partner_B = torch.tensor([0, 1]), torch.tensor([1, 0])
     log_p_BK = torch.log_softmax(logits_BK, dim=-1)
     own, other = -(log_p_BK[0, 0] + log_p_BK[1, 1]) / 2, -(log_p_BK[0, 1] + log_p_BK[1, 0]) / 2
-    mixed = data.Loaded(labels_B, None, logits_BK, None, partner_B, 0.7)
-    torch.testing.assert_close(teacher._label_loss(logits_BK, labels_B, mixed), 0.7 * own + 0.3 * other)
-    plain = data.Loaded(labels_B, None, logits_BK, None, None, 1.0)
-    torch.testing.assert_close(teacher._label_loss(logits_BK, labels_B, plain), own)
+    mixed = Loaded(labels_B, None, logits_BK, None, partner_B, 0.7)
+    torch.testing.assert_close(_label_loss(logits_BK, labels_B, mixed), 0.7 * own + 0.3 * other)
+    plain = Loaded(labels_B, None, logits_BK, None, None, 1.0)
+    torch.testing.assert_close(_label_loss(logits_BK, labels_B, plain), own)

@@ -11,8 +11,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from akdtune import data, teacher, teacher_command
+from akdtune.cli import teachers
 from akdtune.errors import AkdtuneError
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.teacher.find import listed_teachers
 
 SMALL: dict[str, Any] = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 1, "batch_size": 128}
 LARGE = SMALL | {"network": {"name": "cnn", "widths": [6, 8]}}
@@ -27,15 +30,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def train(**given: Any) -> int:
     study: Any = SimpleNamespace(
         plugins=(),
-        data=data.DataSettings(name="digits", validation=600),
-        teacher=teacher.TeacherSettings(**given),
+        data=DataSettings(name="digits", validation=600),
+        teacher=TeacherSettings(**given),
     )
-    return teacher_command.train(study, "subset", "cpu")
+    return teachers.train(study, "subset", "cpu")
 
 
 def shown() -> str:
     stream = io.StringIO()
-    Console(file=stream, width=200).print(teacher_command.table())
+    Console(file=stream, width=200).print(teachers.table())
     return stream.getvalue()
 
 
@@ -64,8 +67,8 @@ def test_a_chain_and_others_say_which_network_trains(capsys: pytest.CaptureFixtu
     listing = shown()
     assert listing.count("cnn < cnn") == 1
     assert len(listing.strip().splitlines()) == 1 + 3
-    key = next(r["teacher"]["key"] for r in teacher.listed() if "distilled_from" in r["settings"])
-    details = yaml.safe_load(teacher_command.details(key[:10]))
+    key = next(r["teacher"]["key"] for r in listed_teachers() if "distilled_from" in r["settings"])
+    details = yaml.safe_load(teachers.details(key[:10]))
     assert details["settings"]["distilled_from"][0]["network"] == LARGE["network"]
     assert details["settings"]["distillation"]["temperature"] == 5.0
 
@@ -78,4 +81,4 @@ def test_a_study_without_teacher_has_nothing_to_train(capsys: pytest.CaptureFixt
 
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(AkdtuneError, match="no teacher 'abc'"):
-        teacher_command.details("abc")
+        teachers.details("abc")

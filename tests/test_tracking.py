@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from akdtune import tracking
-from akdtune.tracking import Tracker, TrackingError, notice, resolve_mode, sync
-from akdtune.tracking_record import RunRecord, has_key, read_record, write_record
+from akdtune.running import tracking
+from akdtune.running.tracking import Tracker, TrackingError, notice, resolve_mode, sync
+from akdtune.running.tracking_record import RunRecord, has_key, read_record, write_record
 
 # A long bound: starting the SDK takes seconds on a busy machine, and most tests read the finished run.
 OFFLINE = {"wandb": {"project": "akdtune", "entity": None, "mode": "auto", "tags": ["pilot"]}, "finish_timeout_s": 60.0}

@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-from akdtune import data, evaluation
-from akdtune.measures import percent_right
 from akdtune.registry import Pair
-from akdtune.training import Diverged, Epoch, Interrupted, Trial
-from akdtune.trial_config import Seeds, TrainingSettings, TrialConfig
-from akdtune.trial_parts import resolve_ce_weight
-from akdtune.trial_request import TrialRequest
+from akdtune.settings.data import DataSettings
+from akdtune.settings.training import Seeds, TrainingSettings
+from akdtune.settings.trial import resolve_ce_weight
+from akdtune.training import evaluation
+from akdtune.training.config import TrialConfig
+from akdtune.training.measures import percent_right
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
 from tests.declared_columns import JUDGED
 from tests.small_trials import ANGULAR, DIGITS, TEACHER, configured, numbers, trained
 
-DATA = data.DataSettings(**DIGITS, label_noise={"fraction": 0.2})
+DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})
 
 
 @pytest.fixture

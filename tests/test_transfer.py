@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from akdtune.transfer import TransferMeter, js_divergence_B
+from akdtune.training.measures import TransferMeter, js_divergence_B
 
 
 def test_js_divergence_by_definition() -> None:

@@ -13,17 +13,23 @@ import torch
 import yaml
 from PIL import Image
 
-from akdtune import cli, data, dry_run, networks, results, spec, teacher
-from akdtune.data import InputSpec
+from akdtune import cli, networks
 from akdtune.errors import CheckpointError, SettingsError
-from akdtune.identity import Identity, initial_rows
-from akdtune.prepared import Prepared
-from akdtune.proposals import Outline
-from akdtune.study_plan import Plan
-from akdtune.training import Trial
-from akdtune.trial_config import StudentSettings, TrialConfig
-from akdtune.trial_parts import begin_with
-from akdtune.trial_request import TrialRequest
+from akdtune.planning import report
+from akdtune.planning.identity import Identity, initial_rows
+from akdtune.planning.plan import Plan
+from akdtune.planning.prepared import Prepared
+from akdtune.records.files import trial_directory
+from akdtune.settings.data import DataSettings
+from akdtune.settings.training import StudentSettings
+from akdtune.signals import InputSpec
+from akdtune.study import spec
+from akdtune.study.proposals import Outline
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.parts import begin_with
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Trial
 from tests.study_fixture import StudyBuilder
 
 CNN: dict[str, Any] = {"name": "cnn", "widths": [2, 4]}
@@ -73,7 +79,7 @@ def trial(checkpoint: Path | None, method: str = "student_only", **more: Any) ->
         "method": [{"name": method}],
         "training": {"epochs": 2, "batch_size": 32},
     }
-    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=teacher.TeacherFile.none())))
+    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=TeacherFile.none())))
 
 
 def weights(of: Trial) -> dict[str, torch.Tensor]:
@@ -146,14 +152,14 @@ def test_students_can_be_chosen_among(home: Path) -> None:
     paths = [str(home / "students" / name) for name in ("a.pt", "b.pt")]
     found = [proposal.settings["student"] for _, proposal in Outline(study).proposals]
     assert found == [{"network": CNN, "checkpoint": path, "train": "classifier"} for path in paths]
-    text = "\n".join(dry_run.plan_report(Plan.of(study)))
+    text = "\n".join(report.plan_report(Plan.of(study)))
     assert f"student.checkpoint  choice [{paths[0]}, {paths[1]}]" in text
     assert "missing" not in text
 
 
 def cells(*overrides: str) -> list[str]:
     study = spec.load("transfer.yaml", overrides)
-    identity = Identity(study, Prepared.load(study), teacher.TeacherFile.none())
+    identity = Identity(study, Prepared.load(study), TeacherFile.none())
     return [row["cell_id"] for row in initial_rows(Outline(study), identity)]
 
 
@@ -176,7 +182,7 @@ def test_a_missing_student_is_listed_by_plan_and_refused_by_run(home: Path) -> N
     Path("students/b.pt").unlink()
     study = spec.load("transfer.yaml")
     missing = home / "students" / "b.pt"
-    assert f"missing checkpoint: {missing} (student.checkpoint)" in dry_run.plan_report(Plan.of(study))
+    assert f"missing checkpoint: {missing} (student.checkpoint)" in report.plan_report(Plan.of(study))
     with pytest.raises(SettingsError) as raised:
         Prepared.load(study)
     assert str(raised.value) == f"transfer.yaml: student.checkpoint: {missing}: no such file"
@@ -238,7 +244,7 @@ def test_a_student_learns_other_images_of_other_classes(home: Path) -> None:
     prepared = Prepared.load(study)
     assert prepared.dataset.inputs.num_classes == 3
     settings = study.arms[0].centre().settings
-    one = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=teacher.TeacherFile.none())))
+    one = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=TeacherFile.none())))
     assert one.student.classifier()[0].shape == (3, 4)
     rows = [epoch.row for epoch in one.run()]
     assert all(math.isfinite(row["loss.ce"] or math.nan) for row in rows)
@@ -256,7 +262,7 @@ def finished(home: Path) -> Path:
     directory = build.write()
     stored = torch.load("students/a.pt", weights_only=True)["model"]
     state = {"stage": "student", "epoch": 2, "student": stored, "optimizer": {"state": {}}, "recent_scores": [1.0]}
-    torch.save(state, results.trial_directory(directory, best) / "checkpoint.pt")
+    torch.save(state, trial_directory(directory, best) / "checkpoint.pt")
     return directory
 
 
@@ -285,21 +291,22 @@ def test_the_packaged_transfer_study_reads_what_best_writes() -> None:
     assert study.teacher.absent
     kept = [arm.centre().settings["student"] for arm in study.arms]
     assert {one["train"] for one in kept} == {"classifier"}
-    assert isinstance(study.data, data.DataSettings)
+    assert isinstance(study.data, DataSettings)
 
 
 def test_a_student_that_changed_is_refused_on_resume(home: Path) -> None:
-    from akdtune import lockfile, study
     from akdtune.errors import StudyError
-    from akdtune.ledger import StudyDirectory
+    from akdtune.records.study_directory import StudyDirectory
+    from akdtune.running import driver
+    from akdtune.running.lock import lock_content
 
     settings = spec.load("transfer.yaml")
     prepared = Prepared.load(settings)
-    identity = Identity(settings, prepared, teacher.TeacherFile.none())
+    identity = Identity(settings, prepared, TeacherFile.none())
     directory = StudyDirectory(home / "runs")
     with directory.opened():
-        directory.write_lock(lockfile.lock_content(settings, identity))
+        directory.write_lock(lock_content(settings, identity))
         directory.add_to_plan(initial_rows(Outline(settings), identity))
     student(Path("students/b.pt"), seed=3)
     with pytest.raises(StudyError, match=r"students/b\.pt is not the student this study began with"):
-        study.run(settings, home / "runs")
+        driver.run(settings, home / "runs")

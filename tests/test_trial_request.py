@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from akdtune.teacher_cache import CacheSettings
-from akdtune.teacher_settings import TeacherFile
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest, trial_seeds
+from akdtune.settings.teacher import CacheSettings
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest, trial_seeds
 
 TEACHER = TeacherFile("t.pt", "key", "weights", "cnn", 80.0, 81.0, False, (TeacherFile.none(),))
 SETTINGS: dict[str, Any] = {

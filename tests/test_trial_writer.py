@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from akdtune.ledger import TrialDirectory
-from akdtune.results import read_rows
-from akdtune.teacher_settings import TeacherFile
-from akdtune.training import Epoch, Trial
-from akdtune.trial_request import TrialRequest
-from akdtune.trial_writer import TrialWriter, resumed, shut_gates
+from akdtune.records.files import read_rows
+from akdtune.records.trial_directory import TrialDirectory
+from akdtune.running.trial_writer import TrialWriter, resumed, shut_gates
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Epoch, Trial
 
 REQUEST = TrialRequest(trial_id="t", settings={"training": {"epochs": 3}}, teacher_file=TeacherFile.none())
 

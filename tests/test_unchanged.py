@@ -20,15 +20,23 @@ from typing import Any
 import pytest
 import torch
 
-from akdtune import cli, data, spec, teacher
-from akdtune.identity import Identity, initial_rows
-from akdtune.prepared import Prepared
-from akdtune.proposals import Outline
-from akdtune.teacher_cache import CacheSettings
-from akdtune.teacher_rows import Caching, TeacherRows
-from akdtune.training import Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune import cli
+from akdtune.data.dataset import load_data
+from akdtune.folders import packaged
+from akdtune.planning.identity import Identity, initial_rows
+from akdtune.planning.prepared import Prepared
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import CacheSettings, TeacherSettings
+from akdtune.study import spec
+from akdtune.study.ids import cell_hash
+from akdtune.study.proposals import Outline
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import find_teacher, load_teacher, teacher_key
+from akdtune.teacher.rows import Caching, TeacherRows
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.teachers import train_teachers
+from akdtune.training.trial import Trial
 
 HERE = Path(__file__).parent / "unchanged"
 CPU = torch.device("cpu")
@@ -67,14 +75,14 @@ def digest(value: Any) -> str:
 def studies() -> dict[str, Any]:
     """Cell hashes of every arm's centre and of every known cell, and resolved settings, of every packaged study."""
     recorded = {}
-    for name in sorted(spec.packaged()):
+    for name in sorted(packaged()):
         study = spec.load(name)
-        arms = {arm.name: spec.cell_hash(arm.centre().settings, "data", "teacher") for arm in study.arms}
+        arms = {arm.name: cell_hash(arm.centre().settings, "data", "teacher") for arm in study.arms}
         cells = study.cell_plan.cells if study.cell_plan is not None else ()
         recorded[name] = {
             "resolved": digest(study.resolved()),
             "arms": arms,
-            "cells": {cell.name: spec.cell_hash(cell.settings, "data", "teacher") for cell in cells},
+            "cells": {cell.name: cell_hash(cell.settings, "data", "teacher") for cell in cells},
         }
     return recorded
 
@@ -90,7 +98,7 @@ def plan_ids() -> dict[str, Any]:
     for name in ("digits_angular", "digits_ablation", "digits_zoo"):
         study = spec.load(name)
         prepared = Prepared.load(study)
-        named = teacher.TeacherFile(**{**teacher.TeacherFile.untrained(study.teacher).plain(), "weights_hash": "named"})
+        named = TeacherFile(**{**TeacherFile.untrained(study.teacher).plain(), "weights_hash": "named"})
         identity = Identity(study, prepared, named)
         cells = study.cell_plan.cells if study.cell_plan is not None else ()
         recorded[name] = {
@@ -103,26 +111,26 @@ def plan_ids() -> dict[str, Any]:
 
 def keys() -> dict[str, str]:
     """Content hash of the data, keys of the teacher and of its rows in the cache; nothing is trained."""
-    dataset = data.load(data.DataSettings(**DIGITS), CPU)
-    settings = teacher.TeacherSettings(**CNN)
+    dataset = load_data(DataSettings(**DIGITS), CPU)
+    settings = TeacherSettings(**CNN)
     return {
         "data": dataset.content_hash,
-        "teacher": teacher.teacher_key(settings, dataset, "subset"),
-        "teacher_full": teacher.teacher_key(settings, dataset, "full"),
+        "teacher": teacher_key(settings, dataset, "subset"),
+        "teacher_full": teacher_key(settings, dataset, "full"),
     }
 
 
 def trained() -> dict[str, Any]:
     """A small teacher's weights, its cache's key, and every metric of a small trial with its logits."""
-    dataset = data.load(data.DataSettings(**DIGITS), CPU)
-    settings = teacher.TeacherSettings(**CNN)
-    list(teacher.train(settings, dataset, "subset", CPU))
-    file = teacher.find(settings, dataset, "subset")
+    dataset = load_data(DataSettings(**DIGITS), CPU)
+    settings = TeacherSettings(**CNN)
+    list(train_teachers(settings, dataset, "subset", CPU))
+    file = find_teacher(settings, dataset, "subset")
     assert file is not None
     cache = CacheSettings()
     caching = Caching(cache, dataset.images_key, dataset.name)
     split = dataset.split("subset").train
-    rows = TeacherRows(teacher.load(file, dataset.inputs, CPU), split, dataset.augmentation, caching)
+    rows = TeacherRows(load_teacher(file, dataset.inputs, CPU), split, dataset.augmentation, caching)
     trial = Trial(TrialConfig.parse(TrialRequest(settings=SETTINGS, teacher_file=file, teacher_cache=cache)))
     epochs = [
         {"stage": epoch.stage, "epoch": epoch.epoch, **{k: hexadecimal(v) for k, v in epoch.row.items() if counts(k)}}

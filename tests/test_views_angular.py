@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from akdtune.errors import AkdtuneError
-from akdtune.objective import weighted_sum
 from akdtune.signals import Signals, Views
+from akdtune.training.objective import weighted_sum
 from akdtune.views._angular_heads import ViewHeads
 from akdtune.views._angular_losses import Level, diversity_loss_L, inside_margin_LB, mean_over_pairs, similarities
-from akdtune.views.angular import Angular, AngularSettings
+from akdtune.views._angular_settings import AngularSettings
+from akdtune.views.angular import Angular
 from tests import small_world
 from tests.small_world import CLASSES, TEACHER_DIM, batch, signals
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from akdtune import registry
-from akdtune.objective import Objective
+from akdtune.registry import lookup, names
+from akdtune.settings.trial import pair_problem
 from akdtune.signals import Signals, Target, WeightedTarget
-from akdtune.trial_settings import pair_problem
-from akdtune.views.angular import AngularSettings
+from akdtune.training.objective import Objective
+from akdtune.views._angular_settings import AngularSettings
 from akdtune.views.matched import MatchedSettings, mean_entropy, mixture_BK, solve_temperature
 from akdtune.views.tekap import TeKAP, TeKAPSettings
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch, signals
 
-OTHERS = [name for name in registry.names("views") if name != "matched"]
-METHODS = registry.names("methods")
+OTHERS = [name for name in names("views") if name != "matched"]
+METHODS = names("methods")
 RELEASED = {"name": "angular", "variant": "released"}
 TEKAP = {"name": "tekap", "variant": "released"}
 SUMS = {"angular": (1 + 5 * 0.8) / (1 + 5 * 0.64) ** 0.5, "tekap": 3.4}
@@ -239,7 +239,7 @@ def test_settings_that_cannot_work_are_refused(of: dict[str, Any], message: str)
 
 
 def test_control_settings_of_angular() -> None:
-    angular = registry.lookup("views", "angular")
+    angular = lookup("views", "angular")
     base = AngularSettings(variant="released", num_views=3)
     labels = AngularSettings(**angular.control_settings("heads_labels_only", base))
     assert not labels.inter and not labels.intra and labels.gt_weight == 0.8 and labels.warmup_epochs == 30
@@ -249,4 +249,4 @@ def test_control_settings_of_angular() -> None:
     assert angular.warmup_epochs_of(frozen) == 0
     assert angular.control_settings("heads_labels_only", AngularSettings(gt_weight=0)) is None
     assert angular.control_settings("heads_labels_only", AngularSettings(train_heads="frozen")) is None
-    assert registry.lookup("views", "tekap").control_settings("heads_labels_only", TeKAPSettings()) is None
+    assert lookup("views", "tekap").control_settings("heads_labels_only", TeKAPSettings()) is None

@@ -11,7 +11,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from akdtune import augmentation
+from akdtune import randomness
+from akdtune.randomness import Stream, random_words
 from akdtune.signals import Batch, Signals, Target
 from akdtune.views.random import STREAM, Random, RandomSettings, fixed_uniforms, philox4x32
 from tests import small_world
@@ -37,7 +38,7 @@ def test_words_are_those_of_the_augmentations_generator() -> None:
     counter_4N = np.random.default_rng(0).integers(0, 2**32, size=(4, 200), dtype=np.uint64)
     counter_4N[:, 0] = 2**32 - 1
     key = (0xA4093822, 0xFFFFFFFF)
-    expected_4N = augmentation.philox4x32(counter_4N, key).astype(np.int64)
+    expected_4N = randomness.philox4x32(counter_4N, key).astype(np.int64)
     assert torch.equal(philox4x32(torch.from_numpy(counter_4N.astype(np.int64)), key), torch.from_numpy(expected_4N))
 
 
@@ -47,10 +48,10 @@ def test_fixed_numbers_are_those_of_seed_sample_block_and_stream() -> None:
     found_BR = fixed_uniforms(seed, ids_B, 10)
     assert found_BR.shape == (4, 10)
     for block in range(3):
-        words_4B = augmentation.random_words(seed, block, ids_B.numpy(), STREAM)  # type: ignore[arg-type]
+        words_4B = random_words(seed, block, ids_B.numpy(), STREAM)  # type: ignore[arg-type]
         uniform_B4 = torch.from_numpy((words_4B >> np.uint64(8)).astype(np.float64).T / 2**24).float()
         assert torch.equal(found_BR[:, 4 * block : 4 * block + 4], uniform_B4[:, : 10 - 4 * block])
-    assert STREAM not in list(augmentation.Stream)
+    assert STREAM not in list(Stream)
 
 
 @pytest.mark.parametrize("resample", ["never", "step"])

@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from akdtune.errors import AkdtuneError
-from akdtune.objective import weighted_sum
 from akdtune.signals import Signals, Views
+from akdtune.training.objective import weighted_sum
 from akdtune.views.sakd_style import SAKDStyle, SAKDStyleSettings
 from tests import small_world
 from tests.small_world import CLASSES, STUDENT_DIM, TEACHER_DIM, batch, signals

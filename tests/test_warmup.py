@@ -21,15 +21,21 @@ import pytest
 import torch
 from filelock import FileLock
 
-from akdtune import atomic, cache_files, data, registry, warmup
-from akdtune.teacher_cache import CacheSettings
-from akdtune.training import Diverged, Epoch, Interrupted, Trial
-from akdtune.trial_config import Seeds, StudentSettings, TrialConfig
-from akdtune.warmup import SharedWarmup
+from akdtune import atomic, registry
+from akdtune.data.crops import Crops
+from akdtune.data.splits import Split
+from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import CacheSettings
+from akdtune.settings.training import Seeds, StudentSettings
+from akdtune.teacher import cache_files
+from akdtune.training import warmup
+from akdtune.training.config import TrialConfig
+from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
+from akdtune.training.warmup import SharedWarmup
 from tests import small_trials
 from tests.small_trials import CACHE_RATES, DIGITS, TEACHER, TIMINGS, configured, numbers, trained
 
-DATA = data.DataSettings(**DIGITS, label_noise={"fraction": 0.2})
+DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})
 ANGULAR = {**small_trials.ANGULAR, "num_views": 2}
 Config = Callable[..., TrialConfig]
 
@@ -254,12 +260,12 @@ def test_everything_that_the_heads_depend_on_is_part_of_the_key(config: Config) 
     others = {
         **{str(change): config(views={**ANGULAR, **change}) for change in HEAD_SETTINGS},
         **{f"seed {name}": replace(of, seeds=Seeds(**{name: 1})) for name in ("init", "order", "noise")},
-        "label noise": replace(of, data=data.DataSettings(**values | {"label_noise": {"fraction": 0.3}})),
-        "its seed": replace(of, data=data.DataSettings(**values | {"label_noise": {"fraction": 0.2, "seed": 1}})),
-        "right labels": replace(of, data=data.DataSettings(**values | {"label_noise": None})),
-        "split": replace(of, data=data.DataSettings(**values | {"validation": 500})),
-        "pixel noise": replace(of, data=data.DataSettings(**values | {"pixel_noise": {"std": 0.1}})),
-        "augmentation": replace(of, data=data.DataSettings(**values | {"augmentation": {"pad": 2}})),
+        "label noise": replace(of, data=DataSettings(**values | {"label_noise": {"fraction": 0.3}})),
+        "its seed": replace(of, data=DataSettings(**values | {"label_noise": {"fraction": 0.2, "seed": 1}})),
+        "right labels": replace(of, data=DataSettings(**values | {"label_noise": None})),
+        "split": replace(of, data=DataSettings(**values | {"validation": 500})),
+        "pixel noise": replace(of, data=DataSettings(**values | {"pixel_noise": {"std": 0.1}})),
+        "augmentation": replace(of, data=DataSettings(**values | {"augmentation": {"pad": 2}})),
         "all of the pool": replace(of, role="confirm"),
         "batch size": config(batch_size=32),
         "momentum": config(momentum=0.8),
@@ -539,13 +545,13 @@ def test_the_warm_up_reads_no_image_when_the_teachers_rows_are_stored(
     trial = Trial(of)
     assert trial.teacher is not None and trial.teacher.fetches_images  # opened: it has seen a batch of images
     made: list[int] = []
-    real = data.Split.images_of_rows
+    real = Split.images_of_rows
 
-    def counted(self: data.Split, rows: torch.Tensor, crops: data.Crops | None = None) -> torch.Tensor:
+    def counted(self: Split, rows: torch.Tensor, crops: Crops | None = None) -> torch.Tensor:
         made.append(len(rows))
         return real(self, rows, crops)
 
-    monkeypatch.setattr(data.Split, "images_of_rows", counted)
+    monkeypatch.setattr(Split, "images_of_rows", counted)
     running = trial.run(None, share_warmup_as="first")
     warmed = list(itertools.islice(running, 3))
     assert [e.row["teacher_cache_hit_rate"] for e in warmed] == [1.0] * 3

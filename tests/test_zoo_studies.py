@@ -13,15 +13,27 @@ import torch
 import yaml
 from pydantic import Field
 
-from akdtune import data, dry_run, lockfile, networks, registry, spec, teacher
+from akdtune import networks
+from akdtune.data.dataset import load_data
 from akdtune.errors import SettingsError
-from akdtune.identity import Identity, initial_rows
+from akdtune.folders import packaged
 from akdtune.methods import Method
 from akdtune.networks.cnn import CNN
-from akdtune.prepared import Prepared
-from akdtune.proposals import Outline
-from akdtune.registry import ComponentSettings
-from akdtune.study_plan import Plan
+from akdtune.planning.identity import Identity, initial_rows
+from akdtune.planning.plan import Plan
+from akdtune.planning.prepared import Prepared
+from akdtune.planning.report import headline, plan_report
+from akdtune.registry import ComponentSettings, kept, register
+from akdtune.running.lock import lock_content
+from akdtune.settings.data import DataSettings
+from akdtune.signals import InputSpec
+from akdtune.study import spec
+from akdtune.study.ids import cell_hash
+from akdtune.study.proposals import Outline
+from akdtune.study.written import export_yaml
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import load_teacher
+from akdtune.training.teachers import train_teachers
 
 CPU = torch.device("cpu")
 ZOO = """\
@@ -71,8 +83,8 @@ def refusal(load: Loader, *arguments: Any, **sections: Any) -> list[str]:
 
 def identity_of(study: spec.Study, **changes: Any) -> Identity:
     """Names for trials without a trained teacher."""
-    stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
-    file = teacher.TeacherFile.none() if study.teacher.absent else stand_in
+    stand_in = TeacherFile("t.pt", "key", "weights", study.teacher.network, 80.0, 81.0, False)
+    file = TeacherFile.none() if study.teacher.absent else stand_in
     return Identity(study, Prepared.load(study), dataclasses.replace(file, **changes))
 
 
@@ -87,7 +99,7 @@ def test_a_study_without_a_teacher(load: Loader, text: Any) -> None:
     assert [arm.name.split("/")[1] for arm in study.arms] == [
         "student_only", "label_smoothing", "last_batch", "sdpgo_style",
     ]  # fmt: skip
-    text_of_plan = "\n".join(dry_run.plan_report(Plan.of(study)))
+    text_of_plan = "\n".join(plan_report(Plan.of(study)))
     assert "no teacher: students learn from the labels" in text_of_plan
     assert "not trained yet" not in text_of_plan
     assert "validation accuracy" not in text_of_plan
@@ -119,7 +131,7 @@ def test_settings_of_no_teacher_are_ignored_and_change_no_id(load: Loader) -> No
 
 def test_a_configuration_without_a_teacher_is_exported_as_one(load: Loader) -> None:
     study = load(teacher="none", method="label_smoothing")
-    text = spec.export_yaml(study.resolved(), study.arms[0].centre().settings, seed=7)
+    text = export_yaml(study.resolved(), study.arms[0].centre().settings, seed=7)
     assert yaml.safe_load(text)["teacher"] == "none"
     Path("best.yaml").write_text(text)
     best = spec.load("best.yaml")
@@ -192,14 +204,14 @@ def test_paths_of_nested_checkpoints_are_resolved_and_do_not_count(load: Loader,
     assert study.teacher.distilled_from[0].checkpoint == str(tmp_path / "here" / "a.pt")
     assert study.teacher.others[0].checkpoint == str(tmp_path / "here" / "b.pt")
     proposal, other = study.arms[0].centre(), of("there").arms[0].centre()
-    assert spec.cell_hash(proposal.settings, "d", "t") == spec.cell_hash(other.settings, "d", "t")
-    assert spec.cell_hash(proposal.settings, "d", "t") != spec.cell_hash(proposal.settings, "d", "u")
+    assert cell_hash(proposal.settings, "d", "t") == cell_hash(other.settings, "d", "t")
+    assert cell_hash(proposal.settings, "d", "t") != cell_hash(proposal.settings, "d", "u")
     assert load(teacher={"network": "resnet8", "checkpoint": "~/c.pt"}).teacher.checkpoint == str(Path.home() / "c.pt")
 
 
 def test_a_plan_names_every_missing_checkpoint_of_a_teacher(load: Loader, tmp_path: Path) -> None:
     of = {**SMALL, "distilled_from": [{**SMALL, "checkpoint": "a.pt"}]}
-    text = "\n".join(dry_run.plan_report(Plan.of(load(teacher={**of, "others": [{**SMALL, "checkpoint": "b.pt"}]}))))
+    text = "\n".join(plan_report(Plan.of(load(teacher={**of, "others": [{**SMALL, "checkpoint": "b.pt"}]}))))
     assert f"missing checkpoint: {tmp_path / 'a.pt'} (teacher.distilled_from[0].checkpoint)" in text
     assert f"missing checkpoint: {tmp_path / 'b.pt'} (teacher.others[0].checkpoint)" in text
 
@@ -211,7 +223,7 @@ def test_a_plan_says_which_teachers_are_trained_first(load: Loader, own_cache: P
                  "others": [middle, large]},
         views="multi_teacher",
     )  # fmt: skip
-    found = [line for line in dry_run.plan_report(Plan.of(study)) if "not trained yet" in line]
+    found = [line for line in plan_report(Plan.of(study)) if "not trained yet" in line]
     assert [re.sub(r": about \d+ s$", "", line) for line in found] == [
         "teacher.distilled_from[0] cnn (widths: [6, 4]): not trained yet, 1 epoch comes first",
         "teacher.distilled_from[1] cnn (widths: [5, 4]): not trained yet, 2 epochs come first, distilled from cnn "
@@ -221,10 +233,10 @@ def test_a_plan_says_which_teachers_are_trained_first(load: Loader, own_cache: P
         "teacher.others[0] cnn (widths: [5, 4]): not trained yet, 2 epochs come first",
     ]
     assert not list(own_cache.glob("teachers/*/teacher.pt")), "a plan trains nothing"
-    dataset = data.load(study.data, CPU)
-    trained = [row["network"] for row in teacher.train(study.teacher, dataset, "subset", CPU) if row.get("epoch") == 1]
+    dataset = load_data(study.data, CPU)
+    trained = [row["network"] for row in train_teachers(study.teacher, dataset, "subset", CPU) if row.get("epoch") == 1]
     assert len(trained) == len(found)
-    text = "\n".join(dry_run.plan_report(Plan.of(study)))
+    text = "\n".join(plan_report(Plan.of(study)))
     assert "not trained yet" not in text
     assert "teacher.others[1] cnn (widths: [6, 4]): " in text
 
@@ -249,7 +261,7 @@ def test_settings_that_an_imported_teacher_does_not_use_are_pointed_out(load: Lo
 def test_a_configuration_with_several_teachers_is_exported_without_what_does_not_matter(load: Loader) -> None:
     imported = {"network": "resnet8", "checkpoint": "a.pt"}
     study = load(teacher={**SMALL, "others": [imported], "distilled_from": [imported, SMALL]}, views="multi_teacher")
-    Path("best.yaml").write_text(spec.export_yaml(study.resolved(), study.arms[0].centre().settings))
+    Path("best.yaml").write_text(export_yaml(study.resolved(), study.arms[0].centre().settings))
     best = spec.load("best.yaml")
     assert best.warnings == ()
     assert best.teacher == study.teacher
@@ -259,11 +271,11 @@ def test_a_configuration_with_several_teachers_is_exported_without_what_does_not
 def test_who_reads_the_images_changes_no_id(load: Loader) -> None:
     of_data = {"name": "image_folder", "root": "x", "size": 16, "validation": 4}
     hashes = {
-        spec.cell_hash(load(data={**of_data, **more}).arms[0].centre().settings, "d", "t")
+        cell_hash(load(data={**of_data, **more}).arms[0].centre().settings, "d", "t")
         for more in ({}, {"workers": 3}, {"root": "y"})
     }
     assert len(hashes) == 1
-    assert spec.cell_hash(load(data={**of_data, "size": 8}).arms[0].centre().settings, "d", "t") not in hashes
+    assert cell_hash(load(data={**of_data, "size": 8}).arms[0].centre().settings, "d", "t") not in hashes
 
 
 def test_further_teachers_that_nothing_reads_are_pointed_out(load: Loader) -> None:
@@ -285,7 +297,7 @@ class BringsWeights(CNN):
 
     source = "none"
 
-    def __init__(self, settings: Settings, inputs: networks.InputSpec) -> None:
+    def __init__(self, settings: Settings, inputs: InputSpec) -> None:
         super().__init__(CNN.Settings(widths=[4, 6]), inputs)
         if settings.weights is not None:
             torch.manual_seed(1234)
@@ -295,8 +307,8 @@ class BringsWeights(CNN):
 
 @pytest.fixture
 def brings_weights() -> Iterator[str]:
-    with registry.kept():
-        registry.register("brings_weights", kind="networks")(BringsWeights)
+    with kept():
+        register("brings_weights", kind="networks")(BringsWeights)
         yield "brings_weights"
 
 
@@ -323,14 +335,14 @@ def test_pretrained_weights_are_those_that_the_network_brings(
     found = prepared.find_teacher()
     assert found is not None
     assert found.val_accuracy is not None
-    loaded = teacher.load(found, prepared.dataset.inputs, CPU)
+    loaded = load_teacher(found, prepared.dataset.inputs, CPU)
     for seed in (0, 1):
         own = networks.build(network, prepared.dataset.inputs, seed).state_dict()
         assert all(torch.equal(value, own[name]) for name, value in loaded.state_dict().items())
     written = list(own_cache.rglob("*.pt"))
     assert [Path(found.path)] == written
     assert prepared.find_teacher() == found
-    assert f"teacher {brings_weights} (weights: V1): {found.path}" in "\n".join(dry_run.plan_report(Plan.of(study)))
+    assert f"teacher {brings_weights} (weights: V1): {found.path}" in "\n".join(plan_report(Plan.of(study)))
 
 
 # ------------------------------------------------------------------------------------------------- seeds of a grid
@@ -347,8 +359,8 @@ def test_each_configuration_is_planned_once_with_each_seed(load: Loader) -> None
     assert [row["trial_id"] for row in rows] == [f"{row['cell_id']}-s{row['seed']}" for row in rows]
     assert len({row["cell_id"] for row in rows}) == 2
     assert Outline(study).search_trials == Outline(study).trials == 4
-    assert "4 search trials (2 configurations x 2 seeds, grid, per_arm" in "\n".join(dry_run.headline(Outline(study)))
-    report = dry_run.plan_report(Plan.of(study))
+    assert "4 search trials (2 configurations x 2 seeds, grid, per_arm" in "\n".join(headline(Outline(study)))
+    report = plan_report(Plan.of(study))
     assert "arm none/last_batch: 2 search trials, nothing to search" in report
     drawn = load(method=choice, search={"algorithm": "random", "trials": 3, "seeds": [5, 6]})
     rows = initial_rows(Outline(drawn), identity_of(drawn))
@@ -388,9 +400,9 @@ def test_seeds_that_make_no_sense(load: Loader, search: Any, sections: Any, prob
 
 def facts(study: spec.Study) -> dict[str, Any]:
     """What the lock file resolves, with digits in place of a data set that is not here."""
-    prepared = Prepared(study, data.load(data.DataSettings(name="digits", validation=600), CPU))
-    stand_in = teacher.TeacherFile("t.pt", "key", "weights", study.teacher.network, None, None, False)
-    resolved: dict[str, Any] = lockfile.lock_content(study, Identity(study, prepared, stand_in))["resolved"]
+    prepared = Prepared(study, load_data(DataSettings(name="digits", validation=600), CPU))
+    stand_in = TeacherFile("t.pt", "key", "weights", study.teacher.network, None, None, False)
+    resolved: dict[str, Any] = lock_content(study, Identity(study, prepared, stand_in))["resolved"]
     return resolved
 
 
@@ -427,7 +439,7 @@ IMAGENET = {
     "data": {"name": "imagenet", "root": "x", "validation": 5000},
     "teacher": {"network": "torchvision_resnet34"},
 }
-PACKAGED = sorted(spec.packaged())
+PACKAGED = sorted(packaged())
 
 
 def assert_same_again(study: spec.Study) -> None:
@@ -491,8 +503,8 @@ class SecondHead(Method):
 
 @pytest.fixture
 def second_head() -> Iterator[str]:
-    with registry.kept():
-        registry.register("second_head", kind="methods")(SecondHead)
+    with kept():
+        register("second_head", kind="methods")(SecondHead)
         yield "second_head"
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from akdtune import teacher
-from akdtune.training import Epoch, Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Epoch, Trial
 from tests.declared_columns import JUDGED
 from tests.small_trials import DIGITS, numbers, trained
 
@@ -36,7 +36,7 @@ def trial(
         "method": [{"name": methods}] if isinstance(methods, str) else methods,
         "training": {"epochs": 2, "batch_size": 32, **training},
     }
-    file = trained(of_data) if taught else teacher.TeacherFile.none()
+    file = trained(of_data) if taught else TeacherFile.none()
     plain = TrialRequest(settings=settings, teacher_file=file).plain()
     return Trial(TrialConfig.parse(TrialRequest.parse(json.loads(json.dumps(plain)))))
 

@@ -13,9 +13,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
-from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
+from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, published_on
 from akdtune.methods._maps import full_precision, last_maps, pooled_to, unit
-from akdtune.registry import ComponentSettings, IdleAtZero, register
+from akdtune.registry import ComponentSettings, IdleAtZero, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 PUBLISHED = {

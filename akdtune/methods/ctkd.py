@@ -14,9 +14,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods import IMAGENET, Method, MethodContext
 from akdtune.methods._logits import StandardizeSettings, kl_of_logs, log_student_BK, log_target_BK
-from akdtune.registry import IdleAtZero, register
+from akdtune.registry import IdleAtZero, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 INITIAL_LOGIT = 1.0

@@ -13,9 +13,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from typing_extensions import override
 
-from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods import IMAGENET, Method, MethodContext
 from akdtune.methods._logits import LogitSettings, is_label, log_others, log_student_BK, log_target_BK
-from akdtune.registry import IdleAtZero, register
+from akdtune.registry import IdleAtZero, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 BETA_BY_PAIR: Mapping[tuple[str, str], float] = {

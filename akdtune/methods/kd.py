@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from pydantic import Field, NonNegativeFloat
 from typing_extensions import override
 
-from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods import IMAGENET, Method, MethodContext
 from akdtune.methods._logits import LogitSettings, kl_of_logs, log_student_BK, log_target_BK
-from akdtune.registry import IdleAtZero, register
+from akdtune.registry import IdleAtZero, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 

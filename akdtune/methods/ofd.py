@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
-from akdtune.methods import IMAGENET, Method, MethodContext, Pair
+from akdtune.methods import IMAGENET, Method, MethodContext
 from akdtune.methods._maps import BatchNorm, full_precision, same_size, shape_pairs, stage_pairs, stage_shapes
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 RARELY_NEGATIVE = 0.001

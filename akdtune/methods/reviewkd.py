@@ -13,9 +13,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, Pair, published_on
+from akdtune.methods import CIFAR100, IMAGENET, Method, MethodContext, published_on
 from akdtune.methods._maps import BatchNorm, full_precision, initialised, pooled_to, shape_pairs, stage_pairs
-from akdtune.registry import ComponentSettings, IdleAtZero, register
+from akdtune.registry import ComponentSettings, IdleAtZero, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 POOLED_SIZES = (4, 2, 1)

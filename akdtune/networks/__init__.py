@@ -8,11 +8,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from akdtune.data import InputSpec
 from akdtune.registry import Component, ComponentSettings, Kind, lookup, network_name, typed
-from akdtune.signals import Signals
-
-__all__ = ["InputSpec", "Network", "build", "layout", "predict", "signals"]
+from akdtune.signals import InputSpec, Signals
 
 
 class Network(Component, nn.Module):

@@ -41,10 +41,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError, nearest
-from akdtune.networks import InputSpec, Network
+from akdtune.networks import Network
 from akdtune.networks._pooled import Norms, affine
 from akdtune.registry import ComponentSettings, NoSettings
-from akdtune.signals import Signals
+from akdtune.signals import InputSpec, Signals
 
 
 class InputOf(str):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
-from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, kaiming_fan_out
 from akdtune.registry import ComponentSettings, register
+from akdtune.signals import InputSpec
 
 
 @register("cnn")

@@ -14,9 +14,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved, kaiming_fan_out, small_linear
 from akdtune.registry import ComponentSettings
+from akdtune.signals import InputSpec
 
 # Channels at full width, blocks, stride of the first block; one row a group of blocks.
 GROUPS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))

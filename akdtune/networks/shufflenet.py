@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from typing_extensions import override
 
-from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved
 from akdtune.registry import ComponentSettings
+from akdtune.signals import InputSpec
 
 STEM_WIDTH = 24
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError, unknown_name
-from akdtune.networks import InputSpec
 from akdtune.networks._pooled import define
 from akdtune.networks.adapter import AdaptedNetwork, Captures, InputOf
 from akdtune.registry import ComponentSettings
+from akdtune.signals import InputSpec
 
 if TYPE_CHECKING:
     from torchvision.models import Weights

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
-from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, kaiming_fan_out, small_linear
 from akdtune.registry import ComponentSettings
+from akdtune.signals import InputSpec
 
 WIDTHS = (64, 128, 256, 512, 512)
 LARGE = 64  # pixels from which the fourth block's map is pooled, too

@@ -14,10 +14,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.networks import InputSpec
 from akdtune.networks._pooled import Norms, PooledNetwork, affine, define, halved, kaiming_fan_out
 from akdtune.registry import ComponentSettings
-from akdtune.signals import Signals
+from akdtune.signals import InputSpec, Signals
 
 
 class Block(nn.Module):

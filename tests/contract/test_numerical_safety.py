@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune import registry
 from akdtune.methods import Method
+from akdtune.registry import lookup, names
 from akdtune.signals import Batch, Signals, Target
 from tests import small_world
 from tests.small_world import CLASSES, STUDENT_DIM, TEACHER_DIM, batch
 
 METHODS: list[tuple[str, dict[str, Any]]] = []
-for _name in registry.names("methods"):
-    _model = registry.lookup("methods", _name).Settings
+for _name in names("methods"):
+    _model = lookup("methods", _name).Settings
     METHODS += [(_name, {"variant": variant}) for variant in getattr(_model, "presets", {})] or [(_name, {})]
     METHODS += [(_name, {"standardize": True})] if "standardize" in _model.model_fields else []
 Case = Callable[[], tuple[Signals, Signals, Batch, int]]
@@ -82,7 +82,7 @@ def dead() -> tuple[Signals, Signals, Batch, int]:
 
 
 def built(name: str, settings: dict[str, Any], classes: int) -> Method:
-    component = registry.lookup("methods", name)
+    component = lookup("methods", name)
     method: Method = component(component.Settings(**settings), small_world.method_context(classes))
     return method.train()
 

@@ -15,22 +15,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from akdtune import registry
 from akdtune.columns import declaration
-from akdtune.objective import Objective, weighted_sum
-from akdtune.registry import ComponentSettings
+from akdtune.registry import ComponentSettings, Kind, lookup, names
+from akdtune.settings.trial import pair_problem
 from akdtune.signals import Signals, Target
-from akdtune.trial_settings import pair_problem
+from akdtune.training.objective import Objective, weighted_sum
 from akdtune.views import VariantSettings
 from tests import small_world
 from tests.small_world import STUDENT_DIM, TEACHER_DIM, batch
 
 VIEWS: list[tuple[str, dict[str, Any]]] = []
-for _name in registry.names("views"):
-    _settings = registry.lookup("views", _name).Settings
+for _name in names("views"):
+    _settings = lookup("views", _name).Settings
     _variants = _settings.presets if issubclass(_settings, VariantSettings) else {}
     VIEWS += [(_name, {"variant": variant}) for variant in _variants] or [(_name, {})]
-METHODS = registry.names("methods")
+METHODS = names("methods")
 
 every_view = pytest.mark.parametrize(
     ("view", "settings"), VIEWS, ids=[f"{n}:{s.get('variant', '-')}" for n, s in VIEWS]
@@ -110,10 +109,10 @@ def assert_trains_what_it_declares(view: str, settings: dict[str, Any], method: 
 
 @every_method
 def test_a_pair_that_is_refused_says_why(method: str) -> None:
-    consumes = registry.lookup("methods", method).consumes
-    for view in registry.names("views"):
+    consumes = lookup("methods", method).consumes
+    for view in names("views"):
         problem = pair_problem(view, method)
-        fits = consumes in registry.lookup("views", view).offers or consumes in ("stages", "self")
+        fits = consumes in lookup("views", view).offers or consumes in ("stages", "self")
         assert (problem is None) is fits, view
         assert problem is None or (f"'{view}'" in problem and f"'{method}'" in problem)
 
@@ -229,9 +228,9 @@ def test_the_training_target_is_the_one_that_is_evaluated(view: str, settings: d
     torch.testing.assert_close(trained_BK / weights.sum(), evaluated.probabilities_BK(1.0), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in ("methods", "views") for n in registry.names(k)])
-def test_a_component_is_one_described_file_under_its_name(kind: registry.Kind, name: str) -> None:
-    component = registry.lookup(kind, name)
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in ("methods", "views") for n in names(k)])
+def test_a_component_is_one_described_file_under_its_name(kind: Kind, name: str) -> None:
+    component = lookup(kind, name)
     assert Path(inspect.getfile(component)).stem == name
     assert inspect.getdoc(component)
     assert component.source, "the paper that it comes from"

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from akdtune import networks, registry
-from akdtune.networks import InputSpec
-from akdtune.signals import Signals
+from akdtune import networks
+from akdtune.registry import names
+from akdtune.signals import InputSpec, Signals
 
 GOLDEN = Path(__file__).parent
 FACTS: dict[str, Any] = json.loads(gzip.decompress((GOLDEN / "networks.json.gz").read_bytes()))
@@ -92,7 +92,7 @@ def multiply_adds(network: networks.Network, images: torch.Tensor) -> tuple[int,
 def test_every_recorded_network_is_registered() -> None:
     assert len(PUBLISHED) == 23
     assert set(PUBLISHED) | {"ResNet34"} == set(MILLION_MACS)
-    assert set(MILLION_MACS) <= set(registry.names("networks"))
+    assert set(MILLION_MACS) <= set(names("networks"))
 
 
 @pytest.mark.parametrize("name", sorted(MILLION_MACS))

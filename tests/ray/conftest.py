@@ -12,9 +12,9 @@ from tests.ray.studies import PLUGINS
 
 @pytest.fixture(scope="session")
 def ray_up() -> Iterator[None]:
-    from akdtune import study
+    from akdtune.running.tune import keep_ray, start_ray
 
     sys.path.insert(0, str(PLUGINS))  # before Ray starts: its workers take the driver's path
-    study.start_ray(None, 5.0)
-    with study.keep_ray():
+    start_ray(None, 5.0)
+    with keep_ray():
         yield

@@ -12,9 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from akdtune import results, run_state, spec, study, study_tables, trainable
-from akdtune.events import EpochFinished
-from akdtune.trial_request import TrialRequest
+from akdtune.records import tables
+from akdtune.records.events import EpochFinished
+from akdtune.records.files import read_events, read_plan, read_rows
+from akdtune.roles import TERMINAL
+from akdtune.running import driver, execution, worker
+from akdtune.study import spec
+from akdtune.training.request import TrialRequest
 
 PLUGINS = Path(__file__).parent / "plugins"
 # What a clock, an attempt, or whoever filled the cache before puts in.
@@ -54,7 +58,7 @@ def write(folder: Path, text: str = TINY) -> Path:
 
 def run(file: Path, root: Path, *overrides: str) -> int:
     """The study in this process, on the Ray that is up."""
-    return study.run(spec.load(file, list(overrides)), root, console=Console(quiet=True))
+    return driver.run(spec.load(file, list(overrides)), root, console=Console(quiet=True))
 
 
 def start(file: Path, root: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -73,40 +77,40 @@ def metrics(root: Path) -> dict[str, list[dict[str, Any]]]:
     """Every trial's epoch rows without `TIMINGS`."""
     found = {}
     for path in sorted((root / "trials").glob("*/epochs.parquet")):
-        rows = results.read_rows(path)
+        rows = read_rows(path)
         found[path.parent.name] = [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
     return found
 
 
 def assert_exactly_once(root: Path, trials: int, epochs: int) -> None:
     """Every planned trial has one terminal event, and its epochs are 1..n without gap or repeat, everywhere."""
-    planned = [row["trial_id"] for row in results.read_plan(root)]
+    planned = [row["trial_id"] for row in read_plan(root)]
     assert len(planned) == len(set(planned)) == trials
-    events = results.read_events(root)
-    terminal = Counter(event.trial_id for event in events if event.kind in results.TERMINAL)
+    events = read_events(root)
+    terminal = Counter(event.trial_id for event in events if event.kind in TERMINAL)
     assert terminal == Counter(planned)
     for trial_id in planned:
         of_trial = [event for event in events if event.trial_id == trial_id]
         seen = [event.epoch for event in of_trial if isinstance(event, EpochFinished)]
         assert seen == list(range(1, len(seen) + 1)), trial_id
-        kind = next(event.kind for event in of_trial if event.kind in results.TERMINAL)
-        rows = [row["epoch"] for row in results.read_rows(root / "trials" / trial_id / "epochs.parquet")]
+        kind = next(event.kind for event in of_trial if event.kind in TERMINAL)
+        rows = [row["epoch"] for row in read_rows(root / "trials" / trial_id / "epochs.parquet")]
         assert rows == seen, trial_id
         if kind == "done":
             assert len(seen) == epochs
             for name in ("checkpoint.pt", "predictions.parquet", "outcome.json"):
                 assert (root / "trials" / trial_id / name).exists(), (trial_id, name)
-    table = study_tables.read_trials(root).to_pylist()
+    table = tables.read_trials(root).to_pylist()
     assert sorted(row["trial_id"] for row in table) == sorted(planned)
-    assert all(row["status"] in results.TERMINAL for row in table)
+    assert all(row["status"] in TERMINAL for row in table)
 
 
 def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     """The JSON that reached a trial, made again for another directory."""
-    from akdtune.identity import Identity
-    from akdtune.ledger import StudyDirectory
-    from akdtune.prepared import Prepared
-    from akdtune.proposals import Outline
+    from akdtune.planning.identity import Identity
+    from akdtune.planning.prepared import Prepared
+    from akdtune.records.study_directory import StudyDirectory
+    from akdtune.study.proposals import Outline
 
     checked = spec.load(file)
     prepared = Prepared.load(checked)
@@ -114,7 +118,7 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     assert teacher is not None
     directory = StudyDirectory(root)
     directory._load()
-    runner = run_state.Run(Outline(checked), directory, Identity(checked, prepared, teacher))
+    runner = execution.Run(Outline(checked), directory, Identity(checked, prepared, teacher))
     trial = json.loads(runner.payload(directory.records[trial_id], None))
     trial["root"] = str(elsewhere)
     target = elsewhere / f"{trial_id}.json"
@@ -132,4 +136,4 @@ def run_alone(payload: Path) -> None:
 def run_here(payload: Path) -> None:
     """One trial in this process, as Ray's worker would run it."""
     request = TrialRequest.parse(json.loads(payload.read_text()))
-    trainable.execute(request, lambda row: None, trainable.stop_check(request.root, request.stop_flag))
+    worker.execute(request, lambda row: None, worker.stop_check(request.root, request.stop_flag))

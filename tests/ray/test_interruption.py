@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from akdtune import results
+from akdtune.records.files import LEDGER, LOCK, read_events
 from tests.ray import studies
 
 pytestmark = pytest.mark.ray
@@ -32,7 +32,7 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str], timeout_s
 
 
 def events(root: Path, kind: str) -> int:
-    return sum(event.kind == kind for event in results.read_events(root)) if (root / "ledger.jsonl").exists() else 0
+    return sum(event.kind == kind for event in read_events(root)) if (root / "ledger.jsonl").exists() else 0
 
 
 def started(file: Path, root: Path, overrides: tuple[str, ...], kind: str, more: int) -> subprocess.Popen[str]:
@@ -86,7 +86,7 @@ def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
     file, reference = undisturbed
     root = tmp_path / "run"
     first = studies.start(file, root, *RANDOM)
-    wait_for((root / results.LOCK).exists, first)
+    wait_for((root / LOCK).exists, first)
     second = studies.start(file, root, *RANDOM)
     wait_for(lambda: events(root, "started") >= 1, first)
     output, _ = second.communicate(timeout=300)
@@ -99,7 +99,7 @@ def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
     assert events(root, "interrupted") >= 1, "running trials saved themselves"
 
     assert "resuming" in kill(started(file, root, RANDOM, "done", 3))
-    tear(root / results.LEDGER, 7)
+    tear(root / LEDGER, 7)
     assert studies.run(file, root, *RANDOM, SINGLY) == 0
     studies.assert_exactly_once(root, trials=6, epochs=EPOCHS)
     assert studies.metrics(root) == studies.metrics(reference)

@@ -12,7 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from akdtune import cli, results, study_tables
+from akdtune import cli
+from akdtune.records import tables
+from akdtune.records.files import read_events, read_lock
+from akdtune.roles import REPORT_ROLES
 from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]
@@ -47,7 +50,7 @@ def finished(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(root: Path) -> list[dict[str, Any]]:
-    return study_tables.read_trials(root).to_pylist()
+    return tables.read_trials(root).to_pylist()
 
 
 def test_every_phase_runs_and_only_reports_read_the_test_set(finished: Path) -> None:
@@ -58,7 +61,7 @@ def test_every_phase_runs_and_only_reports_read_the_test_set(finished: Path) -> 
     assert len(set(cells)) < 3 + 4, "the winner's own cell serves both phases"
     studies.assert_exactly_once(finished, trials=SEARCH + len(set(cells)) * SEEDS, epochs=2)
     for row in rows:
-        reports = row["role"] in results.REPORT_ROLES
+        reports = row["role"] in REPORT_ROLES
         assert (row["test_accuracy"] is not None) == reports
         assert (row["val_accuracy"] is None) == reports, "they train on all images, so none are left to judge epochs"
         predictions = pq.read_table(finished / "trials" / row["trial_id"] / "predictions.parquet")
@@ -93,7 +96,7 @@ def test_the_same_command_again_trains_nothing_and_extend_adds_a_seed(
     after = studies.metrics(finished)
     assert len(after) == len(before) + 4
     assert {trial_id: after[trial_id] for trial_id in before} == before
-    lock = results.read_lock(finished)
+    lock = read_lock(finished)
     assert lock is not None
     assert lock["settings"]["ablation"]["seeds"] == [10, 11, 12]
     assert lock["extended"][0]["added"] == ["ablation.seeds: [10, 11] -> [10, 11, 12]"]
@@ -118,7 +121,7 @@ def test_killed_in_its_last_phase_it_ends_with_the_same_numbers(finished: Path, 
     process = studies.start(file, root)
     until = time.monotonic() + 240
     while time.monotonic() < until and process.poll() is None:
-        done = [event for event in results.read_events(root) if event.kind == "done"]
+        done = [event for event in read_events(root) if event.kind == "done"]
         if len(done) > SEARCH + 3 * SEEDS:
             break
         time.sleep(0.1)

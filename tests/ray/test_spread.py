@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from akdtune import study_tables
+from akdtune.records import tables
 from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_up")]
@@ -25,7 +25,7 @@ def test_between_cell_variance_is_most_of_the_total(tmp_path: Path) -> None:
             "scheduler=null", "probe=null", "tracking.wandb=null",
         )  # fmt: skip
         assert studies.run(Path("digits_angular"), root, *overrides) == 0
-        for row in study_tables.read_trials(root).to_pylist():
+        for row in tables.read_trials(root).to_pylist():
             assert row["status"] == "done"
             accuracy[row["cell_id"]].append(row["val_accuracy"])
     values = np.array(list(accuracy.values()))

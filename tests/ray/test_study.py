@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from akdtune import results, study_tables
 from akdtune.errors import StudyError
+from akdtune.records import tables
+from akdtune.records.files import events, read_events, read_plan
 from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]
@@ -41,7 +42,7 @@ def test_every_trial_ends_once_and_leaves_its_files(finished: tuple[Path, Path])
 
 
 def test_arms_get_equal_numbers_and_probes_are_complete(finished: tuple[Path, Path]) -> None:
-    rows = study_tables.read_trials(finished[1]).to_pylist()
+    rows = tables.read_trials(finished[1]).to_pylist()
     search = [row["arm"] for row in rows if row["role"] == "search"]
     assert sorted(search) == ["angular/crd"] * 3 + ["angular/kd"] * 3
     probes = [row for row in rows if row["role"] == "probe"]
@@ -79,9 +80,7 @@ def test_reused_actors_a_fresh_process_and_this_one_give_identical_metrics(
 ) -> None:
     file, root = finished
     expected = studies.metrics(root)
-    done = sorted(
-        (r for r in study_tables.read_trials(root).to_pylist() if r["status"] == "done"), key=lambda r: r["number"]
-    )
+    done = sorted((r for r in tables.read_trials(root).to_pylist() if r["status"] == "done"), key=lambda r: r["number"])
     last = done[-1]
     other = next(row for row in reversed(done) if row["arm"] != last["arm"])
     studies.run_alone(studies.payload_of(root, last["trial_id"], tmp_path, file))
@@ -96,11 +95,11 @@ def test_survivors_of_early_stopping_get_their_further_seeds(tmp_path: Path) -> 
     search, scheduler = "search={algorithm: random, trials: 4, seeds: [0, 5]}", "scheduler={name: median, "
     assert studies.run(file, root, search, scheduler + "grace_period: 2, min_trials: 1}", "probe=null") == 0
     seeds: dict[str, dict[int, str]] = {}
-    for row in study_tables.read_trials(root).to_pylist():
+    for row in tables.read_trials(root).to_pylist():
         seeds.setdefault(row["cell_id"], {})[row["seed"]] = row["status"]
     assert len(seeds) == 4 and "done" in {of_cell[0] for of_cell in seeds.values()}
     assert all(of == ({0: "done", 5: "done"} if of[0] == "done" else {0: "pruned"}) for of in seeds.values()), seeds
-    assert any(event.kind == "rung" for event in results.read_events(root))
+    assert any(event.kind == "rung" for event in read_events(root))
 
 
 TROUBLED = """
@@ -124,7 +123,7 @@ class Troubled(NamedTuple):
     """What the trial that dies leaves behind."""
 
     def row(self, trouble: str) -> dict[str, Any]:
-        rows = study_tables.read_trials(self.root).to_pylist()
+        rows = tables.read_trials(self.root).to_pylist()
         return next(row for row in rows if row["param.method.troubled.trouble"] == trouble)
 
 
@@ -154,7 +153,7 @@ def test_a_users_bug_fails_after_the_same_error_twice(troubled: Troubled) -> Non
     assert (row["status"], row["epochs"]) == ("failed", 1)
     log = (troubled.root / "trials" / str(row["trial_id"]) / "log.txt").read_text()
     assert log.count("RuntimeError: a user's bug") == 2
-    (event,) = results.events(troubled.root, {"failed"})
+    (event,) = events(troubled.root, {"failed"})
     error = event.plain()["error"]
     assert "a user's bug" in error and "troubled.py" in error
     assert studies.run(troubled.file, troubled.root) == 1, "a failed trial is not run again by itself"
@@ -179,7 +178,7 @@ def test_a_slow_close_neither_fails_the_successor_nor_stalls_the_study(tmp_path:
     studies.assert_exactly_once(root, trials=4, epochs=6)
     for trial in (root / "trials").iterdir():
         assert (trial / "attempts" / "1.closed").exists(), "pruned trials close too, also the last ones"
-    rows = results.read_plan(root)
+    rows = read_plan(root)
     assert {row["bracket"] for row in rows} == {"pooled"}
     assert {row["arm"] for row in rows} <= {"angular/kd", "angular/crd"}
 

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from akdtune import cli, results, spec, study_tables
-from akdtune.identity import Identity
-from akdtune.prepared import Prepared
-from akdtune.teacher import TeacherFile
-from akdtune.training import Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune import cli
+from akdtune.planning.identity import Identity
+from akdtune.planning.prepared import Prepared
+from akdtune.records import tables
+from akdtune.records.files import read_plan
+from akdtune.study import spec
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Trial
 from tests.declared_columns import JUDGED
 from tests.ray import studies
 
@@ -57,7 +60,7 @@ def alone(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_without_a_teacher_runs_every_method_with_every_seed(alone: Path) -> None:
     studies.assert_exactly_once(alone, trials=6, epochs=2)
     assert not (alone / "optuna.journal").exists(), "a grid asks nobody"
-    rows = study_tables.read_trials(alone).to_pylist()
+    rows = tables.read_trials(alone).to_pylist()
     assert [(row["seed"], row["arm"]) for row in rows] == [
         (seed, f"none/{method}") for seed in (0, 3) for method in ("student_only", "label_smoothing", "last_batch")
     ]
@@ -91,11 +94,11 @@ def test_a_student_of_one_study_is_where_another_begins(alone: Path, tmp_path: P
     settings = study.arms[0].centre().settings
     trial = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=TeacherFile.none())))
     rows = [epoch.row for epoch in trial.run()]
-    best = max(row["val_accuracy"] for row in study_tables.read_trials(alone).to_pylist())
+    best = max(row["val_accuracy"] for row in tables.read_trials(alone).to_pylist())
     assert rows[-1]["val_accuracy"] is not None
     assert rows[-1]["val_accuracy"] > best - 15, "it knows what the first one has learnt"
     assert Identity(study, prepared, TeacherFile.none()).cell_id(settings) not in {
-        row["cell_id"] for row in results.read_plan(alone)
+        row["cell_id"] for row in read_plan(alone)
     }
 
 
@@ -103,7 +106,7 @@ def test_several_teachers_one_of_them_distilled(tmp_path: Path, monkeypatch: pyt
     root = tmp_path / "run"
     assert studies.run(studies.write(tmp_path, SEVERAL), root) == 0
     studies.assert_exactly_once(root, trials=1, epochs=2)
-    (row,) = study_tables.read_trials(root).to_pylist()
+    (row,) = tables.read_trials(root).to_pylist()
     assert row["arm"] == "multi_teacher/kd"
     assert row["teacher_accuracy"] is not None
     assert row["diversity_sq_prob"] is not None

@@ -2,7 +2,7 @@
 
 import time
 
-from akdtune import tracking
+from akdtune.running import tracking
 
 _finish = tracking.Tracker.finish
 

@@ -1,0 +1,65 @@
+"""The command line: arguments in, text out. No logic that a notebook would miss.
+
+Importing it loads nothing heavy, so that `akdtune --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from akdtune.cli import storage_commands
+from akdtune.cli.app import app, cache_app, teacher_app, wandb_app
+from akdtune.cli.listing_commands import data, methods, networks, views
+from akdtune.cli.reading_commands import analyze, best, compare, logs, show
+from akdtune.cli.study_commands import plan, run, schema, spaces
+from akdtune.errors import AkdtuneError, AkdtuneWarning
+
+_BEFORE: tuple[Callable[..., None], ...] = (run, plan, show, best, logs)
+_BEHIND: tuple[Callable[..., None], ...] = (compare, spaces, methods, views, networks, data, schema)
+for _command in _BEFORE:
+    app.command()(_command)
+# what follows the name of an analysis belongs to the analysis
+app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(analyze)
+for _command in _BEHIND:
+    app.command()(_command)
+teacher_app.command("train")(storage_commands.teacher_train)
+teacher_app.command("list")(storage_commands.teacher_list)
+teacher_app.command("show")(storage_commands.teacher_show)
+teacher_app.command("fill")(storage_commands.teacher_fill)
+cache_app.command("list")(storage_commands.cache_list)
+cache_app.command("verify")(storage_commands.cache_verify)
+cache_app.command("prune")(storage_commands.cache_prune)
+wandb_app.command("sync")(storage_commands.wandb_sync)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; a mistake of the user's is one message and code 2."""
+    try:
+        with _plain_warnings():
+            app(args=None if arguments is None else list(arguments), prog_name="akdtune")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except AkdtuneError as error:
+        print(f"akdtune: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Prints our own warnings as one line, without the place in our code that warns; all others as Python does."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **details: Any) -> None:
+            if issubclass(category, AkdtuneWarning):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                others(message, category, *place, **details)
+
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,217 @@
+"""What is there to choose from: methods, views, networks and data sets, described out of the code itself."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from akdtune import signals as akdtune_signals
+from akdtune import signals as signals_module
+from akdtune.errors import AkdtuneError
+from akdtune.registry import Component, Kind, Pair, lookup, names
+
+SINGULAR: dict[Kind, str] = {"methods": "method", "views": "views", "networks": "network", "data": "data set"}
+
+PROMPT = ">>> "
+"""What each line of an example in a docstring begins with."""
+
+PAIRS = [
+    *(
+        Pair("cifar100", teacher, student)
+        for teacher, student in (
+            ("wrn_40_2", "wrn_16_2"),
+            ("wrn_40_2", "wrn_40_1"),
+            ("resnet56", "resnet20"),
+            ("resnet110", "resnet20"),
+            ("resnet110", "resnet32"),
+            ("resnet32x4", "resnet8x4"),
+            ("vgg13", "vgg8"),
+            ("vgg13", "MobileNetV2"),
+            ("ResNet50", "MobileNetV2"),
+            ("ResNet50", "vgg8"),
+            ("resnet32x4", "ShuffleV1"),
+            ("resnet32x4", "ShuffleV2"),
+            ("wrn_40_2", "ShuffleV1"),
+        )
+    ),
+    Pair("imagenet", "torchvision_resnet34", "torchvision_resnet18"),
+    Pair("imagenet", "torchvision_resnet50", "torchvision_mobilenet_v2"),
+]
+"""The pairs of networks that published tables use."""
+
+
+class Row(NamedTuple):
+    """One line of a list: name, what it is, its paper, and what it reads or offers."""
+
+    name: str
+    about: str
+    source: str
+    signals: str
+
+
+def rows(kind: Kind, pattern: str = "*") -> list[Row]:
+    """The registered components of a kind whose names match a pattern, sorted by name.
+
+    Args:
+        kind: methods, views, networks or data.
+        pattern: with `*`, `?` and `[...]` as in a shell, whatever the case.
+
+    Raises:
+        AkdtuneError: where nothing matches, with what there is.
+    """
+    known = sorted(names(kind), key=_natural)
+    matching = [name for name in known if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+    if not matching:
+        raise AkdtuneError(f"no {kind} match '{pattern}' (there are: {', '.join(known)})")
+    return [_row(kind, name) for name in matching]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name has wildcards."""
+    return any(wildcard in name for wildcard in "*?[")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts `resnet8` before `resnet14`, whatever the case."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
+
+
+def _row(kind: Kind, name: str) -> Row:
+    component = lookup(kind, name)
+    about = (inspect.getdoc(component) or "").partition("\n")[0].rstrip(".")
+    return Row(name, about, component.source, signals(kind, component))
+
+
+def signals(kind: Kind, component: Any) -> str:
+    """What a component reads (methods, views) or offers (networks); empty for data sets."""
+    if kind == "methods":
+        reads = {
+            "logits": "logits",
+            "pooled": "pooled feature",
+            "stages": "teacher's maps",
+            "self": "student only, no teacher",
+        }[component.consumes]
+        needs = sorted(component.needs)
+        return f"{reads}; needs {', '.join(needs)}" if needs else reads
+    if kind == "views":
+        extra = (["the student's feature"] if component.needs_student else []) + (
+            ["teacher.others"] if component.needs_others else []
+        )
+        offers = f"offers {', '.join(sorted(component.offers))}"
+        return f"{offers}; needs {' and '.join(extra)}" if extra else offers
+    return ", ".join(sorted(component.offers)) if kind == "networks" else ""
+
+
+def details(kind: Kind, name: str) -> str:
+    """Everything about one component: text of its docstring, source, signals, settings, published values.
+
+    Raises:
+        AkdtuneError: for an unknown name, with the nearest valid one.
+    """
+    component: type[Component] = lookup(kind, name)
+    lines = [f"{SINGULAR[kind]} {name}", "", *described(component), ""]
+    if component.source:
+        lines.append(f"Source: {component.source}")
+    if said := signals(kind, component):
+        lines.append(f"Signals: {said}")
+    if kind == "methods":
+        lines.append(f"Weight of the student's cross-entropy beside it: {getattr(component, 'default_ce_weight'):g}")
+    lines += ["", *_settings(kind, component)]
+    if kind == "methods":
+        lines += _published(component)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def described(component: type[Component]) -> Iterator[str]:
+    """The lines of a component's docstring; its example begins with the imports it needs, so that it can be pasted."""
+    for line in (inspect.getdoc(component) or "").splitlines():
+        yield line
+        if line == "Example:":
+            yield from (f"    {PROMPT}{needed}" for needed in _imports(component))
+
+
+def _imports(component: type[Component]) -> Iterator[str]:
+    """What the lines of a component's example need to run: torch, the class, and the signals that they name."""
+    words = set(re.findall(r"\w+", "\n".join(example(component))))
+    if "torch" in words:
+        yield "import torch"
+    yield f"from {component.__module__} import {component.__name__}"
+    classes = inspect.getmembers(signals_module, inspect.isclass)
+    own = {name for name, kind in classes if kind.__module__ == akdtune_signals.__name__}
+    if named := sorted(own & words):
+        yield f"from {akdtune_signals.__name__} import {', '.join(named)}"
+
+
+def example(component: type[Component]) -> list[str]:
+    """The lines of code of the example in a component's docstring, without imports; empty where it has none."""
+    lines = (line.strip() for line in (inspect.getdoc(component) or "").splitlines())
+    return [line.removeprefix(PROMPT) for line in lines if line.startswith(PROMPT)]
+
+
+def _settings(kind: Kind, component: type[Component]) -> Iterator[str]:
+    """The settings with defaults, allowed values and descriptions, then the presets of a `variant`."""
+    if kind == "data":
+        yield f"Settings: `data: {{name: {getattr(component, 'name', '...')}, ...}}`; see `akdtune schema`"
+        own = sorted(getattr(component, "own_settings", ()))
+        yield f"Settings of its own: {', '.join(own) or 'none'}"
+        return
+    schema = component.Settings.model_json_schema()
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    if not properties:
+        yield "Settings: none"
+        return
+    yield "Settings:"
+    shown = [(key, _allowed(field, schema), _shown(field.get("default"))) for key, field in properties.items()]
+    widths = [max(len(row[column]) for row in shown) for column in range(3)]
+    for (key, allowed, default), field in zip(shown, properties.values(), strict=True):
+        columns = f"  {key:<{widths[0]}}  {allowed:<{widths[1]}}  default {default:<{widths[2]}}"
+        yield f"{columns}  {field.get('description', '')}".rstrip()
+    presets: Mapping[str, Mapping[str, Any]] = getattr(component.Settings, "presets", {})
+    for variant, values in presets.items():
+        yield ""
+        yield f"variant {variant}:"
+        yield "  " + ", ".join(f"{key}: {_shown(value)}" for key, value in values.items())
+
+
+def _allowed(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Type and range of a setting: `number > 0`, `paper | released`, `integer 1..6 or null`."""
+    if "anyOf" in field:
+        return " or ".join(_allowed(option, schema) for option in field["anyOf"])
+    if "$ref" in field:
+        return _allowed(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
+    if "enum" in field:
+        return " | ".join(str(value) for value in field["enum"])
+    if "const" in field:
+        return str(field["const"])
+    kind = str(field.get("type", "any"))
+    if kind == "array":
+        return f"list of {_allowed(field.get('items', {}), schema)}"
+    bounds = {">=": "minimum", ">": "exclusiveMinimum", "<=": "maximum", "<": "exclusiveMaximum"}
+    limits = [f"{sign} {field[key]:g}" for sign, key in bounds.items() if key in field]
+    return " ".join([kind, " and ".join(limits)]) if limits else kind
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _published(component: Any) -> Iterator[str]:
+    """Where a data set or a pair of networks has settings of its own."""
+    lines = []
+    for pair in PAIRS:
+        values = {key: _shown(value) for key, value in component.published(pair).items()}
+        if component.ce_weight(pair) != component.default_ce_weight:
+            values["training.ce_weight"] = _shown(component.ce_weight(pair))
+        if values:
+            listed = ", ".join(f"{key} {value}" for key, value in values.items())
+            lines.append(f"  {pair.data}, {pair.teacher} to {pair.student}: {listed}")
+    if lines:
+        yield ""
+        yield "Published for a pair of networks, taken where the setting is not given (imagenet's numbers on imagenet,"
+        yield "cifar100's on every other data set):"
+        yield from lines

@@ -1,0 +1,32 @@
+"""Every column that a study's tables can have, as the code that makes it declares it."""
+
+from __future__ import annotations
+
+from akdtune.columns import Column, joined
+from akdtune.records import tables
+from akdtune.records.files import ROW_COLUMNS
+from akdtune.registry import lookup, names
+
+
+def declared() -> tuple[Column, ...]:
+    """What `trials.parquet` and `epochs.parquet` can hold: those of all trials, then of all that is registered.
+
+    Raises:
+        AkdtuneError: when two components declare one column in two ways.
+    """
+    from akdtune.teacher.frozen import CACHE_COLUMNS  # late, as it loads torch
+    from akdtune.training.evaluation import HELD_OUT_COLUMNS  # late, as it loads torch
+    from akdtune.training.trial import TRAINING_COLUMNS  # late, as it loads torch
+
+    components = [
+        *(lookup("views", name) for name in names("views")),
+        *(lookup("methods", n) for n in names("methods")),
+    ]
+    return joined(
+        ROW_COLUMNS,
+        tables.WHOLE_TRIAL_COLUMNS,
+        TRAINING_COLUMNS,
+        HELD_OUT_COLUMNS,
+        CACHE_COLUMNS,
+        *(component.columns for component in components),
+    )

@@ -1,0 +1,346 @@
+"""`python -m akdtune.training CONFIG`: one trial, start to end, in this process; no Ray, no study directory."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from akdtune.cli import teachers
+from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.planning.identity import Identity
+from akdtune.planning.prepared import Prepared
+from akdtune.planning.request import planned_request
+from akdtune.records.trial_directory import TrialDirectory
+from akdtune.reports.text import counted
+from akdtune.running.trial_writer import Limits, TrialWriter, resumed
+from akdtune.study import spec
+from akdtune.study.ids import cell_hash
+from akdtune.study.spec import Study
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Diverged, Epoch, Trial
+
+PROGRAM = "python -m akdtune.training"
+LIMITS = Limits(checkpoint_every_s=30.0)
+"""How often the state is saved: somebody waits here, and nobody goes on by himself."""
+
+SHOWN = {
+    "train_accuracy": "training {:.2f} %",
+    "val_accuracy": "validation {:.2f} %",
+    "images_per_s": "{:,.0f} images/s",
+    "wall_time_s": "{:.1f} s",
+}
+"""Columns of an epoch's row that are printed besides its losses, and how."""
+
+HELP = """Trains one trial of a study in this process, with the numbers that `akdtune run` computes for it.
+
+CONFIG is a study (a YAML file or the name of a packaged one) or one trial of it as JSON.
+A study's settings are taken at the centre of what it searches; KEY=VALUE fixes them.
+A teacher that is not trained yet is trained first, as `akdtune teacher train` does.
+"""
+
+EXAMPLES = f"""examples:
+  {PROGRAM} digits_angular --arm angular/kd+crd
+  {PROGRAM} study.yaml --arm angular/kd --seed 1 views.margin=0.4 training.epochs=10
+  {PROGRAM} study.yaml --arm angular/kd --out trials/kd     (again: goes on, or shows the result)
+  {PROGRAM} trials/kd/trial.json                            (the same trial, also on another machine)
+
+--out DIR holds trial.json (the trial itself), epochs.parquet (a row an epoch), checkpoint.pt (the state; its student
+can be a student.checkpoint), predictions.parquet (logits of the images it is judged by) and outcome.json.
+
+Exit code 0: trained; 1: the loss was not finite; 2: something in the settings is wrong; 130: interrupted.
+"""
+
+NEEDED = ("settings", "seeds", "role", "teacher_file")
+"""What a trial's JSON must hold; the rest of what reaches a worker of a study may be there."""
+
+
+def main(arguments: Sequence[str] | None = None, limits: Limits = LIMITS) -> int:
+    """Trains one trial and returns the exit code; a mistake of the user's is one message and code 2."""
+    given = _parser().parse_intermixed_args(None if arguments is None else list(arguments))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _run(given, limits)
+    except AkdtuneError as error:
+        print(f"akdtune: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description=HELP, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", metavar="CONFIG", help="study (YAML file or packaged name), or a trial's JSON file")
+    parser.add_argument(
+        "overrides", metavar="KEY=VALUE", nargs="*", help="settings of a study that win over its file, read as YAML"
+    )
+    parser.add_argument("--arm", metavar="NAME", help="arm of the study; needed where it has several")
+    parser.add_argument("--seed", metavar="N", type=int, help="of init, order and noise; default: search.trial_seed")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for results; default: they are only printed")
+    return parser
+
+
+def _run(given: argparse.Namespace, limits: Limits) -> int:
+    is_trial = Path(given.config).suffix == ".json"
+    if is_trial and (given.overrides or given.arm is not None or given.seed is not None):
+        raise AkdtuneError(f"{given.config}: a trial's JSON says everything; --arm, --seed and KEY=VALUE need a study")
+    if is_trial:
+        request = read_trial(Path(given.config))
+    else:
+        study = spec.load(given.config, [*given.overrides, "scheduler=null"])  # one trial has no rungs to keep
+        arm = _arm(study, given.arm)
+        for warning in study.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        of_arm = of_study(study, arm, given.seed)
+        if isinstance(of_arm, int):
+            return of_arm
+        request = of_arm
+    with _Folder(given.out, request) as folder:
+        return _train(request, folder, limits)
+
+
+def read_trial(path: Path) -> TrialRequest:
+    """A trial's request out of its plain JSON, as a worker of a study gets it or as `--out` keeps it.
+
+    Raises:
+        AkdtuneError: for a file that is missing or something else.
+    """
+    try:
+        held = json.loads(path.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AkdtuneError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise AkdtuneError(f"{path}: is no JSON: {error}") from error
+    missing = [name for name in NEEDED if not isinstance(held, dict) or name not in held]
+    if missing:
+        raise AkdtuneError(f"{path}: is no trial: it lacks {', '.join(missing)}")
+    with _legible():
+        return TrialRequest.parse(held)
+
+
+@contextlib.contextmanager
+def _legible() -> Iterator[None]:
+    """Says in one sentence what cannot be read in a trial's JSON."""
+    try:
+        yield
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise AkdtuneError(f"this trial's settings cannot be read: {error.title}: {wrong}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise AkdtuneError(f"this trial's settings cannot be read: {error!r}") from error
+
+
+def _arm(study: Study, name: str | None) -> str:
+    names = [arm.name for arm in study.arms]
+    if name is None:
+        if len(names) == 1:
+            return names[0]
+        raise AkdtuneError(f"{study.source}: has {len(names)} arms; --arm must be one of {', '.join(names)}")
+    if name not in names:
+        raise AkdtuneError(f"--arm: {unknown_name('arm', name, names)}")
+    return name
+
+
+def of_study(study: Study, arm: str, seed: int | None = None) -> TrialRequest | int:
+    """What the trial at the centre of an arm is asked, its teacher trained first where it is missing.
+
+    Args:
+        study: checked settings.
+        arm: its name.
+        seed: of init, order and noise; None: that of the study's search trials.
+
+    Returns:
+        The request, or the exit code with which training the teacher was stopped.
+    """
+
+    torch.set_num_threads(max(1, int(study.resources.cpu)))
+    prepared = Prepared.load(study)
+    (chosen,) = [one for one in study.arms if one.name == arm]
+    proposal = chosen.centre()
+    teacher_file = prepared.find_teacher("subset")
+    if teacher_file is None:
+        device = proposal.settings["training"]["device"]
+        if (code := teachers.train(study, "subset", device)) != 0:
+            return code
+        teacher_file = prepared.find_teacher("subset")
+        assert teacher_file is not None, "it has just been trained"
+    identity = Identity(study, prepared, teacher_file)
+    return planned_request(study, identity, identity.plan_row(proposal, "search", arm, None, seed))
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
+    """Trains from where the folder stands, with a line an epoch; returns the exit code."""
+
+    if folder.outcome is not None:
+        print(f"{folder.path}: {_ending(folder.outcome, folder.rows())}; nothing is left to do")
+        return int(folder.outcome["outcome"] == "diverged")
+    torch.set_num_threads(max(1, int(request.cpu)))
+    with _legible():
+        config = TrialConfig.parse(request)
+    state, rows = folder.begin()
+    writer = TrialWriter(request, folder.directory, rows, limits=limits)
+    live, done = Trial(config), "no epoch"
+    if folder.directory is not None:
+        folder.directory.columns = live.columns
+    with _shown(live, state) as show:
+        try:
+            for epoch in live.run(state):
+                show(epoch)
+                done = f"{'warm-up ' * (epoch.stage == 'warmup')}epoch {epoch.epoch}"
+                with folder.writing():
+                    writer.finished(epoch)
+        except KeyboardInterrupt:
+            with folder.writing():
+                writer.save()
+            again = "the same command goes on" if folder.path else "without --out nothing is kept"
+            print(f"stopped after {done}; {again}", file=sys.stderr)
+            return 130
+        except Diverged as error:
+            with folder.writing():
+                writer.diverged(error.epoch)
+            print(f"diverged: {error}", file=sys.stderr)
+            return 1
+    with folder.writing():
+        outcome = writer.close(live)
+    if "warning" in outcome:
+        print(f"warning: {outcome['warning']}", file=sys.stderr)
+    print(_ending(outcome, writer.rows) + (f": {folder.path}" if folder.path else ""))
+    return 0
+
+
+@contextlib.contextmanager
+def _shown(live: Trial, state: Mapping[str, Any] | None) -> Iterator[Callable[[Epoch], None]]:
+    """Prints a line for each epoch; on a terminal a bar below them says how far it is."""
+    totals = {"warmup": live.views.warmup_epochs, "student": live.config.training.epochs}
+    stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])
+    over = done if stage == "warmup" else totals["warmup"] + done
+    if over:
+        print(f"going on after {over} of {sum(totals.values())} epochs", flush=True)
+    console = Console(highlight=False, markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("epochs", total=sum(totals.values()), completed=over)
+
+        def show(epoch: Epoch) -> None:
+            text = line(epoch.stage, epoch.epoch, totals[epoch.stage], epoch.row)
+            if console.is_terminal:
+                console.print(text, soft_wrap=True)
+            else:
+                print(text, flush=True)
+            bar.advance(task)
+
+        yield show
+
+
+def line(stage: str, epoch: int, epochs: int, row: Mapping[str, float | None]) -> str:
+    """One epoch in words: `epoch 3 of 40: ce 1.204, kd 0.311, training 61.20 %, validation 58.00 %, 1.2 s`."""
+    losses = [
+        f"{name.removeprefix('loss.')} {value:.4g}"
+        for name, value in row.items()
+        if name.startswith("loss.") and value is not None
+    ]
+    others = [text.format(row[name]) for name, text in SHOWN.items() if row.get(name) is not None]
+    return f"{'warm-up ' * (stage == 'warmup')}epoch {epoch} of {epochs}: {', '.join([*losses, *others])}"
+
+
+def _ending(outcome: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """How a trial ended, in words."""
+    last = rows[-1] if rows else {}
+    known = {"validation": last.get("val_accuracy"), "test": last.get("test_accuracy")}
+    found = [f"{name} accuracy {value:.2f} %" for name, value in known.items() if value is not None]
+    ending = f"{outcome['outcome']} after {counted(int(outcome['epoch']), 'epoch')}"
+    return f"{ending}, {', '.join(found)}" if found else ending
+
+
+# ----------------------------------------------------------------------------------------------------------- output
+
+
+class _Folder:
+    """Where a trial leaves the files of a study's trial directory; nowhere without a path.
+
+    Raises:
+        AkdtuneError: when the folder holds another trial, is in use, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None, request: TrialRequest) -> None:
+        self.path, self._request = path, request
+        self.directory = None if path is None else TrialDirectory(path.expanduser())
+        self.outcome: dict[str, Any] | None = None
+
+    def __enter__(self) -> _Folder:
+        if self.directory is None:
+            return self
+        with self.writing():
+            self.directory.path.mkdir(parents=True, exist_ok=True)
+            self._take_over(self.directory)
+            self.outcome = self.directory.read_outcome()
+            if self.outcome is None:
+                self.directory.take_attempt()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.directory is not None and self.directory.attempt is not None:
+            with contextlib.suppress(OSError):
+                self.directory.close_attempt()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of all epochs that are stored."""
+        return [] if self.directory is None else self.directory.read_rows()
+
+    def begin(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The state to go on from, and the rows up to it."""
+        return (None, []) if self.directory is None else resumed(self.directory)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns a failed write into one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise AkdtuneError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+    def _take_over(self, directory: TrialDirectory) -> None:
+        """Makes the folder this trial's, unless it is another's."""
+        kept = directory.path / "trial.json"
+        if kept.exists():
+            if _facts(read_trial(kept)) != _facts(self._request):
+                raise AkdtuneError(f"{self.path}: holds another trial (see trial.json there); choose another --out")
+            if directory.is_closing():
+                raise AkdtuneError(f"{self.path}: process {directory.running_process()} is working on it")
+            return
+        if any(not one.name.startswith(".") for one in directory.path.iterdir()):
+            raise AkdtuneError(f"{self.path}: is not empty and holds no trial.json; choose another --out")
+        with directory.replacing(kept) as temporary:
+            text = json.dumps(self._request.plain(), indent=1, allow_nan=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _facts(request: TrialRequest) -> list[Any]:
+    """What makes two trials the same: what determines their numbers, not where files lie, and not the device."""
+    dtype = "" if request.teacher_cache is None else request.teacher_cache.dtype
+    cell = cell_hash(request.settings, "", json.dumps(_hashes(request.teacher_file)), cache_dtype=dtype)
+    return [cell, request.seeds, request.role]
+
+
+def _hashes(file: TeacherFile) -> list[Any]:
+    return [file.weights_hash, [_hashes(other) for other in file.others]]

@@ -1,0 +1,137 @@
+"""Commands for what lies outside study directories: teachers, the teacher cache, offline runs of Weights & Biases."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from akdtune.cli.app import FileArgument, Overrides, RunArgument
+from akdtune.cli.tables import print_table
+
+
+def teacher_train(
+    file: FileArgument,
+    overrides: Overrides = None,
+    train_on: Annotated[
+        Literal["subset", "full"], typer.Option(help="subset leaves the validation images out, as searches need it.")
+    ] = "subset",
+) -> None:
+    """Train the teacher of a settings file, or say where it is.
+
+    \b
+    Examples:
+      akdtune teacher train cifar_angular
+      akdtune teacher train cifar_angular teacher.network=resnet110 teacher.seed=1
+    """
+    from akdtune.study import spec
+
+    study = spec.load(file, overrides or [])
+    raise typer.Exit(import_module("akdtune.cli.teachers").train(study, train_on))
+
+
+def teacher_list() -> None:
+    """List the trained teachers in the cache folder (AKDTUNE_CACHE), newest first."""
+    print_table(import_module("akdtune.cli.teachers").table())
+
+
+def teacher_show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="From `akdtune teacher list`; its beginning is enough.")],
+) -> None:
+    """Show everything that is stored about one teacher, as YAML."""
+    print(import_module("akdtune.cli.teachers").details(key), end="")
+
+
+def teacher_fill(
+    file: FileArgument,
+    overrides: Overrides = None,
+    variants: Annotated[
+        int | None, typer.Option(min=1, help="Crops of each image, drawn at random; without it, all of them.")
+    ] = None,
+    train_on: Annotated[
+        Literal["subset", "full"], typer.Option(help="Whose teacher and images; searches use subset.")
+    ] = "subset",
+) -> None:
+    """Fill the teacher cache of this node before a study, which otherwise does it on the way.
+
+    Repeating it, also with more variants, computes only what is missing; Ctrl-C loses nothing.
+
+    \b
+    Examples:
+      akdtune teacher fill cifar_angular --variants 20
+      akdtune teacher fill cifar_angular teacher_cache.max_mib=4096
+    """
+    from akdtune.study import spec
+
+    study = spec.load(file, overrides or [])
+    raise typer.Exit(import_module("akdtune.cli.teachers").fill(study, variants, train_on))
+
+
+LocationOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A study's teacher_cache.location; default: in the cache folder."),
+]
+
+
+def cache_list(location: LocationOption = None) -> None:
+    """List the stores of the teacher cache, last used first: teacher, data, share of rows filled, size, age."""
+    from akdtune.cli import caches
+
+    stores = caches.found(location)
+    print_table(caches.table(stores))
+    print(caches.total(stores))
+
+
+def cache_verify(
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="From `akdtune cache list`; else all.")] = None,
+    location: LocationOption = None,
+) -> None:
+    """Read every stored row and compare it with its check word; damaged ones are computed again when next needed.
+
+    Trials check each row that they read, so this is for peace of mind. Exit code 1: something was damaged.
+    """
+    from akdtune.cli import caches
+
+    raise typer.Exit(caches.verify(caches.found(location, key)))
+
+
+def cache_prune(
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Only stores whose key begins so.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Those that nobody used for so many days.")] = None,
+    max_mib: Annotated[
+        float | None, typer.Option(min=0, help="The longest unused ones, until the rest is this small.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Really remove; without it, only say what would go.")] = False,
+    location: LocationOption = None,
+) -> None:
+    """Remove stores of the teacher cache. Running trials go on; what is missing is computed again.
+
+    \b
+    Examples:
+      akdtune cache prune --days 30 --yes
+      akdtune cache prune --max-mib 20000 --yes
+      akdtune cache prune --key 3f2a --all --yes
+    """
+    from akdtune.cli import caches
+
+    print("\n".join(caches.prune(caches.found(location, key), days, max_mib, everything, yes)))
+
+
+def wandb_sync(run: RunArgument) -> None:
+    """Upload the runs that a study wrote offline; repeating it uploads only what is new.
+
+    Runs of attempts that a later attempt replaced are tagged `superseded`.
+
+    \b
+    Examples:
+      WANDB_API_KEY=... akdtune wandb sync digits_angular
+    """
+    from akdtune.cli import browse
+    from akdtune.running import tracking
+
+    report = tracking.sync(browse.resolve_run(run))
+    print(report.sentence())
+    raise typer.Exit(1 if report.failed or report.untagged else 0)

@@ -1,0 +1,109 @@
+"""Commands that begin with a settings file: run, plan, spaces, schema."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from akdtune.cli.app import FileArgument, Overrides
+
+
+def run(
+    file: FileArgument,
+    overrides: Overrides = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help="Study directory.  [default: runs/<study>]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Join a running Ray cluster instead of starting Ray here.")
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add trials, seeds or cells to a study that has begun.")
+    ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start beside a study that has begun, in the next free DIR-2, DIR-3, ...")
+    ] = False,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Take over what another study has trained already; may be repeated."),
+    ] = None,
+) -> None:
+    """Run a study, or resume it: the same command again goes on where it stopped.
+
+    \b
+    Examples:
+      akdtune run search_spaces/digits_angular.yaml
+      akdtune run digits_angular search.trials=48 'views.num_views={choice: [3, 5]}'
+      akdtune run cifar_angular 'data={name: parquet, train: "train-*.parquet", test: test.parquet}'
+      akdtune run cifar_angular --dir /data/cifar_1 --address auto
+      akdtune run digits_ablation ablation.seeds='[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]' --extend
+      akdtune run digits_ablation --new --reuse runs/digits_ablation
+
+    Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed; 130: interrupted.
+    """
+    from akdtune.running import tracking
+    from akdtune.study import spec
+
+    study = spec.load(file, overrides or [])
+    notice = tracking.notice(study.tracking.model_dump())
+    if notice:
+        print(notice, file=sys.stderr)
+    root = directory or Path("runs") / study.name
+    if new:
+        beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
+        root = root if not root.exists() else next(path for path in beside if not path.exists())
+    code = import_module("akdtune.running.driver").run(study, root, address, extend=extend, reuse=reuse or [])
+    raise typer.Exit(code)
+
+
+def plan(file: FileArgument, overrides: Overrides = None) -> None:
+    """Show what a study would do, without doing it.
+
+    Arms, searched settings, trial and epoch counts, early-stopping rungs, missing data and checkpoints, and an
+    estimate of time and disk from timing a few real steps.
+
+    \b
+    Examples:
+      akdtune plan search_spaces/cifar_angular.yaml
+      akdtune plan digits_angular search.trials=96 scheduler.grace_period=16
+    """
+    from akdtune.study import spec
+
+    planned = import_module("akdtune.study_plan").Plan.of(spec.load(file, overrides or []))
+    print("\n".join(import_module("akdtune.planning.report").plan_report(planned)))
+
+
+def spaces() -> None:
+    """List the packaged settings files.
+
+    \b
+    Examples:
+      akdtune spaces
+      akdtune run digits_angular          (a packaged name instead of a file)
+    """
+    from akdtune.folders import packaged
+
+    for name, path in packaged().items():
+        about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        print(f"{name}\n    {about}\n    {path}")
+
+
+def schema() -> None:
+    """Print the JSON schema of settings files, for editors that complete and check them.
+
+    \b
+    Examples:
+      akdtune schema > akdtune.schema.json
+      (then, as the first line of a settings file)
+      # yaml-language-server: $schema=akdtune.schema.json
+    """
+    import json
+
+    from akdtune.study import spec
+
+    print(json.dumps(spec.json_schema(), indent=2))

@@ -1,0 +1,218 @@
+"""`akdtune teacher`: trains one teacher outside a study, lists those in the cache folder, fills the teacher cache."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from akdtune.data.dataset import load_data
+from akdtune.devices import resolve_device
+from akdtune.errors import AkdtuneError, nearest
+from akdtune.folders import cache_directory
+from akdtune.randomness import Stream, below, random_order, random_words
+from akdtune.registry import load_plugins, network_name
+from akdtune.study.spec import Study
+from akdtune.teacher.cache_files import Rows
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import find_teacher, listed_teachers, load_others, load_teacher
+from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, live_reason
+from akdtune.training.teachers import train_teachers
+
+FILL_STEP = 256
+"""Rows between two looks at whether to stop."""
+
+
+def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto") -> int:
+    """Trains a study's teacher and all that it needs, or finds them, with a line per epoch; returns the exit code."""
+    load_plugins(study.plugins)
+    if study.teacher.absent:
+        print("this study has no teacher (teacher.network is none)")
+        return 0
+    where = resolve_device(device)
+    dataset = load_data(study.data, where)
+    found = find_teacher(study.teacher, dataset, train_on)
+    if found is not None:
+        for one in (found, *found.others):
+            print(f"found: {one.path}{_accuracies(one)}")
+        return 0
+    console = Console(highlight=False, markup=False)
+    with _stop_on_signal() as stopping, console.status("") as status:
+        for row in train_teachers(study.teacher, dataset, train_on, where, stopping.is_set):
+            if row.get("done"):
+                made = TeacherFile(**row["teacher"])
+                for one in (made, *made.others):
+                    console.print(f"trained: {one.path}{_accuracies(one)}", soft_wrap=True)
+                return 0
+            line = (
+                f"{_which(row)}epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, training accuracy "
+                f"{row['train_accuracy']:.2f} %, {row['seconds']:.0f} s"
+            )
+            if console.is_terminal:
+                status.update(line)
+            else:
+                print(line, flush=True)
+    print("stopped; the same command goes on after the last saved epoch", file=sys.stderr)
+    return 130
+
+
+def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"], device: str = "auto") -> int:
+    """Fills the cache with some crops of each training image (None: all) by every teacher; returns the exit code.
+
+    Raises:
+        AkdtuneError: where the study's teachers are not cached, or not trained yet.
+    """
+    load_plugins(study.plugins)
+    if study.teacher.absent or study.teacher_cache is None:
+        why = "teacher.network is none" if study.teacher.absent else "teacher_cache is null"
+        raise AkdtuneError(f"{study.source}: nothing to fill: {why}")
+    torch.set_num_threads(max(1, int(study.resources.cpu)))  # as trials do
+    where = resolve_device(device)
+    dataset = load_data(study.data, where)
+    split = dataset.split(train_on).train
+    if (why_not := live_reason(dataset)) is not None:
+        raise AkdtuneError(f"{study.source}: nothing to fill: {why_not}")
+    file = find_teacher(study.teacher, dataset, train_on)
+    if file is None:
+        raise AkdtuneError(f"{study.source}: the teacher is not trained yet: `akdtune teacher train {study.source}`")
+    caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
+    networks_of = (load_teacher(file, dataset.inputs, where), *load_others(file, dataset.inputs, where))
+    with _stop_on_signal() as stopping:
+        for network in networks_of:
+            try:
+                rows = TeacherRows(network, split, dataset.augmentation, caching)
+            except PlaceMatters as error:
+                raise AkdtuneError(f"what '{error}' says of an image depends on its place in a batch") from error
+            trouble = _fill_one(rows, split.rows_N.cpu().numpy(), dataset.augmentation.variants, variants, stopping)
+            counts = rows.rates()
+            print(
+                f"{type(network).__name__}: {counts['computed']:,} rows computed, {counts['found']:,} were there, "
+                f"{100 * counts['filled'] / counts['rows']:.1f} % of {counts['rows']:,} filled: {rows.store.folder}"
+            )
+            if trouble:
+                print(f"stopped: {trouble}", file=sys.stderr)
+                return 1
+            if stopping.is_set():
+                print("stopped; the same command goes on with what is missing", file=sys.stderr)
+                return 130
+    return 0
+
+
+def _fill_one(rows: TeacherRows, images_N: Rows, crops: int, wanted: int | None, stopping: threading.Event) -> str:
+    """Computes what is missing, one crop of every image after the other; returns why it could not go on."""
+    rounds = crops if wanted is None else min(wanted, crops)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(type(rows.network).__name__, total=rounds * len(images_N))
+        for number in range(rounds):
+            of_round = fill_rows(images_N, crops, number)
+            rows.expect(of_round)
+            for start in range(0, len(of_round), FILL_STEP):
+                if stopping.is_set() or rows.store.trouble:
+                    return rows.store.trouble
+                rows.values(of_round[start : start + FILL_STEP])
+                bar.advance(task, min(FILL_STEP, len(of_round) - start))
+    return rows.store.trouble
+
+
+def fill_rows(images_N: Rows, crops: int, number: int) -> Rows:
+    """Rows of the `number`-th crop (counted from 0) of each image: random ones, all different for one image.
+
+    Which crops they are depends on the image alone, so that filling more of them later goes on from these.
+    """
+    first_N = below(random_words(0, 0, images_N, Stream.FILL)[0], crops)
+    step = random_order(0, 1, np.arange(crops), Stream.FILL)[number]
+    rows: Rows = images_N * crops + (first_N + step) % crops
+    return rows
+
+
+def _which(row: Mapping[str, Any]) -> str:
+    """Which network a row speaks of, where several are trained: those of a chain, and further teachers."""
+    return f"{row['network']} ({row['number']} of {row['networks']}), " if row["networks"] > 1 else ""
+
+
+def _accuracies(file: TeacherFile) -> str:
+    known = {"validation": file.val_accuracy, "test": file.test_accuracy}
+    shown = ", ".join(f"{split} accuracy {value:.2f} %" for split, value in known.items() if value is not None)
+    return f" ({shown})" if shown else ""
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopping.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def table() -> Table:
+    """The trained teachers in the cache folder, newest first."""
+    shown = Table(box=None, pad_edge=False, header_style="bold", title=None)
+    for name in ("key", "network", "data", "trained on", "validation", "test", "created"):
+        shown.add_column(name, no_wrap=True, justify="right" if name in ("validation", "test") else "left")
+    for record in listed_teachers():
+        file = record["teacher"]
+        shown.add_row(
+            file["key"],
+            _lineage(record["settings"]),
+            str(_named(record["data"])),
+            str(record.get("train_on", "")),
+            _percent(file["val_accuracy"]),
+            _percent(file["test_accuracy"]),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
+        )
+    return shown
+
+
+def _lineage(settings: Mapping[str, Any]) -> str:
+    """A network and those it was distilled from: `resnet20 < resnet32, resnet56`."""
+    sources = ", ".join(network_name(source["network"]) for source in settings.get("distilled_from", ()))
+    return network_name(settings["network"]) + (f" < {sources}" if sources else "")
+
+
+def _named(stored: Any) -> Any:
+    return stored.get("name", "") if isinstance(stored, dict) else stored
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} %"
+
+
+def details(key: str) -> str:
+    """Everything stored about the teacher whose key begins with `key`, as YAML.
+
+    Raises:
+        AkdtuneError: when none or several do.
+    """
+    records = {record["teacher"]["key"]: record for record in listed_teachers()}
+    matches = [known for known in records if known.startswith(key)]
+    if len(matches) == 1:
+        return str(yaml.safe_dump(records[matches[0]], sort_keys=False, allow_unicode=True))
+    if matches:
+        raise AkdtuneError(f"teacher '{key}' is ambiguous: {', '.join(matches[:8])}")
+    close = nearest(key, records)
+    hint = f"; did you mean '{close}'?" if close else f" among {len(records)}"
+    raise AkdtuneError(f"no teacher '{key}'{hint} in {cache_directory() / 'teachers'} (`akdtune teacher list`)")

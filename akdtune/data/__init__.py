@@ -1,0 +1,1 @@
+"""Images on their way to a batch: pool, splits, augmentation, streaming. Knows no data set by name."""

@@ -1,0 +1,249 @@
+"""Splits of a data set, and the batches of an epoch: what training loops read.
+
+Shapes: N images, B batch, C channels, H, W height and width (always equal).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from akdtune.data.crops import Crops, augment, crops, epoch_order, normalised
+from akdtune.data.image_ops import augmented, blanked
+from akdtune.data.mixing import Mix, draw_mix
+from akdtune.data.streaming import Look, Request
+from akdtune.randomness import Draw
+from akdtune.settings.data import Augmentation
+
+PLAIN = Look(None, Draw(0, 0))
+
+
+class ImageSource(Protocol):
+    """Where the 8-bit images of a data set come from."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches arrive."""
+        ...
+
+    def plain(self, rows_B: Tensor) -> Tensor:
+        """Whole images, uint8 [B, C, H, W]."""
+        ...
+
+    def batches(self, requests: Sequence[Request]) -> Generator[list[Tensor], None, None]:
+        """The looks of each request in turn, uint8 [B, C, H, W] each."""
+        ...
+
+
+class StoredImages:
+    """Images that lie on the device, uint8 [N, C, H, W]."""
+
+    def __init__(self, images_NCHW: Tensor) -> None:
+        self.images_NCHW = images_NCHW
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self.images_NCHW.device
+
+    def plain(self, rows_B: Tensor) -> Tensor:
+        """Whole images, uint8 [B, C, H, W]."""
+        return self.images_NCHW.index_select(0, rows_B)
+
+    def batches(self, requests: Sequence[Request]) -> Generator[list[Tensor], None, None]:
+        """The looks of each request in turn, made one request at a time."""
+        size = self.images_NCHW.shape[-1]
+        for request in requests:
+            plain_BCHW = self.plain(torch.from_numpy(request.rows_B).to(self.device))
+            yield [
+                plain_BCHW if look is None else augmented(plain_BCHW, request.sample_ids_B, draw, look, size)
+                for look, draw in request.looks
+            ]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One training batch.
+
+    Attributes:
+        positions_B: rows of the split, int64.
+        crops_B: which crop each image is; None where crops do not say which image it is: other augmentation, mixing,
+            or a set that streams.
+        images_BCHW: normalised, float32; None when not asked for.
+        strong_BCHW: the same samples under the strong augmentation; None when not asked for.
+        partner_B: index within the batch of the image that Mixup or CutMix mixed in, int64; None without mixing.
+        share: of the own image (not of its partner), 0.5..1; 1 without mixing.
+    """
+
+    positions_B: Tensor
+    crops_B: Crops | None
+    images_BCHW: Tensor | None
+    strong_BCHW: Tensor | None
+    partner_B: Tensor | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How stored images become what a network sees.
+
+    Attributes:
+        images: where they come from.
+        size: height = width in pixels.
+        augmentation: of training images.
+        strong: of the strong version of training images.
+        mean_C, std_C: per channel, on the scale 0..1.
+    """
+
+    images: ImageSource
+    size: int
+    augmentation: Augmentation
+    strong: Augmentation
+    mean_C: Tensor
+    std_C: Tensor
+
+    def finished(
+        self, images_BCHW: Tensor, ids_B: npt.NDArray[np.int64], draw: Draw, augmentation: Augmentation, mix: Mix | None
+    ) -> Tensor:
+        """Normalised images, blanked and mixed."""
+        images_BCHW = normalised(images_BCHW, self.mean_C, self.std_C)
+        images_BCHW = blanked(images_BCHW, ids_B, draw, augmentation)
+        return images_BCHW if mix is None else mix.mixed(images_BCHW)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some images of a data set with their labels, on the device.
+
+    Attributes:
+        sample_ids_N: number of each image in the whole data set (training pool first, then test), int64; stable
+            across splits, limits and seeds.
+        labels_N: the right labels, int64.
+        training_labels_N: the labels a student trains on, label noise included, int64.
+    """
+
+    sample_ids_N: Tensor
+    labels_N: Tensor
+    training_labels_N: Tensor
+    _rows_N: Tensor
+    _pixels: Pixels
+
+    def __len__(self) -> int:
+        return len(self.sample_ids_N)
+
+    @property
+    def crops_only(self) -> bool:
+        """Whether a training image is a function of sample, crop and flip alone, and its crops are given."""
+        return isinstance(self._pixels.images, StoredImages) and self._pixels.augmentation.crops_only
+
+    @property
+    def rows_N(self) -> Tensor:
+        """Row of each image among all stored ones (of training or test, whichever the split is of), int64."""
+        return self._rows_N
+
+    @property
+    def stored(self) -> int:
+        """How many images lie on the device, those of other splits and left-out ones included; 0 if it streams."""
+        images = self._pixels.images
+        return len(images.images_NCHW) if isinstance(images, StoredImages) else 0
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Channel means and standard deviations that images are normalised with, on the scale 0..1."""
+        return self._pixels.mean_C, self._pixels.std_C
+
+    def images(self, positions_B: Tensor, crops: Crops | None = None) -> Tensor:
+        """Normalised images [B, C, H, W], float32; whole ones without `crops` (one crop per position)."""
+        return self.images_of_rows(self._rows_N[positions_B], crops)
+
+    def images_of_rows(self, rows_B: Tensor, crops: Crops | None = None) -> Tensor:
+        """As `images`, by rows of all stored images, also of those that are not in this split."""
+        pixels = self._pixels
+        if isinstance(pixels.images, StoredImages):
+            images_NCHW = pixels.images.images_NCHW
+        else:
+            images_NCHW, rows_B = pixels.images.plain(rows_B), torch.arange(len(rows_B), device=rows_B.device)
+        return augment(images_NCHW, rows_B, crops, pixels.augmentation, pixels.mean_C, pixels.std_C)
+
+    def plain_batches(self, batch_size: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Positions and whole normalised images of the split in order; a set that streams is read ahead."""
+        every = torch.arange(len(self), device=self.sample_ids_N.device)
+        batches = list(torch.split(every, batch_size))
+        pixels = self._pixels
+        with contextlib.closing(pixels.images.batches(self._requests(batches, (PLAIN,)))) as read:
+            for positions_B, (plain_BCHW,) in zip(batches, read, strict=True):
+                yield positions_B, normalised(plain_BCHW, pixels.mean_C, pixels.std_C)
+
+    def drawn(self, order_seed: int, epoch: int) -> tuple[Tensor, Crops]:
+        """The positions of one epoch in their order, and the crop of every position."""
+        crops_N = crops(order_seed, epoch, self.sample_ids_N, self._pixels.augmentation)
+        return epoch_order(order_seed, epoch, self.sample_ids_N), crops_N
+
+    def epoch(
+        self, order_seed: int, epoch: int, batch_size: int, *, images: bool = True, strong: bool = False
+    ) -> Generator[Loaded, None, None]:
+        """The batches of one epoch; a last batch of one image is left out.
+
+        Closing the generator (`contextlib.closing`) ends the processes that decode a set that streams.
+
+        Every draw is by (order_seed, epoch, sample id), Mixup's and CutMix's by (order_seed, epoch, batch).
+
+        Args:
+            order_seed: of order, crops and all other draws.
+            epoch: counted from 1.
+            batch_size: images per batch.
+            images: whether to make images at all.
+            strong: whether to make their strong version, too.
+        """
+        pixels, draw = self._pixels, Draw(order_seed, epoch)
+        strong_draw = Draw(order_seed, epoch, view=1)
+        positions_N = epoch_order(order_seed, epoch, self.sample_ids_N)
+        # Batch statistics of one image do not exist.
+        batches = [positions_B for positions_B in torch.split(positions_N, batch_size) if len(positions_B) > 1]
+        crops_N = crops(order_seed, epoch, self.sample_ids_N, pixels.augmentation) if self.crops_only else None
+        looks = []
+        if images and crops_N is None:
+            looks.append(Look(pixels.augmentation, draw))
+        if strong:
+            looks.append(Look(pixels.strong, strong_draw))
+        requests = self._requests(batches, tuple(looks))
+        with contextlib.closing(pixels.images.batches(requests if looks else [])) as read:
+            for index, (positions_B, request) in enumerate(zip(batches, requests, strict=True)):
+                found = iter(next(read) if looks else ())
+                mix = draw_mix(draw, index, len(positions_B), pixels.augmentation, pixels.size)
+                ids_B = request.sample_ids_B
+                crops_B = images_BCHW = strong_BCHW = None
+                if crops_N is not None:
+                    crops_B = Crops(*(part_N[positions_B] for part_N in crops_N))
+                    images_BCHW = self.images(positions_B, crops_B) if images else None
+                elif images:
+                    images_BCHW = pixels.finished(next(found), ids_B, draw, pixels.augmentation, mix)
+                if strong:
+                    strong_BCHW = pixels.finished(next(found), ids_B, strong_draw, pixels.strong, mix)
+                partner_B = None if mix is None else mix.partner_B.to(positions_B.device)
+                share = 1.0 if mix is None else mix.share
+                yield Loaded(positions_B, crops_B, images_BCHW, strong_BCHW, partner_B, share)
+
+    def _requests(self, batches: Sequence[Tensor], looks: tuple[Look, ...]) -> list[Request]:
+        if not batches:
+            return []
+        rows_N, ids_N = self._rows_N.cpu().numpy(), self.sample_ids_N.cpu().numpy()
+        ends = np.cumsum([len(positions_B) for positions_B in batches])
+        chosen = np.split(torch.cat(list(batches)).cpu().numpy(), ends[:-1])  # one copy from the device
+        return [Request(rows_N[positions], ids_N[positions], looks) for positions in chosen]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Who sees which data; `validation` is None where everything is trained on."""
+
+    train: Split
+    validation: Split | None
+    test: Split

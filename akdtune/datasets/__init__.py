@@ -1,0 +1,1 @@
+"""Data sets: one file a family, found by the registry, imported by nobody."""

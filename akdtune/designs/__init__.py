@@ -1,0 +1,1 @@
+"""What is compared: factors, controls, cells. Knows settings and components, never data or training."""

@@ -1,0 +1,338 @@
+"""Controls of a configuration, one word each: the same trial without what a study claims to be the reason.
+
+Every control that distils keeps the base's weight of the student's cross-entropy as a number and all of its terms, so
+that nothing else differs. Controls with an objective of their own (`student_only`, `label_smoothing`, `independent`)
+say so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from akdtune.designs.changes import spelled_out
+from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.registry import NO_NETWORK, ComponentSettings, Pair, lookup, names, typed
+from akdtune.settings.training import TrainingSettings
+from akdtune.settings.trial import resolve_ce_weight
+
+MATCHES = {
+    "weight_matched": "weight",
+    "shrink_matched": "shrink",
+    "entropy_matched": "entropy",
+    "target_matched": "target",
+}
+
+OTHER_ORDER = 100_003
+"""What is added to the order seed of a student that sees the same images in another order."""
+
+WIDEST = 16.0
+"""A cnn is widened at most so many times."""
+
+
+@dataclass(frozen=True)
+class ControlContext:
+    """What a control may depend on beside the base's own sections.
+
+    Attributes:
+        pair: what published settings depend on.
+        inputs: (channels, image height = width, number of classes) that networks are built for.
+        teacher: the teacher's network, a name or `{name: ..., settings}`.
+        others: networks of further teachers.
+    """
+
+    pair: Pair
+    inputs: tuple[int, int, int]
+    teacher: str | Mapping[str, Any] = NO_NETWORK
+    others: tuple[str | Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control of one base.
+
+    Attributes:
+        name: of the control.
+        sections: views, method (a list), student and training of its trial, to be filled in like any other.
+        explanation: one sentence.
+        seeds_shift: what is added to seeds by name; empty where it trains with the base's own.
+    """
+
+    name: str
+    sections: Mapping[str, Any]
+    explanation: str
+    seeds_shift: Mapping[str, int] = field(default_factory=dict)
+
+
+class _Base:
+    """The configuration that is controlled."""
+
+    def __init__(self, sections: Mapping[str, Any], context: ControlContext) -> None:
+        self.sections = spelled_out(sections)
+        self.context = context
+        self.views: dict[str, Any] = self.sections["views"]
+        self.methods: list[str] = [term["name"] for term in self.sections["method"]]
+
+    def refused(self, control: str, why: str) -> AkdtuneError:
+        return AkdtuneError(f"control '{control}' makes no sense here: {why}")
+
+    def with_views(self, control: str) -> None:
+        """Refuses a control of views where there are none."""
+        if self.views["name"] == "none":
+            raise self.refused(control, "the base has no views")
+        if self.views["name"] == "matched":
+            raise self.refused(control, "the base is a control of views itself")
+
+    def settings_of_views(self) -> ComponentSettings:
+        return typed("views", self.views)
+
+    def warmup_epochs(self) -> int:
+        return int(lookup("views", self.views["name"]).warmup_epochs_of(self.settings_of_views()))
+
+    def ce_weight(self) -> float:
+
+        methods = [lookup("methods", name) for name in self.methods]
+        return resolve_ce_weight(TrainingSettings(**self.sections["training"]), methods, self.context.pair)
+
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        """The base's sections with its cross-entropy weight as a number, and some sections replaced."""
+        sections = copy.deepcopy(self.sections)
+        sections["training"] = {**sections["training"], "ce_weight": self.ce_weight()}
+        return {**sections, **copy.deepcopy(changes)}
+
+    def own_objective(self, method: str) -> dict[str, Any]:
+        """Without views and teacher, with the weight of the cross-entropy that belongs to another method."""
+        training = {**self.sections["training"], "ce_weight": lookup("methods", method).ce_weight(self.context.pair)}
+        return self.changed(views={"name": "none"}, method=[{"name": method}], training=training)
+
+
+def build(name: str, base: Mapping[str, Any], context: ControlContext) -> Control:
+    """A control of a configuration.
+
+    Args:
+        name: one of `NAMES`.
+        base: views, method, student and training, as written or filled in.
+        context: data set and networks.
+
+    Raises:
+        AkdtuneError: for an unknown name, and where the control makes no sense for this base, with the reason.
+    """
+    if name not in _BUILDERS:
+        raise AkdtuneError(unknown_name("control", name, _BUILDERS))
+    return _BUILDERS[name](name, _Base(base, context))
+
+
+def _alone(name: str, base: _Base) -> Control:
+    said = {
+        "student_only": "The student without a teacher, with its own objective (cross-entropy of weight {}): what"
+        " distillation adds at all.",
+        "label_smoothing": "The student without a teacher on smoothed labels, with its own objective (cross-entropy of"
+        " weight {}): what a softer target adds without anything that a teacher knows.",
+        "independent": "The student without a teacher from the same initial weights in another order of images, with"
+        " its own objective (cross-entropy of weight {}): how far two students agree without distillation.",
+    }
+    sections = base.own_objective("label_smoothing" if name == "label_smoothing" else "student_only")
+    explanation = said[name].format(f"{sections['training']['ce_weight']:g}")
+    return Control(name, sections, explanation, {"order": OTHER_ORDER} if name == "independent" else {})
+
+
+def _kd(name: str, base: _Base) -> Control:
+    if "kd" in base.methods:
+        if base.views["name"] == "none":
+            raise base.refused(name, "the base is kd without views already")
+        terms = " + ".join(base.methods)
+        sections = base.changed(views={"name": "none"})
+        return Control(name, sections, f"The plain teacher with the base's own {terms}: the same terms without views.")
+    sections = base.changed(views={"name": "none"}, method=[{"name": "kd"}])
+    weight = sections["training"]["ce_weight"]
+    return Control(
+        name, sections, f"Plain kd with its published settings and the base's cross-entropy weight {weight:g}."
+    )
+
+
+def _plain(name: str, base: _Base) -> Control:
+    base.with_views(name)
+    sections = base.changed(views={"name": "none"})
+    terms = " + ".join(base.methods)
+    return Control(name, sections, f"The base's {terms} with the plain teacher: what the views add in all.")
+
+
+def _matched(name: str, base: _Base) -> Control:
+    base.with_views(name)
+    view, match = base.views["name"], MATCHES[name]
+    said = {
+        "weight": f"The targets of {view} with the same number, weights and normalisation, every member the teacher's"
+        " own output: what is left of the difference is what the views say.",
+        "shrink": f"The targets of {view} without their noise, with their weights and their shrink: what is left of the"
+        " difference is the noise.",
+        "entropy": f"One teacher target at the temperature at which it is as uncertain as the target of {view}: what is"
+        " left of the difference is more than softness.",
+        "target": f"The targets of {view} filled with the teacher at the temperature at which it is as uncertain as"
+        " theirs: both the weights and the softness are matched.",
+    }[match]
+    if match == "shrink" and lookup("views", view).without_noise(base.settings_of_views()) is None:
+        match, said = "weight", f"{view} has no shrink, so that this is weight_matched."
+    return Control(name, base.changed(views={"name": "matched", "of": base.views, "match": match}), said)
+
+
+def _heads(name: str, base: _Base) -> Control:
+    base.with_views(name)
+    view = base.views["name"]
+    settings = lookup("views", view).control_settings(name, base.settings_of_views())
+    if settings is None:
+        needed = "no heads that learn from labels" if name == "heads_labels_only" else "no heads with losses"
+        raise base.refused(name, f"the views '{view}' with these settings have {needed}")
+    said = {
+        "heads_labels_only": f"The heads of {view} trained by the labels alone: what its angular losses add.",
+        "ensemble_without_losses": f"The ensemble of {view} with heads that stay as drawn: what training heads adds.",
+    }[name]
+    return Control(name, base.changed(views={"name": view, **settings}), said)
+
+
+def _random(name: str, base: _Base) -> Control:
+    if base.views["name"] == "random":
+        raise base.refused(name, "the base has noise for a teacher already")
+    reads = [method for method in base.methods if lookup("methods", method).consumes in ("logits", "pooled")]
+    if not reads:
+        raise base.refused(
+            name, f"{' and '.join(base.methods)} read neither logits nor the pooled feature of a teacher"
+        )
+    said = "Noise in the teacher's place in the same losses: what a loss does without anything that a teacher knows."
+    return Control(name, base.changed(views={"name": "random"}), said)
+
+
+def _step_matched(name: str, base: _Base) -> Control:
+
+    base.with_views(name)
+    sections, extra = base.changed(views={"name": "none"}), base.warmup_epochs()
+    if not extra:
+        return Control(name, sections, f"{base.views['name']} has no warm-up, so that this is plain.")
+    training = TrainingSettings(**base.sections["training"])
+    epochs = training.epochs + extra
+    sections["training"]["epochs"] = epochs
+    if training.milestones is not None:
+        scaled = (round(milestone * epochs / training.epochs) for milestone in training.milestones)
+        sections["training"]["milestones"] = sorted(set(scaled))
+    said = f"The plain teacher for {epochs} epochs, as many as the base and the warm-up of its views take together."
+    return Control(name, sections, said)
+
+
+def _parameter_matched(name: str, base: _Base) -> Control:
+    student = base.sections["student"]
+    if student.get("checkpoint") is not None:
+        raise base.refused(name, "the student begins with the weights of a file, which no other network can load")
+    own, beside = parameters_of(base.sections, base.context)
+    if not beside:
+        raise base.refused(name, "nothing trains beside the student")
+    candidates = _family(student["network"], own + beside, base.context.inputs)
+    network, count = min(candidates, key=lambda one: abs(one[1] - own - beside), default=(None, 0))
+    if network is None or abs(count - own - beside) >= beside:
+        raise base.refused(
+            name, f"no network of the student's family is nearer to {own + beside:,} parameters than it is ({own:,})"
+        )
+    said = (
+        f"The plain teacher and a student of {count:,} parameters instead of {own:,}: the base trains {own + beside:,}"
+        f" with everything beside the student."
+    )
+    sections = base.changed(views={"name": "none"}, student={**student, "network": network})
+    return Control(name, sections, said)
+
+
+_BUILDERS: Mapping[str, Callable[[str, _Base], Control]] = {
+    "student_only": _alone,
+    "label_smoothing": _alone,
+    "kd": _kd,
+    "plain": _plain,
+    **dict.fromkeys(MATCHES, _matched),
+    "heads_labels_only": _heads,
+    "ensemble_without_losses": _heads,
+    "random_teacher": _random,
+    "independent": _alone,
+    "step_matched": _step_matched,
+    "parameter_matched": _parameter_matched,
+}
+NAMES = tuple(_BUILDERS)
+"""Every control."""
+
+
+# ---------------------------------------------------------------------------------------------------------- parameters
+
+
+def parameters_of(sections: Mapping[str, Any], context: ControlContext) -> tuple[int, int]:
+    """Numbers of parameters: of the student, and of everything that trains beside it, before or with it."""
+    import torch
+
+    from akdtune import networks
+    from akdtune.contexts import method_context, view_context
+    from akdtune.signals import InputSpec
+
+    sections, inputs = spelled_out(sections), InputSpec(*context.inputs)
+    student = networks.build(sections["student"]["network"], inputs, 0)
+    built = [
+        None if one == NO_NETWORK else networks.build(one if isinstance(one, str) else dict(one), inputs, 0)
+        for one in (context.teacher, *context.others)
+    ]
+    others = [one for one in built[1:] if one is not None]
+    of_views = view_context(student, built[0], others, inputs.num_classes, torch.device("cpu"), 0)
+    views = lookup("views", sections["views"]["name"])(typed("views", sections["views"]), of_views)
+    trained = list(views.parameters()) if views.trains_jointly or views.warmup_epochs else []
+    labels_N = torch.arange(2 * inputs.num_classes) % inputs.num_classes
+    epochs = TrainingSettings(**sections["training"]).epochs
+    for term in sections["method"]:
+        of_method = method_context(term["name"], student, built[0], labels_N, inputs.num_classes, epochs, 0)
+        trained += lookup("methods", term["name"])(typed("methods", term), of_method).parameters()
+    return _count(student.parameters()), _count(one for one in trained if one.requires_grad)
+
+
+def _count(parameters: Any) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _family(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int, int]) -> list[tuple[Any, int]]:
+    """Networks of the same file as a student's with their numbers of parameters; of a cnn, the nearest widths."""
+    name = network if isinstance(network, str) else network["name"]
+    if name == "cnn":
+        return [_widened(network, wanted, inputs)]
+    module = lookup("networks", name).__module__
+    found: list[tuple[Any, int]] = []
+    for other in names("networks"):
+        if other == name or lookup("networks", other).__module__ != module:
+            continue
+        count = _size(other, inputs)
+        if count is not None:
+            found.append((other, count))
+    return found
+
+
+def _size(network: str | dict[str, Any], inputs: tuple[int, int, int]) -> int | None:
+    """The number of parameters of a network; None where it cannot be built for these images.
+
+    Built for real: torch takes seconds to import what it needs to build one without memory.
+    """
+    from akdtune import networks
+    from akdtune.signals import InputSpec
+
+    try:
+        return _count(networks.build(network, InputSpec(*inputs), 0).parameters())
+    except AkdtuneError:
+        return None
+
+
+def _widened(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int, int]) -> tuple[Any, int]:
+    """The cnn whose widths are the student's times one factor, nearest to a number of parameters."""
+
+    settings = typed("networks", network)
+    widths = list(getattr(settings, "widths"))
+    low, high = 1.0, WIDEST
+    tried: dict[tuple[int, ...], int] = {}
+    for _ in range(24):
+        middle = (low + high) / 2
+        scaled = tuple(max(1, round(width * middle)) for width in widths)
+        size = tried.get(scaled) or _size({"name": "cnn", **settings.model_dump(), "widths": list(scaled)}, inputs)
+        assert size is not None, "a wider cnn can be built where the student's can"
+        tried[scaled] = size
+        low, high = (middle, high) if size < wanted else (low, middle)
+    best = min(tried, key=lambda one: abs(tried[one] - wanted))
+    return {"name": "cnn", **settings.model_dump(), "widths": list(best)}, tried[best]

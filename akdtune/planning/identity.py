@@ -1,0 +1,139 @@
+"""The ids that configurations have as trials, and the rows of the plan that a study begins with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from akdtune.designs.cells import Cell
+from akdtune.errors import CheckpointError
+from akdtune.networks import Network
+from akdtune.planning.gradient_factors import of_cells
+from akdtune.planning.prepared import Prepared
+from akdtune.roles import REPORT_ROLES
+from akdtune.settings.space import Proposal
+from akdtune.study import search_rules
+from akdtune.study.ids import cell_hash
+from akdtune.study.proposals import Outline
+from akdtune.study.spec import Study
+from akdtune.teacher.file import TeacherFile
+
+
+def student_hashes(study: Study) -> dict[str, str]:
+    """Hashes of the files that students begin with, by path."""
+    corners = study.configurations
+    found = {str(corner["student"].get("checkpoint")): _student_hash(corner) for corner in corners}
+    return {path: value for path, value in sorted(found.items()) if value}
+
+
+def _student_hash(settings: Mapping[str, Any]) -> str:
+    """Hash of the file that a trial's student begins with; empty without one."""
+    path = settings["student"].get("checkpoint")
+    if path is None:
+        return ""
+    try:
+        facts = Path(path).stat()
+        return _file_hash(path, facts.st_size, facts.st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error} (student.checkpoint)") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _file_hash(path: str, size: int, changed_ns: int) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Gives trials their ids: a hash of everything that determines the result, and the seed.
+
+    Attributes:
+        teacher: of the study's first trials.
+        report_teacher: of trials that read the test set, trained on all that they train on; None: the same.
+    """
+
+    study: Study
+    prepared: Prepared
+    teacher: TeacherFile
+    report_teacher: TeacherFile | None = None
+
+    def teacher_of(self, role: str) -> TeacherFile:
+        """The teacher of trials of this role."""
+        return self.report_teacher if self.report_teacher is not None and role in REPORT_ROLES else self.teacher
+
+    def cell_id(self, settings: Mapping[str, Any], role: str = "search") -> str:
+        """Hash of the settings that determine a trial's numbers, without its seed and without any path."""
+        cache = self.study.teacher_cache
+        return cell_hash(
+            settings,
+            self.prepared.data_hash,
+            self.teacher_of(role).identity,
+            _student_hash(settings),
+            "" if cache is None else cache.dtype,
+            self.study.report.train_on if role in REPORT_ROLES else "",
+        )
+
+    def gradient_factors(self, cells: Sequence[Cell], teachers: Sequence[Network] = ()) -> dict[str, dict[str, float]]:
+        """What views and their controls multiply the gradient of each loss term by, see `cell_factors`.
+
+        Args:
+            cells: with filled-in settings.
+            teachers: the networks of the reports' teacher on the CPU, where they are loaded already.
+        """
+        return of_cells(cells, self.prepared.dataset, self.prepared.train_on, self.teacher_of("ablation"), teachers)
+
+    def search_trial(self, proposal: Proposal) -> str:
+        """The id a proposal has as a search trial."""
+        return f"{self.cell_id(proposal.settings)}-s{self.study.search.training_seeds[0]}"
+
+    def plan_row(
+        self, proposal: Proposal, role: str, bracket: str, number: int | None, seed: int | None = None
+    ) -> dict[str, Any]:
+        """The row of plan.parquet for one trial."""
+        cell = self.cell_id(proposal.settings, role)
+        seed = self.study.search.training_seeds[0] if seed is None else seed
+        return {
+            "trial_id": f"{cell}-s{seed}",
+            "cell_id": cell,
+            "seed": seed,
+            "role": role,
+            "arm": proposal.arm,
+            "bracket": bracket,
+            "proposal": number,
+            "params": proposal.params,
+            "settings": proposal.settings,
+            "raw": proposal.raw,
+            "cell": None,
+        }
+
+
+def initial_rows(outline: Outline, identity: Identity) -> list[dict[str, Any]]:
+    """What is planned at the start: a search that does not learn (its first seeds, where they lead), and the probes."""
+    study = outline.study
+    rows = [
+        identity.plan_row(proposal, "search", name, None, seed)
+        for seed in study.search.training_seeds[: _seeds_at_once(study)]
+        for name, proposal in outline.proposals
+    ]
+    if study.probe is not None:
+        rows += [
+            identity.plan_row(proposal, "probe", proposal.arm, None, seed)
+            for seed in study.probe.seeds
+            for proposal in outline.probes
+        ]
+    return list({row["trial_id"]: row for row in reversed(rows)}.values())[::-1]
+
+
+def _seeds_at_once(study: Study) -> int:
+    """How many seeds of each configuration are planned at the start: the others follow from how those end."""
+    if search_rules.first_seed_leads(study.search, study.scheduler):
+        return 1
+    return study.scheduler.min_seeds if study.scheduler.name == "racing" else len(study.search.training_seeds)

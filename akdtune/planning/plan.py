@@ -1,0 +1,320 @@
+"""What a study would do and cost, as one value: `akdtune plan` puts it into words, a notebook reads it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from akdtune.planning.cost import (
+    CPU,
+    ArmCost,
+    Bench,
+    CacheUse,
+    Machine,
+    UntrainedTeacher,
+    arm_cost,
+    cache_use,
+    maps_needed_by,
+    missing,
+    missing_checkpoints,
+    one_thread,
+    surviving_share,
+    teacher_seconds,
+    untrained_teachers,
+)
+from akdtune.planning.identity import Identity, initial_rows
+from akdtune.planning.prepared import Prepared, missing_students, network_label
+from akdtune.roles import TrainOn
+from akdtune.settings.space import Dimension
+from akdtune.study.proposals import Outline
+from akdtune.study.spec import Study
+from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.rows import live_reason
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """What is searched of one arm.
+
+    Attributes:
+        name: `views/method[/network]`.
+        dimensions: the searched settings.
+        grid_size: configurations of its grid; None where a range has no countable values.
+        configurations: how many the search trains; None where all arms are searched as one.
+        trials: of these, with every seed.
+    """
+
+    name: str
+    dimensions: tuple[Dimension, ...]
+    grid_size: int | None
+    configurations: int | None
+    trials: int | None
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images a study's first trials train and are judged on."""
+
+    training: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration that stands for an arm, or for cells that cost something else.
+
+    Attributes:
+        settings: all of a trial.
+        facts: what follows from data, networks and methods, see `Prepared.facts`.
+        live: why its teacher runs live; None where it is cached, or where there is none.
+        cost: None where nothing was timed.
+    """
+
+    settings: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    live: str | None
+    cost: ArmCost | None
+
+
+@dataclass(frozen=True)
+class Total:
+    """What all trials of a study cost on this machine, at most.
+
+    Attributes:
+        slots: trials that run at once.
+        longest_s: seconds where every trial runs to its end.
+        likely_s: where early stopping ends as many as its rungs intend to.
+        checkpoints_mib: space of the saved states.
+    """
+
+    slots: int
+    longest_s: float
+    likely_s: float
+    checkpoints_mib: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a study once its files are there.
+
+    Attributes:
+        prepared: the study and its data.
+        images: of its first trials.
+        teachers: by what they are trained on; None where one is not trained yet. Empty where a named file is missing.
+        untrained: the teachers that a run trains first, by key path, in order.
+        gradient_factors: by what the views of each cell multiply the gradient of each loss term; None before the
+            teacher of the ablation is trained.
+        configurations: those that stand for all trials, by name of the arm, or of arm and network.
+        cache: None where no teacher is cached on this data.
+        total: None where nothing was timed.
+    """
+
+    prepared: Prepared
+    images: Images
+    teachers: Mapping[TrainOn, TeacherFile | None]
+    untrained: Mapping[str, UntrainedTeacher]
+    gradient_factors: Mapping[str, Mapping[str, float]] | None
+    configurations: Mapping[str, Configuration]
+    cache: CacheUse | None
+    total: Total | None
+
+    @property
+    def teacher(self) -> TeacherFile | None:
+        """The teacher of the study's first trials."""
+        return self.teachers.get(self.prepared.train_on)
+
+    @functools.cached_property
+    def identity(self) -> Identity | None:
+        """Gives trials their ids; None before every teacher is trained."""
+        trained = [file for file in self.teachers.values() if file is not None]
+        complete = trained and len(trained) == len(self.teachers)
+        return Identity(self.prepared.study, self.prepared, *trained) if complete else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study would do and cost.
+
+    Attributes:
+        outline: the study, its trials by role, the cells of its ablation.
+        arms: what is searched of each.
+        missing_data: files that are not there yet.
+        missing_checkpoints: of teachers that are named and not there, by key path.
+        missing_students: checkpoints that students are to begin with and that are not there.
+        lacking: what a trial asks for that this machine does not have, a sentence each.
+        estimate: None while data or a student's checkpoint is missing.
+    """
+
+    outline: Outline
+    arms: tuple[PlannedArm, ...]
+    missing_data: tuple[str, ...]
+    missing_checkpoints: Mapping[str, str]
+    missing_students: tuple[str, ...]
+    lacking: tuple[str, ...]
+    estimate: Estimate | None
+
+    @classmethod
+    def of(cls, study: Study, timed: bool = True) -> Plan:
+        """Plans a study; nothing is trained, downloaded or written but what the first look at a teacher leaves.
+
+        Args:
+            study: the checked settings.
+            timed: whether a few real steps of every arm and of untrained teachers are run for times and sizes.
+
+        Raises:
+            AkdtuneError: for data or components that do not fit.
+        """
+        outline, machine = Outline(study), Machine.here(study.resources)
+        checkpoints, students, absent = missing_checkpoints(study), missing_students(study), missing(study)
+        estimate = None
+        if not absent and not students:
+            with one_thread():
+                estimate = _estimate(outline, machine, with_teacher=not checkpoints, timed=timed)
+        return cls(
+            outline=outline,
+            arms=_arms(outline),
+            missing_data=tuple(absent),
+            missing_checkpoints=checkpoints,
+            missing_students=tuple(students),
+            lacking=tuple(machine.lacking(study.resources)),
+            estimate=estimate,
+        )
+
+    @property
+    def study(self) -> Study:
+        """The checked settings."""
+        return self.outline.study
+
+    @property
+    def trials(self) -> dict[str, int]:
+        """How many trials there are of each role, at most."""
+        outline = self.outline
+        return {
+            "search": outline.search_trials,
+            "probe": outline.probe_trials,
+            "confirm": outline.confirm_trials,
+            "ablation": outline.ablation_trials,
+        }
+
+    @functools.cached_property
+    def rows(self) -> list[dict[str, Any]] | None:
+        """Rows of plan.parquet that a run begins with, their trials' ids among them; None before they have any."""
+        identity = None if self.estimate is None else self.estimate.identity
+        return None if identity is None else initial_rows(self.outline, identity)
+
+
+def _arms(outline: Outline) -> tuple[PlannedArm, ...]:
+    seeds = len(outline.study.search.training_seeds)
+    planned = []
+    for arm in outline.study.arms:
+        count = outline.quotas.get(arm.name)
+        trials = None if count is None else count * seeds
+        planned.append(PlannedArm(arm.name, arm.dimensions, arm.grid_size(), count, trials))
+    return tuple(planned)
+
+
+def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> Estimate:
+    """Data, teachers, and what timed steps say; of teachers whose files are missing with untrained ones' networks."""
+    study, prepared = outline.study, Prepared.load(outline.study)
+    splits = prepared.split(prepared.train_on)
+    files: dict[TrainOn, TeacherFile | None] = {}
+    if with_teacher:
+        files = {train_on: prepared.find_teacher(train_on) for train_on in prepared.trains_on}
+    bench = Bench(prepared, files.get(prepared.train_on))
+    live = None if study.teacher.absent else _live_everywhere(prepared)
+    cached = not study.teacher.absent and live is None
+    untrained = _untrained(prepared, timed) if None in files.values() else {}
+    factors = _gradient_factors(bench, files)
+    cache = cache_use(bench) if cached else None
+    configurations = {
+        name: Configuration(
+            settings=settings,
+            facts=prepared.facts(settings),
+            live=live or (_live(study, settings) if cached else None),
+            cost=arm_cost(settings, bench) if timed else None,
+        )
+        for name, settings in _representative(outline).items()
+    }
+    costs = [kind.cost for kind in configurations.values() if kind.cost is not None]
+    return Estimate(
+        prepared=prepared,
+        images=Images(len(splits.train), len(splits.validation) if splits.validation else 0, len(splits.test)),
+        teachers=files,
+        untrained=untrained,
+        gradient_factors=factors,
+        configurations=configurations,
+        cache=cache,
+        total=_total(outline, machine, costs) if costs else None,
+    )
+
+
+def _untrained(prepared: Prepared, timed: bool) -> dict[str, UntrainedTeacher]:
+    by_path = untrained_teachers(prepared)
+    if not timed:
+        return by_path
+    seconds = teacher_seconds(list(by_path.values()), prepared)
+    return {
+        path: replace(teacher, train_s=train_s)
+        for (path, teacher), train_s in zip(by_path.items(), seconds, strict=True)
+    }
+
+
+def _gradient_factors(
+    bench: Bench, files: Mapping[TrainOn, TeacherFile | None]
+) -> Mapping[str, Mapping[str, float]] | None:
+    """Of the ablation's cells; none where they are not known, or have no teacher."""
+    prepared = bench.prepared
+    plan = prepared.study.cell_plan
+    if plan is None or prepared.study.teacher.absent or "full" not in files:
+        return {}
+    file = files["full"]
+    if file is None:
+        return None
+    teachers = bench.teacher_networks(CPU) if file is bench.teacher else ()
+    return Identity(prepared.study, prepared, file).gradient_factors(plan.cells, teachers)
+
+
+def _representative(outline: Outline) -> dict[str, Mapping[str, Any]]:
+    """One configuration of every arm that is searched, and of every kind of cell that costs something else."""
+    study, plan = outline.study, outline.study.cell_plan
+    searching = study.search.searches or outline.probe_trials or plan is None
+    settings: dict[str, Mapping[str, Any]] = {arm.name: arm.random(0).settings for arm in study.arms if searching}
+    if plan is None:
+        return settings
+    of_base = plan.base.settings["student"]["network"]
+    for cell in plan.cells:
+        network = cell.settings["student"]["network"]
+        settings.setdefault(cell.arm if network == of_base else f"{cell.arm}/{network_label(network)}", cell.settings)
+    return settings
+
+
+def _live_everywhere(prepared: Prepared) -> str | None:
+    """Why every teacher of a study runs live."""
+    return "teacher_cache is null" if prepared.study.teacher_cache is None else live_reason(prepared.dataset)
+
+
+def _live(study: Study, settings: Mapping[str, Any]) -> str | None:
+    """Which methods of a configuration make the main teacher run live."""
+    needy = maps_needed_by(settings)
+    if not needy:
+        return None
+    besides = "; further teachers are cached" if study.teacher.others else ""
+    return f"{' and '.join(needy)} need{'s' * (len(needy) == 1)} its maps{besides}"
+
+
+def _total(outline: Outline, machine: Machine, costs: Sequence[ArmCost]) -> Total:
+    """Of all trials, each at the mean cost of the timed configurations."""
+    study, trials = outline.study, outline.trials
+    mean_s = sum(cost.trial_s for cost in costs) / len(costs)
+    slots = min(study.resources.concurrent or machine.slots(study.resources), trials)
+    search_s = mean_s * outline.search_trials / slots
+    rest_s = mean_s * (trials - outline.search_trials) / slots
+    return Total(
+        slots=slots,
+        longest_s=search_s + rest_s,
+        likely_s=search_s * surviving_share(study) + rest_s,
+        checkpoints_mib=trials * max(cost.checkpoint_mib for cost in costs),
+    )

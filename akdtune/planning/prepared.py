@@ -1,0 +1,210 @@
+"""A study's data and components, loaded and built once before anything runs: what does not fit is refused here."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from akdtune import networks
+from akdtune.contexts import method_context, view_context
+from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.splits import Splits
+from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
+from akdtune.methods import MethodContext, published_on
+from akdtune.networks import Network
+from akdtune.registry import lookup
+from akdtune.roles import TrainOn
+from akdtune.settings.file import written
+from akdtune.settings.training import StudentSettings
+from akdtune.settings.trial import pair_of, published
+from akdtune.study.proposals import trains_on
+from akdtune.study.spec import Study
+from akdtune.teacher import find
+from akdtune.teacher.file import TeacherFile
+from akdtune.training.parts import begin_with
+from akdtune.views import ViewContext
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The study's data, loaded on the driver to know its hash and its classes."""
+
+    study: Study
+    dataset: DataSet
+    _splits: dict[TrainOn, Splits] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, study: Study) -> Prepared:
+        """Loads (and where allowed downloads) the data."""
+        prepared = cls(study, load_data(study.data, torch.device("cpu")))
+        prepared.check_components()
+        return prepared
+
+    def check_components(self) -> None:
+        """Builds every network, view and method once on the data's shape: what does not fit is refused at once.
+
+        Raises:
+            SettingsError: naming the setting, and the networks where a view or a method does not fit them.
+        """
+        problems: dict[Problem, None] = {}
+        settings, built = self.study.teacher, dict[str, Network | None]()
+        teachers = {
+            path: self._built(written(("teacher", *path, "network")), one.network, problems)
+            for path, one in settings.with_paths()
+            if not one.absent
+        }
+        main = teachers.get(())
+        known_others = [one for path, one in teachers.items() if path[:1] == ("others",) and len(path) == 2 and one]
+        corners = self.study.configurations
+        for network in _distinct(corner["student"]["network"] for corner in corners):
+            built[network_label(network)] = self._built("student.network", network, problems)
+        for student in _distinct(corner["student"] for corner in corners):
+            self._begin(student, built[network_label(student["network"])], problems)
+        if not problems:
+            for parts in _distinct([corner["student"]["network"], corner["views"]] for corner in corners):
+                student = built[network_label(parts[0])]
+                assert student is not None
+                context = view_context(student, main, known_others, self.dataset.num_classes, torch.device("cpu"), 0)
+                self._try("views", parts[1], context, settings.network, problems)
+            labels_N = self.split(self.train_on).train.training_labels_N
+            pairs = ([corner["student"]["network"], method] for corner in corners for method in corner["method"])
+            for network, method in _distinct(pairs):
+                student = built[network_label(network)]
+                assert student is not None
+                rest = (labels_N, self.dataset.num_classes, self.study.epochs, 0)
+                of_method = method_context(method["name"], student, main, *rest)
+                self._try("methods", method, of_method, settings.network, problems, network)
+        if problems:
+            raise SettingsError(problems)
+
+    def _built(self, key: str, network: Any, problems: dict[Problem, None]) -> Network | None:
+        try:
+            return networks.build(network, self.dataset.inputs, 0)
+        except AkdtuneError as error:
+            problems[Problem(key, str(error), None, self.study.source)] = None
+            return None
+
+    def _begin(self, student: Mapping[str, Any], built: Network | None, problems: dict[Problem, None]) -> None:
+        """Reads the file that a student begins with, as a trial would, into a copy of its network."""
+        path = student["checkpoint"]
+        if path is None or built is None:
+            return
+        try:
+            if not Path(path).exists():
+                raise CheckpointError(f"{path}: no such file")
+            begin_with(copy.deepcopy(built), StudentSettings(**student))
+        except AkdtuneError as error:
+            problems[Problem("student.checkpoint", str(error), None, self.study.source)] = None
+
+    def _try(
+        self,
+        kind: Literal["views", "methods"],
+        setting: Mapping[str, Any],
+        context: ViewContext | MethodContext,
+        teacher: str | dict[str, Any],
+        problems: dict[Problem, None],
+        student: str | dict[str, Any] | None = None,
+    ) -> None:
+        """Builds a view or a method as a trial would."""
+        component = lookup(kind, setting["name"])
+        typed = component.Settings(**{key: value for key, value in setting.items() if key != "name"})
+        section = "views" if kind == "views" else "method"
+        try:
+            component(typed, context)
+        except AkdtuneError as error:
+            key, colon, message = str(error).partition(": ")
+            if not (colon and key.startswith(f"{section}.")):
+                key, message = section, str(error)
+            networks = f" (teacher network: {network_label(teacher)}"
+            networks += f", student network: {network_label(student)})" if student is not None else ")"
+            problems[Problem(key, message + networks, None, self.study.source)] = None
+
+    @property
+    def data_hash(self) -> str:
+        """Content hash of the stored images and labels."""
+        return self.dataset.content_hash
+
+    @functools.cached_property
+    def trains_on(self) -> list[TrainOn]:
+        """Which images trials of the study train on, those of its first trials first."""
+        return trains_on(self.study)
+
+    @property
+    def train_on(self) -> TrainOn:
+        """The images of the study's first trials, by which its settings are checked."""
+        return self.trains_on[0]
+
+    def split(self, train_on: TrainOn) -> Splits:
+        """The images that trials train and are judged on."""
+        if train_on not in self._splits:
+            self._splits[train_on] = self.dataset.split(train_on)
+        return self._splits[train_on]
+
+    def find_teacher(self, train_on: TrainOn | None = None) -> TeacherFile | None:
+        """The study's teacher if it exists already; that of its first trials by default."""
+        return find.find_teacher(self.study.teacher, self.dataset, train_on or self.train_on)
+
+    @functools.cached_property
+    def class_counts(self) -> list[int]:
+        """Training images of each class, as the methods see them (label noise included)."""
+        labels = self.split(self.train_on).train.training_labels_N
+        return [int(count) for count in torch.bincount(labels.cpu(), minlength=self.dataset.inputs.num_classes)]
+
+    def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What follows from data, networks and methods where the settings leave it open.
+
+        `method.<name>.<fact>`, e.g. CRD's resolved negatives; `method.<name>.published`, the values taken because they
+        are published for this data set and pair of networks; `training.ce_weight[<methods>]`, the weight of the
+        cross-entropy where none is set. Where the study has several students the last two name the one they hold for.
+        """
+        counts = self.class_counts
+        pair = pair_of(settings, settings["student"])
+        assert pair is not None, "the settings of a trial name every network"
+        of_student = f", {pair.student}" if len(self._student_names) > 1 else ""
+        found: dict[str, Any] = {}
+        for method in settings["method"]:
+            name = method["name"]
+            component = lookup("methods", name)
+            typed = component.Settings(**{key: value for key, value in method.items() if key != "name"})
+            found |= {f"method.{name}.{key}": value for key, value in component.facts(typed, counts).items()}
+            taken = [(key, value) for key, value in published(name, {}, pair).items() if method.get(key) == value]
+            if taken:
+                values = ", ".join(f"{key} {value}" for key, value in sorted(taken))
+                key = f"method.{name}.published" + (f"[{pair.student}]" if of_student else "")
+                found[key] = f"{values} (for {pair.teacher} to {pair.student} on {published_on(pair)})"
+        if settings["training"]["ce_weight"] is None:
+            terms = [method["name"] for method in settings["method"]]
+            weight = max(lookup("methods", name).ce_weight(pair) for name in terms)
+            found[f"training.ce_weight[{'+'.join(terms)}{of_student}]"] = weight
+        return found
+
+    @functools.cached_property
+    def _student_names(self) -> set[str]:
+        networks = (arm.centre().settings["student"]["network"] for arm in self.study.arms)
+        return {network if isinstance(network, str) else network["name"] for network in networks}
+
+
+def missing_students(study: Study) -> list[str]:
+    """Files that students are to begin with and that are not there."""
+    corners = (settings["student"] for settings in study.configurations)
+    paths = _distinct(student["checkpoint"] for student in corners if student.get("checkpoint"))
+    return [path for path in paths if not Path(path).exists()]
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list({json.dumps(value, sort_keys=True): value for value in values}.values())
+
+
+def network_label(network: str | Mapping[str, Any]) -> str:
+    """A network as a message shows it: `resnet20`, `cnn (widths: [4, 8])`."""
+    if isinstance(network, str):
+        return network
+    settings = ", ".join(f"{key}: {value}" for key, value in network.items() if key != "name")
+    return f"{network['name']} ({settings})" if settings else str(network["name"])

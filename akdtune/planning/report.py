@@ -1,0 +1,169 @@
+"""What `akdtune plan` says: arms, counts, rungs, missing files, and the time that a few real steps predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from akdtune.planning.cell_lines import cell_lines, counts, factor_lines
+from akdtune.planning.cost import TIMED_STEPS, CacheUse, UntrainedTeacher
+from akdtune.planning.plan import Configuration, Estimate, Plan, Total
+from akdtune.planning.prepared import network_label
+from akdtune.registry import lookup
+from akdtune.reports.text import counted, duration
+from akdtune.settings.space import Dimension
+from akdtune.settings.teacher import CacheSettings
+from akdtune.study import search_rules
+from akdtune.study.proposals import Outline
+from akdtune.study.spec import Study
+from akdtune.teacher.file import TeacherFile
+
+
+def headline(outline: Outline) -> list[str]:
+    """Arms, counts, epochs and rungs in a few lines."""
+    study, epochs = outline.study, outline.study.epochs
+    names = [arm.name for arm in study.arms]
+    search, probes = outline.search_trials, outline.probe_trials
+    if not search + probes:
+        return [*counts(outline), f"{epochs} student epochs each"]
+    pruning = search_rules.stopping(study.scheduler, study.rungs)
+    seeds = len(study.search.training_seeds)
+    repeated = f"{counted(outline.configurations, 'configuration')} x {seeds} seeds, " if seeds > 1 else ""
+    return [
+        f"{counted(len(names), 'arm')}: {', '.join(names)}",
+        f"{counted(search, 'search trial')} ({repeated}{study.search.algorithm}, {study.search.fair}; {pruning})"
+        + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
+        *counts(outline),
+        f"{epochs} student epochs each, at most {epochs * outline.trials:,} in all",
+        *search_rules.further_lines(study.search, study.scheduler),
+    ]
+
+
+def plan_report(plan: Plan) -> list[str]:
+    """What `akdtune plan` prints, as lines: arms, dimensions, counts, rungs, missing files, time and disk."""
+    study = plan.study
+    lines = [f"study {study.name} ({study.source})", *(f"  {line}" for line in headline(plan.outline)), ""]
+    for arm in plan.arms if study.search.searches or plan.outline.probe_trials else ():
+        share = "" if arm.trials is None else f"{counted(arm.trials, 'search trial')}, "
+        lines.append(f"arm {arm.name}: {share}{'searches' if arm.dimensions else 'nothing to search'}")
+        lines += [f"    {_described(dimension)}" for dimension in arm.dimensions]
+    lines += [*cell_lines(study), "", *_missing_lines(plan)]
+    if plan.estimate is not None:
+        lines += _estimate_lines(plan.outline, plan.estimate)
+    lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in plan.lacking]
+    return lines + [f"warning: {warning}" for warning in study.warnings]
+
+
+def _missing_lines(plan: Plan) -> Iterator[str]:
+    """Files that are not there, and whether that is why nothing was timed."""
+    for key, path in plan.missing_checkpoints.items():
+        yield f"missing checkpoint: {path} ({key})"
+    for path in plan.missing_students:
+        yield f"missing checkpoint: {path} (student.checkpoint)"
+    if plan.missing_data:
+        study = plan.study
+        downloadable = "download" in lookup("data", study.data.name).own_settings
+        found_by = "put there, or fetched with data.download=true" if downloadable else "put there"
+        how = "`akdtune run` downloads it" if study.data.download else f"has to be {found_by}"
+        yield f"missing data ({how}):"
+        for entry in plan.missing_data:
+            yield f"    {entry.removesuffix(' (will be downloaded)')}"
+        yield "no time estimate before the data is there"
+    elif plan.missing_students:
+        yield "no time estimate before the students' checkpoints are there"
+
+
+def _described(dimension: Dimension) -> str:
+    """One searched setting: `views.margin  uniform [0.1, 0.6]`."""
+    values = ", ".join(dimension.options) or f"{dimension.low:g}, {dimension.high:g}"
+    step = f" step {dimension.step:g}" if dimension.step is not None and dimension.kind == "quantized_uniform" else ""
+    when = f"  (where {dimension.when})" if dimension.when else ""
+    return f"{dimension.path}  {dimension.kind} [{values}]{step}{when}"
+
+
+def _estimate_lines(outline: Outline, estimate: Estimate) -> Iterator[str]:
+    """Teacher, resolved facts, and the estimate from timed steps."""
+    study, images = outline.study, estimate.images
+    yield (
+        f"data {study.data.name}: {images.training} training, {images.validation} validation, {images.test} test images"
+    )
+    if study.teacher.absent:
+        yield "no teacher: students learn from the labels and from themselves"
+    elif estimate.teacher is not None:
+        yield from _found_lines(study, estimate.teacher)
+    else:
+        for path, untrained in estimate.untrained.items():
+            yield _untrained_line(path, untrained)
+    yield from factor_lines(study.cell_plan, estimate.gradient_factors)
+    for name, configuration in estimate.configurations.items():
+        yield _cost_line(name, configuration)
+    if not study.teacher.absent:
+        described = _cache_described(study.teacher_cache, estimate.cache)
+        for name, configuration in estimate.configurations.items():
+            live = configuration.live
+            yield f"the teacher of {name}: {f'runs live: {live}' if live else f'is cached{described}'}"
+    if estimate.total is not None:
+        yield from _total_lines(outline, estimate.total)
+
+
+def _untrained_line(path: str, untrained: UntrainedTeacher) -> str:
+    """A teacher that a run trains first."""
+    settings = untrained.settings
+    sources = ", ".join(network_label(source.network) for source in settings.distilled_from)
+    distilled = f", distilled from {sources}" if sources else ""
+    time = "" if untrained.train_s is None else f": about {duration(untrained.train_s)}"
+    return (
+        f"{path} {network_label(settings.network)}: not trained yet, {counted(settings.epochs, 'epoch')} come"
+        f"{'s' * (settings.epochs == 1)} first{distilled}{time}"
+    )
+
+
+def _found_lines(study: Study, teacher: TeacherFile) -> Iterator[str]:
+    """Where the teachers of the study's first trials are."""
+    for index, file in enumerate((teacher, *teacher.others), start=-1):
+        which = "teacher" if index < 0 else f"teacher.others[{index}]"
+        accuracy = "unknown" if file.val_accuracy is None else f"{file.val_accuracy:.2f} %"
+        yield f"{which} {network_label(file.network)}: {file.path} (validation accuracy {accuracy})"
+    if teacher.saw_validation and study.teacher.checkpoint != "auto":
+        yield (
+            "    an imported teacher may have trained on our validation images: teacher, ensemble and diversity "
+            "numbers there are left out (teacher.clean_validation=true declares that it has not)"
+        )
+
+
+def _cost_line(name: str, configuration: Configuration) -> str:
+    """What a trial takes, and what follows from the data where the settings leave it open."""
+    facts, cost = configuration.facts, configuration.cost
+    known = f" ({', '.join(f'{key} = {value}' for key, value in facts.items())})" if facts else ""
+    if cost is None:
+        return f"a trial of {name}: not timed{known}"
+    return (
+        f"a trial of {name}: about {duration(cost.trial_s)} = warm-up {duration(cost.warmup_s)} + student "
+        f"{duration(cost.student_s)} + evaluation {duration(cost.evaluation_s)}{known}"
+    )
+
+
+def _cache_described(settings: CacheSettings | None, cache: CacheUse | None) -> str:
+    """Images, crops, size, and how much is there: `: 900 images x 9 crops, at most 1 MiB in fp16, 3.1 % filled`."""
+    if settings is None or cache is None:
+        return ""
+    if cache.inexact is not None:
+        return f" where exact, which '{cache.inexact}' is not: it runs live"
+    about = f": {cache.images:,} images x {cache.crops} crops"
+    if cache.mib is None or cache.filled is None:
+        return f"{about}, nothing stored yet"
+    bound = "" if settings.max_mib is None else f" (bound for all studies: {settings.max_mib:,} MiB)"
+    return f"{about}, at most {cache.mib:,.0f} MiB in {settings.dtype}{bound}, {100 * cache.filled:.1f} % filled here"
+
+
+def _total_lines(outline: Outline, total: Total) -> Iterator[str]:
+    """Time and disk of the whole study."""
+    trials = outline.trials
+    stopped = f", with early stopping about {duration(total.likely_s)}" if outline.study.rungs else ""
+    yield (
+        f"time with {counted(total.slots, 'trial')} at once: at most {duration(total.longest_s)}{stopped} "
+        f"({TIMED_STEPS} timed steps an arm on this machine, one thread)"
+    )
+    yield (
+        f"disk: at most {total.checkpoints_mib:,.1f} MiB of checkpoints in {trials} "
+        f"trial director{'y' if trials == 1 else 'ies'}"
+    )

@@ -1,0 +1,385 @@
+"""The study directory: lock, plan, append-only events, trial directories; what is done and what remains.
+
+The directory, not Ray, owns the state of a study. Events are appended and flushed before anything acts on them, so a
+kill at any instant loses nothing that was decided; whatever a trial wrote that the driver never saw is taken up by
+`reconcile` before the study goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from akdtune import atomic
+from akdtune.errors import StudyError
+from akdtune.records import files, tables
+from akdtune.records.events import (
+    EpochFinished,
+    Event,
+    RungDecided,
+    StudyFinished,
+    TrialEnded,
+    TrialPlanned,
+    TrialStarted,
+)
+from akdtune.records.files import DESIGN, LOCK, PLAN_COLUMNS, events, read_plan_file, write_plan
+from akdtune.records.trial_directory import TrialDirectory
+from akdtune.roles import TERMINAL
+
+STOP_FLAG = ".stop"
+
+PLAN_SHARE = 8
+"""New trials stand in the ledger alone until they are one in so many; then plan.parquet is written anew."""
+
+COMPACT_TRIALS, COMPACT_SHARE = 64, 5
+"""epochs.parquet is written anew when so many trials have ended since, and one in so many: whoever reads a running
+study opens no more files than that."""
+
+
+@dataclass
+class TrialRecord:
+    """What is known of one planned trial.
+
+    Attributes:
+        plan: its row of the plan, JSON columns decoded (settings, params, raw).
+        epochs: value and score by epoch, of every epoch the ledger holds; once the trial has ended, only of its rungs
+            and of its last epoch, which is all that is asked for then.
+        rungs: decisions by rung.
+        terminal: done | pruned | diverged | failed, or None while it is unfinished.
+        attempts: number of executions that started.
+        test: test accuracy, percent, of a trial that has read the test set.
+    """
+
+    plan: dict[str, Any]
+    epochs: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
+    rungs: dict[int, RungDecided] = field(default_factory=dict)
+    terminal: str | None = None
+    attempts: int = 0
+    test: float | None = None
+
+    @property
+    def trial_id(self) -> str:
+        """The trial's id."""
+        return str(self.plan["trial_id"])
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch in the ledger, 0 before the first."""
+        return max(self.epochs, default=0)
+
+    @property
+    def value(self) -> float | None:
+        """Validation accuracy of the last epoch."""
+        return self.epochs[self.last_epoch][0] if self.epochs else None
+
+    def end(self, terminal: str) -> None:
+        """Notes how it ended, and forgets what nobody asks of a trial that has ended."""
+        self.terminal = terminal
+        kept = {rung.epoch for rung in self.rungs.values()} | {self.last_epoch}
+        self.epochs = {epoch: found for epoch, found in self.epochs.items() if epoch in kept}
+
+
+class StudyDirectory:
+    """The state of one study. Opened by one process at a time; never pickled with an open file.
+
+    Attributes:
+        records: what is known of every planned trial, in plan order.
+        events: the ledger without epochs and planned trials, which are in `records`.
+        broken: why the directory could not be written, None while it could.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock_path = root / LOCK
+        self.plan_path = root / "plan.parquet"
+        self.ledger_path = root / "ledger.jsonl"
+        self.journal_path = root / "optuna.journal"
+        self.reports = root / "reports"
+        self.ray = root / ".ray"
+        self.stop_flag = root / STOP_FLAG
+        self.records: dict[str, TrialRecord] = {}
+        self.events: list[Event] = []
+        self.broken: StudyError | None = None
+        self._in_plan_file = 0
+        self._ended_since_compaction = 0
+
+    def trial(self, trial_id: str) -> TrialDirectory:
+        """The directory of one trial."""
+        return TrialDirectory(self.root / "trials" / trial_id)
+
+    @contextmanager
+    def opened(self) -> Iterator[StudyDirectory]:
+        """Holds the directory for this process; refuses when another akdtune holds it.
+
+        Raises:
+            StudyError: the directory is in use, is not a study's, or cannot be written.
+        """
+        absent = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        lock = FileLock(self.root / ".lock")
+        try:
+            self._begin(lock)
+            yield self
+        finally:
+            if lock.is_locked and not self.lock_path.exists():
+                self._remove_own_files()  # before others may take the lock
+            lock.release()
+            for folder in absent:  # only those that are empty go
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    def _begin(self, lock: FileLock) -> None:
+        """Takes the lock of the directory, makes what is missing and reads what is there."""
+        try:
+            self._refuse_other_folders()
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            _probe(self.root)
+            self.stop_flag.unlink(missing_ok=True)
+            (self.root / "trials").mkdir(exist_ok=True)
+            self._load()
+        except Timeout:
+            raise StudyError(
+                f"{self.root}: another akdtune is running this study (its lock is held); wait or stop it"
+            ) from None
+        except OSError as error:
+            raise StudyError(f"{self.root}: cannot be written: {error.strerror or error}") from error
+
+    def _refuse_other_folders(self) -> None:
+        if not self.root.exists():
+            return
+        if not self.root.is_dir():
+            raise StudyError(f"{self.root}: is a file, not a directory; choose another --dir")
+        ours = {*_OURS, *(path.name for path in atomic.left_over(self.root, LOCK))}
+        if not self.lock_path.exists() and any(path.name not in ours for path in self.root.iterdir()):
+            raise StudyError(f"{self.root}: not empty and not a study directory (no {LOCK}); choose another --dir")
+
+    def _remove_own_files(self) -> None:
+        """Leaves nothing of a study that never began; trials, if there are any, stay."""
+        for path in (*(self.root / name for name in _OURS), *atomic.left_over(self.root, LOCK)):
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    def _load(self) -> None:
+        cut_torn_line(self.ledger_path)
+        rows = read_plan_file(self.root)
+        self._in_plan_file = len(rows)
+        self.records = {str(row["trial_id"]): TrialRecord(row) for row in rows}
+        self.events = []
+        for event in events(self.root):
+            self._apply(event)
+
+    def read_lock(self) -> dict[str, Any] | None:
+        """The content of study.lock.yaml, None for a new study."""
+        return files.read_lock(self.root, ("settings", "data", "teacher"))
+
+    def write_lock(self, content: Mapping[str, Any]) -> None:
+        """Replaces study.lock.yaml."""
+        with writing(self.root):
+            text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+            atomic.write(self.lock_path, text, durable=True)
+
+    def read_design(self) -> dict[str, Any]:
+        """What design.json holds: the cells of confirmation and ablation, as far as they are decided."""
+        return files.read_design(self.root)
+
+    def write_design(self, section: str, content: Mapping[str, Any]) -> None:
+        """Replaces one section of design.json, before the trials that it describes are planned."""
+        known = self.read_design()
+        if known.get(section) == content:
+            return
+        with writing(self.root):
+            text = json.dumps({**known, section: content}, indent=1, allow_nan=False) + "\n"
+            atomic.write(self.root / DESIGN, text, durable=True)
+
+    def add_to_plan(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds trials to the plan, on disk when this returns.
+
+        Writing all of plan.parquet for each proposal of a search would cost the square of their number. Few new rows
+        beside many old ones are appended to the ledger, as `planned` events, where `results.read_plan` finds them.
+        """
+        added = [{**row, "number": number} for number, row in enumerate(rows, len(self.records))]
+        ids = [row["trial_id"] for row in added]
+        assert len(set(ids)) == len(ids) and not any(trial_id in self.records for trial_id in ids), ids
+        if (len(self.records) + len(added) - self._in_plan_file) * PLAN_SHARE < self._in_plan_file:
+            for row in added:
+                plan = {name: row.get(name) for name in PLAN_COLUMNS}
+                self._write(TrialPlanned(trial_id=row["trial_id"], plan=plan), durable=True)
+            return
+        self.records |= {str(row["trial_id"]): TrialRecord(row) for row in added}
+        self._write_plan_file()
+
+    def _write_plan_file(self) -> None:
+        try:
+            with writing(self.root):
+                write_plan(self.root, [record.plan for record in self.records.values()])
+        except StudyError as error:
+            self.broken = error
+            raise
+        self._in_plan_file = len(self.records)
+
+    def append(self, event: Event) -> None:
+        """Appends one event; it is with the operating system before this returns.
+
+        Raises:
+            StudyError: when it cannot be written; `broken` then holds the same error.
+        """
+        if isinstance(event, StudyFinished) and self._in_plan_file < len(self.records):
+            self._write_plan_file()
+        self._write(event)
+
+    def _write(self, event: Event, durable: bool = False) -> None:
+        event = replace(event, time=time.time())
+        try:
+            with writing(self.root), self.ledger_path.open("a", encoding="utf-8") as file:
+                file.write(event.line())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except StudyError as error:
+            self.broken = error  # Tune swallows what its callbacks raise; the run asks for this
+            raise
+        self._apply(event)
+
+    def refused(self, reason: str) -> None:
+        """Remembers that a trial could not write its files."""
+        self.broken = self.broken or StudyError(_unwritable(self.root, reason))
+
+    def _apply(self, event: Event) -> None:
+        if isinstance(event, TrialPlanned):
+            if event.trial_id not in self.records:  # else plan.parquet has been written since
+                self.records[event.trial_id] = TrialRecord(event.plan)
+            return
+        record = self.records.get(event.trial_id)
+        if isinstance(event, EpochFinished):
+            if record is not None:
+                record.epochs[event.epoch] = (event.value, event.score)
+            return
+        self.events.append(event)
+        if record is None:
+            return
+        if isinstance(event, RungDecided):
+            record.rungs[event.rung] = event
+        elif isinstance(event, TrialStarted):
+            record.attempts += 1
+        elif isinstance(event, TrialEnded):
+            record.test = event.test_accuracy
+            record.end(event.kind)
+
+    def unfinished(self) -> list[TrialRecord]:
+        """Planned trials without a terminal event, in plan order."""
+        return [record for record in self.records.values() if record.terminal is None]
+
+    def epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> bool:
+        """Records a finished epoch; False when the ledger has it already."""
+        record = self.records[trial_id]
+        if epoch in record.epochs or (record.terminal is not None and epoch <= record.last_epoch):
+            return False
+        self.append(EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score)))
+        return True
+
+    def finish(self, ended: TrialEnded) -> bool:
+        """Records how a trial ended; False (and nothing written) when it has a terminal event already."""
+        assert ended.kind in TERMINAL
+        if self.records[ended.trial_id].terminal is not None:
+            return False
+        self.append(ended)
+        self._ended_since_compaction += 1
+        if self._ended_since_compaction >= max(COMPACT_TRIALS, len(self.records) // COMPACT_SHARE):
+            self._ended_since_compaction = 0
+            with contextlib.suppress(StudyError):  # a convenience for readers, who say what is wrong with a file
+                tables.compact_epochs(self.root)
+        return True
+
+    def catch_up(self, record: TrialRecord) -> None:
+        """Records the epochs that are in the trial's file and not yet in the ledger."""
+        for row in self.trial(record.trial_id).read_rows():
+            epoch = int(row["epoch"])
+            if epoch == record.last_epoch + 1:
+                self.epoch(record.trial_id, epoch, row.get("val_accuracy"), row.get("score"))
+
+    def reconcile(self) -> list[str]:
+        """Takes up what trials wrote and the driver never recorded; returns the ids that became terminal.
+
+        A recorded stop is final even where the `pruned` event is missing; a trial whose outcome file exists has
+        ended; rows beyond the ledger are appended.
+        """
+        ended = []
+        for record in self.unfinished():
+            outcome = self.trial(record.trial_id).read_outcome()
+            self.catch_up(record)
+            stop = next((rung for rung in record.rungs.values() if rung.decision == "STOP"), None)
+            if stop is not None:
+                self.finish(TrialEnded(kind="pruned", trial_id=record.trial_id, epoch=stop.epoch, reason="rung"))
+            elif outcome is not None:
+                self.finish(TrialEnded.of_outcome(record.trial_id, outcome))
+            if record.terminal is not None:
+                ended.append(record.trial_id)
+        return ended
+
+    def wait_for_workers(self, timeout_s: float = 10.0) -> list[int]:
+        """Waits for workers of a killed driver to leave this machine; returns the process ids that did not."""
+        until = time.monotonic() + timeout_s
+        while True:
+            alive = [pid for record in self.unfinished() if (pid := self.trial(record.trial_id).running_process())]
+            if not alive or time.monotonic() > until:
+                return alive
+            time.sleep(0.1)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+_PROBE = ".probe"
+_OURS = {".lock", STOP_FLAG, "trials", f".{LOCK}", _PROBE}
+"""What may stand in the directory of a study that has not begun."""
+
+PROBE_BYTES = 1 << 16
+
+
+def _probe(root: Path) -> None:
+    """Writes a little and takes it away: a full disk is better found now than after a teacher's training."""
+    try:
+        (root / _PROBE).write_bytes(bytes(PROBE_BYTES))
+    finally:
+        (root / _PROBE).unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turns a failed write (full or read-only disk) into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(_unwritable(root, error.strerror or str(error))) from error
+
+
+def _unwritable(root: Path, reason: str) -> str:
+    return f"{root}: cannot be written: {reason}; nothing recorded so far is lost, the same command goes on"
+
+
+def cut_torn_line(path: Path, block: int = 1 << 16) -> None:
+    """Cuts off what a killed writer left after the last complete line, which it looks for from the end."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        size = start = file.seek(0, os.SEEK_END)
+        found = -1
+        while start and found < 0:
+            end, start = start, max(0, start - block)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+        whole = start + found + 1
+        if whole < size:
+            file.truncate(whole)

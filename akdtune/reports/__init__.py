@@ -1,0 +1,1 @@
+"""What a finished (or running) study says: numbers, tables, figures. Reads records, never training state."""

@@ -1,0 +1,106 @@
+"""The forest plot of an ablation, factor and interaction panels, and the winner's curse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from akdtune.reports import ablation_findings, figures
+from akdtune.reports.ablation_findings import Finding, LevelMean, level_means, margin_of
+from akdtune.reports.ablation_measured import Cell
+from akdtune.reports.ablation_tables import Result, title_of
+from akdtune.reports.text import interval, signed
+from akdtune.statistics.effects import Effect
+
+INTERACTIONS_SHOWN = 9
+TITLE_LEVELS = 12
+"""Longer names of levels have a line of their own."""
+
+
+# ------------------------------------------------------------------------------------------------- figures
+
+
+def draw(result: Result, name: str) -> dict[str, bytes]:
+    """The figures of a phase by file name, PNG and SVG each."""
+    drawn: dict[str, dict[str, bytes]] = {}
+    phase, label = result.phase, result.phase.metric.replace("_", " ")
+    bars = [_bar(one) for one in result.found if one.difference.difference is not None]
+    if bars:
+        drawn["ablation" if phase.name == "ablation" else "confirm"] = figures.forest(
+            bars, title=f"{name}: {title_of(result)}", margin=margin_of(phase), level=result.level,
+            xlabel=f"{label}: difference from {phase.reference}, paired by seed ({result.unit})",
+        )  # fmt: skip
+    footnote = f"{100 * result.level:g} % intervals within seeds (differences between seeds taken out)"
+    ylabel = f"{label} (%)" if phase.in_percent else label
+    for kind, panels in (("factors", _factor_panels(result)), ("interactions", _interaction_panels(result))):
+        if panels:
+            title = f"{name}: {'main effects' if kind == 'factors' else 'two-factor interactions'}"
+            drawn[f"ablation_{kind}"] = figures.factor_panels(panels, title=title, ylabel=ylabel, footnote=footnote)
+    rows = [_curse(result, cell) for cell in phase.cells if result.summaries[cell.name].mean is not None]
+    if phase.name == "confirm" and rows:
+        title = f"{name}: what fresh seeds make of the search's winners"
+        drawn["winners_curse"] = figures.winners_curse(
+            rows, title=title, searched_on="validation", confirmed_on=label.split()[0]
+        )
+    return {f"{stem}.{kind}": image for stem, files in drawn.items() for kind, image in files.items()}
+
+
+def _bar(one: Finding) -> figures.Bar:
+    d, within = one.difference, one.within
+    assert d.difference is not None
+    low, high, p = (None, None, d.p) if within is None else (within.ci_family_low, within.ci_family_high, within.p_holm)
+    return figures.Bar(one.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, one.cell.is_control)
+
+
+def _curse(result: Result, cell: Cell) -> figures.Curse:
+    summary = result.summaries[cell.name]
+    assert summary.mean is not None
+    return figures.Curse(cell.name, cell.search_score, summary.mean, summary.ci_low, summary.ci_high, summary.n)
+
+
+def _factor_panels(result: Result) -> list[figures.Panel]:
+    """One per factor of a factorial design."""
+    texts: dict[str, list[str]] = {}
+    for effect in result.effects:
+        factors = ablation_findings.factors_of(result.phase, effect)
+        if len(factors) == 1:
+            texts.setdefault(factors[0], []).append(_effect_text(effect, factors))
+    return [
+        figures.Panel("\n".join(texts[factor][:3]), factor, {"": [_point(one, 0) for one in found]})
+        for factor in texts
+        if (found := level_means(result.phase, [factor], level=result.level))
+    ]
+
+
+def _interaction_panels(result: Result) -> list[figures.Panel]:
+    """One per pair of factors, the largest interactions first."""
+    texts: dict[tuple[str, ...], list[str]] = {}
+    for effect in sorted(result.effects, key=lambda effect: -abs(effect.estimate)):
+        factors = ablation_findings.factors_of(result.phase, effect)
+        if len(factors) == 2:
+            texts.setdefault(tuple(factors), []).append(_effect_text(effect, factors))
+    panels = []
+    for pair, of_pair in list(texts.items())[:INTERACTIONS_SHOWN]:
+        lines: dict[str, list[figures.Point]] = {}
+        for one in level_means(result.phase, pair, level=result.level):
+            lines.setdefault(one.levels[1], []).append(_point(one, 0))
+        if lines:
+            which = "interaction" if len(of_pair) == 1 else f"largest of {len(of_pair)} terms"
+            panels.append(figures.Panel(f"{which} {of_pair[0]}", pair[0], lines, legend=pair[1]))
+    return panels
+
+
+def _point(one: LevelMean, place: int) -> figures.Point:
+    assert one.summary.mean is not None
+    return figures.Point(one.levels[place], one.summary.mean, one.summary.ci_low, one.summary.ci_high)
+
+
+def _effect_text(effect: Effect, factors: Sequence[str]) -> str:
+    """`off - on: -0.52 [-0.70, -0.31]`; an interaction without its factors' names, which stand at the axis."""
+    if len(factors) == 2:
+        return f"{signed(effect.estimate)} {_span(effect)}"
+    levels = effect.term.removeprefix(f"{factors[0]}: ")
+    return f"{levels}:{chr(10) if len(levels) > TITLE_LEVELS else ' '}{signed(effect.estimate)} {_span(effect)}"
+
+
+def _span(effect: Effect) -> str:
+    return "" if effect.ci_low is None else interval(effect.ci_low, effect.ci_high)

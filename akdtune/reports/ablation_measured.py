@@ -1,0 +1,280 @@
+"""What an ablation or a confirmation measured, cell by cell and seed by seed, as its study directory holds it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.records import files, tables
+from akdtune.records.files import DESIGN, read_table, require_study, trial_directory
+from akdtune.roles import REPORT_ROLES, STATUSES
+
+PHASES = ("ablation", "confirm")
+METRIC = "test_accuracy"
+MARGIN = 0.3
+ALPHA = 0.05
+UNFINISHED = ("planned", "running", "interrupted")
+NO_VALUE, NOT_PLANNED = "without a value", "not planned"
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A trial of the design that does not count, and why; `trial_id` is None for one that was never planned."""
+
+    cell: str
+    seed: int
+    trial_id: str | None
+    status: str
+    reason: str
+
+
+@dataclass
+class Cell:
+    """One cell of a phase.
+
+    Attributes:
+        name, cell_id, role, levels, changes, explanation, merged: as the design says.
+        arm, rank, search_trial, search_score: of a confirmed cell, None elsewhere.
+        values: the metric of every finished trial, by seed.
+        trials: their ids, by seed.
+        outcomes: number of trials by status.
+    """
+
+    name: str
+    cell_id: str
+    role: str
+    levels: dict[str, Any] | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    explanation: str = ""
+    merged: list[str] = field(default_factory=list)
+    arm: str | None = None
+    rank: int | None = None
+    search_trial: str | None = None
+    search_score: float | None = None
+    values: dict[int, float] = field(default_factory=dict)
+    trials: dict[int, str] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the cell isolates a confound and is no row of the design itself."""
+        return self.role == "control"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a study's design with what it has measured so far.
+
+    Attributes:
+        name: ablation or confirm.
+        metric: the column that is compared; `declared_metric` is the one the design was made for.
+        reference: name of the cell that all others are compared with; None where there is none.
+        declared_reference: as the design says.
+        seeds: that the design asks for.
+        cells: in the order of the design.
+        excluded: trials that do not count.
+        extra: finished trials of these cells with other seeds, which are not used.
+        settings: the phase's part of design.json.
+    """
+
+    name: str
+    metric: str
+    declared_metric: str
+    reference: str | None
+    declared_reference: str | None
+    seeds: list[int]
+    cells: list[Cell]
+    excluded: list[Excluded]
+    extra: int
+    settings: dict[str, Any]
+
+    def cell(self, name: str) -> Cell:
+        """A cell by its name."""
+        return next(cell for cell in self.cells if cell.name == name)
+
+    @property
+    def missing(self) -> int:
+        """How many trials have not ended yet, or were never planned."""
+        return len(self.unfinished)
+
+    @property
+    def unfinished(self) -> list[Excluded]:
+        """Trials that have not ended yet, or were never planned."""
+        return [one for one in self.excluded if one.status in (*UNFINISHED, NOT_PLANNED)]
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether the metric is an accuracy, so that its differences are points."""
+        return self.metric.endswith("_accuracy")
+
+
+def read_design(run: Path) -> dict[str, Any]:
+    """The phases that a study's driver wrote down, by name.
+
+    Raises:
+        StudyError: when there are none, or the file is damaged.
+    """
+    path = require_study(run) / DESIGN
+    held = files.read_design(run)
+    if not path.exists():
+        raise StudyError(
+            f"{run}: has no {path.name}: this study has no `ablation` and no `confirm` section, or has not come to it "
+            "yet"
+        )
+    phases = {name: held[name] for name in PHASES if held.get(name)}
+    for name, phase in phases.items():
+        cells = phase.get("cells") if isinstance(phase, dict) else None
+        if not isinstance(cells, list) or not all(
+            isinstance(cell, dict) and cell.keys() >= {"name", "cell_id"} for cell in cells
+        ):
+            raise StudyError(f"{path}: damaged, '{name}' has no list of cells with name and cell_id")
+    if not phases:
+        raise StudyError(f"{path}: names neither {' nor '.join(PHASES)}")
+    return phases
+
+
+def phases_of(run: Path, *, metric: str | None = None, reference: str | None = None) -> list[Phase]:
+    """Every phase of a study with what was measured, the ablation first.
+
+    Args:
+        run: the study directory; the study may be running.
+        metric: a column of `trials.parquet` with numbers; default: the one that each phase declares.
+        reference: name of a cell; default: the one that each phase declares.
+
+    Raises:
+        StudyError: for a directory that is no study, has no design, or files that cannot be read.
+        AkdtuneError: for an unknown metric or reference, with the nearest that there is.
+    """
+    design = read_design(run)
+    rows = tables.read_trials(run).to_pylist()
+    if metric is not None:
+        numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
+        known = sorted({name for name in numeric if not name.startswith("param.")} - {"seed", "number"})
+        if metric not in known:
+            raise AkdtuneError(unknown_name("metric", metric, known))
+    if reference is not None:
+        names = {cell["name"] for phase in design.values() for cell in phase["cells"]}
+        if reference not in names:
+            raise AkdtuneError(unknown_name("cell", reference, names))
+    return [_phase(name, design[name], rows, metric, reference) for name in PHASES if name in design]
+
+
+def _phase(
+    name: str, settings: dict[str, Any], rows: Sequence[Mapping[str, Any]], metric: str | None, reference: str | None
+) -> Phase:
+    declared = settings.get("metric") or METRIC
+    column = metric or declared
+    seeds = [int(seed) for seed in settings.get("seeds") or []]
+    by_cell: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["role"] in REPORT_ROLES and row["cell_id"] is not None:
+            by_cell.setdefault(row["cell_id"], []).append(row)
+    cells: list[Cell] = []
+    excluded: list[Excluded] = []
+    extra = 0
+    for one in settings["cells"]:
+        cell = _cell(one, name)
+        extra += _fill(cell, by_cell.get(cell.cell_id, []), seeds, column, excluded)
+        cells.append(cell)
+    names = [cell.name for cell in cells]
+    against = settings.get("reference")
+    return Phase(
+        name=name, metric=column, declared_metric=declared,
+        reference=reference if reference in names else against if against in names else None,
+        declared_reference=against, seeds=seeds or sorted({seed for cell in cells for seed in cell.values}),
+        cells=cells, excluded=excluded, extra=extra, settings=settings,
+    )  # fmt: skip
+
+
+def _cell(one: Mapping[str, Any], phase: str) -> Cell:
+    score = one.get("search_score")
+    return Cell(
+        name=str(one["name"]), cell_id=str(one["cell_id"]), role=str(one.get("role") or phase),
+        levels=one.get("levels"), changes=dict(one.get("changes") or {}), explanation=one.get("explanation") or "",
+        merged=list(one.get("merged") or []), arm=one.get("arm"), rank=one.get("rank"),
+        search_trial=one.get("search_trial"), search_score=None if score is None else float(score),
+    )  # fmt: skip
+
+
+def _fill(
+    cell: Cell, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str, excluded: list[Excluded]
+) -> int:
+    """Puts the finished trials of a cell into it, and the others into `excluded`; returns how many had other seeds."""
+    extra, seen = 0, set()
+    for row in rows:
+        seed, status = int(row["seed"]), row["status"]
+        if seeds and seed not in seeds:
+            extra += status == "done"
+            continue
+        seen.add(seed)
+        cell.outcomes[status] = cell.outcomes.get(status, 0) + 1
+        value = row.get(metric)
+        if status == "done" and value is not None and np.isfinite(value):
+            cell.values[seed], cell.trials[seed] = float(value), row["trial_id"]
+            continue
+        reason = f"finished, but has no {metric}" if status == "done" else row["stop_reason"] or ""
+        excluded.append(Excluded(cell.name, seed, row["trial_id"], NO_VALUE if status == "done" else status, reason))
+    excluded += [Excluded(cell.name, seed, None, NOT_PLANNED, "") for seed in seeds if seed not in seen]
+    return extra
+
+
+class Predictions:
+    """Which images the trials of a study classified rightly; each file is read once."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._held: dict[str, tuple[Integers, Bools] | None] = {}
+
+    def pair(self, cell: Cell, reference: Cell) -> tuple[Bools, Bools] | str:
+        """Both cells' right answers, seed by image, over common seeds in one order; or why there are none."""
+        seeds = sorted(cell.values.keys() & reference.values.keys())
+        found = {one.name: [self._of(one.trials[seed]) for seed in seeds] for one in (cell, reference)}
+        if not seeds:
+            return "no common seed"
+        for one in (cell, reference):
+            for seed, held in zip(seeds, found[one.name], strict=True):
+                if held is None:
+                    return f"trial {one.trials[seed]} left no predictions"
+                right, images = 100 * held[1].mean(), len(held[1])
+                if abs(right - one.values[seed]) * images > 150:  # more than one image and a half
+                    return f"the predictions of trial {one.trials[seed]} are not those of its accuracy"
+        ids_N = next(held[0] for held in found[cell.name] if held is not None)
+        every = [held for of_cell in found.values() for held in of_cell if held is not None]
+        if not all(np.array_equal(held[0], ids_N) for held in every):
+            return "the trials were judged by different images"
+        right_SN = [np.stack([held[1] for held in found[one.name] if held is not None]) for one in (cell, reference)]
+        return right_SN[0], right_SN[1]
+
+    def _of(self, trial_id: str) -> tuple[Integers, Bools] | None:
+        if trial_id not in self._held:
+            path = trial_directory(self._run, trial_id) / "predictions.parquet"
+            self._held[trial_id] = _right(path) if path.exists() else None
+        return self._held[trial_id]
+
+
+def _right(path: Path) -> tuple[Integers, Bools]:
+    """Sample ids in ascending order, and whether each image was classified rightly."""
+    table = read_table(path)
+    ids_N = np.asarray(table["sample_id"].to_numpy(), np.int64)
+    labels_N = np.asarray(table["label"].to_numpy(), np.int64)
+    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table["logits"].chunks])
+    right_N = flat.reshape(len(ids_N), -1).argmax(1) == labels_N
+    order = np.argsort(ids_N, kind="stable")
+    return ids_N[order], right_N[order]
+
+
+def counts(excluded: Sequence[Excluded]) -> str:
+    """How many trials do not count, by status: `2 diverged, 1 running`."""
+    found = Counter(one.status for one in excluded)
+    order = (*STATUSES, NO_VALUE, NOT_PLANNED)
+    return ", ".join(f"{found[status]} {status}" for status in order if found[status]) or "none"

@@ -1,0 +1,262 @@
+"""The report of an ablation and of a confirmation: what was computed, as JSON and as the tables a paper prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from akdtune.reports import ablation_findings
+from akdtune.reports.ablation_findings import Finding, alpha_of, margin_of, sentence, summaries
+from akdtune.reports.ablation_measured import UNFINISHED, Cell, Phase, counts
+from akdtune.reports.text import interval, markdown_table, number, probability, signed, tex_table
+from akdtune.statistics.effects import Effect
+from akdtune.statistics.paired import CellSummary
+
+EXCLUDED_SHOWN = 12
+DRAWS = 2000
+CURSE = (
+    "the search score is the maximum of noisy numbers, so it is expected to fall; selection used validation only, and "
+    "the test set was read once, after it"
+)
+DIFFERENT_IMAGES = (
+    "search scores are of validation images after training without them, confirmed ones of test images after training "
+    "on everything: the change holds both the winner's curse and the change of images"
+)
+CURSE_HEADINGS = ["confirmed cell", "rank in search", "search score", "confirmed, mean", "change"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One phase, computed."""
+
+    phase: Phase
+    alpha: float
+    summaries: dict[str, CellSummary]
+    found: list[Finding]
+    effects: list[Effect]
+    no_effects: str
+
+    @property
+    def level(self) -> float:
+        """Of every interval."""
+        return 1 - self.alpha
+
+    @property
+    def unit(self) -> str:
+        """Of differences."""
+        return "points" if self.phase.in_percent else "units"
+
+    def finding(self, cell: Cell) -> Finding | None:
+        """A cell's comparison with the reference."""
+        return next((one for one in self.found if one.cell.name == cell.name), None)
+
+
+def compute(phase: Phase, run: Path, *, alpha: float | None = None, draws: int = DRAWS) -> Result:
+    """Everything the report of one phase says."""
+    used = alpha_of(phase) if alpha is None else alpha
+    effects, why = ablation_findings.effects_of(phase, level=1 - used)
+    found = ablation_findings.findings(phase, run, alpha=used, draws=draws)
+    return Result(phase, used, dict(summaries(phase.cells, 1 - used)), found, effects, why)
+
+
+def notes_of(result: Result) -> list[str]:
+    """Sentences that hold for the whole phase."""
+    phase = result.phase
+    notes = ablation_findings.remarks(phase, result.found, result.alpha)
+    crossed = ablation_findings.crossed_remark(result.found)
+    notes += [crossed] if crossed else []
+    if phase.name == "confirm":
+        notes += [CURSE, "ranks are those of the search and stay: the test set chooses nothing"]
+        notes += [DIFFERENT_IMAGES] if phase.metric == "test_accuracy" else []
+    elif result.no_effects:
+        notes.append(result.no_effects)
+    notes += [f"aliased: {alias}" for alias in phase.settings.get("aliases") or []]
+    return [*notes, *(str(note) for note in phase.settings.get("notes") or [])]
+
+
+# ------------------------------------------------------------------------------------------------- JSON
+
+
+def report_of(done: Sequence[Result]) -> dict[str, Any]:
+    """Everything that was computed, as plain JSON; what belongs to the confirmation stands under `confirm`."""
+    parts = {result.phase.name: _phase_json(result) for result in done}
+    empty: dict[str, Any] = {"cells": [], "differences": [], "effects": [], "excluded": [], "merged": [], "notes": []}
+    return {**parts.pop("ablation", empty), "confirm": parts.get("confirm")}
+
+
+def _phase_json(result: Result) -> dict[str, Any]:
+    phase = result.phase
+    return {
+        "design": phase.settings.get("design"), "metric": phase.metric, "declared_metric": phase.declared_metric,
+        "reference": phase.reference, "alpha": result.alpha, "level": result.level,
+        "equivalence_margin": margin_of(phase), "seeds": phase.seeds, "missing_trials": phase.missing,
+        "cells": [_cell_json(result, cell) for cell in phase.cells],
+        "differences": [_difference_json(one, result.unit) for one in result.found],
+        "effects": [asdict(effect) for effect in result.effects],
+        "excluded": [asdict(one) for one in phase.excluded],
+        "merged": [line for cell in phase.cells for line in cell.merged],
+        "notes": notes_of(result),
+    }  # fmt: skip
+
+
+def _cell_json(result: Result, cell: Cell) -> dict[str, Any]:
+    found = asdict(cell)
+    found["values"] = {str(seed): value for seed, value in sorted(cell.values.items())}
+    found["trials"] = {str(seed): trial for seed, trial in sorted(cell.trials.items())}
+    found["diverged"] = cell.outcomes.get("diverged", 0)
+    found["change"] = _change(result, cell)
+    return {"name": cell.name, **asdict(result.summaries[cell.name]), **found}
+
+
+def _change(result: Result, cell: Cell) -> float | None:
+    """Confirmed less search score."""
+    mean = result.summaries[cell.name].mean
+    return None if cell.search_score is None or mean is None else mean - cell.search_score
+
+
+def _difference_json(one: Finding, unit: str) -> dict[str, Any]:
+    within, equal = one.within, one.equivalence
+    return {
+        "cell": one.cell.name, "reference": one.reference, "control": one.cell.is_control, **asdict(one.difference),
+        "p_holm": within and within.p_holm, "ci_family_low": within and within.ci_family_low,
+        "ci_family_high": within and within.ci_family_high, "rejected": within and within.rejected,
+        "permutation_note": within and within.permutation_note, "family": one.family,
+        "crossed_low": one.crossed and one.crossed[0], "crossed_high": one.crossed and one.crossed[1],
+        "crossed_note": one.crossed_note, "equivalence_p": equal and equal.p,
+        "equivalence": equal and equal.verdict, "resolve": one.resolve, "more_seeds": one.more_seeds,
+        "verdict": one.verdict, "sentence": sentence(one, unit),
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+def paper_rows(result: Result, *, controls: bool) -> list[list[str]]:
+    """Rows of the table a paper prints: the reference first among cells of the design."""
+    phase = result.phase
+    cells = [cell for cell in phase.cells if cell.is_control is controls]
+    return [_paper_row(result, cell) for cell in sorted(cells, key=lambda cell: cell.name != phase.reference)]
+
+
+def _paper_row(result: Result, cell: Cell) -> list[str]:
+    summary, one = result.summaries[cell.name], result.finding(cell)
+    if summary.mean is None:
+        mean = "n/a"
+    else:
+        mean = number(summary.mean) + ("" if summary.sd is None else f" ± {number(summary.sd)}")
+    if cell.outcomes.get("diverged"):
+        mean += f" ({cell.outcomes['diverged']} diverged)"
+    row = [cell.name, str(summary.n), mean]
+    if one is None:
+        return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
+    difference = one.difference
+    alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
+    span = "" if one.low is None else interval(one.low, one.high)
+    p_holm = "" if one.within is None else probability(one.within.p_holm)
+    return [*row, signed(difference.difference), alone, span, p_holm]
+
+
+def headings(result: Result) -> list[str]:
+    """Of the paper's table."""
+    return ["cell", "n", f"{result.phase.metric.replace('_', ' ')}, mean ± sd", "difference",
+            f"{100 * result.level:g} %", f"simultaneous {100 * result.level:g} %", "Holm p"]  # fmt: skip
+
+
+def markdown(done: Sequence[Result], name: str) -> str:
+    """The whole report as Markdown."""
+    text = [f"# {name}: {' and '.join(result.phase.name for result in done)}\n"]
+    for result in done:
+        phase = result.phase
+        own, controls = (paper_rows(result, controls=control) for control in (False, True))
+        text.append(f"## {title_of(result)}\n")
+        text += [markdown_table(headings(result), own, (1, 2, 3, 4, 5, 6))] if own else []
+        if controls:
+            text.append(f"{'Baselines' if phase.name == 'confirm' else 'Controls'}\n")
+            text.append(markdown_table(headings(result), controls, (1, 2, 3, 4, 5, 6)))
+            text += [
+                f"- {cell.name}: {cell.explanation}" for cell in phase.cells if cell.is_control and cell.explanation
+            ]
+            text.append("")
+        if phase.name == "confirm":
+            text.append(markdown_table(CURSE_HEADINGS, curse_rows(result), (1, 2, 3, 4)))
+        text += [f"- {sentence(one, result.unit)}" for one in result.found] + [""]
+        text += [f"- {line}" for line in status_lines(result) + notes_of(result)] + [""]
+    return "\n".join(text)
+
+
+def tex(done: Sequence[Result], name: str) -> str:
+    """One booktabs table per phase."""
+    tables = []
+    for result in done:
+        phase, own = result.phase, paper_rows(result, controls=False)
+        heading = "Baselines" if phase.name == "confirm" else "Controls"
+        caption = (
+            f"{name}: {title_of(result)}. Differences are paired by seed; {100 * result.level:g} % intervals of each "
+            f"alone and of all together (simultaneous), and Holm p within the family; {ablation_findings.CONDITIONAL}."
+        )
+        groups = {"": own, heading: paper_rows(result, controls=True)}
+        tables.append(tex_table(headings(result), groups, caption, f"tab:{phase.name}", (1, 2, 3, 4, 5, 6)))
+    return "\n".join(tables)
+
+
+def rows_for_csv(done: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row per cell with every number, unrounded."""
+    rows = []
+    for result in done:
+        for cell in result.phase.cells:
+            one = result.finding(cell)
+            row = {"phase": result.phase.name, "cell": cell.name, "cell_id": cell.cell_id, "role": cell.role,
+                   "metric": result.phase.metric, **asdict(result.summaries[cell.name]),
+                   "diverged": cell.outcomes.get("diverged", 0), "search_score": cell.search_score}  # fmt: skip
+            if one is not None:
+                found = _difference_json(one, result.unit)
+                skipped = ("cell", "control", "seeds", "sentence", "crossed_note", "permutation_note")
+                row |= {f"difference_{k}" if k in row else k: v for k, v in found.items() if k not in skipped}
+            rows.append(row)
+    return rows
+
+
+def curse_rows(result: Result) -> list[list[str]]:
+    """Search score beside confirmed mean."""
+    rows = []
+    for cell in result.phase.cells:
+        searched = cell.search_score is not None
+        mean = number(result.summaries[cell.name].mean)
+        row = [
+            cell.name,
+            "" if cell.rank is None else str(cell.rank),
+            number(cell.search_score) if searched else "",
+            mean,
+        ]
+        rows.append([*row, signed(_change(result, cell)) if searched else ""])
+    return rows
+
+
+def title_of(result: Result) -> str:
+    """Design, size and reference in one line."""
+    phase = result.phase
+    kind = (
+        str(phase.settings.get("design") or "design").replace("_", " ") if phase.name == "ablation" else "confirmation"
+    )
+    against = "" if phase.reference is None else f", against {phase.reference}"
+    return f"{kind}, {len(phase.cells)} cells, {len(phase.seeds)} seed{'' if len(phase.seeds) == 1 else 's'}{against}"
+
+
+def status_lines(result: Result) -> list[str]:
+    """What is missing and what does not count."""
+    phase, lines = result.phase, []
+    if phase.missing:
+        total = len(phase.cells) * len(phase.seeds)
+        lines.append(
+            f"not finished: {phase.missing} of {total} trials are missing ({counts(phase.unfinished)}); "
+            "numbers will change"
+        )
+    ended = [one for one in phase.excluded if one.trial_id is not None and one.status not in UNFINISHED]
+    for one in ended[:EXCLUDED_SHOWN]:
+        reason = f" ({one.reason.splitlines()[0][:60]})" if one.reason else ""
+        lines.append(f"excluded: {one.cell}, seed {one.seed}: {one.status}{reason}, trial {one.trial_id}")
+    if len(ended) > EXCLUDED_SHOWN:
+        lines.append(f"excluded: {len(ended) - EXCLUDED_SHOWN} more, listed in the JSON report")
+    return lines + [f"merged: {line}" for cell in phase.cells for line in cell.merged]

@@ -1,0 +1,220 @@
+"""Two or more runs of one study side by side: which trials they share, and whether their numbers agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.records import tables
+from akdtune.records.files import LOCK, read_lock, require_study
+from akdtune.reports.ablation_measured import read_design
+from akdtune.reports.text import number
+from akdtune.roles import REPORT_ROLES
+from akdtune.settings import file as settings_file
+from akdtune.statistics import paired
+from akdtune.statistics.paired import CellSummary, Difference
+
+METRICS = ("test_accuracy", "val_accuracy")
+
+CLOSE = 1e-9
+"""Relative; below it two numbers are the same but for the rounding of a sum."""
+
+READING = (
+    "differences are B less A, paired by seed; intervals are over training seeds. Shared cells are the same "
+    "configuration, data and weights, so what differs comes from versions, hardware, settings of execution (device, "
+    "compile) or chance"
+)
+Key: TypeAlias = tuple[str, bool]
+"""Cell id, and whether its trials trained on everything and read the test set."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two studies.
+
+    Attributes:
+        path: its directory.
+        names: of its cells, by key.
+        values: by key and seed, every finished trial's row.
+        lock: what reproduces it; None where it has no lock.
+    """
+
+    path: Path
+    names: dict[Key, str]
+    values: dict[Key, dict[int, Mapping[str, Any]]]
+    lock: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One cell that both studies have finished with at least one common seed.
+
+    Attributes:
+        name: of the cell in A; `other_name` in B.
+        metric: what is compared.
+        seeds: common ones.
+        a, b: summary over the common seeds.
+        difference: B less A.
+        equal: seeds whose values agree to the last digit; `close` those that agree up to rounding.
+    """
+
+    name: str
+    other_name: str
+    cell_id: str
+    metric: str
+    seeds: list[int]
+    a: CellSummary
+    b: CellSummary
+    difference: Difference
+    equal: int
+    close: int
+    largest: float
+
+    @property
+    def reproduced(self) -> str:
+        """yes, up to rounding, or how many seeds differ."""
+        n = len(self.seeds)
+        if self.equal == n:
+            return "to the last digit"
+        if self.close == n:
+            return "up to rounding"
+        return f"{n - self.close} of {n} seeds differ"
+
+
+def read_side(run: Path) -> Side:
+    """The finished trials of a study by cell and seed.
+
+    Raises:
+        StudyError: for a directory that is no study or files that cannot be read.
+    """
+    path = require_study(run)
+    names: dict[Key, str] = {}
+    values: dict[Key, dict[int, Mapping[str, Any]]] = {}
+    for row in tables.read_trials(path).to_pylist():
+        if row["cell_id"] is None or row["role"] is None or row["seed"] is None:
+            continue
+        key = (row["cell_id"], row["role"] in REPORT_ROLES)
+        names.setdefault(key, _described(row))
+        if row["status"] == "done":
+            values.setdefault(key, {})[int(row["seed"])] = row
+    return Side(path, names | _declared(path, names), values, read_lock(path))
+
+
+def _described(row: Mapping[str, Any]) -> str:
+    settings = [f"{k.removeprefix('param.')}={v}" for k, v in row.items() if k.startswith("param.") and v is not None]
+    return f"{row['arm']}" + (f" ({', '.join(settings)})" if settings else "")
+
+
+def _declared(path: Path, names: Mapping[Key, str]) -> dict[Key, str]:
+    """Names that the study's design gives to its cells."""
+    try:
+        design = read_design(path)
+    except StudyError:
+        return {}
+    given = {cell["cell_id"]: str(cell["name"]) for phase in design.values() for cell in phase["cells"]}
+    return {key: given[key[0]] for key in names if key[1] and key[0] in given}
+
+
+def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
+    """Cells that both have finished, in A's order.
+
+    Args:
+        a: one study.
+        b: the other.
+        metric: a column; default: test accuracy where the trials have it, else validation accuracy.
+
+    Raises:
+        AkdtuneError: for a metric that no trial has.
+    """
+    _check(metric, a, b)
+    found = []
+    for key in a.names:
+        mine, others = a.values.get(key, {}), b.values.get(key, {})
+        common = sorted(mine.keys() & others.keys())
+        column = metric or next((m for m in METRICS if any(_known(mine[seed].get(m)) for seed in common)), METRICS[-1])
+        seeds = [seed for seed in common if _known(mine[seed].get(column)) and _known(others[seed].get(column))]
+        if not seeds:
+            continue
+        of_a, of_b = ({seed: float(side[seed][column]) for seed in seeds} for side in (mine, others))
+        gaps = [abs(of_a[seed] - of_b[seed]) for seed in seeds]
+        found.append(
+            Shared(
+                a.names[key], b.names[key], key[0], column, seeds,
+                paired.cell_summary(list(of_a.values())), paired.cell_summary(list(of_b.values())),
+                paired.paired_difference(of_b, of_a), sum(gap == 0 for gap in gaps),
+                sum(math.isclose(of_a[seed], of_b[seed], rel_tol=CLOSE) for seed in seeds), max(gaps),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _check(metric: str | None, a: Side, b: Side) -> None:
+    if metric is None:
+        return
+    rows = [row for side in (a, b) for of_cell in side.values.values() for row in of_cell.values()]
+    numbers = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
+    known = {name for name in numbers if not name.startswith("param.")}
+    if metric not in known:
+        raise AkdtuneError(unknown_name("metric", metric, known - {"seed", "number"}))
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def only_in(a: Side, b: Side) -> list[str]:
+    """Names of A's cells that B does not have."""
+    return list(dict.fromkeys(name for key, name in a.names.items() if key not in b.names))
+
+
+def lock_differences(a: Side, b: Side) -> list[str]:
+    """What differs between the locks of the two studies, one line each, versions and machine first."""
+    if a.lock is None or b.lock is None:
+        lacking = " and ".join(str(side.path) for side in (a, b) if side.lock is None)
+        return [f"not known: {lacking} has no {LOCK}"]
+    parts = ("akdtune", "packages", "machine", "source_code", "data", "teacher", "students", "seeds", "settings")
+    first, second = ({part: _without_text(side.lock.get(part)) for part in parts if side.lock} for side in (a, b))
+    return settings_file.settings_difference(first, second)
+
+
+def _without_text(value: Any) -> Any:
+    """A section with texts of many lines (the difference to a commit) as their length, so that a line holds it."""
+    if isinstance(value, dict):
+        return {key: _without_text(item) for key, item in value.items()}
+    if isinstance(value, str) and "\n" in value:
+        return f"{len(value.splitlines())} lines"
+    return value
+
+
+# ------------------------------------------------------------------------------------------------- reporting
+
+
+def verdict(shared: Sequence[Shared]) -> str:
+    """One sentence on whether the two studies agree."""
+    trials = sum(len(one.seeds) for one in shared)
+    if not trials:
+        return "no trial is shared: the studies have no finished cell and seed in common"
+    equal, close = sum(one.equal for one in shared), sum(one.close for one in shared)
+    head = f"{_count(len(shared), 'cell')} and {_count(trials, 'trial')} shared: "
+    if equal == trials:
+        return head + "all equal to the last digit"
+    largest = max(shared, key=lambda one: one.largest)
+    text = f"{equal} equal to the last digit, {close - equal} up to rounding, {trials - close} differ"
+    return f"{head}{text}; largest difference {number(largest.largest, 4)} in {largest.name}"
+
+
+def _count(number_of: int, what: str) -> str:
+    return f"{number_of} {what}{'' if number_of == 1 else 's'}"
+
+
+def report_of(a: Side, b: Side, shared: Sequence[Shared]) -> dict[str, Any]:
+    """Everything that was compared, as plain JSON."""
+    return {
+        "a": str(a.path), "b": str(b.path), "verdict": verdict(shared), "reading": READING,
+        "cells": [{**asdict(one), "reproduced": one.reproduced} for one in shared],
+        "only_in_a": only_in(a, b), "only_in_b": only_in(b, a), "differences_of_locks": lock_differences(a, b),
+    }  # fmt: skip

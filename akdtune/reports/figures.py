@@ -1,0 +1,308 @@
+"""Figures of reports: one look, one way to files; what they show is computed elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from akdtune.reports.text import MINUS, interval, probability, signed
+
+# Okabe and Ito's palette without its yellow, told apart under every common colour blindness; shapes repeat the code.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "v", "P", "X", "d")
+STYLE: Any = {
+    "font.size": 8.5, "axes.titlesize": 8.5, "axes.labelsize": 8.5, "legend.fontsize": 8.5, "axes.linewidth": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "svg.fonttype": "none", "svg.hashsalt": "akdtune", "axes.formatter.use_mathtext": True,
+}  # fmt: skip
+GREY, BAND = "#555555", "#ececec"
+COLUMNS = 4
+"""Panels side by side."""
+
+IMAGE_DPI = 120
+"""Of what stands in an SVG as an image."""
+
+
+@dataclass
+class Sheet:
+    """A figure that is being drawn; `files` holds it as PNG and SVG once the `sheet` block has ended."""
+
+    figure: Any
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def sheet(width: float, height: float) -> Iterator[Sheet]:
+    """A figure of so many inches in the common look."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
+        png_canvas = FigureCanvasAgg(figure)
+        drawn = Sheet(figure)
+        yield drawn
+        layout: Any = figure.get_layout_engine()
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
+        png, svg = io.BytesIO(), io.BytesIO()
+        png_canvas.print_png(png, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
+        figure.set_dpi(IMAGE_DPI)
+        svg_canvas: Any = FigureCanvasSVG(figure)
+        svg_canvas.print_svg(svg, metadata={"Date": None})
+        drawn.files |= {"png": png.getvalue(), "svg": svg.getvalue()}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of a forest plot: a difference, its own interval and the simultaneous one; None where there is none."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    family_low: float | None
+    family_high: float | None
+    n: int
+    p: float | None
+    is_control: bool
+
+
+def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None, level: float) -> dict[str, bytes]:
+    """Paired differences against the reference, controls apart, as PNG and SVG.
+
+    Args:
+        bars: from top to bottom; controls are moved below the others.
+        title: above the plot.
+        xlabel: what is compared, with its unit.
+        margin: half the width of the band of equivalence; None for no band.
+        level: of the intervals.
+    """
+    ordered = [*(bar for bar in bars if not bar.is_control), *(bar for bar in bars if bar.is_control)]
+    own = sum(not bar.is_control for bar in ordered)
+    heights = [index + (0.6 if index >= own > 0 else 0.0) for index in range(len(ordered))]
+    with sheet(8.4, 1.55 + 0.3 * len(ordered)) as drawn:
+        axis = drawn.figure.subplots()
+        if margin is not None:
+            axis.axvspan(-margin, margin, color=BAND, zorder=0, linewidth=0)
+        axis.axvline(0, color=GREY, linewidth=0.9, zorder=1)
+        for height, bar in zip(heights, ordered, strict=True):
+            _draw_bar(axis, height, bar)
+        if 0 < own < len(ordered):
+            axis.axhline(own - 0.2, color="#bbbbbb", linewidth=0.6, linestyle=(0, (4, 3)))
+        axis.set_ylim(max(heights) + 0.6, -1.4)
+        axis.set_yticks(heights, [bar.label for bar in ordered])
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_visible(False)
+        axis.grid(axis="x", color="#e6e6e6", linewidth=0.5, zorder=0)
+        axis.set_axisbelow(True)
+        axis.set_xlabel(xlabel)
+        simultaneous = any(bar.family_low is not None for bar in bars)
+        header = f"difference [{100 * level:g} %{' simultaneous], n, Holm p' if simultaneous else '], n'}"
+        _at_right(axis, heights, [_row_text(bar) for bar in ordered], header, -0.95)
+        suptitle(drawn.figure, title)
+        _forest_legend(drawn.figure, ordered, margin, level)
+    return drawn.files
+
+
+def suptitle(figure: Any, title: str) -> None:
+    """A bold title at the left."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+
+
+def _at_right(axis: Any, heights: Sequence[float], texts: Sequence[str], header: str, at: float) -> None:
+    """Text at the right of each row, and a heading for it at the height `at`."""
+    right = axis.twinx()
+    right.set_ylim(axis.get_ylim())
+    right.set_yticks([at, *heights], [header, *texts])
+    right.get_yticklabels()[0].set_color(GREY)
+    right.tick_params(axis="y", length=0)
+    for side in ("left", "right"):
+        right.spines[side].set_visible(False)
+
+
+def _draw_bar(axis: Any, height: float, bar: Bar) -> None:
+    colour, marker = (COLOURS[1], "s") if bar.is_control else (COLOURS[0], "o")
+    if bar.family_low is not None and bar.family_high is not None:
+        axis.plot([bar.family_low, bar.family_high], [height] * 2, color=colour, linewidth=1, marker="|", markersize=5)
+    if bar.low is not None and bar.high is not None:
+        axis.plot([bar.low, bar.high], [height] * 2, color=colour, linewidth=3.2, solid_capstyle="butt")
+    hollow = {"markerfacecolor": "white", "markeredgewidth": 1.2}
+    filled = {"markeredgecolor": "white", "markeredgewidth": 0.7}
+    look = hollow if bar.low is None else filled
+    axis.plot(bar.value, height, marker, color=colour, markersize=6, zorder=4, **look)
+
+
+def _row_text(bar: Bar) -> str:
+    if bar.low is None:
+        return f"{signed(bar.value)}   n = {bar.n}, no interval"
+    span = interval(bar.low, bar.high) if bar.family_low is None else interval(bar.family_low, bar.family_high)
+    p = probability(bar.p)
+    tail = "" if bar.p is None else f"   p {p if p.startswith('<') else '= ' + p}"
+    return f"{signed(bar.value)} {span}   n = {bar.n}{tail}"
+
+
+def _forest_legend(figure: Any, bars: Sequence[Bar], margin: float | None, level: float) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = []
+    looks = [(False, "cell", COLOURS[0], "o"), (True, "control", COLOURS[1], "s")]
+    for is_control, label, colour, marker in looks:
+        if any(bar.is_control == is_control for bar in bars):
+            handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", label=label))
+    if any(bar.low is not None for bar in bars):
+        handles.append(Line2D([], [], color=GREY, linewidth=3.2, label=f"{100 * level:g} % interval"))
+    if any(bar.family_low is not None for bar in bars):
+        handles.append(Line2D([], [], color=GREY, linewidth=1, marker="|", label="simultaneous interval (Holm)"))
+    if margin is not None:
+        handles.append(Patch(color=BAND, label=f"equivalence margin, ±{margin:g}"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.6)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean with its interval at one level of a factor."""
+
+    level: str
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small plot: a line of points, or several lines that share their levels.
+
+    Attributes:
+        title: above it.
+        xlabel: the factor along the axis.
+        lines: points by the level of the second factor; one line without a name for a main effect.
+        legend: the second factor; empty for a main effect.
+    """
+
+    title: str
+    xlabel: str
+    lines: Mapping[str, Sequence[Point]]
+    legend: str = ""
+
+
+def factor_panels(panels: Sequence[Panel], *, title: str, ylabel: str, footnote: str) -> dict[str, bytes]:
+    """Means by level of one or two factors on one scale, as PNG and SVG."""
+    columns = min(COLUMNS if not panels[0].legend else 3, len(panels))
+    rows = ceil(len(panels) / columns)
+    with sheet(max(4.6, 0.6 + 2.45 * columns), 0.95 + 2.5 * rows) as drawn:
+        axes = drawn.figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for place, axis in enumerate(axes.flat):
+            if place >= len(panels):
+                axis.set_visible(False)
+                continue
+            _draw_panel(axis, panels[place])
+            if place % columns == 0:
+                axis.set_ylabel(ylabel)
+        suptitle(drawn.figure, title)
+        drawn.figure.supxlabel(footnote, fontsize=7.5, color=GREY, x=0.01, ha="left")
+    return drawn.files
+
+
+def _draw_panel(axis: Any, panel: Panel) -> None:
+    levels = list(dict.fromkeys(point.level for line in panel.lines.values() for point in line))
+    width = 0.06 * (len(panel.lines) - 1)
+    for index, (name, line) in enumerate(panel.lines.items()):
+        shift = (2 * index / (len(panel.lines) - 1) - 1) * width / 2 if len(panel.lines) > 1 else 0.0
+        x = np.array([levels.index(point.level) for point in line]) + shift
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        axis.plot(
+            x, [point.mean for point in line], color=colour, marker=marker, markersize=5, linewidth=1.2, label=name,
+            linestyle=("-", "--", ":", "-.")[index % 4], markeredgecolor="white", markeredgewidth=0.5,
+        )  # fmt: skip
+        for place, point in zip(x, line, strict=True):
+            if point.low is not None and point.high is not None:
+                axis.plot(
+                    [place, place], [point.low, point.high], color=colour, linewidth=1.2, marker="_", markersize=5
+                )
+    axis.set_xticks(range(len(levels)), [level if len(level) < 15 else level[:13] + "…" for level in levels])
+    axis.set_xlim(-0.45, len(levels) - 0.55)
+    axis.set_xlabel(panel.xlabel)
+    axis.set_title(panel.title.replace(" - ", f" {MINUS} "), loc="left")
+    axis.grid(axis="y", color="#e6e6e6", linewidth=0.5)
+    if panel.legend:
+        axis.legend(title=panel.legend, title_fontsize=7.5, fontsize=7.5, frameon=False, loc="best", handlelength=2.4)
+
+
+@dataclass(frozen=True)
+class Curse:
+    """One confirmed configuration: its score in the search and what fresh seeds gave."""
+
+    label: str
+    searched: float | None
+    confirmed: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def winners_curse(rows: Sequence[Curse], *, title: str, searched_on: str, confirmed_on: str) -> dict[str, bytes]:
+    """Search scores beside confirmed ones, one row a configuration, as PNG and SVG."""
+    with sheet(7.4, 1.5 + 0.32 * len(rows)) as drawn:
+        axis = drawn.figure.subplots()
+        for height, row in enumerate(rows):
+            colour = COLOURS[0] if row.searched is not None else COLOURS[1]
+            marker = "o" if row.searched is not None else "s"
+            if row.searched is not None:
+                axis.annotate("", (row.confirmed, height - 0.16), (row.searched, height - 0.16),
+                              arrowprops={"arrowstyle": "->", "color": "#999999", "linewidth": 0.9,
+                                          "shrinkA": 4, "shrinkB": 0})  # fmt: skip
+                axis.plot(row.searched, height - 0.16, "D", color=GREY, markerfacecolor="white", markersize=5, zorder=4)
+            if row.low is not None and row.high is not None:
+                axis.plot([row.low, row.high], [height + 0.1] * 2, color=colour, linewidth=2.4, solid_capstyle="butt")
+            axis.plot(
+                row.confirmed, height + 0.1, marker, color=colour, markersize=6, markeredgecolor="white", zorder=4
+            )
+        axis.set_ylim(len(rows) - 0.4, -1.2)
+        axis.set_yticks(range(len(rows)), [row.label for row in rows])
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_visible(False)
+        axis.grid(axis="x", color="#e6e6e6", linewidth=0.5)
+        axis.set_axisbelow(True)
+        axis.margins(x=0.06)
+        axis.set_xlabel("accuracy (%)")
+        suptitle(drawn.figure, title)
+        changes = [f"{'–' if row.searched is None else signed(row.confirmed - row.searched):>6}" for row in rows]
+        # Figure spaces are as wide as digits.
+        texts = [
+            f"{change}   n = {row.n}".replace("  ", "\N{FIGURE SPACE}" * 2)
+            for change, row in zip(changes, rows, strict=True)
+        ]
+        _at_right(axis, range(len(rows)), texts, f"confirmed {MINUS} search score", -0.8)
+        _curse_legend(drawn.figure, rows, searched_on, confirmed_on)
+    return drawn.files
+
+
+def _curse_legend(figure: Any, rows: Sequence[Curse], searched_on: str, confirmed_on: str) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=GREY,
+            marker="D",
+            markerfacecolor="white",
+            linestyle="",
+            markersize=5,
+            label=f"search score, {searched_on}",
+        ),
+        Line2D([], [], color=COLOURS[0], marker="o", linewidth=2.4, label=f"confirmed, {confirmed_on}, 95 %"),
+    ]
+    if any(row.searched is None for row in rows):
+        handles.append(Line2D([], [], color=COLOURS[1], marker="s", linewidth=2.4, label="baseline, not searched"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, columnspacing=1.3)

@@ -1,0 +1,224 @@
+"""Which searched settings mattered: importances and marginals of each arm, with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from akdtune.records import tables
+from akdtune.records.files import read_lock
+from akdtune.statistics.resampling import Floats
+
+if TYPE_CHECKING:
+    from akdtune.statistics.importance import Bin, Distribution, Evaluator, Importance
+
+
+ROLES = ("search", "probe")
+LEAST = 10
+EVALUATORS: dict[Evaluator, str] = {"ped_anova": "PED-ANOVA", "fanova": "fANOVA"}
+DRAWS, MIN_DRAWS = 100, 20
+FANOVA_SHARE = 4
+"""fANOVA gets one draw for so many of PED-ANOVA's: it takes ten times as long."""
+
+READING = (
+    "PED-ANOVA: what sets the best configurations apart; fANOVA: what explains accuracy over the whole space, in a "
+    "forest's eyes; both describe the configurations that were tried, no cause"
+)
+SURVIVORS = (
+    "pruning ended {pruned} of {all} trials early; those that finished are no random sample (low accuracies are cut "
+    "off), so settings whose bad values were pruned look less important than they are; probe trials are never pruned"
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The finished configurations of one arm.
+
+    Attributes:
+        name: of the arm.
+        configurations: searched settings by key path, each configuration once.
+        scores_N: validation accuracy in percent, mean over the seeds of a configuration.
+        trials: how many finished trials that were, by role.
+        excluded: trials that do not count, by status.
+    """
+
+    name: str
+    configurations: list[dict[str, Any]]
+    scores_N: Floats
+    trials: dict[str, int]
+    excluded: dict[str, int]
+
+    @property
+    def settings(self) -> list[str]:
+        """Key paths of settings that differ between configurations."""
+        names = dict.fromkeys(name for one in self.configurations for name in one)
+        return [name for name in names if len({repr(one.get(name)) for one in self.configurations}) > 1]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one arm's trials say.
+
+    Attributes:
+        arm: the arm.
+        refused: why nothing was computed; empty where it was.
+        kinds: what each setting was drawn from; `guessed` names those whose range is that of the values.
+        importances: by evaluator.
+        marginals: by setting.
+        notes: sentences.
+    """
+
+    arm: Arm
+    refused: str
+    kinds: dict[str, Distribution]
+    guessed: list[str]
+    importances: dict[Evaluator, list[Importance]]
+    marginals: dict[str, list[Bin]]
+    notes: list[str]
+
+    @property
+    def by_importance(self) -> list[str]:
+        """Every setting, the most important first."""
+        order = [share.name for shares in self.importances.values() for share in shares]
+        return list(dict.fromkeys([*order, *self.kinds]))
+
+
+def arms_of(run: Path, roles: Sequence[str] = ROLES) -> list[Arm]:
+    """The arms of a study with their finished search and probe trials, in the order of the plan."""
+    found = []
+    rows = [row for row in tables.read_trials(run).to_pylist() if row["role"] in roles]
+    for name in dict.fromkeys(row["arm"] for row in rows):
+        mine = [row for row in rows if row["arm"] == name]
+        done = [row for row in mine if row["status"] == "done" and _finite(row["val_accuracy"])]
+        cells: dict[str, list[Mapping[str, Any]]] = {}
+        for row in done:
+            cells.setdefault(row["cell_id"], []).append(row)
+        settings = [
+            {
+                key.removeprefix("param."): value
+                for key, value in of_cell[0].items()
+                if key.startswith("param.") and value is not None
+            }
+            for of_cell in cells.values()
+        ]
+        scores_N = np.array(
+            [np.mean([row["val_accuracy"] for row in of_cell]) for of_cell in cells.values()], np.float64
+        )
+        left = Counter(
+            "without a value" if row["status"] == "done" else row["status"] for row in mine if row not in done
+        )
+        found.append(Arm(name, settings, scores_N, dict(Counter(row["role"] for row in done)), dict(left)))
+    return found
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and bool(np.isfinite(value))
+
+
+def judge(arm: Arm, known: Mapping[str, Any], *, draws: int, seed: int) -> Found:
+    """Importances and marginal means of one arm, or why there are none.
+
+    Args:
+        arm: its configurations.
+        known: domains by setting, from the study's settings.
+        draws: of PED-ANOVA.
+        seed: of the draws.
+    """
+    from akdtune.statistics import importance
+    from akdtune.statistics.importance import distribution, marginal
+
+    count, settings = len(arm.configurations), arm.settings
+    refused = ""
+    if count < LEAST:
+        refused = f"refused: {count} finished configurations, {LEAST} needed"
+    elif not settings:
+        refused = "refused: no searched setting differs between the configurations of this arm"
+    if refused:
+        return Found(arm, refused, {}, [], {}, {}, [])
+    kinds, guessed, marginals = {}, [], {}
+    for name in settings:
+        has = [i for i, one in enumerate(arm.configurations) if name in one]
+        values = [arm.configurations[i][name] for i in has]
+        kinds[name], certain = distribution(values, known.get(name, []))
+        guessed += [] if certain else [name]
+        marginals[name] = marginal(values, arm.scores_N[has], kinds[name])
+    shares = {
+        evaluator: importance.importances(
+            arm.configurations, arm.scores_N, kinds, evaluator, seed=seed,
+            draws=draws if evaluator == "ped_anova" else max(MIN_DRAWS, draws // FANOVA_SHARE),
+        )
+        for evaluator in EVALUATORS
+    }  # fmt: skip
+    return Found(arm, "", kinds, guessed, shares, marginals, _notes(arm, shares, guessed))
+
+
+def _notes(arm: Arm, shares: Mapping[Evaluator, Sequence[Importance]], guessed: Sequence[str]) -> list[str]:
+    notes = []
+    for evaluator, label in EVALUATORS.items():
+        above = [one.name for one in shares[evaluator] if one.above_chance]
+        if len(arm.settings) < 2 or not shares[evaluator]:
+            why = "one setting alone has no share" if len(arm.settings) < 2 else "nothing to tell apart"
+            notes.append(f"{label}: none ({why})")
+        elif above:
+            notes.append(f"{label}: above chance: {', '.join(above)}")
+        else:
+            notes.append(
+                f"{label}: no setting is above what shuffled scores give: n = {len(arm.configurations)} is too small"
+            )
+    lacking = [name for name in arm.settings if not all(name in one for one in arm.configurations)]
+    if lacking:
+        notes.append(f"conditional, hence without fANOVA: {', '.join(lacking)}")
+    if guessed:
+        notes.append(
+            f"the settings do not say what these were drawn from, so the range of their values was taken: "
+            f"{', '.join(guessed)}"
+        )
+    pruned = arm.excluded.get("pruned", 0) + arm.excluded.get("diverged", 0)
+    if pruned:
+        notes.append(SURVIVORS.format(pruned=pruned, all=sum(arm.excluded.values()) + sum(arm.trials.values())))
+    return notes
+
+
+# ------------------------------------------------------------------------------------------------- reporting
+
+
+def report_of(found: Sequence[Found], **how: Any) -> dict[str, Any]:
+    """Everything that was computed, as plain JSON."""
+    from akdtune.statistics.importance import LEVEL
+
+    return {
+        "claim": READING, "score": "val_accuracy", "level": LEVEL, "least_configurations": LEAST, **how,
+        "arms": {one.arm.name: _arm_json(one) for one in found},
+    }  # fmt: skip
+
+
+def _arm_json(one: Found) -> dict[str, Any]:
+    shares = {evaluator: {share.name: share for share in of_arm} for evaluator, of_arm in one.importances.items()}
+    settings = {}
+    for name, kind in one.kinds.items():
+        settings[name] = {"distribution": str(kind), "from_the_values": name in one.guessed}
+        for evaluator in EVALUATORS:
+            share = shares[evaluator].get(name)
+            settings[name][evaluator] = (
+                None if share is None else {k: v for k, v in asdict(share).items() if k != "name"}
+            )
+        settings[name]["marginal"] = [
+            {key: value for key, value in asdict(found).items() if key != "members"} for found in one.marginals[name]
+        ]
+    return {
+        "configurations": len(one.arm.configurations), "trials": one.arm.trials, "excluded": one.arm.excluded,
+        "refused": one.refused or None, "settings": settings, "notes": one.notes,
+    }  # fmt: skip
+
+
+def _known_domains(run: Path) -> dict[str, Any]:
+    """What each setting was drawn from, by the study's settings; nothing where they are not known."""
+    from akdtune.statistics.importance import domains_of
+
+    lock = read_lock(run)
+    return domains_of(lock["settings"]) if lock else {}

@@ -1,0 +1,1 @@
+"""A study that runs: driver, Ray's side of a trial, phases, lock, tracking. The only package that starts Ray."""

@@ -1,0 +1,225 @@
+"""What a running study shows: first lines, one live table (plain lines where there is no terminal), last lines."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from akdtune.planning.report import headline
+from akdtune.records import tables
+from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.reports.pareto import text
+from akdtune.reports.text import counted, duration
+from akdtune.roles import REPORT_ROLES
+from akdtune.search.follow_up import report_lines
+from akdtune.study.proposals import Outline
+from akdtune.study.spec import Study
+
+LINE_EVERY_S = 30.0
+_STYLES = {"done": "green", "pruned": "yellow", "diverged": "magenta", "failed": "red"}
+
+
+class Display:
+    """Shows progress of the teacher and of the trials.
+
+    Args:
+        console: where to show it; a terminal gets a live table, anything else a line per finished trial.
+        study: its name.
+        total: trials the study will have in all.
+        epochs: student epochs of a full trial.
+    """
+
+    def __init__(self, console: Console, study: str, total: int, epochs: int) -> None:
+        self.console = console
+        self.study = study
+        self.total = total
+        self.epochs = epochs
+        self.started = time.monotonic()
+        self.teacher_line = ""
+        self.running: dict[str, TrialRecord] = {}
+        self._live: Live | None = None
+        self._last_line = time.monotonic()
+        self._finished = 0
+        self._first_trial = 0.0
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def teacher(self, row: Mapping[str, object]) -> None:
+        """One epoch of the teacher's training."""
+        which = f"{row['network']} ({row['number']} of {row['networks']}), " if row.get("networks", 1) != 1 else ""
+        self.teacher_line = (
+            f"teacher: {which}epoch {row['epoch']} of {row['epochs']}, loss {row['loss']:.3f}, "
+            f"training accuracy {row['train_accuracy']:.1f} %"
+        )
+        if self._live is not None:
+            self._live.update(Text(self.teacher_line), refresh=True)
+        elif time.monotonic() - self._last_line > LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self.console.print(self.teacher_line, highlight=False)
+
+    def finished(self, record: TrialRecord) -> None:
+        """One trial ended."""
+        self._finished += 1
+        self.running.pop(record.trial_id, None)
+        if self._live is None:
+            self._last_line = time.monotonic()
+            value = "" if record.value is None else f" validation {record.value:5.2f} %"
+            value += "" if record.test is None else f" test {record.test:5.2f} %"
+            which = record.plan.get("cell") or record.plan["arm"]
+            self.console.print(
+                f"{self._clock()} {record.trial_id} {which} {record.plan['role']}: "
+                f"{record.terminal} at epoch {record.last_epoch}{value}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def update(self, records: Iterable[TrialRecord]) -> None:
+        """Redraws the live table, at most a few times a second; a line now and then where there is no terminal."""
+        now = time.monotonic()
+        if self.running and not self._first_trial:
+            self._first_trial = now
+        if self._live is not None and now - self._last_line > 0.25:
+            self._last_line = now
+            self._live.update(self._render(list(records)), refresh=True)
+        elif self._live is None and now - self._last_line > LINE_EVERY_S:
+            self._last_line = now
+            self.console.print(self._summary(list(records)), highlight=False)
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self.started)
+        return f"{seconds // 60:d}:{seconds % 60:02d}"
+
+    def _summary(self, records: list[TrialRecord]) -> str:
+        counts = Counter(record.terminal for record in records if record.terminal)
+        ended = sum(counts.values())
+        parts = ", ".join(f"{counts[name]} {name}" for name in _STYLES if counts[name])
+        outcomes = f": {parts}" if parts else ""
+        return f"{self.study}  {self._clock()}  {ended} of {self.total} trials{outcomes}{self._left(ended)}"
+
+    def _left(self, ended: int) -> str:
+        if self._finished < 2 or ended >= self.total:
+            return ""
+        left_s = (time.monotonic() - self._first_trial) / self._finished * (self.total - ended)
+        return f", about {duration(left_s)} left"
+
+    def _render(self, records: list[TrialRecord]) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("arm", "trials", "done", "pruned", "best validation", "mean test", "running"):
+            table.add_column(name, justify="left" if name in ("arm", "running") else "right")
+        arms: dict[str, list[TrialRecord]] = {}
+        for record in records:
+            arms.setdefault(str(record.plan.get("cell") or record.plan["arm"]), []).append(record)
+        for arm, of_arm in sorted(arms.items()):
+            counts = Counter(record.terminal for record in of_arm)
+            values = [r.value for r in of_arm if r.terminal == "done" and r.value is not None]
+            running = ", ".join(
+                f"{r.plan['role']} {r.last_epoch}/{self.epochs}" for r in of_arm if r.trial_id in self.running
+            )
+            best = f"{max(values):.2f} %" if values else "–"
+            tests = [r.test for r in of_arm if r.test is not None]
+            mean = f"{fmean(tests):.2f} %" if tests else "–"
+            row = [str(len(of_arm)), str(counts["done"]), str(counts["pruned"]), best, mean]
+            table.add_row(Text(arm), *row, Text(running))
+        return Group(Text(self._summary(records), style="bold"), table)
+
+
+def command_line(study: Study, root: Path) -> str:
+    """The command that resumes this study."""
+    overrides = " ".join(shlex.quote(str(override)) for override in study.overrides)
+    default = Path("runs") / study.name
+    place = "" if root == default else f" --dir {shlex.quote(str(root))}"
+    return " ".join(part for part in ("akdtune run", shlex.quote(str(study.source)), overrides) if part) + place
+
+
+def short_report(outline: Outline, directory: StudyDirectory) -> str:
+    """What `akdtune run` prints first."""
+    study, records = outline.study, directory.records.values()
+    ended = sum(record.terminal is not None for record in records)
+    state = f"resuming: {ended} of {outline.trials} trials have ended" if records else "new"
+    lines = [f"study {study.name} in {directory.root} ({state})", *(f"  {line}" for line in headline(outline))]
+    return "\n".join([*lines, *(f"  warning: {warning}" for warning in study.warnings)])
+
+
+def closing_report(study: Study, directory: StudyDirectory) -> str:
+    """What `akdtune run` prints last: outcomes, the best trial of each arm, the next commands."""
+    records = list(directory.records.values())
+    kinds = ("done", "pruned", "diverged", "failed")
+    counts = {kind: sum(record.terminal == kind for record in records) for kind in kinds}
+    lines = [
+        f"{counted(len(records), 'trial')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    ]
+    for record in records:
+        if record.terminal == "failed":
+            lines.append(
+                f"  failed: {record.trial_id} ({record.plan['arm']}), see {directory.trial(record.trial_id).log}"
+            )
+    root = shlex.quote(str(directory.root))
+    if study.search.searches:
+        lines += _best_lines(study, directory, records)
+    if study.reports:
+        lines += [*_cell_lines(records), "next:", f"  akdtune analyze ablation {root}"]
+    if study.search.searches or study.probe is not None:
+        lines += [] if study.reports else ["next:"]
+        lines.append(f"  akdtune analyze diversity_accuracy {root}")
+    return "\n".join([*lines, f"  akdtune show {root}"])
+
+
+def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
+    """Mean and standard deviation of each cell's test accuracy over its seeds."""
+    cells: dict[str, list[float]] = {}
+    for record in records:
+        if record.plan["role"] in REPORT_ROLES:
+            found = cells.setdefault(str(record.plan.get("cell") or record.plan["arm"]), [])
+            found += [record.test] if record.test is not None else []
+    width = max(map(len, cells), default=0)
+    lines = ["test accuracy of each cell, mean and sd over seeds (intervals and comparisons: analyze ablation):"]
+    for name, values in cells.items():
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        known = f"{fmean(values):6.2f}{spread} %  (n = {len(values)})" if values else "no trial reached its end"
+        lines.append(f"  {name:<{width}}  {known}")
+    return lines if cells else []
+
+
+def _best_lines(study: Study, directory: StudyDirectory, records: Sequence[TrialRecord]) -> list[str]:
+    """The best search trial of each arm."""
+    lines = ["best search trial of each arm (validation accuracy after the last epoch; selected, so optimistic):"]
+    width = max((len(arm.name) for arm in study.arms), default=0)
+    for arm in study.arms:
+        of_arm = [
+            r for r in records if r.plan["arm"] == arm.name and r.plan["role"] == "search" and r.terminal == "done"
+        ]
+        best = max(of_arm, key=lambda r: r.value if r.value is not None else -math.inf, default=None)
+        if best is None:
+            lines.append(f"  {arm.name:<{width}}  no trial reached the last epoch")
+            continue
+        settings = ", ".join(f"{key}={_short(value)}" for key, value in best.plan["params"].items())
+        lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}".rstrip())
+    lines += report_lines(study, directory)
+    if len(study.search.objectives) > 1:
+        rows = tables.read_trials(directory.root).to_pylist()
+        lines += ["trials that no other beats in every objective:", text(rows, study.search.objectives)]
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,207 @@
+"""What a study directory says about its study, and which changes of it may go on there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from akdtune import __version__
+from akdtune.errors import StudyError
+from akdtune.folders import PACKAGE
+from akdtune.planning.identity import Identity, student_hashes
+from akdtune.registry import add_on_versions
+from akdtune.settings import file as settings_file
+from akdtune.settings.file import choice_key, shown
+from akdtune.study.ids import ADDED_LATER
+from akdtune.study.spec import Study
+
+_MAY_GROW: dict[str, tuple[str, ...]] = {
+    "search": ("trials", "seeds", "time_budget"),
+    "probe": ("trials", "seeds"),
+    "confirm": ("top", "seeds", "baselines"),
+    "ablation": ("factors", "arms", "controls", "seeds", "families", "reference"),
+}
+"""Settings to which something may be added: trials, seeds, cells."""
+
+_FREE = {("search", "time_budget"), ("ablation", "families"), ("ablation", "reference")}
+"""Settings that no trial depends on: they may become anything."""
+
+ALLOWED = ", ".join(f"{section}.{key}" for section, keys in _MAY_GROW.items() for key in keys)
+
+
+def split_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What an extension adds, and the study as it was with that in it.
+
+    Args:
+        before: the resolved settings that the study was locked with.
+        now: those that it is asked to go on with.
+
+    Returns:
+        A line for each addition, and `before` with the additions; what still differs from `now` is no extension.
+    """
+    lines: list[str] = []
+    merged = dict(before)
+    for section, keys in _MAY_GROW.items():
+        old, new = before.get(section), now.get(section)
+        if old == new or new is None:
+            continue
+        if old is None:  # a whole phase is new
+            lines.append(f"{section}: added")
+            merged[section] = new
+            continue
+        merged[section] = {**old}
+        for key in keys:
+            if old.get(key) != new.get(key) and ((section, key) in _FREE or _grows(old.get(key), new.get(key))):
+                merged[section][key] = new.get(key)
+                lines.append(f"{section}.{key}: {shown(old.get(key))} -> {shown(new.get(key))}")
+    return lines, merged
+
+
+def _grows(old: Any, new: Any) -> bool:
+    """Whether everything that was there still is: longer lists, larger numbers, further keys."""
+    if old is None or new is None or isinstance(old, str):  # no limit; seeds `auto` that become a list
+        return isinstance(new, list) if isinstance(old, str) else True
+    if isinstance(old, Mapping) and isinstance(new, list):
+        return True  # a pilot's proposal is taken
+    if isinstance(old, Mapping):
+        return isinstance(new, Mapping) and all(
+            key in new and (old[key] == new[key] or _grows(old[key], new[key])) for key in old
+        )
+    if isinstance(old, list):
+        return isinstance(new, list) and list(_kept(old, new)) == old and new[: len(old[:1])] == old[:1]
+    return isinstance(old, int | float) and isinstance(new, int | float) and new >= old
+
+
+def _kept(old: list[Any], new: list[Any]) -> Iterator[Any]:
+    return (item for item in old if item in new)
+
+
+FREE_SECTIONS = ("resources", "tracking")
+"""Sections that do not determine any result and may change between two runs of one study.
+
+Of `teacher_cache` all may change but whether there is one, and its `dtype`.
+"""
+
+FREE_OF_SEARCH = ("time_budget",)
+"""Settings of `search` that may change as well: how long it goes on determines no trial's result."""
+
+
+def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
+    """What study.lock.yaml holds: everything that one needs to reproduce the study, and no secrets."""
+    teacher = identity.teacher
+    facts: dict[str, Any] = {}
+    for arm in study.arms:
+        facts |= identity.prepared.facts(arm.random(0).settings)
+    return {
+        "akdtune": __version__,
+        "uid": secrets.token_hex(3),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.argv),
+        "source": str(study.source),
+        "overrides": list(study.overrides),
+        "settings": study.resolved(),
+        "resolved": facts,
+        "data": {"hash": identity.prepared.data_hash, "name": study.data.name},
+        "teacher": asdict(teacher),
+        **({} if identity.report_teacher is None else {"report_teacher": asdict(identity.report_teacher)}),
+        "students": student_hashes(study),
+        "seeds": {
+            "search": study.search.seed,
+            "trial": study.search.training_seeds,
+            "probe": list(study.probe.seeds) if study.probe else [],
+            "confirm": list(study.confirm.seeds) if study.confirm else [],
+            "ablation": study.ablation.possible_seeds() if study.ablation else [],
+            "split": study.data.split_seed,
+        },
+        "machine": {"python": platform.python_version(), "platform": platform.platform()},
+        "packages": _packages(),
+        "source_code": _commit(),
+    }
+
+
+def _packages() -> dict[str, str]:
+    wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn")
+    found = {}
+    for name in wanted:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found | add_on_versions()
+
+
+def _commit() -> dict[str, str] | None:
+    """Commit of akdtune's own source and what differs from it, where it runs from a checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", "__init__.py")
+        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD", "--", ".")} if tracked else None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _with_absent(section: Any, later: Mapping[str, Any]) -> Any:
+    """A section as locked by an earlier version, and what it did not know yet; also inside a choice of sections."""
+    if not isinstance(section, dict):
+        return section
+    options = choice_key(section)
+    if options is not None and isinstance(section[options], list):
+        return {options: [_with_absent(option, later) for option in section[options]]}
+    return {**later, **section}
+
+
+def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]) -> dict[str, Any]:
+    """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
+    fresh = lock_content(study, identity)
+    kept = {key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code")}
+    entry = {"time": fresh["created"], "command": fresh["command"], "added": list(added),
+             "packages": fresh["packages"]}  # fmt: skip
+    return {**fresh, **kept, "extended": [*lock.get("extended", []), entry]}
+
+
+def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path, extend: bool = False) -> list[str]:
+    """Refuses to go on in a study directory whose settings differ from the study's, showing the difference.
+
+    Returns:
+        What an extension adds, a line each; empty without `extend`.
+    """
+    before, now = dict(lock["settings"]), study.resolved()
+    if before.get("study") != now.get("study"):
+        raise StudyError(
+            f"{root}: belongs to study '{before.get('study')}', not '{now.get('study')}'; choose another --dir"
+        )
+    for section in FREE_SECTIONS:
+        before.pop(section, None)
+        now.pop(section, None)
+    for settings in (before, now):  # a study from before there was a cache runs its teachers live
+        cache = settings.get("teacher_cache")
+        settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
+    for section, later in ADDED_LATER.items():
+        before[section] = _with_absent(before.get(section), later)
+    for settings in (before, now):
+        settings["search"] = {key: item for key, item in settings["search"].items() if key not in FREE_OF_SEARCH}
+    added, merged = split_changes(before, now)
+    lines = settings_file.settings_difference(merged if extend else before, now)
+    if lines:
+        grown = added and not extend and not settings_file.settings_difference(merged, now)
+        hint = "add what is new with --extend, " if grown else ""
+        if extend:
+            hint = f"--extend may add to {ALLOWED}; "
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise StudyError(
+            f"{root}: the settings differ from those this study began with:\n{listed}\n"
+            f"{hint}put them back to resume it, or run the changed study beside it with --new or another --dir"
+        )
+    return added if extend else []

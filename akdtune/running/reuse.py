@@ -1,0 +1,103 @@
+"""`--reuse RUN`: trials that another study has trained already, taken over instead of trained again.
+
+A trial's id is a hash of everything that determines its numbers, and its seed; the versions that trained it must be
+the same, too, so that what is taken over is what would have been computed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from akdtune.errors import StudyError
+from akdtune.records.events import TrialEnded
+from akdtune.records.files import LOCK, read_lock, trial_directory
+from akdtune.records.study_directory import StudyDirectory, TrialRecord, writing
+
+VERSIONS = ("torch", "torchvision", "numpy")
+FILES = ("epochs.parquet", "predictions.parquet", "checkpoint.pt", "log.txt", "outcome.json")
+"""What makes a finished trial, its outcome last."""
+
+
+class Donors:
+    """Study directories whose finished trials may be taken over.
+
+    Args:
+        directory: the study that takes, with its lock written.
+        others: study directories, in the order in which they are asked.
+
+    Raises:
+        StudyError: for a folder that is no study, or is this one.
+    """
+
+    def __init__(self, directory: StudyDirectory, others: Sequence[Path]) -> None:
+        self.directory = directory
+        self.notes: list[str] = []
+        self.taken = 0
+        own = _versions(directory.read_lock())
+        self.others: list[Path] = []
+        for other in others:
+            if not (other / LOCK).exists():
+                raise StudyError(f"--reuse {other}: not a study directory (no {LOCK})")
+            if other.resolve() == directory.root.resolve():
+                raise StudyError(f"--reuse {other}: is this study itself")
+            theirs = _versions(read_lock(other, ("packages",)))
+            different = [f"{name} {theirs.get(name)} there, {own.get(name)} here" for name in own
+                         if own.get(name) != theirs.get(name)]  # fmt: skip
+            if different:
+                self.notes.append(f"nothing is taken over from {other}: {', '.join(different)}")
+            else:
+                self.others.append(other)
+
+    def take(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Takes over what there is of these planned trials; returns those that remain to be trained."""
+        left: list[TrialRecord] = []
+        for record in records:
+            source = None
+            if record.terminal is None and not record.attempts:
+                source = next((other for other in self.others if _is_done(other, record.trial_id)), None)
+            if source is None:
+                left.append(record)
+            else:
+                self._copy(source, record)
+        return left
+
+    def _copy(self, other: Path, record: TrialRecord) -> None:
+        """Copies a trial's files beside its place, renames them into it, and records its end."""
+        source, target = trial_directory(other, record.trial_id), self.directory.trial(record.trial_id).path
+        temporary = target.with_name(f".{target.name}.reused")
+        with writing(self.directory.root):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            for name in FILES:
+                if (source / name).exists():
+                    shutil.copy2(source / name, temporary / name)
+            outcome = json.loads((temporary / "outcome.json").read_text())
+            origin = outcome.get("reused_from") or str(other.resolve())
+            (temporary / "outcome.json").write_text(json.dumps({**outcome, "reused_from": origin}))
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+        self.directory.catch_up(record)
+        self.directory.finish(TrialEnded.of_outcome(record.trial_id, outcome, reused_from=origin))
+        self.taken += 1
+
+
+def _is_done(other: Path, trial_id: str) -> bool:
+    """Whether a trial reached its end there, with every file that makes one."""
+    folder = trial_directory(other, trial_id)
+    try:
+        outcome = json.loads((folder / "outcome.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return outcome.get("outcome") == "done" and all((folder / name).exists() for name in FILES[:2])
+
+
+def _versions(lock: Mapping[str, Any] | None) -> dict[str, Any]:
+    if lock is None:
+        return {}
+    packages = lock.get("packages") or {}
+    return {"akdtune": lock.get("akdtune"), **{name: packages.get(name) for name in VERSIONS}}

@@ -1,0 +1,224 @@
+"""What Ray Tune calls while a study runs, and how Ray is started."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher as RaySearcher
+
+from akdtune.errors import StudyError
+from akdtune.planning.cost import available_cpus
+from akdtune.records.events import Terminal, TrialEnded
+from akdtune.records.study_directory import TrialRecord
+from akdtune.running.display import Display
+from akdtune.running.execution import Run
+from akdtune.search.schedulers import METRIC, ArmScheduler
+from akdtune.study.spec import Study
+
+STOP_PATIENCE_S = 3.0
+"""How long a stopping study waits for its trials to save themselves."""
+
+INFRASTRUCTURE_RETRIES = 3
+"""How often a trial is retried after its actor died; a user's own error is not counted here."""
+
+
+class Adapter(RaySearcher):
+    """Hands the run's next trial to Tune."""
+
+    def __init__(self, run: Run, stop_actor: str | None) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.run = run
+        self.stop_actor = stop_actor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # the study directory owns the state; Tune's own snapshots are never read
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's request; None while there may be one later."""
+        record = self.run.next()
+        if record is None:  # workers are killed once Tune is finished: let pruned trials close first
+            return None if self.run.awaits() or self.run.closing() else RaySearcher.FINISHED
+        return {"trial": self.run.payload(record, self.stop_actor), "id": record.trial_id}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Outcomes are told by the callback, which knows why a trial ended."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing: the study directory owns the state."""
+        return {}
+
+
+class Callback(tune.Callback):
+    """Writes Tune's events to the ledger and the display."""
+
+    def __init__(self, run: Run, scheduler: ArmScheduler, shown: Display) -> None:
+        self.run = run
+        self.scheduler = scheduler
+        self.shown = shown
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def get_state(self) -> None:
+        """Nothing: the study directory owns the state."""
+
+    def _record(self, trial: Trial) -> TrialRecord:
+        return self.run.directory.records[trial.config["id"]]
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial begins."""
+        record = self._record(trial)
+        self.run.started(record)
+        self.shown.running[record.trial_id] = record
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial's outcome is told to the run; its epochs are told by the scheduler."""
+        if result.get("outcome"):
+            record = self._record(trial)
+            if self.run.outcome(record, result):
+                self.shown.finished(record)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial was ended by the scheduler; others have told their outcome."""
+        record = self._record(trial)
+        reason = self.scheduler.reasons.get(record.trial_id)
+        if reason is not None:
+            kind: Terminal = "pruned" if reason == "rung" else "diverged"
+            self._ended(record, TrialEnded(kind=kind, trial_id=record.trial_id, epoch=record.last_epoch, reason=reason))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's process died too often."""
+        record = self._record(trial)
+        error = (
+            f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
+        )
+        self._ended(record, TrialEnded(kind="failed", trial_id=record.trial_id, epoch=record.last_epoch, error=error))
+
+    def _ended(self, record: TrialRecord, ended: TrialEnded) -> None:
+        if self.run.ended(record, ended):
+            self.shown.finished(record)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """The display is drawn again."""
+        self.shown.update(self.run.directory.records.values())
+
+
+class Stopper(tune.Stopper):
+    """Ends Tune's loop once every running trial has answered a stop, or after STOP_PATIENCE_S."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single result ends the study."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether Tune's loop ends."""
+        if self.run.directory.broken is not None:
+            return True
+        since = self.run.stopping
+        return since is not None and (not self.run.running or time.monotonic() - since > STOP_PATIENCE_S)
+
+
+@ray.remote(num_cpus=0)
+class StopActor:
+    """The stop flag of a study whose trials run on other machines."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Sets the flag."""
+        self._stopped = True
+
+    def stopped(self) -> bool:
+        """Whether the flag is set."""
+        return self._stopped
+
+
+_ray_is_kept = False
+
+
+@contextmanager
+def keep_ray() -> Iterator[None]:
+    """Keeps Ray up between studies of one process (tests, benchmarks)."""
+    global _ray_is_kept
+    _ray_is_kept = True
+    try:
+        yield
+    finally:
+        _ray_is_kept = False
+        ray.shutdown()
+
+
+def start_ray(address: str | None, finish_timeout_s: float) -> None:
+    """Starts or joins Ray: dashboard off, token authentication on, its chatter off, one thread per worker."""
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": str(int(finish_timeout_s) + 120),
+    }
+    settings = {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    }
+    os.environ.update(environment | settings)
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Tune's own snapshots are never read: that a full disk took none is no news.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+    if address:
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}
+        )
+        return
+    ray.init(
+        num_cpus=available_cpus(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+    )
+
+
+def concurrency(study: Study) -> int:
+    """How many trials run at once."""
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    needed = study.resources
+    slots = int(total.get("CPU", 0) / needed.cpu) if needed.cpu else sys.maxsize
+    if needed.gpu:
+        per_gpu = int(1 / needed.gpu) if needed.gpu < 1 else 1
+        slots = min(slots, int(total.get("GPU", 0) * per_gpu if needed.gpu < 1 else total.get("GPU", 0) / needed.gpu))
+    if needed.concurrent is not None:
+        slots = min(slots, needed.concurrent)
+    if slots < 1:
+        raise StudyError(f"resources: a trial asks for cpu {needed.cpu}, gpu {needed.gpu}; the cluster has {total}")
+    return slots

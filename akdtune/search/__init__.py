@@ -1,0 +1,1 @@
+"""Which configuration comes next: Optuna, early stopping, pilots, racing."""

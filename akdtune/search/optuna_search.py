@@ -1,0 +1,264 @@
+"""Proposals from Optuna by ask and tell: one study per bracket, all in one journal file that optuna-dashboard opens.
+
+The journal is derived: the ledger and the plan say what was proposed and how it ended, and the journal is rebuilt
+from them whenever it does not load or disagrees. Proposal number n is drawn by a sampler that is seeded from
+(search seed, bracket, n), so what was drawn before does not shift it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import Study as OptunaStudy
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from akdtune.randomness import derived_seed
+from akdtune.records.events import DuplicateProposed
+from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.settings.pickers import Recorded
+from akdtune.settings.space import Proposal, Space
+
+DUPLICATES_IN_A_ROW = 20
+"""After this many proposals in a row that exist already, the space counts as exhausted."""
+
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+
+_STATES = {
+    "done": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    None: TrialState.RUNNING,
+}
+
+
+class OptunaSuggest:
+    """Draws each dimension from an Optuna trial."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
+
+    def categorical(self, name: str, labels: Sequence[str]) -> int:
+        """Index of the chosen label."""
+        return list(labels).index(str(self.trial.suggest_categorical(name, list(labels))))
+
+    def float(self, name: str, low: float, high: float, log: bool, step: float | None) -> float:
+        """A real number in [low, high]."""
+        return self.trial.suggest_float(name, low, high, log=log, step=step)
+
+    def int(self, name: str, low: int, high: int, log: bool, step: int) -> int:
+        """A whole number in [low, high]."""
+        return self.trial.suggest_int(name, low, high, log=log, step=step)
+
+
+class Distributions(Recorded):
+    """Repeats a recorded proposal and notes the distributions its values came from, to rebuild an Optuna trial."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        super().__init__(raw)
+        self.found: dict[str, BaseDistribution] = {}
+
+    def categorical(self, name: str, labels: Sequence[str]) -> int:
+        """Index of the recorded label."""
+        self.found[name] = CategoricalDistribution(list(labels))
+        return super().categorical(name, labels)
+
+    def float(self, name: str, low: float, high: float, log: bool, step: float | None) -> float:
+        """The recorded real number."""
+        self.found[name] = FloatDistribution(low, high, log=log, step=step)
+        return super().float(name, low, high, log, step)
+
+    def int(self, name: str, low: int, high: int, log: bool, step: int) -> int:
+        """The recorded whole number."""
+        self.found[name] = IntDistribution(low, high, log=log, step=step)
+        return super().int(name, low, high, log, step)
+
+
+class Searcher:
+    """Asks for proposals and tells outcomes, bracket by bracket.
+
+    Args:
+        directory: the study's state; plan rows of role `search` hold each proposal's number and raw values.
+        brackets: the space of each bracket (an arm each, or one for a pooled search), by name.
+        seed: the search seed.
+        startup: proposals per bracket that are drawn at random before TPE models them.
+        identify: gives the trial id of a proposal.
+        algorithm: tpe or gp.
+        objectives: accuracy alone, or with others, which are minimised.
+        costs: gives the other objectives of a trial that is done, by name.
+    """
+
+    def __init__(
+        self,
+        directory: StudyDirectory,
+        brackets: Mapping[str, Space],
+        seed: int,
+        startup: int,
+        identify: Callable[[Proposal], str],
+        algorithm: str = "tpe",
+        objectives: Sequence[str] = ("accuracy",),
+        costs: Callable[[TrialRecord], Mapping[str, float]] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.brackets = dict(brackets)
+        self.seed = seed
+        self.startup = startup
+        self.identify = identify
+        self.algorithm = algorithm
+        self.objectives = tuple(objectives)
+        self.costs = costs
+        self.exhausted: set[str] = set()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.studies = self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher; nothing of ours is ever restored from there
+
+    def propose(self, bracket: str) -> tuple[Proposal, int] | None:
+        """The next new proposal of a bracket and its number, or None when its space is exhausted."""
+        arm = self.brackets[bracket]
+        study = self.studies[bracket]
+        for _ in range(DUPLICATES_IN_A_ROW):
+            number = len(study.get_trials(deepcopy=False))
+            study.sampler = self._sampler(bracket, number)
+            with warnings.catch_warnings():
+                if self.algorithm == "gp":  # it says what it would do with a further package, and where a fit is rough
+                    warnings.simplefilter("ignore")
+                asked = study.ask()
+                proposal = arm.sample(OptunaSuggest(asked))
+            assert asked.number == number
+            trial_id = self.identify(proposal)
+            known = self.directory.records.get(trial_id)
+            if known is None:
+                return proposal, number
+            raw = dict(proposal.raw)
+            self.directory.append(
+                DuplicateProposed(bracket=bracket, proposal=number, of=trial_id, raw=raw, status=known.terminal)
+            )
+            self._tell(study, number, known if known.terminal else None)
+        self.exhausted.add(bracket)
+        return None
+
+    def tell(self, record: TrialRecord) -> None:
+        """Tells the outcome of a finished search trial."""
+        if record.plan["role"] == "search" and record.plan["proposal"] is not None:
+            self._tell(self.studies[record.plan["bracket"]], int(record.plan["proposal"]), record)
+
+    def _tell(self, study: OptunaStudy, number: int, record: TrialRecord | None) -> None:
+        state = self._state(record) if record else TrialState.FAIL
+        trial = optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+        for step, reported in self._intermediate(record).items() if record else ():
+            trial.report(reported, step)
+        values = self._values(record) if record and state is TrialState.COMPLETE else None
+        study.tell(number, values, state=state)
+
+    @property
+    def _several(self) -> bool:
+        return len(self.objectives) > 1
+
+    def _values(self, record: TrialRecord) -> list[float]:
+        """What a trial that is done is worth, an objective each."""
+        assert record.value is not None
+        others = self.costs(record) if self._several and self.costs is not None else {}
+        return [record.value if name == "accuracy" else others[name] for name in self.objectives]
+
+    def _state(self, record: TrialRecord) -> TrialState:
+        """A trial's end in Optuna's words, which know no pruning where there are several objectives."""
+        state = _state(record)
+        return TrialState.FAIL if self._several and state is TrialState.PRUNED else state
+
+    def _intermediate(self, record: TrialRecord) -> dict[int, float]:
+        return {} if self._several else _intermediate(record)
+
+    def _sampler(self, bracket: str, number: int) -> optuna.samplers.BaseSampler:
+        seed = derived_seed("search", self.seed, bracket, number) % 2**32
+        if self.algorithm == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+
+    def _open(self) -> dict[str, OptunaStudy]:
+        expected = {name: self._expected(name) for name in self.brackets}
+        path = self.directory.journal_path
+        for stale in path.parent.glob(f"{path.name}*.lock"):  # we hold the study; its former holder is dead
+            stale.unlink(missing_ok=True)
+        try:
+            studies = self._load(path)
+            for name, study in studies.items():
+                self._settle(study, expected[name])
+            return studies
+        except Exception:  # whatever is wrong with a derived file, the ledger has the truth
+            path.unlink(missing_ok=True)
+            studies = self._load(path)
+            for name, study in studies.items():
+                for trial in expected[name].values():
+                    study.add_trial(trial)
+            return studies
+
+    def _load(self, path: Path) -> dict[str, OptunaStudy]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+        directions = [MAXIMIZE if name == "accuracy" else MINIMIZE for name in self.objectives]
+        return {
+            name: optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+            for name in self.brackets
+        }
+
+    def _expected(self, bracket: str) -> dict[int, optuna.trial.FrozenTrial]:
+        """What the ledger says the bracket's Optuna study holds, by proposal number."""
+        found: dict[int, optuna.trial.FrozenTrial] = {}
+        for record in self.directory.records.values():
+            plan = record.plan
+            if plan["role"] == "search" and plan["bracket"] == bracket and plan["proposal"] is not None:
+                found[int(plan["proposal"])] = self._frozen(bracket, plan["raw"], record)
+        for event in self.directory.events:
+            if isinstance(event, DuplicateProposed) and event.bracket == bracket:
+                known = self.directory.records[event.of] if event.status else None
+                found[event.proposal] = self._frozen(bracket, event.raw, known)
+        lost = create_trial(state=TrialState.FAIL)
+        return {number: found.get(number, lost) for number in range(max(found, default=-1) + 1)}
+
+    def _frozen(self, bracket: str, raw: Mapping[str, Any], record: TrialRecord | None) -> optuna.trial.FrozenTrial:
+        recorded = Distributions(raw)
+        self.brackets[bracket].sample(recorded)
+        state = self._state(record) if record else TrialState.FAIL
+        return create_trial(
+            state=state,
+            values=self._values(record) if record and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+            params=dict(raw),
+            distributions=recorded.found,
+            intermediate_values=self._intermediate(record) if record and state.is_finished() else None,
+        )
+
+    def _settle(self, study: OptunaStudy, expected: Mapping[int, optuna.trial.FrozenTrial]) -> None:
+        """Brings a loaded study to what the ledger says; raises where only a rebuild can."""
+        held = study.get_trials(deepcopy=False)
+        for trial in held[len(expected) :]:
+            if trial.state is not TrialState.FAIL:  # asked, never planned
+                study.tell(trial.number, state=TrialState.FAIL)
+        if len(held) < len(expected):
+            raise ValueError("the journal lacks proposals")
+        for trial, should in zip(held, expected.values(), strict=False):
+            if should.params and should.params != trial.params:
+                raise ValueError(f"proposal {trial.number} differs")
+            if trial.state != should.state:
+                raise ValueError(f"proposal {trial.number} is {trial.state}, the ledger says {should.state}")
+
+
+def _state(record: TrialRecord) -> TrialState:
+    state = _STATES[record.terminal]
+    return TrialState.FAIL if state is not TrialState.RUNNING and record.value is None else state
+
+
+def _intermediate(record: TrialRecord) -> dict[int, float]:
+    """Values at the rungs and at the last epoch."""
+    epochs = sorted({rung.epoch for rung in record.rungs.values()} | {record.last_epoch})
+    return {epoch: value for epoch in epochs if (value := record.epochs.get(epoch, (None, None))[0]) is not None}

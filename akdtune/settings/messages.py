@@ -1,0 +1,161 @@
+"""What pydantic found wrong with some values, in words a user can act on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from akdtune.errors import nearest, unknown_name
+from akdtune.settings.file import DOMAINS, KeyPath, shown
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "none_required": "null",
+}
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+
+
+def typed(
+    model: type[Model], values: Mapping[str, Any], also: Iterable[str] = ()
+) -> tuple[Model | None, list[tuple[KeyPath, str]]]:
+    """Reads values strictly into a model (`true` is no number, '4' is text).
+
+    Args:
+        model: the settings class.
+        values: plain JSON.
+        also: keys beside the model's own that may stand there, to be named among the allowed ones.
+
+    Returns:
+        The typed settings, or None and every problem with its path below `values`.
+    """
+    try:
+        return model.model_validate_json(json.dumps(values), strict=True), []
+    except ValidationError as error:
+        return None, list(_explained(error, values, model, tuple(also)))
+
+
+def _explained(
+    error: ValidationError, values: Mapping[str, Any], model: type[BaseModel], also: tuple[str, ...]
+) -> Iterator[tuple[KeyPath, str]]:
+    wanted: dict[KeyPath, list[str]] = {}
+    for detail in error.errors(include_url=False):
+        path, got = _inside(values, detail["loc"])
+        kind = detail["type"]
+        if kind == "missing":
+            # The path must name the missing key, though only its mapping stands in the file.
+            yield (*path, str(detail["loc"][-1])), "is missing"
+        elif kind == "extra_forbidden":
+            owner = _model_at(model, path[:-1])
+            allowed = [*(also if len(path) == 1 else ()), *(owner.model_fields if owner else ())]
+            yield path, _unknown(str(path[-1]), allowed)
+        elif kind in ("value_error", "assertion_error"):
+            text = detail["msg"].split(", ", 1)[-1]
+            yield _named_in(text, path, got), text
+        else:
+            wanted.setdefault(path, []).append(_must_be(detail))
+    for path, options in wanted.items():
+        _, got = _inside(values, path)
+        yield path, f"must be {' or '.join(dict.fromkeys(options))}, got {shown(got)}" + _hint(options, got)
+
+
+def _unknown(key: str, allowed: list[str]) -> str:
+    """An unknown key; where many are allowed and one is close, the close one says enough."""
+    close = nearest(key, allowed)
+    if close and len(allowed) > 12:
+        return f"unknown key '{key}'; did you mean '{close}'? (`akdtune schema` lists all {len(allowed)})"
+    return unknown_name("key", key, allowed)
+
+
+def _must_be(detail: ErrorDetails) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _KINDS:
+        return _KINDS[kind]
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"{words} {context[name]:g}"
+    if kind in ("literal_error", "enum"):
+        expected = str(context["expected"])
+        return f"one of {expected.replace(' or ', ', ')}" if " or " in expected else expected
+    if kind in ("too_short", "string_too_short"):
+        return f"at least {context.get('min_length')} long"
+    if kind in ("too_long", "string_too_long"):
+        return f"at most {context.get('max_length')} long"
+    if kind == "string_pattern_mismatch":
+        return f"text of the form {context['pattern']}"
+    message = detail["msg"]
+    return message.removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def _hint(options: list[str], got: Any) -> str:
+    """The nearest allowed word, or the domain that a mapping in place of a value was probably meant to be."""
+    if isinstance(got, str):
+        close = nearest(got, [word for option in options for word in re.findall(r"'([^']*)'", option)])
+        return f"; did you mean '{close}'?" if close else ""
+    if isinstance(got, dict) and len(got) == 1:
+        close = nearest(next(iter(got)), DOMAINS)
+        return f"; did you mean the domain '{close}'?" if close else ""
+    return ""
+
+
+def _inside(values: Any, location: Iterable[int | str]) -> tuple[KeyPath, Any]:
+    """The part of a location that exists in the values (the rest names members of a union), and what stands there."""
+    path: list[str | int] = []
+    for key in location:
+        inside = isinstance(values, dict) and key in values
+        if not inside and not (isinstance(values, list) and isinstance(key, int) and key < len(values)):
+            break
+        values = values[key]
+        path.append(key)
+    return tuple(path), values
+
+
+def _named_in(text: str, path: KeyPath, got: Any) -> KeyPath:
+    """The key that a model's own message begins with, if it stands there: the closest place to show."""
+    first = text.split(" ", 1)[0].strip("'")
+    return (*path, first) if isinstance(got, dict) and first in got else path
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """The settings class that describes the mapping at a path below `model`."""
+    for key in path:
+        field = model.model_fields.get(str(key))
+        if isinstance(key, int):
+            continue
+        found = next(_models(field.annotation), None) if field else None
+        if found is None:
+            return None
+        model = found
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

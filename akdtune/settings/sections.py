@@ -1,0 +1,347 @@
+"""Typed settings of the sections that describe a whole study: how it searches, stops, probes, reports and runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from akdtune.registry import ComponentSettings
+from akdtune.settings.teacher import CacheSettings
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*")
+
+
+def seconds(value: float | str) -> float:
+    """The seconds that a number, or a text such as `90m`, `2h` or `1.5 d`, stands for.
+
+    Raises:
+        ValueError: when it is neither, or nothing is left of it.
+    """
+    parts = _TEXT.fullmatch(value) if isinstance(value, str) else None
+    found = float(parts[1]) * _UNITS[parts[2]] if parts else value if not isinstance(value, str) else math.nan
+    if not found > 0 or math.isinf(found):
+        raise ValueError(f"must be a number of seconds above 0, or text like 90m, 2h or 1d, got {value!r}")
+    return found
+
+
+class SearchSettings(ComponentSettings):
+    """How configurations are proposed."""
+
+    algorithm: Literal["tpe", "gp", "random", "qmc", "grid", "none"] = Field(
+        default="tpe",
+        description="tpe and gp (a Gaussian process) learn from what has ended; qmc: a scrambled Halton sequence;"
+        " grid runs all listed values; none: no search, as when the section is left out",
+    )
+    trials: PositiveInt | None = Field(default=None, description="configurations over all arms; grid: null for all")
+    fair: Literal["per_arm", "pooled"] = Field(
+        default="per_arm",
+        description="per_arm: equal trials, a searcher and a bracket for each; pooled: one search",
+    )
+    seed: int = Field(default=0, description="of the proposals")
+    trial_seed: int = Field(default=0, description="of each search trial's training; probe seeds differ")
+    seeds: list[int] | None = Field(
+        default=None,
+        min_length=1,
+        description="trains configurations with each of these seeds instead of trial_seed; with early stopping, tpe"
+        " or gp the first goes ahead, and a configuration that ends gets the others, never pruned",
+    )
+    objectives: list[Literal["accuracy", "macs", "time"]] = Field(
+        default=["accuracy"],
+        description="accuracy alone, or with the student's multiply-adds and/or the training time (no early stopping)",
+    )
+    time_budget: float | str | None = Field(
+        default=None, description="seconds, or text like 90m or 2h: once spent, no further configuration starts"
+    )
+
+    @field_validator("time_budget")
+    @classmethod
+    def _is_a_time(cls, value: float | str | None) -> float | str | None:
+        if value is not None:
+            seconds(value)
+        return value
+
+    @model_validator(mode="after")
+    def _lists_make_sense(self) -> SearchSettings:
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        if "accuracy" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives must hold accuracy, and each at most once, got {self.objectives}")
+        return self
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is a search at all."""
+        return self.algorithm != "none"
+
+    @property
+    def learns(self) -> bool:
+        """Whether proposals are made as results come in; otherwise all are planned at the start."""
+        return self.algorithm in ("tpe", "gp")
+
+    @property
+    def budget_s(self) -> float | None:
+        """The time budget in seconds."""
+        return None if self.time_budget is None else seconds(self.time_budget)
+
+    @property
+    def training_seeds(self) -> list[int]:
+        """The seeds with which each configuration of the search is trained."""
+        return [self.trial_seed] if self.seeds is None else self.seeds
+
+
+class SchedulerSettings(ComponentSettings):
+    """Early stopping of search trials."""
+
+    name: Literal["asha", "median", "racing", "none"] = Field(
+        default="asha",
+        description="asha: at rungs; median: below the others' median; racing: configurations over search.seeds;"
+        " none: every trial runs to its last epoch",
+    )
+    grace_period: PositiveInt = Field(
+        default=1, description="asha: student epochs before the first rung; median: before any stop; give it with both"
+    )
+    reduction_factor: float = Field(default=4.0, gt=1, description="asha: one in this many passes a rung")
+    pilot: NonNegativeInt = Field(
+        default=0, description="asha: so many first trials of each arm are not pruned, and show how rungs rank"
+    )
+    pilot_threshold: float = Field(
+        default=0.5, ge=-1, le=1, description="asha: warns when a rung's rank correlation in the pilot is below this"
+    )
+    min_trials: PositiveInt = Field(default=3, description="median: of other trials, before a stop")
+    min_seeds: int = Field(default=6, ge=2, description="racing: seeds of every configuration before the first test")
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="racing: level of the tests of one round together")
+
+    @model_validator(mode="after")
+    def _grace_is_given(self) -> SchedulerSettings:
+        if "grace_period" in self.used and "grace_period" not in self.model_fields_set:
+            first = "the epoch of the first rung" if self.name == "asha" else "the epoch before which nothing stops"
+            raise ValueError(f"grace_period is needed: {first}, best after the first milestone")
+        return self
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The keys that mean something for this scheduler."""
+        return _USED[self.name]
+
+    def resolved(self) -> dict[str, Any]:
+        """What matters with defaults filled in; a pilot only where there is one, which earlier versions had not."""
+        shown = [key for key in self.used if self.pilot or not key.startswith("pilot")]
+        return {"name": self.name, **{key: getattr(self, key) for key in shown}}
+
+    def rungs(self, epochs: int) -> list[int]:
+        """The epochs at which ASHA compares trials; the last epoch is none of them."""
+        if self.name != "asha" or self.grace_period >= epochs:
+            return []
+        count = math.floor(math.log(epochs / self.grace_period) / math.log(self.reduction_factor)) + 2
+        steps = (math.ceil(self.grace_period * self.reduction_factor**k) for k in range(count))
+        return sorted({step for step in steps if step < epochs})
+
+
+_USED: dict[str, tuple[str, ...]] = {
+    "asha": ("grace_period", "reduction_factor", "pilot", "pilot_threshold"),
+    "median": ("grace_period", "min_trials"),
+    "racing": ("min_seeds", "alpha"),
+    "none": (),
+}
+
+
+def _flat(nested: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+class ProbeSettings(ComponentSettings):
+    """Unpruned trials spread evenly over the settings of the views, for the diversity-accuracy fit."""
+
+    trials: PositiveInt = Field(description="trials over all arms whose views have something to vary")
+    seeds: list[int] = Field(default=[1], min_length=1, description="training seeds of each configuration")
+    fixed: dict[str, Any] = Field(default={}, description="key path: value, for settings not at their centre")
+
+    @field_validator("fixed", mode="before")
+    @classmethod
+    def _key_paths(cls, value: Any) -> Any:
+        """Nested mappings are key paths written another way, as `probe.fixed.views.margin=0.3` makes them."""
+        return dict(_flat(value)) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> ProbeSettings:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        return self
+
+
+class ReportSettings(ComponentSettings):
+    """What trials that may read the test set train on."""
+
+    train_on: Literal["full", "subset"] = Field(default="full", description="full: validation images train too")
+
+
+class ConfirmSettings(ComponentSettings):
+    """The best configurations of the search, trained again with fresh seeds, the test set read once."""
+
+    top: PositiveInt = Field(default=1, description="configurations of each arm, by validation accuracy in the search")
+    seeds: list[int] = Field(min_length=1, description="training seeds; none of them may be a seed of the search")
+    baselines: list[str] = Field(
+        default=[], description="trained beside them: names of methods, views or controls, with their defaults"
+    )
+
+    @model_validator(mode="after")
+    def _nothing_stands_twice(self) -> ConfirmSettings:
+        for name in ("seeds", "baselines"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ, got {values}")
+        return self
+
+
+class AutoSeeds(ComponentSettings):
+    """A pilot that says how many seeds a difference needs."""
+
+    pilot: int = Field(default=5, ge=3, description="seeds of the pilot, judged on validation images, not reported")
+    resolve: PositiveFloat = Field(default=0.3, description="points of accuracy that are to be resolved")
+    power: float = Field(default=0.8, gt=0, lt=1, description="probability with which they are")
+    at_most: int = Field(default=20, ge=2, description="more seeds than this are not taken, and the report says so")
+    take: bool = Field(default=True, description="false: the study ends with the proposal")
+    first: int = Field(default=100, ge=0, description="report seeds are first, first + 1, ...; the pilot's follow them")
+
+    @property
+    def pilot_seeds(self) -> list[int]:
+        """The pilot's seeds, none of which is a report seed."""
+        return [self.first + self.at_most + number for number in range(self.pilot)]
+
+
+class AblationSettings(ComponentSettings):
+    """Cells that differ on purpose, each with all seeds, never pruned, the test set read once at the end."""
+
+    design: Literal["full_factorial", "fractional_factorial", "leave_one_out", "add_one_in", "path", "arms"] = Field(
+        description="which combinations of the factors are trained"
+    )
+    base: Literal["study", "winner"] = Field(
+        default="study", description="what the factors change: the study's configuration, or the search's best one"
+    )
+    factors: dict[str, list[Any]] = Field(
+        default={}, description="key path: its values, the base's own first; values may be mappings"
+    )
+    resolution: int | None = Field(default=None, ge=3, le=5, description="fractional_factorial: III, IV or V")
+    arms: dict[str, dict[str, Any]] = Field(
+        default={}, description="design arms: name: the key paths that it changes, with their values"
+    )
+    controls: list[str] = Field(default=[], description="arms that isolate a confound, made from the base")
+    reference: str | None = Field(
+        default=None, description="the cell that all others are compared with; null: the base"
+    )
+    seeds: list[int] | Literal["auto"] | AutoSeeds = Field(
+        description="training seeds, the same for every cell; auto: a pilot says how many"
+    )
+    metric: str = Field(default="test_accuracy", description="what is compared, a column of trials.parquet")
+    equivalence_margin: PositiveFloat = Field(
+        default=0.3, description="points within which two cells count as equivalent"
+    )
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="family-wise error of the comparisons")
+    families: list[list[str]] | None = Field(
+        default=None, description="cells that are judged together; null: all of them against the reference"
+    )
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _key_paths(cls, value: Any) -> Any:
+        """Nested mappings are key paths written another way, as `ablation.factors.views.inter=...` makes them."""
+        return dict(_flat(value)) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _fits_the_design(self) -> AblationSettings:
+        if self.design == "arms" and not self.arms:
+            raise ValueError("arms is needed by design arms: a name for each configuration and what it changes")
+        if self.design != "arms" and not self.factors:
+            raise ValueError(f"factors is needed by design {self.design}: key paths and their values")
+        if self.design != "arms" and self.arms:
+            raise ValueError(f"arms goes with design arms, not with {self.design}")
+        if self.design == "arms" and self.factors:
+            raise ValueError("factors goes with the other designs, not with arms")
+        if self.resolution is not None and self.design != "fractional_factorial":
+            raise ValueError(f"resolution goes with design fractional_factorial, not with {self.design}")
+        for path, values in self.factors.items():
+            if len(values) < 2:
+                raise ValueError(f"factors.{path} needs two values or more, got {values}")
+            if any(value in values[:place] for place, value in enumerate(values)):
+                raise ValueError(f"factors.{path} holds a value twice: {values}")
+        for name in ("controls", "seeds"):
+            values = getattr(self, name)
+            if isinstance(values, list) and len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ, got {values}")
+        if isinstance(self.seeds, list) and not self.seeds:
+            raise ValueError("seeds needs one seed or more")
+        return self
+
+    @property
+    def auto_seeds(self) -> AutoSeeds | None:
+        """How a pilot decides on the seeds; None where they are given."""
+        if isinstance(self.seeds, list):
+            return None
+        return AutoSeeds() if self.seeds == "auto" else self.seeds
+
+    def possible_seeds(self) -> list[int]:
+        """Every seed that a cell may be trained and reported with."""
+        auto = self.auto_seeds
+        if auto is None:
+            assert isinstance(self.seeds, list)
+            return self.seeds
+        return list(range(auto.first, auto.first + auto.at_most))
+
+
+class ResourcesSettings(ComponentSettings):
+    """What one trial takes."""
+
+    cpu: PositiveFloat = Field(default=1.0, description="CPUs of a trial; one thread each")
+    gpu: NonNegativeFloat = Field(default=0.0, description="GPUs of a trial; 0.25 lets four share one")
+    concurrent: PositiveInt | None = Field(default=None, description="trials at a time; null: as many as fit")
+
+
+class WandbSettings(ComponentSettings):
+    """Where Weights & Biases shows the trials."""
+
+    project: str = "akdtune"
+    entity: str | None = Field(default=None, description="team or user; null: the key's own")
+    mode: Literal["auto", "online", "offline", "disabled"] = Field(
+        default="auto", description="auto: online with a key"
+    )
+    tags: list[str] = Field(default=[], description="shown on every run")
+
+
+class TrackingSettings(ComponentSettings):
+    """Live tracking; results are in the study directory in any case."""
+
+    wandb: WandbSettings | None = Field(default=None, description="null: no Weights & Biases")
+    finish_timeout_s: PositiveFloat = Field(default=5.0, description="seconds a trial waits for its run to close")
+
+
+STUDY_LEVEL: dict[str, type[ComponentSettings]] = {
+    "search": SearchSettings,
+    "scheduler": SchedulerSettings,
+    "probe": ProbeSettings,
+    "confirm": ConfirmSettings,
+    "ablation": AblationSettings,
+    "report": ReportSettings,
+    "resources": ResourcesSettings,
+    "tracking": TrackingSettings,
+    "teacher_cache": CacheSettings,
+}
+TRIAL_LEVEL = ("student", "views", "method", "training")
+
+SECTIONS = ("study", "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, "plugins")

@@ -1,0 +1,211 @@
+"""The settings of one trial: each component typed by its own settings class, and pairs that cannot work refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from akdtune.errors import AkdtuneError
+from akdtune.registry import NO_NETWORK, Kind, Pair, lookup, names, network_name
+from akdtune.settings.domains import Issue
+from akdtune.settings.file import KeyPath, shown
+from akdtune.settings.messages import typed
+from akdtune.settings.training import StudentSettings, TrainingSettings
+
+
+def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
+    """Types the settings of one trial.
+
+    Args:
+        values: student, views, method and training without domains.
+        study: the sections `data` and `teacher` as plain JSON, as far as they are known to be right: published
+            settings depend on the data set and the teacher's network.
+
+    Returns:
+        The same with defaults filled in and `method` as a list, and what is wrong, by path; a section that is wrong
+        is left out.
+    """
+
+    settings: dict[str, Any] = {}
+    issues: list[Issue] = []
+
+    def keep(section: str, value: Any, found: list[Issue]) -> None:
+        issues.extend(found)
+        if not found:
+            settings[section] = value
+
+    keep("views", *_component("views", values.get("views"), ("views",)))
+    keep("student", *_student(values.get("student"), StudentSettings))
+    keep("method", *_methods(values.get("method"), pair_of(study, settings.get("student"))))
+    keep("training", *_mapping(values.get("training") or {}, TrainingSettings, ("training",)))
+    if "views" in settings and "method" in settings:
+        issues += misfits(settings, study)
+    order = ("views", "method", "student", "training")
+    return {section: settings[section] for section in order if section in settings}, issues
+
+
+def pair_of(study: Mapping[str, Any], student: Mapping[str, Any] | None) -> Pair | None:
+    """What published settings depend on; None where it is not known (yet)."""
+    if student is None or not {"data", "teacher"} <= study.keys():
+        return None
+    teacher = network_name(study["teacher"]["network"])
+    return Pair(study["data"]["name"], None if teacher == NO_NETWORK else teacher, network_name(student["network"]))
+
+
+def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue]:
+    """Which components of a trial cannot work together, naming them."""
+    views, methods = settings["views"]["name"], [term["name"] for term in settings["method"]]
+    teacher = study.get("teacher")
+    found: list[Issue] = []
+
+    def add(message: str | None, section: str = "method") -> None:
+        if message:
+            found.append(((section,), message))
+
+    for method in methods:
+        add(pair_problem(views, method))
+        if teacher is not None:
+            add(_without_teacher(method, teacher))
+            add(_lacking_maps(method, "teacher", teacher["network"]))
+        if "student" in settings:
+            add(_lacking_maps(method, "student", settings["student"]["network"]))
+    components = {method: lookup("methods", method) for method in methods}
+    if len(heads := [name for name, component in components.items() if component.replaces_logits]) > 1:
+        add(f"'{heads[0]}' and '{heads[1]}' both replace the student's prediction: only one can")
+    idle = all(component.consumes in ("stages", "self") for component in components.values())
+    alone = teacher is not None and network_name(teacher["network"]) == NO_NETWORK
+    if views != "none" and idle and not alone:
+        named = " and ".join(f"'{name}'" for name in methods)
+        add(f"nothing of the views '{views}' would reach the student: {named} read{'s' * (len(methods) == 1)} no views")
+    if teacher is not None and views != "none":
+        if alone:
+            add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
+        elif lookup("views", views).needs_others and not teacher.get("others"):
+            add(f"'{views}' needs further teachers: list them under teacher.others", "views")
+    augmentation = (study.get("data") or {}).get("augmentation")
+    mixing = {key for key in ("mixup", "cutmix") if isinstance(augmentation, Mapping) and augmentation.get(key)}
+    for name, component in components.items():
+        if mixing and component.overlaps_batches:
+            add(f"'{name}' repeats images of the last batch, which data.augmentation.{min(mixing)} mixes with others")
+    return found
+
+
+def pair_problem(views: str, method: str) -> str | None:
+    """Why a view augmenter and a method cannot work together, naming both; None when they can."""
+    augmenter, component = lookup("views", views), lookup("methods", method)
+    if component.consumes in augmenter.offers or component.consumes in ("stages", "self"):
+        return None
+    return (
+        f"'{method}' cannot work with the views '{views}': it needs {component.consumes}, "
+        f"and these views offer {', '.join(sorted(augmenter.offers))} only"
+    )
+
+
+def _without_teacher(method: str, teacher: Mapping[str, Any]) -> str | None:
+    if network_name(teacher["network"]) != NO_NETWORK or lookup("methods", method).consumes == "self":
+        return None
+    alone = [name for name in names("methods") if lookup("methods", name).consumes == "self"]
+    return f"'{method}' needs a teacher, and teacher.network is {NO_NETWORK} (without one: {', '.join(alone)})"
+
+
+def _lacking_maps(method: str, role: str, network: str | Mapping[str, Any]) -> str | None:
+    name, component = network_name(network), lookup("methods", method)
+    if name == NO_NETWORK or not component.needs_maps():
+        return None
+    lacking = sorted(component.needs - {"strong"} - lookup("networks", name).offers)
+    if not lacking:
+        return None
+    return f"'{method}' cannot work with the {role} network '{name}': it needs {', '.join(lacking)}, which it lacks"
+
+
+def published(method: str, given: Mapping[str, Any], pair: Pair | None) -> dict[str, Any]:
+    """Settings of a method that are published for this data set and pair of networks and were not given.
+
+    What a preset fills in (a `variant`, `standardize`) counts as given: it was published as a whole.
+    """
+    if pair is None:
+        return {}
+    component = lookup("methods", method)
+    preset = getattr(component.Settings, "preset", None)
+    taken = given.keys() | (preset(given).keys() if preset else set())
+    return {key: value for key, value in component.published(pair).items() if key not in taken}
+
+
+def _methods(value: Any, pair: Pair | None) -> tuple[list[Any], list[Issue]]:
+    terms = value if isinstance(value, list) else [value]
+    if not terms:
+        return [], [(("method",), "needs at least one method, got an empty list")]
+    result, issues = [], []
+    seen: set[str] = set()
+    for index, term in enumerate(terms):
+        path: KeyPath = ("method", index) if isinstance(value, list) else ("method",)
+        settings, found = _component("methods", term, path, pair)
+        if not found and settings["name"] in seen:
+            found = [(path, f"'{settings['name']}' stands twice in the sum: give it one weight instead")]
+        result.append(settings)
+        issues += found
+        seen.add(str(settings.get("name")))
+    return result, issues
+
+
+def _student(value: Any, model: type[BaseModel]) -> tuple[dict[str, Any], list[Issue]]:
+    if not isinstance(value, dict) or "network" not in value:
+        return _mapping(value, model, ("student",))
+    network, issues = network_settings(value["network"], ("student", "network"))
+    settings, more = _mapping({**value, "network": "any" if issues else network}, model, ("student",))
+    return settings, issues + more
+
+
+def network_settings(value: Any, path: KeyPath) -> tuple[Any, list[Issue]]:
+    """A network's settings: just its name when it has none of its own, else a mapping with defaults filled in."""
+    if isinstance(value, str):
+        settings, issues = _component("networks", {"name": value}, path)
+        issues = [(path if at == (*path, "name") else at, message) for at, message in issues]
+    else:
+        settings, issues = _component("networks", value, path)
+    return (value, issues) if issues else (settings["name"] if len(settings) == 1 else settings, [])
+
+
+def _component(kind: Kind, value: Any, path: KeyPath, pair: Pair | None = None) -> tuple[dict[str, Any], list[Issue]]:
+    if not isinstance(value, dict):
+        return {}, [(path, f"must be a name or a mapping with a 'name', got {shown(value)}")]
+    name = value.get("name")
+    if name is None:
+        return {}, [((*path, "name"), f"is missing (allowed: {', '.join(names(kind))})")]
+    try:
+        if not isinstance(name, str):
+            raise AkdtuneError(f"must be a name, got {shown(name)} (allowed: {', '.join(names(kind))})")
+        model = lookup(kind, name).Settings
+    except AkdtuneError as error:
+        return {}, [((*path, "name"), str(error))]
+    given = {key: item for key, item in value.items() if key != "name"}
+    if kind == "methods":
+        given = {**published(name, given, pair), **given}
+    settings, issues = _mapping(given, model, path, ("name",))
+    return {"name": name, **settings}, issues
+
+
+def _mapping(
+    value: Any, model: type[BaseModel], path: KeyPath, also: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[Issue]]:
+    if not isinstance(value, dict):
+        return {}, [(path, f"must be a mapping, got {shown(value)}")]
+    settings, issues = typed(model, value, also)
+    return ({} if settings is None else settings.model_dump(mode="json")), [((*path, *at), text) for at, text in issues]
+
+
+class Weighted(Protocol):
+    """A base method, or its class: what knows the published weight of the cross-entropy."""
+
+    def ce_weight(self, pair: Pair) -> float:
+        """The published weight for a data set and a pair of networks."""
+        ...
+
+
+def resolve_ce_weight(settings: TrainingSettings, methods: Iterable[Weighted], pair: Pair) -> float:
+    """The set weight, or the largest published one among the methods (0.1 for kd alone, 1 for kd+crd)."""
+    if settings.ce_weight is not None:
+        return settings.ce_weight
+    return max(method.ce_weight(pair) for method in methods)

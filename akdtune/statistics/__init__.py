@@ -1,0 +1,1 @@
+"""Estimates and their intervals: association, paired differences, effects, power. Knows no study."""

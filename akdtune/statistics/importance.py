@@ -1,0 +1,262 @@
+"""How much each searched setting matters, by Optuna's evaluators, with intervals over resampled configurations.
+
+Beside `search.py` the only module that imports Optuna; it stands alone so that reading a study loads no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, create_trial
+
+from akdtune.settings import domains, space
+from akdtune.settings.domains import Choice, Domain, Range
+from akdtune.statistics.paired import cell_summary
+
+Evaluator: TypeAlias = Literal["ped_anova", "fanova"]
+Distribution: TypeAlias = BaseDistribution
+Shares: TypeAlias = npt.NDArray[np.float64]
+
+LEVEL = 0.9
+SECTIONS = ("student", "views", "method", "training")
+TOP_SHARE, TOP_LEAST = 0.1, 5
+"""PED-ANOVA compares the best tenth, and never fewer than five, with all."""
+
+TREES, TREES_PER_DRAW = 64, 8
+"""A forest for the shares, and smaller ones for the resamples: fANOVA takes most of its time in trees."""
+
+MARGINAL_BINS, PER_BIN = 6, 5
+
+
+@dataclass(frozen=True)
+class Importance:
+    """One setting's share of what was explained.
+
+    Attributes:
+        name: key path of the setting.
+        share: 0 to 1; shares of all settings add up to 1.
+        low, high: of the resamples.
+        chance: the share that the setting stays below in 95 % of shuffles of the scores.
+    """
+
+    name: str
+    share: float
+    low: float
+    high: float
+    chance: float
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the share is more than shuffled scores give."""
+        return self.share > self.chance
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Mean score of the configurations whose setting lies here; `low` and `high` are None for fewer than two.
+
+    Attributes:
+        x: mean of the setting; None for an option.
+        one_value: whether all members have the same value.
+        members: their places among the configurations that have the setting.
+    """
+
+    label: str
+    one_value: bool
+    members: list[int]
+    x: float | None
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def domains_of(settings: Mapping[str, Any]) -> dict[str, list[Domain]]:
+    """Every domain of a study by the key path of its setting; several where options have their own.
+
+    Args:
+        settings: as `study.lock.yaml` holds them.
+    """
+    tree = domains.parse({name: settings[name] for name in SECTIONS if settings.get(name) is not None}, [], [])
+    found: dict[str, list[Domain]] = {}
+    for expanded, _, _ in space.expand(tree):
+        for one in domains.domains(expanded):
+            known = found.setdefault(space.setting_path(one.logical, expanded), [])
+            if one.domain not in known:
+                known.append(one.domain)
+    return found
+
+
+def distribution(values: Sequence[Any], known: Sequence[Domain]) -> tuple[Distribution, bool]:
+    """What the values of a setting were drawn from, and whether that is known and not taken from the values.
+
+    Args:
+        values: of all configurations that have the setting.
+        known: domains that it may have come from.
+    """
+    for domain in known:
+        if isinstance(domain, Choice) and set(map(domains.label, values)) <= set(map(domains.label, domain.options)):
+            return CategoricalDistribution(domain.labels), True
+        if isinstance(domain, Range) and all(domain.holds(value) for value in values):
+            return _of_range(domain), True
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        if all(isinstance(value, int) for value in values):
+            return IntDistribution(min(values), max(values)), False
+        return FloatDistribution(float(min(values)), float(max(values))), False
+    return CategoricalDistribution(sorted(set(map(domains.label, values)))), False
+
+
+def _of_range(domain: Range) -> Distribution:
+    if domain.whole:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1))
+    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+
+
+def importances(
+    configurations: Sequence[Mapping[str, Any]],
+    scores_N: Shares,
+    distributions: Mapping[str, Distribution],
+    evaluator: Evaluator,
+    *,
+    draws: int,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> list[Importance]:
+    """The importance of each setting for the score, largest first.
+
+    PED-ANOVA asks what sets the best configurations apart, fANOVA what explains the score everywhere; fANOVA leaves out
+    settings that some configurations lack.
+
+    Args:
+        configurations: values by setting; each configuration once.
+        scores_N: higher is better.
+        distributions: by setting.
+        evaluator: which of the two.
+        draws: resamples of configurations, and half as many shuffles of the scores.
+        seed: of the draws and of the forest.
+        level: of the intervals.
+
+    Returns:
+        Nothing where no setting can be told from another: fewer than two of them vary, or all scores are equal.
+
+    References:
+        Watanabe et al., PED-ANOVA, arXiv 2304.10255; Hutter et al., An efficient approach for assessing hyperparameter
+        importance, ICML 2014.
+    """
+    params = [_as_drawn(one, distributions) for one in configurations]
+    names = [name for name in distributions if evaluator == "ped_anova" or all(name in one for one in params)]
+    names = [name for name in names if not distributions[name].single()]
+    if len(names) < 2 or np.ptp(scores_N) == 0:
+        return []
+    everything = np.arange(len(params))
+    share_P = _measure(params, distributions, names, _evaluator(evaluator, len(params), TREES, seed))(
+        everything, scores_N
+    )
+    measure = _measure(params, distributions, names, _evaluator(evaluator, len(params), TREES_PER_DRAW, seed))
+    rng = np.random.default_rng(seed)
+    resampled_DP, shuffled_DP = [], []
+    for draw in range(draws):
+        drawn = rng.integers(len(params), size=len(params))
+        if np.ptp(scores_N[drawn]) > 0:
+            resampled_DP.append(measure(drawn, scores_N[drawn]))
+        if draw % 2 == 0:
+            shuffled_DP.append(measure(everything, rng.permutation(scores_N)))
+    low_P, high_P = np.quantile(resampled_DP, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    chance_P = np.quantile(shuffled_DP, 0.95, axis=0)
+    rows = zip(names, share_P, low_P, high_P, chance_P, strict=True)
+    return sorted((Importance(n, *map(float, row)) for n, *row in rows), key=lambda one: (-one.share, one.name))
+
+
+def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> list[Bin]:
+    """Mean score by setting, whatever the other settings are: each option, or bins of about equally many.
+
+    Args:
+        values: of the setting.
+        scores_N: of the same configurations.
+        kind: what they were drawn from.
+    """
+    if isinstance(kind, CategoricalDistribution):
+        labels_N = np.array([domains.label(value) for value in values], object)
+        options = [option for option in kind.choices if option in labels_N]
+        return [_bin(str(option), None, labels_N == option, scores_N) for option in options]
+    values_N = np.array(values, np.float64)
+    distinct = np.unique(values_N)
+    if len(distinct) <= MARGINAL_BINS:
+        return [_bin(f"{value:g}", float(value), values_N == value, scores_N) for value in distinct]
+    count = max(2, min(MARGINAL_BINS, len(values_N) // PER_BIN))
+    edges = np.unique(np.quantile(values_N, np.linspace(0, 1, count + 1)))
+    places_N = np.clip(np.searchsorted(edges, values_N, side="right") - 1, 0, len(edges) - 2)
+    return [
+        _bin(
+            f"{edges[i]:.3g} to {edges[i + 1]:.3g}",
+            float(values_N[places_N == i].mean()),
+            places_N == i,
+            scores_N,
+            False,
+        )
+        for i in range(len(edges) - 1)
+        if (places_N == i).any()
+    ]
+
+
+def _bin(label: str, x: float | None, inside_N: npt.NDArray[np.bool_], scores_N: Shares, one_value: bool = True) -> Bin:
+    found = cell_summary(scores_N[inside_N])
+    assert found.mean is not None
+    members = np.flatnonzero(inside_N).tolist()
+    return Bin(label, one_value, members, x, found.n, found.mean, found.ci_low, found.ci_high)
+
+
+def _as_drawn(one: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> dict[str, Any]:
+    """Values as Optuna holds them: labels of options, numbers of ranges."""
+    return {
+        name: domains.label(one[name]) if isinstance(kind, CategoricalDistribution) else one[name]
+        for name, kind in distributions.items()
+        if one.get(name) is not None
+    }
+
+
+def _measure(
+    params: Sequence[dict[str, Any]],
+    distributions: Mapping[str, Distribution],
+    names: list[str],
+    evaluator: Any,
+) -> Callable[[npt.NDArray[np.int64], Shares], Shares]:
+    """Shares by setting for chosen configurations with given scores."""
+    kinds = [{name: distributions[name] for name in one} for one in params]
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def measure(rows: npt.NDArray[np.int64], scores: Shares) -> Shares:
+        study = optuna.create_study(direction="maximize")
+        study.add_trials([_trial(params[i], kinds[i], float(score)) for i, score in zip(rows, scores, strict=True)])
+        held = {name for i in rows for name in params[i]}
+        present = [name for name in names if name in held]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a conditional setting has few configurations
+            found = get_param_importances(study, evaluator=evaluator, params=present)
+        return np.array([found.get(name, 0.0) for name in names])
+
+    return measure
+
+
+def _trial(params: dict[str, Any], kinds: dict[str, Distribution], score: float) -> FrozenTrial:
+    return create_trial(value=score, params=params, distributions=kinds)
+
+
+def _evaluator(name: Evaluator, count: int, trees: int, seed: int) -> Any:
+    if name == "fanova":
+        return FanovaImportanceEvaluator(n_trees=trees, seed=seed)
+    share = min(0.5, max(TOP_SHARE, TOP_LEAST / count))
+    accepted = inspect.signature(PedAnovaImportanceEvaluator.__init__).parameters
+    # Older versions of Optuna call it `baseline_quantile`.
+    key = "target_quantile" if "target_quantile" in accepted else "baseline_quantile"
+    options: dict[str, Any] = {key: share}
+    return PedAnovaImportanceEvaluator(**options)

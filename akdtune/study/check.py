@@ -1,0 +1,382 @@
+"""Checks a whole settings file: every section, every option and end of the search space, and what must fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from akdtune.designs.cells import CellProblems, baseline_cells, plan_cells
+from akdtune.errors import AkdtuneError, SettingsError, unknown_name
+from akdtune.registry import NO_NETWORK, load_plugins, lookup, names
+from akdtune.settings import domains
+from akdtune.settings.data import DataSettings
+from akdtune.settings.domains import Issue
+from akdtune.settings.file import DOMAINS, KeyPath, choice_key, shown
+from akdtune.settings.messages import typed
+from akdtune.settings.sections import (
+    SECTIONS,
+    STUDY_LEVEL,
+    TRIAL_LEVEL,
+    AblationSettings,
+    ProbeSettings,
+    ReportSettings,
+    SchedulerSettings,
+    SearchSettings,
+)
+from akdtune.settings.space import Arm
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.settings.training import Recipe, TrainingSettings
+from akdtune.settings.trial import network_settings
+from akdtune.study import search_rules
+from akdtune.study.paths import make_paths_absolute
+from akdtune.study.searched import NO_DOMAIN, Remarks, Searched
+
+
+class Reading(Remarks):
+    """One pass over a settings file, collecting problems until the end."""
+
+    def study(self, source: str) -> dict[str, Any]:
+        """The checked parts of the study, by attribute of `spec.Study`.
+
+        Raises:
+            SettingsError: with every problem found.
+        """
+        self.problems += self.file.problems
+        values = self.file.values
+        self._sections(values)
+        plugins = self._plugins(values.get("plugins"))
+        make_paths_absolute(values)
+        name = self._name(values.get("study"), source)
+        fixed = {section: self._fixed_section(section, model) for section, model in _fixed_models().items()}
+        for section in TRIAL_LEVEL:
+            values[section] = _spelled_out(values.get(section), section)
+        constants = {
+            section: fixed[section].model_dump(mode="json") for section in ("data", "teacher") if fixed[section]
+        }
+        searched = Searched(self, {section: values[section] for section in TRIAL_LEVEL}, constants)
+        self._cross_checks(fixed, searched)
+        self._cache_without_teacher(fixed)
+        if self.problems:
+            raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
+        arms, pooled = searched.arms(constants, fixed["probe"].fixed if fixed["probe"] else {})
+        self._check_cells(fixed, arms, constants)
+        if self.problems:
+            raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
+        self._oddities(fixed, arms)
+        own = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
+        return {**own, **fixed, "arms": arms, "pooled": pooled, "epochs": searched.epochs}
+
+    def _sections(self, values: dict[str, Any]) -> None:
+        for section in values:
+            if section not in SECTIONS:
+                self.problem((section,), unknown_name("section", section, SECTIONS))
+        for section in ("data", "teacher", "student", "method"):
+            if values.get(section) is None:
+                self.problem((section,), "is missing")
+        if values.get("search") is None and values.get("ablation") is None:
+            self.problem(("search",), "is missing (without a search, a study needs an ablation)")
+
+    def _plugins(self, value: Any) -> tuple[str, ...]:
+        modules = [] if value is None else [value] if isinstance(value, str) else value
+        if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+            self.problem(("plugins",), f"must be a list of module names, got {shown(value)}")
+            return ()
+        try:
+            load_plugins(modules, (str(Path.cwd()), str(Path(self.file.name).expanduser().absolute().parent)))
+        except AkdtuneError as error:
+            self.problem(("plugins",), str(error).removeprefix("plugins: "))
+        return tuple(modules)
+
+    def _name(self, value: Any, source: str) -> str:
+        name = Path(source).stem if value is None else value
+        fits = isinstance(name, str) and name[:1].isalnum() and all(c.isalnum() or c in "._-" for c in name)
+        if not fits:
+            self.problem(("study",), f"must be a name of letters, digits, '.', '_' and '-', got {shown(name)}")
+        return str(name)
+
+    def _fixed_section(self, section: str, model: type[BaseModel]) -> Any:
+        """The typed settings of a section that holds no domains; None when it is absent or wrong."""
+        value = self.file.values.get(section)
+        if value is None and section == "search" and self.file.values.get("ablation") is not None:
+            return SearchSettings(algorithm="none")
+        if value is None and section in ("probe", "confirm", "ablation", "data", "teacher", "search"):
+            return None
+        if value is None and section == "teacher_cache" and section in self.file.values:
+            return None  # null: teachers run live; without the section, the cache is used
+        if value is None:
+            return SchedulerSettings(name="none") if section == "scheduler" else model()
+        reason = NO_DOMAIN.get(section, "it describes the whole study")
+        refused = list(_domains_in(value, (section,)))
+        for path in refused:
+            self.problem(path, f"cannot be searched over: {reason}")
+        if refused:  # go on with first options, to find what else is wrong
+            value = domains.decided(domains.parse(value, [], []), domains.first, {})
+        if not isinstance(value, dict):
+            self.problem((section,), f"must be a mapping, got {shown(value)}")
+            return None
+        issues: list[Issue] = []
+        if section == "data" and isinstance(value.get("name"), str) and value["name"] not in names("data"):
+            issues = [(("name",), unknown_name("data set", value["name"], names("data")))]
+        if section == "teacher":
+            issues = _check_networks(value)
+        settings, more = typed(model, value)
+        # What was just said here, placed precisely, needs no second message from there or from what holds it.
+        more = [(path, message) for path, message in more if not any(_related(path, said) for said, _ in issues)]
+        for path, message in issues + more:
+            if not any((section, *path)[: len(other)] == other for other in refused):
+                self.problem((section, *path), message)
+        return None if issues or refused else settings
+
+    def _cross_checks(self, fixed: Mapping[str, Any], searched: Searched) -> None:
+        """What must fit together across sections."""
+        search, probe, scheduler = (fixed[section] for section in ("search", "probe", "scheduler"))
+        self._check_validation(fixed)
+        self._check_report_seeds(fixed)
+        if search is not None and search.algorithm == "grid":
+            searched.refuse_uncountable()
+        elif search is not None and search.searches and search.trials is None:
+            self.problem(("search", "trials"), f"is missing: how many trials '{search.algorithm}' may use")
+        taken = set(search.training_seeds) & set(probe.seeds) if search is not None and probe is not None else set()
+        if taken:
+            key = "trial_seed" if search.seeds is None else "seeds"
+            self.problem(
+                ("probe", "seeds"),
+                f"must not hold {min(taken)}, the seed of the search's trials (search.{key}), got {probe.seeds}",
+            )
+        for path, message in search_rules.problems(search, scheduler, searched.epochs):
+            self.problem(path, message)
+        if probe is not None:
+            searched.check_fixed(probe.fixed)
+
+    def _check_validation(self, fixed: Mapping[str, Any]) -> None:
+        """Whoever is judged on validation images needs some."""
+        data, search, probe, ablation = (fixed[section] for section in ("data", "search", "probe", "ablation"))
+        if data is None or data.validation > 0:
+            return
+        judged = []
+        if search is not None and search.searches:
+            judged.append("the search is")
+        elif probe is not None:
+            judged.append("probes are")
+        elif ablation is not None and ablation.auto_seeds is not None:
+            judged.append("the pilot of ablation.seeds is")
+        elif fixed["report"] is not None and fixed["report"].train_on == "subset":
+            judged.append("report.train_on is subset, and every epoch is")
+        if judged:
+            self.problem(("data", "validation"), f"must be above 0, got 0: {judged[0]} judged on validation images")
+
+    def _check_report_seeds(self, fixed: Mapping[str, Any]) -> None:
+        """Search seeds and report seeds are disjoint, so that nothing is reported on what it was selected with."""
+        search, probe, confirm, ablation = (fixed[name] for name in ("search", "probe", "confirm", "ablation"))
+        searching = search is not None and search.searches
+        if confirm is not None and not searching:
+            self.problem(("confirm",), "needs a search, whose best configurations it trains again")
+        if ablation is not None and ablation.base == "winner" and not searching:
+            self.problem(("ablation", "base"), "winner needs a search; study takes the study's own configuration")
+        used = dict.fromkeys(search.training_seeds, "search") if searching else {}
+        used |= dict.fromkeys(probe.seeds, "probe") if probe is not None else {}
+        reported = [(("confirm", "seeds"), confirm.seeds)] if confirm is not None else []
+        if ablation is not None:
+            pilot = ablation.auto_seeds.pilot_seeds if ablation.auto_seeds is not None else []
+            reported.append((("ablation", "seeds"), [*ablation.possible_seeds(), *pilot]))
+        for path, seeds in reported:
+            taken = sorted(set(seeds) & used.keys())
+            if taken:
+                self.problem(
+                    path,
+                    f"must not hold {taken[0]}, a seed of the {used[taken[0]]}: what was selected with a seed is "
+                    "reported with others",
+                )
+
+    def _check_cells(self, fixed: Mapping[str, Any], arms: Sequence[Arm], constants: dict[str, Any]) -> None:
+        """Builds the ablation's cells from the study's configuration, or from the centre of every arm that may win."""
+        ablation: AblationSettings | None = fixed["ablation"]
+        confirm = fixed["confirm"]
+        if ablation is not None and ablation.base == "study":
+            searched = [dimension.path for arm in arms for dimension in arm.dimensions]
+            if searched or len(arms) > 1:
+                what = f"{searched[0]} is searched" if searched else f"there are {len(arms)} arms"
+                self.problem(
+                    ("ablation", "base"),
+                    f"study needs one configuration, and {what}: give every setting one value, or write winner",
+                )
+                return
+        found: set[Issue] = set()
+        for arm in arms if ablation is not None or confirm is not None else ():
+            centre = arm.centre()
+            try:
+                if ablation is not None:
+                    plan = plan_cells(ablation, centre.written, constants)
+                    for line in plan.warnings:
+                        self.warn(("ablation",), line)
+                if confirm is not None:
+                    baseline_cells(confirm.baselines, centre.settings, constants)
+            except CellProblems as error:
+                found.update(error.issues)
+        for path, message in sorted(found, key=str):
+            self.problem(path, message)
+
+    def _cache_without_teacher(self, fixed: dict[str, Any]) -> None:
+        if fixed["teacher"] is not None and fixed["teacher"].absent:
+            fixed["teacher_cache"] = None
+            if self.file.values.get("teacher_cache") is not None:
+                self.warn(("teacher_cache",), f"is ignored: teacher.network is {NO_NETWORK}")
+
+    def _oddities(self, fixed: Mapping[str, Any], arms: Sequence[Arm]) -> None:
+        """Warnings about settings that are valid, but odd or ignored."""
+
+        training = TrainingSettings(**arms[0].centre().settings["training"])
+        for section, recipe in (("training", training), ("teacher", fixed["teacher"])):
+            if section == "teacher" and fixed["teacher"].absent:
+                continue
+            late = [milestone for milestone in recipe.milestones or [] if milestone >= recipe.epochs]
+            if late:
+                self.warn((section, "milestones"), f"{late} have no effect: there are {recipe.epochs} epochs")
+        self._odd_search(fixed["search"], arms)
+        self._odd_scheduler(fixed["search"], fixed["scheduler"], training, arms)
+        if fixed["probe"] is not None:
+            self._odd_probe(fixed["probe"], arms)
+        self._odd_teacher(self.file.values["teacher"], ("teacher",))
+        if fixed["teacher"].others and not any(lookup("views", arm.tree["views"]["name"]).needs_others for arm in arms):
+            reading = [name for name in names("views") if lookup("views", name).needs_others]
+            self.warn(("teacher", "others"), f"are read by no views of this study (by: {', '.join(reading)})")
+        if fixed["report"] != ReportSettings() and not (fixed["confirm"] or fixed["ablation"]):
+            self.warn(("report",), "is ignored: without confirm and ablation, no trial reads the test set")
+
+    def _odd_teacher(self, teacher: Mapping[str, Any], path: KeyPath) -> None:
+        """Settings that a teacher does not use, be it imported or none at all; further teachers included."""
+        used = used_of(teacher)
+        why = "there is no teacher" if network_is(teacher, NO_NETWORK) else "the teacher comes from a checkpoint"
+        for key in teacher:
+            if key not in used:
+                self.warn((*path, key), f"is ignored: {why}")
+        for key in ("others", "distilled_from"):
+            for index, one in enumerate(teacher.get(key) or ()):
+                self._odd_teacher(one, (*path, key, index))
+
+    def _odd_search(self, search: SearchSettings, arms: Sequence[Arm]) -> None:
+        if not search.searches:
+            return
+        if search.algorithm == "grid":
+            size = sum(arm.grid_size() or 0 for arm in arms)
+            if search.trials is not None and search.trials != size:
+                what = "the rest is left out" if search.trials < size else "there are no more"
+                self.warn(("search", "trials"), f"is {search.trials}, but the grid has {size} configurations: {what}")
+            return
+        if search.fair == "per_arm" and (search.trials or 0) % len(arms):
+            self.warn(
+                ("search", "trials"),
+                f"{search.trials} trials over {len(arms)} arms: some arms get one more than others",
+            )
+        if any(dimension.kind == "grid" for arm in arms for dimension in arm.dimensions):
+            self.warn(
+                ("search", "algorithm"),
+                f"'{search.algorithm}' draws from `grid` values as from a `choice`; 'grid' would run all of them",
+            )
+
+    def _odd_scheduler(
+        self, search: SearchSettings, scheduler: SchedulerSettings, training: Recipe, arms: Sequence[Arm]
+    ) -> None:
+        groups = [list(arms)] if search.fair == "pooled" else [[arm] for arm in arms]
+        grid = max(sum(arm.grid_size() or 0 for arm in group) for group in groups)
+        largest = -(-(search.trials or grid) // len(groups)) if search.algorithm != "grid" else grid
+        given = self.file.values.get("scheduler") or {}
+        for path, message in search_rules.oddities(search, scheduler, given, training, arms, largest):
+            self.warn(path, message)
+
+    def _odd_probe(self, probe: ProbeSettings, arms: Sequence[Arm]) -> None:
+        varied = [arm for arm in arms if arm.probed]
+        if not varied:
+            self.warn(("probe",), "is ignored: no setting of the views is searched, so there is nothing to probe")
+            return
+        if probe.trials % (len(probe.seeds) * len(varied)):
+            self.warn(
+                ("probe", "trials"),
+                f"{probe.trials} trials do not divide evenly over arms ({len(varied)}) x seeds ({len(probe.seeds)})",
+            )
+
+
+def _fixed_models() -> dict[str, type[BaseModel]]:
+
+    return {"data": DataSettings, "teacher": TeacherSettings, **STUDY_LEVEL}
+
+
+def _related(path: KeyPath, other: KeyPath) -> bool:
+    """Whether one of two key paths leads to the other."""
+    return path[: len(other)] == other or other[: len(path)] == path
+
+
+def _domains_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    if isinstance(value, dict):
+        if any(key in DOMAINS for key in value):
+            yield path
+        for key, item in value.items():
+            yield from _domains_in(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _domains_in(item, (*path, index))
+
+
+def _spelled_out(value: Any, section: str) -> Any:
+    """Shorthands as mappings: `views: none`, `method: kd`, `method: [kd, crd]`, also inside choices."""
+    options = choice_key(value)
+    if options is not None and section in ("views", "method") and isinstance(value[options], list):
+        return {options: [_spelled_out(option, section) for option in value[options]]}
+    if section == "method" and isinstance(value, list):
+        return [_spelled_out(term, section) for term in value]
+    if section == "views" and value is None:
+        return {"name": "none"}
+    if section == "training" and value is None:
+        return {}
+    return {"name": value} if section in ("views", "method") and isinstance(value, str) else value
+
+
+def _check_networks(teacher: dict[str, Any], path: KeyPath = ()) -> list[Issue]:
+    """Types the networks of a teacher, of further teachers, and of those it is distilled from, in place."""
+    issues: list[Issue] = []
+    if network_is(teacher, NO_NETWORK):
+        issues = [((*path, "network"), f"{NO_NETWORK} is not a teacher")] if path else []
+    elif "network" in teacher:
+        teacher["network"], issues = network_settings(teacher["network"], (*path, "network"))
+    if teacher.get("checkpoint") == "pretrained" and not issues and (problem := _without_weights(teacher)):
+        issues = [((*path, "checkpoint"), problem)]
+    if path and teacher.get("others"):
+        return [*issues, ((*path, "others"), "only the study's main teacher has others")]
+    for key in ("others", "distilled_from"):
+        nested = teacher.get(key)
+        for index, one in enumerate(nested if isinstance(nested, list) else []):
+            if isinstance(one, dict):
+                issues += _check_networks(one, (*path, key, index))
+    return issues
+
+
+def network_is(teacher: Mapping[str, Any], name: str) -> bool:
+    """Whether a teacher's network, as a name or a mapping, has this name."""
+    network = teacher.get("network")
+    return (network.get("name") if isinstance(network, dict) else network) == name
+
+
+def used_of(teacher: Mapping[str, Any]) -> list[str]:
+    """The keys of a teacher's settings that say something: an imported one has no recipe, and none at all nothing."""
+    if network_is(teacher, NO_NETWORK):
+        return ["network"]
+    if teacher.get("checkpoint", "auto") == "auto":
+        return list(teacher)
+    return [key for key in ("network", "checkpoint", "clean_validation", "others") if key in teacher]
+
+
+def _without_weights(teacher: Mapping[str, Any]) -> str | None:
+    """Why `checkpoint: pretrained` cannot work with a (typed) network; None when it can, or when there is none."""
+    network = teacher.get("network", NO_NETWORK)
+    if network_is(teacher, NO_NETWORK) or (isinstance(network, dict) and network.get("weights")):
+        return None
+    name = network["name"] if isinstance(network, dict) else network
+    if "weights" in lookup("networks", name).Settings.model_fields:
+        how = f"name them: network: {{name: {name}, weights: ...}}"
+    else:
+        having = [one for one in names("networks") if "weights" in lookup("networks", one).Settings.model_fields]
+        how = f"'{name}' has none (networks that have: {', '.join(having) or 'none'})"
+    return f"pretrained needs a network with weights of its own: {how}"

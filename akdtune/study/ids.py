@@ -1,0 +1,66 @@
+"""What a trial is called: a hash of everything that determines its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Set
+from typing import Any
+
+from akdtune.registry import NO_NETWORK
+
+_NOT_IN_THE_CELL = {
+    "data": {"root", "download", "train", "test", "workers"},
+    "teacher": {"checkpoint"},
+    "student": {"checkpoint"},
+    "training": {"device", "compile", "cuda_graphs"},
+}
+"""Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes."""
+
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "training": {"precision": "fp32", "tf32": False, "compile": False, "cuda_graphs": False},
+    "search": {"objectives": ["accuracy"], "time_budget": None},
+}
+"""Settings that earlier versions did not have: absent is the same as this value, for hashes and for resuming."""
+
+
+def cell_hash(
+    settings: Mapping[str, Any],
+    data_hash: str,
+    teacher_hash: str,
+    student_hash: str = "",
+    cache_dtype: str = "",
+    reports_on: str = "",
+) -> str:
+    """Twelve hex digits for everything that determines a trial's result except its seed.
+
+    Args:
+        settings: of a proposal.
+        data_hash: content hash of the images and labels.
+        teacher_hash: content hash of the teacher's weights; `none` without a teacher, whose settings then do not count.
+        student_hash: content hash of the file that the student begins with; empty without one.
+        cache_dtype: what the teacher's numbers are rounded to; empty where they are not.
+        reports_on: what a trial that reads the test set trains on, `full` or `subset`; empty for the others.
+    """
+    counted = {section: _counted(value, _NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
+    for section in counted.keys() & ADDED_LATER.keys():
+        later = ADDED_LATER[section]
+        counted[section] = {k: item for k, item in counted[section].items() if k not in later or item != later[k]}
+    if teacher_hash == NO_NETWORK:
+        counted["teacher"] = NO_NETWORK
+    hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
+    hashes += [f"teacher_cache.dtype={cache_dtype}"] if cache_dtype else []
+    hashes += [f"reports, trained on {reports_on}"] if reports_on else []
+    text = json.dumps([counted, *hashes], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _counted(value: Any, left_out: Set[str]) -> Any:
+    """A section without some keys, in nested teachers either."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if key not in left_out}
+    for key in ("others", "distilled_from"):
+        if isinstance(kept.get(key), list):
+            kept[key] = [_counted(one, left_out) for one in kept[key]]
+    return kept

@@ -1,0 +1,162 @@
+"""From a checked study to trials: brackets, quotas, proposed configurations, and how many trials there are at most."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from akdtune.designs.cells import plan_cells
+from akdtune.randomness import derived_seed
+from akdtune.roles import TrainOn
+from akdtune.settings.pickers import Point, halton
+from akdtune.settings.space import Arm, Proposal, Space
+from akdtune.study.spec import Study
+
+Proposals = Sequence[tuple[str, Proposal]]
+"""Configurations, each with its bracket."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The trials of a study as far as its settings tell; each value is computed once, when it is first asked for.
+
+    Where results decide how many trials there are, numbers are upper bounds.
+
+    Attributes:
+        study: the checked settings.
+    """
+
+    study: Study
+
+    @functools.cached_property
+    def brackets(self) -> dict[str, Space]:
+        """The spaces that are searched and pruned separately: one per arm, or all arms pooled."""
+        return {space.name: space for space in self.study.spaces}
+
+    @functools.cached_property
+    def quotas(self) -> dict[str, int]:
+        """Configurations of each bracket; where they do not divide evenly the first brackets get one more."""
+        names, search = list(self.brackets), self.study.search
+        if not search.searches:
+            return dict.fromkeys(names, 0)
+        if search.algorithm == "grid":
+            counts = Counter(name for name, _ in self.proposals)
+            return {name: counts[name] for name in names}
+        total = search.trials or 0
+        return {name: total // len(names) + (place < total % len(names)) for place, name in enumerate(names)}
+
+    @functools.cached_property
+    def proposals(self) -> Proposals:
+        """Every configuration of the search, the brackets dealt in turn; none where it learns from its trials."""
+        search = self.study.search
+        if not search.searches or search.learns:
+            return ()
+        if search.algorithm == "grid":
+            return _grid(self.brackets, search.trials)
+        draw = {"random": _random, "qmc": _quasi_random}[search.algorithm]
+        return _dealt([draw(name, space, self.quotas[name], search.seed) for name, space in self.brackets.items()])
+
+    @functools.cached_property
+    def probed_arms(self) -> tuple[Arm, ...]:
+        """Arms whose views have settings to vary."""
+        return tuple(arm for arm in self.study.arms if arm.probed)
+
+    @functools.cached_property
+    def probes(self) -> tuple[Proposal, ...]:
+        """One quasi-random design over the view settings per arm, cells dealt evenly, the first arms get the rest."""
+        probe, arms, seed = self.study.probe, self.probed_arms, self.study.search.seed
+        if probe is None or not arms:
+            return ()
+        cells = probe.trials // len(probe.seeds)
+        counts = [cells // len(arms) + (place < cells % len(arms)) for place in range(len(arms))]
+        per_arm = [
+            arm.probes(count, derived_seed("probe", seed, arm.name)) for arm, count in zip(arms, counts, strict=True)
+        ]
+        return tuple(proposal for of_arm in per_arm for proposal in of_arm)
+
+    @functools.cached_property
+    def configurations(self) -> int:
+        """How many configurations the search trains."""
+        return sum(self.quotas.values())
+
+    @property
+    def search_trials(self) -> int:
+        """Trials of the search: every configuration with each of its seeds."""
+        return self.configurations * len(self.study.search.training_seeds)
+
+    @property
+    def probe_trials(self) -> int:
+        """Trials that probe the view settings."""
+        return self.study.probe.trials if self.study.probe and self.probed_arms else 0
+
+    @property
+    def confirm_trials(self) -> int:
+        """Trials that confirm the search's best."""
+        confirm = self.study.confirm
+        return (len(self.study.arms) * confirm.top + len(confirm.baselines)) * len(confirm.seeds) if confirm else 0
+
+    @property
+    def ablation_trials(self) -> int:
+        """Trials of the ablation, with a pilot's."""
+        ablation = self.study.ablation
+        if ablation is None:
+            return 0
+        auto = ablation.auto_seeds
+        seeds = len(ablation.possible_seeds()) if auto is None or auto.take else 0
+        return self.cells * (seeds + (auto.pilot if auto is not None else 0))
+
+    @functools.cached_property
+    def cells(self) -> int:
+        """Cells of the ablation: where a search decides on the base, as many as the arm with most has."""
+        study = self.study
+        if study.ablation is None:
+            return 0
+        if study.cell_plan is not None:
+            return len(study.cell_plan.cells)
+        constants = study.constants
+        plans = (plan_cells(study.ablation, arm.centre().written, constants) for arm in study.arms)
+        return max(len(plan.cells) for plan in plans)
+
+    @property
+    def trials(self) -> int:
+        """All trials of the study."""
+        return self.search_trials + self.probe_trials + self.confirm_trials + self.ablation_trials
+
+
+def trains_on(study: Study) -> list[TrainOn]:
+    """Which images trials of this study train on: `subset`, then `full`, as far as there are such trials."""
+    ablation = study.ablation
+    selects = study.search.searches or study.probe is not None
+    selects = selects or (ablation is not None and ablation.auto_seeds is not None)
+    reports_full = study.reports and study.report.train_on == "full"
+    subset: list[TrainOn] = ["subset"] if selects or not reports_full else []
+    return [*subset, "full"] if reports_full else subset
+
+
+def _grid(brackets: dict[str, Space], trials: int | None) -> Proposals:
+    """Every configuration of a grid, at most `trials`."""
+    dealt = _dealt([[(name, proposal) for proposal in space.grid()] for name, space in brackets.items()])
+    return dealt[:trials] if trials else dealt
+
+
+def _random(name: str, space: Space, count: int, seed: int) -> Proposals:
+    """Random configurations, each from (search seed, bracket, number) alone."""
+    return [(name, space.random(derived_seed("search", seed, name, number))) for number in range(count)]
+
+
+def _quasi_random(name: str, space: Space, count: int, seed: int) -> Proposals:
+    """A scrambled Halton sequence over every searched setting of a bracket."""
+    names = [dimension.name for dimension in space.dimensions]
+    points = halton(count, len(names), derived_seed("search", seed, name)) or [[]] * count
+    return [(name, space.sample(Point(dict(zip(names, at, strict=True))))) for at in points]
+
+
+def _dealt(by_bracket: Sequence[Proposals]) -> Proposals:
+    return tuple(row for turn in _turns(by_bracket) for row in turn)
+
+
+def _turns(by_bracket: Sequence[Proposals]) -> Iterator[list[tuple[str, Proposal]]]:
+    for place in range(max(map(len, by_bracket), default=0)):
+        yield [of_bracket[place] for of_bracket in by_bracket if place < len(of_bracket)]

@@ -1,0 +1,188 @@
+"""The part of a study that may be searched: the tree, its arms, and what is wrong with either."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from akdtune.errors import Problem, SettingsError, unknown_name
+from akdtune.settings import domains, space
+from akdtune.settings.domains import Choice, Found, Issue, Range
+from akdtune.settings.file import KeyPath, SettingsFile, shown, written
+from akdtune.settings.space import Arm, Pooled
+from akdtune.settings.trial import trial_settings
+
+NO_DOMAIN: dict[str | KeyPath, str] = {
+    "data": "one split serves the teacher and every comparison; make one study per data set",
+    "teacher": "all trials of a study share one teacher; make one study per teacher",
+    ("training", "epochs"): "rungs and probes compare trials of equal length; make one study per length",
+    ("training", "precision"): "trials are compared with each other; make one study per precision",
+    ("training", "tf32"): "trials are compared with each other; make one study per precision",
+    ("training", "compile"): "it is how a study runs, and changes rounding only",
+}
+
+
+@dataclass
+class Remarks:
+    """What is wrong with a settings file and what is odd about it, as far as it has been read."""
+
+    file: SettingsFile
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def problem(self, path: KeyPath, message: str) -> None:
+        """Notes what is wrong at a path of the file."""
+        self.problems.append(self.file.problem(path, message))
+
+    def warn(self, path: KeyPath, message: str) -> None:
+        """Notes what is odd at a path of the file."""
+        self.warnings.append(str(self.file.problem(path, message)))
+
+
+class Searched:
+    """The part of a study that may be searched: the tree, its arms, and what is wrong with either."""
+
+    def __init__(self, remarks: Remarks, values: dict[str, Any], constants: dict[str, Any]) -> None:
+        self.remarks = remarks
+        self.constants = constants
+        self.epochs = 0
+        self._refused: set[str | int] = set()
+        self._trained: dict[str, set[Any]] = {"epochs": set(), "precision": set(), "tf32": set(), "compile": set()}
+        issues: list[Issue] = []
+        notes: list[Issue] = []
+        self.tree = domains.parse(values, issues, notes)
+        self._broken = [path for path, _ in issues] + [(section,) for section in values if values[section] is None]
+        for path, message in issues:
+            remarks.problem(path, message)
+        for path, message in notes:
+            remarks.warn(path, message)
+        for found in domains.domains(self.tree):
+            if reason := NO_DOMAIN.get(found.logical[:2]):
+                remarks.problem(found.domain.path, f"cannot be searched over: {reason}")
+                self._refused.add(found.logical[1])
+        self.expanded = space.expand(self.tree)
+        self._seen: set[Issue] = set()
+        for tree, origins, _ in self.expanded:
+            self._check_arm(tree, origins)
+
+    def _check_arm(self, tree: dict[str, Any], origins: dict[KeyPath, KeyPath]) -> None:
+        """Types the base configuration, then each option and each end of every domain, one at a time."""
+        self._check(tree, origins, {})
+        for found in domains.domains(tree):
+            under = {choice.path: index for choice, index in found.under}
+            ends = range(len(found.domain.options)) if isinstance(found.domain, Choice) else found.domain.ends()
+            for value in ends:
+                self._check(tree, origins, {**under, found.domain.path: value})
+        for key, known in self._trained.items():
+            if len(known) > 1 and key not in self._refused:
+                several = "numbers of epochs" if key == "epochs" else f"values of {key}"
+                self._add(("training",), f"has several {several}: {NO_DOMAIN['training', key]}")
+        self.epochs = max(self._trained["epochs"], default=0)
+
+    def _check(self, tree: Any, origins: dict[KeyPath, KeyPath], forced: Mapping[KeyPath, Any]) -> None:
+        """Notes what is wrong with one configuration, and how it trains."""
+        places: dict[KeyPath, KeyPath] = {}
+
+        def decide(domain: domains.Domain, _: KeyPath) -> Any:
+            return forced.get(domain.path, domains.first(domain))
+
+        values = domains.decided(tree, decide, places)
+        settings, issues = trial_settings(values, self.constants)
+        for logical, message in issues:
+            # An unknown key is wrong whatever its value: it is shown once, not for every option.
+            cut = len(logical) - message.startswith("unknown key")
+            self._add((*_place(logical[:cut], places, origins), *logical[cut:]), message)
+        for key, known in self._trained.items():
+            if "training" in settings:
+                known.add(settings["training"][key])
+
+    def _add(self, path: KeyPath, message: str) -> None:
+        if (path, message) in self._seen or any(path[: len(broken)] == broken for broken in self._broken):
+            return
+        self._seen.add((path, message))
+        self.remarks.problem(path, message)
+
+    def refuse_uncountable(self) -> None:
+        """A grid needs values that can be listed."""
+        for found in domains.domains(self.tree):
+            if isinstance(found.domain, Range) and found.domain.count() is None:
+                self._add(
+                    found.domain.path,
+                    f"'{found.domain.kind}' has no values to list: with search.algorithm grid, use `grid` or `choice`",
+                )
+
+    def check_fixed(self, fixed: Mapping[str, Any]) -> None:
+        """Refuses values of `probe.fixed` for settings that are not searched, or outside their domain."""
+        known: dict[str, list[Found]] = {}
+        for tree, _, _ in self.expanded:
+            for found in domains.domains(tree):
+                known.setdefault(space.setting_path(found.logical, tree), []).append(found)
+        for path, value in fixed.items():
+            at: KeyPath = ("probe", "fixed", path)
+            if path not in known:
+                self._add(at, unknown_name("searched setting", path, known))
+            elif not all(_holds(found.domain, value) for found in known[path]):
+                allowed = " and ".join(dict.fromkeys(_described(found.domain) for found in known[path]))
+                self._add(at, f"must be within {allowed}, got {shown(value)}")
+
+    def arms(self, constants: dict[str, Any], fixed: Mapping[str, Any]) -> tuple[tuple[Arm, ...], Pooled]:
+        """The arms with their names, and all of them pooled."""
+        given: space.Names = {}
+        decided = [[logical for _, logical, _ in taken] for _, _, taken in self.expanded]
+        labels = [_arm_name(tree, paths) for (tree, _, _), paths in zip(self.expanded, decided, strict=True)]
+        alike = {label for label in labels if labels.count(label) > 1}
+        for place, (tree, _, _) in enumerate(self.expanded):
+            if labels[place] in alike and "variant" in tree["views"]:
+                labels[place] = _arm_name(tree, [*decided[place], ("views", "variant")])
+        complete = functools.partial(_complete, constants)
+        arms = tuple(
+            Arm(name, tree, given, complete, fixed)
+            for name, (tree, _, _) in zip(domains.unique(labels), self.expanded, strict=True)
+        )
+        return arms, Pooled(arms, [taken for _, _, taken in self.expanded], given)
+
+
+def _place(logical: KeyPath, places: Mapping[KeyPath, KeyPath], origins: Mapping[KeyPath, KeyPath]) -> KeyPath:
+    """Where in the file a path of a trial stands: by what was decided last, else by what made it an arm."""
+    for length in range(len(logical), -1, -1):
+        head, rest = logical[:length], logical[length:]
+        if head in places and places[head] != head:
+            return (*places[head], *rest)
+        if head in origins:
+            return (*origins[head], *rest)
+    return logical
+
+
+def _holds(domain: domains.Domain, value: Any) -> bool:
+    if isinstance(domain, Choice):
+        return domains.label(value) in domain.labels
+    return domain.holds(value)
+
+
+def _described(domain: domains.Domain) -> str:
+    if isinstance(domain, Choice):
+        return "[" + ", ".join(domain.labels) + "]"
+    return f"{domain.kind} [{domain.low}, {domain.high}]"
+
+
+def _arm_name(tree: Mapping[str, Any], decided: Sequence[KeyPath]) -> str:
+    """`views[:variant]/method[+method][/network]`; variant and network where they distinguish arms."""
+    views, terms = tree["views"], tree["method"]
+    name = str(views["name"])
+    if ("views", "variant") in decided:
+        name += f":{views['variant']}"
+    parts = [name, "+".join(str(term["name"]) for term in (terms if isinstance(terms, list) else [terms]))]
+    if any(path[:2] == ("student", "network") or path == ("student",) for path in decided):
+        parts.append(domains.label(tree["student"]["network"]))
+    return "/".join(parts)
+
+
+def _complete(constants: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a trial; a combination that no single value forbade may still be wrong."""
+    settings, issues = trial_settings(values, constants)
+    if issues:
+        raise SettingsError(Problem(written(path), message) for path, message in issues)
+    return {**copy.deepcopy(constants), **settings}

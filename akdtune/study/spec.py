@@ -1,0 +1,179 @@
+"""A study's settings: YAML in, typed and checked, every problem at once; and out again."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from akdtune.designs.cells import CellPlan, plan_cells
+from akdtune.errors import Problem, SettingsError, nearest
+from akdtune.folders import packaged
+from akdtune.settings import file as settings_file
+from akdtune.settings.data import DataSettings
+from akdtune.settings.sections import (
+    STUDY_LEVEL,
+    TRIAL_LEVEL,
+    AblationSettings,
+    ConfirmSettings,
+    ProbeSettings,
+    ReportSettings,
+    ResourcesSettings,
+    SchedulerSettings,
+    SearchSettings,
+    TrackingSettings,
+)
+from akdtune.settings.space import Arm, Pooled, Space, assert_plain
+from akdtune.settings.teacher import CacheSettings, TeacherSettings
+from akdtune.settings.trial import pair_of
+from akdtune.study import check
+from akdtune.study.schema import build_schema
+from akdtune.study.written import _Dumper, with_defaults
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study.
+
+    Attributes:
+        name: of the study and its directory.
+        source: the settings file as the user named it.
+        values: the settings as written, overrides applied, shorthands spelled out; domains are mappings.
+        overrides: as given on the command line.
+        arms: one choice of every component each, in the order of the file.
+        pooled: all arms as one space.
+        epochs: student epochs of every trial.
+        probe: None when no probes are asked for.
+        confirm: None where the search's best configurations are not trained again.
+        ablation: None without a design.
+        teacher_cache: None where teachers run live.
+        warnings: sentences to show, one each, about settings that are odd or ignored.
+    """
+
+    name: str
+    source: str
+    values: dict[str, Any]
+    overrides: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    pooled: Pooled
+    epochs: int
+    data: DataSettings
+    teacher: TeacherSettings
+    search: SearchSettings
+    scheduler: SchedulerSettings
+    probe: ProbeSettings | None
+    confirm: ConfirmSettings | None
+    ablation: AblationSettings | None
+    report: ReportSettings
+    resources: ResourcesSettings
+    tracking: TrackingSettings
+    teacher_cache: CacheSettings | None
+    plugins: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """What is searched separately: the arms, or all of them pooled."""
+        return (self.pooled,) if self.search.fair == "pooled" else self.arms
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The sections that all trials share, `data` and `teacher`, as plain JSON."""
+        return {"data": self.data.model_dump(mode="json"), "teacher": self.teacher.model_dump(mode="json")}
+
+    @property
+    def reports(self) -> bool:
+        """Whether there are trials that read the test set."""
+        return self.confirm is not None or self.ablation is not None
+
+    @functools.cached_property
+    def configurations(self) -> list[dict[str, Any]]:
+        """Settings that together hold every option and end of what is searched, and every cell that is known."""
+        known = [] if self.cell_plan is None else [cell.settings for cell in self.cell_plan.cells]
+        searching = self.search.searches or self.probe is not None or not known
+        corners = [proposal.settings for arm in self.arms for proposal in arm.corners()] if searching else []
+        return corners + known
+
+    @functools.cached_property
+    def cell_plan(self) -> CellPlan | None:
+        """The ablation's cells; None without one, and where its base is the winner of a search still to come."""
+        if self.ablation is None or self.ablation.base == "winner":
+            return None
+        return plan_cells(self.ablation, self.arms[0].centre().written, self.constants)
+
+    @functools.cached_property
+    def rungs(self) -> list[int]:
+        """Epochs at which search trials are compared."""
+        return self.scheduler.rungs(self.epochs)
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything with defaults filled in, as plain JSON that `load` accepts again.
+
+        What differs between the options of a searched setting, or between searched students, is left open: presets and
+        published values then follow from what a trial draws.
+        """
+        values: dict[str, Any] = {
+            "study": self.name,
+            "plugins": list(self.plugins),
+            "data": self.data.model_dump(mode="json"),
+            "teacher": self.teacher.model_dump(mode="json"),
+        }
+        pairs = {pair_of(values, arm.centre().settings["student"]) for arm in self.arms}
+        for section in TRIAL_LEVEL:
+            values[section] = with_defaults(self.values[section], section, pairs)
+        for section in STUDY_LEVEL:
+            settings = getattr(self, section)
+            values[section] = None if settings is None else settings.model_dump(mode="json")
+        values["scheduler"] = self.scheduler.resolved()
+        assert_plain(values)
+        return values
+
+
+def load(source: str | Path, overrides: Iterable[str] = ()) -> Study:
+    """Reads a study from a YAML file or from a packaged name.
+
+    Args:
+        source: path of a file, or a name out of `packaged()`.
+        overrides: `key.path=value` texts that win over the file.
+
+    Raises:
+        SettingsError: with every problem of the file and the overrides.
+    """
+    overrides = tuple(overrides)
+    file = settings_file.read(_locate(str(source)), str(source))
+    for text in overrides:
+        settings_file.override(file, text)
+    return Study(source=str(source), overrides=overrides, **check.Reading(file).study(str(source)))
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a study file, from which editors complete and check."""
+
+    return build_schema()
+
+
+def _locate(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    known = packaged()
+    if source in known:
+        return known[source]
+    beside = [str(path.with_name(found.name)) for found in sorted(path.parent.glob("*.y*ml"))]
+    if close := nearest(str(path), beside):
+        hint = f"; did you mean '{close}'?"
+    elif close := path.stem if path.stem in known else nearest(path.stem, known):
+        hint = f"; did you mean the packaged '{close}'?"
+    else:
+        hint = f" (packaged: {', '.join(known)})"
+    raise SettingsError([Problem(source, f"there is no such file{hint}")])
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"(?:[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?|0o[0-7]+)$"),
+    list("-+.0123456789"),
+)

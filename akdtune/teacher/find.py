@@ -1,0 +1,210 @@
+"""Frozen teachers, found by content or read from published checkpoints.
+
+An `auto` teacher lies in the cache folder under a hash of everything its weights depend on, so that every study with
+the same network, data, recipe and seed shares it. A study may have further teachers beside its main one.
+
+Shapes: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from akdtune import atomic, networks
+from akdtune.data.dataset import DataSet
+from akdtune.data.splits import Split
+from akdtune.errors import CheckpointError
+from akdtune.folders import cache_directory
+from akdtune.networks import Network
+from akdtune.registry import network_name, typed
+from akdtune.roles import TrainOn
+from akdtune.settings.teacher import PRETRAINED, TeacherSettings
+from akdtune.settings.training import Recipe
+from akdtune.signals import InputSpec
+from akdtune.teacher.checkpoints import load_checkpoint, weights_hash
+from akdtune.teacher.file import TeacherFile
+
+FORMAT = 1
+"""Part of every key: a change of how teachers are trained makes old ones unused, not wrong."""
+
+EVALUATION_BATCH = 256
+
+_FIRST_RECIPE = frozenset("epochs batch_size lr milestones lr_decay momentum weight_decay".split())
+"""Recipe settings that every key holds; later ones enter it only where they are not the default, so that teachers of
+earlier versions stay found."""
+
+
+def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> str:
+    """Hash of all that an `auto` teacher's weights depend on; label noise is not in it, teachers see right labels."""
+    recipe = settings.model_dump(include=set(Recipe.model_fields))
+    recipe = {
+        name: value
+        for name, value in recipe.items()
+        if name in _FIRST_RECIPE or value != Recipe.model_fields[name].get_default(call_default_factory=True)
+    }
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "network": [network_name(settings.network), typed("networks", settings.network).model_dump()],
+        "recipe": recipe | {"milestones": settings.resolved_milestones()},
+        "seed": settings.seed,
+        "data": dataset.fingerprint(train_on),
+        "inputs": asdict(dataset.inputs),
+        "train_on": train_on,
+    }
+    if settings.distilled_from:
+        facts["distilled_from"] = [_source(one, dataset, train_on) for one in settings.distilled_from]
+        facts["distillation"] = settings.distillation.model_dump() | {"drop": settings.dropped}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _source(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> str:
+    """What stands in the key of a teacher that is distilled from this one: its key, or an imported one's weights."""
+    if settings.checkpoint == "auto":
+        return teacher_key(settings, dataset, train_on)
+    return _find_imported(settings, dataset, train_on).weights_hash
+
+
+def find_teacher(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
+    """The teachers of these settings, None where an `auto` one is not trained yet.
+
+    An imported checkpoint is always found; its accuracies are measured at the first call. Teachers that an `auto` one
+    was distilled from are not needed any more once it is trained.
+
+    Raises:
+        CheckpointError: for a checkpoint path that does not exist or does not fit.
+    """
+    if settings.absent:
+        return TeacherFile.none()
+    main = _find_one(settings, dataset, train_on)
+    found = [_find_one(other, dataset, train_on) for other in settings.others]
+    others = tuple(other for other in found if other is not None)
+    if main is None or len(others) < len(found):
+        return None
+    return replace(main, others=others, saw_validation=any(one.saw_validation for one in (main, *others)))
+
+
+def _find_one(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
+    """The teacher itself, whatever the others are."""
+    if settings.checkpoint != "auto":
+        return _find_imported(settings, dataset, train_on)
+    folder = _folder(teacher_key(settings, dataset, train_on))
+    record = _read_json(folder / "teacher.json")
+    if record is None or not (folder / "teacher.pt").exists():
+        return None
+    # The cache may have been moved since it was written; what an imported source has seen is declared anew.
+    file = TeacherFile(**record["teacher"] | {"path": str(folder / "teacher.pt")})
+    saw_validation = settings.saw_validation(train_on)
+    return replace(file, saw_validation=saw_validation, val_accuracy=None if saw_validation else file.val_accuracy)
+
+
+def listed_teachers() -> list[dict[str, Any]]:
+    """The finished `auto` teachers of the cache folder, newest first: teacher, settings, data, seconds, created."""
+    files = (cache_directory() / "teachers").glob("*/teacher.json")
+    records = [record for file in files if (record := _read_json(file)) is not None]
+    return sorted(records, key=lambda record: float(record["created"]), reverse=True)
+
+
+def load_teacher(file: TeacherFile, inputs: InputSpec, device: torch.device) -> Network:
+    """The main teacher's network with its weights, in eval mode and without gradients.
+
+    Raises:
+        CheckpointError: for a file that is missing, does not fit the network, or holds other weights than recorded.
+    """
+    network = load_checkpoint(file.path, file.network, inputs, device)
+    if (now := weights_hash(network)) != file.weights_hash:
+        raise CheckpointError(f"{file.path}: holds other weights ({now}) than when it was found ({file.weights_hash})")
+    return network
+
+
+def load_others(file: TeacherFile, inputs: InputSpec, device: torch.device) -> tuple[Network, ...]:
+    """The networks of the further teachers, as `load` gives the main one; empty where there are none.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    return tuple(load_teacher(other, inputs, device) for other in file.others)
+
+
+def evaluate(network: Network, split: Split, batch_size: int = EVALUATION_BATCH) -> float:
+    """Accuracy on plain images in percent, in eval mode; the network's mode is as before afterwards."""
+    was_training = network.training
+    network.eval()
+    logits_NK = networks.predict(network, split, batch_size)
+    network.train(was_training)
+    return float((logits_NK.argmax(dim=1) == split.labels_N).double().mean() * 100)
+
+
+def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile:
+    if settings.checkpoint == PRETRAINED:
+        path = _pretrained(settings, dataset.inputs)
+    else:
+        path = Path(settings.checkpoint).expanduser().resolve()
+    network = load_checkpoint(path, settings.network, dataset.inputs, dataset.device)
+    weights, saw_validation = weights_hash(network), not settings.clean_validation
+    facts = [FORMAT, weights, network_name(settings.network), dataset.fingerprint(train_on), saw_validation]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    cached = cache_directory() / "teachers" / "imported" / f"{name}.json"
+    measured = _read_json(cached)
+    if measured is None:
+        splits = dataset.split(train_on)
+        hidden = saw_validation or splits.validation is None
+        measured = {
+            "val_accuracy": None if hidden or splits.validation is None else evaluate(network, splits.validation),
+            "test_accuracy": evaluate(network, splits.test),
+        }
+        with _cache_errors(cached.parent):
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write(cached, json.dumps(measured), durable=True)
+    return TeacherFile(str(path), "", weights, settings.network, saw_validation=saw_validation, **measured)
+
+
+def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:
+    """A file with the weights that the network itself brings, written once."""
+    own = typed("networks", settings.network)
+    if not getattr(own, "weights", None):
+        name = network_name(settings.network)
+        raise CheckpointError(
+            f"teacher.checkpoint: {PRETRAINED} needs a network with weights of its own, "
+            f"e.g. network: {{name: torchvision_resnet34, weights: IMAGENET1K_V1}}; got '{name}' without weights"
+        )
+    facts = [FORMAT, network_name(settings.network), own.model_dump(mode="json"), asdict(inputs)]
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_directory() / "teachers" / "imported" / f"{name}.pt"
+    if not path.exists():
+        buffer = io.BytesIO()
+        torch.save({"model": networks.build(settings.network, inputs, seed=0).state_dict()}, buffer)
+        with _cache_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write(path, buffer.getbuffer(), durable=True)
+    return path
+
+
+def _folder(key: str) -> Path:
+    return cache_directory() / "teachers" / key
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return held
+
+
+@contextlib.contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    """Turns a failure to write to the cache into one message."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot write the teacher to {folder} ({error}); AKDTUNE_CACHE names another cache folder"
+        raise CheckpointError(message) from error

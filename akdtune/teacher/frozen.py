@@ -1,0 +1,240 @@
+"""What frozen teachers say about training batches, stored where that is cheaper: in memory, on disk, or not at all.
+
+Shapes: B batch, R rows of the table (image and crop), C feature width, K classes, W numbers a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from akdtune.columns import Column
+from akdtune.data.crops import Crops, variant_crops
+from akdtune.data.splits import Split
+from akdtune.networks import Network
+from akdtune.settings.data import Augmentation
+from akdtune.signals import Signals
+from akdtune.teacher.cache_files import Rows
+from akdtune.teacher.device_rows import DeviceRows, device_rows
+from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
+
+TABLE_BATCH = 256
+TABLE_LIMIT_MIB = 64
+
+CACHE_COLUMNS = (
+    Column(
+        "teacher_cache_hit_rate", "share", "rows of the teacher's cache that were found, of those asked for in the"
+        " epoch", teacher="needed",
+    ),
+    Column("teacher_cache_fill_rate", "share", "rows of the teacher's cache that are stored", teacher="needed"),
+)  # fmt: skip
+
+_shared: dict[str, list[Signals | Tensor]] = {}
+"""The tables of the last study that this process worked for."""
+
+
+class FrozenTeacher:
+    """What teachers say about training batches, computed once per image and crop where that is cheaper.
+
+    A frozen teacher in eval mode is a pure function of image and crop. With `caching`, every row goes through the
+    cache's precision and comes from the node's disk where any trial has computed it before. When there are fewer crops
+    than epochs and the numbers of all teachers fit in memory, all are gathered at the first call, so that steps of a
+    millisecond do not wait for look-ups; without `caching` these tables are float32 and each process computes its own.
+    In both, rows are computed in batches of one fixed size, so that an image and crop have the same numbers to the last
+    bit whoever asks. Maps are never kept, and neither is what is said about strongly augmented images or others that no
+    crop identifies: they come live.
+
+    Args:
+        network: the main teacher, in eval mode, on the device of the split.
+        split: the training images; positions count its rows.
+        augmentation: what the crops are drawn from.
+        epochs: planned epochs, warm-up of view heads included.
+        others: further teachers, like the main one.
+        share_as: what the tables depend on, as a hash; trials of one process with the same hash compute them once.
+            Empty: not shared.
+        caching: how the cache on disk is used; None: not at all.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        split: Split,
+        augmentation: Augmentation,
+        epochs: int,
+        others: Sequence[Network] = (),
+        share_as: str = "",
+        caching: Caching | None = None,
+    ) -> None:
+        self.network = network
+        self.others = tuple(others)
+        self._split = split
+        self._augmentation = augmentation
+        self._caching = caching if split.crops_only else None
+        self._opened: list[TeacherRows] | None = None
+        self._on_device: list[DeviceRows] | None = None
+        width = sum(one.pooled_dim + len(one.classifier()[1]) for one in (network, *self.others))
+        size_mib = len(split) * augmentation.variants * width * 4 / 2**20
+        pays = split.crops_only and augmentation.variants < epochs
+        self.keeps_table = pays and size_mib <= TABLE_LIMIT_MIB
+        self._tables: list[Signals | Tensor] | None = None
+        self._share_as = share_as
+        self._epoch: tuple[int, int] | None = None
+        self._troubles: set[str] = set()
+
+    @property
+    def _cached(self) -> list[TeacherRows]:
+        """The rows of every teacher, opened when first needed; none without `caching`, or where that is not exact."""
+        if self._opened is None:
+            self._opened = []
+            if self._caching is not None:
+                try:
+                    networks = (self.network, *self.others)
+                    self._opened = [
+                        TeacherRows(one, self._split, self._augmentation, self._caching) for one in networks
+                    ]
+                except PlaceMatters as error:
+                    self._say(f"not used: what '{error}' says of an image depends on its place in a batch")
+        return self._opened
+
+    @property
+    def fetches_images(self) -> bool:
+        """Whether logits and pooled features need no images from the caller."""
+        return self.keeps_table or bool(self._cached)
+
+    def begin_epoch(self, order_seed: int, epoch: int) -> None:
+        """Says which images and crops are asked for next: what is missing is then computed in full batches."""
+        self._epoch = (order_seed, epoch)
+
+    def cache_rates(self) -> dict[str, float | None]:
+        """`CACHE_COLUMNS` since the last call, over all teachers; empty where nothing was asked of the cache."""
+        opened = self._opened or []
+        counts = [one.rates() for one in opened]
+        found, computed, filled, rows = (
+            sum(count[name] for count in counts) for name in ("found", "computed", "filled", "rows")
+        )
+        for trouble in {one.store.trouble for one in opened} - {""}:
+            self._say(f"{trouble}; what is not stored is computed, with the same numbers")
+        if not found + computed:
+            return {}
+        return {"teacher_cache_hit_rate": found / (found + computed), "teacher_cache_fill_rate": filled / rows}
+
+    @torch.no_grad()
+    def signals(
+        self,
+        positions_B: Tensor,
+        images_BCHW: Tensor | None,
+        crops_B: Crops | None,
+        stages: bool = False,
+        strong_BCHW: Tensor | None = None,
+    ) -> Signals:
+        """Logits and pooled feature of a batch by every teacher, and the main one's maps when asked; no gradient.
+
+        Args:
+            positions_B: rows of the split.
+            images_BCHW: the same images, augmented and normalised; read (and needed) only for what comes live.
+            crops_B: their crops; None where crops alone do not say what was done to the images.
+            stages: whether all maps that the main teacher offers, and its classifier, are needed.
+            strong_BCHW: the same images under the strong augmentation; None gives no signals of them.
+        """
+        if crops_B is None or (stages and not self.others) or not self.fetches_images:
+            found = self._live(images_BCHW, stages)
+        else:
+            stored = self._stored(positions_B, crops_B, range(int(stages), 1 + len(self.others)))
+            main = self._main(images_BCHW, stages) if stages else stored.pop(0)
+            found = replace(main, others=tuple(stored))
+        return found if strong_BCHW is None else replace(found, strong=self._live(strong_BCHW, stages))
+
+    def _live(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
+        others = tuple(other(images_BCHW).detach() for other in self.others)
+        return replace(self._main(images_BCHW, stages), others=others)
+
+    def _main(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
+        found: Signals = self.network(images_BCHW, stages)
+        return (replace(found, classifier=self.network.classifier()) if stages else found).detach()
+
+    def _stored(self, positions_B: Tensor, crops_B: Crops, which: Sequence[int]) -> list[Signals]:
+        """What some of the teachers (0: the main one) say without being asked for maps."""
+        variants, variant_B = self._augmentation.variants, crops_B.variant_N(self._augmentation)
+        if self.keeps_table:
+            rows_B, tables = positions_B * variants + variant_B, self._kept()
+            return [self._from_table(tables[index], index, rows_B) for index in which]
+        rows_B = self._split.rows_N[positions_B] * variants + variant_B
+        if rows_B.device.type == "cuda":
+            return self._from_device(positions_B, rows_B, which)
+        asked = [self._cached[index] for index in which]
+        if self._epoch is not None:
+            rows_N, order_R = self._drawn(*self._epoch)
+            for one in asked:
+                one.expect(rows_N[order_R])
+            self._epoch = None
+        rows = rows_B.numpy()
+        return [one.signals(rows) for one in asked]
+
+    def _from_device(self, positions_B: Tensor, rows_B: Tensor, which: Sequence[int]) -> list[Signals]:
+        """As `_stored`, without a copy to the host."""
+        if self._on_device is None:
+            self._on_device = device_rows(self._cached, len(self._split), rows_B.device)
+        asked = [self._on_device[index] for index in which]
+        if self._epoch is not None:
+            drawn = self._drawn(*self._epoch)
+            for one in asked:
+                one.expect(*drawn)
+            self._epoch = None
+        return [one.signals(positions_B, rows_B) for one in asked]
+
+    def _drawn(self, order_seed: int, epoch: int) -> tuple[Rows, Rows]:
+        """The row of each position's crop in an epoch, and the positions in their order, on the host."""
+        positions_R, crops_N = self._split.drawn(order_seed, epoch)
+        rows_N = self._split.rows_N * self._augmentation.variants + crops_N.variant_N(self._augmentation)
+        return rows_N.cpu().numpy(), positions_R.cpu().numpy()
+
+    def _from_table(self, table: Signals | Tensor, index: int, rows_B: Tensor) -> Signals:
+        if isinstance(table, Signals):
+            return Signals(table.logits_BK[rows_B], table.pooled_BC[rows_B])
+        self._cached[index].found += len(rows_B)
+        return self._cached[index].said(table[rows_B])
+
+    def _kept(self) -> list[Signals | Tensor]:
+        if self._tables is not None:
+            return self._tables
+        share_as = self._share_as and "/".join([self._share_as, *(one.store.key for one in self._cached)])
+        self._tables = _shared.get(share_as)
+        if self._tables is None:
+            if self._cached:
+                self._tables = [self._gathered(one) for one in self._cached]
+            else:
+                self._tables = [self._compute(network) for network in (self.network, *self.others)]
+            if share_as:
+                _shared.clear()  # one study's at a time: a worker that goes on to another does not keep both
+                _shared[share_as] = self._tables
+        return self._tables
+
+    def _compute(self, network: Network) -> Signals:
+        """Signals of every image and crop, [R, K] and [R, C] with R = images times variants."""
+        variants = self._augmentation.variants
+        rows_R = torch.arange(len(self._split) * variants, device=self._split.labels_N.device)
+        parts = []
+        for start in range(0, len(rows_R), TABLE_BATCH):
+            rows_B = (start + torch.arange(TABLE_BATCH, device=rows_R.device)) % len(rows_R)  # the last one wraps
+            crops_B = variant_crops(rows_B % variants, self._augmentation)
+            parts.append(network(self._split.images(rows_B // variants, crops_B)))
+        logits_RK = torch.cat([part.logits_BK for part in parts])[: len(rows_R)]
+        return Signals(logits_RK, torch.cat([part.pooled_BC for part in parts])[: len(rows_R)])
+
+    def _gathered(self, cached: TeacherRows) -> Tensor:
+        """Every image and crop of the split out of the cache, [R, W] in its precision."""
+        variants = self._augmentation.variants
+        rows_N = self._split.rows_N.cpu().numpy()
+        rows_R = (rows_N[:, None] * variants + np.arange(variants)).reshape(-1)
+        cached.store.refresh()
+        return torch.from_numpy(cached.values(rows_R)).to(self._split.labels_N.device)
+
+    def _say(self, trouble: str) -> None:
+        """Prints what is wrong with the cache, once (it is the trial's log that it goes to)."""
+        if trouble not in self._troubles:
+            self._troubles.add(trouble)
+            print(f"warning: teacher cache: {trouble}")

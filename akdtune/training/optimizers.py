@@ -1,0 +1,83 @@
+"""Optimisers: SGD as published, DOT with a momentum of its own for distillation, AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from akdtune.settings.training import Recipe, TrainingSettings
+
+
+def sgd(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
+    """SGD as published: no Nesterov, weight decay on everything; all parameters in one fused step."""
+    return torch.optim.SGD(
+        list(parameters), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+    )
+
+
+class Dot(torch.optim.Optimizer):
+    """Distillation-oriented trainer: SGD with one momentum buffer for the task and one for distillation.
+
+    With task gradient g and distillation gradient h, momentum m and delta d:
+        v <- (m - d) v + g + weight_decay * w;  u <- (m + d) u + h;  w <- w - lr (v + u)
+    A parameter that only one of the two losses reaches has the plain momentum m, as published, and one that neither
+    reaches stays as it is.
+
+    References:
+        Zhao et al., "DOT: A Distillation-Oriented Trainer", ICCV 2023, arXiv 2307.08436; d = 0.075 on CIFAR and
+        Tiny-ImageNet, 0.09 on ImageNet.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], recipe: Recipe, delta: float) -> None:
+        defaults = {"lr": recipe.lr, "momentum": recipe.momentum, "delta": delta, "weight_decay": recipe.weight_decay}
+        super().__init__(list(parameters), defaults)
+
+    def backward_and_step(self, task: Tensor, distillation: Tensor | None) -> None:
+        """Two backward passes, one update."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        distilled: Sequence[Tensor | None] = [None] * len(parameters)
+        if distillation is not None and distillation.requires_grad:
+            distilled = torch.autograd.grad(distillation, parameters, retain_graph=True, allow_unused=True)
+        tasks = torch.autograd.grad(task, parameters, allow_unused=True)
+        gradients = iter(zip(tasks, distilled, strict=True))
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._update(parameter, group, *next(gradients))
+
+    @torch.no_grad()
+    def _update(
+        self, parameter: nn.Parameter, group: Mapping[str, Any], task: Tensor | None, distilled: Tensor | None
+    ) -> None:
+        gradients = {name: one for name, one in (("task", task), ("distillation", distilled)) if one is not None}
+        if not gradients:
+            return
+        state = self.state[parameter]
+        if not state:
+            state["task"], state["distillation"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        delta = group["delta"] if len(gradients) == 2 else 0.0
+        step = torch.zeros_like(parameter)
+        for place, (name, gradient) in enumerate(gradients.items()):
+            velocity = state[name].mul_(group["momentum"] + (delta if name == "distillation" else -delta))
+            velocity.add_(gradient)
+            if place == 0:
+                velocity.add_(parameter, alpha=group["weight_decay"])
+            step.add_(velocity)
+        parameter.sub_(step, alpha=group["lr"])
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def build_optimizer(settings: TrainingSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of these parameters."""
+    if settings.optimizer == "dot":
+        return Dot(parameters, settings, settings.dot_delta)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(list(parameters), lr=settings.lr, weight_decay=settings.weight_decay)
+    return sgd(parameters, settings)

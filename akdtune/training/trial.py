@@ -1,0 +1,511 @@
+"""One trial, start to end: warm up the view heads, train the student, measure every epoch. Knows no Ray.
+
+`Trial.run` is a generator of epochs. Everything random is drawn from (seed, epoch), never from what was drawn before,
+so a trial that goes on from the state of any finished epoch computes the numbers of one that was never interrupted.
+
+Shapes: N training images, B batch, M members (teacher and views), K classes, C feature width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from akdtune import networks
+from akdtune.columns import Column, joined
+from akdtune.data.crops import Crops
+from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.splits import Loaded
+from akdtune.devices import float32_as_set, has_bfloat16, resolve_device
+from akdtune.randomness import derived_seed
+from akdtune.signals import Batch, Signals
+from akdtune.teacher.find import load_others, load_teacher
+from akdtune.teacher.frozen import CACHE_COLUMNS, FrozenTeacher
+from akdtune.teacher.rows import Caching
+from akdtune.training import graphs
+from akdtune.training.config import TrialConfig
+from akdtune.training.evaluation import HELD_OUT_COLUMNS, VIEWS_EVERY, Evaluation, Predictions
+from akdtune.training.graphs import StepInputs
+from akdtune.training.measures import gate_column, percent_right
+from akdtune.training.objective import Loss, Objective, weighted_sum
+from akdtune.training.optimizers import Dot, build_optimizer, set_learning_rate, sgd
+from akdtune.training.parts import build_parts
+from akdtune.training.warmup import SharedWarmup
+from akdtune.views import ViewAugmenter
+
+COMPILER = "inductor"
+"""The backend of torch.compile."""
+
+TRAINING_COLUMNS = (
+    Column("lr", "", "learning rate of the student", "none"),
+    Column("train_accuracy", "percent", "mean over the epoch of the student's accuracy on training batches"),
+    Column("loss.ce", "nats", "mean over the epoch of the student's cross-entropy with the label, unweighted", "none"),
+    Column("loss.*", "", "mean over the epoch of this term of a method, unweighted", "none"),
+    Column("loss.views.*", "", "mean over the epoch of this penalty of the views, unweighted", "none", "needed"),
+    Column(
+        "gate_open_train", "share", "training images whose diversity gate of the features is open", teacher="needed"
+    ),
+    Column("gate_open_train_*", "share", "training images whose diversity gate of this name is open", teacher="needed"),
+    Column("images_per_s", "images/s", "training images per second, evaluation not counted", "mean"),
+    Column("wall_time_s", "s", "time of the epoch, evaluation included", "sum"),
+    Column("warmup_time_s", "s", "time of the views' warm-up before the first epoch, 0 in the others", "sum"),
+    Column("peak_memory_mib", "MiB", "highest memory so far, on the GPU or else of the process", "max"),
+)
+"""What an epoch of training says besides what is measured on held-out images."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Diverged(Exception):
+    """A loss that is not finite; `epoch` is the epoch in which it appeared (0: while the heads warmed up)."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the loss is not finite in epoch {epoch}")
+        self.epoch = epoch
+
+
+class Interrupted(Exception):
+    """`should_stop` said so; the state of the last epoch that was yielded is where to go on from."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch.
+
+    Attributes:
+        stage: `warmup` (view heads only) or `student`.
+        epoch: counted from 1 within its stage.
+        row: metrics by column name (accuracies in percent, times in seconds), None where a metric does not apply.
+        state: everything needed to go on after this epoch, as a tree of tensors and numbers.
+    """
+
+    stage: Literal["warmup", "student"]
+    epoch: int
+    row: dict[str, float | None]
+    state: dict[str, Any]
+
+
+class _Sums:
+    """Running sums of one epoch, kept on the device so that nothing waits for it before the epoch ends."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+
+    @torch.no_grad()
+    def add(self, images: int, values: Mapping[str, Tensor]) -> None:
+        """Adds the means of a batch; every batch has the same names."""
+        self.count += images
+        stacked = torch.stack(list(values.values()))
+        if self._sums is None:
+            self._names, self._sums = list(values), torch.zeros_like(stacked, dtype=torch.float64)
+        self._sums.add_(stacked, alpha=images)
+
+    def means(self) -> dict[str, float]:
+        """Means over all images of the epoch."""
+        assert self._sums is not None
+        return {name: value / self.count for name, value in zip(self._names, self._sums.tolist(), strict=True)}
+
+
+def _as_set(method: Callable[Concatenate[Trial, P], T]) -> Callable[Concatenate[Trial, P], T]:
+    """A method of `Trial` that runs with float32 as the trial has it, and leaves the process as it was."""
+
+    @functools.wraps(method)
+    def run(trial: Trial, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with float32_as_set(trial.device, trial.config.training.tf32):
+            return method(trial, *args, **kwargs)
+
+    return run
+
+
+class Trial:
+    """The parts of one trial: data, frozen teacher, student, views, methods, optimiser.
+
+    `stand_ins` replace the networks in the configuration's teacher file (the main one, then the others), e.g. by
+    untrained ones to time a few steps. `dataset` is the trial's data where it is loaded on its device already.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        stand_ins: Sequence[networks.Network] = (),
+        dataset: DataSet | None = None,
+    ) -> None:
+        self.config = config
+        self.device = resolve_device(config.training.device)
+        self.dataset = load_data(config.data, self.device) if dataset is None else dataset
+        self.splits = self.dataset.split(config.train_on)
+        self.train = self.splits.train
+        file, inputs = config.teacher_file, self.dataset.inputs
+        frozen, others = (stand_ins[0], tuple(stand_ins[1:])) if stand_ins else (None, ())
+        if frozen is None and not file.absent:
+            frozen = load_teacher(file, inputs, self.device)
+            others = load_others(file, inputs, self.device)
+        self.objective, self.student = build_parts(config, frozen, others, self.dataset, self.train.training_labels_N)
+        if config.training.precision == "bf16" and self.device.type == "cpu" and not has_bfloat16():
+            print(
+                "warning: training.precision: this processor has no bfloat16, bf16 is many times slower here than fp32"
+            )
+        self._layout = networks.layout(self.student)
+        self._forward: Callable[[Tensor, bool], Signals] = self.student
+        if config.training.compile:
+            self._forward = torch.compile(self.student, backend=COMPILER, dynamic=False)
+        epochs = config.training.epochs + self.views.warmup_epochs
+        self.teacher: FrozenTeacher | None = None
+        shared = ""
+        if frozen is not None:
+            facts = (file.identity, self.dataset.fingerprint(config.train_on), config.train_on, self.device.type)
+            shared = "/".join(facts) if file.path else ""
+            cache = None if stand_ins else config.teacher_cache
+            caching = None if cache is None else Caching(cache, self.dataset.images_key, self.dataset.name)
+            self.teacher = FrozenTeacher(
+                frozen, self.train, self.dataset.augmentation, epochs, others, share_as=shared, caching=caching
+            )
+        of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        self.optimizer = build_optimizer(config.training, [*of_student, *self.objective.trained_parameters()])
+        self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None
+        self._generator = torch.Generator(self.device)  # one for all epochs: recorded steps know it
+        recorder = graphs.recorder(self.device, config.training.cuda_graphs)
+        self._student_graph = self._recordable(self.optimizer, self.objective, recorder)
+        self._warmup_graph = None
+        if self.warmup_optimizer is not None:
+            self._warmup_graph = self._recordable(self.warmup_optimizer, self.views, recorder)
+        self.evaluation = Evaluation(config, self.splits, self.student, self.objective, self.teacher, shared)
+
+    @property
+    def views(self) -> ViewAugmenter:
+        """The view augmenter."""
+        return self.objective.views
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the rows of its student epochs, and the last reading, hold."""
+        return joined(TRAINING_COLUMNS, HELD_OUT_COLUMNS, CACHE_COLUMNS, self.objective.columns)
+
+    def _recordable(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parts: Objective | ViewAugmenter,
+        recorder: graphs.Recorder | None,
+    ) -> graphs.StepGraph:
+        network = self.student if isinstance(parts, Objective) else None
+        refused = graphs.refusal(optimizer, parts, network) if recorder is not None else None
+        modules = [parts] if network is None else [network, parts]
+        return graphs.StepGraph(modules, optimizer, recorder, refused)
+
+    def run(
+        self,
+        state: Mapping[str, Any] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        share_warmup_as: str = "",
+    ) -> Iterator[Epoch]:
+        """Trains, yielding each finished epoch: first those of the heads' warm-up, then the student's.
+
+        Args:
+            state: the `state` of an epoch to go on after; None starts at the beginning.
+            should_stop: asked once per step, and while another process trains the warm-up that this trial needs.
+            share_warmup_as: the trial's name, under which the warm-up is kept for others; one that was kept is taken,
+                and its last epoch is then the only one of the warm-up. Empty: trains its own and keeps nothing.
+
+        Raises:
+            Interrupted: after `should_stop` returned True.
+            Diverged: when a loss is not finite.
+        """
+
+        def check() -> None:
+            if should_stop():
+                raise Interrupted
+
+        stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])
+        shared = None
+        if share_warmup_as and stage == "warmup" and done < self.views.warmup_epochs and self.teacher is not None:
+            of_trial = (self.config, self.dataset, self.train, self.teacher, self.views)
+            shared = SharedWarmup.of(*of_trial, share_warmup_as)  # named after the heads as they were drawn
+        if state is not None:
+            self.load_state(state)
+        if stage == "warmup":
+            left = range(done + 1, self.views.warmup_epochs + 1)
+            own = ((epoch, self.warmup_epoch(epoch, should_stop)) for epoch in left)
+            warming = own if shared is None else shared.epochs(done, self.warmup_epoch, should_stop, check)
+            with contextlib.closing(warming):
+                for epoch, row in warming:
+                    yield Epoch("warmup", epoch, row, self.state("warmup", epoch))
+            done = 0
+        for epoch in range(done + 1, self.config.training.epochs + 1):
+            row = self.student_epoch(epoch, should_stop)
+            yield Epoch("student", epoch, row, self.state("student", epoch))
+
+    @_as_set
+    def warmup_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float | None]:
+        """Trains the view heads alone for one epoch and returns its row."""
+        assert self.warmup_optimizer is not None and self._warmup_graph is not None
+        started = time.monotonic()
+        rate = self.views.warmup_learning_rate(epoch)
+        set_learning_rate(self.warmup_optimizer, rate)
+        self.views.train()
+        self._warmup_graph.begin_epoch(graphs.baked_numbers(self.warmup_optimizer, self.views, epoch))
+        sums = _Sums()
+        for inputs in self._batches("warmup", epoch, should_stop):
+            sums.add(len(inputs.batch.labels_B), self._warmup_graph(self._warmup_step, inputs))
+        if epoch == self.views.warmup_epochs:
+            self._warmup_graph.release()
+        means = _finite(sums, epoch=0)
+        row: dict[str, float | None] = {"lr": rate, **means, **self._cache_rates()}
+        return row | {"wall_time_s": time.monotonic() - started}
+
+    def _warmup_step(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """One update of the view heads alone; returns what it measures."""
+        assert self.warmup_optimizer is not None
+        assert inputs.teacher is not None, "views are refused without a teacher"
+        terms = self.views.warmup_penalties(inputs.teacher, inputs.batch)
+        total = weighted_sum(terms, self.views.penalty_weights())
+        assert total is not None, "views with a warm-up stage have penalties"
+        self.warmup_optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.warmup_optimizer.step()
+        return {**{f"loss.views.{name}": value for name, value in terms.items()}, "total": total}
+
+    @_as_set
+    def student_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float | None]:
+        """Trains student, methods and (where they train jointly) heads for one epoch and returns its row."""
+        started = time.monotonic()
+        rate = self.config.training.learning_rate(epoch)
+        set_learning_rate(self.optimizer, rate)
+        self.student.train(self.config.student.train == "all")
+        self.objective.train()
+        self._student_graph.begin_epoch(graphs.baked_numbers(self.optimizer, self.objective, epoch))
+        sums = _Sums()
+        for inputs in self._batches("student", epoch, should_stop):
+            sums.add(len(inputs.batch.labels_B), self._student_graph(self._student_step, inputs))
+        means = _finite(sums, epoch)
+        trained_s = time.monotonic() - started
+        row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
+        row |= self.objective.measures()
+        row |= self._cache_rates()
+        row |= self.evaluation.validation_row(epoch)
+        return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": self._peak_memory_mib()}
+
+    def _student_step(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """One update of student, methods and (where they train jointly) heads; returns what it measures."""
+        assert inputs.images_BCHW is not None
+        maps = self.objective.needs_maps
+        student = self._trained_signals(inputs.images_BCHW, maps)
+        if inputs.strong_BCHW is not None:
+            student = replace(student, strong=self._trained_signals(inputs.strong_BCHW, maps))
+        loss = self.objective(student, inputs.teacher, inputs.batch)
+        self._step(loss)
+        self.objective.after_step()
+        values = {f"loss.{name}": value for name, value in loss.terms.items()}
+        values |= {gate_column("train", name): value for name, value in loss.gates.items()}
+        values["train_accuracy"] = percent_right(loss.logits_BK, inputs.batch.labels_B)
+        return {**values, "total": loss.total}
+
+    def _cache_rates(self) -> dict[str, float | None]:
+        return {} if self.teacher is None else self.teacher.cache_rates()
+
+    def _batches(self, stage: str, epoch: int, should_stop: Callable[[], bool]) -> Iterator[StepInputs]:
+        """The batches of one epoch with images and the teacher's signals, as far as this stage reads them.
+
+        Order, crops and random draws depend on (seeds, stage, epoch) alone.
+        """
+        seeds = self.config.seeds
+        noise_seed = derived_seed("noise", seeds.noise, stage, epoch)
+        torch.manual_seed(noise_seed)
+        generator = self._generator.manual_seed(noise_seed)
+        of_student = stage == "student"
+        maps, strong = (of_student and self.objective.needs_maps), (of_student and self.objective.needs_strong)
+        teacher_of_stage = self.teacher if self.objective.needs_teacher or not of_student else None
+        order_seed = derived_seed("order", seeds.order, stage)
+        images = of_student or (self.teacher is not None and not self.teacher.fetches_images)
+        if teacher_of_stage is not None:
+            teacher_of_stage.begin_epoch(order_seed, epoch)
+        loading = self.train.epoch(order_seed, epoch, self.config.training.batch_size, images=images, strong=strong)
+        with contextlib.closing(loading):
+            overlaps = of_student and self.objective.overlaps_batches
+            for loaded, repeated in _overlapping(loading) if overlaps else ((one, 0) for one in loading):
+                if should_stop():
+                    raise Interrupted
+                images_BCHW, strong_BCHW = self._laid_out(loaded.images_BCHW), self._laid_out(loaded.strong_BCHW)
+                of_teacher = None
+                if teacher_of_stage is not None:
+                    of_teacher = teacher_of_stage.signals(
+                        loaded.positions_B, images_BCHW, loaded.crops_B, maps, strong_BCHW
+                    )
+                batch = self._batch(loaded, epoch, generator, repeated)
+                yield StepInputs(batch, of_teacher, images_BCHW if of_student else None, strong_BCHW)
+
+    def _batch(self, loaded: Loaded, epoch: int, generator: torch.Generator, repeated: int) -> Batch:
+        positions_B, partner_B = loaded.positions_B, loaded.partner_B
+        labels_B = self.train.training_labels_N[positions_B]
+        partner_labels_B = None if partner_B is None else labels_B[partner_B]
+        ids_B = self.train.sample_ids_N[positions_B]
+        return Batch(labels_B, ids_B, positions_B, epoch, generator, partner_labels_B, loaded.share, repeated)
+
+    def _laid_out(self, images_BCHW: Tensor | None) -> Tensor | None:
+        """Images as the student's kernels lie in memory: else each convolution that reads them turns them by itself."""
+        return None if images_BCHW is None else images_BCHW.contiguous(memory_format=self._layout)
+
+    def _trained_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
+        """What the training student says, in the precision it trains in; float32 for all that reads it."""
+        if self.config.training.precision == "fp32":
+            return self._student_signals(images_BCHW, maps)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            signals = self._student_signals(images_BCHW, maps)
+        return _in_float32(signals)
+
+    def _student_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
+        signals = self._forward(images_BCHW, maps)
+        return replace(signals, classifier=self.student.classifier()) if maps else signals
+
+    def _step(self, loss: Loss) -> None:
+        """One update of student, methods and jointly trained heads."""
+        if isinstance(self.optimizer, Dot):
+            self.optimizer.backward_and_step(*loss.split())
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def close(self) -> tuple[dict[str, float | None], Predictions]:
+        """The last reading, see `Evaluation.close`."""
+        return self.evaluation.close()
+
+    def timed(self, steps: int) -> dict[str, float]:
+        """Seconds of one warm-up step, one student step, and the work at the end of an epoch, by a few real ones.
+
+        Trains on the first batches, so a trial that was timed must not be run.
+        """
+        times = {"warmup_step_s": 0.0}
+        if self.warmup_optimizer is not None:
+            times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps)
+        times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps)
+        self.evaluation.validation_row(VIEWS_EVERY)
+        with_views_s, without_s = (_timed(self.evaluation.validation_row, epoch) for epoch in (VIEWS_EVERY, 1))
+        return times | {"epoch_end_s": without_s + (with_views_s - without_s) / VIEWS_EVERY}
+
+    def state(self, stage: str, epoch: int) -> dict[str, Any]:
+        """A copy of everything that changes: networks, heads, banks, optimisers, scores, epoch."""
+        warming = self.warmup_optimizer if stage == "warmup" else None
+        return {
+            "stage": stage,
+            "epoch": epoch,
+            "student": _copied(self.student.state_dict()),
+            "objective": _copied(self.objective.state_dict()),
+            "optimizer": _copied(self.optimizer.state_dict()),
+            "warmup_optimizer": _copied(warming.state_dict()) if warming else None,
+            "recent_scores": list(self.evaluation.recent_scores),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state that `state` returned."""
+        self._student_graph.release()  # a recording knows the optimiser's tensors, which are replaced
+        if self._warmup_graph is not None:
+            self._warmup_graph.release()
+        self.student.load_state_dict(state["student"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        _lay_out(self.optimizer)
+        if self.warmup_optimizer and state["warmup_optimizer"] is not None:
+            self.warmup_optimizer.load_state_dict(_copied(state["warmup_optimizer"]))
+        self.evaluation.recent_scores = list(state["recent_scores"])
+
+    def _peak_memory_mib(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _in_float32(signals: Signals) -> Signals:
+    """What a network said under autocast, in the precision of losses and heads."""
+
+    def each(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+        return None if maps is None else tuple(one.float() for one in maps)
+
+    return replace(
+        signals,
+        logits_BK=signals.logits_BK.float(),
+        pooled_BC=signals.pooled_BC.float(),
+        stages=each(signals.stages),
+        preact_stages=each(signals.preact_stages),
+        last_map=None if signals.last_map is None else signals.last_map.float(),
+    )
+
+
+def _overlapping(batches: Iterable[Loaded]) -> Iterator[tuple[Loaded, int]]:
+    """Each batch behind the images of the one before it, and how many those are."""
+    last: Loaded | None = None
+    for batch in batches:
+        yield (batch, 0) if last is None else (_joined(last, batch), len(last.positions_B))
+        last = batch
+
+
+def _joined(before: Loaded, after: Loaded) -> Loaded:
+    """Two batches as one. Mixed images cannot be joined: methods that ask for overlapping batches are refused then."""
+    crops_B = None
+    if before.crops_B is not None and after.crops_B is not None:
+        crops_B = Crops(*(torch.cat(parts) for parts in zip(before.crops_B, after.crops_B, strict=True)))
+    images = (before.images_BCHW, after.images_BCHW), (before.strong_BCHW, after.strong_BCHW)
+    images_BCHW, strong_BCHW = (None if one is None or two is None else torch.cat([one, two]) for one, two in images)
+    positions_B = torch.cat([before.positions_B, after.positions_B])
+    return Loaded(positions_B, crops_B, images_BCHW, strong_BCHW, None, 1.0)
+
+
+def _copied(node: Any) -> Any:
+    """A deep copy of a tree of plain containers, tensors and numbers."""
+    if isinstance(node, Tensor):
+        return node.detach().clone()
+    if isinstance(node, Mapping):
+        return {key: _copied(item) for key, item in node.items()}
+    return [_copied(item) for item in node] if isinstance(node, list) else node
+
+
+@torch.no_grad()
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Momenta as their parameters lie in memory: a fused step goes through both side by side, and a checkpoint of an
+    earlier version may hold them otherwise."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _timed(work: Callable[[int], object], epoch: int) -> float:
+    started = time.monotonic()
+    work(epoch)
+    return time.monotonic() - started
+
+
+def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:
+    """Median seconds between the steps of an epoch that is stopped after `steps` of them; the first is not counted."""
+    marks: list[float] = []
+
+    def should_stop() -> bool:
+        marks.append(time.monotonic())
+        return len(marks) > steps
+
+    try:
+        epoch(should_stop)
+        marks.append(time.monotonic())
+    except Interrupted:
+        pass
+    gaps = sorted(after - before for before, after in zip(marks, marks[1:], strict=False))
+    return gaps[len(gaps) // 2]
+
+
+def _finite(sums: _Sums, epoch: int) -> dict[str, float]:
+    """The epoch's means without the total; raises where the total was not finite in any step."""
+    means = sums.means()
+    total = means.pop("total")
+    if not (abs(total) < float("inf")):
+        raise Diverged(epoch)
+    return means
