@@ -1,230 +1,118 @@
-"""The direction of imports: arrows only downward, heavy libraries only where they belong."""
+"""The rule of imports (.importlinter), what loads nothing heavy, and that late imports are so on purpose."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
-from tests.checkout import ROOT
-
-# One row a level, top to bottom; a module imports modules of lower rows only.
-LEVELS = [
-    ["cli", "standalone"],
-    ["browse", "teacher_command", "cache_command", "components", "ablation_report", "importance_figures"],
-    ["column_list"],
-    ["ablation_findings", "figures"],
-    ["ablation_data"],
-    ["study"],
-    ["trainable"],
-    ["tracking"],
-    ["tracking_record"],
-    ["run_state"],
-    ["scheduling", "display", "lockfile", "search", "importances", "phases", "reuse"],
-    ["search_phase"],
-    ["pilot"],
-    ["ledger"],
-    ["dry_run"],
-    ["study_plan", "cell_report"],
-    ["plan_cost"],
-    ["identity"],
-    ["prepared", "cell_factors"],
-    ["proposals"],
-    ["spec"],
-    ["spec_check", "json_schema"],
-    ["cells"],
-    ["controls"],
-    ["idle"],
-    ["search_rules"],
-    ["trial_settings"],
-    ["space"],
-    ["suggest"],
-    ["factors"],
-    ["domains", "extension"],
-    ["settings_errors", "sections"],
-    ["settings_file"],
-    ["training"],
-    ["evaluation", "trial_parts", "warmup", "graphs", "gradient_factor"],
-    ["measures"],
-    ["trial_config"],
-    ["objective"],
-    ["methods", "views"],
-    ["teacher"],
-    ["teacher_settings", "frozen_teacher"],
-    ["device_rows"],
-    ["teacher_rows"],
-    ["checkpoints"],
-    ["networks"],
-    ["data"],
-    ["folder_sources", "parquet_source"],
-    ["data_sources"],
-    ["splits"],
-    ["parquet_images", "image_folders", "streaming", "mixing"],
-    ["image_ops", "decoding", "teacher_cache"],
-    ["data_store", "augmentation", "cache_files"],
-    ["recipe"],
-    ["diversity", "transfer"],
-    ["signals"],
-    ["comparisons"],
-    ["contrasts", "power", "reports"],
-    ["study_tables"],
-    ["results", "stats", "racing", "pareto"],
-    ["registry", "resampling", "columns"],
-    ["folders"],
-    ["errors", "processes", "time_budget", "atomic"],
-]
-LEVEL = {module: depth for depth, row in enumerate(LEVELS) for module in row}
-
-# scheduling.py holds the subclass of Ray's scheduler that study.py hands to Tune.
-HOMES = {"ray": {"study", "trainable", "scheduling"}, "optuna": {"search", "importances"}, "wandb": {"tracking"}}
-NEVER = {
-    **{
-        module: {"torch", "ray"}
-        for module in ("columns", "results", "study_tables", "stats", "comparisons", "contrasts", "power")
-    },
-    "resampling": {"torch", "ray", "scipy"},
-}
-ANALYSIS_MAY = {
-    "results", "study_tables", "stats", "resampling", "comparisons", "spec", "errors", "reports", "figures",
-    "ablation_data", "ablation_findings", "ablation_report", "importances", "importance_figures",
-}  # fmt: skip
+PACKAGE_FILES = "akdtune/**/*.py"
+HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
 # The command line, and what the commands that only read stand on.
 LIGHT = [
-    "cli", "browse", "spec", "space", "results", "study_tables", "stats", "comparisons", "ablation_report", "figures",
-    "tracking",
+    "cli", "cli.browse", "study.spec", "settings.space", "records.files", "records.tables", "statistics.association",
+    "statistics.paired", "reports.ablation_tables", "reports.figures", "running.tracking",
 ]  # fmt: skip
-HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
+WITHOUT_TORCH = ["settings", "records", "statistics", "reports"]
+"""Packages each file of which loads nothing of torch, Ray and Optuna."""
 
 
-class Edge(NamedTuple):
-    """One import: where it stands, what it names, and whether it runs when the module is imported."""
-
-    file: Path
-    line: int
-    target: str
-    lazy: bool
-
-    def __str__(self) -> str:
-        return f"{self.file.relative_to(ROOT)}:{self.line} imports {self.target}"
+def test_the_rule_of_imports(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(repository)
+    status = lint_imports(config_filename=".importlinter", no_cache=True)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
 
 
-def module_of(file: Path) -> str:
-    """The room of the house a file belongs to: `methods/kd.py` belongs to `methods`."""
-    parts = file.relative_to(ROOT / "akdtune").with_suffix("").parts
-    return parts[0]
+def late_imports(file: Path) -> Iterator[list[ast.Import | ast.ImportFrom]]:
+    """Blocks of imports that run in a function."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    found: list[list[ast.Import | ast.ImportFrom]] = []
 
-
-def edges(file: Path) -> list[Edge]:
-    """Every import in a file, also inside functions; `from akdtune import results` counts as `akdtune.results`."""
-    found: list[Edge] = []
-
-    def visit(node: ast.AST, lazy: bool) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
-            return  # what a file does as a script, nobody that imports it needs
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            lazy = True
-        if isinstance(node, ast.Import):
-            found.extend(Edge(file, node.lineno, alias.name, lazy) for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: relative import"
-            base = node.module or ""
-            names = [f"akdtune.{alias.name}" for alias in node.names] if base == "akdtune" else [base]
-            found.extend(Edge(file, node.lineno, name, lazy) for name in names)
-        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    def visit(node: ast.AST, late: bool) -> None:
         for child in ast.iter_child_nodes(node):
-            visit(child, inside)
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                if not late:
+                    continue
+                if found and not "".join(lines[found[-1][-1].end_lineno : child.lineno - 1]).strip():
+                    found[-1].append(child)
+                else:
+                    found.append([child])
+            else:
+                visit(child, late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
 
-    visit(ast.parse(file.read_text(encoding="utf-8")), lazy=False)
-    return found
-
-
-def sources() -> list[Path]:
-    return sorted(file for file in (ROOT / "akdtune").rglob("*.py") if module_of(file) != "__init__")
-
-
-def own_target(edge: Edge) -> str | None:
-    """The room that an edge leads to, None for anything outside akdtune (and for its version)."""
-    parts = edge.target.split(".")
-    return parts[1] if parts[0] == "akdtune" and len(parts) > 1 and parts[1] != "__version__" else None
+    visit(ast.parse("\n".join(lines)), late=False)
+    yield from found
 
 
-def test_every_file_has_its_place() -> None:
-    homeless = {module_of(file) for file in sources()} - set(LEVEL)
-    assert not homeless, f"not in the order of imports: {sorted(homeless)}"
+def test_imports_in_functions_say_why(repository: Path) -> None:
+    """Below the command line, only a heavy library (or what of ours loads one) is imported late, and a line says so."""
+    silent = []
+    for file in sorted(repository.glob(PACKAGE_FILES)):
+        if file.is_relative_to(repository / "akdtune" / "cli"):
+            continue
+        lines = file.read_text(encoding="utf-8").splitlines()
+        for block in late_imports(file):
+            above = lines[block[0].lineno - 2].strip()
+            said = above.startswith("# late: ") or any("# late: " in lines[(of.end_lineno or 0) - 1] for of in block)
+            if not said:
+                silent.append(f"{file.relative_to(repository)}:{block[0].lineno}: {ast.unparse(block[0])}")
+    assert not silent, "\n".join(silent)
 
 
-def test_arrows_point_downward() -> None:
-    upward = []
-    for file in sources():
-        here = module_of(file)
-        for edge in edges(file):
-            there = own_target(edge)
-            if there is None or there == here:
-                continue
-            if there not in LEVEL or LEVEL[there] <= LEVEL[here]:
-                upward.append(str(edge))
-    assert not upward, "\n".join(upward)
-
-
-@pytest.mark.parametrize("library", sorted(HOMES))
-def test_heavy_libraries_stay_at_home(library: str) -> None:
-    files = [*sources(), *(ROOT / "analysis").glob("*.py")]
-    strangers = [
-        str(edge)
-        for file in files
-        for edge in edges(file)
-        if edge.target.split(".")[0] == library
-        and not (file.is_relative_to(ROOT / "akdtune") and module_of(file) in HOMES[library])
-    ]
-    assert not strangers, "\n".join(strangers)
-
-
-def test_results_and_stats_know_neither_torch_nor_ray() -> None:
-    wrong = [
-        str(edge)
-        for file in sources()
-        for edge in edges(file)
-        if edge.target.split(".")[0] in NEVER.get(module_of(file), set())
-    ]
-    assert not wrong, "\n".join(wrong)
-
-
-def test_analysis_imports_results_stats_and_spec_only() -> None:
-    wrong = []
-    for file in sorted((ROOT / "analysis").glob("*.py")):
-        for edge in edges(file):
-            outside = edge.target.split(".")[0] in {"torch", "analysis"}
-            if outside or (edge.target.startswith("akdtune") and own_target(edge) not in ANALYSIS_MAY):
-                wrong.append(str(edge))
-    assert not wrong, "\n".join(wrong)
-
-
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+def run(code: str, repository: Path) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=repository)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_load_nothing_heavy(module: str) -> None:
+def test_light_modules_load_nothing_heavy(module: str, repository: Path) -> None:
     code = f"import sys, akdtune.{module}; print(*[m for m in {HEAVY} if m in sys.modules])"
-    result = run(code)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [], f"import akdtune.{module} loads {result.stdout}"
+    assert run(code, repository).split() == [], f"import akdtune.{module}"
 
 
-def test_a_trial_runs_on_a_bare_box() -> None:
+@pytest.mark.parametrize("package", WITHOUT_TORCH)
+def test_a_package_that_reads_loads_no_torch(package: str, repository: Path) -> None:
+    modules = [
+        f"akdtune.{package}.{file.stem}"
+        for file in sorted((repository / "akdtune" / package).glob("*.py"))
+        if file.stem != "__init__"
+    ]
+    # importance judges with Optuna, and says so in the rule of imports
+    modules = [module for module in modules if module != "akdtune.statistics.importance"]
+    code = f"import sys, {', '.join(modules)}; print(*[m for m in ('torch', 'ray', 'optuna') if m in sys.modules])"
+    assert run(code, repository).split() == []
+
+
+def test_analyses_print_what_reports_say(repository: Path) -> None:
+    """A command of analysis/ knows reports, records, statistics and errors, and no other analysis."""
+    allowed = {"akdtune.errors", "akdtune.records", "akdtune.reports", "akdtune.statistics"}
+    wrong = []
+    for file in sorted((repository / "analysis").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("akdtune", "analysis"):
+                room = ".".join((node.module or "").split(".")[:2])
+                if room not in allowed:
+                    wrong.append(f"{file.name}:{node.lineno}: {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_trial_runs_on_a_bare_box(repository: Path) -> None:
     """`akdtune.training` and every component import where ray, optuna and wandb are not installed."""
     code = """
 import sys
 for name in ("ray", "optuna", "wandb"):
     sys.modules[name] = None
-import akdtune.training
+import akdtune.training.trial
+import akdtune.cli.one_trial
 from akdtune import registry
-print(*registry.names("views"), *registry.names("methods"), *registry.names("networks"))
+print(*registry.names("views"), *registry.names("methods"), *registry.names("networks"), *registry.names("data"))
 """
-    result = run(code)
-    assert result.returncode == 0, result.stderr
-    assert {"kd", "dkd", "crd", "angular", "tekap", "none"} <= set(result.stdout.split())
+    assert {"kd", "dkd", "crd", "angular", "tekap", "none", "digits", "parquet"} <= set(run(code, repository).split())

@@ -38,7 +38,7 @@ def open_image(encoded: bytes | Path, where: str, channels: int | None) -> Any:
     Raises:
         DataError: naming the image that cannot be read.
     """
-    from PIL import Image
+    from PIL import Image  # late: only image files need it
 
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
@@ -50,7 +50,7 @@ def open_image(encoded: bytes | Path, where: str, channels: int | None) -> Any:
 
 def squared(image: Any, square: Square) -> Any:
     """An image of Pillow's resized (bilinear, with antialiasing) and cut to the square in its middle."""
-    from PIL import Image
+    from PIL import Image  # late: only image files need it
 
     width, height = image.size
     shorter = min(width, height)

@@ -143,7 +143,7 @@ def operate(image_CHW: Tensor, name: str, strength: float, sign: float) -> Tenso
         strength: 0..1, the share of the operation's range.
         sign: 1 or -1; the direction of the operations that have one.
     """
-    from torchvision.transforms.v2 import functional
+    from torchvision.transforms.v2 import functional  # late: it is slow to load, and few trials need it
 
     size = image_CHW.shape[-1]
     factor = 1 + 0.9 * strength * sign

@@ -80,6 +80,6 @@ def draw_mix(draw: Draw, batch_index: int, batch_size: int, augmentation: Augmen
 
 def _beta(alpha: float, probability: float) -> float:
     """Quantile of the beta distribution with both parameters `alpha`."""
-    from scipy.special import betaincinv
+    from scipy.special import betaincinv  # late: commands that only list trials do not wait for it
 
     return float(betaincinv(alpha, alpha, probability))

@@ -33,7 +33,7 @@ class Digits(Source):
         """Reads scikit-learn's own copy, once: importing scikit-learn takes a second in every process."""
 
         def write(folder: Path) -> Mapping[str, Any]:
-            from sklearn.datasets import load_digits
+            from sklearn.datasets import load_digits  # late: a second in every process that reads digits again
 
             bunch = load_digits()
             images = np.rint(np.asarray(bunch.images)[:, None] * (255 / 16)).astype(np.uint8)

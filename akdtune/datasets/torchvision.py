@@ -86,7 +86,7 @@ class Torchvision(Source):
     @classmethod
     def _torchvision(cls, root: Path, **arguments: Any) -> Any:
         try:
-            from torchvision import datasets
+            from torchvision import datasets  # late: it is slow to load, and few trials need it
 
             return getattr(datasets, cls.torchvision_name)(str(root), **arguments)
         except ImportError as error:

@@ -262,6 +262,7 @@ NAMES = tuple(_BUILDERS)
 
 def parameters_of(sections: Mapping[str, Any], context: ControlContext) -> tuple[int, int]:
     """Numbers of parameters: of the student, and of everything that trains beside it, before or with it."""
+    # late: parameter_matched alone counts parameters; reading a study needs no torch
     import torch
 
     from akdtune import networks
@@ -311,6 +312,7 @@ def _size(network: str | dict[str, Any], inputs: tuple[int, int, int]) -> int | 
 
     Built for real: torch takes seconds to import what it needs to build one without memory.
     """
+    # late: parameter_matched alone counts parameters; reading a study needs no torch
     from akdtune import networks
     from akdtune.signals import InputSpec
 

@@ -66,14 +66,14 @@ class TorchvisionNetwork(AdaptedNetwork):
         return module
 
     def _build(self, inputs: InputSpec) -> nn.Module:
-        from torchvision import models
+        from torchvision import models  # late: it is slow to load, and few trials need it
 
         built: nn.Module = models.get_model(self.model, weights=None, num_classes=inputs.num_classes)
         return built
 
     def _weights(self, name: str, inputs: InputSpec) -> Weights:
         """Torchvision's description of some weights."""
-        from torchvision import models
+        from torchvision import models  # late: it is slow to load, and few trials need it
 
         known = {entry.name: entry for entry in models.get_model_weights(self.model)}
         if name not in known:
@@ -145,7 +145,7 @@ class _ViT(TorchvisionNetwork):
 
     @override
     def _build(self, inputs: InputSpec) -> nn.Module:
-        from torchvision.models import VisionTransformer
+        from torchvision.models import VisionTransformer  # late: it is slow to load, and few trials need it
 
         built: nn.Module = VisionTransformer(
             image_size=inputs.size,

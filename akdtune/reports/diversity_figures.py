@@ -57,7 +57,7 @@ def _short_title(panel: Panel) -> str:
 
 
 def _legend(figure: Any, looks: dict[str, tuple[str, str]]) -> None:
-    from matplotlib.lines import Line2D
+    from matplotlib.lines import Line2D  # late: reports without a figure do not wait for it
 
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=6,
@@ -72,7 +72,7 @@ def _legend(figure: Any, looks: dict[str, tuple[str, str]]) -> None:
 
 
 def _draw_measure(axis: Any, panel: Panel, relation: Relation, looks: dict[str, tuple[str, str]], **how: int) -> None:
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Rectangle  # late: reports without a figure do not wait for it
 
     use = panel.fitted(relation.measure)
     arms = np.array(panel.arms, object)

@@ -40,6 +40,7 @@ class Sheet:
 @contextlib.contextmanager
 def sheet(width: float, height: float) -> Iterator[Sheet]:
     """A figure of so many inches in the common look."""
+    # late: reports without a figure do not wait for it
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -151,6 +152,7 @@ def _row_text(bar: Bar) -> str:
 
 
 def _forest_legend(figure: Any, bars: Sequence[Bar], margin: float | None, level: float) -> None:
+    # late: reports without a figure do not wait for it
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -288,7 +290,7 @@ def winners_curse(rows: Sequence[Curse], *, title: str, searched_on: str, confir
 
 
 def _curse_legend(figure: Any, rows: Sequence[Curse], searched_on: str, confirmed_on: str) -> None:
-    from matplotlib.lines import Line2D
+    from matplotlib.lines import Line2D  # late: reports without a figure do not wait for it
 
     handles = [
         Line2D(

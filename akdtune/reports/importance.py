@@ -129,6 +129,7 @@ def judge(arm: Arm, known: Mapping[str, Any], *, draws: int, seed: int) -> Found
         draws: of PED-ANOVA.
         seed: of the draws.
     """
+    # late: only this analysis needs Optuna
     from akdtune.statistics import importance
     from akdtune.statistics.importance import distribution, marginal
 
@@ -189,7 +190,7 @@ def _notes(arm: Arm, shares: Mapping[Evaluator, Sequence[Importance]], guessed: 
 
 def report_of(found: Sequence[Found], **how: Any) -> dict[str, Any]:
     """Everything that was computed, as plain JSON."""
-    from akdtune.statistics.importance import LEVEL
+    from akdtune.statistics.importance import LEVEL  # late: only this analysis needs Optuna
 
     return {
         "claim": READING, "score": "val_accuracy", "level": LEVEL, "least_configurations": LEAST, **how,
@@ -218,7 +219,7 @@ def _arm_json(one: Found) -> dict[str, Any]:
 
 def _known_domains(run: Path) -> dict[str, Any]:
     """What each setting was drawn from, by the study's settings; nothing where they are not known."""
-    from akdtune.statistics.importance import domains_of
+    from akdtune.statistics.importance import domains_of  # late: only this analysis needs Optuna
 
     lock = read_lock(run)
     return domains_of(lock["settings"]) if lock else {}

@@ -65,7 +65,7 @@ def _draw_importances(axis: Any, settings: Mapping[str, Mapping[str, Share]], ev
 
 
 def _importance_legend(figure: Any, evaluators: Sequence[str], footnote: str) -> None:
-    from matplotlib.lines import Line2D
+    from matplotlib.lines import Line2D  # late: reports without a figure do not wait for it
 
     handles = [
         Line2D([], [], color=COLOURS[i], marker=MARKERS[i], linewidth=2.2, label=name)
@@ -145,7 +145,7 @@ def _draw_marginal(axis: Any, one: Marginal) -> None:
         if low is not None and high is not None:
             axis.plot([place, place], [low, high], color=COLOURS[0], linewidth=1.3, marker="_", markersize=5, zorder=3)
     if one.log:
-        from matplotlib.ticker import LogLocator, NullFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter  # late: reports without a figure do not wait for it
 
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))

@@ -77,7 +77,7 @@ def prepare(settings: Mapping[str, Any]) -> None:
     """Loads the SDK, once per process; what goes wrong with it, each run says for itself."""
     if resolve_mode(settings) != "disabled":
         with contextlib.suppress(Exception):
-            import wandb  # noqa: F401
+            import wandb  # noqa: F401  # late: a study without tracking does not load it
 
 
 class _Finish(NamedTuple):
@@ -168,7 +168,7 @@ class Tracker:
         return run
 
     def _init(self, mode: Mode) -> Any:
-        import wandb
+        import wandb  # late: a study without tracking does not load it
 
         trial, own = self._trial, self._settings["wandb"]
         place = {name: trial[name] for name in _PLACE if trial.get(name) is not None}
@@ -359,7 +359,7 @@ def _tag(run_dir: Path, runs: Sequence[RunRecord]) -> tuple[list[str], list[str]
     untagged: list[str] = []
     if not runs:
         return tagged, untagged
-    import wandb
+    import wandb  # late: a study without tracking does not load it
 
     api = wandb.Api()
     for run in runs:

@@ -53,7 +53,7 @@ def correlations(trials: Sequence[TrialRecord], rungs: Sequence[int]) -> list[Ru
 def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
     if len(pairs) < FEWEST or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
         return None
-    from scipy.stats import spearmanr
+    from scipy.stats import spearmanr  # late: commands that only list trials do not wait for it
 
     return float(spearmanr([at for at, _ in pairs], [final for _, final in pairs]).statistic)
 

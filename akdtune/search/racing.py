@@ -46,7 +46,7 @@ def worse_p(best_S: Sequence[float], other_S: Sequence[float]) -> float:
         best_S: one value per seed.
         other_S: of the same seeds.
     """
-    from scipy import stats
+    from scipy import stats  # late: commands that only list trials do not wait for it
 
     differences = [best - other for best, other in zip(best_S, other_S, strict=True) if best != other]
     if not differences:

@@ -175,7 +175,7 @@ def crossed_bootstrap(
 
 
 def _effect(term: str, estimate: float, error: float, fit: _Fit, seeds: int, note: str, level: float) -> Effect:
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import stdtr, stdtrit  # late: commands that only list trials do not wait for it
 
     note = "; ".join(part for part in (note, fit.note) if part)
     if fit.dof < 1 or not isfinite(error) or (error == 0 and abs(estimate) > 0):
@@ -287,6 +287,7 @@ def _pooled(rows: _Rows, design_CP: Floats) -> _Fit | None:
 
 def _mixed(rows: _Rows, design_CP: Floats) -> _Fit | str:
     """Random seed intercept by REML; errors clustered by seed, with t of seeds - 1. A text says why there is no fit."""
+    # late: it loads pandas, for one estimate of one report
     from statsmodels.regression.mixed_linear_model import MixedLM
 
     columns_RP = design_CP[rows.cells_R]

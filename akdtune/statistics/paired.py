@@ -222,7 +222,7 @@ def equivalence(difference: Difference, margin: float, *, alpha: float = 0.05) -
 
 def _upper_tail(mean: float, sd: float, n: int) -> float:
     """One-sided p of "the mean is not above 0"; without spread that of the sign-flip test."""
-    from scipy.special import stdtr
+    from scipy.special import stdtr  # late: commands that only list trials do not wait for it
 
     if sd > 0:
         return float(stdtr(n - 1, -mean * sqrt(n) / sd))
@@ -298,7 +298,7 @@ def _sign_flip_p(differences_N: Floats, scale: float) -> float:
 
 
 def _wilcoxon_p(differences_N: Floats, scale: float) -> float:
-    from scipy.stats import wilcoxon
+    from scipy.stats import wilcoxon  # late: commands that only list trials do not wait for it
 
     if not differences_N.any():
         return 1.0
@@ -310,7 +310,7 @@ def _wilcoxon_p(differences_N: Floats, scale: float) -> float:
 
 def _bootstrap(differences_N: Floats, sd: float, level: float) -> tuple[float, float]:
     """BCa interval of the mean, drawn with a fixed seed."""
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap  # late: commands that only list trials do not wait for it
 
     if sd == 0:
         return float(differences_N.mean()), float(differences_N.mean())

@@ -104,7 +104,7 @@ def required_seeds(
     References:
         Browne 1995, Statist. Med. 14:1933.
     """
-    from scipy.special import chdtri
+    from scipy.special import chdtri  # late: commands that only list trials do not wait for it
 
     check_share("confidence", confidence)
     values_N = finite(pilot_differences_N)
@@ -143,7 +143,7 @@ def spread(values_N: Floats, scale: float) -> float:
 @lru_cache(maxsize=4096)
 def t_quantile(tail: float, n: int) -> float:
     """What a t of n - 1 degrees of freedom exceeds with probability `tail`."""
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # late: commands that only list trials do not wait for it
 
     return -float(stdtrit(n - 1, tail))
 
@@ -158,7 +158,7 @@ def _check_power(sd: float, alpha: float, power: float) -> None:
 
 def _power(noncentrality: float, n: int, alpha: float) -> float:
     """Power of the two-sided t test on n values."""
-    from scipy.stats import nct
+    from scipy.stats import nct  # late: commands that only list trials do not wait for it
 
     critical = t_quantile(alpha / 2, n)
     return float(nct.sf(critical, n - 1, noncentrality) + nct.sf(critical, n - 1, -noncentrality))
@@ -167,7 +167,7 @@ def _power(noncentrality: float, n: int, alpha: float) -> float:
 @lru_cache(maxsize=4096)
 def _noncentrality(n: int, alpha: float, power: float) -> float:
     """True mean over its standard error at which the two-sided t test on n values has this power."""
-    from scipy.optimize import brentq
+    from scipy.optimize import brentq  # late: commands that only list trials do not wait for it
 
     high = 2.0
     while _power(high, n, alpha) < power:
