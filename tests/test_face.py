@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import pkgutil
 import shlex
 import subprocess
@@ -23,7 +24,7 @@ from akdtune.errors import AkdtuneError, SettingsError, StudyError
 from akdtune.planning.from_python import Preview
 from akdtune.records.files import trial_directory
 from akdtune.running import driver
-from akdtune.study import spec
+from akdtune.study import from_python, spec
 from akdtune.training.trial import Diverged, Epoch, Trial
 from tests.study_fixture import StudyBuilder
 
@@ -133,6 +134,9 @@ class TestRead:
         with pytest.raises(SettingsError) as expected:
             spec.load("small.yaml", [f"training.epochs={text}"])
         assert str(error.value) == str(expected.value)
+
+    def test_the_example(self) -> None:
+        assert doctest.testmod(from_python) == (0, 2)
 
     def test_all_problems_at_once(self, folder: Path) -> None:
         with pytest.raises(akdtune.AkdtuneError, match=r"(?s)2 problems.*did you mean 'trials'.*did you mean 'epochs'"):

@@ -221,7 +221,11 @@ class TestDiversity:
         assert said._repr_html_().count("<li>") == 12
 
     def test_figure(self, results: Results) -> None:
-        assert isinstance(results.diversity(draws=100).figure(), Figure)
+        said = results.diversity(draws=100)
+        assert isinstance(said.figure(), Figure)
+        assert [len(figure.axes) for figure in (said.figure(), said.figure("probe"))] == [3 * 4, 4]
+        with pytest.raises(AkdtuneError, match="unknown panel 'probes'; did you mean 'probe'"):
+            said.figure("probes")
 
     def test_none_yet(self, builder: StudyBuilder) -> None:
         builder.add("angular/kd", 50.0, 0.1, status="running")

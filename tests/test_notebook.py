@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def repository_docs() -> Path:
 
 def kinds(cell: Any) -> list[str]:
     """What a cell shows, by form: text on the way, or the richest form of a value."""
-    return [output.get("name") or max(output.data, key=("text/plain", "text/html", "image/png").index)
-            for output in cell.outputs]  # fmt: skip
+    forms = ("text/plain", "text/html", "image/png")
+    return [output.get("name") or max(output.data, key=forms.index) for output in cell.outputs]
 
 
 def code(notebook: Any) -> list[Any]:
@@ -54,12 +55,15 @@ def test_runs_as_stored(notebook: Any, tmp_path: Path, monkeypatch: pytest.Monke
     executed = nbformat.from_dict(notebook)
     strict = nbformat.v4.new_code_cell("import warnings\nwarnings.simplefilter('error')")
     executed.cells.insert(0, strict)
-    NotebookClient(
-        executed, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
+    where = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(executed, timeout=300, kernel_name="python3", coalesce_streams=True, resources=where).execute()
     assert os.listdir(tmp_path / "runs") == ["notebook"]
-    stored = {cell.id: kinds(cell) for cell in code(notebook)}
-    assert {cell.id: kinds(cell) for cell in code(executed)[1:]} == stored
-    (right,) = (cell.outputs[0].data["text/plain"] for cell in code(executed) if "predicted ==" in cell.source)
-    share, measured = (part.split(" %")[0] for part in right.strip("'").split(": "))
-    assert share.split()[0] == measured, "the loaded student answers as the trial did"
+    cells = {cell.id: cell for cell in code(executed)[1:]}
+    assert {name: kinds(cell) for name, cell in cells.items()} == {cell.id: kinds(cell) for cell in code(notebook)}
+    (printed,) = (cell.outputs[0].text for cell in cells.values() if "akdtune.run(" in cell.source)
+    assert printed.startswith("study notebook in runs/notebook (new)\n"), "Tune has cleared nothing"
+    assert "14 trials: 14 done\n" in printed
+    (right,) = (cell.outputs[0].data["text/plain"] for cell in cells.values() if "predicted ==" in cell.source)
+    shares = re.findall(r"([\d.]+) %", right)
+    assert len(shares) == 2
+    assert shares[0] == shares[1], "the loaded student answers as the trial did"

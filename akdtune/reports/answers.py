@@ -148,9 +148,17 @@ class Diversity:
         """Everything that was computed, as plain JSON."""
         return diversity.report(self.panels, self.relations, self.counts, **self.how)
 
-    def figure(self) -> Any:
-        """Accuracy against each measure as a matplotlib Figure, a row of plots for each panel."""
-        return diversity_figures.scatter(self.panels, self.relations, self.study, **self.how).figure
+    def figure(self, name: str | None = None) -> Any:
+        """Accuracy against each measure as a matplotlib Figure: a row of plots for each panel, or for one by its name.
+
+        Raises:
+            AkdtuneError: for a panel that there is none of, with the nearest that there is.
+        """
+        names = [panel.name for panel in self.panels]
+        if name is not None and name not in names:
+            raise AkdtuneError(unknown_name("panel", name, names))
+        shown = [panel for panel in self.panels if name in (None, panel.name)]
+        return diversity_figures.scatter(shown, self.relations, self.study, **self.how).figure
 
     def __repr__(self) -> str:
         return "\n".join(self.sentences)

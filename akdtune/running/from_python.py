@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +12,6 @@ from rich.console import Console
 from akdtune.errors import StudyError
 from akdtune.records.run_names import RUNS
 from akdtune.reports.results import Results
-from akdtune.running import driver
 from akdtune.study.from_python import as_study
 from akdtune.study.spec import Study
 
@@ -46,13 +47,22 @@ def run(
     """
     asked = as_study(study)
     directory = Path(root if root is not None else RUNS / asked.name).expanduser()
-    code = driver.run(asked, directory, address, _console(), extend=extend, reuse=[Path(other) for other in reuse])
+    code = _driven(asked, directory, address, extend, [Path(other) for other in reuse])
     if code == INTERRUPTED:
         raise KeyboardInterrupt(f"{directory}: stopped; the same call goes on")
     results = Results(directory)
     if code != 0:
         raise StudyError(_failed(results))
     return results
+
+
+def _driven(study: Study, root: Path, address: str | None, extend: bool, reuse: Sequence[Path]) -> int:
+    """The driver's exit code."""
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # in a notebook it asks for widgets
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # so does tqdm
+        from akdtune.running import driver  # loads Ray
+    return driver.run(study, root, address, _console(), extend=extend, reuse=reuse)
 
 
 def _console() -> Console:

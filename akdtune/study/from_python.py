@@ -24,9 +24,9 @@ def read(source: str | Path, *overrides: str | Mapping[str, Any]) -> Study:
         SettingsError: with every problem of the file and the overrides.
 
     Example:
-        >>> study = read("digits_angular", "search.trials=48", {"training.epochs": 10, "training.milestones": [6, 8]})
-        >>> study.name, study.search.trials, study.epochs
-        ('digits_angular', 48, 10)
+        >>> study = read("digits_angular", "search.trials=48", {"probe.trials": 12})
+        >>> study.name, study.search.trials, study.probe.trials
+        ('digits_angular', 48, 12)
     """
     return spec.load(source, [text for given in overrides for text in _texts(given)])
 
