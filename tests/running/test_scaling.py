@@ -16,8 +16,6 @@ import pytest
 from akdtune.cli import browse
 from akdtune.errors import StudyError
 from akdtune.records import files, study_directory, tables
-from akdtune.records import files as results
-from akdtune.records import tables as study_tables
 from akdtune.records.events import RungDecided, StudyFinished, TrialEnded, TrialStarted, parse
 from akdtune.records.files import EPOCHS, SMALL_ROWS, read_events, read_plan, read_plan_file, read_table, write_rows
 from akdtune.records.study_directory import COMPACT_TRIALS, StudyDirectory, cut_torn_line
@@ -124,7 +122,7 @@ class TestLedger:
             directory.epoch("t00000", epoch, 50.0, 50.0)
         directory.finish(done("t00000", 50))
         parsed: list[bytes] = []
-        for module in (results, study_tables):
+        for module in (files, tables):
             monkeypatch.setattr(module, "parse", lambda line: parsed.append(line) or parse(line))
         assert tables.read_trials(directory.root)["status"].to_pylist() == ["done"]
         assert len(parsed) == 2

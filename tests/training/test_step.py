@@ -27,7 +27,6 @@ from akdtune.study import spec
 from akdtune.study.ids import cell_hash
 from akdtune.study.written import export_yaml
 from akdtune.training import evaluation
-from akdtune.training import trial as training
 from akdtune.training import trial as trial_loop
 from akdtune.training.config import TrialConfig
 from akdtune.training.trial import Epoch, Interrupted, Trial
@@ -336,7 +335,7 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
     noted(trial, "_step")
     noted(networks, "signals")
     real = float32_as_set
-    for module in (training, evaluation):
+    for module in (trial_loop, evaluation):
         monkeypatch.setattr(module, "float32_as_set", lambda device, tf32: real(CUDA, tf32))
     before = flags()
     steps(trial, 1)
