@@ -77,10 +77,10 @@ def class_names(folder: Path) -> list[str]:
     Raises:
         DataError: naming the folder that is missing or empty.
     """
-    found = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
-    if not found:
+    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    if not names:
         raise DataError(f"{folder}: no class folders in it; expected one folder of images for each class")
-    return found
+    return names
 
 
 def listed(folder: Path, classes: Sequence[str], inner: str = "") -> ImageFiles:
@@ -109,8 +109,8 @@ def listed(folder: Path, classes: Sequence[str], inner: str = "") -> ImageFiles:
             raise DataError(f"{inside}: no image files in it ({', '.join(sorted(SUFFIXES))})")
         base = inside.relative_to(folder)
         for entry in files:
-            found = entry.stat()
-            rows.append((os.fsencode(str(base / entry.name)), label, found.st_size, found.st_mtime_ns))
+            status = entry.stat()
+            rows.append((os.fsencode(str(base / entry.name)), label, status.st_size, status.st_mtime_ns))
     return _files(folder, rows)
 
 
@@ -160,11 +160,11 @@ def streamed_hash(files: Mapping[str, ImageFiles], rows: Mapping[str, Sequence[i
         options: what else changes the images, as plain text.
     """
     digest = hashlib.sha256(repr(list(options)).encode())
-    for role, found in files.items():
-        digest.update(f"/{role}/{found.named()}/".encode())
-        digest.update(np.ascontiguousarray(found.stamps_N2[:, 0]).tobytes())
+    for role, images in files.items():
+        digest.update(f"/{role}/{images.named()}/".encode())
+        digest.update(np.ascontiguousarray(images.stamps_N2[:, 0]).tobytes())
         for row in rows[role]:
-            with found.at(row)[0].open("rb") as opened:
+            with images.at(row)[0].open("rb") as opened:
                 digest.update(hashlib.sha256(opened.read(HEAD_BYTES)).digest())
     return digest.hexdigest()[:32]
 
@@ -176,8 +176,8 @@ def _files(root: Path, rows: Sequence[tuple[bytes, int, int, int]]) -> ImageFile
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
-            return [entry for entry in found if not entry.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder}: no such folder, or it cannot be read") from error
 
@@ -239,17 +239,17 @@ class FolderSource(Source):
             return cls._streamed(files, len(classes), square)
 
         def write(folder: Path) -> Mapping[str, Any]:
-            for role, found in files.items():
-                images = decode_folder(found, folder / f"{role}_images.npy", square)
-                np.save(folder / f"{role}_labels.npy", found.labels_N)
+            for role, listed in files.items():
+                images = decode_folder(listed, folder / f"{role}_images.npy", square)
+                np.save(folder / f"{role}_labels.npy", listed.labels_N)
                 if role == "train":
                     mean, std = _published(cls.mean, cls.std) or channel_statistics(images)
             return {"num_classes": len(classes), "mean": mean, "std": std}
 
-        every = [found.at(row)[0] for found in files.values() for row in range(len(found))]
+        every = [listed.at(row)[0] for listed in files.values() for row in range(len(listed))]
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
-        named = [found.named() for found in files.values()]
-        return stored(every, {**options, "files": named}, write, [found.facts() for found in files.values()])
+        named = [listed.named() for listed in files.values()]
+        return stored(every, {**options, "files": named}, write, [listed.facts() for listed in files.values()])
 
     @classmethod
     def _streamed(cls, files: Mapping[str, ImageFiles], num_classes: int, square: Square) -> Streamed:
@@ -258,11 +258,11 @@ class FolderSource(Source):
 
         def build(folder: Path, key: str) -> Mapping[str, Any]:
             statistics = _published(cls.mean, cls.std) or sampled_statistics(EncodedPixels(train, 3, square))
-            rows = {role: spread(len(found)) for role, found in files.items()}
+            rows = {role: spread(len(listed)) for role, listed in files.items()}
             return {"statistics": statistics, "content_hash": streamed_hash(files, rows, options)}
 
         # Sizes and times are all that says whether files are the same as last time: too many to read.
-        facts = [found.facts() for found in files.values()]
+        facts = [listed.facts() for listed in files.values()]
         named = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         kept = read_meta(kept_folder([], {"streamed": named, "options": options, "mean": cls.mean}, build, facts))
         mean, std = (tuple(part) for part in kept["statistics"])

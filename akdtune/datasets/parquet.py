@@ -255,10 +255,10 @@ class Parquet(Source):
         files: dict[str, list[Path]] = {}
         for role in ("train", "test"):
             matches = _matches(settings, role)
-            for pattern, found in matches:
-                if not found:
+            for pattern, matching in matches:
+                if not matching:
                     raise DataError(f"data.{role}: no file matches {pattern}")
-            files[role] = list(dict.fromkeys(file for _, found in matches for file in found))
+            files[role] = list(dict.fromkeys(file for _, matching in matches for file in matching))
         options = {
             "name": "parquet",
             "files": [len(files["train"]), len(files["test"])],
@@ -354,10 +354,10 @@ def _matches(settings: DataSettings, role: str) -> list[tuple[str, list[Path]]]:
     """Each pattern under `train` or `test`, made absolute, with the files it matches, sorted by name."""
     value = getattr(settings, role)
     base = Path(settings.root).expanduser() if settings.root else Path.cwd()
-    found = []
+    matches = []
     for pattern in [value] if isinstance(value, str) else value or []:
         path = base / Path(pattern).expanduser()
         plain = next((i for i, part in enumerate(path.parts) if set(part) & set("*?[")), len(path.parts) - 1)
         files = [path] if path.is_file() else sorted(Path(*path.parts[:plain]).glob("/".join(path.parts[plain:])))
-        found.append((str(path), [file for file in files if file.is_file()]))
-    return found
+        matches.append((str(path), [file for file in files if file.is_file()]))
+    return matches

@@ -61,7 +61,8 @@ def missing(study: Study) -> list[str]:
 
 def missing_checkpoints(study: Study) -> dict[str, str]:
     """The files of teachers that are named and not there, by key path: `teacher.others[0].checkpoint`."""
-    named = {written(("teacher", *path, "checkpoint")): one.checkpoint for path, one in study.teacher.with_paths()}
+    teachers = study.teacher.with_paths()
+    named = {written(("teacher", *path, "checkpoint")): teacher.checkpoint for path, teacher in teachers}
     return {key: path for key, path in named.items() if path not in ("auto", "pretrained") and not Path(path).exists()}
 
 

@@ -59,7 +59,7 @@ class Corner:
         return high if self._place else low
 
 
-class Random:
+class RandomPicker:
     """Independent draws; only `Random.random` is used, whose sequence is the same in every Python version."""
 
     def __init__(self, seed: Whole) -> None:

@@ -97,16 +97,16 @@ class TrainingSettings(Recipe):
 
     def idle(self) -> dict[str, str]:
         """What the optimiser and the schedule do not read (AdamW ignores the momentum, a warm-up of views reads it)."""
-        found = super().idle()
+        idle = super().idle()
         if self.optimizer != "dot":
-            found["dot_delta"] = f"optimizer is {self.optimizer}"
+            idle["dot_delta"] = f"optimizer is {self.optimizer}"
         if self.schedule == "cosine":
-            found |= dict.fromkeys(("milestones", "lr_decay"), "schedule is cosine")
+            idle |= dict.fromkeys(("milestones", "lr_decay"), "schedule is cosine")
         elif self.lr_decay == 1:
-            found["milestones"] = "lr_decay is 1"
+            idle["milestones"] = "lr_decay is 1"
         elif all(milestone >= self.epochs for milestone in self.resolved_milestones()):
-            found["lr_decay"] = "no milestone comes before the last epoch"
-        return found
+            idle["lr_decay"] = "no milestone comes before the last epoch"
+        return idle
 
     def learning_rate(self, epoch: int) -> float:
         """Learning rate of `epoch` (counted from 1)."""

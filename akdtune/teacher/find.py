@@ -61,7 +61,7 @@ def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) 
         "train_on": train_on,
     }
     if settings.distilled_from:
-        facts["distilled_from"] = [_source(one, dataset, train_on) for one in settings.distilled_from]
+        facts["distilled_from"] = [_source(source, dataset, train_on) for source in settings.distilled_from]
         facts["distillation"] = settings.distillation.model_dump() | {"drop": settings.dropped}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -85,11 +85,11 @@ def find_teacher(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn)
     if settings.absent:
         return TeacherFile.none()
     main = _find_one(settings, dataset, train_on)
-    found = [_find_one(other, dataset, train_on) for other in settings.others]
-    others = tuple(other for other in found if other is not None)
-    if main is None or len(others) < len(found):
+    files = [_find_one(other, dataset, train_on) for other in settings.others]
+    others = tuple(other for other in files if other is not None)
+    if main is None or len(others) < len(files):
         return None
-    return replace(main, others=others, saw_validation=any(one.saw_validation for one in (main, *others)))
+    return replace(main, others=others, saw_validation=any(file.saw_validation for file in (main, *others)))
 
 
 def _find_one(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:

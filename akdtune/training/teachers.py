@@ -63,29 +63,29 @@ def train_teachers(
         AkdtuneError: when the loss is not finite, or the cache folder cannot be written.
     """
     missing = _missing(settings, dataset, train_on)
-    for number, one in enumerate(missing, start=1):
-        which = {"network": network_name(one.network), "number": number, "networks": len(missing)}
-        finished = yield from _train_one(one, dataset, train_on, device, should_stop, which)
+    for number, teacher in enumerate(missing, start=1):
+        which = {"network": network_name(teacher.network), "number": number, "networks": len(missing)}
+        finished = yield from _train_one(teacher, dataset, train_on, device, should_stop, which)
         if not finished:
             return
-    found = find_teacher(settings, dataset, train_on)
-    assert found is not None, "everything that was missing has been trained"
-    yield {"done": True, "teacher": found.plain()}
+    file = find_teacher(settings, dataset, train_on)
+    assert file is not None, "everything that was missing has been trained"
+    yield {"done": True, "teacher": file.plain()}
 
 
 def _missing(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> list[TeacherSettings]:
     """The teachers that have to be trained, each once and after those that it is distilled from."""
-    found: dict[str, TeacherSettings] = {}
+    missing: dict[str, TeacherSettings] = {}
 
-    def visit(one: TeacherSettings) -> None:
-        if not one.absent and _find_one(one, dataset, train_on) is None:
-            for source in one.distilled_from:
+    def visit(teacher: TeacherSettings) -> None:
+        if not teacher.absent and _find_one(teacher, dataset, train_on) is None:
+            for source in teacher.distilled_from:
                 visit(source)
-            found.setdefault(teacher_key(one, dataset, train_on), one)
+            missing.setdefault(teacher_key(teacher, dataset, train_on), teacher)
 
-    for one in (settings, *settings.others):
-        visit(one)
-    return list(found.values())
+    for teacher in (settings, *settings.others):
+        visit(teacher)
+    return list(missing.values())
 
 
 def _train_one(
@@ -135,9 +135,9 @@ class _Training:
 
     def _load_teachers(self, device: torch.device) -> FrozenTeacher | None:
         """Those that this one is distilled from."""
-        found = [_find_one(one, self.dataset, self.train_on) for one in self.settings.distilled_from]
-        loaded = [load_teacher(file, self.dataset.inputs, device) for file in found if file is not None]
-        assert len(loaded) == len(found), "a teacher is trained after those that it is distilled from"
+        files = [_find_one(source, self.dataset, self.train_on) for source in self.settings.distilled_from]
+        loaded = [load_teacher(file, self.dataset.inputs, device) for file in files if file is not None]
+        assert len(loaded) == len(files), "a teacher is trained after those that it is distilled from"
         if not loaded:
             return None
         train, augmentation = self.splits.train, self.dataset.augmentation
@@ -179,7 +179,7 @@ class _Training:
                 if self.teachers is not None:
                     teachers = self.teachers.signals(loaded.positions_B, loaded.images_BCHW, loaded.crops_B)
                     loss = self._distilled(
-                        loss, logits_BK, [one.logits_BK for one in (teachers, *teachers.others)], draws
+                        loss, logits_BK, [signals.logits_BK for signals in (teachers, *teachers.others)], draws
                     )
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
