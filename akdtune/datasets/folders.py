@@ -239,17 +239,17 @@ class FolderSource(Source):
             return cls._streamed(files, len(classes), square)
 
         def write(folder: Path) -> Mapping[str, Any]:
-            for role, listed in files.items():
-                images = decode_folder(listed, folder / f"{role}_images.npy", square)
-                np.save(folder / f"{role}_labels.npy", listed.labels_N)
+            for role, of_role in files.items():
+                images = decode_folder(of_role, folder / f"{role}_images.npy", square)
+                np.save(folder / f"{role}_labels.npy", of_role.labels_N)
                 if role == "train":
                     mean, std = _published(cls.mean, cls.std) or channel_statistics(images)
             return {"num_classes": len(classes), "mean": mean, "std": std}
 
-        every = [listed.at(row)[0] for listed in files.values() for row in range(len(listed))]
+        every = [of_role.at(row)[0] for of_role in files.values() for row in range(len(of_role))]
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
-        named = [listed.named() for listed in files.values()]
-        return stored(every, {**options, "files": named}, write, [listed.facts() for listed in files.values()])
+        named = [of_role.named() for of_role in files.values()]
+        return stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
 
     @classmethod
     def _streamed(cls, files: Mapping[str, ImageFiles], num_classes: int, square: Square) -> Streamed:
@@ -258,11 +258,11 @@ class FolderSource(Source):
 
         def build(folder: Path, key: str) -> Mapping[str, Any]:
             statistics = _published(cls.mean, cls.std) or sampled_statistics(EncodedPixels(train, 3, square))
-            rows = {role: spread(len(listed)) for role, listed in files.items()}
+            rows = {role: spread(len(of_role)) for role, of_role in files.items()}
             return {"statistics": statistics, "content_hash": streamed_hash(files, rows, options)}
 
         # Sizes and times are all that says whether files are the same as last time: too many to read.
-        facts = [listed.facts() for listed in files.values()]
+        facts = [of_role.facts() for of_role in files.values()]
         named = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         kept = read_meta(kept_folder([], {"streamed": named, "options": options, "mean": cls.mean}, build, facts))
         mean, std = (tuple(part) for part in kept["statistics"])

@@ -79,8 +79,9 @@ def of_cells(
         batch = Batch(labels_B, train.sample_ids_N[positions_B].cpu(), positions_B, 1, generator)
         objective.train()
         teaching = objective.views.teach(of_teacher, of_student, batch)
-        terms = objective.methods.items()
-        methods: Mapping[str, Any] = {name: term for name, term in terms if isinstance(term, Method)}
+        methods: Mapping[str, Any] = {
+            name: method for name, method in objective.methods.items() if isinstance(method, Method)
+        }
         factors = gradient_factors(methods, of_teacher, of_student, batch, teaching, teaching)
         if factors:
             by_cell[cell.name] = factors
