@@ -52,7 +52,7 @@ def augmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, augmentation: 
         images_BCHW: uint8; of any height and width for a random resized crop, else S.
         sample_ids_B: what their draws belong to.
         draw: seed, epoch and view of the draws.
-        augmentation: what is done; Cutout and mixing come after normalising, see `blanked` and `akdtune.mixing`.
+        augmentation: what is done; Cutout and mixing come after normalising, see `blanked` and `akdtune.data.mixing`.
         size: S, in pixels.
     """
     device = images_BCHW.device

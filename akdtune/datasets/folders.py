@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from akdtune.data.decoding import Square, open_image, pixels, squared
 from akdtune.data.source import Source
@@ -220,12 +221,13 @@ class FolderSource(Source):
         return listed(cls.test_folder(root), classes)
 
     @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
-        """The folders that are not there."""
         root = cls._folder(settings)
         return [str(folder) for folder in (root / "train", cls.test_folder(root)) if not folder.is_dir()]
 
     @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Lists the files, and decodes them once unless they are too many."""
         root = cls._folder(settings)
@@ -299,11 +301,13 @@ class TinyImagenet(FolderSource):
     std = (0.2302, 0.2265, 0.2262)
 
     @classmethod
+    @override
     def train_files(cls, root: Path, classes: list[str]) -> ImageFiles:
         """The files in each class' `images` folder."""
         return listed(root / "train", classes, inner="images")
 
     @classmethod
+    @override
     def test_files(cls, root: Path, classes: list[str]) -> ImageFiles:
         """The validation files, by their table where there is one."""
         folder = root / "val"
@@ -331,11 +335,12 @@ class Imagenet(FolderSource):
     std = (0.229, 0.224, 0.225)
 
     @classmethod
+    @override
     def augmentation(cls, size: int, channels: int) -> Augmentation:
-        """Random resized crop and flip."""
         return Augmentation(pad=0, flip=True, random_resized_crop=RandomResizedCrop())
 
     @classmethod
+    @override
     def square(cls, size: int) -> Square:
         """The middle of an image whose shorter side is 256/224 of it."""
         return Square(size, round(size * 256 / 224))
@@ -354,6 +359,7 @@ class ImageFolder(FolderSource):
     required_settings = ("root", "size")
 
     @classmethod
+    @override
     def test_folder(cls, root: Path) -> Path:
         """`test` where it is there, else `val`."""
         return root / "test" if (root / "test").is_dir() else root / "val"

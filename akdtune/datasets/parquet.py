@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from akdtune.data.decoding import Square, check_labels, described, open_image, pixels, squared
 from akdtune.data.source import Source
@@ -245,11 +246,13 @@ class Parquet(Source):
     required_settings = ("train", "test")
 
     @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
         """The names and patterns under `train` and `test` that match no file."""
         return [pattern for role in ("train", "test") for pattern, files in _matches(settings, role) if not files]
 
     @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Reads the files once, into a memory map or, where that is too large, as they are; later starts open that."""
         files: dict[str, list[Path]] = {}

@@ -85,7 +85,7 @@ class Machine:
 
     @classmethod
     def here(cls, needed: ResourcesSettings) -> Machine:
-        """This machine."""
+        """The CPUs that this process may use, and the GPUs where trials need one."""
         return cls(available_cpus(), torch.cuda.device_count() if needed.gpu else 0)
 
     def lacking(self, needed: ResourcesSettings) -> list[str]:

@@ -1,6 +1,6 @@
 """Who picks values for searched settings: a random generator, a grid, a stored proposal, a probe point.
 
-Optuna is one more, in `search.py`.
+Optuna is one more, in `akdtune.search.optuna_search`.
 """
 
 from __future__ import annotations

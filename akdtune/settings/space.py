@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from typing_extensions import override
+
 from akdtune.errors import AkdtuneError
 from akdtune.settings.domains import Choice, Domain, PlacedDomain, Range, decided, domains
 from akdtune.settings.file import KeyPath
@@ -136,8 +138,8 @@ class Arm(Space):
         of_views = [dimension for dimension in self.dimensions if dimension.path.startswith("views.")]
         self.probed = tuple(dimension.name for dimension in of_views if dimension.path not in self._fixed)
 
+    @override
     def sample(self, suggest: Suggest) -> Proposal:
-        """One configuration of this arm."""
         params: dict[str, Any] = {}
         raw: dict[str, Any] = {}
 
@@ -212,8 +214,8 @@ class Pooled(Space):
         rest = {dimension.name: dimension for arm in arms for dimension in arm.dimensions}
         self.dimensions = (*own, *rest.values())
 
+    @override
     def sample(self, suggest: Suggest) -> Proposal:
-        """One configuration of any arm."""
         raw: dict[str, Any] = {}
         left = list(range(len(self.arms)))
         position = 0

@@ -11,6 +11,7 @@ import math
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from typing_extensions import override
 
 from akdtune.registry import ComponentSettings
 
@@ -95,6 +96,7 @@ class TrainingSettings(Recipe):
             )
         return self
 
+    @override
     def idle(self) -> dict[str, str]:
         """What the optimiser and the schedule do not read (AdamW ignores the momentum, a warm-up of views reads it)."""
         idle = super().idle()
@@ -108,8 +110,8 @@ class TrainingSettings(Recipe):
             idle["lr_decay"] = "no milestone comes before the last epoch"
         return idle
 
+    @override
     def learning_rate(self, epoch: int) -> float:
-        """Learning rate of `epoch` (counted from 1)."""
         if self.schedule == "cosine":
             return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
         return super().learning_rate(epoch)

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.signals import Batch, Signals
 from akdtune.training.objective import Objective
@@ -77,7 +78,7 @@ class Recorder(Protocol):
         ...
 
 
-class CudaRecorder:
+class CudaRecorder(Recorder):
     """Records on a CUDA device.
 
     Args:
@@ -88,6 +89,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
+    @override
     def aside(self) -> Iterator[None]:
         """The stream of the recording: gradients and momentum are then first made where they are recorded later."""
         usual = torch.cuda.current_stream(self._stream.device)
@@ -96,10 +98,10 @@ class CudaRecorder:
             yield
         usual.wait_stream(self._stream)
 
+    @override
     def record(
         self, work: Callable[[], Values], generators: Sequence[torch.Generator]
     ) -> tuple[Callable[[], None], Values]:
-        """See `Recorder`."""
         graph = torch.cuda.CUDAGraph()
         if hasattr(graph, "register_generator_state"):
             with warnings.catch_warnings():  # newer versions find generators themselves, and say so
@@ -328,7 +330,7 @@ def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shallow(batch: Batch) -> dict[str, Any]:
-    return {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    return {part.name: getattr(batch, part.name) for part in fields(Batch)}
 
 
 def _taken_apart(node: Any, tensors: list[Tensor]) -> Hashable:
@@ -340,7 +342,7 @@ def _taken_apart(node: Any, tensors: list[Tensor]) -> Hashable:
         return tuple(_taken_apart(item, tensors) for item in node)
     if is_dataclass(node):
         left_out = ("epoch", "readers") if isinstance(node, Batch) else ()
-        names = [field.name for field in fields(node) if field.name not in left_out]
+        names = [part.name for part in fields(node) if part.name not in left_out]
         return tuple((name, _taken_apart(getattr(node, name), tensors)) for name in names)
     assert isinstance(node, Hashable)
     return node
@@ -354,7 +356,7 @@ def _rebuilt(node: Any, tensors: Iterator[Tensor]) -> Any:
         return tuple(_rebuilt(item, tensors) for item in node)
     if is_dataclass(node) and not isinstance(node, type):
         left_out = ("epoch", "readers") if isinstance(node, Batch) else ()
-        names = [field.name for field in fields(node) if field.name not in left_out]
+        names = [part.name for part in fields(node) if part.name not in left_out]
         return replace(node, **{name: _rebuilt(getattr(node, name), tensors) for name in names})
     return node
 

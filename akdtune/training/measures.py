@@ -31,7 +31,7 @@ def measure_views(
 ) -> dict[str, float | None]:
     """Diversity, angles, gates, ensemble and training target of eval-mode views on one split of plain images.
 
-    Stochastic views are averaged over fixed draws. Definitions: akdtune.diversity.
+    Stochastic views are averaged over fixed draws. Definitions: `akdtune.training.diversity`.
     """
     draws = STOCHASTIC_DRAWS if views.stochastic else 1
     rows: list[dict[str, float | None]] = []

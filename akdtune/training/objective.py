@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.columns import Column, joined
 from akdtune.errors import AkdtuneError
@@ -62,6 +63,7 @@ class Objective(nn.Module):
         """The method through which the student predicts, where one replaces its logits."""
         return next((method for method in self._methods().values() if method.replaces_logits), None)
 
+    @override
     def forward(self, student: Signals, teacher: Signals | None, batch: Batch) -> Loss:
         """The weighted total, every unweighted term, and the open share of the views' gates.
 

@@ -184,7 +184,7 @@ class Trial:
 
     @property
     def views(self) -> ViewAugmenter:
-        """The view augmenter."""
+        """The view augmenter, which the objective holds."""
         return self.objective.views
 
     @property

@@ -158,7 +158,7 @@ def trained(study: spec.Study) -> list[TeacherFile]:
         for _ in train_teachers(study.teacher, ready.dataset, train_on, torch.device("cpu")):
             pass
     files = [ready.find_teacher(train_on) for train_on in ready.trains_on]
-    return [file for file in files if file is not None]
+    return [teacher for teacher in files if teacher is not None]
 
 
 def test_a_plan_holds_arms_trials_and_images(file: Path) -> None:

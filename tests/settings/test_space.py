@@ -229,7 +229,7 @@ class FromOptuna:
 
 
 def test_nested_choices_reach_a_trial_as_plain_values_under_optuna() -> None:
-    """TUNE.md finding 9: inside a nested choice, Tune hands a trial the sampler object instead of a value."""
+    """Inside a nested choice, Tune hands a trial the sampler object instead of a value."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     arms, pooled = build(TREE)
     for searched in (arms[3], pooled):
