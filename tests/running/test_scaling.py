@@ -15,7 +15,7 @@ import pytest
 
 from akdtune.cli import browse
 from akdtune.errors import StudyError
-from akdtune.records import files, tables
+from akdtune.records import files, study_directory, tables
 from akdtune.records import files as results
 from akdtune.records import tables as study_tables
 from akdtune.records.events import RungDecided, StudyFinished, TrialEnded, TrialStarted, parse
@@ -57,7 +57,7 @@ class TestPlan:
     ) -> None:
         """Each proposal alone, as TPE makes them: nine times the final plan or less is written, not half its square."""
         written: list[int] = []
-        monkeypatch.setattr(files, "write_plan", lambda root, rows: written.append(len(rows)))
+        monkeypatch.setattr(study_directory, "write_plan", lambda root, rows: written.append(len(rows)))
         for number in range(500):
             directory.add_to_plan([plan_row(number)])
         in_ledger = sum(event.kind == "planned" for event in read_events(directory.root))
@@ -168,7 +168,7 @@ class TestEpochs:
         """At any time a reader opens few files; all compactions together open each trial's file once."""
         opened: list[Path] = []
         read = read_table
-        monkeypatch.setattr(files, "read_table", lambda path: opened.append(Path(path)) or read(path))
+        monkeypatch.setattr(tables, "read_table", lambda path: opened.append(Path(path)) or read(path))
         count = 3 * COMPACT_TRIALS
         directory.add_to_plan([plan_row(number) for number in range(count)])
         for number in range(count):
