@@ -266,7 +266,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 {"number": len(directory.plan), "trial_id": trial["trial_id"], "cell_id": trial["cell_id"], "seed": 1,
                  "role": "search", "arm": arm, "bracket": arm, "params": {}, "settings": {}, "raw": {}}
             )  # fmt: skip
-            directory._event("done", trial["trial_id"], epoch=3)
+            directory.event("done", trial["trial_id"], epoch=3)
         tables.compact(directory.write())
         yield folder / "run"
     sys.modules.pop("perplexed_plugin", None)

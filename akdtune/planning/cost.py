@@ -261,13 +261,13 @@ def teacher_seconds(untrained: Sequence[UntrainedTeacher], prepared: Prepared) -
         settings = teacher.settings
         kind = json.dumps([settings.network, settings.batch_size], sort_keys=True)
         if kind not in step_s:
-            step_s[kind] = _teacher_step_s(settings, prepared)
+            step_s[kind] = teacher_step_s(settings, prepared)
         images = len(prepared.split(teacher.train_on).train)
         seconds.append(step_s[kind] * math.ceil(images / settings.batch_size) * settings.epochs)
     return seconds
 
 
-def _teacher_step_s(settings: TeacherSettings, prepared: Prepared) -> float:
+def teacher_step_s(settings: TeacherSettings, prepared: Prepared) -> float:
     """Seconds of one step with labels alone."""
     train = prepared.split(prepared.train_on).train
     network = networks.build(settings.network, prepared.dataset.inputs, 0).train()

@@ -44,25 +44,21 @@ def search(path: Path, count: int, *, pruned: int = 0, seed: int = 0, lock: bool
 
 
 def report(study: StudyBuilder, *options: str) -> dict[str, Any]:
-    assert analysis.main([str(study.write()), "--draws", "20", *options]) == 0
+    assert analysis.main([str(study.write()), "--draws", "20", "--trees", "4", *options]) == 0
     found: dict[str, Any] = json.loads((study.path / "reports" / "importance.json").read_text())
     return found
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few trees and no figures: what is tested is what is told, not how well."""
-    monkeypatch.setattr(importance, "TREES", 4)
-    monkeypatch.setattr(importance, "TREES_PER_DRAW", 2)
+    """No figures: what is tested is what is told, not how well."""
     monkeypatch.setattr(analysis, "draw", lambda found, name: {})
 
 
 def test_the_setting_that_matters_is_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(importance, "TREES", 16)
-    monkeypatch.setattr(importance, "TREES_PER_DRAW", 4)
-    found = report(search(tmp_path, 30))["arms"]["angular/kd"]
+    found = report(search(tmp_path, 30), "--trees", "32")["arms"]["angular/kd"]
     assert found["configurations"] == 30
     for evaluator in ("ped_anova", "fanova"):
         shares = {name: one[evaluator] for name, one in found["settings"].items()}
