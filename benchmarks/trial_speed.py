@@ -54,6 +54,7 @@ from akdtune.signals import Batch, InputSpec, Signals, Target
 from akdtune.teacher.checkpoints import weights_hash
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
+from akdtune.training.limits import TrialLimits
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Interrupted, Trial
 
@@ -75,6 +76,9 @@ MODES = ("reference", "cold_fp32", "warm_fp32", "cold_bf16", "warm_bf16")
 
 IMAGES, CLASSES, BATCH = 50_000, 100, 64
 STEPS_OF_EPOCH = -(-IMAGES // BATCH)
+LIMITS = TrialLimits(table_mib=0)
+"""Rows come one batch at a time, as with so many images, however few are looked at."""
+
 VIEWS = {"num_views": 5, "variant": "paper", "train_heads": "joint"}
 
 LOSS_LIMIT = 1e-4
@@ -167,7 +171,7 @@ class Bench:
 
 def measure(bench: Bench, setting: str, modes: Sequence[str], rounds: int, steps: int) -> list[dict[str, Any]]:
     """Proves one setting of a pair equal, then times its modes in turn: rows of the JSON."""
-    live = Trial(bench.config(setting, cached=False))
+    live = Trial(bench.config(setting, cached=False), limits=LIMITS)
     reference = ReferenceStep(live)
     alike, found = compare(live, [ReferenceStep(live, networks.layout(live.student)), reference])
     if max(alike.terms, alike.gradient, found.terms) > LOSS_LIMIT or max(alike.update, found.gradient) > LAYOUT_LIMIT:
@@ -177,7 +181,8 @@ def measure(bench: Bench, setting: str, modes: Sequence[str], rounds: int, steps
         f"{alike.gradient:.0e} in our layout, {found.gradient:.0e} in its own)",
         flush=True,
     )
-    trials = {mode: Trial(bench.config(setting, mode.split("_")[1])) for mode in modes if mode != "reference"}
+    ours = [mode for mode in modes if mode != "reference"]
+    trials = {mode: Trial(bench.config(setting, mode.split("_")[1]), limits=LIMITS) for mode in ours}
     losses = {mode: float(first_step(trial, 1).loss.total) for mode, trial in trials.items()}
     refuse_other_losses(losses, found.loss, f"{bench.pair} {setting}")
     loading = batches(published_images(live, SETTINGS[setting][1]), BATCH)
@@ -272,7 +277,7 @@ def published_images(trial: Trial, methods: Sequence[str]) -> PublishedImages:
 
 def measure_parts(bench: Bench, rounds: int) -> list[dict[str, Any]]:
     """Loading a batch, and CRD from pooled features to updated banks, alone."""
-    trial = Trial(bench.config("angular_kd_crd", cached=False))
+    trial = Trial(bench.config("angular_kd_crd", cached=False), limits=LIMITS)
     return [measure_loading(trial, rounds), measure_crd(trial, bench.pair, rounds)]
 
 

@@ -17,7 +17,6 @@ import torch
 from akdtune import networks
 from akdtune.methods.crd import CRD
 from akdtune.registry import kept, register
-from akdtune.teacher import frozen
 from akdtune.training.trial import Trial
 from akdtune.views._angular_settings import AngularSettings
 from akdtune.views.angular import Angular
@@ -35,7 +34,6 @@ ANGULAR = {"num_views": 2, "train_heads": "joint", "margin": 0.9}  # wide enough
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A few images and small networks."""
-    monkeypatch.setattr(frozen, "TABLE_LIMIT_MIB", 0)  # as with 50,000 images: rows one batch at a time
     monkeypatch.setattr(trial_speed, "IMAGES", IMAGES)
     monkeypatch.setattr(trial_speed, "BATCH", BATCH)
     monkeypatch.setattr(trial_speed, "PAIRS", {PAIR: ("resnet14", "resnet8")})
@@ -50,7 +48,7 @@ def trial_of(folder: Path, setting: str, **angular: Any) -> Trial:
     config = trial_speed.Bench(PAIR, folder).config(setting, cached=False)
     if angular:
         config = replace(config, views=("angular", AngularSettings(**{**ANGULAR, **angular})))
-    return Trial(config)
+    return Trial(config, limits=trial_speed.LIMITS)
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -162,7 +160,8 @@ def test_the_benchmark_writes_a_row_for_each_mode(
 
 
 def test_a_warm_trial_that_computes_and_a_cold_one_that_finds_end_the_benchmark(tmp_path: Path) -> None:
-    cold, warm = (Trial(trial_speed.Bench(PAIR, tmp_path).config("kd")) for _ in range(2))
+    config = trial_speed.Bench(PAIR, tmp_path).config("kd")
+    cold, warm = (Trial(config, limits=trial_speed.LIMITS) for _ in range(2))
     trial_speed.epoch_steps(cold, 1, 1)
     trial_speed.refuse_other_temperature(cold, "cold_fp32")
     trial_speed.epoch_steps(warm, 1, 1)

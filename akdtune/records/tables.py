@@ -82,6 +82,7 @@ _BEFORE_DECLARATIONS: dict[str, Summary] = {
 
 _SOURCES = b"akdtune.sources"
 
+
 @dataclass(frozen=True)
 class ChunkLimits:
     """Epoch rows are held in memory about so many at a time, whole trials always.
@@ -398,7 +399,7 @@ def _summary_schema(epochs: pa.Schema) -> pa.Schema:
     fields += [field_of(name, pa.float64(), known.get(name)) for name in METRICS]
     taken = TRIAL_COLUMNS.keys() | EPOCH_COLUMNS.keys()
     for field in epochs:
-        summary = _summary_of(field)
+        summary = summary_of(field)
         if field.name in taken or field.name.startswith("param.") or summary in ("none", "trial"):
             continue
         if _is_numeric(field.type):
@@ -407,7 +408,8 @@ def _summary_schema(epochs: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _summary_of(field: pa.Field) -> Summary:
+def summary_of(field: pa.Field) -> Summary:
+    """How the values of a column's epochs become a trial's, as its file says."""
     declared = Column.of_metadata(field.name, field.metadata)
     if declared is not None:
         return declared.summary
@@ -438,7 +440,7 @@ def _summary(epochs: pa.Table) -> pa.Table:
     best = _reduce(np.fmax, _floats(epochs["val_accuracy"])[order], starts)
     columns["val_accuracy_best"] = pa.array(best, mask=np.isnan(best))
     for name in measured:
-        summary = _summary_of(epochs.schema.field(name))
+        summary = summary_of(epochs.schema.field(name))
         if summary == "last":
             columns[name] = last[name]
             continue

@@ -73,11 +73,11 @@ class Store:
         about: Mapping[str, Any] | None = None,
         max_bytes: int | None = None,
         seed_from: Path | None = None,
-        limits: CacheLimits = CacheLimits(),
+        limits: CacheLimits | None = None,
     ) -> None:
         self.location, self.facts, self.about = location, dict(facts), dict(about or {})
-        self.max_bytes, self.seed_from, self.limits = max_bytes, seed_from, limits
-        self.shape = Shape.of(facts, limits)
+        self.max_bytes, self.seed_from, self.limits = max_bytes, seed_from, limits or CacheLimits()
+        self.shape = Shape.of(facts, self.limits)
         self.key = key_of(facts)
         self.folder = location / self.key
         self.trouble = ""

@@ -35,6 +35,7 @@ FORMAT = 1
 HEADER, SUFFIX = "header.json", ".rows"
 PAGE = 4096
 
+
 @dataclass(frozen=True)
 class CacheLimits:
     """How much room stores take, and when that is looked at.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Caching:
     settings: CacheSettings
     images: Sequence[Any]
     data: str
-    limits: CacheLimits = CacheLimits()
+    limits: CacheLimits = field(default_factory=CacheLimits)
 
 
 def live_reason(dataset: DataSet) -> str | None:

@@ -132,7 +132,7 @@ class WatchedBatch(Batch):
     readers: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
-    def of(cls, batch: Batch, readers: set[str]) -> WatchedBatch:
+    def watching(cls, batch: Batch, readers: set[str]) -> WatchedBatch:
         """The same batch; names of modules that ask for its epoch are added to `readers`."""
         return cls(**{of.name: getattr(batch, of.name) for of in fields(Batch)}, readers=readers)
 
@@ -204,7 +204,7 @@ class StepGraph:
         if self._recorder is None:
             return _done(step, inputs)
         epoch = inputs.batch.epoch
-        inputs = replace(inputs, batch=WatchedBatch.of(inputs.batch, self._readers))
+        inputs = replace(inputs, batch=WatchedBatch.watching(inputs.batch, self._readers))
         tensors: list[Tensor] = []
         parts = taken_apart(inputs, tensors)
         kind = (self._numbers, parts, epoch if self._readers else None)

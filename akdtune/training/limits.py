@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from akdtune.teacher.cache_files import CacheLimits
 from akdtune.teacher.frozen import TABLE_LIMIT_MIB
@@ -23,6 +23,6 @@ class TrialLimits:
     """
 
     table_mib: float = TABLE_LIMIT_MIB
-    cache: CacheLimits = CacheLimits()
-    warmup: WarmupLimits = WarmupLimits()
+    cache: CacheLimits = field(default_factory=CacheLimits)
+    warmup: WarmupLimits = field(default_factory=WarmupLimits)
     views_every: int = VIEWS_EVERY

@@ -140,12 +140,12 @@ class Trial:
         stand_ins: Sequence[networks.Network] = (),
         dataset: DataSet | None = None,
         *,
-        limits: TrialLimits = TrialLimits(),
+        limits: TrialLimits | None = None,
         compiler: str | Callable[..., Any] = "inductor",
         recorder: graphs.Recorder | None = None,
     ) -> None:
         self.config = config
-        self.limits = limits
+        self.limits = limits or TrialLimits()
         self.device = resolve_device(config.training.device)
         self.dataset = load_data(config.data, self.device) if dataset is None else dataset
         self.splits = self.dataset.split(config.train_on)
@@ -172,9 +172,9 @@ class Trial:
             shared = "/".join(facts) if file.path else ""
             cache = None if stand_ins else config.teacher_cache
             about = self.dataset.images_key, self.dataset.name
-            caching = None if cache is None else Caching(cache, *about, limits.cache)
+            caching = None if cache is None else Caching(cache, *about, self.limits.cache)
             of_images = self.train, self.dataset.augmentation, epochs
-            self.teacher = FrozenTeacher(frozen, *of_images, others, shared, caching, limits.table_mib)
+            self.teacher = FrozenTeacher(frozen, *of_images, others, shared, caching, self.limits.table_mib)
         of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(config.training, [*of_student, *self.objective.trained_parameters()])
         self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None
@@ -185,7 +185,7 @@ class Trial:
         if self.warmup_optimizer is not None:
             self._warmup_graph = self._recordable(self.warmup_optimizer, self.views, recorder)
         self.evaluation = Evaluation(
-            config, self.splits, self.student, self.objective, self.teacher, shared, limits.views_every
+            config, self.splits, self.student, self.objective, self.teacher, shared, self.limits.views_every
         )
 
     @property
@@ -235,8 +235,8 @@ class Trial:
         stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])
         shared = None
         if share_warmup_as and stage == "warmup" and done < self.views.warmup_epochs and self.teacher is not None:
-            of_trial = (self.config, self.dataset, self.train, self.teacher, self.views)
-            shared = SharedWarmup.of(*of_trial, share_warmup_as, self.limits.warmup)  # named after the heads as they were drawn
+            of_trial = (self.config, self.dataset, self.train, self.teacher, self.views, share_warmup_as)
+            shared = SharedWarmup.of(*of_trial, self.limits.warmup)  # named after the heads as they were drawn
         if state is not None:
             self.load_state(state)
         if stage == "warmup":

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 import yaml
 from filelock import FileLock
@@ -27,7 +28,7 @@ from akdtune import cli, networks
 from akdtune.errors import StudyError
 from akdtune.records.files import LOCK, PLAN
 from akdtune.records.study_directory import StudyDirectory
-from akdtune.running import driver, worker
+from akdtune.running import worker
 from akdtune.signals import InputSpec
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.request import TrialRequest
@@ -52,10 +53,10 @@ tracking: {wandb: null}
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a good study; whatever gets as far as starting Ray has not been refused in time."""
 
-    def start(self: Any) -> None:
+    def start(*_: Any, **__: Any) -> None:
         raise AssertionError("Ray was about to start")
 
-    monkeypatch.setattr(driver._Driver, "_start_ray", start)
+    monkeypatch.setattr(ray, "init", start)
     place = tmp_path / "home"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -544,13 +545,13 @@ def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
         teacher_file=TeacherFile.none(),
     )
 
-    def attempt(*_: Any) -> Any:
+    def resumed(*_: Any) -> Any:
         try:
             raise OSError(number, "said by the system")
         except OSError as error:
             raise StudyError("cannot write epochs.parquet") from error
 
-    monkeypatch.setattr(worker, "_attempt", attempt)
+    monkeypatch.setattr(worker, "resumed", resumed)
     monkeypatch.setattr(worker.tune, "report", reported.append)
     worker.run_trial({"trial": json.dumps(request.plain())})
     assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": os.strerror(number)}]

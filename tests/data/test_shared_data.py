@@ -62,7 +62,7 @@ def test_trials_of_one_process_map_the_decoded_images(teacher_file: TeacherFile)
     for _ in range(2):
         trial = trial_of(teacher_file)
         list(trial.run())
-        files.add(mapped_from(trial.train._pixels.images.images_NCHW.data_ptr()))
+        files.add(mapped_from(trial.train.pixels.images.images_NCHW.data_ptr()))
     (file,) = files
     assert file.endswith("train_images.npy")
 
@@ -71,7 +71,7 @@ def test_trials_of_one_process_map_the_decoded_images(teacher_file: TeacherFile)
 def test_noisy_images_are_the_trials_own(teacher_file: TeacherFile) -> None:
     """What is drawn from settings cannot be a file's pages."""
     trial = trial_of(teacher_file, pixel_noise={"std": 0.1})
-    assert not mapped_from(trial.train._pixels.images.images_NCHW.data_ptr())
+    assert not mapped_from(trial.train.pixels.images.images_NCHW.data_ptr())
 
 
 @linux
@@ -113,5 +113,5 @@ def test_a_trials_memory_peak_is_not_that_of_the_trials_before_it() -> None:
     held = bytearray((int(before) + 200) << 20)
     high = peak_mib()
     del held
-    trainable._forget_memory_peak()
+    trainable.forget_memory_peak()
     assert peak_mib() < high - 100

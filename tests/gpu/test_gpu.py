@@ -269,7 +269,7 @@ def test_a_component_may_refuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_reading_the_epoch_is_noticed_unless_the_objective_does() -> None:
     batch = Batch(torch.arange(4), torch.arange(4), torch.arange(4), 3, torch.Generator())
     readers: set[str] = set()
-    watched = graphs.WatchedBatch.of(batch, readers)
+    watched = graphs.WatchedBatch.watching(batch, readers)
     assert replace(watched, repeated=2).repeated == 2 and watched.labels_B is batch.labels_B
     assert readers == set()
     assert replace(watched, repeated=2).epoch == 3

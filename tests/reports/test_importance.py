@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from akdtune.statistics import importance
 from akdtune.statistics.importance import distribution, domains_of
 from tests.study_fixture import StudyBuilder
 
@@ -55,9 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "draw", lambda found, name: {})
 
 
-def test_the_setting_that_matters_is_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_setting_that_matters_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = report(search(tmp_path, 30), "--trees", "32")["arms"]["angular/kd"]
     assert found["configurations"] == 30
     for evaluator in ("ped_anova", "fanova"):

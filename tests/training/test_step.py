@@ -414,9 +414,7 @@ VIEWS = [{"name": "none"}, ANGULAR, {**ANGULAR, "variant": "released"}, {"name":
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("views", VIEWS, ids=lambda views: views["name"] + views.get("variant", ""))
-def test_no_step_waits_for_the_device(
-    config: Configure, views: dict[str, Any], precision: str
-) -> None:
+def test_no_step_waits_for_the_device(config: Configure, views: dict[str, Any], precision: str) -> None:
     trial = Trial(config("kd", "crd", views=views, precision=precision))
     as_on_a_gpu(trial.objective.methods["crd"])
     steps(trial, 1)  # the first one finds out what is in the banks' checkpoint

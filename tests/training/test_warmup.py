@@ -110,9 +110,7 @@ def trial_of(of: TrialConfig, **limits: Any) -> Trial:
     return Trial(of, limits=TrialLimits(warmup=WarmupLimits(**{"poll_s": 0.02, **limits})))
 
 
-def run(
-    of: TrialConfig, name: str = "first", state: Mapping[str, Any] | None = None, **limits: Any
-) -> list[Epoch]:
+def run(of: TrialConfig, name: str = "first", state: Mapping[str, Any] | None = None, **limits: Any) -> list[Epoch]:
     return list(trial_of(of, **limits).run(state, share_warmup_as=name))
 
 
