@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from typing_extensions import Self
+
 from akdtune.planning.cost import (
     CPU,
     ArmCost,
@@ -157,7 +159,7 @@ class Plan:
     estimate: Estimate | None
 
     @classmethod
-    def of(cls, study: Study, timed: bool = True) -> Plan:
+    def of(cls, study: Study, timed: bool = True) -> Self:
         """Plans a study; nothing is trained, downloaded or written but what the first look at a teacher leaves.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from akdtune.reports.diversity import HEADLINE, SMALL, Panel, Relation, _bare, _interval
-from akdtune.reports.figures import COLOURS, MARKERS, sheet
+from akdtune.reports.figures import COLOURS, MARKERS, Sheet, sheet
 from akdtune.statistics import association
 from akdtune.statistics.resampling import Floats
 
@@ -26,7 +26,12 @@ POINTS = 500
 
 
 def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: str, **how: int) -> dict[str, bytes]:
-    """The figure as PNG and SVG: one row per panel, one column per headline measure, colour = arm."""
+    """The figure as PNG and SVG."""
+    return scatter(panels, relations, name, **how).files
+
+
+def scatter(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: str, **how: int) -> Sheet:
+    """One row per panel, one column per headline measure, colour = arm."""
     shown = [panel for panel in panels if panel.arms]
     arms = sorted({arm for panel in shown for arm in panel.arms}, key=lambda arm: (_bare(arm), arm))
     looks = {
@@ -47,7 +52,7 @@ def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: st
                 if index == 0:
                     axis.set_ylabel(f"student accuracy, {panel.accuracy_on} (%)")
         _legend(figure, looks)
-    return drawn.files
+    return drawn
 
 
 def _short_title(panel: Panel) -> str:

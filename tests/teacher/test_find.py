@@ -232,7 +232,8 @@ def trainer(epochs: int, before: str = "pass") -> subprocess.Popen[str]:
         f"torch.set_num_threads(1); {before};"
         "d = load_data(DataSettings(name='digits', validation=600), torch.device('cpu'));"
         f"s = TeacherSettings(**{SMALL | {'epochs': epochs}!r});"
-        "[print(row.get('epoch', -1), flush=True) for row in teachers.train_teachers(s, d, 'subset', torch.device('cpu'))]"
+        "rows = teachers.train_teachers(s, d, 'subset', torch.device('cpu'));"
+        "[print(row.get('epoch', -1), flush=True) for row in rows]"
     )
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 
