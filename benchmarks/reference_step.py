@@ -342,7 +342,7 @@ def _masks_VBC(trial: Trial, state: Tensor, batch: int) -> Tensor | None:
     generator = torch.Generator()
     generator.set_state(state)
     heads = trial.views.heads
-    return heads._dropped_VBC(torch.ones(batch, heads.weight_VCC.shape[1]), generator)
+    return heads.dropped_VBC(torch.ones(batch, heads.weight_VCC.shape[1]), generator)
 
 
 def first_loaded(trial: Trial, epoch: int) -> Loaded:

@@ -257,14 +257,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         directory = StudyBuilder(folder / "run")
         for arm in ("angular/kd+crd", "perplexed/counting+crd"):
             trial = one_trial.of_study(loaded, arm, seed=1)
-            assert isinstance(trial, dict)
-            of_worker = {"root": str(folder / "run"), "rungs": [], "tracking": {"wandb": None}, "stop_flag": ".stop"}
-            assert execute(trial | of_worker, lambda _: None, lambda: False)["outcome"] == "done"
+            of_worker = replace(trial, root=str(folder / "run"), tracking={"wandb": None}, stop_flag=".stop")
+            assert execute(of_worker, lambda _: None, lambda: False)["outcome"] == "done"
             directory.plan.append(
-                {"number": len(directory.plan), "trial_id": trial["trial_id"], "cell_id": trial["cell_id"], "seed": 1,
+                {"number": len(directory.plan), "trial_id": trial.trial_id, "cell_id": trial.cell_id, "seed": 1,
                  "role": "search", "arm": arm, "bracket": arm, "params": {}, "settings": {}, "raw": {}}
             )  # fmt: skip
-            directory.event("done", trial["trial_id"], epoch=3)
+            directory.event("done", trial.trial_id, epoch=3)
         tables.compact(directory.write())
         yield folder / "run"
     sys.modules.pop("perplexed_plugin", None)

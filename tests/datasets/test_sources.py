@@ -288,7 +288,7 @@ def test_fashion_mnist_through_torchvision(fashion: Path) -> None:
     assert dataset.inputs == InputSpec(1, 28, 10)
     assert dataset.augmentation == Augmentation(pad=2, flip=True)
     assert torch.equal(stored_images(dataset, "train")[:, 0], torch.from_numpy(pictures(20, 28, 1)))
-    spoil(fashion)
+    spoil(fashion / "FashionMNIST")
     assert load_data(one, CPU).content_hash == dataset.content_hash
 
 

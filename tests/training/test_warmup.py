@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from akdtune import atomic, registry
 from akdtune.data.crops import Crops
+from akdtune.data.dataset import load_data
 from akdtune.data.splits import Split
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import CacheSettings
@@ -34,7 +35,7 @@ from akdtune.training.limits import TrialLimits
 from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
 from akdtune.training.warmup import SharedWarmup, WarmupLimits
 from tests import small_trials
-from tests.small_trials import CACHE_RATES, DIGITS, TEACHER, TIMINGS, configured, numbers, trained
+from tests.small_trials import CACHE_RATES, CPU, DIGITS, TEACHER, TIMINGS, configured, numbers, trained
 
 DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})
 ANGULAR = {**small_trials.ANGULAR, "num_views": 2}
@@ -63,6 +64,7 @@ def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place of its own for the artefacts of each test."""
     trained(DATA)  # kept for all tests
     monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
+    load_data(DATA, CPU)  # so that what tests do to writing meets the artefacts alone
     return tmp_path / "cache" / "warmups"
 
 
@@ -492,12 +494,11 @@ def test_the_artefact_of_another_key_is_never_taken(config: Config, location: Pa
 
 
 def test_where_nothing_can_be_written_trials_train_for_themselves(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: Config, location: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = config()
     expected = alone(of)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "file"))
+    location.write_text("")
     assert rows(run(of)) == rows(expected)
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["warning"]
 
