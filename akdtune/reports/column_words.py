@@ -58,7 +58,9 @@ class Columns(Mapping[str, Described]):
 
     def __init__(self, tables: Mapping[str, pa.Schema]) -> None:
         fields = {field.name: field for schema in tables.values() for field in schema}
-        said = {name: column for schema in tables.values() for name, column in _declared(schema).items()}
+        said: dict[str, Column] = {}
+        for schema in tables.values():
+            said |= {name: column for name, column in _declared(schema).items() if column.sentence or name not in said}
         self._columns = {
             name: Described(name, str(field.type), said[name].unit, said[name].sentence, _holders(name, tables))
             for name, field in fields.items()
