@@ -115,9 +115,7 @@ def test_second_start_reads_no_parquet(folder: Path) -> None:
     assert torch.equal(stored_images(second, "train"), stored_images(first, "train"))
 
 
-def test_a_touched_file_is_found_by_content_and_a_changed_one_is_read_again(
-    folder: Path, own_cache: Path
-) -> None:
+def test_a_touched_file_is_found_by_content_and_a_changed_one_is_read_again(folder: Path, own_cache: Path) -> None:
     def decoded() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in (own_cache / "data").glob("*/meta.json")}
 

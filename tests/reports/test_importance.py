@@ -147,6 +147,8 @@ def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = str(search(tmp_path / "run", 10).write())
     assert analysis.main([run, "--draws", "3"]) == 2
     assert "--draws: 3 is too few for an interval (allowed: 20 or more)" in capsys.readouterr().err
+    assert analysis.main([run, "--trees", "1"]) == 2
+    assert "--trees: 1 are no forest (allowed: 2 or more)" in capsys.readouterr().err
     study = StudyBuilder(tmp_path / "other")
     study.cell("base", [70.0])
     assert analysis.main([str(study.write())]) == 2
