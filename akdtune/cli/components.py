@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from akdtune import signals as akdtune_signals
-from akdtune import signals as signals_module
 from akdtune.errors import AkdtuneError
 from akdtune.registry import Component, Kind, Pair, lookup, names
 
@@ -139,7 +138,7 @@ def _imports(component: type[Component]) -> Iterator[str]:
     if "torch" in words:
         yield "import torch"
     yield f"from {component.__module__} import {component.__name__}"
-    classes = inspect.getmembers(signals_module, inspect.isclass)
+    classes = inspect.getmembers(akdtune_signals, inspect.isclass)
     own = {name for name, kind in classes if kind.__module__ == akdtune_signals.__name__}
     if named := sorted(own & words):
         yield f"from {akdtune_signals.__name__} import {', '.join(named)}"

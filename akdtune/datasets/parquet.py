@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from akdtune.data.decoding import Square, check_labels, described, open_image, pixels, squared
 from akdtune.data.source import Source
@@ -245,20 +246,22 @@ class Parquet(Source):
     required_settings = ("train", "test")
 
     @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
         """The names and patterns under `train` and `test` that match no file."""
         return [pattern for role in ("train", "test") for pattern, files in _matches(settings, role) if not files]
 
     @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Reads the files once, into a memory map or, where that is too large, as they are; later starts open that."""
         files: dict[str, list[Path]] = {}
         for role in ("train", "test"):
             matches = _matches(settings, role)
-            for pattern, found in matches:
-                if not found:
+            for pattern, matching in matches:
+                if not matching:
                     raise DataError(f"data.{role}: no file matches {pattern}")
-            files[role] = list(dict.fromkeys(file for _, found in matches for file in found))
+            files[role] = list(dict.fromkeys(file for _, matching in matches for file in matching))
         options = {
             "name": "parquet",
             "files": [len(files["train"]), len(files["test"])],
@@ -354,10 +357,10 @@ def _matches(settings: DataSettings, role: str) -> list[tuple[str, list[Path]]]:
     """Each pattern under `train` or `test`, made absolute, with the files it matches, sorted by name."""
     value = getattr(settings, role)
     base = Path(settings.root).expanduser() if settings.root else Path.cwd()
-    found = []
+    matches = []
     for pattern in [value] if isinstance(value, str) else value or []:
         path = base / Path(pattern).expanduser()
         plain = next((i for i, part in enumerate(path.parts) if set(part) & set("*?[")), len(path.parts) - 1)
         files = [path] if path.is_file() else sorted(Path(*path.parts[:plain]).glob("/".join(path.parts[plain:])))
-        found.append((str(path), [file for file in files if file.is_file()]))
-    return found
+        matches.append((str(path), [file for file in files if file.is_file()]))
+    return matches

@@ -99,7 +99,7 @@ class Total:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StudyEstimate:
     """What is known of a study once its files are there.
 
     Attributes:
@@ -156,7 +156,7 @@ class Plan:
     missing_checkpoints: Mapping[str, str]
     missing_students: tuple[str, ...]
     lacking: tuple[str, ...]
-    estimate: Estimate | None
+    estimate: StudyEstimate | None
 
     @classmethod
     def of(cls, study: Study, timed: bool = True) -> Self:
@@ -218,7 +218,7 @@ def _arms(outline: Outline) -> tuple[PlannedArm, ...]:
     return tuple(planned)
 
 
-def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> Estimate:
+def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> StudyEstimate:
     """Data, teachers, and what timed steps say; of teachers whose files are missing with untrained ones' networks."""
     study, prepared = outline.study, Prepared.load(outline.study)
     splits = prepared.split(prepared.train_on)
@@ -241,7 +241,7 @@ def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: boo
         for name, settings in _representative(outline).items()
     }
     costs = [kind.cost for kind in configurations.values() if kind.cost is not None]
-    return Estimate(
+    return StudyEstimate(
         prepared=prepared,
         images=Images(len(splits.train), len(splits.validation) if splits.validation else 0, len(splits.test)),
         teachers=files,

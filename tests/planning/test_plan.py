@@ -158,7 +158,7 @@ def trained(study: spec.Study) -> list[TeacherFile]:
         for _ in train_teachers(study.teacher, ready.dataset, train_on, torch.device("cpu")):
             pass
     files = [ready.find_teacher(train_on) for train_on in ready.trains_on]
-    return [one for one in files if one is not None]
+    return [teacher for teacher in files if teacher is not None]
 
 
 def test_a_plan_holds_arms_trials_and_images(file: Path) -> None:
@@ -253,7 +253,7 @@ def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(file: Path)
 
     plan = Plan.of(study, timed=False)
     assert plan.estimate is not None
-    assert {path: one.train_on for path, one in plan.estimate.untrained.items()} == {
+    assert {path: teacher.train_on for path, teacher in plan.estimate.untrained.items()} == {
         "teacher": "subset", "teacher for reports": "full",
     }  # fmt: skip
     seconds = teacher_seconds(list(plan.estimate.untrained.values()), plan.estimate.prepared, one_second)

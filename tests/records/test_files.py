@@ -170,7 +170,7 @@ def test_a_compacted_view_is_used_until_something_changes(tmp_path: Path, monkey
     built = tables.build_trials(tmp_path)
     opened: list[str] = []
     read = read_table
-    monkeypatch.setattr(files, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
+    monkeypatch.setattr(tables, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
     assert tables.read_trials(tmp_path).equals(built)
     assert opened == [tmp_path.name]
 
