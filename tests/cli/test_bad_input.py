@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -25,13 +23,8 @@ from filelock import FileLock
 from PIL import Image
 
 from akdtune import cli, networks
-from akdtune.errors import StudyError
 from akdtune.records.files import LOCK, PLAN
-from akdtune.records.study_directory import StudyDirectory
-from akdtune.running import worker
 from akdtune.signals import InputSpec
-from akdtune.teacher.file import TeacherFile
-from akdtune.training.request import TrialRequest
 from tests.study_fixture import StudyBuilder
 
 STUDY = """\
@@ -528,36 +521,6 @@ def test_a_disk_that_refuses_writing(
 
     monkeypatch.setattr(owner, step, refuse)
     check_words(refused("run", "study.yaml"), ["runs/small: cannot be written: No space left on device"])
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
-    monkeypatch: pytest.MonkeyPatch, home: Path, number: int
-) -> None:
-    """The study ends with one message, and the trial stays to be resumed."""
-    reported: list[dict[str, Any]] = []
-    request = TrialRequest(
-        trial_id="t",
-        root=str(home),
-        stop_flag=".stop",
-        tracking={"wandb": None},
-        settings={},
-        teacher_file=TeacherFile.none(),
-    )
-
-    def resumed(*_: Any) -> Any:
-        try:
-            raise OSError(number, "said by the system")
-        except OSError as error:
-            raise StudyError("cannot write epochs.parquet") from error
-
-    monkeypatch.setattr(worker, "resumed", resumed)
-    monkeypatch.setattr(worker.tune, "report", reported.append)
-    worker.run_trial({"trial": json.dumps(request.plain())})
-    assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": os.strerror(number)}]
-    directory = StudyDirectory(home)
-    directory.refused(reported[0]["disk"])
-    assert str(directory.broken).startswith(f"{home}: cannot be written: {os.strerror(number)}; nothing recorded")
 
 
 def test_a_folder_that_was_there_stays_as_it_was(refused: Refused) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,25 +92,3 @@ def test_a_trial_that_is_over_unmaps_what_it_opened(teacher_file: TeacherFile, t
         gc.collect()
         left.append(opened())
     assert left[0] == left[1] == left[2]
-
-
-@linux
-def test_a_trials_memory_peak_is_not_that_of_the_trials_before_it() -> None:
-    trainable = pytest.importorskip("akdtune.running.worker")
-
-    def peak_mib() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    before = peak_mib()
-    held = bytearray((int(before) + 200) << 20)
-    assert peak_mib() > before + 100
-    del held
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pytest.skip("this system does not let a process reset its peak")
-    held = bytearray((int(before) + 200) << 20)
-    high = peak_mib()
-    del held
-    trainable.forget_memory_peak()
-    assert peak_mib() < high - 100
