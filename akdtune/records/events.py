@@ -147,7 +147,7 @@ class RaceJudged(Event):
 
     def __post_init__(self) -> None:
         """Takes candidates also as mappings."""
-        object.__setattr__(self, "candidates", [_typed(Candidate, one) for one in self.candidates])
+        object.__setattr__(self, "candidates", [_typed(Candidate, candidate) for candidate in self.candidates])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class PilotJudged(Event):
 
     def __post_init__(self) -> None:
         """Takes correlations also as mappings."""
-        object.__setattr__(self, "rungs", [_typed(RungCorrelation, one) for one in self.rungs])
+        object.__setattr__(self, "rungs", [_typed(RungCorrelation, rung) for rung in self.rungs])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

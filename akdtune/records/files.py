@@ -344,14 +344,14 @@ def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise StudyError(
             f"{path}: damaged, no JSON ({error}); run the study's command again to have it written"
         ) from error
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_events(run_dir: str | os.PathLike[str]) -> list[Event]:

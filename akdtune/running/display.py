@@ -189,8 +189,8 @@ def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
     cells: dict[str, list[float]] = {}
     for record in records:
         if record.plan["role"] in REPORT_ROLES:
-            found = cells.setdefault(str(record.plan.get("cell") or record.plan["arm"]), [])
-            found += [record.test] if record.test is not None else []
+            values = cells.setdefault(str(record.plan.get("cell") or record.plan["arm"]), [])
+            values += [record.test] if record.test is not None else []
     width = max(map(len, cells), default=0)
     lines = ["test accuracy of each cell, mean and sd over seeds (intervals and comparisons: analyze ablation):"]
     for name, values in cells.items():

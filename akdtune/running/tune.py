@@ -172,6 +172,12 @@ def keep_ray() -> Iterator[None]:
         ray.shutdown()
 
 
+def stop_ray() -> None:
+    """Ends Ray where it runs, unless it is kept for the next study."""
+    if ray.is_initialized() and not _ray_is_kept:
+        ray.shutdown()
+
+
 def start_ray(address: str | None, finish_timeout_s: float) -> None:
     """Starts or joins Ray: dashboard off, token authentication on, its chatter off, one thread per worker."""
     environment = {

@@ -229,8 +229,8 @@ class ArmScheduler(FIFOScheduler):
                 bracket.decide(event.trial_id, event.epoch, event.rung, event.value)
 
     def _in_pilot(self, record: TrialRecord) -> bool:
-        found = pilots(self.directory.records.values(), record.plan["bracket"], self.pilot, self.leading_seed)
-        return any(record is one for one in found)
+        pilot_trials = pilots(self.directory.records.values(), record.plan["bracket"], self.pilot, self.leading_seed)
+        return any(record is trial for trial in pilot_trials)
 
     def decide(self, record: TrialRecord, epoch: int, score: float | None, may_stop: bool = True) -> str:
         """The decision after an epoch; written to the ledger before it is returned.

@@ -43,10 +43,10 @@ def searcher(root: Path, tree: dict[str, Any] = TREE, algorithm: str = "tpe") ->
 
 
 def propose(search: Searcher) -> str | None:
-    found = search.propose("angular/kd")
-    if found is None:
+    proposed = search.propose("angular/kd")
+    if proposed is None:
         return None
-    proposal, number = found
+    proposal, number = proposed
     trial_id = identify(proposal)
     search.directory.add_to_plan(
         [
