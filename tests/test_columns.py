@@ -298,9 +298,9 @@ def test_a_plugins_own_column_reaches_the_trials(study: Path) -> None:
 def test_it_is_read_where_there_is_neither_the_plugin_nor_torch(study: Path, tmp_path: Path) -> None:
     code = (
         "import sys, json; sys.modules['torch'] = None\n"
-        "from akdtune import cli, results, study_tables\n"
-        f"table = study_tables.build_trials({str(study)!r})\n"
-        "said = {c.name: [c.unit, c.sentence, c.summary] for c in results.described(table.schema)}\n"
+        "from akdtune import cli; from akdtune.records import files, tables\n"
+        f"table = tables.build_trials({str(study)!r})\n"
+        "said = {c.name: [c.unit, c.sentence, c.summary] for c in files.described(table.schema)}\n"
         "print(json.dumps([table['perplexity'].to_pylist(), said['perplexity'], said['diversity_ce'][0]]))\n"
         f"cli.main(['show', {str(study)!r}, '--sort', 'perplexity', '--csv'])\n"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,22 +25,27 @@ def teacher_train(
       akdtune teacher train cifar_angular
       akdtune teacher train cifar_angular teacher.network=resnet110 teacher.seed=1
     """
+    from akdtune.cli import teachers
     from akdtune.study import spec
 
     study = spec.load(file, overrides or [])
-    raise typer.Exit(import_module("akdtune.cli.teachers").train(study, train_on))
+    raise typer.Exit(teachers.train(study, train_on))
 
 
 def teacher_list() -> None:
     """List the trained teachers in the cache folder (AKDTUNE_CACHE), newest first."""
-    print_table(import_module("akdtune.cli.teachers").table())
+    from akdtune.cli import teachers
+
+    print_table(teachers.table())
 
 
 def teacher_show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="From `akdtune teacher list`; its beginning is enough.")],
 ) -> None:
     """Show everything that is stored about one teacher, as YAML."""
-    print(import_module("akdtune.cli.teachers").details(key), end="")
+    from akdtune.cli import teachers
+
+    print(teachers.details(key), end="")
 
 
 def teacher_fill(
@@ -63,10 +67,11 @@ def teacher_fill(
       akdtune teacher fill cifar_angular --variants 20
       akdtune teacher fill cifar_angular teacher_cache.max_mib=4096
     """
+    from akdtune.cli import teachers
     from akdtune.study import spec
 
     study = spec.load(file, overrides or [])
-    raise typer.Exit(import_module("akdtune.cli.teachers").fill(study, variants, train_on))
+    raise typer.Exit(teachers.fill(study, variants, train_on))
 
 
 LocationOption = Annotated[

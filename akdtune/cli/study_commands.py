@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,9 @@ def run(
     if new:
         beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
         root = root if not root.exists() else next(path for path in beside if not path.exists())
-    code = import_module("akdtune.running.driver").run(study, root, address, extend=extend, reuse=reuse or [])
+    from akdtune.running import driver
+
+    code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
     raise typer.Exit(code)
 
 
@@ -74,8 +75,11 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     """
     from akdtune.study import spec
 
-    planned = import_module("akdtune.study_plan").Plan.of(spec.load(file, overrides or []))
-    print("\n".join(import_module("akdtune.planning.report").plan_report(planned)))
+    study = spec.load(file, overrides or [])  # what is wrong with it is said before torch and the data are loaded
+    from akdtune.planning.plan import Plan
+    from akdtune.planning.report import plan_report
+
+    print("\n".join(plan_report(Plan.of(study))))
 
 
 def spaces() -> None:

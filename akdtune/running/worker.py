@@ -245,7 +245,7 @@ def _ask_actor(name: str) -> Callable[[], bool]:
 
 
 def main() -> int:
-    """Runs one trial from a JSON file without Ray: `python -m akdtune.trainable TRIAL.json`."""
+    """Runs one trial from a JSON file without Ray: `python -m akdtune.running.worker TRIAL.json`."""
     request = TrialRequest.parse(json.loads(Path(sys.argv[1]).read_text()))
     should_stop = stop_check(request.root, request.stop_flag, request.stop_actor)
     outcome = execute(request, lambda row: print(json.dumps(row)), should_stop)

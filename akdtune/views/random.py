@@ -18,7 +18,7 @@ from akdtune.signals import Batch, Signals, Target, Teaching, Views, WeightedTar
 from akdtune.views import ViewAugmenter, ViewContext
 
 STREAM = 64
-"""What these draws are for, as a number that no `akdtune.augmentation.Stream` has."""
+"""What these draws are for, as a number that no `akdtune.randomness.Stream` has."""
 
 _LOW = 0xFFFFFFFF
 
@@ -121,7 +121,7 @@ def fixed_uniforms(seed: int, sample_ids_B: Tensor, width: int) -> Tensor:
 
 
 def philox4x32(counter_4x: Tensor, key: tuple[int, int]) -> Tensor:
-    """`akdtune.augmentation.philox4x32` in torch: the same words, without the ids leaving their device.
+    """`akdtune.randomness.philox4x32` in torch: the same words, without the ids leaving their device.
 
     Args:
         counter_4x: four 32-bit words in int64, [4, ...].

@@ -75,8 +75,9 @@ def test_split_seed_moves_images_between_train_and_validation_only() -> None:
 
 def test_split_and_noise_are_the_same_in_another_process() -> None:
     program = (
-        "import torch, hashlib; from akdtune import data;"
-        f"d = data.load(data.DataSettings(**{MAIN!r}), torch.device('cpu')); s = d.split('subset').train;"
+        "import torch, hashlib; from akdtune.data.dataset import load_data;"
+        "from akdtune.settings.data import DataSettings;"
+        f"d = load_data(DataSettings(**{MAIN!r}), torch.device('cpu')); s = d.split('subset').train;"
         "x = s.images(torch.arange(len(s)));"
         "print(d.fingerprint('subset'), hashlib.sha256(x.numpy().tobytes() + s.training_labels_N.numpy().tobytes())"
         ".hexdigest())"
@@ -225,7 +226,7 @@ def test_settings_survive_a_round_trip() -> None:
 
 def test_importing_data_leaves_heavy_readers_alone() -> None:
     program = (
-        "import sys, akdtune.data; print([m for m in ('sklearn', 'torchvision', 'pyarrow', 'PIL') if m in sys.modules])"
+        "import sys, akdtune.data.dataset; print([m for m in ('sklearn', 'torchvision', 'pyarrow', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

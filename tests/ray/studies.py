@@ -128,7 +128,7 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
 
 def run_alone(payload: Path) -> None:
     """One trial in a fresh process, as Ray's worker would run it."""
-    command = [sys.executable, "-m", "akdtune.trainable", str(payload)]
+    command = [sys.executable, "-m", "akdtune.running.worker", str(payload)]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
 

@@ -263,5 +263,5 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
 
 def test_importing_is_light() -> None:
     heavy = "torch ray pandas wandb optuna scipy matplotlib statsmodels".split()
-    code = f"import sys, akdtune.study_tables, akdtune.stats; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, akdtune.records.tables, akdtune.statistics.association; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

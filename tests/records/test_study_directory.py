@@ -82,7 +82,7 @@ def test_a_torn_last_line_is_cut_before_the_first_append(directory: StudyDirecto
 def test_a_second_process_is_refused(directory: StudyDirectory) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom akdtune.errors import StudyError\n"
-        "from akdtune.ledger import StudyDirectory\n"
+        "from akdtune.records.study_directory import StudyDirectory\n"
         "try:\n    with StudyDirectory(Path(sys.argv[1])).opened(): pass\n"
         "except StudyError as error:\n    print(error); sys.exit(2)"
     )

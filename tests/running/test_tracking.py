@@ -190,7 +190,7 @@ def test_disabled_writes_and_imports_nothing(settings: dict[str, Any], tmp_path:
     code = f"""
 import sys
 from pathlib import Path
-from akdtune.tracking import Tracker
+from akdtune.running.tracking import Tracker
 tracker = Tracker({settings!r}, {TRIAL!r}, Path({str(tmp_path)!r}), 1)
 tracker.start([]); tracker.log({{"epoch": 1}}); tracker.finish("done", {{"epoch": 1}})
 assert "wandb" not in sys.modules
@@ -263,7 +263,7 @@ def test_no_file_holds_the_key(tmp_path: Path) -> None:
     """In a process of its own, because the SDK reads the environment once."""
     code = f"""
 from pathlib import Path
-from akdtune.tracking import Tracker
+from akdtune.running.tracking import Tracker
 settings = {{"wandb": {{"project": "akdtune", "mode": "offline"}}, "finish_timeout_s": 60}}
 tracker = Tracker(settings, {TRIAL!r}, Path({str(tmp_path)!r}), 1)
 tracker.start([]); tracker.log({{"epoch": 1}}); tracker.finish("done", {{"epoch": 1}})

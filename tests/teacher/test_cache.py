@@ -171,10 +171,10 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from akdtune import cache_files, teacher_cache
-cache_files.BLOCK_BYTES, teacher_cache.SPARE_BYTES = 20_000, 0
+from akdtune.teacher import cache, cache_files
+cache_files.BLOCK_BYTES, cache.SPARE_BYTES = 20_000, 0
 location, seed, ready = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-store = teacher_cache.Store(location, {facts})
+store = cache.Store(location, {facts})
 rows = np.arange(5000)
 generator = np.random.default_rng(seed)
 print("ready", flush=True)

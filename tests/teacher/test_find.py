@@ -228,10 +228,12 @@ def test_waiting_for_another_trainer_can_be_stopped(own_cache: Path) -> None:
 def trainer(epochs: int, before: str = "pass") -> subprocess.Popen[str]:
     """Another process that trains the same teacher and prints each epoch's number."""
     program = (
-        f"import torch; from akdtune import data, teacher; torch.set_num_threads(1); {before};"
-        "d = data.load(data.DataSettings(name='digits', validation=600), torch.device('cpu'));"
-        f"s = teacher.TeacherSettings(**{SMALL | {'epochs': epochs}!r});"
-        "[print(row.get('epoch', -1), flush=True) for row in teacher.train(s, d, 'subset', torch.device('cpu'))]"
+        "import torch; from akdtune.data.dataset import load_data; from akdtune.settings.data import DataSettings;"
+        "from akdtune.settings.teacher import TeacherSettings; from akdtune.training import teachers;"
+        f"torch.set_num_threads(1); {before};"
+        "d = load_data(DataSettings(name='digits', validation=600), torch.device('cpu'));"
+        f"s = TeacherSettings(**{SMALL | {'epochs': epochs}!r});"
+        "[print(row.get('epoch', -1), flush=True) for row in teachers.train_teachers(s, d, 'subset', torch.device('cpu'))]"
     )
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 
@@ -246,7 +248,7 @@ def test_a_second_trainer_waits_and_finds_the_teacher() -> None:
 
 
 def test_a_killed_trainer_leaves_nothing_half_written(own_cache: Path) -> None:
-    with trainer(epochs=400, before="teacher.PROGRESS_EVERY_S = 0") as process:
+    with trainer(epochs=400, before="teachers.PROGRESS_EVERY_S = 0") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if int(line) == 5:

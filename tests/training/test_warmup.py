@@ -568,9 +568,9 @@ def test_the_warm_up_reads_no_image_when_the_teachers_rows_are_stored(
 PROCESSES = """
 import json, os, sys, time
 from pathlib import Path
-from akdtune.training import Trial
-from akdtune.trial_config import TrialConfig
-from akdtune.trial_request import TrialRequest
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Trial
 
 given, folder, pauses = json.loads(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 
