@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from akdtune.records.events import Terminal
+    from akdtune.roles import Terminal
 
 # Nothing heavy up here: a child's peak memory is never less than its parent's.
 

@@ -10,10 +10,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
-Terminal = Literal["done", "pruned", "diverged", "failed"]
-"""How a trial ends."""
+from akdtune.roles import TERMINAL, Terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,7 +363,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch": EpochFinished,
     "rung": RungDecided,
     "interrupted": TrialInterrupted,
-    **dict.fromkeys(get_args(Terminal), TrialEnded),
+    **dict.fromkeys(TERMINAL, TrialEnded),
 }
 
 _CLASSES: set[type[Event]] = {Event, *_KINDS.values()}

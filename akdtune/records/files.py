@@ -1,7 +1,7 @@
 """The files of a study: their names and columns, and how each is written and read: plan, ledger, rows, predictions.
 
-Who may write which file, and when, is `ledger.py`'s business; `study_tables.py` makes one table of all trials from
-them. Reading works on a running study and on one that was killed at any moment.
+Who may write which file, and when, is the business of `study_directory.py` and `trial_directory.py`; `tables.py` makes
+one table of all trials from them. Reading works on a running study and on one that was killed at any moment.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class TrialRecord:
 
     @property
     def trial_id(self) -> str:
-        """The trial's id."""
+        """Of cell and seed: `<cell>-s<seed>`."""
         return str(self.plan["trial_id"])
 
     @property

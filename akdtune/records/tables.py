@@ -1,6 +1,6 @@
 """One row per trial and one per epoch: built from what a study's processes wrote, and compacted for later reads.
 
-`results.py` reads and writes single files; here they become the tables that reports and analyses start from.
+`files.py` reads and writes single files; here they become the tables that reports and analyses start from.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def build_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
 
     Columns are `TRIAL_COLUMNS`, `param.<key path>`, and behind them whatever else was measured and has a value a trial
     by its declaration; a column of numbers that nobody declared has that of the last epoch so far. `described` of
-    `results.py` says what each column holds.
+    `files.py` says what each column holds.
 
     Raises:
         StudyError: for a directory that is no study, or a file that cannot be read.

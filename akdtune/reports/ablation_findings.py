@@ -1,6 +1,6 @@
 """What the cells of an ablation allow to say: differences from a reference, effects of factors, and sentences.
 
-The arithmetic is `comparisons.py`'s; this module decides what is compared with what, and puts results into words.
+The arithmetic is that of `statistics/`; this module decides what is compared with what, and puts results into words.
 """
 
 from __future__ import annotations

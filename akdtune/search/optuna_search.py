@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from typing_extensions import override
 
 from akdtune.randomness import derived_seed
 from akdtune.records.events import DuplicateProposed
@@ -66,18 +67,18 @@ class Distributions(Recorded):
         super().__init__(raw)
         self.by_name: dict[str, BaseDistribution] = {}
 
+    @override
     def categorical(self, name: str, labels: Sequence[str]) -> int:
-        """Index of the recorded label."""
         self.by_name[name] = CategoricalDistribution(list(labels))
         return super().categorical(name, labels)
 
+    @override
     def float(self, name: str, low: float, high: float, log: bool, step: float | None) -> float:
-        """The recorded real number."""
         self.by_name[name] = FloatDistribution(low, high, log=log, step=step)
         return super().float(name, low, high, log, step)
 
+    @override
     def int(self, name: str, low: int, high: int, log: bool, step: int) -> int:
-        """The recorded whole number."""
         self.by_name[name] = IntDistribution(low, high, log=log, step=step)
         return super().int(name, low, high, log, step)
 

@@ -14,6 +14,7 @@ import numpy as np
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from typing_extensions import override
 
 from akdtune.records.events import RungDecided
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
@@ -278,6 +279,7 @@ class ArmScheduler(FIFOScheduler):
         )
         return decision
 
+    @override
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Ray's call for every report: outcome rows and repeats pass, epochs are recorded, the last one is decided."""
         record = self.directory.records.get(result.get("trial", ""))

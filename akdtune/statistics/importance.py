@@ -1,6 +1,7 @@
 """How much each searched setting matters, by Optuna's evaluators, with intervals over resampled configurations.
 
-Beside `search.py` the only module that imports Optuna; it stands alone so that reading a study loads no torch.
+Beside `search/optuna_search.py` the only module that imports Optuna; it stands alone so that reading a study loads no
+torch.
 """
 
 from __future__ import annotations

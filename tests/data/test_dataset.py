@@ -225,9 +225,7 @@ def test_settings_survive_a_round_trip() -> None:
 
 
 def test_importing_data_leaves_heavy_readers_alone() -> None:
-    program = (
-        "import sys, akdtune.data.dataset; print([m for m in ('sklearn', 'torchvision', 'pyarrow', 'PIL') if m in sys.modules])"
-    )
+    program = "import sys, akdtune.data.dataset; print([m for m in ('sklearn', 'torchvision', 'pyarrow', 'PIL') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

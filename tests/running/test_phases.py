@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from akdtune.records.events import SeedsNeeded, Terminal, TrialEnded
+from akdtune.records.events import SeedsNeeded, TrialEnded
 from akdtune.records.study_directory import StudyDirectory
-from akdtune.roles import REPORT_ROLES
+from akdtune.roles import REPORT_ROLES, Terminal
 from akdtune.running.phases import Phases, order
 from akdtune.settings.space import Proposal
 from akdtune.study import spec

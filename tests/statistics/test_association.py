@@ -1,4 +1,4 @@
-"""stats.py: point estimates equal scipy's and statsmodels', intervals cover and respect clusters."""
+"""statistics/association.py: point estimates equal scipy's and statsmodels', intervals cover and respect clusters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""contrasts.py: effects by hand and statsmodels', designs that cannot tell terms apart, the crossed bootstrap."""
+"""Effects by hand and statsmodels', designs that cannot tell terms apart, the crossed bootstrap."""
 
 from __future__ import annotations
 

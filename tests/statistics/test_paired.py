@@ -1,4 +1,4 @@
-"""comparisons.py and power.py: numbers by hand, scipy's, statsmodels' and R's; families, no spread."""
+"""Paired differences and power: numbers by hand, scipy's, statsmodels' and R's; families, no spread."""
 
 from __future__ import annotations
 
