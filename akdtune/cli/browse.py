@@ -5,7 +5,6 @@ Nothing here needs torch or Ray, and everything works on a running study.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import statistics
@@ -16,15 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune.errors import AkdtuneError, StudyError, nearest, unknown_name
+from akdtune.errors import AkdtuneError, nearest, unknown_name
 from akdtune.records import tables
-from akdtune.records.files import events, read_lock, require_study, trial_directory
+from akdtune.records.files import events, read_lock, trial_directory
 from akdtune.reports import pareto
 from akdtune.roles import STATUSES, TERMINAL
 from akdtune.search import pilot
-
-RUNS = Path("runs")
-"""Where studies land unless `--dir` says otherwise."""
 
 METRIC = "val_accuracy"
 Row = Mapping[str, Any]
@@ -51,25 +47,6 @@ def read_trials(run: Path) -> tuple[list[Row], list[str]]:
     finally:
         sys.meta_path.remove(_WithoutPandas)
     return table.to_pylist(), table.column_names
-
-
-def resolve_run(name: str) -> Path:
-    """A study directory by its path, or by its name under `runs/`.
-
-    Raises:
-        StudyError: when neither is a study directory; names the nearest one.
-    """
-    given = Path(name).expanduser()
-    folders = [path for path in (given, RUNS / name) if path.is_dir()]
-    for path in folders[:-1]:  # a folder that only has the same name as a study hides none
-        with contextlib.suppress(StudyError):
-            return require_study(path)
-    if folders:
-        return require_study(folders[-1])
-    known = [path.name for path in sorted(RUNS.iterdir()) if path.is_dir()] if RUNS.is_dir() else []
-    close = nearest(given.name, known)
-    hint = f"; did you mean '{RUNS / close}'?" if close else f"; studies in {RUNS}/: {', '.join(known) or 'none'}"
-    raise StudyError(f"{name}: no such study directory{hint}")
 
 
 def find_trial(trial_ids: Sequence[str], prefix: str) -> str:

@@ -304,7 +304,7 @@ class _Folder:
                 self.directory.close_attempt()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of all epochs that are stored."""
+        """The rows of all epochs that are stored; none where nothing is kept."""
         return [] if self.directory is None else self.directory.read_rows()
 
     def begin(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

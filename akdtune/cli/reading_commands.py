@@ -46,8 +46,9 @@ def show(
       akdtune show digits_angular --arm angular/kd --status done --csv > trials.csv
     """
     from akdtune.cli import browse
+    from akdtune.records import run_names
 
-    directory = browse.resolve_run(run)
+    directory = run_names.resolve_run(run)
     trials, columns = browse.read_trials(directory)
     if summary:
         rows = browse.Filter(arm, status, role).apply(trials, columns)
@@ -95,8 +96,9 @@ def best(
       akdtune best digits_angular --student students/best.pt
     """
     from akdtune.cli import browse
+    from akdtune.records import run_names
 
-    directory = browse.resolve_run(run)
+    directory = run_names.resolve_run(run)
     rows = browse.Filter(arm=arm).apply(*browse.read_trials(directory))
     winners = browse.best_per_arm(rows)
     print(f"{directory}: best of {browse.tally(rows)}", flush=True)
@@ -178,9 +180,10 @@ def logs(
       akdtune logs digits_angular 3f2a -f
     """
     from akdtune.cli import browse
+    from akdtune.records import run_names
     from akdtune.records.files import trial_directory
 
-    directory = browse.resolve_run(run)
+    directory = run_names.resolve_run(run)
     trials, _ = browse.read_trials(directory)
     trial_id = browse.find_trial([row["trial_id"] for row in trials], trial)
     if follow:
@@ -209,14 +212,14 @@ def analyze(
       akdtune analyze diversity_accuracy digits_angular
       akdtune analyze diversity_accuracy --help
     """
-    from akdtune.cli import browse
+    from akdtune.records import run_names
 
     known = _analyses()
     if name not in known:
         raise AkdtuneError(unknown_name("analysis", name, known))
     given = list(arguments or [])
     if given and not given[0].startswith("-"):
-        given[0] = str(browse.resolve_run(given[0]))
+        given[0] = str(run_names.resolve_run(given[0]))
     raise typer.Exit(import_module(f"akdtune.analysis.{name}").main(given) or 0)
 
 
@@ -234,9 +237,9 @@ def compare(
       akdtune compare digits_ablation /elsewhere/runs/digits_ablation
       akdtune compare first second --metric val_accuracy
     """
-    from akdtune.cli import browse
+    from akdtune.records import run_names
 
-    given = [str(browse.resolve_run(run)) for run in (run_a, run_b)]
+    given = [str(run_names.resolve_run(run)) for run in (run_a, run_b)]
     options = [] if metric is None else ["--metric", metric]
     raise typer.Exit(import_module("akdtune.analysis.compare").main([*given, *options]))
 

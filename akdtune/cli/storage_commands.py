@@ -134,9 +134,9 @@ def wandb_sync(run: RunArgument) -> None:
     Examples:
       WANDB_API_KEY=... akdtune wandb sync digits_angular
     """
-    from akdtune.cli import browse
+    from akdtune.records import run_names
     from akdtune.running import tracking
 
-    report = tracking.sync(browse.resolve_run(run))
+    report = tracking.sync(run_names.resolve_run(run))
     print(report.sentence())
     raise typer.Exit(1 if report.failed or report.untagged else 0)

@@ -21,7 +21,13 @@ TITLE_LEVELS = 12
 
 def draw(result: Result, name: str) -> dict[str, bytes]:
     """The figures of a phase by file name, PNG and SVG each."""
-    drawn: dict[str, dict[str, bytes]] = {}
+    drawn = sheets(result, name)
+    return {f"{stem}.{kind}": image for stem, sheet in drawn.items() for kind, image in sheet.files.items()}
+
+
+def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
+    """The figures of a phase by the stem of their file names; `name` is the study's, for titles."""
+    drawn: dict[str, figures.Sheet] = {}
     phase, label = result.phase, result.phase.metric.replace("_", " ")
     bars = [_bar(finding) for finding in result.findings if finding.difference.difference is not None]
     if bars:
@@ -41,7 +47,7 @@ def draw(result: Result, name: str) -> dict[str, bytes]:
         drawn["winners_curse"] = figures.winners_curse(
             rows, title=title, searched_on="validation", confirmed_on=label.split()[0]
         )
-    return {f"{stem}.{kind}": image for stem, files in drawn.items() for kind, image in files.items()}
+    return drawn
 
 
 def _bar(finding: Finding) -> figures.Bar:

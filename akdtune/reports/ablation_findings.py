@@ -83,7 +83,7 @@ class Finding:
 
     @property
     def high(self) -> float | None:
-        """Upper end, as `low`."""
+        """Upper end of the interval whose lower end is `low`."""
         return self.difference.ci_high if self.within is None else self.within.ci_family_high
 
 

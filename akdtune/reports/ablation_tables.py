@@ -29,7 +29,7 @@ CURSE_HEADINGS = ["confirmed cell", "rank in search", "search score", "confirmed
 
 @dataclass(frozen=True)
 class Result:
-    """One phase, computed."""
+    """One phase with everything that its report says of it."""
 
     phase: Phase
     alpha: float
@@ -40,12 +40,12 @@ class Result:
 
     @property
     def level(self) -> float:
-        """Of every interval."""
+        """The level of every interval: 1 - alpha."""
         return 1 - self.alpha
 
     @property
     def unit(self) -> str:
-        """Of differences."""
+        """What differences are counted in: points of an accuracy, units of another metric."""
         return "points" if self.phase.in_percent else "units"
 
     def finding(self, cell: MeasuredCell) -> Finding | None:
@@ -160,7 +160,7 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
 
 
 def headings(result: Result) -> list[str]:
-    """Of the paper's table."""
+    """Headings of the columns of `paper_rows`."""
     return ["cell", "n", f"{result.phase.metric.replace('_', ' ')}, mean ± sd", "difference",
             f"{100 * result.level:g} %", f"simultaneous {100 * result.level:g} %", "Holm p"]  # fmt: skip
 

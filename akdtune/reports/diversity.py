@@ -242,10 +242,11 @@ def coefficient_text(coefficient: Coefficient | None, short: bool = False) -> st
     """
     if coefficient is None:
         return "n/a"
-    show = (lambda v: f"{v:+.3g}") if short else (lambda v: signed(v, minus="-"))
-    if coefficient.low is None or coefficient.high is None:
-        return f"{show(coefficient.value)} [n/a]"
-    return f"{show(coefficient.value)} [{show(coefficient.low)}, {show(coefficient.high)}]"
+    value, low, high = (
+        None if number is None else f"{number:+.3g}" if short else signed(number, minus="-")
+        for number in (coefficient.value, coefficient.low, coefficient.high)
+    )
+    return f"{value} [n/a]" if low is None or high is None else f"{value} [{low}, {high}]"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

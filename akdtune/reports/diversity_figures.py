@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from akdtune.reports.diversity import HEADLINE, SMALL, DiversityPanel, Relation, coefficient_text, is_viewless
-from akdtune.reports.figures import COLOURS, MARKERS, sheet
+from akdtune.reports.figures import COLOURS, MARKERS, Sheet, sheet
 from akdtune.statistics import association
 from akdtune.statistics.resampling import Floats
 
@@ -28,7 +28,12 @@ POINTS = 500
 def draw(
     panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], name: str, **how: int
 ) -> dict[str, bytes]:
-    """The figure as PNG and SVG: one row per panel, one column per headline measure, colour = arm."""
+    """The figure as PNG and SVG."""
+    return scatter(panels, relations, name, **how).files
+
+
+def scatter(panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], name: str, **how: int) -> Sheet:
+    """One row per panel, one column per headline measure, colour = arm."""
     shown = [panel for panel in panels if panel.arms]
     arms = sorted({arm for panel in shown for arm in panel.arms}, key=lambda arm: (is_viewless(arm), arm))
     looks = {
@@ -49,7 +54,7 @@ def draw(
                 if index == 0:
                     axis.set_ylabel(f"student accuracy, {panel.accuracy_on} (%)")
         _legend(figure, looks)
-    return drawn.files
+    return drawn
 
 
 def _short_title(panel: DiversityPanel) -> str:

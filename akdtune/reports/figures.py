@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -29,12 +30,30 @@ IMAGE_DPI = 120
 """Of what stands in an SVG as an image."""
 
 
-@dataclass
 class Sheet:
-    """A figure that is being drawn; `files` holds it as PNG and SVG once the `sheet` block has ended."""
+    """A figure that is being drawn in a `sheet` block, and what can be had of it once the block has ended."""
 
-    figure: Any
-    files: dict[str, bytes] = field(default_factory=dict)
+    def __init__(self, figure: Any) -> None:
+        self.figure = figure
+
+    @functools.cached_property
+    def files(self) -> dict[str, bytes]:
+        """The figure as PNG and SVG; its layout is fixed from then on."""
+        import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+        figure = self.figure
+        with mpl.rc_context(STYLE):
+            png_canvas = FigureCanvasAgg(figure)
+            figure.get_layout_engine().execute(figure)
+            figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
+            png, svg = io.BytesIO(), io.BytesIO()
+            png_canvas.print_png(png, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
+            figure.set_dpi(IMAGE_DPI)
+            svg_canvas: Any = FigureCanvasSVG(figure)
+            svg_canvas.print_svg(svg, metadata={"Date": None})
+        return {"png": png.getvalue(), "svg": svg.getvalue()}
 
 
 @contextlib.contextmanager
@@ -42,24 +61,11 @@ def sheet(width: float, height: float) -> Iterator[Sheet]:
     """A figure of so many inches in the common look."""
     # late: reports without a figure do not wait for it
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+
+    from akdtune.reports.styled import StyledFigure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
-        png_canvas = FigureCanvasAgg(figure)
-        drawn = Sheet(figure)
-        yield drawn
-        layout: Any = figure.get_layout_engine()
-        layout.execute(figure)
-        figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
-        png, svg = io.BytesIO(), io.BytesIO()
-        png_canvas.print_png(png, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
-        figure.set_dpi(IMAGE_DPI)
-        svg_canvas: Any = FigureCanvasSVG(figure)
-        svg_canvas.print_svg(svg, metadata={"Date": None})
-        drawn.files |= {"png": png.getvalue(), "svg": svg.getvalue()}
+        yield Sheet(StyledFigure(STYLE, figsize=(width, height), dpi=200, layout="constrained"))
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ class Bar:
     is_control: bool
 
 
-def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None, level: float) -> dict[str, bytes]:
-    """Paired differences against the reference, controls apart, as PNG and SVG.
+def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None, level: float) -> Sheet:
+    """Paired differences against the reference, controls apart.
 
     Args:
         bars: from top to bottom; controls are moved below the others.
@@ -111,7 +117,7 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
         _at_right(axis, heights, [_row_text(bar) for bar in ordered], header, -0.95)
         suptitle(drawn.figure, title)
         _forest_legend(drawn.figure, ordered, margin, level)
-    return drawn.files
+    return drawn
 
 
 def suptitle(figure: Any, title: str) -> None:
@@ -197,8 +203,8 @@ class FactorPanel:
     legend: str = ""
 
 
-def factor_panels(panels: Sequence[FactorPanel], *, title: str, ylabel: str, footnote: str) -> dict[str, bytes]:
-    """Means by level of one or two factors on one scale, as PNG and SVG."""
+def factor_panels(panels: Sequence[FactorPanel], *, title: str, ylabel: str, footnote: str) -> Sheet:
+    """Means by level of one or two factors on one scale."""
     columns = min(COLUMNS if not panels[0].legend else 3, len(panels))
     rows = ceil(len(panels) / columns)
     with sheet(max(4.6, 0.6 + 2.45 * columns), 0.95 + 2.5 * rows) as drawn:
@@ -212,7 +218,7 @@ def factor_panels(panels: Sequence[FactorPanel], *, title: str, ylabel: str, foo
                 axis.set_ylabel(ylabel)
         suptitle(drawn.figure, title)
         drawn.figure.supxlabel(footnote, fontsize=7.5, color=GREY, x=0.01, ha="left")
-    return drawn.files
+    return drawn
 
 
 def _draw_panel(axis: Any, panel: FactorPanel) -> None:
@@ -252,8 +258,8 @@ class Curse:
     n: int
 
 
-def winners_curse(rows: Sequence[Curse], *, title: str, searched_on: str, confirmed_on: str) -> dict[str, bytes]:
-    """Search scores beside confirmed ones, one row a configuration, as PNG and SVG."""
+def winners_curse(rows: Sequence[Curse], *, title: str, searched_on: str, confirmed_on: str) -> Sheet:
+    """Search scores beside confirmed ones, one row a configuration."""
     with sheet(7.4, 1.5 + 0.32 * len(rows)) as drawn:
         axis = drawn.figure.subplots()
         for height, row in enumerate(rows):
@@ -286,7 +292,7 @@ def winners_curse(rows: Sequence[Curse], *, title: str, searched_on: str, confir
         ]
         _at_right(axis, range(len(rows)), texts, f"confirmed {MINUS} search score", -0.8)
         _curse_legend(drawn.figure, rows, searched_on, confirmed_on)
-    return drawn.files
+    return drawn
 
 
 def _curse_legend(figure: Any, rows: Sequence[Curse], searched_on: str, confirmed_on: str) -> None:

@@ -39,6 +39,7 @@ from akdtune.running.tune import (
     STOP_PATIENCE_S,
     Adapter,
     Callback,
+    NoReport,
     StopActor,
     Stopper,
     concurrency,
@@ -249,6 +250,7 @@ class _Driver:
                 callbacks=[Callback(run, scheduler, shown)],
                 stop=Stopper(run),
                 verbose=0,
+                progress_reporter=NoReport(),
             ),
         )
         run.stopping = self._stopping or None

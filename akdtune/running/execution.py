@@ -200,7 +200,7 @@ class Run:
         return waiting + proposals * seeds + self.phase.owed() + self._phases_to_come()
 
     def started(self, record: TrialRecord) -> None:
-        """A trial begins."""
+        """Writes down that a trial begins: which attempt, and for several objectives what the search weighs."""
         attempt = self.directory.trial(record.trial_id).latest_attempt() + 1
         several = len(self.study.search.objectives) > 1 and record.plan["role"] == "search"
         objectives = self.study.search.objectives if several else ()

@@ -150,6 +150,14 @@ class Stopper(tune.Stopper):
         return since is not None and (not self.run.running or time.monotonic() - since > STOP_PATIENCE_S)
 
 
+class NoReport(tune.ProgressReporter):
+    """In place of Tune's own report, which in a notebook clears what has been printed before it."""
+
+    @override
+    def should_report(self, trials: list[Trial], done: bool = False) -> bool:
+        return False
+
+
 @ray.remote(num_cpus=0)
 class StopActor:
     """The stop flag of a study whose trials run on other machines."""

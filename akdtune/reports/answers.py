@@ -1,0 +1,190 @@
+"""What the analyses answer about a study, as values with their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures
+from akdtune.reports.ablation_findings import Finding, sentence
+from akdtune.reports.ablation_measured import phases_of
+from akdtune.reports.ablation_tables import Result
+from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation
+from akdtune.reports.notebook import html_table
+from akdtune.reports.text import markdown_table
+from akdtune.statistics import association
+from akdtune.statistics.effects import Effect
+
+FEWEST_DRAWS = 100
+"""Of a bootstrap that gives an interval."""
+
+PHASE_SECTIONS = {"ablation": "ablation", "confirm": "confirmation"}
+"""What the phases of a study's design are called."""
+
+
+@dataclass(frozen=True, repr=False)
+class Compared:
+    """The cells of an ablation or of a confirmation against their reference, paired by seed.
+
+    Attributes:
+        study: its name, for titles.
+        result: everything that `akdtune analyze ablation` computes of this phase.
+    """
+
+    study: str
+    result: Result
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Each cell against the reference: difference, intervals, p, verdict; in the order of the design."""
+        return self.result.findings
+
+    @property
+    def effects(self) -> list[Effect]:
+        """Main effects and interactions of a factorial design; empty for others."""
+        return self.result.effects
+
+    @property
+    def sentences(self) -> list[str]:
+        """What may be concluded, a sentence for each finding, and how to read it."""
+        said = [sentence(finding, self.result.unit) for finding in self.findings]
+        return [*said, *ablation_tables.status_lines(self.result), *ablation_tables.notes_of(self.result)]
+
+    @property
+    def figures(self) -> list[str]:
+        """Which figures there are; the first is what `figure()` gives."""
+        return list(self._sheets())
+
+    def figure(self, name: str | None = None) -> Any:
+        """A plot as a matplotlib Figure: by default the differences from the reference with their intervals.
+
+        Raises:
+            StudyError: while no cell has a finished pair of trials.
+            AkdtuneError: for a figure that there is none of, with those that there are.
+        """
+        sheets = self._sheets()
+        if not sheets:
+            raise StudyError(f"{self.study}: nothing to draw: no cell has finished a seed that the reference has, too")
+        if name is not None and name not in sheets:
+            raise AkdtuneError(unknown_name("figure", name, sheets))
+        return sheets[name if name is not None else next(iter(sheets))].figure
+
+    def _sheets(self) -> Mapping[str, Any]:
+        return ablation_figures.sheets(self.result, self.study)
+
+    def _rows(self) -> tuple[list[str], list[list[str]]]:
+        result = self.result
+        rows = [row for controls in (False, True) for row in ablation_tables.paper_rows(result, controls=controls)]
+        return ablation_tables.headings(result), rows
+
+    def __repr__(self) -> str:
+        return f"{ablation_tables.title_of(self.result)}\n\n{markdown_table(*self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._rows(), ablation_tables.title_of(self.result))
+
+
+def compared(
+    run: Path, phase: str, *, metric: str | None = None, reference: str | None = None, alpha: float | None = None
+) -> Compared:
+    """The comparisons of one phase of a study's design.
+
+    Args:
+        run: the study directory.
+        phase: ablation or confirm.
+        metric: a column of `trials` with numbers; default: what the design declares.
+        reference: name of a cell; default: what the design declares.
+        alpha: error rate of each family; default: what the design declares.
+
+    Raises:
+        StudyError: when the study has no such phase, or has not come to it yet.
+        AkdtuneError: for an unknown metric or reference, or an alpha that is no error rate.
+    """
+    if alpha is not None and not 0 < alpha < 0.5:
+        raise AkdtuneError(f"alpha: {alpha:g} is no error rate (allowed: above 0, below 0.5)")
+    phases = {measured.name: measured for measured in phases_of(run, metric=metric, reference=reference)}
+    if phase not in phases:
+        there = ", ".join(PHASE_SECTIONS[name] for name in phases)
+        raise StudyError(
+            f"{run}: has no {PHASE_SECTIONS[phase]}: this study has no `{phase}` section, or has not come to it yet "
+            f"(it has: {there})"
+        )
+    return Compared(run.resolve().name, ablation_tables.compute(phases[phase], run, alpha=alpha))
+
+
+@dataclass(frozen=True, repr=False)
+class Diversity:
+    """How the diversity of views goes together with the accuracy of students: an association, never an effect.
+
+    Attributes:
+        study: its name, for titles.
+        panels: trials that may be looked at together: probes, survivors of the search, report trials.
+        relations: by the name of a panel, each measure's estimates (pooled, within arms, adjusted).
+        counts: trials of the study by status.
+        how: draws and seed of the bootstrap.
+    """
+
+    study: str
+    panels: tuple[DiversityPanel, ...]
+    relations: dict[str, list[Relation]]
+    counts: dict[str, int]
+    how: dict[str, int]
+
+    @property
+    def sentences(self) -> list[str]:
+        """What may be concluded of each headline measure in each panel."""
+        return [
+            f"{panel.name} trials, {HEADLINE[relation.measure]}: {diversity.verdict(relation)}"
+            for panel in self.panels
+            for relation in self.relations[panel.name]
+            if relation.measure in HEADLINE
+        ]
+
+    def report(self) -> dict[str, Any]:
+        """Everything that was computed, as plain JSON."""
+        return diversity.report(self.panels, self.relations, self.counts, **self.how)
+
+    def figure(self, name: str | None = None) -> Any:
+        """Accuracy against each measure as a matplotlib Figure: a row of plots for each panel, or for one by its name.
+
+        Raises:
+            AkdtuneError: for a panel that there is none of, with the nearest that there is.
+        """
+        names = [panel.name for panel in self.panels]
+        if name is not None and name not in names:
+            raise AkdtuneError(unknown_name("panel", name, names))
+        shown = [panel for panel in self.panels if name in (None, panel.name)]
+        return diversity_figures.scatter(shown, self.relations, self.study, **self.how).figure
+
+    def __repr__(self) -> str:
+        return "\n".join(self.sentences)
+
+    def _repr_html_(self) -> str:
+        return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in self.sentences)}</ul>"
+
+
+def diversity_in(run: Path, *, draws: int = association.DRAWS, seed: int = 0) -> Diversity:
+    """The relation of diversity and accuracy in a study.
+
+    Args:
+        run: the study directory.
+        draws: of the bootstrap, 100 or more.
+        seed: of the bootstrap.
+
+    Raises:
+        StudyError: while no trial has finished.
+        AkdtuneError: for too few draws.
+    """
+    if draws < FEWEST_DRAWS:
+        raise AkdtuneError(f"draws: {draws} is too few for an interval (allowed: {FEWEST_DRAWS} or more)")
+    panels, counts = diversity.panels_of(run)
+    finished = tuple(panel for panel in panels if panel.arms)
+    if not finished:
+        raise StudyError(f"{run}: no probe, search or report trial has finished yet ({diversity.counts_text(counts)})")
+    how = {"draws": draws, "seed": seed}
+    relations = {panel.name: diversity.relate(panel, list(panel.measures), **how) for panel in finished}
+    return Diversity(run.resolve().name, finished, relations, counts, how)

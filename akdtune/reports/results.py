@@ -1,0 +1,261 @@
+"""What a study has measured, for a notebook or a script: `akdtune.load("digits_angular")`.
+
+Works on a running study and on one that was killed: it shows what is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.records import tables
+from akdtune.records.files import read_lock, read_plan, trial_directory
+from akdtune.records.run_names import resolve_run
+from akdtune.reports import answers, curves
+from akdtune.reports.column_words import Columns
+from akdtune.reports.notebook import html_table
+from akdtune.roles import STATUSES
+from akdtune.statistics import association
+
+if TYPE_CHECKING:
+    from akdtune.data.dataset import DataSet
+    from akdtune.networks import Network
+
+JUDGED_BY = "val_accuracy"
+
+
+@dataclass(frozen=True, repr=False)
+class BestTrial:
+    """The search trial with the highest validation accuracy after its last epoch: the maximum of noisy numbers.
+
+    Attributes:
+        directory: of its study.
+        id, arm, seed: of the trial.
+        accuracy: on the validation images after the last epoch, percent.
+        settings: everything that determines its numbers, as plain JSON by section.
+        searched: those that the search has set, by key path.
+        command: for a shell, in this folder: trains the best trial of the arm again, with its seed.
+    """
+
+    directory: Path
+    id: str
+    arm: str
+    seed: int
+    accuracy: float
+    settings: dict[str, Any]
+    searched: dict[str, Any]
+    command: str
+
+    def student(self) -> Network:
+        """The student with its trained weights: a torch module on the CPU, in eval mode, without gradients.
+
+        It takes normalised images [B, C, H, W], as `data()` gives them, and returns `Signals` (`.logits_BK`). Warns
+        where the trial predicts through a method and not through the student's own classifier.
+
+        Raises:
+            StudyError: when the trial has left no checkpoint.
+            AkdtuneError: when data, plug-in or checkpoint cannot be read.
+        """
+        from akdtune.training.students import trained_student  # loads torch
+
+        checkpoint = trial_directory(self.directory, self.id) / "checkpoint.pt"
+        if not checkpoint.exists():
+            raise StudyError(f"{checkpoint}: no such file; without it there is no trained student of trial {self.id}")
+        return trained_student(checkpoint, self.settings, *self._plugins())
+
+    def data(self) -> DataSet:
+        """The data set that the trial was trained on, on the CPU.
+
+        `data().split("subset").validation` are the images that `accuracy` is of: `images(positions)` normalised,
+        `labels_N` their classes.
+
+        Raises:
+            AkdtuneError: naming the file that is missing, or the plug-in that cannot be imported.
+        """
+        from akdtune.training.students import data_of  # loads torch
+
+        return data_of(self.settings, *self._plugins())
+
+    def _plugins(self) -> tuple[list[str], list[str]]:
+        """Modules that the study names, and the folder of its settings file, where they may lie."""
+        lock = read_lock(self.directory) or {}
+        source = Path(lock.get("source", "")).expanduser()
+        return list(lock.get("settings", {}).get("plugins") or []), [str(source.parent.absolute())]
+
+    def __repr__(self) -> str:
+        searched = "".join(f" {path}={value}" for path, value in self.searched.items())
+        return f"{self.id} of {self.arm}, seed {self.seed}: {self.accuracy:.2f} % on validation images;{searched}"
+
+    def _repr_html_(self) -> str:
+        about = {"trial": self.id, "arm": self.arm, "seed": self.seed, f"{JUDGED_BY}, %": f"{self.accuracy:.2f}"}
+        rows = [(name, str(value)) for name, value in (about | self.searched | {"again": self.command}).items()]
+        return html_table(("", "best search trial"), rows)
+
+
+class Results:
+    """What a study has measured so far.
+
+    The tables are read when they are first asked for and stay; `akdtune.load` again shows what a running study has
+    measured since.
+
+    Attributes:
+        directory: of the study.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def study(self) -> str:
+        """The name of the study's directory."""
+        return self.directory.resolve().name
+
+    @functools.cached_property
+    def trials(self) -> pa.Table:
+        """One row per planned trial, as an Arrow table; `columns` says what it holds, `.to_pandas()` converts it."""
+        return tables.read_trials(self.directory)
+
+    @functools.cached_property
+    def epochs(self) -> pa.Table:
+        """One row per trial and finished epoch, as an Arrow table; `.to_pandas()` converts it."""
+        return tables.read_epochs(self.directory)
+
+    @functools.cached_property
+    def columns(self) -> Columns:
+        """What each column of both tables holds, by name: type, unit, one sentence."""
+        return Columns({"trials": self.trials.schema, "epochs": self.epochs.schema})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The study's settings with all defaults, as plain JSON; empty for a study that has not begun."""
+        return dict((read_lock(self.directory) or {}).get("settings", {}))
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms, in the plan's order."""
+        return list(dict.fromkeys(str(arm) for arm in self.trials["arm"].to_pylist()))
+
+    def counts(self) -> dict[str, int]:
+        """How many trials there are by status."""
+        counted = Counter(self.trials["status"].to_pylist())
+        return {status: counted[status] for status in STATUSES if counted[status]}
+
+    def best(self, arm: str | None = None) -> BestTrial:
+        """The best search trial that has reached its last epoch, of all arms or of one.
+
+        Raises:
+            AkdtuneError: for an unknown arm, with the nearest name.
+            StudyError: while there is none.
+        """
+        if arm is not None and arm not in self.arms:
+            raise AkdtuneError(unknown_name("arm", arm, self.arms))
+        rows = self.trials.select(["trial_id", "arm", "role", "status", "seed", JUDGED_BY]).to_pylist()
+        ended = [
+            row
+            for row in rows
+            if row["role"] == "search" and row["status"] == "done" and row[JUDGED_BY] is not None
+            if arm in (None, row["arm"])
+        ]
+        if not ended:
+            of_arm = "" if arm is None else f" of {arm}"
+            raise StudyError(
+                f"{self.directory}: no search trial{of_arm} has reached its last epoch yet ({self._tally()})"
+            )
+        row = max(ended, key=lambda row: float(row[JUDGED_BY]))
+        plan = next(plan for plan in read_plan(self.directory) if plan["trial_id"] == row["trial_id"])
+        return BestTrial(
+            directory=self.directory, id=row["trial_id"], arm=row["arm"], seed=row["seed"], accuracy=row[JUDGED_BY],
+            settings=plan["settings"], searched=plan["params"], command=self._command(row["arm"], row["trial_id"]),
+        )  # fmt: skip
+
+    def _command(self, arm: str, trial_id: str) -> str:
+        file = f"{trial_id}.yaml"
+        export = shlex.join(["akdtune", "best", str(self.directory), "--arm", arm, "--export", file])
+        return f"{export} && {shlex.join(['akdtune', 'run', file])}"
+
+    def curves(self, column: str = JUDGED_BY, *, arm: str | None = None, role: str | None = None) -> curves.Curves:
+        """How a column of `epochs` went in each trial; `.figure()` draws it by arm.
+
+        Args:
+            column: one with numbers.
+            arm: only its trials; default: all.
+            role: only trials of this one; default: all.
+
+        Raises:
+            AkdtuneError: for a column, arm or role that is not there, with the nearest that is.
+            StudyError: while no such trial has a value.
+        """
+        unit = self.columns[column].unit if column in self.columns else ""
+        return curves.curves_of(self.study, self.trials, self.epochs, column, unit, arm, role)
+
+    def ablation(
+        self, *, metric: str | None = None, reference: str | None = None, alpha: float | None = None
+    ) -> answers.Compared:
+        """The cells of the study's ablation against their reference, as `akdtune analyze ablation` compares them.
+
+        Args:
+            metric: a column of `trials` with numbers; default: what the design declares.
+            reference: name of a cell; default: what the design declares.
+            alpha: error rate of each family; default: what the design declares.
+
+        Raises:
+            StudyError: when the study has no ablation, or has not come to it yet.
+            AkdtuneError: for an unknown metric or reference, with the nearest.
+        """
+        return answers.compared(self.directory, "ablation", metric=metric, reference=reference, alpha=alpha)
+
+    def confirmation(
+        self, *, metric: str | None = None, reference: str | None = None, alpha: float | None = None
+    ) -> answers.Compared:
+        """The search's winners trained again with fresh seeds, beside their baselines; arguments as `ablation`.
+
+        Raises:
+            StudyError: when the study has no confirmation, or has not come to it yet.
+            AkdtuneError: for an unknown metric or reference, with the nearest.
+        """
+        return answers.compared(self.directory, "confirm", metric=metric, reference=reference, alpha=alpha)
+
+    def diversity(self, *, draws: int = association.DRAWS, seed: int = 0) -> answers.Diversity:
+        """How the diversity of views goes together with accuracy, as `akdtune analyze diversity_accuracy` says it.
+
+        Args:
+            draws: of the bootstrap, 100 or more.
+            seed: of the bootstrap.
+
+        Raises:
+            StudyError: while no trial has finished.
+            AkdtuneError: for too few draws.
+        """
+        return answers.diversity_in(self.directory, draws=draws, seed=seed)
+
+    def _tally(self) -> str:
+        total = self.trials.num_rows
+        known = ", ".join(f"{count} {status}" for status, count in self.counts().items())
+        return f"{total} trial{'' if total == 1 else 's'}" + (f": {known}" if known else "")
+
+    def __repr__(self) -> str:
+        epochs = f"{self.epochs.num_rows:,} epochs"
+        return f"results of {self.directory}: {self._tally()}; {epochs}; arms: {', '.join(self.arms) or 'none'}"
+
+    def _repr_html_(self) -> str:
+        return escape(repr(self))
+
+
+def load(run: str | Path) -> Results:
+    """What a study has measured, also a running one.
+
+    Args:
+        run: its directory, or its name under `runs/`.
+
+    Raises:
+        StudyError: when there is no such study; names the nearest one.
+    """
+    return Results(resolve_run(str(run)))
