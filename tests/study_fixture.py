@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from akdtune.columns import Column
 from akdtune.records.files import EPOCHS, LEDGER, LOCK, trial_directory, write_plan, write_predictions, write_rows
 from akdtune.roles import REPORT_ROLES, TERMINAL
 
@@ -31,6 +32,8 @@ class StudyBuilder:
         self.events: list[dict[str, Any]] = [{"time": 0.0, "event": "study_started"}]
         self.design: dict[str, dict[str, Any]] = {}
         self.lock: dict[str, Any] | None = None
+        self.declared: Sequence[Column] = ()
+        """What the trials' files say about their columns."""
 
     def add(
         self,
@@ -67,7 +70,7 @@ class StudyBuilder:
             for epoch in range(1, epochs + 1)
         ]  # fmt: skip
         rows[-1] |= {value: accuracy, **measures, **last_row}
-        write_rows(trial_directory(self.path, trial_id) / EPOCHS, rows)
+        write_rows(trial_directory(self.path, trial_id) / EPOCHS, rows, declared=self.declared)
         for row in rows:
             self._event("epoch", trial_id, epoch=row["epoch"], value=row["val_accuracy"], score=row["val_accuracy"])
         if status in TERMINAL:

@@ -291,7 +291,7 @@ def test_a_plugins_own_column_reaches_the_trials(study: Path) -> None:
     assert (own["perplexity"], own["counted"], own["unspoken"], own["margin"]) == (9.0, 3.0, 7.0, None)
     assert (other["perplexity"], other["counted"], other["unspoken"], other["margin"]) == (None, None, None, 0.2)
     assert not any(name.startswith("loss.") for name in own)
-    (column,) = [one for one in described(tables.read_epochs(study).schema) if one.name == "perplexity"]
+    (column,) = [column for column in described(tables.read_epochs(study).schema) if column.name == "perplexity"]
     assert column == Column("perplexity", "nats", "how puzzled the views are", "max")
 
 

@@ -21,7 +21,6 @@ import akdtune
 from akdtune import cli
 from akdtune.cli.from_python import Trained
 from akdtune.errors import AkdtuneError, SettingsError, StudyError
-from akdtune.planning.from_python import Preview
 from akdtune.records.files import trial_directory
 from akdtune.running import driver
 from akdtune.study import from_python, spec
@@ -156,10 +155,12 @@ def test_plan_shows_what_the_command_prints(folder: Path, capsys: pytest.Capture
         for text in (str(preview), capsys.readouterr().out)
     ]
     assert untimed[0] == untimed[1]
-    assert len(untimed[0]) >= len(preview.lines) - 2
+    assert len(untimed[0]) >= len(str(preview).splitlines()) - 2
     assert repr(preview) == str(preview)
     assert preview.study.name == "plain"
-    assert Preview(preview.study, ("<b>", "2"))._repr_html_() == "<pre>&lt;b&gt;\n2</pre>"
+    shown = preview._repr_html_()
+    assert shown.startswith("<pre>study plain") and "<b>" not in shown
+    assert preview.trials["search"] == preview.outline.search_trials
 
 
 class TestRun:

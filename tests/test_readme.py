@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+import akdtune
 from akdtune.data.dataset import load_data
 from akdtune.folders import packaged
 from akdtune.registry import kept, lookup, names
@@ -23,11 +24,26 @@ from akdtune.training.teachers import train_teachers
 from akdtune.training.trial import Trial
 from tests.checkout import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+README = PAGES["README.md"]
+FILES = r"(?:docs|search_spaces|analysis|benchmarks|tests)/[\w./]+\w"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
+
+
+def test_it_is_short() -> None:
+    assert len(README.split()) <= 1500
+
+
+def test_the_notebooks_lines_name_what_is_there() -> None:
+    (code,) = blocks("python")
+    for name in re.findall(r"akdtune\.(\w+)\(", code):
+        assert name in akdtune.__all__
+    for name in re.findall(r"results\.(\w+)", code):
+        assert hasattr(akdtune.Results, name)
+    assert len(code.splitlines()) <= 8
 
 
 @pytest.fixture
@@ -38,8 +54,8 @@ def own_components() -> Iterator[None]:
 
 
 def test_the_example_method_trains(own_components: None) -> None:
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme_example"})
+    (code,) = [block for block in blocks("python", "components.md") if "@register" in block]
+    exec(compile(code, "components.md", "exec"), {"__name__": "example"})
     settings = DataSettings(name="digits", validation=600)
     dataset = load_data(settings, torch.device("cpu"))
     recipe = TeacherSettings(network={"name": "cnn", "widths": [2, 4]}, epochs=1)
@@ -71,12 +87,11 @@ def test_the_example_space_loads(tmp_path: Path) -> None:
 
 
 def test_the_example_teachers_are_settings() -> None:
-    (text,) = [block for block in blocks("text") if block.startswith("teacher:")]
+    (text,) = [block for block in blocks("text", "writing_studies.md") if block.startswith("teacher:")]
     shown = [yaml.safe_load(line)["teacher"] for line in text.splitlines()]
-    shown = [{"network": one} if isinstance(one, str) else one for one in shown]
-    settings = [TeacherSettings(**one) for one in shown]
-    assert [one.absent for one in settings] == [True, False, False, False]
-    assert [len(one.others) for one in settings] == [0, 0, 0, 2]
+    settings = [TeacherSettings(**({"network": given} if isinstance(given, str) else given)) for given in shown]
+    assert [teacher.absent for teacher in settings] == [True, False, False, False]
+    assert [len(teacher.others) for teacher in settings] == [0, 0, 0, 2]
 
 
 def test_it_counts_the_methods_right() -> None:
@@ -85,9 +100,7 @@ def test_it_counts_the_methods_right() -> None:
     assert int(more) + 3 == len(own)
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"(?:docs|search_spaces|analysis|benchmarks|tests)/[\w./]+\w", README)))
-)
+@pytest.mark.parametrize("path", sorted({path for text in PAGES.values() for path in re.findall(FILES, text)}))
 def test_every_file_it_names_exists(repository: Path, path: str) -> None:
     assert (repository / path).exists()
 
@@ -100,3 +113,10 @@ def test_every_command_it_names_exists() -> None:
     shown = CliRunner().invoke(app, ["--help"]).output
     for command in set(re.findall(r"^akdtune (\w+)", README, flags=re.MULTILINE)):
         assert command in shown, command
+
+
+def test_the_house_is_drawn_as_it_stands() -> None:
+    """docs/design.md names every package in its tree and in its table of what may import what."""
+    tree, rule = (PAGES["design.md"].partition("## The rule of imports")[place] for place in (0, 2))
+    for package in sorted(path.parent.name for path in (ROOT / "akdtune").glob("*/__init__.py")):
+        assert f"{package}/" in tree and f"`{package}`" in rule, package

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from akdtune import signals as akdtune_signals
-from akdtune import signals as signals_module
 from akdtune.errors import AkdtuneError
 from akdtune.registry import Component, Kind, Pair, lookup, names
 
@@ -43,7 +42,7 @@ PAIRS = [
 """The pairs of networks that published tables use."""
 
 
-class Row(NamedTuple):
+class ComponentRow(NamedTuple):
     """One line of a list: name, what it is, its paper, and what it reads or offers."""
 
     name: str
@@ -52,7 +51,7 @@ class Row(NamedTuple):
     signals: str
 
 
-def rows(kind: Kind, pattern: str = "*") -> list[Row]:
+def rows(kind: Kind, pattern: str = "*") -> list[ComponentRow]:
     """The registered components of a kind whose names match a pattern, sorted by name.
 
     Args:
@@ -79,10 +78,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
 
 
-def _row(kind: Kind, name: str) -> Row:
+def _row(kind: Kind, name: str) -> ComponentRow:
     component = lookup(kind, name)
     about = (inspect.getdoc(component) or "").partition("\n")[0].rstrip(".")
-    return Row(name, about, component.source, signals(kind, component))
+    return ComponentRow(name, about, component.source, signals(kind, component))
 
 
 def signals(kind: Kind, component: Any) -> str:
@@ -139,7 +138,7 @@ def _imports(component: type[Component]) -> Iterator[str]:
     if "torch" in words:
         yield "import torch"
     yield f"from {component.__module__} import {component.__name__}"
-    classes = inspect.getmembers(signals_module, inspect.isclass)
+    classes = inspect.getmembers(akdtune_signals, inspect.isclass)
     own = {name for name, kind in classes if kind.__module__ == akdtune_signals.__name__}
     if named := sorted(own & words):
         yield f"from {akdtune_signals.__name__} import {', '.join(named)}"

@@ -104,7 +104,7 @@ def _train(study: Study, arm: str, seed: int | None, quiet: bool) -> Trained:
     request = one_trial.of_study(study, arm, seed)
     if isinstance(request, int):
         raise KeyboardInterrupt("stopped while the teacher was trained; the same call goes on")
-    trial_id, settings, seed = (request[key] for key in ("trial_id", "settings", "seed"))
+    settings = dict(request.settings)
     config = TrialConfig.parse(request)
     trial = Trial(config)
     totals = {"warmup": trial.views.warmup_epochs, "student": config.training.epochs}
@@ -122,4 +122,4 @@ def _train(study: Study, arm: str, seed: int | None, quiet: bool) -> Trained:
     if text := through_a_method(settings):
         warnings.warn(text, stacklevel=3)
     student = trial.student.cpu().eval().requires_grad_(False)
-    return Trained(trial_id, arm, seed, settings, rows, student)
+    return Trained(request.trial_id, arm, request.seed, settings, rows, student)

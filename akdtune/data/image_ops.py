@@ -52,7 +52,7 @@ def augmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, augmentation: 
         images_BCHW: uint8; of any height and width for a random resized crop, else S.
         sample_ids_B: what their draws belong to.
         draw: seed, epoch and view of the draws.
-        augmentation: what is done; Cutout and mixing come after normalising, see `blanked` and `akdtune.mixing`.
+        augmentation: what is done; Cutout and mixing come after normalising, see `blanked` and `akdtune.data.mixing`.
         size: S, in pixels.
     """
     device = images_BCHW.device
@@ -72,16 +72,16 @@ def resized_crop_boxes(
     size: tuple[int, int], sample_ids_B: Ids, draw: Draw, settings: RandomResizedCrop
 ) -> list[tuple[int, int, int, int]]:
     """Top, left, height and width of the part that each image of `size` (height, width) is cropped to."""
-    found: dict[int, tuple[int, int, int, int]] = {}
+    boxes: dict[int, tuple[int, int, int, int]] = {}
     for attempt in range(RESIZED_CROP_TRIES):
-        left = [row for row in range(len(sample_ids_B)) if row not in found]
+        left = [row for row in range(len(sample_ids_B)) if row not in boxes]
         if not left:
             break
         words = draw.words(sample_ids_B[left], Stream.RESIZED_CROP, attempt)
         for column, row in enumerate(left):
             if (box := _box(settings, *size, words[:, column])) is not None:
-                found[row] = box
-    return [found.get(row) or _central_box(settings, *size) for row in range(len(sample_ids_B))]
+                boxes[row] = box
+    return [boxes.get(row) or _central_box(settings, *size) for row in range(len(sample_ids_B))]
 
 
 def _box(

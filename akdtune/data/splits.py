@@ -216,7 +216,7 @@ class Split:
         requests = self._requests(batches, tuple(looks))
         with contextlib.closing(pixels.images.batches(requests if looks else [])) as read:
             for index, (positions_B, request) in enumerate(zip(batches, requests, strict=True)):
-                found = iter(next(read) if looks else ())
+                made = iter(next(read) if looks else ())
                 mix = draw_mix(draw, index, len(positions_B), pixels.augmentation, pixels.size)
                 ids_B = request.sample_ids_B
                 crops_B = images_BCHW = strong_BCHW = None
@@ -224,9 +224,9 @@ class Split:
                     crops_B = Crops(*(part_N[positions_B] for part_N in crops_N))
                     images_BCHW = self.images(positions_B, crops_B) if images else None
                 elif images:
-                    images_BCHW = pixels.finished(next(found), ids_B, draw, pixels.augmentation, mix)
+                    images_BCHW = pixels.finished(next(made), ids_B, draw, pixels.augmentation, mix)
                 if strong:
-                    strong_BCHW = pixels.finished(next(found), ids_B, strong_draw, pixels.strong, mix)
+                    strong_BCHW = pixels.finished(next(made), ids_B, strong_draw, pixels.strong, mix)
                 partner_B = None if mix is None else mix.partner_B.to(positions_B.device)
                 share = 1.0 if mix is None else mix.share
                 yield Loaded(positions_B, crops_B, images_BCHW, strong_BCHW, partner_B, share)

@@ -95,8 +95,8 @@ def stored(
     """
 
     def build(folder: Path, key: str) -> Mapping[str, Any]:
-        found = dict(read(folder))
-        return found | {"content_hash": content_hash(_arrays(folder), found["num_classes"])}
+        meta = dict(read(folder))
+        return meta | {"content_hash": content_hash(_arrays(folder), meta["num_classes"])}
 
     return _open(kept_folder(files, options, build, facts))
 
@@ -118,8 +118,8 @@ def kept_folder(
     root = cache_directory() / "data"
     try:
         shortcut = root / "index" / f"{_quick_key(files, options, facts)}.json"
-        if (found := _follow(shortcut, root)) is not None:
-            return found
+        if (folder := _follow(shortcut, root)) is not None:
+            return folder
         shortcut.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(root / "store.lock")):
             key = _content_key(files, options)
@@ -133,8 +133,8 @@ def kept_folder(
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """What `build` returned for a folder of the cache."""
-    found: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return found
+    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return meta
 
 
 def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Callable[[], Any]) -> Any:
@@ -148,18 +148,18 @@ def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Call
         note = root / "index" / f"{_quick_key(files, options, None)}.json"
         with contextlib.suppress(OSError, ValueError):
             return json.loads(note.read_text(encoding="utf-8"))
-        found = find_out()
+        facts = find_out()
         note.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(note, json.dumps(found))
-        return found
+        atomic.write(note, json.dumps(facts))
+        return facts
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
     """Size in bytes and modification time of a file."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def new_memory_map(target: Path, shape: tuple[int, ...]) -> Images:
@@ -180,11 +180,11 @@ def _quick_key(files: Sequence[Path], options: Mapping[str, Any], facts: Sequenc
 def _content_key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, options], sort_keys=True).encode())
     for file in files:
-        one = hashlib.sha256()
+        of_file = hashlib.sha256()
         with file.open("rb") as opened:
             while block := opened.read(1 << 20):
-                one.update(block)
-        digest.update(one.digest())
+                of_file.update(block)
+        digest.update(of_file.digest())
     return digest.hexdigest()[:32]
 
 

@@ -107,14 +107,14 @@ class EncodedPixels(Dataset[Any]):
     def _looks(self, request: Request, index: int) -> list[Tensor]:
         image = self._open(int(request.rows_B[index]))
         ids, square = request.sample_ids_B[index : index + 1], self.square
-        found = []
+        looks = []
         for augmentation, draw in request.looks:
             cuts_itself = augmentation is not None and augmentation.random_resized_crop is not None
             source_1CHW = torch.from_numpy(pixels(image if cuts_itself else squared(image, square)))[None]
             if augmentation is not None:
                 source_1CHW = augmented(source_1CHW, ids, draw, augmentation, square.size)
-            found.append(source_1CHW)
-        return found
+            looks.append(source_1CHW)
+        return looks
 
 
 class StreamedImages:
@@ -153,10 +153,10 @@ class StreamedImages:
         running: Any = iter(loader)
         try:
             for _ in requests:
-                found = _next(running)
-                if isinstance(found, DataError):
-                    raise found
-                yield [part.to(self.device, non_blocking=True) for part in found]
+                batch = _next(running)
+                if isinstance(batch, DataError):
+                    raise batch
+                yield [part.to(self.device, non_blocking=True) for part in batch]
         finally:
             if workers:
                 running._shutdown_workers()  # not left to the garbage collector
@@ -196,8 +196,8 @@ def too_large(stream: str, memory_mib: int, decoded_bytes: int) -> bool:
     return stream == "always" or (stream == "auto" and decoded_bytes > memory_mib * 2**20)
 
 
-def _as_is(found: Any) -> Any:
-    return found
+def _as_is(batch: Any) -> Any:
+    return batch
 
 
 def _context() -> Any:

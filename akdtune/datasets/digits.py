@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from akdtune.data.source import Source
 from akdtune.data.store import Stored, channel_statistics, stored
@@ -24,11 +25,13 @@ class Digits(Source):
     pool_per_class = 90
 
     @classmethod
+    @override
     def augmentation(cls, size: int, channels: int) -> Augmentation:
         """One pixel of padding; mirrored digits are other signs."""
         return Augmentation(pad=1, flip=False)
 
     @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored:
         """Reads scikit-learn's own copy, once: importing scikit-learn takes a second in every process."""
 

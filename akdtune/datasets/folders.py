@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from akdtune.data.decoding import Square, open_image, pixels, squared
 from akdtune.data.source import Source
@@ -77,10 +78,10 @@ def class_names(folder: Path) -> list[str]:
     Raises:
         DataError: naming the folder that is missing or empty.
     """
-    found = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
-    if not found:
+    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    if not names:
         raise DataError(f"{folder}: no class folders in it; expected one folder of images for each class")
-    return found
+    return names
 
 
 def listed(folder: Path, classes: Sequence[str], inner: str = "") -> ImageFiles:
@@ -109,8 +110,8 @@ def listed(folder: Path, classes: Sequence[str], inner: str = "") -> ImageFiles:
             raise DataError(f"{inside}: no image files in it ({', '.join(sorted(SUFFIXES))})")
         base = inside.relative_to(folder)
         for entry in files:
-            found = entry.stat()
-            rows.append((os.fsencode(str(base / entry.name)), label, found.st_size, found.st_mtime_ns))
+            status = entry.stat()
+            rows.append((os.fsencode(str(base / entry.name)), label, status.st_size, status.st_mtime_ns))
     return _files(folder, rows)
 
 
@@ -160,11 +161,11 @@ def streamed_hash(files: Mapping[str, ImageFiles], rows: Mapping[str, Sequence[i
         options: what else changes the images, as plain text.
     """
     digest = hashlib.sha256(repr(list(options)).encode())
-    for role, found in files.items():
-        digest.update(f"/{role}/{found.named()}/".encode())
-        digest.update(np.ascontiguousarray(found.stamps_N2[:, 0]).tobytes())
+    for role, images in files.items():
+        digest.update(f"/{role}/{images.named()}/".encode())
+        digest.update(np.ascontiguousarray(images.stamps_N2[:, 0]).tobytes())
         for row in rows[role]:
-            with found.at(row)[0].open("rb") as opened:
+            with images.at(row)[0].open("rb") as opened:
                 digest.update(hashlib.sha256(opened.read(HEAD_BYTES)).digest())
     return digest.hexdigest()[:32]
 
@@ -176,8 +177,8 @@ def _files(root: Path, rows: Sequence[tuple[bytes, int, int, int]]) -> ImageFile
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
-            return [entry for entry in found if not entry.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder}: no such folder, or it cannot be read") from error
 
@@ -220,12 +221,13 @@ class FolderSource(Source):
         return listed(cls.test_folder(root), classes)
 
     @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
-        """The folders that are not there."""
         root = cls._folder(settings)
         return [str(folder) for folder in (root / "train", cls.test_folder(root)) if not folder.is_dir()]
 
     @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Lists the files, and decodes them once unless they are too many."""
         root = cls._folder(settings)
@@ -239,17 +241,17 @@ class FolderSource(Source):
             return cls._streamed(files, len(classes), square)
 
         def write(folder: Path) -> Mapping[str, Any]:
-            for role, found in files.items():
-                images = decode_folder(found, folder / f"{role}_images.npy", square)
-                np.save(folder / f"{role}_labels.npy", found.labels_N)
+            for role, of_role in files.items():
+                images = decode_folder(of_role, folder / f"{role}_images.npy", square)
+                np.save(folder / f"{role}_labels.npy", of_role.labels_N)
                 if role == "train":
                     mean, std = _published(cls.mean, cls.std) or channel_statistics(images)
             return {"num_classes": len(classes), "mean": mean, "std": std}
 
-        every = [found.at(row)[0] for found in files.values() for row in range(len(found))]
+        every = [of_role.at(row)[0] for of_role in files.values() for row in range(len(of_role))]
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
-        named = [found.named() for found in files.values()]
-        return stored(every, {**options, "files": named}, write, [found.facts() for found in files.values()])
+        named = [of_role.named() for of_role in files.values()]
+        return stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
 
     @classmethod
     def _streamed(cls, files: Mapping[str, ImageFiles], num_classes: int, square: Square) -> Streamed:
@@ -258,11 +260,11 @@ class FolderSource(Source):
 
         def build(folder: Path, key: str) -> Mapping[str, Any]:
             statistics = _published(cls.mean, cls.std) or sampled_statistics(EncodedPixels(train, 3, square))
-            rows = {role: spread(len(found)) for role, found in files.items()}
+            rows = {role: spread(len(of_role)) for role, of_role in files.items()}
             return {"statistics": statistics, "content_hash": streamed_hash(files, rows, options)}
 
         # Sizes and times are all that says whether files are the same as last time: too many to read.
-        facts = [found.facts() for found in files.values()]
+        facts = [of_role.facts() for of_role in files.values()]
         named = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         kept = read_meta(kept_folder([], {"streamed": named, "options": options, "mean": cls.mean}, build, facts))
         mean, std = (tuple(part) for part in kept["statistics"])
@@ -299,11 +301,13 @@ class TinyImagenet(FolderSource):
     std = (0.2302, 0.2265, 0.2262)
 
     @classmethod
+    @override
     def train_files(cls, root: Path, classes: list[str]) -> ImageFiles:
         """The files in each class' `images` folder."""
         return listed(root / "train", classes, inner="images")
 
     @classmethod
+    @override
     def test_files(cls, root: Path, classes: list[str]) -> ImageFiles:
         """The validation files, by their table where there is one."""
         folder = root / "val"
@@ -331,11 +335,12 @@ class Imagenet(FolderSource):
     std = (0.229, 0.224, 0.225)
 
     @classmethod
+    @override
     def augmentation(cls, size: int, channels: int) -> Augmentation:
-        """Random resized crop and flip."""
         return Augmentation(pad=0, flip=True, random_resized_crop=RandomResizedCrop())
 
     @classmethod
+    @override
     def square(cls, size: int) -> Square:
         """The middle of an image whose shorter side is 256/224 of it."""
         return Square(size, round(size * 256 / 224))
@@ -354,6 +359,7 @@ class ImageFolder(FolderSource):
     required_settings = ("root", "size")
 
     @classmethod
+    @override
     def test_folder(cls, root: Path) -> Path:
         """`test` where it is there, else `val`."""
         return root / "test" if (root / "test").is_dir() else root / "val"

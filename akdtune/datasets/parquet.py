@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import override
 
 from akdtune.data.decoding import Square, check_labels, described, open_image, pixels, squared
 from akdtune.data.source import Source
@@ -36,7 +37,7 @@ from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, DataSettings
 
 
-class Columns(NamedTuple):
+class ImageColumns(NamedTuple):
     """Names of the two columns that are read."""
 
     image: str
@@ -45,7 +46,7 @@ class Columns(NamedTuple):
 
 def decode_files(
     files: Sequence[Path],
-    columns: Columns,
+    columns: ImageColumns,
     target: Path,
     shape: tuple[int, ...] | None,
     num_classes: int | None,
@@ -107,7 +108,7 @@ class KeptImages:
 
 
 def keep_encoded(
-    files: Sequence[Path], columns: Columns, target: Path, num_classes: int | None
+    files: Sequence[Path], columns: ImageColumns, target: Path, num_classes: int | None
 ) -> tuple[npt.NDArray[np.int64], Labels, list[int]]:
     """Copies encoded images into one file, from which any of them can be read by itself.
 
@@ -136,7 +137,7 @@ def keep_encoded(
     return np.asarray(ends, dtype=np.int64), np.asarray(labels, dtype=np.int64), file_ends
 
 
-def first_shape(file: Path, columns: Columns, square: Square | None) -> tuple[int, ...]:
+def first_shape(file: Path, columns: ImageColumns, square: Square | None) -> tuple[int, ...]:
     """[C, H, W] that the first image of a Parquet file has, or becomes.
 
     Raises:
@@ -152,7 +153,7 @@ def count_rows(files: Sequence[Path]) -> int:
     return sum(_count_rows(file) for file in files)
 
 
-def _numbered(files: Sequence[Path], columns: Columns, batch_size: int = 512) -> Iterator[tuple[bytes, int, str]]:
+def _numbered(files: Sequence[Path], columns: ImageColumns, batch_size: int = 512) -> Iterator[tuple[bytes, int, str]]:
     """Encoded image, label and place of each row."""
     for file in files:
         for row, (encoded, label) in enumerate(_rows(file, columns, batch_size)):
@@ -172,7 +173,7 @@ def _parquet(file: Path) -> Any:
         raise DataError(f"{file}: not a readable Parquet file, perhaps cut short ({_first_line(error)})") from error
 
 
-def _rows(file: Path, columns: Columns, batch_size: int = 512) -> Iterator[tuple[bytes, int]]:
+def _rows(file: Path, columns: ImageColumns, batch_size: int = 512) -> Iterator[tuple[bytes, int]]:
     """Encoded image and label of each row, read one row group at a time."""
 
     with _parquet(file) as opened:
@@ -245,20 +246,22 @@ class Parquet(Source):
     required_settings = ("train", "test")
 
     @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
         """The names and patterns under `train` and `test` that match no file."""
         return [pattern for role in ("train", "test") for pattern, files in _matches(settings, role) if not files]
 
     @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Reads the files once, into a memory map or, where that is too large, as they are; later starts open that."""
         files: dict[str, list[Path]] = {}
         for role in ("train", "test"):
             matches = _matches(settings, role)
-            for pattern, found in matches:
-                if not found:
+            for pattern, matching in matches:
+                if not matching:
                     raise DataError(f"data.{role}: no file matches {pattern}")
-            files[role] = list(dict.fromkeys(file for _, found in matches for file in found))
+            files[role] = list(dict.fromkeys(file for _, matching in matches for file in matching))
         options = {
             "name": "parquet",
             "files": [len(files["train"]), len(files["test"])],
@@ -267,7 +270,7 @@ class Parquet(Source):
         }
         if settings.size is not None:
             options["size"] = settings.size
-        columns = Columns(settings.image_column, settings.label_column)
+        columns = ImageColumns(settings.image_column, settings.label_column)
         square = None if settings.size is None else Square(settings.size, settings.size)
         if cls._streams(settings, files, columns, square):
             return cls._streamed(files, columns, square, options, settings.num_classes)
@@ -288,7 +291,7 @@ class Parquet(Source):
 
     @classmethod
     def _streams(
-        cls, settings: DataSettings, files: Mapping[str, list[Path]], columns: Columns, square: Square | None
+        cls, settings: DataSettings, files: Mapping[str, list[Path]], columns: ImageColumns, square: Square | None
     ) -> bool:
         if settings.stream == "never":
             return False
@@ -304,7 +307,7 @@ class Parquet(Source):
     def _streamed(
         cls,
         files: Mapping[str, list[Path]],
-        columns: Columns,
+        columns: ImageColumns,
         square: Square | None,
         options: Mapping[str, Any],
         num_classes: int | None,
@@ -354,10 +357,10 @@ def _matches(settings: DataSettings, role: str) -> list[tuple[str, list[Path]]]:
     """Each pattern under `train` or `test`, made absolute, with the files it matches, sorted by name."""
     value = getattr(settings, role)
     base = Path(settings.root).expanduser() if settings.root else Path.cwd()
-    found = []
+    matches = []
     for pattern in [value] if isinstance(value, str) else value or []:
         path = base / Path(pattern).expanduser()
         plain = next((i for i, part in enumerate(path.parts) if set(part) & set("*?[")), len(path.parts) - 1)
         files = [path] if path.is_file() else sorted(Path(*path.parts[:plain]).glob("/".join(path.parts[plain:])))
-        found.append((str(path), [file for file in files if file.is_file()]))
-    return found
+        matches.append((str(path), [file for file in files if file.is_file()]))
+    return matches

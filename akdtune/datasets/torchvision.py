@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from filelock import FileLock
+from typing_extensions import override
 
 from akdtune.data.decoding import check_labels
 from akdtune.data.source import Source
@@ -43,13 +44,14 @@ class Torchvision(Source):
         return {"train": is_train}
 
     @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
-        """The files that are not under the root yet."""
         root = _root(settings)
         absent = [str(file) for file in [*cls.files(root), *cls.unread(root)] if not file.exists()]
         return [f"{name} (will be downloaded)" for name in absent] if settings.download else absent
 
     @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored:
         """Downloads what is missing, where allowed, and reads through torchvision once."""
         root = _root(settings)
@@ -113,13 +115,13 @@ class Cifar(Torchvision):
     parts: ClassVar[tuple[str, ...]]
 
     @classmethod
+    @override
     def augmentation(cls, size: int, channels: int) -> Augmentation:
-        """Pad 4 and flip, as published."""
         return Augmentation(pad=4, flip=True)
 
     @classmethod
+    @override
     def files(cls, root: Path) -> list[Path]:
-        """The pickled batches."""
         return [root / cls.folder / part for part in cls.parts]
 
 
@@ -160,13 +162,13 @@ class FashionMnist(Torchvision):
     std = (0.3530,)
 
     @classmethod
+    @override
     def augmentation(cls, size: int, channels: int) -> Augmentation:
-        """Pad 2 and flip."""
         return Augmentation(pad=2, flip=True)
 
     @classmethod
+    @override
     def files(cls, root: Path) -> list[Path]:
-        """The four unzipped files."""
         names = [f"{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
         return [root / "FashionMNIST" / "raw" / name for name in names]
 
@@ -175,11 +177,12 @@ class ChannelFirst(Torchvision):
     """What STL-10 and SVHN share in torchvision: images [N, C, H, W], `labels`, and a named `split`."""
 
     @classmethod
+    @override
     def arguments(cls, is_train: bool) -> dict[str, Any]:
-        """The `split`."""
         return {"split": "train" if is_train else "test"}
 
     @classmethod
+    @override
     def _decode(cls, dataset: Any) -> tuple[Images, Labels]:
         return np.ascontiguousarray(dataset.data), np.asarray(dataset.labels, dtype=np.int64)
 
@@ -195,11 +198,12 @@ class Stl10(ChannelFirst):
     std = (0.2603, 0.2566, 0.2713)
 
     @classmethod
+    @override
     def files(cls, root: Path) -> list[Path]:
-        """Images and labels of both splits."""
         return [root / "stl10_binary" / f"{split}_{what}.bin" for split in ("train", "test") for what in ("X", "y")]
 
     @classmethod
+    @override
     def unread(cls, root: Path) -> list[Path]:
         """The images without labels, whose checksum torchvision takes."""
         return [root / "stl10_binary" / "unlabeled_X.bin"]
@@ -216,13 +220,14 @@ class Svhn(ChannelFirst):
     std = (0.1980, 0.2010, 0.1970)
 
     @classmethod
+    @override
     def augmentation(cls, size: int, channels: int) -> Augmentation:
         """Pad 4; mirrored digits are other signs."""
         return Augmentation(pad=4, flip=False)
 
     @classmethod
+    @override
     def files(cls, root: Path) -> list[Path]:
-        """One MATLAB file for each split."""
         return [root / f"{split}_32x32.mat" for split in ("train", "test")]
 
 

@@ -1,1 +1,4 @@
-"""What is compared: factors, controls, cells. Knows settings and components, never data or training."""
+"""What is compared: factors, controls, cells.
+
+Knows settings and components, never data, teachers or training.
+"""

@@ -108,7 +108,7 @@ def plan_cells(ablation: AblationSettings, base: Sections, constants: Sections) 
     except AkdtuneError as error:
         raise CellProblems([(where, str(error))]) from None
     if ablation.design == "arms" and factors.BASE not in ablation.arms:
-        design = replace(design, cells=[factors.Cell(factors.BASE, {}), *design.cells])
+        design = replace(design, cells=[factors.DesignCell(factors.BASE, {}), *design.cells])
     issues: list[Issue] = []
     kept, lines = _designed(design, base, constants, where, issues)
     if issues:
@@ -132,7 +132,7 @@ def _designed(
     design: factors.Design, base: Sections, constants: Sections, where: KeyPath, issues: list[Issue]
 ) -> tuple[list[Cell], list[str]]:
     """The cells of the design, filled in, those that train the same as one; a line for each of these."""
-    found: dict[str, tuple[factors.Cell, Sections, Sections]] = {}
+    filled_in: dict[str, tuple[factors.DesignCell, Sections, Sections]] = {}
     nowhere: dict[str, list[no_effect.Idle]] = {}
     for cell in design.cells:
         try:
@@ -143,18 +143,18 @@ def _designed(
         settings, wrong = trial_settings(sections, constants)
         issues += [(where, f"cell '{cell.name}': {written(path)}: {message}") for path, message in wrong]
         if not wrong:
-            found[cell.name] = cell, {**constants, **settings}, sections
+            filled_in[cell.name] = cell, {**constants, **settings}, sections
     issues += _without_meaning(design, nowhere, where)
     if issues:
         return [], []
-    merged, lines = no_effect.merge(((cell, settings) for cell, settings, _ in found.values()), nowhere)
+    merged, lines = no_effect.merge(((cell, settings) for cell, settings, _ in filled_in.values()), nowhere)
     cells = []
-    for one in merged:
-        _, settings, sections = found[one.cell.name]
+    for group in merged:
+        _, settings, sections = filled_in[group.cell.name]
         cells.append(
             Cell(
-                one.cell.name, "ablation", arm_name(settings), settings, one.cell.changes, one.cell.levels,
-                merged=tuple(one.merged), written=sections,
+                group.cell.name, "ablation", arm_name(settings), settings, group.cell.changes, group.cell.levels,
+                merged=tuple(group.merged), written=sections,
             )
         )  # fmt: skip
     return cells, lines
@@ -187,7 +187,7 @@ def _controls(
         if key in taken:
             lines.append(f"control {name}: the same configuration as {taken[key]}, trained once")
             continue
-        if name in {one.name for one in cells}:
+        if name in {other.name for other in cells}:
             cell = replace(cell, name=f"control {name}")
         taken[key] = cell.name
         made.append(cell)
@@ -206,9 +206,9 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
         AkdtuneError: for an unknown control, or one that makes no sense for this base.
     """
     control = controls.build(name, base.settings, _context(base.settings, constants))
-    settings, found = trial_settings({key: control.sections[key] for key in TRIAL_LEVEL}, constants)
-    if found:
-        listed = "; ".join(f"{written(path)}: {message}" for path, message in found)
+    settings, wrong = trial_settings({key: control.sections[key] for key in TRIAL_LEVEL}, constants)
+    if wrong:
+        listed = "; ".join(f"{written(path)}: {message}" for path, message in wrong)
         raise AkdtuneError(f"control '{name}' does not fit this study: {listed}")
     full = {**constants, **settings}
     if control.seeds_shift:
@@ -289,9 +289,9 @@ def _default_cell(name: str, base: Sections, constants: Sections) -> Cell:
         why = f"the views {name} with their default settings over the same methods"
     else:
         raise AkdtuneError(unknown_name("baseline", name, [*controls.NAMES, *known["methods"], *known["views"]]))
-    settings, found = trial_settings({**{key: base[key] for key in TRIAL_LEVEL}, **changed}, constants)
-    if found:
-        listed = "; ".join(f"{written(path)}: {message}" for path, message in found)
+    settings, wrong = trial_settings({**{key: base[key] for key in TRIAL_LEVEL}, **changed}, constants)
+    if wrong:
+        listed = "; ".join(f"{written(path)}: {message}" for path, message in wrong)
         raise AkdtuneError(f"'{name}' does not fit this study: {listed}")
     full = {**constants, **settings}
     return Cell(name, "control", arm_name(full), full, explanation=why)

@@ -35,7 +35,7 @@ def apply(changes: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[dict[str
     """
     sections = {section: _spelled(section, copy.deepcopy(base.get(section))) for section in TRIAL_LEVEL}
     idle: list[Idle] = []
-    for path in sorted(changes, key=lambda one: (one.count("."), not one.endswith(".name"))):
+    for path in sorted(changes, key=lambda path: (path.count("."), not path.endswith(".name"))):
         section, *keys = path.split(".")
         if section not in TRIAL_LEVEL:
             raise AkdtuneError(unknown_name("section", section, TRIAL_LEVEL))
@@ -78,16 +78,16 @@ def _set_component(kind: Kind, component: dict[str, Any], keys: list[str], value
     name = component["name"]
     if key == "name" and not rest:
         known = lookup(kind, value).Settings.model_fields
-        for other in [one for one in component if one not in known]:
+        for other in [setting for setting in component if setting not in known]:
             del component[other]
         component["name"] = value
         return None
     if key not in lookup(kind, name).Settings.model_fields:
-        everywhere = {field for one in names(kind) for field in lookup(kind, one).Settings.model_fields}
+        everywhere = {field for other in names(kind) for field in lookup(kind, other).Settings.model_fields}
         if key not in everywhere:
             raise AkdtuneError(f"{path}: {unknown_name('setting', key, everywhere)}")
-        one = {"views": "views are", "methods": "method is", "networks": "network is"}.get(kind, kind)
-        return f"the {one} {name}, which has no setting {key}"
+        subject = {"views": "views are", "methods": "method is", "networks": "network is"}.get(kind, kind)
+        return f"the {subject} {name}, which has no setting {key}"
     _put(component, keys, value, path)
     return None
 

@@ -227,7 +227,7 @@ def _parameter_matched(name: str, base: _Base) -> Control:
     if not beside:
         raise base.refused(name, "nothing trains beside the student")
     candidates = _family(student["network"], own + beside, base.context.inputs)
-    network, count = min(candidates, key=lambda one: abs(one[1] - own - beside), default=(None, 0))
+    network, count = min(candidates, key=lambda candidate: abs(candidate[1] - own - beside), default=(None, 0))
     if network is None or abs(count - own - beside) >= beside:
         raise base.refused(
             name, f"no network of the student's family is nearer to {own + beside:,} parameters than it is ({own:,})"
@@ -272,10 +272,10 @@ def parameters_of(sections: Mapping[str, Any], context: ControlContext) -> tuple
     sections, inputs = spelled_out(sections), InputSpec(*context.inputs)
     student = networks.build(sections["student"]["network"], inputs, 0)
     built = [
-        None if one == NO_NETWORK else networks.build(one if isinstance(one, str) else dict(one), inputs, 0)
-        for one in (context.teacher, *context.others)
+        None if name == NO_NETWORK else networks.build(name if isinstance(name, str) else dict(name), inputs, 0)
+        for name in (context.teacher, *context.others)
     ]
-    others = [one for one in built[1:] if one is not None]
+    others = [network for network in built[1:] if network is not None]
     of_views = view_context(student, built[0], others, inputs.num_classes, torch.device("cpu"), 0)
     views = lookup("views", sections["views"]["name"])(typed("views", sections["views"]), of_views)
     trained = list(views.parameters()) if views.trains_jointly or views.warmup_epochs else []
@@ -284,7 +284,7 @@ def parameters_of(sections: Mapping[str, Any], context: ControlContext) -> tuple
     for term in sections["method"]:
         of_method = method_context(term["name"], student, built[0], labels_N, inputs.num_classes, epochs, 0)
         trained += lookup("methods", term["name"])(typed("methods", term), of_method).parameters()
-    return _count(student.parameters()), _count(one for one in trained if one.requires_grad)
+    return _count(student.parameters()), _count(parameter for parameter in trained if parameter.requires_grad)
 
 
 def _count(parameters: Any) -> int:
@@ -297,14 +297,14 @@ def _family(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int, 
     if name == "cnn":
         return [_widened(network, wanted, inputs)]
     module = lookup("networks", name).__module__
-    found: list[tuple[Any, int]] = []
+    family: list[tuple[Any, int]] = []
     for other in names("networks"):
         if other == name or lookup("networks", other).__module__ != module:
             continue
         count = _size(other, inputs)
         if count is not None:
-            found.append((other, count))
-    return found
+            family.append((other, count))
+    return family
 
 
 def _size(network: str | dict[str, Any], inputs: tuple[int, int, int]) -> int | None:
@@ -336,5 +336,5 @@ def _widened(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int,
         assert size is not None, "a wider cnn can be built where the student's can"
         tried[scaled] = size
         low, high = (middle, high) if size < wanted else (low, middle)
-    best = min(tried, key=lambda one: abs(tried[one] - wanted))
+    best = min(tried, key=lambda candidate: abs(tried[candidate] - wanted))
     return {"name": "cnn", **settings.model_dump(), "widths": list(best)}, tried[best]

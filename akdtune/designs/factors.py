@@ -36,7 +36,7 @@ Factors = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class Cell:
+class DesignCell:
     """One configuration of a design.
 
     Attributes:
@@ -66,7 +66,7 @@ class Design:
         notes: what a reader of the plan should know.
     """
 
-    cells: Sequence[Cell]
+    cells: Sequence[DesignCell]
     aliases: Sequence[str] = field(default_factory=list)
     resolution: str | None = None
     notes: Sequence[str] = field(default_factory=list)
@@ -127,7 +127,7 @@ def level_names(levels: Sequence[Any]) -> list[str]:
     for level, text in zip(levels, plain, strict=True):
         alike = [other for other, its in zip(levels, plain, strict=True) if its == text and isinstance(other, Mapping)]
         own = dict(level) if isinstance(level, Mapping) and len(alike) > 1 else {}
-        own = {key: value for key, value in own.items() if any(key not in one or one[key] != value for one in alike)}
+        own = {key: value for key, value in own.items() if any(key not in its or its[key] != value for its in alike)}
         inside = ", ".join(f"{key}={label(value)}" for key, value in own.items())
         texts.append(f"{text}({inside})" if own else text)
     return unique(texts)
@@ -162,12 +162,12 @@ def _check_path(where: str, path: Any) -> None:
 
 def _resolution(given: int | str | None) -> int:
     numbers = {name: number for number, name in RESOLUTIONS.items()}
-    found = numbers.get(given.upper()) if isinstance(given, str) else given
+    resolution = numbers.get(given.upper()) if isinstance(given, str) else given
     if given is None:
         raise AkdtuneError("fractional_factorial needs a resolution: III, IV or V")
-    if isinstance(found, bool) or found not in RESOLUTIONS:
+    if isinstance(resolution, bool) or resolution not in RESOLUTIONS:
         raise AkdtuneError(f"resolution must be III, IV or V, got {shown(given)}")
-    return found
+    return resolution
 
 
 # ------------------------------------------------------------------------------------------------------------- designs
@@ -184,12 +184,13 @@ class _Names:
     def level(self, path: str, index: int) -> str:
         return f"{self.short[path]}={self.texts[path][index]}"
 
-    def cell(self, indices: Sequence[int], name: str | None = None) -> Cell:
+    def cell(self, indices: Sequence[int], name: str | None = None) -> DesignCell:
         """The cell with these level indices; by default named after what differs from the base."""
         levels = {path: of[index] for (path, of), index in zip(self.factors.items(), indices, strict=True)}
         differing = [(path, index) for path, index in zip(self.factors, indices, strict=True) if index]
         changes = {path: levels[path] for path, _ in differing}
-        return Cell(name or ", ".join(self.level(*one) for one in differing) or BASE, changes, levels)
+        differences = ", ".join(self.level(path, index) for path, index in differing)
+        return DesignCell(name or differences or BASE, changes, levels)
 
 
 def _full(factors: Factors) -> Design:
@@ -231,7 +232,7 @@ def _path(factors: Factors) -> Design:
     paths = list(factors)
     forward = [end[:done] + [0] * (count - done) for done in range(count + 1)]
     backward = [[0] * done + end[done:] for done in range(count + 1)]
-    cells: dict[tuple[int, ...], Cell] = {}
+    cells: dict[tuple[int, ...], DesignCell] = {}
     for done, indices in enumerate(forward):
         changed = names.level(paths[done - 1], indices[done - 1]) if done else ""
         name = BASE if not done else END if done == count else f"forward {done}: {changed}"
@@ -260,7 +261,7 @@ def _arms(factors: Factors, arms: Mapping[str, Mapping[str, Any]] | None) -> Des
             raise AkdtuneError(f"arms.{name}: must be a mapping from key path to value, got {shown(changes)}")
         for path in changes:
             _check_path(f"arms.{name}", path)
-    return Design([Cell(name, dict(changes)) for name, changes in arms.items()])
+    return Design([DesignCell(name, dict(changes)) for name, changes in arms.items()])
 
 
 def _with(indices: Sequence[int], place: int, index: int) -> list[int]:
@@ -341,8 +342,8 @@ def _columns(count: int, base: int, wanted: int) -> tuple[list[int] | None, bool
             steps += 1
             if steps > SEARCH_STEPS:
                 return None
-            if candidates[place] not in taken and (found := extend([*columns, candidates[place]], place + 1)):
-                return found
+            if candidates[place] not in taken and (extended := extend([*columns, candidates[place]], place + 1)):
+                return extended
         return None
 
     return extend([1 << bit for bit in range(base)], 0), steps <= SEARCH_STEPS
@@ -350,14 +351,14 @@ def _columns(count: int, base: int, wanted: int) -> tuple[list[int] | None, bool
 
 def _sums(columns: Sequence[int], most: int) -> set[int]:
     """Sums modulo 2 of at most so many different columns."""
-    found = {0}
+    sums = {0}
     for size in range(1, most + 1):
         for chosen in itertools.combinations(columns, size):
             total = 0
             for column in chosen:
                 total ^= column
-            found.add(total)
-    return found
+            sums.add(total)
+    return sums
 
 
 def defining_words(columns: Sequence[int]) -> list[int]:

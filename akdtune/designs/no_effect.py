@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from akdtune.designs.factors import Cell
+from akdtune.designs.factors import DesignCell
 from akdtune.registry import lookup, typed
 from akdtune.settings.training import TrainingSettings
 
@@ -30,21 +30,21 @@ def idle_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         settings: filled in: views, method (a list), student, training.
     """
 
-    found: dict[str, str] = {}
+    idle: dict[str, str] = {}
     views = typed("views", settings["views"])
     for key, reason in views.idle().items():
-        found[f"views.{key}"] = reason
+        idle[f"views.{key}"] = reason
     for term in settings["method"]:
-        found |= {f"method.{term['name']}.{key}": why for key, why in typed("methods", term).idle().items()}
+        idle |= {f"method.{term['name']}.{key}": why for key, why in typed("methods", term).idle().items()}
     network = settings["student"]["network"]
     if isinstance(network, Mapping):
-        found |= {f"student.network.{key}": why for key, why in typed("networks", network).idle().items()}
+        idle |= {f"student.network.{key}": why for key, why in typed("networks", network).idle().items()}
     training = TrainingSettings(**settings["training"])
-    found |= {f"training.{key}": why for key, why in training.idle().items()}
+    idle |= {f"training.{key}": why for key, why in training.idle().items()}
     warmup = lookup("views", settings["views"]["name"]).warmup_epochs_of(views)
     if training.optimizer == "adamw" and not warmup:  # a warm-up of views is SGD
-        found["training.momentum"] = "optimizer is adamw"
-    return found
+        idle["training.momentum"] = "optimizer is adamw"
+    return idle
 
 
 def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,13 +77,13 @@ class Merged:
         merged: a line for each cell that would train the same.
     """
 
-    cell: Cell
+    cell: DesignCell
     settings: Mapping[str, Any]
     merged: Sequence[str] = ()
 
 
 def merge(
-    cells: Iterable[tuple[Cell, Mapping[str, Any]]], unapplied: Mapping[str, Sequence[Idle]] | None = None
+    cells: Iterable[tuple[DesignCell, Mapping[str, Any]]], unapplied: Mapping[str, Sequence[Idle]] | None = None
 ) -> tuple[list[Merged], list[str]]:
     """Cells that differ, each with the names of those that train the same, and all lines about merged ones.
 
@@ -110,7 +110,7 @@ def merge(
 def _differing(settings: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Idle]:
     """Idle settings whose values differ."""
     idle = idle_settings(settings) | idle_settings(other)
-    mine, theirs = (dict(_flat(one)) for one in (settings, other))
+    mine, theirs = (dict(_flat(trial)) for trial in (settings, other))
     for path in sorted(path for path in idle if mine.get(path) != theirs.get(path)):
         yield path, idle[path]
 

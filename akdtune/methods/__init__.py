@@ -1,8 +1,8 @@
 """Base distillation methods: one file each, registered under the file's name.
 
 A method maps (student signals, target, batch) to unweighted named terms. It multiplies no term by its weight: that
-is `objective.py`'s work, with the numbers that `weights` gives. In a notebook, `Method.alone` builds one without a
-trial.
+is the work of `akdtune.training.objective`, with the numbers that `weights` gives. In a notebook, `Method.alone` builds
+one without a trial.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from typing_extensions import Self
 from akdtune.columns import Column
 from akdtune.registry import Component, ComponentSettings, Kind, Pair, settings_given
 from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Terms
-
-__all__ = ["CIFAR100", "IMAGENET", "Method", "MethodContext", "Pair", "Shape", "published_on"]
 
 CIFAR100, IMAGENET = "cifar100", "imagenet"
 """Names of the data sets that settings are published for."""

@@ -61,7 +61,8 @@ def missing(study: Study) -> list[str]:
 
 def missing_checkpoints(study: Study) -> dict[str, str]:
     """The files of teachers that are named and not there, by key path: `teacher.others[0].checkpoint`."""
-    named = {written(("teacher", *path, "checkpoint")): one.checkpoint for path, one in study.teacher.with_paths()}
+    teachers = study.teacher.with_paths()
+    named = {written(("teacher", *path, "checkpoint")): teacher.checkpoint for path, teacher in teachers}
     return {key: path for key, path in named.items() if path not in ("auto", "pretrained") and not Path(path).exists()}
 
 
@@ -84,7 +85,7 @@ class Machine:
 
     @classmethod
     def here(cls, needed: ResourcesSettings) -> Machine:
-        """This machine."""
+        """The CPUs that this process may use, and the GPUs where trials need one."""
         return cls(available_cpus(), torch.cuda.device_count() if needed.gpu else 0)
 
     def lacking(self, needed: ResourcesSettings) -> list[str]:

@@ -1,30 +1,21 @@
-"""A plan asked for from Python: shown as `akdtune plan` prints it."""
+"""A plan asked for from Python: a value to read, shown as `akdtune plan` prints it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from akdtune.planning.plan import Plan
 from akdtune.planning.report import plan_report
 from akdtune.study.from_python import as_study
 from akdtune.study.spec import Study
 
 
-@dataclass(frozen=True, repr=False)
-class Preview:
-    """What a study would do, without doing it; prints and shows itself as text.
-
-    Attributes:
-        study: whose plan it is.
-        lines: what `akdtune plan` prints: arms, searched settings, counts, rungs, missing files, time and disk.
-    """
-
-    study: Study
-    lines: tuple[str, ...]
+class ShownPlan(Plan):
+    """A plan that prints and shows itself as `akdtune plan` does; its attributes are `Plan`'s."""
 
     def __str__(self) -> str:
-        return "\n".join(self.lines)
+        return "\n".join(plan_report(self))
 
     __repr__ = __str__
 
@@ -32,14 +23,14 @@ class Preview:
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def plan(study: Study | str | Path) -> Preview:
-    """What a study would do: arms, counts, rungs, missing files, and the time that a few real steps predict.
+def plan(study: Study | str | Path, *, timed: bool = True) -> ShownPlan:
+    """What a study would do: arms, counts, cells, rungs, missing files, and the time that a few real steps predict.
 
     Args:
         study: as `read` gives it, or its name.
+        timed: whether to run these steps; without them there are no times.
 
     Raises:
         AkdtuneError: for settings, data or components that do not fit.
     """
-    asked = as_study(study)
-    return Preview(asked, tuple(plan_report(asked)))
+    return ShownPlan.of(as_study(study), timed)

@@ -67,7 +67,7 @@ def of_cells(
     positions_B = torch.arange(min(IMAGES, len(train)))
     images_BCHW = train.images(positions_B).cpu()
     labels_B = train.training_labels_N[positions_B].cpu()
-    found: dict[str, dict[str, float]] = {}
+    by_cell: dict[str, dict[str, float]] = {}
     for cell in viewed:
         config = TrialConfig.parse(TrialRequest(settings=cell.settings, role=cell.role, teacher_file=file))
         objective, student = build_parts(config, main, others, dataset, train.training_labels_N)
@@ -79,8 +79,10 @@ def of_cells(
         batch = Batch(labels_B, train.sample_ids_N[positions_B].cpu(), positions_B, 1, generator)
         objective.train()
         teaching = objective.views.teach(of_teacher, of_student, batch)
-        methods: Mapping[str, Any] = {name: one for name, one in objective.methods.items() if isinstance(one, Method)}
+        methods: Mapping[str, Any] = {
+            name: method for name, method in objective.methods.items() if isinstance(method, Method)
+        }
         factors = gradient_factors(methods, of_teacher, of_student, batch, teaching, teaching)
         if factors:
-            found[cell.name] = factors
-    return found
+            by_cell[cell.name] = factors
+    return by_cell

@@ -26,8 +26,8 @@ from akdtune.teacher.file import TeacherFile
 def student_hashes(study: Study) -> dict[str, str]:
     """Hashes of the files that students begin with, by path."""
     corners = study.configurations
-    found = {str(corner["student"].get("checkpoint")): _student_hash(corner) for corner in corners}
-    return {path: value for path, value in sorted(found.items()) if value}
+    hashes = {str(corner["student"].get("checkpoint")): _student_hash(corner) for corner in corners}
+    return {path: value for path, value in sorted(hashes.items()) if value}
 
 
 def _student_hash(settings: Mapping[str, Any]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from typing_extensions import Self
+
 from akdtune.planning.cost import (
     CPU,
     ArmCost,
@@ -97,7 +99,7 @@ class Total:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StudyEstimate:
     """What is known of a study once its files are there.
 
     Attributes:
@@ -154,10 +156,10 @@ class Plan:
     missing_checkpoints: Mapping[str, str]
     missing_students: tuple[str, ...]
     lacking: tuple[str, ...]
-    estimate: Estimate | None
+    estimate: StudyEstimate | None
 
     @classmethod
-    def of(cls, study: Study, timed: bool = True) -> Plan:
+    def of(cls, study: Study, timed: bool = True) -> Self:
         """Plans a study; nothing is trained, downloaded or written but what the first look at a teacher leaves.
 
         Args:
@@ -216,7 +218,7 @@ def _arms(outline: Outline) -> tuple[PlannedArm, ...]:
     return tuple(planned)
 
 
-def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> Estimate:
+def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> StudyEstimate:
     """Data, teachers, and what timed steps say; of teachers whose files are missing with untrained ones' networks."""
     study, prepared = outline.study, Prepared.load(outline.study)
     splits = prepared.split(prepared.train_on)
@@ -239,7 +241,7 @@ def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: boo
         for name, settings in _representative(outline).items()
     }
     costs = [kind.cost for kind in configurations.values() if kind.cost is not None]
-    return Estimate(
+    return StudyEstimate(
         prepared=prepared,
         images=Images(len(splits.train), len(splits.validation) if splits.validation else 0, len(splits.test)),
         teachers=files,

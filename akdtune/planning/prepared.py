@@ -56,12 +56,13 @@ class Prepared:
         problems: dict[Problem, None] = {}
         settings, built = self.study.teacher, dict[str, Network | None]()
         teachers = {
-            path: self._built(written(("teacher", *path, "network")), one.network, problems)
-            for path, one in settings.with_paths()
-            if not one.absent
+            path: self._built(written(("teacher", *path, "network")), teacher.network, problems)
+            for path, teacher in settings.with_paths()
+            if not teacher.absent
         }
         main = teachers.get(())
-        known_others = [one for path, one in teachers.items() if path[:1] == ("others",) and len(path) == 2 and one]
+        others = (network for path, network in teachers.items() if path[:1] == ("others",) and len(path) == 2)
+        known_others = [network for network in others if network]
         corners = self.study.configurations
         for network in _distinct(corner["student"]["network"] for corner in corners):
             built[network_label(network)] = self._built("student.network", network, problems)
@@ -168,22 +169,22 @@ class Prepared:
         pair = pair_of(settings, settings["student"])
         assert pair is not None, "the settings of a trial name every network"
         of_student = f", {pair.student}" if len(self._student_names) > 1 else ""
-        found: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         for method in settings["method"]:
             name = method["name"]
             component = lookup("methods", name)
             typed = component.Settings(**{key: value for key, value in method.items() if key != "name"})
-            found |= {f"method.{name}.{key}": value for key, value in component.facts(typed, counts).items()}
+            facts |= {f"method.{name}.{key}": value for key, value in component.facts(typed, counts).items()}
             taken = [(key, value) for key, value in published(name, {}, pair).items() if method.get(key) == value]
             if taken:
                 values = ", ".join(f"{key} {value}" for key, value in sorted(taken))
                 key = f"method.{name}.published" + (f"[{pair.student}]" if of_student else "")
-                found[key] = f"{values} (for {pair.teacher} to {pair.student} on {published_on(pair)})"
+                facts[key] = f"{values} (for {pair.teacher} to {pair.student} on {published_on(pair)})"
         if settings["training"]["ce_weight"] is None:
             terms = [method["name"] for method in settings["method"]]
             weight = max(lookup("methods", name).ce_weight(pair) for name in terms)
-            found[f"training.ce_weight[{'+'.join(terms)}{of_student}]"] = weight
-        return found
+            facts[f"training.ce_weight[{'+'.join(terms)}{of_student}]"] = weight
+        return facts
 
     @functools.cached_property
     def _student_names(self) -> set[str]:

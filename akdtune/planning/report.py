@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from akdtune.planning.cell_lines import cell_lines, counts, factor_lines
 from akdtune.planning.cost import TIMED_STEPS, CacheUse, UntrainedTeacher
-from akdtune.planning.plan import Configuration, Estimate, Plan, Total
+from akdtune.planning.plan import Configuration, Plan, StudyEstimate, Total
 from akdtune.planning.prepared import network_label
 from akdtune.registry import lookup
 from akdtune.reports.text import counted, duration
@@ -80,7 +80,7 @@ def _described(dimension: Dimension) -> str:
     return f"{dimension.path}  {dimension.kind} [{values}]{step}{when}"
 
 
-def _estimate_lines(outline: Outline, estimate: Estimate) -> Iterator[str]:
+def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     """Teacher, resolved facts, and the estimate from timed steps."""
     study, images = outline.study, estimate.images
     yield (

@@ -118,7 +118,7 @@ class Phase:
         return self.metric.endswith("_accuracy")
 
 
-def read_design(run: Path) -> dict[str, Any]:
+def design_phases(run: Path) -> dict[str, Any]:
     """The phases that a study's driver wrote down, by name.
 
     Raises:
@@ -155,7 +155,7 @@ def phases_of(run: Path, *, metric: str | None = None, reference: str | None = N
         StudyError: for a directory that is no study, has no design, or files that cannot be read.
         AkdtuneError: for an unknown metric or reference, with the nearest that there is.
     """
-    design = read_design(run)
+    design = design_phases(run)
     rows = tables.read_trials(run).to_pylist()
     if metric is not None:
         numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import tables
 from akdtune.records.files import LOCK, read_lock, require_study
-from akdtune.reports.ablation_measured import read_design
+from akdtune.reports.ablation_measured import design_phases
 from akdtune.reports.text import counted, number
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings import file as settings_file
@@ -112,7 +112,7 @@ def _described(row: Mapping[str, Any]) -> str:
 def _declared(path: Path, names: Mapping[Key, str]) -> dict[Key, str]:
     """Names that the study's design gives to its cells."""
     try:
-        design = read_design(path)
+        design = design_phases(path)
     except StudyError:
         return {}
     given = {cell["cell_id"]: str(cell["name"]) for phase in design.values() for cell in phase["cells"]}

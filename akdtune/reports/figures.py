@@ -39,6 +39,7 @@ class Sheet:
     @functools.cached_property
     def files(self) -> dict[str, bytes]:
         """The figure as PNG and SVG; its layout is fixed from then on."""
+        # late: reports without a figure do not wait for it
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -64,7 +64,7 @@ class BestTrial:
             StudyError: when the trial has left no checkpoint.
             AkdtuneError: when data, plug-in or checkpoint cannot be read.
         """
-        from akdtune.training.students import trained_student  # loads torch
+        from akdtune.training.students import trained_student  # late: torch, which reading needs not
 
         checkpoint = trial_directory(self.directory, self.id) / "checkpoint.pt"
         if not checkpoint.exists():
@@ -80,7 +80,7 @@ class BestTrial:
         Raises:
             AkdtuneError: naming the file that is missing, or the plug-in that cannot be imported.
         """
-        from akdtune.training.students import data_of  # loads torch
+        from akdtune.training.students import data_of  # late: torch, which reading needs not
 
         return data_of(self.settings, *self._plugins())
 

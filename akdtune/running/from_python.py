@@ -61,7 +61,7 @@ def _driven(study: Study, root: Path, address: str | None, extend: bool, reuse: 
     logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # in a notebook it asks for widgets
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")  # so does tqdm
-        from akdtune.running import driver  # loads Ray
+        from akdtune.running import driver  # late: Ray, whose first import asks notebooks for widgets
     return driver.run(study, root, address, _console(), extend=extend, reuse=reuse)
 
 

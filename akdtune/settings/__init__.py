@@ -1,1 +1,4 @@
-"""The YAML, typed: what a user may write, read with lines and overrides. Knows neither torch nor a trial that runs."""
+"""The YAML, typed: what a user may write, read with lines and overrides.
+
+Knows neither torch nor a trial that runs.
+"""

@@ -228,10 +228,10 @@ def first(domain: Domain, _: KeyPath = ()) -> Any:
     return 0 if isinstance(domain, Choice) else domain.low
 
 
-def domains(node: Any, logical: KeyPath = (), under: tuple[tuple[Choice, int], ...] = ()) -> Iterator[Found]:
+def domains(node: Any, logical: KeyPath = (), under: tuple[tuple[Choice, int], ...] = ()) -> Iterator[PlacedDomain]:
     """Every domain of a tree in file order, those inside options after the choice they depend on."""
     if isinstance(node, Domain):
-        yield Found(node, logical, under)
+        yield PlacedDomain(node, logical, under)
     if isinstance(node, Choice):
         for index, option in enumerate(node.options):
             yield from domains(option, logical, (*under, (node, index)))
@@ -241,7 +241,7 @@ def domains(node: Any, logical: KeyPath = (), under: tuple[tuple[Choice, int], .
 
 
 @dataclass(frozen=True)
-class Found:
+class PlacedDomain:
     """A domain, its path in the trial, and the options it depends on."""
 
     domain: Domain

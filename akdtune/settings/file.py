@@ -122,14 +122,14 @@ def read(path: Path, name: str) -> SettingsFile:
         raise SettingsError([Problem(name, "is not a text file in UTF-8")]) from None
     except OSError as error:
         raise SettingsError([Problem(name, f"cannot be read: {error.strerror}")]) from None
-    found = SettingsFile(name)
-    values = parse(text, found, name)
+    file = SettingsFile(name)
+    values = parse(text, file, name)
     if not isinstance(values, dict):
         got = "nothing" if values is None else shown(values)
         problem = Problem(name, f"must be a mapping of settings, got {got}")
-        raise SettingsError([*found.problems, problem])
-    found.values = values
-    return found
+        raise SettingsError([*file.problems, problem])
+    file.values = values
+    return file
 
 
 def parse(text: str, into: SettingsFile, name: str) -> Any:
@@ -263,15 +263,15 @@ def override(file: SettingsFile, text: str) -> None:
     if aside.problems:
         file.problems += [Problem(path_text, problem.message, None, COMMAND_LINE) for problem in aside.problems]
         return
-    found = list(_find(file.values, (), keys, None))
-    owners = {hit.owner for hit in found}
-    if not found:
+    hits = list(_find(file.values, (), keys, None))
+    owners = {hit.owner for hit in hits}
+    if not hits:
         file.problems.append(Problem(path_text, _nowhere(file.values, keys), None, COMMAND_LINE))
-    elif len(found) > 1 and (len(owners) > 1 or None in owners):
-        texts = dict.fromkeys(f"{hit.suggestion}={value_text.strip()}" for hit in found)
+    elif len(hits) > 1 and (len(owners) > 1 or None in owners):
+        texts = dict.fromkeys(f"{hit.suggestion}={value_text.strip()}" for hit in hits)
         file.problems.append(Problem(path_text, f"fits several places: {', '.join(texts)}", None, COMMAND_LINE))
     else:
-        for hit in found:
+        for hit in hits:
             file.set(hit.path, value)
 
 

@@ -147,10 +147,10 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
         field = model.model_fields.get(str(key))
         if isinstance(key, int):
             continue
-        found = next(_models(field.annotation), None) if field else None
-        if found is None:
+        inner = next(_models(field.annotation), None) if field else None
+        if inner is None:
             return None
-        model = found
+        model = inner
     return model
 
 

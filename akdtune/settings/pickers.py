@@ -1,6 +1,6 @@
 """Who picks values for searched settings: a random generator, a grid, a stored proposal, a probe point.
 
-Optuna is one more, in `search.py`.
+Optuna is one more, in `akdtune.search.optuna_search`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Corner:
         return high if self._place else low
 
 
-class Random:
+class RandomPicker:
     """Independent draws; only `Random.random` is used, whose sequence is the same in every Python version."""
 
     def __init__(self, seed: Whole) -> None:

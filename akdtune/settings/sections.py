@@ -31,10 +31,10 @@ def seconds(value: float | str) -> float:
         ValueError: when it is neither, or nothing is left of it.
     """
     parts = _TEXT.fullmatch(value) if isinstance(value, str) else None
-    found = float(parts[1]) * _UNITS[parts[2]] if parts else value if not isinstance(value, str) else math.nan
-    if not found > 0 or math.isinf(found):
+    number = float(parts[1]) * _UNITS[parts[2]] if parts else value if not isinstance(value, str) else math.nan
+    if not number > 0 or math.isinf(number):
         raise ValueError(f"must be a number of seconds above 0, or text like 90m, 2h or 1d, got {value!r}")
-    return found
+    return number
 
 
 class SearchSettings(ComponentSettings):
@@ -93,7 +93,7 @@ class SearchSettings(ComponentSettings):
 
     @property
     def budget_s(self) -> float | None:
-        """The time budget in seconds."""
+        """`time_budget` as a number of seconds; None without one."""
         return None if self.time_budget is None else seconds(self.time_budget)
 
     @property

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from typing_extensions import override
+
 from akdtune.errors import AkdtuneError
-from akdtune.settings.domains import Choice, Domain, Found, Range, decided, domains
+from akdtune.settings.domains import Choice, Domain, PlacedDomain, Range, decided, domains
 from akdtune.settings.file import KeyPath
-from akdtune.settings.pickers import Corner, Grid, Point, Random, Recorded, Suggest, halton, picked
+from akdtune.settings.pickers import Corner, Grid, Point, RandomPicker, Recorded, Suggest, halton, picked
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Space:
 
     def random(self, rng_seed: int) -> Proposal:
         """A configuration that depends on the seed alone."""
-        return self.sample(Random(rng_seed))
+        return self.sample(RandomPicker(rng_seed))
 
     def centre(self) -> Proposal:
         """Every setting at its middle (geometric on a logarithmic scale), choices at their middle option."""
@@ -127,17 +129,17 @@ class Arm(Space):
         self.tree = tree
         self._complete = complete
         self._fixed = dict(fixed or {})
-        self._found = list(domains(tree))
+        self._placed = list(domains(tree))
         self._names: dict[KeyPath, tuple[str, str]] = {}
-        for found in self._found:
-            path = setting_path(found.logical, tree)
-            self._names[found.domain.path] = (_named(names, found.domain.path, path), path)
-        self.dimensions = tuple(self._dimension(found) for found in self._found)
+        for placed in self._placed:
+            path = setting_path(placed.logical, tree)
+            self._names[placed.domain.path] = (_named(names, placed.domain.path, path), path)
+        self.dimensions = tuple(self._dimension(placed) for placed in self._placed)
         of_views = [dimension for dimension in self.dimensions if dimension.path.startswith("views.")]
         self.probed = tuple(dimension.name for dimension in of_views if dimension.path not in self._fixed)
 
+    @override
     def sample(self, suggest: Suggest) -> Proposal:
-        """One configuration of this arm."""
         params: dict[str, Any] = {}
         raw: dict[str, Any] = {}
 
@@ -186,10 +188,10 @@ class Arm(Space):
         """Number of configurations of the grid; None when a range has no countable values."""
         return _size(self.tree)
 
-    def _dimension(self, found: Found) -> Dimension:
-        domain = found.domain
+    def _dimension(self, placed: PlacedDomain) -> Dimension:
+        domain = placed.domain
         name, path = self._names[domain.path]
-        when = " and ".join(f"{self._names[c.path][1]} = {c.labels[i]}" for c, i in found.under)
+        when = " and ".join(f"{self._names[c.path][1]} = {c.labels[i]}" for c, i in placed.under)
         if isinstance(domain, Choice):
             return Dimension(path, name, domain.key, options=tuple(domain.labels), when=when)
         return Dimension(path, name, domain.kind, domain.low, domain.high, domain.step, when=when)
@@ -212,8 +214,8 @@ class Pooled(Space):
         rest = {dimension.name: dimension for arm in arms for dimension in arm.dimensions}
         self.dimensions = (*own, *rest.values())
 
+    @override
     def sample(self, suggest: Suggest) -> Proposal:
-        """One configuration of any arm."""
         raw: dict[str, Any] = {}
         left = list(range(len(self.arms)))
         position = 0

@@ -120,7 +120,7 @@ class TeacherSettings(Recipe):
         """Whether its weights, or those it is distilled from, may come from our validation images."""
         if self.checkpoint != "auto":
             return not self.clean_validation
-        return train_on == "full" or any(one.saw_validation(train_on) for one in self.distilled_from)
+        return train_on == "full" or any(teacher.saw_validation(train_on) for teacher in self.distilled_from)
 
     def with_paths(self, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], TeacherSettings]]:
         """This teacher and all that stand in its settings, at any depth, each with its key path below this one."""

@@ -11,6 +11,7 @@ import math
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from typing_extensions import override
 
 from akdtune.registry import ComponentSettings
 
@@ -95,21 +96,22 @@ class TrainingSettings(Recipe):
             )
         return self
 
+    @override
     def idle(self) -> dict[str, str]:
         """What the optimiser and the schedule do not read (AdamW ignores the momentum, a warm-up of views reads it)."""
-        found = super().idle()
+        idle = super().idle()
         if self.optimizer != "dot":
-            found["dot_delta"] = f"optimizer is {self.optimizer}"
+            idle["dot_delta"] = f"optimizer is {self.optimizer}"
         if self.schedule == "cosine":
-            found |= dict.fromkeys(("milestones", "lr_decay"), "schedule is cosine")
+            idle |= dict.fromkeys(("milestones", "lr_decay"), "schedule is cosine")
         elif self.lr_decay == 1:
-            found["milestones"] = "lr_decay is 1"
+            idle["milestones"] = "lr_decay is 1"
         elif all(milestone >= self.epochs for milestone in self.resolved_milestones()):
-            found["lr_decay"] = "no milestone comes before the last epoch"
-        return found
+            idle["lr_decay"] = "no milestone comes before the last epoch"
+        return idle
 
+    @override
     def learning_rate(self, epoch: int) -> float:
-        """Learning rate of `epoch` (counted from 1)."""
         if self.schedule == "cosine":
             return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
         return super().learning_rate(epoch)

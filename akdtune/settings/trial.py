@@ -31,9 +31,9 @@ def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple
     settings: dict[str, Any] = {}
     issues: list[Issue] = []
 
-    def keep(section: str, value: Any, found: list[Issue]) -> None:
-        issues.extend(found)
-        if not found:
+    def keep(section: str, value: Any, wrong: list[Issue]) -> None:
+        issues.extend(wrong)
+        if not wrong:
             settings[section] = value
 
     keep("views", *_component("views", values.get("views"), ("views",)))
@@ -58,11 +58,11 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     """Which components of a trial cannot work together, naming them."""
     views, methods = settings["views"]["name"], [term["name"] for term in settings["method"]]
     teacher = study.get("teacher")
-    found: list[Issue] = []
+    issues: list[Issue] = []
 
     def add(message: str | None, section: str = "method") -> None:
         if message:
-            found.append(((section,), message))
+            issues.append(((section,), message))
 
     for method in methods:
         add(pair_problem(views, method))
@@ -89,7 +89,7 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     for name, component in components.items():
         if mixing and component.overlaps_batches:
             add(f"'{name}' repeats images of the last batch, which data.augmentation.{min(mixing)} mixes with others")
-    return found
+    return issues
 
 
 def pair_problem(views: str, method: str) -> str | None:
@@ -141,11 +141,11 @@ def _methods(value: Any, pair: Pair | None) -> tuple[list[Any], list[Issue]]:
     seen: set[str] = set()
     for index, term in enumerate(terms):
         path: KeyPath = ("method", index) if isinstance(value, list) else ("method",)
-        settings, found = _component("methods", term, path, pair)
-        if not found and settings["name"] in seen:
-            found = [(path, f"'{settings['name']}' stands twice in the sum: give it one weight instead")]
+        settings, wrong = _component("methods", term, path, pair)
+        if not wrong and settings["name"] in seen:
+            wrong = [(path, f"'{settings['name']}' stands twice in the sum: give it one weight instead")]
         result.append(settings)
-        issues += found
+        issues += wrong
         seen.add(str(settings.get("name")))
     return result, issues
 

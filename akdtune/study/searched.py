@@ -10,7 +10,7 @@ from typing import Any
 
 from akdtune.errors import Problem, SettingsError, unknown_name
 from akdtune.settings import domains, space
-from akdtune.settings.domains import Choice, Found, Issue, Range
+from akdtune.settings.domains import Choice, Issue, PlacedDomain, Range
 from akdtune.settings.file import KeyPath, SettingsFile, shown, written
 from akdtune.settings.space import Arm, Pooled
 from akdtune.settings.trial import trial_settings
@@ -116,7 +116,7 @@ class Searched:
 
     def check_fixed(self, fixed: Mapping[str, Any]) -> None:
         """Refuses values of `probe.fixed` for settings that are not searched, or outside their domain."""
-        known: dict[str, list[Found]] = {}
+        known: dict[str, list[PlacedDomain]] = {}
         for tree, _, _ in self.expanded:
             for placed in domains.domains(tree):
                 known.setdefault(space.setting_path(placed.logical, tree), []).append(placed)

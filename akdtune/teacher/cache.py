@@ -33,7 +33,7 @@ from akdtune.teacher.cache_files import (
     HEADER,
     PAGE,
     SUFFIX,
-    Block,
+    CacheBlock,
     Flags,
     Rows,
     Shape,
@@ -87,7 +87,7 @@ class Store:
         self.key = key_of(facts)
         self.folder = location / self.key
         self.trouble = ""
-        self._blocks: dict[int, Block | None] = {}
+        self._blocks: dict[int, CacheBlock | None] = {}
         self._budget, self._stopped_until = 0, 0.0
         drawn = np.random.Philox(key=int(self.key[:16], 16)).random_raw((self.shape.record - 8) // 4 + 2)
         self._salt, self._row_factor, self._factors = drawn[0], drawn[1] | np.uint64(1), drawn[2:] | np.uint64(1)
@@ -166,7 +166,7 @@ class Store:
                     block.unmark(place)
                 yield path, len(places), len(damaged), ""
 
-    def _damaged(self, block: Block, index: int, places: Rows) -> list[int]:
+    def _damaged(self, block: CacheBlock, index: int, places: Rows) -> list[int]:
         rows = index * self.shape.block_rows + places
         fits = self._fits(np.ascontiguousarray(block.records_RX[places]), rows)
         bad: list[int] = places[~fits].tolist()
@@ -183,7 +183,7 @@ class Store:
         fits: Flags = records_BX.view(np.uint64)[:, -1] == self._check_words(records_BX, rows_B)
         return fits
 
-    def _opened(self, rows_B: Rows, create: bool = False) -> Iterator[tuple[Block, Rows, Rows]]:
+    def _opened(self, rows_B: Rows, create: bool = False) -> Iterator[tuple[CacheBlock, Rows, Rows]]:
         """Each block that holds some of the rows, which of them, and their places in it; absent blocks are left out."""
         block_B = rows_B // self.shape.block_rows
         order = np.argsort(block_B, kind="stable")
@@ -194,7 +194,7 @@ class Store:
             if block is not None:
                 yield block, at, rows_B[at] - index * self.shape.block_rows
 
-    def _block(self, index: int, create: bool = False) -> Block | None:
+    def _block(self, index: int, create: bool = False) -> CacheBlock | None:
         known = self._blocks.get(index)
         if known is not None and known.alive():
             return known
@@ -210,7 +210,7 @@ class Store:
                 self.trouble = f"{self.folder}: {error.strerror or error}"
         return self._blocks[index]
 
-    def _open(self, index: int, create: bool) -> Block | None:
+    def _open(self, index: int, create: bool) -> CacheBlock | None:
         path = self._path(index)
         if not path.exists() and not self._seeded(path):
             if not create:
@@ -239,7 +239,7 @@ class Store:
             os.close(fd)
             raise
         try:
-            return Block(fd, self.shape, writable)
+            return CacheBlock(fd, self.shape, writable)
         except ValueError:  # cut off this very moment
             return None
 

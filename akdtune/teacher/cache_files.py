@@ -95,7 +95,7 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-class Block:
+class CacheBlock:
     """One block file, mapped for reading."""
 
     def __init__(self, fd: int, shape: Shape, writable: bool) -> None:
@@ -151,12 +151,12 @@ def taken(facts: os.stat_result) -> int:
 
 def block_files(location: Path) -> list[tuple[Path, os.stat_result]]:
     """Every block of every store of a location, copies that are being made included."""
-    found = []
+    blocks = []
     for path in location.glob("*/*"):
         if path.suffix in (SUFFIX, atomic.TEMPORARY):
             with contextlib.suppress(OSError):
-                found.append((path, path.stat()))
-    return found
+                blocks.append((path, path.stat()))
+    return blocks
 
 
 def drop_idle(location: Path, own: Path, needed: int) -> None:
@@ -171,7 +171,7 @@ def drop_idle(location: Path, own: Path, needed: int) -> None:
         for path, facts in block_files(location)
         if facts.st_mtime < before and (path.parent != own or path.suffix == atomic.TEMPORARY)
     ]
-    for path, facts in sorted(idle, key=lambda found: found[1].st_mtime):
+    for path, facts in sorted(idle, key=lambda block: block[1].st_mtime):
         if needed <= 0:
             return
         with contextlib.suppress(OSError):

@@ -100,8 +100,8 @@ def load_plain(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file (teacher.checkpoint)") from error
     except Exception as error:  # what torch's reader raises on a file of another kind is anything, IndexError included
-        if found := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
-            raise CheckpointError(f"{path}: {_refused(found.group(1), path)}") from error
+        if refused := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
+            raise CheckpointError(f"{path}: {_refused(refused.group(1), path)}") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable checkpoint of weights only ({reason})") from error
     if not isinstance(held, dict):

@@ -71,26 +71,26 @@ def device_rows(
         device: where batches are asked for.
         free_bytes: of the device's memory; None: as the driver says, on a GPU.
     """
-    keys = [f"{one.store.key}/{device}" for one in teachers]
+    keys = [f"{teacher.store.key}/{device}" for teacher in teachers]
     for key in _resident.keys() - set(keys):
         del _resident[key]
     if free_bytes is None:
         free_bytes = torch.cuda.mem_get_info(device)[0]
-    widths = [one.width * _dtype(one).itemsize for one in teachers]
+    widths = [teacher.width * _dtype(teacher).itemsize for teacher in teachers]
     needed = sum(
-        one.rows * width for one, width, key in zip(teachers, widths, keys, strict=True) if key not in _resident
+        teacher.rows * width for teacher, width, key in zip(teachers, widths, keys, strict=True) if key not in _resident
     )
     place = placement(needed, images * sum(widths), free_bytes)
-    found = []
-    for one, key in zip(teachers, keys, strict=True):
+    opened = []
+    for teacher, key in zip(teachers, keys, strict=True):
         table = None
         if place == "epoch":
-            table = _Table.empty(images, one, device)
+            table = _Table.empty(images, teacher, device)
         elif place == "resident":
-            table = _resident[key] if key in _resident else _Table.empty(one.rows, one, device)
+            table = _resident[key] if key in _resident else _Table.empty(teacher.rows, teacher, device)
             _resident[key] = table
-        found.append(DeviceRows(one, place, table, device))
-    return found
+        opened.append(DeviceRows(teacher, place, table, device))
+    return opened
 
 
 class DeviceRows:

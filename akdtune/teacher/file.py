@@ -39,7 +39,7 @@ class TeacherFile:
 
     def __post_init__(self) -> None:
         given: Sequence[TeacherFile | Mapping[str, Any]] = self.others
-        others = tuple(one if isinstance(one, TeacherFile) else TeacherFile(**one) for one in given)
+        others = tuple(other if isinstance(other, TeacherFile) else TeacherFile(**other) for other in given)
         object.__setattr__(self, "others", others)
 
     def plain(self) -> dict[str, Any]:

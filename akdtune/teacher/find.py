@@ -61,7 +61,7 @@ def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) 
         "train_on": train_on,
     }
     if settings.distilled_from:
-        facts["distilled_from"] = [_source(one, dataset, train_on) for one in settings.distilled_from]
+        facts["distilled_from"] = [_source(source, dataset, train_on) for source in settings.distilled_from]
         facts["distillation"] = settings.distillation.model_dump() | {"drop": settings.dropped}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -84,19 +84,19 @@ def find_teacher(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn)
     """
     if settings.absent:
         return TeacherFile.none()
-    main = _find_one(settings, dataset, train_on)
-    found = [_find_one(other, dataset, train_on) for other in settings.others]
-    others = tuple(other for other in found if other is not None)
-    if main is None or len(others) < len(found):
+    main = find_alone(settings, dataset, train_on)
+    files = [find_alone(other, dataset, train_on) for other in settings.others]
+    others = tuple(other for other in files if other is not None)
+    if main is None or len(others) < len(files):
         return None
-    return replace(main, others=others, saw_validation=any(one.saw_validation for one in (main, *others)))
+    return replace(main, others=others, saw_validation=any(file.saw_validation for file in (main, *others)))
 
 
-def _find_one(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
+def find_alone(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
     """The teacher itself, whatever the others are."""
     if settings.checkpoint != "auto":
         return _find_imported(settings, dataset, train_on)
-    folder = _folder(teacher_key(settings, dataset, train_on))
+    folder = teacher_folder(teacher_key(settings, dataset, train_on))
     record = _read_json(folder / "teacher.json")
     if record is None or not (folder / "teacher.pt").exists():
         return None
@@ -161,7 +161,7 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
             "val_accuracy": None if hidden or splits.validation is None else evaluate(network, splits.validation),
             "test_accuracy": evaluate(network, splits.test),
         }
-        with _cache_errors(cached.parent):
+        with cache_errors(cached.parent):
             cached.parent.mkdir(parents=True, exist_ok=True)
             atomic.write(cached, json.dumps(measured), durable=True)
     return TeacherFile(str(path), "", weights, settings.network, saw_validation=saw_validation, **measured)
@@ -182,13 +182,14 @@ def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:
     if not path.exists():
         buffer = io.BytesIO()
         torch.save({"model": networks.build(settings.network, inputs, seed=0).state_dict()}, buffer)
-        with _cache_errors(path.parent):
+        with cache_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write(path, buffer.getbuffer(), durable=True)
     return path
 
 
-def _folder(key: str) -> Path:
+def teacher_folder(key: str) -> Path:
+    """Where the `auto` teacher of a key lies in the cache folder."""
     return cache_directory() / "teachers" / key
 
 
@@ -201,7 +202,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _cache_errors(folder: Path) -> Iterator[None]:
+def cache_errors(folder: Path) -> Iterator[None]:
     """Turns a failure to write to the cache into one message."""
     try:
         yield

@@ -76,7 +76,7 @@ class FrozenTeacher:
         self._caching = caching if split.crops_only else None
         self._opened: list[TeacherRows] | None = None
         self._on_device: list[DeviceRows] | None = None
-        width = sum(one.pooled_dim + len(one.classifier()[1]) for one in (network, *self.others))
+        width = sum(teacher.pooled_dim + len(teacher.classifier()[1]) for teacher in (network, *self.others))
         size_mib = len(split) * augmentation.variants * width * 4 / 2**20
         pays = split.crops_only and augmentation.variants < epochs
         self.keeps_table = pays and size_mib <= TABLE_LIMIT_MIB
@@ -94,7 +94,7 @@ class FrozenTeacher:
                 try:
                     networks = (self.network, *self.others)
                     self._opened = [
-                        TeacherRows(one, self._split, self._augmentation, self._caching) for one in networks
+                        TeacherRows(teacher, self._split, self._augmentation, self._caching) for teacher in networks
                     ]
                 except PlaceMatters as error:
                     self._say(f"not used: what '{error}' says of an image depends on its place in a batch")
@@ -112,15 +112,15 @@ class FrozenTeacher:
     def cache_rates(self) -> dict[str, float | None]:
         """`CACHE_COLUMNS` since the last call, over all teachers; empty where nothing was asked of the cache."""
         opened = self._opened or []
-        counts = [one.rates() for one in opened]
-        found, computed, filled, rows = (
+        counts = [teacher.rates() for teacher in opened]
+        hits, computed, filled, rows = (
             sum(count[name] for count in counts) for name in ("found", "computed", "filled", "rows")
         )
-        for trouble in {one.store.trouble for one in opened} - {""}:
+        for trouble in {teacher.store.trouble for teacher in opened} - {""}:
             self._say(f"{trouble}; what is not stored is computed, with the same numbers")
-        if not found + computed:
+        if not hits + computed:
             return {}
-        return {"teacher_cache_hit_rate": found / (found + computed), "teacher_cache_fill_rate": filled / rows}
+        return {"teacher_cache_hit_rate": hits / (hits + computed), "teacher_cache_fill_rate": filled / rows}
 
     @torch.no_grad()
     def signals(
@@ -141,20 +141,20 @@ class FrozenTeacher:
             strong_BCHW: the same images under the strong augmentation; None gives no signals of them.
         """
         if crops_B is None or (stages and not self.others) or not self.fetches_images:
-            found = self._live(images_BCHW, stages)
+            signals = self._live(images_BCHW, stages)
         else:
             stored = self._stored(positions_B, crops_B, range(int(stages), 1 + len(self.others)))
             main = self._main(images_BCHW, stages) if stages else stored.pop(0)
-            found = replace(main, others=tuple(stored))
-        return found if strong_BCHW is None else replace(found, strong=self._live(strong_BCHW, stages))
+            signals = replace(main, others=tuple(stored))
+        return signals if strong_BCHW is None else replace(signals, strong=self._live(strong_BCHW, stages))
 
     def _live(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
         others = tuple(other(images_BCHW).detach() for other in self.others)
         return replace(self._main(images_BCHW, stages), others=others)
 
     def _main(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
-        found: Signals = self.network(images_BCHW, stages)
-        return (replace(found, classifier=self.network.classifier()) if stages else found).detach()
+        signals: Signals = self.network(images_BCHW, stages)
+        return (replace(signals, classifier=self.network.classifier()) if stages else signals).detach()
 
     def _stored(self, positions_B: Tensor, crops_B: Crops, which: Sequence[int]) -> list[Signals]:
         """What some of the teachers (0: the main one) say without being asked for maps."""
@@ -168,11 +168,11 @@ class FrozenTeacher:
         asked = [self._cached[index] for index in which]
         if self._epoch is not None:
             rows_N, order_R = self._drawn(*self._epoch)
-            for one in asked:
-                one.expect(rows_N[order_R])
+            for teacher in asked:
+                teacher.expect(rows_N[order_R])
             self._epoch = None
         rows = rows_B.numpy()
-        return [one.signals(rows) for one in asked]
+        return [teacher.signals(rows) for teacher in asked]
 
     def _from_device(self, positions_B: Tensor, rows_B: Tensor, which: Sequence[int]) -> list[Signals]:
         """As `_stored`, without a copy to the host."""
@@ -181,10 +181,10 @@ class FrozenTeacher:
         asked = [self._on_device[index] for index in which]
         if self._epoch is not None:
             drawn = self._drawn(*self._epoch)
-            for one in asked:
-                one.expect(*drawn)
+            for teacher in asked:
+                teacher.expect(*drawn)
             self._epoch = None
-        return [one.signals(positions_B, rows_B) for one in asked]
+        return [teacher.signals(positions_B, rows_B) for teacher in asked]
 
     def _drawn(self, order_seed: int, epoch: int) -> tuple[Rows, Rows]:
         """The row of each position's crop in an epoch, and the positions in their order, on the host."""
@@ -201,11 +201,11 @@ class FrozenTeacher:
     def _kept(self) -> list[Signals | Tensor]:
         if self._tables is not None:
             return self._tables
-        share_as = self._share_as and "/".join([self._share_as, *(one.store.key for one in self._cached)])
+        share_as = self._share_as and "/".join([self._share_as, *(teacher.store.key for teacher in self._cached)])
         self._tables = _shared.get(share_as)
         if self._tables is None:
             if self._cached:
-                self._tables = [self._gathered(one) for one in self._cached]
+                self._tables = [self._gathered(teacher) for teacher in self._cached]
             else:
                 self._tables = [self._compute(network) for network in (self.network, *self.others)]
             if share_as:

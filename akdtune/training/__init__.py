@@ -1,1 +1,4 @@
-"""One trial: its loop, parts, objective, measures; and how a teacher is trained. Knows no scheduler and no study."""
+"""One trial: its loop, parts, objective and measures; and how a teacher is trained.
+
+Knows no scheduler, no study, no design and no study directory.
+"""

@@ -171,8 +171,8 @@ class Evaluation:
 
         def predict(images_BCHW: Tensor) -> Signals:
             assert head is not None
-            found = replace(self.student(images_BCHW, True), classifier=self.student.classifier())
-            return Signals(head.logits(found), found.pooled_BC)
+            signals = replace(self.student(images_BCHW, True), classifier=self.student.classifier())
+            return Signals(head.logits(signals), signals.pooled_BC)
 
         with float32_as_set(split.labels_N.device, self.config.training.tf32):
             return networks.signals(self.student if head is None else predict, split, EVALUATION_BATCH)
@@ -185,17 +185,17 @@ class Evaluation:
         if self._judged is None or self._judged[0] is not split:
             which = "test" if split is self.splits.test else "validation"
             key = f"{self.share_as}/{which}/{self.config.training.tf32}"
-            found = _KEPT.get(key) if self.share_as else None
-            if found is None:
+            signals = _KEPT.get(key) if self.share_as else None
+            if signals is None:
                 with float32_as_set(split.labels_N.device, self.config.training.tf32):
                     main, *others = (
                         networks.signals(network, split, EVALUATION_BATCH)
                         for network in (self.teacher.network, *self.teacher.others)
                     )
-                found = replace(main, others=tuple(others))
+                signals = replace(main, others=tuple(others))
                 if self.share_as:
-                    _keep(key, found)
-            self._judged = (split, found)
+                    _keep(key, signals)
+            self._judged = (split, signals)
         return self._judged[1]
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ def gradient_factors(
     plain = plain_teaching(teacher.detach())
     plain_strong = None if teacher.strong is None else plain_teaching(teacher.strong.detach())
     student, leaves = _leaf(student)
-    found: dict[str, float] = {}
+    factors: dict[str, float] = {}
     for name, method in methods.items():
         if method.consumes not in ("logits", "pooled"):
             continue
@@ -58,8 +58,8 @@ def gradient_factors(
         of_plain = _lengths(method, student, leaves, teacher, batch, plain, plain_strong)
         for term, length in of_plain.items():
             if length > 0:
-                found[name if term == name else f"{name}.{term}"] = given[term] / length
-    return found
+                factors[name if term == name else f"{name}.{term}"] = given[term] / length
+    return factors
 
 
 def _leaf(student: Signals) -> tuple[Signals, dict[str, list[Tensor]]]:
@@ -85,13 +85,14 @@ def _lengths(
 ) -> dict[str, float]:
     """Length of the gradient of each weighted term's sum over targets."""
     targets = targets_of(method, student, teacher, teaching, strong)
-    parts: list[Terms] = [method.terms(student, one.target, batch) for one in targets]
+    parts: list[Terms] = [method.terms(student, target.target, batch) for target in targets]
     of_kind, lengths = list(leaves[method.consumes]), {}
     for term, weight in method.weights(batch.epoch).items():
         if not weight:
             continue
-        total = dot([one.weight for one in targets], [part[term] for part in parts])
+        total = dot([target.weight for target in targets], [part[term] for part in parts])
         if total.requires_grad:
             gradients = torch.autograd.grad(total, of_kind, retain_graph=True, allow_unused=True)
-            lengths[term] = float(sum(one.double().square().sum() for one in gradients if one is not None)) ** 0.5
+            squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
+            lengths[term] = float(sum(squares)) ** 0.5
     return lengths

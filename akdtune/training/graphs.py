@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.signals import Batch, Signals
 from akdtune.training.objective import Objective
@@ -77,7 +78,7 @@ class Recorder(Protocol):
         ...
 
 
-class CudaRecorder:
+class CudaRecorder(Recorder):
     """Records on a CUDA device.
 
     Args:
@@ -88,6 +89,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
+    @override
     def aside(self) -> Iterator[None]:
         """The stream of the recording: gradients and momentum are then first made where they are recorded later."""
         usual = torch.cuda.current_stream(self._stream.device)
@@ -96,10 +98,10 @@ class CudaRecorder:
             yield
         usual.wait_stream(self._stream)
 
+    @override
     def record(
         self, work: Callable[[], Values], generators: Sequence[torch.Generator]
     ) -> tuple[Callable[[], None], Values]:
-        """See `Recorder`."""
         graph = torch.cuda.CUDAGraph()
         if hasattr(graph, "register_generator_state"):
             with warnings.catch_warnings():  # newer versions find generators themselves, and say so
@@ -275,10 +277,10 @@ class Snapshot:
             for path, inner in module.named_modules()
             for held in (vars(inner), inner._parameters, inner._buffers)
         ]
-        tensors = [one for _, _, known in self._attributes for one in known.values() if one is not None]
+        tensors = [tensor for _, _, known in self._attributes for tensor in known.values() if tensor is not None]
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in tensors]
         self._state = {parameter: _copied(state) for parameter, state in optimizer.state.items()}
-        self._generators = [(one, one.get_state()) for one in generators]
+        self._generators = [(generator, generator.get_state()) for generator in generators]
         self._host = torch.get_rng_state()
         self._device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
@@ -311,11 +313,11 @@ class Snapshot:
 
     def rebound(self) -> list[str]:
         """Tensors of the modules that are other tensors now: a recording would go on reading the old ones."""
-        found = set()
+        names = set()
         for path, held, known in self._attributes:
             now = _tensors_or_none(held)
-            found |= {f"{path}.{name}" for name in known.keys() | now.keys() if known.get(name) is not now.get(name)}
-        return sorted(found)
+            names |= {f"{path}.{name}" for name in known.keys() | now.keys() if known.get(name) is not now.get(name)}
+        return sorted(names)
 
 
 def _tensors_or_none(held: Mapping[str, Any]) -> dict[str, Tensor | None]:
@@ -324,11 +326,11 @@ def _tensors_or_none(held: Mapping[str, Any]) -> dict[str, Tensor | None]:
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one.detach().clone() if isinstance(one, Tensor) else one for name, one in state.items()}
+    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
 def _shallow(batch: Batch) -> dict[str, Any]:
-    return {one.name: getattr(batch, one.name) for one in fields(Batch)}
+    return {part.name: getattr(batch, part.name) for part in fields(Batch)}
 
 
 def _taken_apart(node: Any, tensors: list[Tensor]) -> Hashable:
@@ -340,7 +342,7 @@ def _taken_apart(node: Any, tensors: list[Tensor]) -> Hashable:
         return tuple(_taken_apart(item, tensors) for item in node)
     if is_dataclass(node):
         left_out = ("epoch", "readers") if isinstance(node, Batch) else ()
-        names = [one.name for one in fields(node) if one.name not in left_out]
+        names = [part.name for part in fields(node) if part.name not in left_out]
         return tuple((name, _taken_apart(getattr(node, name), tensors)) for name in names)
     assert isinstance(node, Hashable)
     return node
@@ -354,7 +356,7 @@ def _rebuilt(node: Any, tensors: Iterator[Tensor]) -> Any:
         return tuple(_rebuilt(item, tensors) for item in node)
     if is_dataclass(node) and not isinstance(node, type):
         left_out = ("epoch", "readers") if isinstance(node, Batch) else ()
-        names = [one.name for one in fields(node) if one.name not in left_out]
+        names = [part.name for part in fields(node) if part.name not in left_out]
         return replace(node, **{name: _rebuilt(getattr(node, name), tensors) for name in names})
     return node
 

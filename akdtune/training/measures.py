@@ -31,10 +31,10 @@ def measure_views(
 ) -> dict[str, float | None]:
     """Diversity, angles, gates, ensemble and training target of eval-mode views on one split of plain images.
 
-    Stochastic views are averaged over fixed draws. Definitions: akdtune.diversity.
+    Stochastic views are averaged over fixed draws. Definitions: `akdtune.training.diversity`.
     """
     draws = STOCHASTIC_DRAWS if views.stochastic else 1
-    found: list[dict[str, float | None]] = []
+    rows: list[dict[str, float | None]] = []
     for draw in range(draws):
         generator = torch.Generator(labels_N.device).manual_seed(derived_seed("measure", noise_seed, draw))
         of_views = views.views(teacher_signals, generator, student_signals)
@@ -51,8 +51,8 @@ def measure_views(
         row["target_accuracy"] = float(percent_right(log_target_NK, labels_N))
         row["target_entropy"] = float(-(log_target_NK.exp() * log_target_NK).sum(dim=-1).mean())
         row |= {gate_column("eval", name): float(v) for name, v in views.gates(teacher_signals, of_views).items()}
-        found.append(row)
-    return {name: _mean([row[name] for row in found]) for name in found[0]}
+        rows.append(row)
+    return {name: _mean([row[name] for row in rows]) for name in rows[0]}
 
 
 def percent_right(logits_BK: Tensor, labels_B: Tensor) -> Tensor:

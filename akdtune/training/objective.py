@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from akdtune.columns import Column, joined
 from akdtune.errors import AkdtuneError
@@ -62,6 +63,7 @@ class Objective(nn.Module):
         """The method through which the student predicts, where one replaces its logits."""
         return next((method for method in self._methods().values() if method.replaces_logits), None)
 
+    @override
     def forward(self, student: Signals, teacher: Signals | None, batch: Batch) -> Loss:
         """The weighted total, every unweighted term, and the open share of the views' gates.
 
@@ -80,17 +82,17 @@ class Objective(nn.Module):
                 strong = self.views.teach(teacher.strong, student.strong, batch)
         for name, method in self._methods().items():
             targets = targets_of(method, student, teacher, teaching, strong)
-            parts = [method.terms(student, one.target, batch) for one in targets]
-            shares = [one.weight for one in targets]
+            parts = [method.terms(student, target.target, batch) for target in targets]
+            shares = [target.weight for target in targets]
             weights_of_terms = method.weights(batch.epoch)
             if parts[0].keys() != weights_of_terms.keys():
                 raise AkdtuneError(
                     f"method '{name}' returns the terms {sorted(parts[0])} and weighs {sorted(weights_of_terms)}"
                 )
             for term, weight in weights_of_terms.items():
-                found = [part[term] for part in parts]
-                weighted += [(weight * share, value) for share, value in zip(shares, found, strict=True)]
-                logged = found[0] if len(found) == 1 else dot(shares, found) / sum(shares)
+                values = [part[term] for part in parts]
+                weighted += [(weight * share, value) for share, value in zip(shares, values, strict=True)]
+                logged = values[0] if len(values) == 1 else dot(shares, values) / sum(shares)
                 terms[name if term == name else f"{name}.{term}"] = logged
         gates: Terms = {}
         if teaching is not None:
@@ -154,10 +156,10 @@ def targets_of(
         return (WeightedTarget(1.0, Target.of(teacher)),)
     targets = _of_kind(teaching, method)
     if method.needs_maps():
-        targets = [WeightedTarget(one.weight, one.target.with_maps(teacher)) for one in targets]
+        targets = [WeightedTarget(target.weight, target.target.with_maps(teacher)) for target in targets]
     if strong is not None and "strong" in method.needs:
         pairs = zip(targets, _of_kind(strong, method), strict=True)
-        targets = [WeightedTarget(one.weight, replace(one.target, strong=other.target)) for one, other in pairs]
+        targets = [WeightedTarget(weak.weight, replace(weak.target, strong=other.target)) for weak, other in pairs]
     return targets
 
 

@@ -51,7 +51,8 @@ class Dot(torch.optim.Optimizer):
     def _update(
         self, parameter: nn.Parameter, group: Mapping[str, Any], task: Tensor | None, distilled: Tensor | None
     ) -> None:
-        gradients = {name: one for name, one in (("task", task), ("distillation", distilled)) if one is not None}
+        given = {"task": task, "distillation": distilled}
+        gradients = {side: gradient for side, gradient in given.items() if gradient is not None}
         if not gradients:
             return
         state = self.state[parameter]

@@ -35,7 +35,15 @@ from akdtune.settings.teacher import TeacherSettings
 from akdtune.signals import tempered
 from akdtune.teacher.checkpoints import load_plain, weights_hash
 from akdtune.teacher.file import TeacherFile
-from akdtune.teacher.find import _cache_errors, _find_one, _folder, evaluate, find_teacher, load_teacher, teacher_key
+from akdtune.teacher.find import (
+    cache_errors,
+    evaluate,
+    find_alone,
+    find_teacher,
+    load_teacher,
+    teacher_folder,
+    teacher_key,
+)
 from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.training.optimizers import set_learning_rate, sgd
 
@@ -63,29 +71,29 @@ def train_teachers(
         AkdtuneError: when the loss is not finite, or the cache folder cannot be written.
     """
     missing = _missing(settings, dataset, train_on)
-    for number, one in enumerate(missing, start=1):
-        which = {"network": network_name(one.network), "number": number, "networks": len(missing)}
-        finished = yield from _train_one(one, dataset, train_on, device, should_stop, which)
+    for number, teacher in enumerate(missing, start=1):
+        which = {"network": network_name(teacher.network), "number": number, "networks": len(missing)}
+        finished = yield from _train_one(teacher, dataset, train_on, device, should_stop, which)
         if not finished:
             return
-    found = find_teacher(settings, dataset, train_on)
-    assert found is not None, "everything that was missing has been trained"
-    yield {"done": True, "teacher": found.plain()}
+    file = find_teacher(settings, dataset, train_on)
+    assert file is not None, "everything that was missing has been trained"
+    yield {"done": True, "teacher": file.plain()}
 
 
 def _missing(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> list[TeacherSettings]:
     """The teachers that have to be trained, each once and after those that it is distilled from."""
-    found: dict[str, TeacherSettings] = {}
+    missing: dict[str, TeacherSettings] = {}
 
-    def visit(one: TeacherSettings) -> None:
-        if not one.absent and _find_one(one, dataset, train_on) is None:
-            for source in one.distilled_from:
+    def visit(teacher: TeacherSettings) -> None:
+        if not teacher.absent and find_alone(teacher, dataset, train_on) is None:
+            for source in teacher.distilled_from:
                 visit(source)
-            found.setdefault(teacher_key(one, dataset, train_on), one)
+            missing.setdefault(teacher_key(teacher, dataset, train_on), teacher)
 
-    for one in (settings, *settings.others):
-        visit(one)
-    return list(found.values())
+    for teacher in (settings, *settings.others):
+        visit(teacher)
+    return list(missing.values())
 
 
 def _train_one(
@@ -97,14 +105,14 @@ def _train_one(
     which: Mapping[str, Any],
 ) -> Generator[dict[str, Any], None, bool]:
     """Trains one network, or finds it after all; returns whether it is there now. Every row also holds `which`."""
-    folder = _folder(teacher_key(settings, dataset, train_on))
-    with _cache_errors(folder):
+    folder = teacher_folder(teacher_key(settings, dataset, train_on))
+    with cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(folder / "train.lock"), thread_local=False)
         if not _acquired(lock, should_stop):
             return False
     try:
-        if _find_one(settings, dataset, train_on) is None:
+        if find_alone(settings, dataset, train_on) is None:
             training = _Training(settings, dataset, train_on, device, folder)
             for row in training.epochs(should_stop):
                 yield {**row, **which}
@@ -135,9 +143,9 @@ class _Training:
 
     def _load_teachers(self, device: torch.device) -> FrozenTeacher | None:
         """Those that this one is distilled from."""
-        found = [_find_one(one, self.dataset, self.train_on) for one in self.settings.distilled_from]
-        loaded = [load_teacher(file, self.dataset.inputs, device) for file in found if file is not None]
-        assert len(loaded) == len(found), "a teacher is trained after those that it is distilled from"
+        files = [find_alone(source, self.dataset, self.train_on) for source in self.settings.distilled_from]
+        loaded = [load_teacher(file, self.dataset.inputs, device) for file in files if file is not None]
+        assert len(loaded) == len(files), "a teacher is trained after those that it is distilled from"
         if not loaded:
             return None
         train, augmentation = self.splits.train, self.dataset.augmentation
@@ -179,7 +187,7 @@ class _Training:
                 if self.teachers is not None:
                     teachers = self.teachers.signals(loaded.positions_B, loaded.images_BCHW, loaded.crops_B)
                     loss = self._distilled(
-                        loss, logits_BK, [one.logits_BK for one in (teachers, *teachers.others)], draws
+                        loss, logits_BK, [signals.logits_BK for signals in (teachers, *teachers.others)], draws
                     )
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -222,7 +230,7 @@ class _Training:
             "seconds": self.seconds,
             "created": time.time(),
         }
-        with _cache_errors(self.folder):
+        with cache_errors(self.folder):
             atomic.write(self.folder / "teacher.json", json.dumps(record), durable=True)
             (self.folder / "progress.pt").unlink(missing_ok=True)
 
@@ -245,7 +253,7 @@ class _Training:
     def _save(self, name: str, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
         torch.save(state, buffer)
-        with _cache_errors(self.folder):
+        with cache_errors(self.folder):
             atomic.write(self.folder / name, buffer.getbuffer(), durable=True)
 
 

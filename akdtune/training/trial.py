@@ -184,7 +184,7 @@ class Trial:
 
     @property
     def views(self) -> ViewAugmenter:
-        """The view augmenter."""
+        """The view augmenter, which the objective holds."""
         return self.objective.views
 
     @property
@@ -332,7 +332,7 @@ class Trial:
         loading = self.train.epoch(order_seed, epoch, self.config.training.batch_size, images=images, strong=strong)
         with contextlib.closing(loading):
             overlaps = of_student and self.objective.overlaps_batches
-            for loaded, repeated in _overlapping(loading) if overlaps else ((one, 0) for one in loading):
+            for loaded, repeated in _overlapping(loading) if overlaps else ((batch, 0) for batch in loading):
                 if should_stop():
                     raise Interrupted
                 images_BCHW, strong_BCHW = self._laid_out(loaded.images_BCHW), self._laid_out(loaded.strong_BCHW)
@@ -429,7 +429,7 @@ def _in_float32(signals: Signals) -> Signals:
     """What a network said under autocast, in the precision of losses and heads."""
 
     def each(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-        return None if maps is None else tuple(one.float() for one in maps)
+        return None if maps is None else tuple(stage.float() for stage in maps)
 
     return replace(
         signals,
@@ -455,7 +455,7 @@ def _joined(before: Loaded, after: Loaded) -> Loaded:
     if before.crops_B is not None and after.crops_B is not None:
         crops_B = Crops(*(torch.cat(parts) for parts in zip(before.crops_B, after.crops_B, strict=True)))
     images = (before.images_BCHW, after.images_BCHW), (before.strong_BCHW, after.strong_BCHW)
-    images_BCHW, strong_BCHW = (None if one is None or two is None else torch.cat([one, two]) for one, two in images)
+    images_BCHW, strong_BCHW = (None if a is None or b is None else torch.cat([a, b]) for a, b in images)
     positions_B = torch.cat([before.positions_B, after.positions_B])
     return Loaded(positions_B, crops_B, images_BCHW, strong_BCHW, None, 1.0)
 

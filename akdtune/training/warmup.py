@@ -111,7 +111,7 @@ class SharedWarmup:
             "drawn": _state_hash(views),
             "seeds": config.seeds.model_dump(),
             "teachers": [_state_hash(network) for network in networks],
-            "networks": [one.network for one in (config.teacher_file, *config.teacher_file.others)],
+            "networks": [file.network for file in (config.teacher_file, *config.teacher_file.others)],
             "sources": sources,
             # a table without the cache is computed in batches of another size than what comes live
             "numbers": "live" if config.teacher_cache is None else config.teacher_cache.dtype,
@@ -144,14 +144,14 @@ class SharedWarmup:
             should_stop: handed on to `train`.
             check: asked while waiting; raises to end that.
         """
-        found = self._read()
-        if found is None:
+        artefact = self._read()
+        if artefact is None:
             with self._turn(check) as may_keep:
-                found = self._read(say=may_keep)  # trained while this trial waited
-                if found is None:
+                artefact = self._read(say=may_keep)  # trained while this trial waited
+                if artefact is None:
                     yield from self._trained(done, train, should_stop, may_keep)
                     return
-        header, heads = found
+        header, heads = artefact
         self.views.load_state_dict(heads)
         print(f"warm-up found: {self.key}, trained in {header['trained_s']:.1f} s by {header['trained_by']}")
         row = {name: value for name, value in header["rows"][-1].items() if name != "epoch"}
@@ -287,12 +287,12 @@ class SharedWarmup:
 
 def _drop_unused(own: Path) -> None:
     """Drops artefacts, the longest unused first, until the rest is small enough; never `own` or one that trains."""
-    found = []
+    artefacts = []
     for folder in own.parent.iterdir():
         with contextlib.suppress(OSError):
-            found.append(((folder / HEADER).stat().st_mtime, (folder / HEADS).stat().st_size, folder))
-    excess = sum(size for _, size, _ in found) - KEPT_BYTES
-    for _, size, folder in sorted(found):
+            artefacts.append(((folder / HEADER).stat().st_mtime, (folder / HEADS).stat().st_size, folder))
+    excess = sum(size for _, size, _ in artefacts) - KEPT_BYTES
+    for _, size, folder in sorted(artefacts):
         if excess <= 0:
             return
         if folder == own:
@@ -348,10 +348,10 @@ def _sources(*modules: nn.Module) -> str | None:
     None where a class has no file, so that nobody could tell when it changes.
     """
     kinds = {kind for module in modules for part in module.modules() for kind in type(part).__mro__}
-    found = {_source(kind) for kind in kinds if kind.__module__.partition(".")[0] not in _FOREIGN}
-    if None in found:
+    sources = {_source(kind) for kind in kinds if kind.__module__.partition(".")[0] not in _FOREIGN}
+    if None in sources:
         return None
-    return hashlib.sha256("/".join(sorted(one for one in found if one)).encode()).hexdigest()[:16]
+    return hashlib.sha256("/".join(sorted(source for source in sources if source)).encode()).hexdigest()[:16]
 
 
 _FOREIGN = sys.stdlib_module_names | {"torch"}
@@ -373,7 +373,7 @@ def _source(kind: type) -> str | None:
         return None
     files = sorted(Path(file).parent.glob("*.py")) if package else [Path(file)]
     try:
-        contents = [hashlib.sha256(one.read_bytes()).hexdigest() for one in files]
+        contents = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     except OSError:
         return None
     return hashlib.sha256("/".join([kind.__module__, *contents]).encode()).hexdigest()[:16]

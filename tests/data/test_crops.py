@@ -61,8 +61,8 @@ def test_crops_and_order_of_a_sample_do_not_depend_on_the_others() -> None:
     everything = torch.arange(1000)
     some = torch.tensor([900, 3, 41, 512])
     of_all, of_some = crops(5, 2, everything, PAD4), crops(5, 2, some, PAD4)
-    for one, other in zip(of_all, of_some, strict=True):
-        assert torch.equal(one[some], other)
+    for part, other in zip(of_all, of_some, strict=True):
+        assert torch.equal(part[some], other)
     ranks = torch.empty(1000, dtype=torch.long)
     ranks[epoch_order(5, 2, everything)] = torch.arange(1000)
     assert some[epoch_order(5, 2, some)].tolist() == sorted(some.tolist(), key=lambda i: int(ranks[i]))

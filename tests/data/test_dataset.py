@@ -68,9 +68,9 @@ def test_splits_are_disjoint_and_ids_are_global() -> None:
 
 
 def test_split_seed_moves_images_between_train_and_validation_only() -> None:
-    one, other = digits().split("subset"), digits(split_seed=1).split("subset")
-    assert not torch.equal(one.train.sample_ids_N, other.train.sample_ids_N)
-    assert torch.equal(one.test.sample_ids_N, other.test.sample_ids_N)
+    split, other = digits().split("subset"), digits(split_seed=1).split("subset")
+    assert not torch.equal(split.train.sample_ids_N, other.train.sample_ids_N)
+    assert torch.equal(split.test.sample_ids_N, other.test.sample_ids_N)
 
 
 def test_split_and_noise_are_the_same_in_another_process() -> None:
@@ -225,7 +225,10 @@ def test_settings_survive_a_round_trip() -> None:
 
 
 def test_importing_data_leaves_heavy_readers_alone() -> None:
-    program = "import sys, akdtune.data.dataset; print([m for m in ('sklearn', 'torchvision', 'pyarrow', 'PIL') if m in sys.modules])"
+    program = (
+        "import sys, akdtune.data.dataset;"
+        "print([m for m in ('sklearn', 'torchvision', 'pyarrow', 'PIL') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -233,12 +236,12 @@ def test_importing_data_leaves_heavy_readers_alone() -> None:
 def inline(dataset: DataSet, split: Split, epoch: int, batch_size: int) -> list[Any]:
     """An epoch as written out by hand: order, crops, images."""
     drawn = data_crops.crops(7, epoch, split.sample_ids_N, dataset.augmentation)
-    found = []
+    batches = []
     for positions in torch.split(epoch_order(7, epoch, split.sample_ids_N), batch_size):
         if len(positions) > 1:
             crops = Crops(*(part[positions] for part in drawn))
-            found.append((positions, crops, split.images(positions, crops)))
-    return found
+            batches.append((positions, crops, split.images(positions, crops)))
+    return batches
 
 
 def test_an_epoch_is_order_crops_and_images_and_leaves_single_images_out() -> None:
@@ -252,7 +255,7 @@ def test_an_epoch_is_order_crops_and_images_and_leaves_single_images_out() -> No
         for batch, (positions, crops, images) in zip(loaded, expected, strict=True):
             assert torch.equal(batch.positions_B, positions)
             assert batch.crops_B is not None and batch.images_BCHW is not None
-            assert all(torch.equal(one, other) for one, other in zip(batch.crops_B, crops, strict=True))
+            assert all(torch.equal(crop, other) for crop, other in zip(batch.crops_B, crops, strict=True))
             assert torch.equal(batch.images_BCHW, images)
             assert (batch.strong_BCHW, batch.partner_B, batch.share) == (None, None, 1.0)
 
@@ -266,7 +269,7 @@ def test_images_that_nobody_asks_for_are_not_made(augmentation: Any, monkeypatch
     blind = list(split.epoch(7, 1, 64, images=False))
     assert [batch.share for batch in blind] == [batch.share for batch in whole]
     assert all(batch.images_BCHW is None for batch in blind)
-    assert all(torch.equal(one.positions_B, other.positions_B) for one, other in zip(blind, whole, strict=True))
+    assert all(torch.equal(batch.positions_B, other.positions_B) for batch, other in zip(blind, whole, strict=True))
     assert all((batch.crops_B is None) == (augmentation is not None) for batch in blind)
 
 
@@ -305,10 +308,10 @@ def test_mixed_images_are_those_of_the_batch_in_their_shares() -> None:
     plain = digits(augmentation={"pad": 0, "flip": False}).split("subset").train
     mixed = digits(augmentation={"pad": 0, "flip": False, "mixup": 1.0}).split("subset").train
     assert not mixed.crops_only
-    for one, other in zip(plain.epoch(7, 1, 64, strong=True), mixed.epoch(7, 1, 64, strong=True), strict=True):
-        assert torch.equal(one.positions_B, other.positions_B)
+    for batch, other in zip(plain.epoch(7, 1, 64, strong=True), mixed.epoch(7, 1, 64, strong=True), strict=True):
+        assert torch.equal(batch.positions_B, other.positions_B)
         assert other.partner_B is not None and other.crops_B is None
-        for whole, both in ((one.images_BCHW, other.images_BCHW), (one.strong_BCHW, other.strong_BCHW)):
+        for whole, both in ((batch.images_BCHW, other.images_BCHW), (batch.strong_BCHW, other.strong_BCHW)):
             assert whole is not None and both is not None
             expected = other.share * whole + (1 - other.share) * whole[other.partner_B]
             assert torch.allclose(both, expected, atol=1e-6)
@@ -316,16 +319,16 @@ def test_mixed_images_are_those_of_the_batch_in_their_shares() -> None:
 
 def test_validation_and_test_images_are_never_augmented() -> None:
     plain, strong = digits().split("subset"), digits(augmentation="strong").split("subset")
-    for one, other in ((plain.test, strong.test), (plain.validation, strong.validation)):
-        assert one is not None and other is not None
+    for images_of, other in ((plain.test, strong.test), (plain.validation, strong.validation)):
+        assert images_of is not None and other is not None
         read = torch.cat([images for _, images in other.plain_batches(100)])
-        assert torch.equal(read, one.images(torch.arange(len(one))))
+        assert torch.equal(read, images_of.images(torch.arange(len(images_of))))
 
 
 def test_fingerprint_knows_the_augmentation_of_training_but_not_the_strong_one() -> None:
     plain = digits()
     every = [None, {"cutout": 4}, {"mixup": 0.2}, {"cutmix": 0.2}, "strong", {"random_resized_crop": {}}]
-    assert len({digits(augmentation=one).fingerprint("subset") for one in every}) == len(every)
+    assert len({digits(augmentation=augmentation).fingerprint("subset") for augmentation in every}) == len(every)
     assert digits(strong={"cutout": 2}).fingerprint("subset") == plain.fingerprint("subset")
     assert digits(augmentation="weak").fingerprint("subset") == plain.fingerprint("subset")
 
@@ -354,16 +357,16 @@ def test_imbalance_and_fraction_thin_out_training_only_and_are_nested() -> None:
     assert per_class(digits(imbalance=10).split("subset").train) == expected == [30, 23, 17, 13, 10, 8, 6, 5, 3, 3]
     assert per_class(thin.train) == [15, 12, 9, 7, 5, 4, 3, 3, 2, 2]
     assert torch.equal(thin.train.labels_N, thin.train.training_labels_N)
-    for one, other in ((whole.validation, thin.validation), (whole.test, thin.test)):
-        assert one is not None and other is not None
-        assert torch.equal(one.sample_ids_N, other.sample_ids_N)
+    for full, other in ((whole.validation, thin.validation), (whole.test, thin.test)):
+        assert full is not None and other is not None
+        assert torch.equal(full.sample_ids_N, other.sample_ids_N)
     assert ids(imbalance=50) < ids(imbalance=10) < ids(imbalance=2) < ids()
     assert ids(fraction=0.01) < ids(fraction=0.1) < ids(fraction=0.5) < ids()
     assert per_class(digits(fraction=0.01).split("subset").train) == [1] * 10
     assert ids(fraction=1.0) == ids(imbalance=1) == ids()
     assert ids(fraction=0.5, split_seed=1) != ids(fraction=0.5)
     assert per_class(digits(imbalance=9).split("full").train)[::9] == [90, 10]
-    prints = [digits(**one).fingerprint("full") for one in ({}, {"fraction": 0.5}, {"imbalance": 3})]
+    prints = [digits(**thinned).fingerprint("full") for thinned in ({}, {"fraction": 0.5}, {"imbalance": 3})]
     assert len(set(prints)) == 3
 
 

@@ -74,13 +74,13 @@ def epoch(dataset: DataSet, epoch: int = 1, strong: bool = False) -> list[Loaded
     return list(dataset.split("subset").train.epoch(5, epoch, 4, strong=strong))
 
 
-def same(one: list[Loaded], other: list[Loaded]) -> bool:
+def same(batches: list[Loaded], other: list[Loaded]) -> bool:
     def equal(a: Any, b: Any) -> bool:
         return torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b or a == b
 
     fields = ("positions_B", "images_BCHW", "strong_BCHW", "partner_B", "share")
-    return len(one) == len(other) and all(
-        equal(getattr(a, name), getattr(b, name)) for a, b in zip(one, other, strict=True) for name in fields
+    return len(batches) == len(other) and all(
+        equal(getattr(a, name), getattr(b, name)) for a, b in zip(batches, other, strict=True) for name in fields
     )
 
 
@@ -96,15 +96,15 @@ OLDER: dict[str, set[int]] = {"pids": set()}
 
 def processes() -> list[psutil.Process]:
     """Every process that a test started below this one, but the servers that new ones come from."""
-    me, found = psutil.Process(), []
+    me, started = psutil.Process(), []
     for process in me.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # a ZombieProcess is one, too
             line = " ".join(process.cmdline())
             # what the fork server starts keeps its command line
             serves = "resource_tracker" in line or ("forkserver import main" in line and process.ppid() == me.pid)
             if process.pid not in OLDER["pids"] and not serves:
-                found.append(process)
-    return found
+                started.append(process)
+    return started
 
 
 def none_left() -> bool:
@@ -190,10 +190,10 @@ def test_a_worker_that_dies_is_one_message(root: Path) -> None:
 
 def test_threads_of_this_process_change_nothing(root: Path) -> None:
     dataset, before = load(root, augmentation="strong"), torch.get_num_threads()
-    one = epoch(dataset)
+    batches = epoch(dataset)
     torch.set_num_threads(2)
     try:
-        assert same(one, epoch(dataset))
+        assert same(batches, epoch(dataset))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -205,11 +205,11 @@ def test_images_that_nobody_asks_for_are_not_read(root: Path, monkeypatch: pytes
     monkeypatch.setattr(streaming, "open_image", None)
     blind = list(dataset.split("subset").train.epoch(5, 1, 4, images=False))
     assert all(batch.images_BCHW is None for batch in blind)
-    for one, other in zip(blind, expected, strict=True):
-        assert torch.equal(one.positions_B, other.positions_B)
-        assert one.partner_B is not None and other.partner_B is not None
-        assert torch.equal(one.partner_B, other.partner_B)
-        assert one.share == other.share
+    for loaded, other in zip(blind, expected, strict=True):
+        assert torch.equal(loaded.positions_B, other.positions_B)
+        assert loaded.partner_B is not None and other.partner_B is not None
+        assert torch.equal(loaded.partner_B, other.partner_B)
+        assert loaded.share == other.share
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -253,20 +253,20 @@ def test_content_hash_knows_names_sizes_and_bytes_but_no_times(tmp_path: Path) -
                 pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / role / label / f"{index}.bmp")
 
-    def found() -> str:
+    def content_hash() -> str:
         return load(tmp_path, size=8, validation=2).content_hash
 
-    first, file = found(), tmp_path / "train" / "a" / "1.bmp"
+    first, file = content_hash(), tmp_path / "train" / "a" / "1.bmp"
     os.utime(file, ns=(1, 1))
-    assert found() == first
+    assert content_hash() == first
     raw = bytearray(file.read_bytes())
     raw[-3] ^= 1
     file.write_bytes(raw)  # as long as before
-    changed = found()
+    changed = content_hash()
     assert changed != first
     file.rename(file.with_name("11.bmp"))
-    assert found() not in (first, changed)
-    assert load(tmp_path, size=6, validation=2).content_hash != found()
+    assert content_hash() not in (first, changed)
+    assert load(tmp_path, size=6, validation=2).content_hash != content_hash()
     assert load(tmp_path, size=8, validation=2).fingerprint("subset") != load(
         tmp_path, size=8, validation=2, fraction=0.5
     ).fingerprint("subset")

@@ -146,8 +146,8 @@ def test_imagenet_streams_and_is_judged_on_the_middle(imagenet: Path) -> None:
     )
     assert test.labels_N.tolist() == [0, 0, 1, 1, 2, 2]
     assert torch.allclose(test.images(torch.tensor([2]))[0], expected, atol=1e-6)
-    one = next(dataset.split("full").train.epoch(0, 1, 3))
-    assert one.images_BCHW is not None and one.images_BCHW.shape == (3, 3, 224, 224)
+    batch = next(dataset.split("full").train.epoch(0, 1, 3))
+    assert batch.images_BCHW is not None and batch.images_BCHW.shape == (3, 3, 224, 224)
 
 
 def test_the_real_imagenet_streams_by_default() -> None:
@@ -169,10 +169,10 @@ def test_other_crops_replace_the_random_resized_one(imagenet: Path) -> None:
 @pytest.mark.parametrize(("role", "remove"), [("train", "train"), ("val", "val")])
 def test_missing_folders_are_named(imagenet: Path, role: str, remove: str) -> None:
     (imagenet / remove).rename(imagenet / "elsewhere")
-    one = DataSettings(name="imagenet", root=str(imagenet), validation=3)
-    assert missing_files(one) == [str(imagenet / role)]
+    asked = DataSettings(name="imagenet", root=str(imagenet), validation=3)
+    assert missing_files(asked) == [str(imagenet / role)]
     with pytest.raises(DataError, match=rf"{imagenet / role}: no such folder; data.root \(now"):
-        load_data(one, CPU)
+        load_data(asked, CPU)
 
 
 def test_bad_class_folders_are_named(imagenet: Path) -> None:

@@ -279,14 +279,14 @@ def fashion(tmp_path: Path) -> Path:
 
 
 def test_fashion_mnist_through_torchvision(fashion: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = DataSettings(name="fashion_mnist", root=str(fashion), validation=10)
-    assert missing_files(one) == []
-    dataset = load_data(one, CPU)
+    asked = DataSettings(name="fashion_mnist", root=str(fashion), validation=10)
+    assert missing_files(asked) == []
+    dataset = load_data(asked, CPU)
     assert dataset.inputs == InputSpec(1, 28, 10)
     assert dataset.augmentation == Augmentation(pad=2, flip=True)
     assert torch.equal(stored_images(dataset, "train")[:, 0], torch.from_numpy(pictures(20, 28, 1)))
     monkeypatch.setattr(torchvision.Torchvision, "_torchvision", None)  # the second start does not import it
-    assert load_data(one, CPU).content_hash == dataset.content_hash
+    assert load_data(asked, CPU).content_hash == dataset.content_hash
 
 
 def test_fashion_mnist_cut_short_is_one_message(fashion: Path) -> None:
@@ -297,10 +297,10 @@ def test_fashion_mnist_cut_short_is_one_message(fashion: Path) -> None:
 
 
 def test_missing_files_name_the_setting_that_fetches_them(tmp_path: Path) -> None:
-    one = DataSettings(name="cifar100", root=str(tmp_path), validation=10)
-    assert str(tmp_path / "cifar-100-python" / "train") in missing_files(one)
+    asked = DataSettings(name="cifar100", root=str(tmp_path), validation=10)
+    assert str(tmp_path / "cifar-100-python" / "train") in missing_files(asked)
     with pytest.raises(DataError, match=r"cifar-100-python/train: no such file.*data.download=true fetches it"):
-        load_data(one, CPU)
+        load_data(asked, CPU)
 
 
 def cifar(folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str, parts: dict[str, list[str]]) -> None:
@@ -386,10 +386,10 @@ def test_download_fetches_what_is_missing(tmp_path: Path, fashion: Path, monkeyp
 def test_download_failure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [f"file://{tmp_path}/nowhere/"])
-    one = DataSettings(name="fashion_mnist", root=str(tmp_path), download=True, validation=10)
-    assert missing_files(one)[0].endswith("(will be downloaded)")
+    asked = DataSettings(name="fashion_mnist", root=str(tmp_path), download=True, validation=10)
+    assert missing_files(asked)[0].endswith("(will be downloaded)")
     with pytest.raises(DataError, match="torchvision cannot read or fetch FashionMNIST"):
-        load_data(one, CPU)
+        load_data(asked, CPU)
 
 
 def stl10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -510,12 +510,12 @@ CIFAR100 = BESIDE / "data" / "cifar100"
 
 @pytest.mark.skipif(not (CIFAR100 / "test.parquet").exists(), reason="needs CIFAR-100 in ../shared")
 def test_real_cifar100_files_and_a_second_start_under_a_second() -> None:
-    one = settings(CIFAR100, train="test.parquet", test="test.parquet")  # the smallest file, for both roles
-    first = load_data(one, CPU)
+    asked = settings(CIFAR100, train="test.parquet", test="test.parquet")  # the smallest file, for both roles
+    first = load_data(asked, CPU)
     assert first.inputs == InputSpec(3, 32, 100)
     assert first.mean_C.tolist() == pytest.approx([0.5071, 0.4867, 0.4408], abs=3e-3)
     started = time.monotonic()
-    again = load_data(one, CPU)
+    again = load_data(asked, CPU)
     again.split("subset")
     assert time.monotonic() - started < 1
     assert again.content_hash == first.content_hash

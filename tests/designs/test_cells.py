@@ -51,13 +51,13 @@ def cells(study: Study) -> dict[str, Any]:
 
 def test_a_design_becomes_cells_with_settings_levels_and_roles(load: Loader) -> None:
     study = load()
-    found = cells(study)
-    assert list(found) == ["base", "inter=false", "intra=false", "plain", "weight_matched"]
-    assert [cell.role for cell in found.values()] == ["ablation"] * 3 + ["control"] * 2
-    assert found["inter=false"].settings["views"]["inter"] is False
-    assert found["base"].settings["views"]["inter"] is True
-    assert found["inter=false"].levels == {"views.inter": False, "views.intra": True}
-    assert found["plain"].levels is None
+    by_name = cells(study)
+    assert list(by_name) == ["base", "inter=false", "intra=false", "plain", "weight_matched"]
+    assert [cell.role for cell in by_name.values()] == ["ablation"] * 3 + ["control"] * 2
+    assert by_name["inter=false"].settings["views"]["inter"] is False
+    assert by_name["base"].settings["views"]["inter"] is True
+    assert by_name["inter=false"].levels == {"views.inter": False, "views.intra": True}
+    assert by_name["plain"].levels is None
     assert study.cell_plan is not None
     assert study.cell_plan.reference == "base"
     assert study.warnings == ()
@@ -66,8 +66,8 @@ def test_a_design_becomes_cells_with_settings_levels_and_roles(load: Loader) -> 
 
 
 def test_matched_controls_keep_the_cross_entropy_and_every_term(load: Loader) -> None:
-    found = cells(load("method=[kd, crd]"))
-    base, matched = found["base"].settings, found["weight_matched"].settings
+    by_name = cells(load("method=[kd, crd]"))
+    base, matched = by_name["base"].settings, by_name["weight_matched"].settings
     assert base["training"]["ce_weight"] is None
     assert matched["training"] == {**base["training"], "ce_weight": 1.0}, "that of kd + crd, as a number"
     assert matched["method"] == base["method"]
@@ -109,17 +109,17 @@ def test_named_arms_stand_beside_the_study_itself(load: Loader) -> None:
             "arms: {no heads: {views: {name: tekap}}, fewer: {views.num_views: 1}}",
         )
     )
-    found = cells(study)
-    assert list(found)[:3] == ["base", "no heads", "fewer"]
-    assert found["no heads"].settings["views"]["name"] == "tekap"
-    assert found["no heads"].arm == "tekap/kd"
+    by_name = cells(study)
+    assert list(by_name)[:3] == ["base", "no heads", "fewer"]
+    assert by_name["no heads"].settings["views"]["name"] == "tekap"
+    assert by_name["no heads"].arm == "tekap/kd"
 
 
 def test_a_shifted_seed_is_part_of_what_a_cell_is(load: Loader) -> None:
-    found = cells(load("ablation.controls=[student_only, independent]"))
-    assert found["independent"].settings["seeds"] == {"order": controls.OTHER_ORDER}
-    alone = {key: value for key, value in found["independent"].settings.items() if key != "seeds"}
-    assert alone == found["student_only"].settings
+    by_name = cells(load("ablation.controls=[student_only, independent]"))
+    assert by_name["independent"].settings["seeds"] == {"order": controls.OTHER_ORDER}
+    alone = {key: value for key, value in by_name["independent"].settings.items() if key != "seeds"}
+    assert alone == by_name["student_only"].settings
 
 
 def test_report_trials_are_not_the_search_trials_of_the_same_settings() -> None:

@@ -98,10 +98,10 @@ def test_step_matched_takes_the_warmup_into_account() -> None:
 def test_parameter_matched_widens_a_cnn() -> None:
     own, beside = parameters_of(BASE, CONTEXT)
     student = networks.build(BASE["student"]["network"], InputSpec(1, 8, 10), 0)
-    assert own == sum(one.numel() for one in student.parameters())
+    assert own == sum(parameter.numel() for parameter in student.parameters())
     assert beside == 3 * (32 * 32 + 32 + 2 * 32 + 32 * 10 + 10)  # a head each; kd and rkd have nothing of their own
     network = build("parameter_matched", BASE, CONTEXT).sections["student"]["network"]
-    size = sum(one.numel() for one in networks.build(network, InputSpec(1, 8, 10), 0).parameters())
+    size = sum(parameter.numel() for parameter in networks.build(network, InputSpec(1, 8, 10), 0).parameters())
     assert abs(size - own - beside) / (own + beside) < 0.03
     assert network["widths"][1] == pytest.approx(2 * network["widths"][0], abs=1)
 

@@ -139,7 +139,7 @@ def test_a_fraction_has_its_strength(count: int, wanted: int) -> None:
     rows = [tuple((cell.levels or {}).values()) for cell in design.cells]
     for chosen in itertools.combinations(range(count), wanted - 1):
         seen = [tuple(row[place] for place in chosen) for row in rows]
-        assert all(seen.count(one) == len(rows) / 2 ** (wanted - 1) for one in set(seen))
+        assert all(seen.count(total) == len(rows) / 2 ** (wanted - 1) for total in set(seen))
         assert len(set(seen)) == 2 ** (wanted - 1)
 
 
@@ -164,7 +164,7 @@ def test_aliases_are_those_of_the_columns() -> None:
         for chosen in itertools.combinations(range(7), size):
             column = tuple(math.prod(row[place] for place in chosen) for row in rows)
             columns.setdefault(column, set()).add("*".join(names[place] for place in chosen))
-    assert {frozenset(line.split(" = ")) for line in design.aliases} == {frozenset(one) for one in columns.values()}
+    assert {frozenset(line.split(" = ")) for line in design.aliases} == {frozenset(pair) for pair in columns.values()}
 
 
 def words_by_length(rows: Sequence[Sequence[float]]) -> list[int]:

@@ -68,14 +68,14 @@ def changed(key: str, value: Any) -> Any:
 
 
 def leaves() -> list[Tensor]:
-    one = small_world.signals(1, STUDENT_DIM, requires_grad=True)
-    assert one.preact_stages is not None and one.classifier is not None
-    return [one.logits_BK, one.pooled_BC, one.classifier[0], *one.preact_stages]
+    signals = small_world.signals(1, STUDENT_DIM, requires_grad=True)
+    assert signals.preact_stages is not None and signals.classifier is not None
+    return [signals.logits_BK, signals.pooled_BC, signals.classifier[0], *signals.preact_stages]
 
 
 def student_of(tensors: list[Tensor]) -> Signals:
     logits_BK, pooled_BC, weight_KC, *preact = tensors
-    stages = tuple(one.relu() for one in preact)
+    stages = tuple(preact_map.relu() for preact_map in preact)
     again = small_world.signals(9, STUDENT_DIM).logits_BK + logits_BK
     strong = Signals(again, pooled_BC)
     return Signals(logits_BK, pooled_BC, stages, tuple(preact), stages[-1], (weight_KC, torch.zeros(7)), strong)
@@ -112,7 +112,7 @@ def trained(view: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -
 
 
 def same(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    return all(torch.equal(tensor, other) for tensor, other in zip(first, second, strict=True))
 
 
 ANGULAR: list[dict[str, Any]] = [
@@ -135,7 +135,7 @@ ANGULAR: list[dict[str, Any]] = [
     {"feature_inter_weight": 0, "logit_inter_weight": 0, "feature_intra_weight": 0, "logit_intra_weight": 0},
 ]
 VIEWS = [
-    *({"name": "angular", **one} for one in ANGULAR),
+    *({"name": "angular", **variant} for variant in ANGULAR),
     {"name": "tekap", "level": "logit"},
     {"name": "tekap", "level": "feature", "variant": "released"},
     {"name": "tekap", "view_weight": 0},
@@ -149,7 +149,7 @@ def _single(settings: Mapping[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """Each idle setting of a view changed alone, where that is allowed."""
     component = lookup("views", settings["name"])
     filled = component.Settings(**{key: value for key, value in settings.items() if key != "name"})
-    found = []
+    changed_alone = []
     for key in filled.idle():
         if key == "variant":
             continue
@@ -159,8 +159,8 @@ def _single(settings: Mapping[str, Any]) -> list[tuple[dict[str, Any], str]]:
                 component.Settings(**values)
             except ValueError:
                 continue
-            found.append(({"name": settings["name"], **values}, key))
-    return found
+            changed_alone.append(({"name": settings["name"], **values}, key))
+    return changed_alone
 
 
 @pytest.mark.parametrize("settings", VIEWS, ids=str)
@@ -337,7 +337,7 @@ def test_cells_that_train_the_same_are_merged_with_a_line() -> None:
     factors = {"views.inter": [True, False], "views.margin": [0.2, 0.3], "views.logit_margin": [None, 0.4]}
     design = cells_of("full_factorial", factors)
     kept, lines = merge((cell, filled(apply(cell.applied, BASE)[0])) for cell in design.cells)
-    assert [one.cell.name for one in kept] == [
+    assert [group.cell.name for group in kept] == [
         "base",
         "logit_margin=0.4",
         "margin=0.3",

@@ -17,7 +17,6 @@ import torch
 from akdtune.data.dataset import load_data
 from akdtune.designs import cells
 from akdtune.planning import cost as plan_cost
-from akdtune.planning import cost as planning_cost
 from akdtune.planning import identity, prepared, report
 from akdtune.planning import plan as study_plan
 from akdtune.planning.cost import UntrainedTeacher, surviving_share, teacher_seconds
@@ -158,7 +157,7 @@ def trained(study: spec.Study) -> list[TeacherFile]:
         for _ in train_teachers(study.teacher, ready.dataset, train_on, torch.device("cpu")):
             pass
     files = [ready.find_teacher(train_on) for train_on in ready.trains_on]
-    return [one for one in files if one is not None]
+    return [teacher for teacher in files if teacher is not None]
 
 
 def test_a_plan_holds_arms_trials_and_images(file: Path) -> None:
@@ -248,10 +247,10 @@ def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(
 ) -> None:
     study = spec.load(file, ["teacher.seed=981", "confirm={top: 1, seeds: [7]}"])
     asked: list[int] = []
-    monkeypatch.setattr(planning_cost, "_teacher_step_s", lambda settings, _: asked.append(settings.seed) or 1.0)
+    monkeypatch.setattr(plan_cost, "_teacher_step_s", lambda settings, _: asked.append(settings.seed) or 1.0)
     plan = Plan.of(study, timed=False)
     assert plan.estimate is not None
-    assert {path: one.train_on for path, one in plan.estimate.untrained.items()} == {
+    assert {path: teacher.train_on for path, teacher in plan.estimate.untrained.items()} == {
         "teacher": "subset", "teacher for reports": "full",
     }  # fmt: skip
     seconds = teacher_seconds(list(plan.estimate.untrained.values()), plan.estimate.prepared)

@@ -170,7 +170,7 @@ def test_a_compacted_view_is_used_until_something_changes(tmp_path: Path, monkey
     built = tables.build_trials(tmp_path)
     opened: list[str] = []
     read = read_table
-    monkeypatch.setattr(files, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
+    monkeypatch.setattr(tables, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
     assert tables.read_trials(tmp_path).equals(built)
     assert opened == [tmp_path.name]
 
@@ -263,6 +263,6 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
 
 def test_importing_is_light() -> None:
     heavy = "torch ray pandas wandb optuna scipy matplotlib statsmodels".split()
-    imported = "akdtune.records.tables, akdtune.statistics.association"
-    code = f"import sys, {imported}; print([m for m in {heavy} if m in sys.modules])"
+    modules = "akdtune.records.tables, akdtune.statistics.association"
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -6,6 +6,7 @@ import csv
 import importlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -366,10 +367,10 @@ def test_a_study_without_a_design_is_refused(tmp_path: Path, capsys: pytest.Capt
 def test_a_failed_write_leaves_the_former_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "report.md", "before")
 
-    def fail(self: Path, target: Path) -> Path:
+    def fail(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(errors.StudyError, match="No space left"):
         save(path, "after")
     assert path.read_text() == "before"

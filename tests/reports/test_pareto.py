@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune.cli import app
+from akdtune.cli.app import app
 from akdtune.planning.cost import network_macs
 from akdtune.records import tables
 from akdtune.records.study_directory import TrialRecord
@@ -57,7 +57,7 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
     report = display.closing_report(study, played.directory)
     assert "trials that no other beats in every objective:" in report and "student MMACs" in report
     played.directory.write_lock(lock_content(study, played.identity))
-    shown = CliRunner().invoke(app.app, ["show", str(tmp_path / "run"), "--pareto"])
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "run"), "--pareto"])
     assert shown.exit_code == 0, shown.output
     heads, *cells = shown.output.splitlines()
     assert heads.split("  ")[0] == "trial" and "training s" in heads
@@ -72,7 +72,7 @@ def test_other_studies_have_the_columns_empty_and_no_pareto_table(tmp_path: Path
     (row,) = tables.read_trials(tmp_path / "run").to_pylist()
     assert row["student_macs"] is None and row["train_time_s"] is None and row["wall_time_s"] > 0
     played.directory.write_lock(lock_content(study, played.identity))
-    shown = CliRunner().invoke(app.app, ["show", str(tmp_path / "run"), "--pareto"])
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "run"), "--pareto"])
     assert shown.exit_code != 0 and "its search weighs accuracy alone" in str(shown.exception)
 
 

@@ -15,9 +15,7 @@ import pytest
 
 from akdtune.cli import browse
 from akdtune.errors import StudyError
-from akdtune.records import files, tables
-from akdtune.records import files as results
-from akdtune.records import tables as study_tables
+from akdtune.records import files, study_directory, tables
 from akdtune.records.events import RungDecided, StudyFinished, TrialEnded, TrialStarted, parse
 from akdtune.records.files import EPOCHS, SMALL_ROWS, read_events, read_plan, read_plan_file, read_table, write_rows
 from akdtune.records.study_directory import COMPACT_TRIALS, StudyDirectory, cut_torn_line
@@ -57,7 +55,7 @@ class TestPlan:
     ) -> None:
         """Each proposal alone, as TPE makes them: nine times the final plan or less is written, not half its square."""
         written: list[int] = []
-        monkeypatch.setattr(files, "write_plan", lambda root, rows: written.append(len(rows)))
+        monkeypatch.setattr(study_directory, "write_plan", lambda root, rows: written.append(len(rows)))
         for number in range(500):
             directory.add_to_plan([plan_row(number)])
         in_ledger = sum(event.kind == "planned" for event in read_events(directory.root))
@@ -124,7 +122,7 @@ class TestLedger:
             directory.epoch("t00000", epoch, 50.0, 50.0)
         directory.finish(done("t00000", 50))
         parsed: list[bytes] = []
-        for module in (results, study_tables):
+        for module in (files, tables):
             monkeypatch.setattr(module, "parse", lambda line: parsed.append(line) or parse(line))
         assert tables.read_trials(directory.root)["status"].to_pylist() == ["done"]
         assert len(parsed) == 2
@@ -168,7 +166,7 @@ class TestEpochs:
         """At any time a reader opens few files; all compactions together open each trial's file once."""
         opened: list[Path] = []
         read = read_table
-        monkeypatch.setattr(files, "read_table", lambda path: opened.append(Path(path)) or read(path))
+        monkeypatch.setattr(tables, "read_table", lambda path: opened.append(Path(path)) or read(path))
         count = 3 * COMPACT_TRIALS
         directory.add_to_plan([plan_row(number) for number in range(count)])
         for number in range(count):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from akdtune.cli import app
+from akdtune.cli.app import app
 from akdtune.planning.cost import surviving_share
 from akdtune.planning.identity import initial_rows
 from akdtune.planning.report import headline
@@ -138,7 +138,7 @@ def test_the_pilot_is_not_pruned_counts_at_rungs_and_is_reported(tmp_path: Path)
     report = display.closing_report(study, played.directory)
     assert "pilot of angular/kd (4 of 4 trials done, unpruned)" in report and "epoch 4: -1.00" in report
     assert "warning: angular/kd: the order at epoch 4 says little about the final one (-1.00, below" in report
-    shown = CliRunner().invoke(app.app, ["show", str(tmp_path / "run")])
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "run")])
     assert "\n".join(pilot.lines([event])) in shown.output
 
 

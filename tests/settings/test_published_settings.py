@@ -150,14 +150,14 @@ def resolved(method: str, pair: tuple[str, str], data: str = "cifar100", **given
     return {**settings["method"][0], "ce": ce_weight}
 
 
-def agrees(found: dict[str, Any], published: dict[str, Any]) -> None:
-    assert {key: found[key] for key in published} == published
+def agrees(taken: dict[str, Any], published: dict[str, Any]) -> None:
+    assert {key: taken[key] for key in published} == published
 
 
 def test_every_published_method_is_here() -> None:
     ours = {"sdpgo_style"}  # a reconstruction without published numbers
-    found = {name for name in names("methods") if lookup("methods", name).__module__.startswith("akdtune.")}
-    assert found == CIFAR100.keys() | ours
+    registered = {name for name in names("methods") if lookup("methods", name).__module__.startswith("akdtune.")}
+    assert registered == CIFAR100.keys() | ours
 
 
 @pytest.mark.parametrize("method", sorted(CIFAR100))
@@ -193,9 +193,9 @@ def test_any_other_data_takes_the_numbers_of_cifar100_by_pair(data: str) -> None
 @pytest.mark.parametrize("method", sorted(STANDARDIZED))
 def test_logit_standardization(method: str) -> None:
     agrees(resolved(method, PAIRS["res32x4 > res8x4"], standardize=True), STANDARDIZED[method])
-    found = resolved(method, PAIRS["res56 > res20"], standardize=True)
-    agrees(found, STANDARDIZED[method])
-    assert found.get("beta", 2.0) == 2.0, "the pair's own, nine times through the weight"
+    taken = resolved(method, PAIRS["res56 > res20"], standardize=True)
+    agrees(taken, STANDARDIZED[method])
+    assert taken.get("beta", 2.0) == 2.0, "the pair's own, nine times through the weight"
 
 
 def test_the_recipe_is_the_published_one_and_what_is_given_wins() -> None:

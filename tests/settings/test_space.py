@@ -50,11 +50,11 @@ def build(tree: dict[str, Any], fixed: dict[str, Any] | None = None) -> tuple[li
     assert not issues
     expanded = space.expand(parsed)
     names: space.Names = {}
-    arms = [Arm(f"arm {i}", found, names, as_is, fixed) for i, (found, _, _) in enumerate(expanded)]
+    arms = [Arm(f"arm {i}", tree, names, as_is, fixed) for i, (tree, _, _) in enumerate(expanded)]
     return arms, Pooled(arms, [taken for _, _, taken in expanded], names)
 
 
-def one(tree: dict[str, Any], fixed: dict[str, Any] | None = None) -> Arm:
+def only_arm(tree: dict[str, Any], fixed: dict[str, Any] | None = None) -> Arm:
     (arm,), _ = build(tree, fixed)
     return arm
 
@@ -109,8 +109,8 @@ def test_constants_and_unknown_mappings_stay_as_they_are() -> None:
 
 def test_structural_choices_span_the_arms_in_file_order() -> None:
     arms, _ = build(TREE)
-    found = [(arm.tree["views"]["name"], domains.label(arm.tree["method"])) for arm in arms]
-    assert found == [("none", "kd"), ("none", "kd+crd"), ("angular", "kd"), ("angular", "kd+crd")]
+    components = [(arm.tree["views"]["name"], domains.label(arm.tree["method"])) for arm in arms]
+    assert components == [("none", "kd"), ("none", "kd+crd"), ("angular", "kd"), ("angular", "kd+crd")]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_replay_gives_the_same_proposal() -> None:
 
 
 def test_log_ranges_are_even_on_a_logarithmic_scale() -> None:
-    arm = one({"x": {"log_uniform": [0.01, 100.0]}, "n": {"log_int_uniform": [1, 1000]}})
+    arm = only_arm({"x": {"log_uniform": [0.01, 100.0]}, "n": {"log_int_uniform": [1, 1000]}})
     drawn = [arm.random(seed).settings for seed in range(400)]
     assert 0.4 < np.mean([values["x"] < 1.0 for values in drawn]) < 0.6
     assert 0.4 < np.mean([values["n"] <= 31 for values in drawn]) < 0.6
@@ -204,7 +204,7 @@ def test_log_ranges_are_even_on_a_logarithmic_scale() -> None:
 
 
 def test_whole_ranges_reach_both_ends_evenly() -> None:
-    arm = one({"n": {"int_uniform": [2, 5]}, "q": {"quantized_uniform": [16, 64, 16]}})
+    arm = only_arm({"n": {"int_uniform": [2, 5]}, "q": {"quantized_uniform": [16, 64, 16]}})
     drawn = [arm.random(seed).settings for seed in range(400)]
     assert {values["n"] for values in drawn} == {2, 3, 4, 5}
     assert {values["q"] for values in drawn} == {16, 32, 48, 64}
@@ -229,7 +229,7 @@ class FromOptuna:
 
 
 def test_nested_choices_reach_a_trial_as_plain_values_under_optuna() -> None:
-    """TUNE.md finding 9: inside a nested choice, Tune hands a trial the sampler object instead of a value."""
+    """Inside a nested choice, Tune hands a trial the sampler object instead of a value."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     arms, pooled = build(TREE)
     for searched in (arms[3], pooled):
@@ -244,7 +244,7 @@ def test_nested_choices_reach_a_trial_as_plain_values_under_optuna() -> None:
 
 
 def test_an_option_may_itself_be_a_range() -> None:
-    arm = one({"x": {"choice": [0.5, {"uniform": [1.0, 2.0]}]}})
+    arm = only_arm({"x": {"choice": [0.5, {"uniform": [1.0, 2.0]}]}})
     drawn = [arm.random(seed) for seed in range(40)]
     assert all(proposal.params["x"] == proposal.settings["x"] for proposal in drawn)
     assert all(proposal.params["x"] == 0.5 or 1 <= proposal.params["x"] <= 2 for proposal in drawn)
@@ -274,10 +274,10 @@ def test_only_plain_json_passes(value: Any) -> None:
 
 
 def test_a_grid_enumerates_every_combination_once_in_order() -> None:
-    arm = one({"a": {"grid": [1, 2]}, "b": {"choice": ["x", {"c": {"int_uniform": [3, 5]}}]}})
-    found = [proposal.settings for proposal in arm.grid()]
+    arm = only_arm({"a": {"grid": [1, 2]}, "b": {"choice": ["x", {"c": {"int_uniform": [3, 5]}}]}})
+    settings = [proposal.settings for proposal in arm.grid()]
     values = ["x", {"c": 3}, {"c": 4}, {"c": 5}]
-    assert found == [{"a": a, "b": b} for a in (1, 2) for b in values]
+    assert settings == [{"a": a, "b": b} for a in (1, 2) for b in values]
     assert arm.grid_size() == 8
 
 
@@ -289,18 +289,18 @@ def test_a_pooled_grid_is_the_arms_grids() -> None:
 
 
 def test_quantized_grids_have_no_floating_point_dust() -> None:
-    arm = one({"q": {"quantized_uniform": [0.1, 0.7, 0.1]}})
+    arm = only_arm({"q": {"quantized_uniform": [0.1, 0.7, 0.1]}})
     assert [proposal.settings["q"] for proposal in arm.grid()] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 
 
 def test_a_space_without_domains_has_one_configuration() -> None:
-    arm = one({"a": 1})
+    arm = only_arm({"a": 1})
     assert [proposal.settings for proposal in arm.grid()] == [{"a": 1}]
     assert arm.grid_size() == 1
 
 
 def test_a_grid_refuses_ranges_without_steps() -> None:
-    arm = one({"a": {"uniform": [0.0, 1.0]}})
+    arm = only_arm({"a": {"uniform": [0.0, 1.0]}})
     assert arm.grid_size() is None
     with pytest.raises(AkdtuneError, match=r"cannot enumerate a \(uniform: \[0\.0, 1\.0\]\)"):
         list(arm.grid())
@@ -321,7 +321,7 @@ PROBED: dict[str, Any] = {
 
 
 def test_probes_vary_the_views_and_centre_the_rest() -> None:
-    probes = one(PROBED).probes(24, seed=0)
+    probes = only_arm(PROBED).probes(24, seed=0)
     assert len({probe.params["views.margin"] for probe in probes}) == 24
     rest = {(p.params["method.kd.weight"], p.params["method.kd.temperature"], p.params["training.lr"],
              p.params["training.batch_size"]) for p in probes}  # fmt: skip
@@ -329,7 +329,7 @@ def test_probes_vary_the_views_and_centre_the_rest() -> None:
 
 
 def test_probes_fill_every_axis_evenly() -> None:
-    probes = one(PROBED).probes(24, seed=3)
+    probes = only_arm(PROBED).probes(24, seed=3)
     margins = sorted(probe.params["views.margin"] for probe in probes)
     assert max(np.diff([0.1, *margins, 0.6])) < 0.5 / 8
     logs = [math.log(probe.params["views.diversity_weight"]) / math.log(30) for probe in probes]
@@ -339,7 +339,7 @@ def test_probes_fill_every_axis_evenly() -> None:
 
 
 def test_fixed_settings_stand_where_they_are_put() -> None:
-    arm = one(PROBED, {"method.kd.weight": 2.0, "method.kd.temperature": 8, "views.num_views": 5})
+    arm = only_arm(PROBED, {"method.kd.weight": 2.0, "method.kd.temperature": 8, "views.num_views": 5})
     probes = arm.probes(6, seed=0)
     assert {
         (p.params["method.kd.weight"], p.params["method.kd.temperature"], p.params["views.num_views"]) for p in probes
@@ -349,13 +349,13 @@ def test_fixed_settings_stand_where_they_are_put() -> None:
 
 
 def test_arms_without_searched_views_have_no_probes() -> None:
-    arm = one({**PROBED, "views": {"name": "none"}})
+    arm = only_arm({**PROBED, "views": {"name": "none"}})
     assert arm.probes(8, seed=0) == []
     assert arm.probed == ()
 
 
 def test_probes_depend_on_the_seed_alone() -> None:
-    arm = one(PROBED)
+    arm = only_arm(PROBED)
     assert arm.probes(6, 1) == arm.probes(6, 1)
     assert arm.probes(6, 1) != arm.probes(6, 2)
     assert arm.probes(6, 1) == arm.probes(24, 1)[:6]

@@ -50,11 +50,11 @@ def numbers_of(rows: np.ndarray[Any, Any], width: int = 13) -> np.ndarray[Any, A
 
 def is_right(store: Store, rows: np.ndarray[Any, Any] = ROWS) -> np.ndarray[Any, Any]:
     """Which rows are found; asserts that those are right and that the others are zeros."""
-    found, values = store.find(rows)
+    known, values = store.find(rows)
     expected = numbers_of(rows)
-    expected[~found] = 0
+    expected[~known] = 0
     assert np.array_equal(values, expected)
-    return found
+    return known
 
 
 def put(store: Store, rows: np.ndarray[Any, Any]) -> None:
@@ -79,11 +79,11 @@ def test_rows_come_back_in_any_order_and_from_another_process_eye(tmp_path: Path
     chosen = np.random.default_rng(0).permutation(ROWS)[:1500]
     put(store, chosen)
     again = Store(tmp_path, FACTS)
-    for one in (store, again):
-        one.refresh()
-        assert set(np.flatnonzero(is_right(one))) == set(chosen)
-        assert np.array_equal(one.marked(ROWS), np.isin(ROWS, chosen))
-        assert one.filled() == 1500
+    for opened in (store, again):
+        opened.refresh()
+        assert set(np.flatnonzero(is_right(opened))) == set(chosen)
+        assert np.array_equal(opened.marked(ROWS), np.isin(ROWS, chosen))
+        assert opened.filled() == 1500
     assert is_right(again, np.array([chosen[3], chosen[0], chosen[3]])).all()
     assert again.known() and not store.trouble
 
@@ -92,8 +92,8 @@ def test_full_precision_is_kept_to_the_bit(tmp_path: Path) -> None:
     store = Store(tmp_path, FACTS | {"dtype": "fp32"})
     values = np.random.default_rng(0).standard_normal((64, 13)).astype(np.float32)
     store.put(ROWS[:64], values)
-    found, back = store.find(ROWS[:64])
-    assert found.all() and np.array_equal(back, values)
+    known, back = store.find(ROWS[:64])
+    assert known.all() and np.array_equal(back, values)
 
 
 @pytest.mark.parametrize("change", [{"weights": "v"}, {"dtype": "fp32"}, {"width": 14}, {"rows": 4999}, {"pad": 4}])
@@ -112,8 +112,8 @@ def test_a_row_of_another_store_or_place_is_never_trusted(tmp_path: Path) -> Non
     (store.folder / files[1].name).write_bytes(files[2].read_bytes())
     assert not Store(tmp_path, FACTS | {"weights": "v"}).find(ROWS)[0].any()
     block = store.shape.block_rows
-    found = is_right(Store(tmp_path, FACTS))
-    assert not found[block : 2 * block].any() and found[:block].all() and found[2 * block :].all()
+    right = is_right(Store(tmp_path, FACTS))
+    assert not right[block : 2 * block].any() and right[:block].all() and right[2 * block :].all()
 
 
 def test_any_changed_bit_of_a_row_is_noticed(tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_a_file_of_a_wrong_size_is_built_anew(tmp_path: Path, size: int) -> None
     path = min(store.folder.glob("*.rows"))
     for opened_before in (store, Store(tmp_path, FACTS)):
         os.truncate(path, size)
-        found = is_right(opened_before)
-        assert found.sum() == len(ROWS) - store.shape.block_rows
-        put(opened_before, ROWS[~found])
+        right = is_right(opened_before)
+        assert right.sum() == len(ROWS) - store.shape.block_rows
+        put(opened_before, ROWS[~right])
         assert is_right(opened_before).all() and path.stat().st_size == store.shape.block_bytes
     assert is_right(Store(tmp_path, FACTS)).all()
 
@@ -257,8 +257,8 @@ def test_the_bound_holds_and_filling_stops_quietly(tmp_path: Path) -> None:
         put(store, rows)
     taken = sum(cache_files.taken(facts) for _, facts in cache_files.block_files(tmp_path))
     assert 0 < taken <= bound
-    found = is_right(store)
-    assert 0 < found.sum() < len(ROWS)
+    right = is_right(store)
+    assert 0 < right.sum() < len(ROWS)
     assert "no room left" in store.trouble
     store._stopped_until = 0.0  # a minute later
     store.max_bytes = None
@@ -332,9 +332,9 @@ def test_a_node_copies_valid_blocks_from_shared_storage(tmp_path: Path) -> None:
     first.write_bytes(damaged)
     os.truncate(shared.folder / "00001.rows", 77)
     node = Store(tmp_path / "node", FACTS, seed_from=tmp_path / "shared")
-    found, block = is_right(node), shared.shape.block_rows
-    assert not found[0] and found[1:block].all()
-    assert not found[block : 2 * block].any() and found[2 * block : len(half)].all()
+    right, block = is_right(node), shared.shape.block_rows
+    assert not right[0] and right[1:block].all()
+    assert not right[block : 2 * block].any() and right[2 * block : len(half)].all()
     put(node, ROWS)
     assert is_right(node).all() and is_right(shared).sum() < len(half), "the shared store stays as it was"
     strange = Store(tmp_path / "strange", FACTS, seed_from=tmp_path / "nowhere")
@@ -575,7 +575,7 @@ def numbers(of: TrialConfig) -> tuple[list[Any], list[dict[str, float | None]], 
     """Every metric of a trial but its timings, its rates, and the logits it leaves behind."""
     trial = Trial(of)
     epochs: list[Epoch] = list(trial.run())
-    rates = [{k: v for k, v in one.row.items() if k in CACHE_RATES} for one in epochs]
+    rates = [{k: v for k, v in epoch.row.items() if k in CACHE_RATES} for epoch in epochs]
     return small_trials.numbers(epochs, CACHE_RATES), rates, trial.close()[1].logits_NK
 
 
@@ -584,7 +584,7 @@ def test_a_trials_numbers_are_the_same_with_the_cache_cold_warm_half_full_or_off
     config: Callable[..., TrialConfig], tmp_path: Path, dtype: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    found = {
+    trials = {
         "off": numbers(config(cache={"dtype": dtype, "location": str(tmp_path / "file")})),
         "cold": numbers(config(cache={"dtype": dtype})),
         "warm": numbers(config(cache={"dtype": dtype})),
@@ -596,17 +596,17 @@ def test_a_trials_numbers_are_the_same_with_the_cache_cold_warm_half_full_or_off
     for row in marked[np.random.default_rng(0).random(len(marked)) < 0.5].tolist():
         for block, _, place in store._opened(np.array([row])):
             block.unmark(int(place[0]))
-    found["half full"] = numbers(config(cache={"dtype": dtype}))
-    found["bounded"] = numbers(config(cache={"dtype": dtype, "location": str(tmp_path / "tight"), "max_mib": 1}))
-    rows, _, logits = found["off"]
-    for name, (of_rows, _, of_logits) in found.items():
+    trials["half full"] = numbers(config(cache={"dtype": dtype}))
+    trials["bounded"] = numbers(config(cache={"dtype": dtype, "location": str(tmp_path / "tight"), "max_mib": 1}))
+    rows, _, logits = trials["off"]
+    for name, (of_rows, _, of_logits) in trials.items():
         assert of_rows == rows, name
         assert torch.equal(of_logits, logits), name
-    hits = {name: [rate["teacher_cache_hit_rate"] for rate in rates] for name, (_, rates, _) in found.items()}
+    hits = {name: [rate["teacher_cache_hit_rate"] for rate in rates] for name, (_, rates, _) in trials.items()}
     assert hits["off"] == [0.0] * 4 and hits["warm"] == [1.0] * 4
     assert hits["cold"][0] == 0.0 and 0 < hits["cold"][3] < 0.5  # crops recur by chance
     assert all(0.3 < rate < 0.9 for rate in hits["half full"])
-    fills = [rate["teacher_cache_fill_rate"] for rate in found["cold"][1]]
+    fills = [rate["teacher_cache_fill_rate"] for rate in trials["cold"][1]]
     assert fills == sorted(fills) and fills[-1] == pytest.approx(len(marked) / store.shape.rows)
 
 
@@ -616,7 +616,7 @@ def test_only_the_rounding_tells_a_trial_with_the_cache_from_one_without(config:
     live, rates, plain = numbers(replace(of, teacher_cache=None))
     assert rates == [{}] * 4
     assert torch.allclose(logits, plain, atol=1e-3)
-    losses = [[row["loss.kd"] for stage, _, row in one if stage == "student"] for one in (exact, live)]
+    losses = [[row["loss.kd"] for stage, _, row in epochs if stage == "student"] for epochs in (exact, live)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -632,7 +632,7 @@ def test_tables_in_memory_give_the_numbers_of_the_cache(
     rows = numbers(of)
     assert cold[0] == warm[0] == rows[0]
     assert torch.equal(cold[2], rows[2])
-    first = [one[1][0]["teacher_cache_hit_rate"] for one in (cold, warm, rows)]
+    first = [ran[1][0]["teacher_cache_hit_rate"] for ran in (cold, warm, rows)]
     assert 0 < first[0] < 0.2 and first[1:] == [1.0, 1.0]
 
 
@@ -667,7 +667,7 @@ def test_maps_come_live_while_further_teachers_and_the_warm_up_are_cached(config
     assert cold[0] == warm[0]
     assert [set(rate) for rate in warm[1]] == [CACHE_RATES] * 2 + [set()] * 2
     maps_alone = Trial(config(views={"name": "none"}, methods=({"name": "at"},), cache={"location": "/nowhere/x"}))
-    assert [set(one.row) & CACHE_RATES for one in maps_alone.run()] == [set()] * 2
+    assert [set(epoch.row) & CACHE_RATES for epoch in maps_alone.run()] == [set()] * 2
 
 
 def test_the_warm_up_of_heads_touches_no_image_that_is_cached(
@@ -702,8 +702,8 @@ def test_a_resumed_trial_goes_on_with_the_same_numbers(config: Callable[..., Tri
     whole = list(Trial(of).run())
     for cut in (0, 2):
         resumed = list(Trial(of).run(whole[cut].state))
-        assert [one.row["loss.views.ground_truth"] for one in resumed] == [
-            one.row["loss.views.ground_truth"] for one in whole[cut + 1 :]
+        assert [epoch.row["loss.views.ground_truth"] for epoch in resumed] == [
+            epoch.row["loss.views.ground_truth"] for epoch in whole[cut + 1 :]
         ]
 
 

@@ -85,10 +85,11 @@ def test_others_are_trained_and_found_like_the_main_teacher(digits: DataSet) -> 
     file = TeacherFile(**rows[-1]["teacher"])
     assert find_teacher(of, digits, "subset") == file
     assert [other.network for other in file.others] == [MIDDLE["network"], SMALL["network"]]
-    for one, alone in zip((file, *file.others), (SMALL, MIDDLE, SMALL | {"seed": 1}), strict=True):
-        found = find_teacher(settings(**alone), digits, "subset")
-        assert found is not None
-        assert (one.weights_hash, one.path, one.val_accuracy) == (found.weights_hash, found.path, found.val_accuracy)
+    for teacher, alone in zip((file, *file.others), (SMALL, MIDDLE, SMALL | {"seed": 1}), strict=True):
+        again = find_teacher(settings(**alone), digits, "subset")
+        assert again is not None
+        for attribute in ("weights_hash", "path", "val_accuracy"):
+            assert getattr(teacher, attribute) == getattr(again, attribute)
     loaded = load_others(file, digits.inputs, CPU)
     assert [network.stage_shapes[0][0] for network in loaded] == [5, 4]
     assert not any(parameter.requires_grad for network in loaded for parameter in network.parameters())
@@ -167,7 +168,7 @@ def test_loss_of_the_first_epoch_is_that_of_a_plain_loop(drop: int, digits: Data
     of = settings(**SMALL, distilled_from=[LARGE, MIDDLE], distillation=given)
     row = next(row for row in train_teachers(of, digits, "subset", CPU) if row["number"] == 3)
     split = digits.split("subset").train
-    files = [find_teacher(settings(**one), digits, "subset") for one in (LARGE, MIDDLE)]
+    files = [find_teacher(settings(**teacher), digits, "subset") for teacher in (LARGE, MIDDLE)]
     sources = [load_teacher(file, digits.inputs, CPU) for file in files if file is not None]
     network = networks.build(of.network, digits.inputs, derived_seed("teacher", 0, "init")).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -274,8 +275,9 @@ def test_having_seen_validation_images_is_inherited(digits: DataSet, tmp_path: P
 
 def test_an_untrained_stand_in_has_the_same_networks() -> None:
     file = TeacherFile.untrained(settings(**SMALL, others=[MIDDLE, LARGE]))
-    assert [one.network for one in (file, *file.others)] == [SMALL["network"], MIDDLE["network"], LARGE["network"]]
-    assert {one.weights_hash for one in (file, *file.others)} == {"untrained"}
+    networks_of = [teacher.network for teacher in (file, *file.others)]
+    assert networks_of == [SMALL["network"], MIDDLE["network"], LARGE["network"]]
+    assert {teacher.weights_hash for teacher in (file, *file.others)} == {"untrained"}
 
 
 def test_settings_round_trip_and_hold_only_what_is_used() -> None:
@@ -297,7 +299,7 @@ def test_every_teacher_in_the_settings_has_a_key_path() -> None:
         ("distilled_from", 1, "distilled_from", 0),
         ("others", 0),
     ]
-    assert all(isinstance(one, TeacherSettings) for _, one in of.with_paths())
+    assert all(isinstance(teacher, TeacherSettings) for _, teacher in of.with_paths())
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,11 @@ def test_our_own_files_can_be_imported_by_path() -> None:
     auto = TeacherSettings(network={"name": "cnn", "widths": [4]}, epochs=1)
     path = list(train_teachers(auto, dataset, "subset", CPU))[-1]["teacher"]["path"]
     file = find_teacher(auto.model_copy(update={"checkpoint": path}), dataset, "subset")
-    found = find_teacher(auto, dataset, "subset")
+    trained = find_teacher(auto, dataset, "subset")
     assert file is not None
-    assert found is not None
-    assert file.weights_hash == found.weights_hash
-    assert set(read_weights(path)) == set(load_teacher(found, dataset.inputs, CPU).state_dict())
+    assert trained is not None
+    assert file.weights_hash == trained.weights_hash
+    assert set(read_weights(path)) == set(load_teacher(trained, dataset.inputs, CPU).state_dict())
 
 
 def test_weights_hash_sees_weights_and_statistics_but_not_counters() -> None:

@@ -233,7 +233,8 @@ def trainer(epochs: int, before: str = "pass") -> subprocess.Popen[str]:
         f"torch.set_num_threads(1); {before};"
         "d = load_data(DataSettings(name='digits', validation=600), torch.device('cpu'));"
         f"s = TeacherSettings(**{SMALL | {'epochs': epochs}!r});"
-        "[print(row.get('epoch', -1), flush=True) for row in teachers.train_teachers(s, d, 'subset', torch.device('cpu'))]"
+        "rows = teachers.train_teachers(s, d, 'subset', torch.device('cpu'));"
+        "[print(row.get('epoch', -1), flush=True) for row in rows]"
     )
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
 
@@ -308,16 +309,16 @@ def test_table_holds_what_the_network_says_about_every_crop() -> None:
         for batch in epoch_order(0, epoch, split.sample_ids_N).split(64):
             crops = Crops(*(part[batch] for part in drawn))
             images = split.images(batch, crops)
-            one, other = stored.signals(batch, images, crops), live.signals(batch, images, crops)
-            assert torch.allclose(one.logits_BK, other.logits_BK, atol=1e-5)
-            assert torch.allclose(one.pooled_BC, other.pooled_BC, atol=1e-5)
-            assert not one.logits_BK.requires_grad
+            from_table, other = stored.signals(batch, images, crops), live.signals(batch, images, crops)
+            assert torch.allclose(from_table.logits_BK, other.logits_BK, atol=1e-5)
+            assert torch.allclose(from_table.pooled_BC, other.pooled_BC, atol=1e-5)
+            assert not from_table.logits_BK.requires_grad
 
 
 def test_table_does_not_depend_on_who_asks_first_or_in_what_batches() -> None:
-    (one, split, dataset), (other, *_) = table(epochs=40), table(epochs=40)
+    (stored, split, dataset), (other, *_) = table(epochs=40), table(epochs=40)
     drawn = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)
-    whole = one.signals(torch.arange(300), torch.empty(0), drawn)
+    whole = stored.signals(torch.arange(300), torch.empty(0), drawn)
     for batch in torch.arange(299, -1, -1).split(7):
         part = other.signals(batch, torch.empty(0), Crops(*(crop[batch] for crop in drawn)))
         assert torch.equal(part.logits_BK, whole.logits_BK[batch])
@@ -335,9 +336,9 @@ def test_stage_maps_come_live() -> None:
     stored, split, dataset = table(epochs=40)
     crops = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)
     images = split.images(torch.arange(300), crops)
-    found = stored.signals(torch.arange(300), images, crops, stages=True)
-    assert found.stages is not None
-    assert [tuple(stage.shape[1:]) for stage in found.stages] == list(stored.network.stage_shapes)
+    signals = stored.signals(torch.arange(300), images, crops, stages=True)
+    assert signals.stages is not None
+    assert [tuple(stage.shape[1:]) for stage in signals.stages] == list(stored.network.stage_shapes)
 
 
 def test_classifier_comes_with_the_maps_only() -> None:
@@ -345,9 +346,9 @@ def test_classifier_comes_with_the_maps_only() -> None:
     crops = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)
     images = split.images(torch.arange(300), crops)
     assert stored.signals(torch.arange(300), images, crops).classifier is None
-    found = stored.signals(torch.arange(300), images, crops, stages=True).classifier
-    assert found is not None
-    for mine, own in zip(found, stored.network.classifier(), strict=True):
+    classifier = stored.signals(torch.arange(300), images, crops, stages=True).classifier
+    assert classifier is not None
+    for mine, own in zip(classifier, stored.network.classifier(), strict=True):
         assert torch.equal(mine, own)
         assert not mine.requires_grad
 
@@ -360,12 +361,12 @@ def test_strong_images_and_images_that_no_crop_identifies_come_live(epochs: int,
     crops = data_crops.crops(0, 1, split.sample_ids_N[positions], dataset.augmentation)
     images = split.images(positions, crops)
     strong = images + torch.randn(images.shape, generator=generator)
-    found = stored.signals(positions, images, crops, stages, strong)
+    signals = stored.signals(positions, images, crops, stages, strong)
     expected = stored.network(strong, stages)
-    assert found.strong is not None
-    assert torch.equal(found.strong.logits_BK, expected.logits_BK)
-    assert (found.strong.stages is not None) is (found.strong.classifier is not None) is stages
-    assert torch.allclose(found.logits_BK, stored.network(images).logits_BK, atol=1e-5)
+    assert signals.strong is not None
+    assert torch.equal(signals.strong.logits_BK, expected.logits_BK)
+    assert (signals.strong.stages is not None) is (signals.strong.classifier is not None) is stages
+    assert torch.allclose(signals.logits_BK, stored.network(images).logits_BK, atol=1e-5)
     changed = stored.signals(positions, strong, None, stages)
     assert changed.strong is None
     assert torch.equal(changed.logits_BK, expected.logits_BK)
@@ -384,12 +385,12 @@ def test_further_teachers_speak_beside_the_main_one(epochs: int, stages: bool) -
     positions = torch.arange(50, 70)
     crops = data_crops.crops(0, 1, split.sample_ids_N[positions], dataset.augmentation)
     images = split.images(positions, crops)
-    found = together.signals(positions, images, crops, stages, images)
+    signals = together.signals(positions, images, crops, stages, images)
     main = alone.signals(positions, images, crops, stages)
-    assert torch.equal(found.logits_BK, main.logits_BK)
-    assert torch.equal(found.pooled_BC, main.pooled_BC)
-    assert found.strong is not None
-    for said in (found, found.strong):
+    assert torch.equal(signals.logits_BK, main.logits_BK)
+    assert torch.equal(signals.pooled_BC, main.pooled_BC)
+    assert signals.strong is not None
+    for said in (signals, signals.strong):
         assert len(said.others) == 2
         for other, network in zip(said.others, others, strict=True):
             expected = network(images)

@@ -23,19 +23,20 @@ def measured(logits_BMK: Tensor, pooled_BMC: Tensor, labels_B: Tensor) -> dict[s
 
 def test_variance_is_fixed_by_norms_and_either_kind_of_cosine() -> None:
     # D_sq = 1/(2 M^2) sum |R_i - R_j|^2, by the cosines of the members and, among views, by those of the offsets
-    for one in members():
-        count = len(one)
+    for members_MR in members():
+        count = len(members_MR)
         by_cosine = by_offset = 0.0
-        delta = one[0] - one
+        delta = members_MR[0] - members_MR
         for i in range(count):
             for j in range(count):
-                norms = float(one[i].norm() * one[j].norm())
-                cosine = float(one[i] @ one[j]) / norms
-                by_cosine += float(one[i] @ one[i]) + float(one[j] @ one[j]) - 2 * norms * cosine
+                norms = float(members_MR[i].norm() * members_MR[j].norm())
+                cosine = float(members_MR[i] @ members_MR[j]) / norms
+                inner = float(members_MR[i] @ members_MR[i]) + float(members_MR[j] @ members_MR[j])
+                by_cosine += inner - 2 * norms * cosine
                 offset_norms = float(delta[i].norm() * delta[j].norm())
                 offset_cosine = float(delta[i] @ delta[j]) / offset_norms if offset_norms else 0.0
                 by_offset += float(delta[i] @ delta[i]) + float(delta[j] @ delta[j]) - 2 * offset_norms * offset_cosine
-        expected = float(variance_B(one[None]))
+        expected = float(variance_B(members_MR[None]))
         assert by_cosine / (2 * count**2) == pytest.approx(expected, rel=1e-12)
         assert by_offset / (2 * count**2) == pytest.approx(expected, rel=1e-12)
 
@@ -47,9 +48,9 @@ def test_variance_of_unit_vectors_is_one_minus_the_mean_cosine() -> None:
 
 
 def test_pair_cosine_is_the_mean_over_pairs() -> None:
-    one = members(size=1)[0]
-    cosines = [float(torch.cosine_similarity(one[i], one[j], dim=0)) for i in range(4) for j in range(i)]
-    assert float(mean_pair_cosine_B(one[None])) == pytest.approx(sum(cosines) / 6, rel=1e-12)
+    members_MR = members(size=1)[0]
+    cosines = [float(torch.cosine_similarity(members_MR[i], members_MR[j], dim=0)) for i in range(4) for j in range(i)]
+    assert float(mean_pair_cosine_B(members_MR[None])) == pytest.approx(sum(cosines) / 6, rel=1e-12)
 
 
 def test_cross_entropy_diversity_as_published_and_bounded() -> None:
@@ -79,7 +80,7 @@ def test_cross_entropy_diversity_bounds_the_gain_of_the_ensemble() -> None:
 def test_meter_holds_every_measure() -> None:
     logits_BMK, pooled_BMC = members(width=3), members(width=5, seed=1)
     labels_B = torch.tensor([0, 1, 2, 0, 1, 2])
-    found = measured(logits_BMK, pooled_BMC, labels_B)
+    measures = measured(logits_BMK, pooled_BMC, labels_B)
     p_BMK = torch.softmax(logits_BMK, dim=-1)
     expected: dict[str, Tensor] = {
         "ensemble_accuracy": 100 * (p_BMK.mean(dim=1).argmax(dim=-1) == labels_B).double(),
@@ -92,7 +93,7 @@ def test_meter_holds_every_measure() -> None:
     for level, of_level in (("prob", p_BMK), ("logit", logits_BMK), ("feature", pooled_BMC)):
         expected[f"diversity_sq_{level}"] = variance_B(of_level)
         expected[f"diversity_pair_{level}"] = variance_B(of_level) * 4 / 3
-    assert found == {name: pytest.approx(float(values.mean()), rel=1e-12) for name, values in expected.items()}
+    assert measures == {name: pytest.approx(float(values.mean()), rel=1e-12) for name, values in expected.items()}
 
 
 def test_batches_add_up() -> None:
@@ -107,27 +108,27 @@ def test_batches_add_up() -> None:
 
 @pytest.mark.parametrize(("views", "angles", "pairs"), [(0, False, False), (1, False, True), (2, True, True)])
 def test_what_needs_more_members_is_none_not_nan(views: int, angles: bool, pairs: bool) -> None:
-    found = measured(members(count=1 + views), members(count=1 + views, seed=1), torch.zeros(6, dtype=torch.long))
-    assert (found["inter_cosine"] is not None) is angles
-    assert (found["offset_cosine_prob"] is not None) is angles
-    assert (found["diversity_pair_prob"] is not None) is pairs
-    assert (found["diversity_sq_prob"] == 0.0) is (views == 0)
-    assert all(value is None or math.isfinite(value) for value in found.values())
+    measures = measured(members(count=1 + views), members(count=1 + views, seed=1), torch.zeros(6, dtype=torch.long))
+    assert (measures["inter_cosine"] is not None) is angles
+    assert (measures["offset_cosine_prob"] is not None) is angles
+    assert (measures["diversity_pair_prob"] is not None) is pairs
+    assert (measures["diversity_sq_prob"] == 0.0) is (views == 0)
+    assert all(value is None or math.isfinite(value) for value in measures.values())
 
 
 def test_diversity_does_not_depend_on_the_order_of_views() -> None:
     logits_BMK, pooled_BMC = members(), members(seed=1)
     labels_B = torch.zeros(6, dtype=torch.long)
     turned = [0, 3, 1, 2]
-    one, other = (
+    given, other = (
         measured(logits_BMK, pooled_BMC, labels_B),
         measured(logits_BMK[:, turned], pooled_BMC[:, turned], labels_B),
     )
-    assert one == {name: pytest.approx(value, rel=1e-12) for name, value in other.items()}
+    assert given == {name: pytest.approx(value, rel=1e-12) for name, value in other.items()}
 
 
 def test_logits_and_features_may_have_different_numbers_of_members() -> None:
-    found = measured(members(count=4), members(count=1), torch.zeros(6, dtype=torch.long))
-    assert found["inter_cosine"] is None
-    assert found["inter_cosine_prob"] is not None
-    assert found["diversity_sq_feature"] == 0.0
+    measures = measured(members(count=4), members(count=1), torch.zeros(6, dtype=torch.long))
+    assert measures["inter_cosine"] is None
+    assert measures["inter_cosine_prob"] is not None
+    assert measures["diversity_sq_feature"] == 0.0

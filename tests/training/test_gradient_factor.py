@@ -28,24 +28,24 @@ def factors(match: str | None, of: dict[str, Any], *methods: str) -> dict[str, f
     views = (
         small_world.views(of["name"], **values) if match is None else small_world.views("matched", of=of, match=match)
     )
-    teacher, student, one = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM), batch()
+    teacher, student, drawn = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM), batch()
     assert teacher.strong is not None and student.strong is not None
     teaching, strong = (
-        views.train().teach(*pair, one) for pair in ((teacher, student), (teacher.strong, student.strong))
+        views.train().teach(*pair, drawn) for pair in ((teacher, student), (teacher.strong, student.strong))
     )
     built = {name: small_world.method(name) for name in methods}
-    return gradient_factors(built, teacher, student, one, teaching, strong)
+    return gradient_factors(built, teacher, student, drawn, teaching, strong)
 
 
 def test_released_angular_is_2_44_times_the_plain_method() -> None:
-    found = factors("weight", ANGULAR, "kd", "dkd")
-    assert found == pytest.approx({"kd": 2.4398, "dkd.tckd": 2.4398, "dkd.nckd": 1.0}, abs=1e-3)
+    by_term = factors("weight", ANGULAR, "kd", "dkd")
+    assert by_term == pytest.approx({"kd": 2.4398, "dkd.tckd": 2.4398, "dkd.nckd": 1.0}, abs=1e-3)
 
 
 def test_released_tekap_is_3_40_times_the_plain_method() -> None:
-    found = factors("weight", TEKAP, "kd", "dkd", "nkd", "crd", "rkd")
+    by_term = factors("weight", TEKAP, "kd", "dkd", "nkd", "crd", "rkd")
     logits = {"kd": 3.4, "dkd.tckd": 3.4, "dkd.nckd": 3.4, "nkd.label": 3.4, "nkd.others": 3.4}
-    assert found == pytest.approx(logits | {"crd": 2.0, "rkd.distance": 2.0, "rkd.angle": 2.0}, rel=1e-4)
+    assert by_term == pytest.approx(logits | {"crd": 2.0, "rkd.distance": 2.0, "rkd.angle": 2.0}, rel=1e-4)
 
 
 @cache
@@ -67,37 +67,37 @@ def digits() -> tuple[Signals, Signals, Batch]:
             optimizer.step()
     labels_B, rows_B = labels_N[1200:], torch.arange(len(labels_N) - 1200)
     with torch.no_grad():
-        said = [one.eval()(images_NCHW[1200:]) for one in (teacher, student)]
+        said = [network.eval()(images_NCHW[1200:]) for network in (teacher, student)]
     assert (said[0].logits_BK.argmax(dim=1) == labels_B).float().mean() > 0.9
     return said[0], said[1], Batch(labels_B, rows_B, rows_B, 1, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("match", "expected"), [("weight", 3.4), ("shrink", 3.11), (None, 3.11)])
 def test_the_shrink_takes_tekaps_factor_to_3_11_on_a_teacher_of_digits(match: str | None, expected: float) -> None:
-    teacher, student, one = digits()
+    teacher, student, drawn = digits()
     views = small_world.views("tekap", variant="released")
     if match is not None:
         views = small_world.views("matched", of=TEKAP, match=match)
-    found = gradient_factors(
-        {"kd": small_world.method("kd")}, teacher, student, one, views.teach(teacher, student, one)
+    by_term = gradient_factors(
+        {"kd": small_world.method("kd")}, teacher, student, drawn, views.teach(teacher, student, drawn)
     )
-    assert found["kd"] == pytest.approx(expected, abs=0.03 if expected < 3.4 else 1e-3)
+    assert by_term["kd"] == pytest.approx(expected, abs=0.03 if expected < 3.4 else 1e-3)
     own_BK, shrunk_BK = (torch.softmax(share * teacher.logits_BK / 4, dim=1) for share in (1.0, 0.9))
     found_BK = torch.softmax(student.logits_BK / 4, dim=1)
     second_BK = own_BK if match == "weight" else shrunk_BK
     formula = (found_BK - own_BK + 2.4 * (found_BK - second_BK)).norm() / (found_BK - own_BK).norm()
-    assert found["kd"] == pytest.approx(float(formula), abs=3e-3)  # the noise itself adds next to nothing
+    assert by_term["kd"] == pytest.approx(float(formula), abs=3e-3)  # the noise itself adds next to nothing
 
 
 def test_a_proper_mixture_of_the_teacher_itself_has_the_factor_1_everywhere() -> None:
     names = [name for name in registry.names("methods") if lookup("methods", name).consumes in ("logits", "pooled")]
-    found = factors("weight", {"name": "angular"}, *names)
-    assert {name.partition(".")[0] for name in found} >= {"kd", "dkd", "crd", "mlkd", "rkd", "dist", "reviewkd"}
-    assert all(value == pytest.approx(1.0, rel=2e-3) for value in found.values()), found
+    by_term = factors("weight", {"name": "angular"}, *names)
+    assert {name.partition(".")[0] for name in by_term} >= {"kd", "dkd", "crd", "mlkd", "rkd", "dist", "reviewkd"}
+    assert all(value == pytest.approx(1.0, rel=2e-3) for value in by_term.values()), by_term
 
 
 def test_terms_without_weight_and_methods_without_targets_are_left_out() -> None:
     built = {"dkd": small_world.method("dkd", alpha=0.0), "at": small_world.method("at")}
-    teacher, student, one = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM), batch()
-    found = gradient_factors(built, teacher, student, one, small_world.views("none").teach(teacher, student, one))
-    assert found == {"dkd.nckd": 1.0}
+    teacher, student, drawn = signals(2, TEACHER_DIM), signals(1, STUDENT_DIM), batch()
+    by_term = gradient_factors(built, teacher, student, drawn, small_world.views("none").teach(teacher, student, drawn))
+    assert by_term == {"dkd.nckd": 1.0}

@@ -176,12 +176,12 @@ def test_without_a_teacher_there_is_only_the_student() -> None:
 def test_mixed_images_share_the_cross_entropy() -> None:
     student = signals(1, STUDENT_DIM)
     objective = Objective({}, small_world.views("none"), ce_weight=1.0)
-    one = batch()
-    partners_B = one.labels_B.roll(1)
-    mixed = objective(student, signals(2, TEACHER_DIM), replace(one, partner_labels_B=partners_B, share=0.7))
+    plain = batch()
+    partners_B = plain.labels_B.roll(1)
+    mixed = objective(student, signals(2, TEACHER_DIM), replace(plain, partner_labels_B=partners_B, share=0.7))
     log_p_BK = torch.log_softmax(student.logits_BK, dim=-1)
     rows_B = torch.arange(9)
-    expected = -(0.7 * log_p_BK[rows_B, one.labels_B] + 0.3 * log_p_BK[rows_B, partners_B]).mean()
+    expected = -(0.7 * log_p_BK[rows_B, plain.labels_B] + 0.3 * log_p_BK[rows_B, partners_B]).mean()
     torch.testing.assert_close(mixed.total, expected)
 
 

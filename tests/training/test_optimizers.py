@@ -38,21 +38,21 @@ def test_dot_is_the_published_update() -> None:
 
 
 def test_dot_without_difference_is_sgd() -> None:
-    one, two = parameter(), parameter()
-    dot = build_optimizer(settings(optimizer="dot", dot_delta=0.0), [one])
-    sgd = build_optimizer(settings(), [two])
+    by_dot, by_sgd = parameter(), parameter()
+    dot = build_optimizer(settings(optimizer="dot", dot_delta=0.0), [by_dot])
+    sgd = build_optimizer(settings(), [by_sgd])
     assert isinstance(dot, Dot)
     for _ in range(5):
-        dot.backward_and_step((one**2).sum(), one.sum())
+        dot.backward_and_step((by_dot**2).sum(), by_dot.sum())
         sgd.zero_grad()
-        ((two**2).sum() + two.sum()).backward()
+        ((by_sgd**2).sum() + by_sgd.sum()).backward()
         sgd.step()
-    torch.testing.assert_close(one.detach(), two.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(by_dot.detach(), by_sgd.detach(), rtol=1e-12, atol=0)
 
 
 def test_dot_goes_on_from_its_state() -> None:
     weights = [parameter(), parameter(), parameter()]
-    optimizers = [build_optimizer(settings(optimizer="dot"), [one]) for one in weights]
+    optimizers = [build_optimizer(settings(optimizer="dot"), [weight]) for weight in weights]
 
     def steps(index: int, count: int) -> None:
         for _ in range(count):
@@ -85,15 +85,15 @@ def test_a_parameter_of_one_side_only_has_the_plain_momentum(side: str) -> None:
 
 
 def test_dot_without_distillation_is_sgd() -> None:
-    one, two = parameter(), parameter()
-    dot, sgd = build_optimizer(settings(optimizer="dot"), [one]), build_optimizer(settings(), [two])
+    by_dot, by_sgd = parameter(), parameter()
+    dot, sgd = build_optimizer(settings(optimizer="dot"), [by_dot]), build_optimizer(settings(), [by_sgd])
     assert isinstance(dot, Dot)
     for _ in range(3):
-        dot.backward_and_step((one**2).sum(), None)
+        dot.backward_and_step((by_dot**2).sum(), None)
         sgd.zero_grad()
-        (two**2).sum().backward()
+        (by_sgd**2).sum().backward()
         sgd.step()
-    torch.testing.assert_close(one.detach(), two.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(by_dot.detach(), by_sgd.detach(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("momentum", [0.05, 0.95])

@@ -28,7 +28,6 @@ from akdtune.study.ids import cell_hash
 from akdtune.study.schema import json_schema
 from akdtune.study.written import export_yaml
 from akdtune.training import evaluation
-from akdtune.training import trial as training
 from akdtune.training import trial as trial_loop
 from akdtune.training.config import TrialConfig
 from akdtune.training.trial import Epoch, Interrupted, Trial
@@ -87,16 +86,17 @@ def test_bf16_is_the_students_training_alone(config: Configure, monkeypatch: pyt
     list(trial.run())
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
     for loss in losses:
-        assert {loss.total.dtype, loss.logits_BK.dtype, *(one.dtype for one in loss.terms.values())} == {torch.float32}
+        of_terms = {term.dtype for term in loss.terms.values()}
+        assert {loss.total.dtype, loss.logits_BK.dtype, *of_terms} == {torch.float32}
     held = [*trial.student.state_dict().values(), *trial.objective.state_dict().values()]
     held += [value for state in trial.optimizer.state.values() for value in state.values() if value is not None]
-    assert {one.dtype for one in held if one.is_floating_point()} == {torch.float32}
+    assert {tensor.dtype for tensor in held if tensor.is_floating_point()} == {torch.float32}
 
 
 def test_heads_learn_the_same_in_both_precisions(config: Configure) -> None:
-    rows = [numbers(list(Trial(config(views=ANGULAR, precision=one)).run())) for one in ("fp32", "bf16")]
+    rows = [numbers(list(Trial(config(views=ANGULAR, precision=precision)).run())) for precision in ("fp32", "bf16")]
     assert len(rows[0]) == 3
-    of_heads = [[{key: row[key] for key in row if key.startswith("loss.views.")} for row in one] for one in rows]
+    of_heads = [[{key: row[key] for key in row if key.startswith("loss.views.")} for row in epochs] for epochs in rows]
     assert of_heads[0] == of_heads[1]
     assert rows[0] != rows[1]
     for full, half in zip(rows[0][1:], rows[1][1:], strict=True):
@@ -113,7 +113,8 @@ def test_bf16_is_reproducible_and_resumes(config: Configure) -> None:
 
 @pytest.mark.parametrize("method", ["at", "vid", "reviewkd", "simkd", "mlkd"])
 def test_methods_on_maps_and_strong_images_train_in_bf16(config: Configure, method: str) -> None:
-    rows = [numbers(list(Trial(config(method, precision=one, epochs=1)).run()))[0] for one in ("fp32", "bf16")]
+    trials = [Trial(config(method, precision=precision, epochs=1)) for precision in ("fp32", "bf16")]
+    rows = [numbers(list(trial.run()))[0] for trial in trials]
     losses = {key for key in rows[0] if key.startswith(f"loss.{method}")}
     assert losses
     for key in losses:
@@ -159,7 +160,7 @@ def test_all_trials_of_a_study_compute_alike(load: Load, key: str) -> None:
 
 
 def test_a_precision_hidden_in_a_choice_is_refused(load: Load) -> None:
-    options = [{"epochs": 4, "precision": one} for one in ("fp32", "bf16")]
+    options = [{"epochs": 4, "precision": precision} for precision in ("fp32", "bf16")]
     with pytest.raises(SettingsError, match="training: has several values of precision") as raised:
         load(training={"choice": options})
     assert len(raised.value.problems) == 1
@@ -209,14 +210,14 @@ def test_channels_last_changes_rounding_only(name: str) -> None:
     assert networks.layout(plain) == torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
     images_BCHW, labels_B = torch.randn(4, 3, 32, 32, generator=generator), torch.arange(4)
-    found = []
+    results = []
     for network in (built, plain):
         said = network(images_BCHW.contiguous(memory_format=networks.layout(network)))
         loss = nn.functional.cross_entropy(said.logits_BK, labels_B)
         loss.backward()
-        found.append((loss.item(), network.classifier()[0].grad))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-4)
+        results.append((loss.item(), network.classifier()[0].grad))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 3), (3, 8, 1), (1, 8, 3)])
@@ -279,7 +280,7 @@ def test_a_trial_in_channels_last_computes_as_in_the_plain_layout(config: Config
         assert network is not None
         network.to(memory_format=torch.contiguous_format)
     plain._layout = torch.contiguous_format
-    rows = [numbers(list(one.run()))[0] for one in (trial, plain)]
+    rows = [numbers(list(variant.run()))[0] for variant in (trial, plain)]
     losses = {key for key in rows[0] if key.startswith("loss.")}
     assert {"loss.ce", "loss.kd", "loss.crd"} <= losses
     for key in losses:
@@ -337,7 +338,7 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
     noted(trial, "_step")
     noted(networks, "signals")
     real = float32_as_set
-    for module in (training, evaluation):
+    for module in (trial_loop, evaluation):
         monkeypatch.setattr(module, "float32_as_set", lambda device, tf32: real(CUDA, tf32))
     before = flags()
     steps(trial, 1)
@@ -376,8 +377,8 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).removeprefix("aten.")
         by_mask = name.startswith("index") and any(
-            isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8)
-            for one in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
+            isinstance(tensor, Tensor) and tensor.dtype in (torch.bool, torch.uint8)
+            for tensor in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
         )
         if by_mask or name.split(".")[0] in WAITING:
             self.seen.append(name)

@@ -93,31 +93,31 @@ def weights(of: Trial) -> dict[str, torch.Tensor]:
 def test_only_the_classifier_moves(tmp_path: Path, method: str) -> None:
     file = student(tmp_path / "a.pt")
     stored = torch.load(file, weights_only=True)["model"]
-    one = trial(file, method, train="classifier")
-    before = weights(one)
+    transfer = trial(file, method, train="classifier")
+    before = weights(transfer)
     assert all(torch.equal(before[name], value) for name, value in stored.items()), "it begins with the file"
-    epochs = list(one.run())
-    after = weights(one)
+    epochs = list(transfer.run())
+    after = weights(transfer)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"fc.weight", "fc.bias"}
     again = list(trial(file, method, train="classifier").run(epochs[0].state))
     assert again[-1].row["loss.ce"] == epochs[-1].row["loss.ce"]
-    assert sum(len(group["params"]) for group in one.optimizer.param_groups) == 2
+    assert sum(len(group["params"]) for group in transfer.optimizer.param_groups) == 2
 
 
 def test_everything_moves_unless_it_is_frozen(tmp_path: Path) -> None:
-    one = trial(student(tmp_path / "a.pt"))
-    before = weights(one)
-    list(one.run())
-    after = weights(one)
+    transfer = trial(student(tmp_path / "a.pt"))
+    before = weights(transfer)
+    list(transfer.run())
+    after = weights(transfer)
     assert {name for name in before if torch.equal(before[name], after[name])} == set()
 
 
 def test_a_classifier_for_other_classes_is_drawn_as_in_a_fresh_student(tmp_path: Path) -> None:
     file = student(tmp_path / "a.pt", classes=7)
     stored = torch.load(file, weights_only=True)["model"]
-    fresh, one = weights(trial(None)), weights(trial(file, train="classifier"))
-    for name, value in one.items():
+    fresh, begun = weights(trial(None)), weights(trial(file, train="classifier"))
+    for name, value in begun.items():
         assert torch.equal(value, fresh[name] if name.startswith("fc.") else stored[name]), name
 
 
@@ -126,8 +126,8 @@ def test_the_student_of_a_trial_checkpoint_and_of_data_parallel_training(tmp_pat
     torch.save({"stage": "student", "student": stored, "optimizer": {"lr": 0.1}}, tmp_path / "trial.pt")
     torch.save({"model": {f"module.{key}": value for key, value in stored.items()}}, tmp_path / "parallel.pt")
     for name in ("trial.pt", "parallel.pt"):
-        found = weights(trial(tmp_path / name))
-        assert all(torch.equal(found[key], value) for key, value in stored.items())
+        begun = weights(trial(tmp_path / name))
+        assert all(torch.equal(begun[key], value) for key, value in stored.items())
 
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_classifiers_of_every_family_are_found() -> None:
 def test_students_can_be_chosen_among(home: Path) -> None:
     study = spec.load("transfer.yaml")
     paths = [str(home / "students" / name) for name in ("a.pt", "b.pt")]
-    found = [proposal.settings["student"] for _, proposal in Outline(study).proposals]
-    assert found == [{"network": CNN, "checkpoint": path, "train": "classifier"} for path in paths]
+    students = [proposal.settings["student"] for _, proposal in Outline(study).proposals]
+    assert students == [{"network": CNN, "checkpoint": path, "train": "classifier"} for path in paths]
     text = "\n".join(report.plan_report(Plan.of(study)))
     assert f"student.checkpoint  choice [{paths[0]}, {paths[1]}]" in text
     assert "missing" not in text
@@ -193,10 +193,10 @@ def test_a_student_that_does_not_fit_is_refused_before_anything_runs(home: Path)
     Path("students/a.pt").write_bytes(b"no checkpoint")
     with pytest.raises(SettingsError) as raised:
         Prepared.load(spec.load("transfer.yaml"))
-    one, two = raised.value.problems
-    assert re.search(r"student\.checkpoint: .*a\.pt: not a readable checkpoint", str(one))
+    damaged, misshapen = raised.value.problems
+    assert re.search(r"student\.checkpoint: .*a\.pt: not a readable checkpoint", str(damaged))
     assert re.search(
-        r"student\.checkpoint: .*b\.pt: not a checkpoint of CNN for 10 classes; different shapes", str(two)
+        r"student\.checkpoint: .*b\.pt: not a checkpoint of CNN for 10 classes; different shapes", str(misshapen)
     )
 
 
@@ -223,8 +223,8 @@ def test_whole_students_can_be_chosen_among(home: Path) -> None:
     values["student"] = {"choice": [fresh, {"network": CNN, "checkpoint": "students/a.pt"}]}
     Path("transfer.yaml").write_text(yaml.safe_dump(values))
     study = spec.load("transfer.yaml")
-    found = [arm.centre().settings["student"]["checkpoint"] for arm in study.arms]
-    assert found == [None, str(home / "students" / "a.pt")]
+    checkpoints = [arm.centre().settings["student"]["checkpoint"] for arm in study.arms]
+    assert checkpoints == [None, str(home / "students" / "a.pt")]
     assert len(set(cells())) == 2
 
 
@@ -244,9 +244,9 @@ def test_a_student_learns_other_images_of_other_classes(home: Path) -> None:
     prepared = Prepared.load(study)
     assert prepared.dataset.inputs.num_classes == 3
     settings = study.arms[0].centre().settings
-    one = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=TeacherFile.none())))
-    assert one.student.classifier()[0].shape == (3, 4)
-    rows = [epoch.row for epoch in one.run()]
+    transfer = Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=TeacherFile.none())))
+    assert transfer.student.classifier()[0].shape == (3, 4)
+    rows = [epoch.row for epoch in transfer.run()]
     assert all(math.isfinite(row["loss.ce"] or math.nan) for row in rows)
 
 
@@ -271,8 +271,8 @@ def test_the_best_student_is_written_and_can_be_begun_with(finished: Path, capsy
     assert "written: made/best.pt" in capsys.readouterr().out
     held = torch.load("made/best.pt", weights_only=True)
     assert list(held) == ["model"]
-    found = weights(trial(Path("made/best.pt"), train="classifier"))
-    assert all(torch.equal(found[name], value) for name, value in held["model"].items())
+    begun = weights(trial(Path("made/best.pt"), train="classifier"))
+    assert all(torch.equal(begun[name], value) for name, value in held["model"].items())
     assert cli.main(["best", "made", "--student", "made/best.pt"]) == 2
     assert "made/best.pt: exists already" in capsys.readouterr().err
 
@@ -290,7 +290,7 @@ def test_the_packaged_transfer_study_reads_what_best_writes() -> None:
     study = spec.load("tinyimagenet_transfer")
     assert study.teacher.absent
     kept = [arm.centre().settings["student"] for arm in study.arms]
-    assert {one["train"] for one in kept} == {"classifier"}
+    assert {student_settings["train"] for student_settings in kept} == {"classifier"}
     assert isinstance(study.data, DataSettings)
 
 

@@ -60,10 +60,10 @@ def config(rows_location: Path) -> Config:
 @pytest.fixture(autouse=True)
 def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place of its own for the artefacts of each test."""
-    found = tmp_path / "cache" / "warmups"
-    monkeypatch.setattr(warmup, "warmups_location", lambda: found)
+    folder = tmp_path / "cache" / "warmups"
+    monkeypatch.setattr(warmup, "warmups_location", lambda: folder)
     monkeypatch.setattr(warmup, "POLL_S", 0.02)
-    return found
+    return folder
 
 
 def rows(epochs: list[Epoch]) -> list[tuple[str, int, dict[str, Any]]]:
@@ -81,13 +81,13 @@ def heads(epochs: list[Epoch]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in objective.items() if name.startswith("views.")}
 
 
-def assert_same(one: list[Epoch], other: list[Epoch]) -> None:
+def assert_same(expected: list[Epoch], other: list[Epoch]) -> None:
     """Heads and everything after them, to the last bit."""
-    assert student_rows(one) == student_rows(other)
-    ours, theirs = heads(one), heads(other)
+    assert student_rows(expected) == student_rows(other)
+    ours, theirs = heads(expected), heads(other)
     assert ours.keys() == theirs.keys() and ours
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    students = one[-1].state["student"], other[-1].state["student"]
+    students = expected[-1].state["student"], other[-1].state["student"]
     assert all(torch.equal(value, students[1][name]) for name, value in students[0].items())
 
 
@@ -116,9 +116,9 @@ def shared(of: TrialConfig) -> SharedWarmup | None:
 
 
 def key(of: TrialConfig) -> str:
-    found = shared(of)
-    assert found is not None
-    return found.key
+    warmup_of = shared(of)
+    assert warmup_of is not None
+    return warmup_of.key
 
 
 def artefacts(location: Path) -> list[str]:
@@ -144,12 +144,12 @@ def test_a_trial_computes_the_same_whether_its_warm_up_is_trained_found_or_not_s
     said = capsys.readouterr().out
     assert stages(cold) == stages(expected) and rows(cold) == rows(expected)
     assert f"warm-up kept: {key(of)}" in said and artefacts(location) == [key(of)]
-    found = run(of, "second")
+    warm = run(of, "second")
     said = capsys.readouterr().out
     assert f"warm-up found: {key(of)}, trained in " in said and said.rstrip().endswith("by first")
-    assert stages(found) == [("warmup", 3), ("student", 1)]
-    assert rows(found) == rows(expected)[2:]
-    for other in (cold, found):
+    assert stages(warm) == [("warmup", 3), ("student", 1)]
+    assert rows(warm) == rows(expected)[2:]
+    for other in (cold, warm):
         assert_same(expected, other)
     assert sorted(path.name for path in (location / key(of)).iterdir()) == ["header.json", "heads.pt", "train.lock"]
 
@@ -164,9 +164,9 @@ def test_what_is_found_costs_no_step_and_is_counted_as_what_it_cost(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(Trial, "warmup_epoch", never)
-    found = list(Trial(config()).run(None, lambda: next(steps) < 0, "second"))
+    warm = list(Trial(config()).run(None, lambda: next(steps) < 0, "second"))
     assert next(steps) == 5, "asked in the student's steps alone"
-    took_s = [sum(e.row["wall_time_s"] or 0.0 for e in epochs if e.stage == "warmup") for epochs in (cold, found)]
+    took_s = [sum(e.row["wall_time_s"] or 0.0 for e in epochs if e.stage == "warmup") for epochs in (cold, warm)]
     assert 0 < took_s[1] < took_s[0]
 
 
@@ -218,9 +218,9 @@ def test_trials_that_differ_in_student_and_methods_alone_share(config: Config, l
     assert {key(other) for other in others} == {key(of)}
     run(of)
     for other in others[:3]:
-        expected, found = alone(other), run(other)
-        assert stages(found)[0] == ("warmup", 3)
-        assert_same(expected, found)
+        expected, warm = alone(other), run(other)
+        assert stages(warm)[0] == ("warmup", 3)
+        assert_same(expected, warm)
     assert artefacts(location) == [key(of)]
 
 
@@ -361,13 +361,13 @@ def test_a_trial_that_goes_on_in_the_middle_of_its_own_warm_up(config: Config, l
     assert rows([begun, *rest]) == rows(expected)
     assert_same(expected, rest)
     assert artefacts(location) == [key(of)], "under the name of the heads as they were drawn"
-    found = run(of, "second")
-    assert stages(found)[0] == ("warmup", 3)
-    assert_same(expected, found)
+    warm = run(of, "second")
+    assert stages(warm)[0] == ("warmup", 3)
+    assert_same(expected, warm)
     resumed = run(of, "third", begun.state)  # another trial has finished it meanwhile
-    assert stages(resumed) == stages(found)
+    assert stages(resumed) == stages(warm)
     assert_same(expected, resumed)
-    assert rows(run(of, "fourth", found[0].state)) == rows(expected)[3:]
+    assert rows(run(of, "fourth", warm[0].state)) == rows(expected)[3:]
 
 
 def test_a_trial_that_is_stopped_keeps_nothing_and_frees_the_others(config: Config, location: Path) -> None:
@@ -561,8 +561,8 @@ def test_the_warm_up_reads_no_image_when_the_teachers_rows_are_stored(
     other = Trial(of)
     assert other.teacher is not None and other.teacher.fetches_images
     made.clear()
-    (found,) = itertools.islice(other.run(None, share_warmup_as="second"), 1)
-    assert found.epoch == 3 and made == []
+    (warm,) = itertools.islice(other.run(None, share_warmup_as="second"), 1)
+    assert warm.epoch == 3 and made == []
 
 
 PROCESSES = """
@@ -631,8 +631,8 @@ class Processes:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """What the student of a finished trial came to."""
-        found = json.loads(self.said(name).splitlines()[-1])
-        return [{k: v for k, v in row.items() if k not in TIMINGS | CACHE_RATES} for row in found]
+        student = json.loads(self.said(name).splitlines()[-1])
+        return [{k: v for k, v in row.items() if k not in TIMINGS | CACHE_RATES} for row in student]
 
 
 def until(condition: Callable[[], object], bound_s: float = 180.0) -> None:
@@ -651,10 +651,10 @@ def processes(tmp_path: Path) -> Iterator[Callable[..., Processes]]:
         return started[-1]
 
     yield start
-    for one in started:
+    for running in started:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.all.pid, signal.SIGKILL)
-        one.all.wait()
+            os.killpg(running.all.pid, signal.SIGKILL)
+        running.all.wait()
 
 
 def test_one_process_trains_and_when_it_is_killed_one_of_those_that_wait(
@@ -675,8 +675,8 @@ def test_one_process_trains_and_when_it_is_killed_one_of_those_that_wait(
     assert "warm-up" not in running.said("killed") and artefacts(location) == [key(of)]
     said = {name: running.said(name) for name in waiting}
     (winner,) = (name for name in waiting if f"warm-up kept: {key(of)}" in said[name])
-    (found,) = (name for name in waiting if "warm-up found" in said[name])
-    assert {winner, found} == set(waiting) and f" by {winner}" in said[found]
+    (finder,) = (name for name in waiting if "warm-up found" in said[name])
+    assert {winner, finder} == set(waiting) and f" by {winner}" in said[finder]
     for name in waiting:
         assert running.rows(name) == [row for _, _, row in student_rows(expected)]
     third = run(of, "third")

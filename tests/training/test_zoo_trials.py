@@ -44,11 +44,11 @@ def trial(
 def assert_resumable(*arguments: Any, **settings: Any) -> list[Epoch]:
     """Every number is finite, and a trial that goes on after any epoch computes those of the undisturbed one."""
     whole = list(trial(*arguments, **settings).run())
-    for one in whole:
-        assert all(value is None or math.isfinite(value) for value in one.row.values())
-    for cut, one in enumerate(whole[:-1]):
+    for epoch in whole:
+        assert all(value is None or math.isfinite(value) for value in epoch.row.values())
+    for cut, epoch in enumerate(whole[:-1]):
         torch.manual_seed(cut)  # whatever ran before in this process
-        assert numbers(list(trial(*arguments, **settings).run(one.state))) == numbers(whole)[cut + 1 :]
+        assert numbers(list(trial(*arguments, **settings).run(epoch.state))) == numbers(whole)[cut + 1 :]
     return whole
 
 
@@ -86,7 +86,7 @@ def test_other_optimisers_and_schedules(training: dict[str, Any]) -> None:
     whole = assert_resumable([{"name": "kd"}, {"name": "crd"}], milestones=[], **training)
     epochs, first = training.get("epochs", 2), training["lr"]
     expected = [first * (1 + math.cos(math.pi * done / epochs)) / 2 for done in range(epochs)]
-    rates = [one.row["lr"] for one in whole]
+    rates = [epoch.row["lr"] for epoch in whole]
     assert rates == pytest.approx(expected if "schedule" in training else [first] * epochs)
 
 
@@ -106,10 +106,10 @@ def test_optimisers_differ() -> None:
 @pytest.mark.parametrize("methods", [["kd", "crd"], ["mlkd"]], ids="+".join)
 def test_mixed_and_strongly_augmented_images(methods: list[str], augmentation: dict[str, Any]) -> None:
     terms, of_data = [{"name": name} for name in methods], {**DIGITS, "augmentation": augmentation}
-    one = trial(terms, of_data, epochs=1)
-    assert one.teacher is not None
-    assert not one.teacher.keeps_table, "no crop says what was done to these images"
-    (first,) = one.run()
+    mixed = trial(terms, of_data, epochs=1)
+    assert mixed.teacher is not None
+    assert not mixed.teacher.keeps_table, "no crop says what was done to these images"
+    (first,) = mixed.run()
     assert all(value is None or math.isfinite(value) for value in first.row.values())
     (again,) = trial(terms, of_data, epochs=1).run()
     assert numbers([again]) == numbers([first])
@@ -124,7 +124,7 @@ def test_mixed_images_resume() -> None:
 def test_views_are_taught_on_mixed_images_too() -> None:
     views = {"name": "angular", "variant": "constrained", "warmup_epochs": 1, "num_views": 2}
     whole = assert_resumable("kd", {**DIGITS, "augmentation": {"mixup": 0.4}}, views=views, epochs=1)
-    assert [one.stage for one in whole] == ["warmup", "student"]
+    assert [epoch.stage for epoch in whole] == ["warmup", "student"]
 
 
 # ------------------------------------------------------------------------------------------- thinned, streamed sets
@@ -138,10 +138,10 @@ def test_a_long_tailed_and_a_thinned_set() -> None:
     assert counts == sorted(counts, reverse=True)
     thin = trial(terms, {**DIGITS, "fraction": 0.5}, epochs=1)
     assert len(thin.train) == 150
-    for one in (tail, thin):
-        assert one.splits.validation is not None
-        assert len(one.splits.validation) == 600, "what judges stays whole"
-        (epoch,) = one.run()
+    for thinner in (tail, thin):
+        assert thinner.splits.validation is not None
+        assert len(thinner.splits.validation) == 600, "what judges stays whole"
+        (epoch,) = thinner.run()
         assert all(value is None or math.isfinite(value) for value in epoch.row.values())
 
 
@@ -168,4 +168,5 @@ def test_a_streamed_folder_of_images_trains_like_a_stored_one(folder: Path) -> N
     assert live.teacher is not None
     assert not live.teacher.keeps_table
     stored = list(trial(terms, {**of_data, "stream": "never"}, batch_size=8).run())
-    assert [one.row["loss.ce"] for one in stored] == pytest.approx([one.row["loss.ce"] for one in streamed], rel=1e-4)
+    of_stored, of_streamed = ([epoch.row["loss.ce"] for epoch in epochs] for epochs in (stored, streamed))
+    assert of_stored == pytest.approx(of_streamed, rel=1e-4)
