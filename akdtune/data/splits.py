@@ -33,8 +33,17 @@ class ImageSource(Protocol):
         """Where batches arrive."""
         ...
 
+    @property
+    def stored(self) -> int:
+        """How many images lie on the device; 0 where they are read batch by batch."""
+        ...
+
     def plain(self, rows_B: Tensor) -> Tensor:
         """Whole images, uint8 [B, C, H, W]."""
+        ...
+
+    def held(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Images uint8 [N, C, H, W] on the device, and where in them the rows are; what is there is not copied."""
         ...
 
     def batches(self, requests: Sequence[Request]) -> Generator[list[Tensor], None, None]:
@@ -53,9 +62,18 @@ class StoredImages:
         """Where they lie."""
         return self.images_NCHW.device
 
+    @property
+    def stored(self) -> int:
+        """All of them."""
+        return len(self.images_NCHW)
+
     def plain(self, rows_B: Tensor) -> Tensor:
         """Whole images, uint8 [B, C, H, W]."""
         return self.images_NCHW.index_select(0, rows_B)
+
+    def held(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        """All images, and the rows."""
+        return self.images_NCHW, rows_B
 
     def batches(self, requests: Sequence[Request]) -> Generator[list[Tensor], None, None]:
         """The looks of each request in turn, made one request at a time."""
@@ -141,7 +159,7 @@ class Split:
     @property
     def crops_only(self) -> bool:
         """Whether a training image is a function of sample, crop and flip alone, and its crops are given."""
-        return isinstance(self._pixels.images, StoredImages) and self._pixels.augmentation.crops_only
+        return self._pixels.images.stored > 0 and self._pixels.augmentation.crops_only
 
     @property
     def rows_N(self) -> Tensor:
@@ -151,8 +169,7 @@ class Split:
     @property
     def stored(self) -> int:
         """How many images lie on the device, those of other splits and left-out ones included; 0 if it streams."""
-        images = self._pixels.images
-        return len(images.images_NCHW) if isinstance(images, StoredImages) else 0
+        return self._pixels.images.stored
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -166,11 +183,8 @@ class Split:
     def images_of_rows(self, rows_B: Tensor, crops: Crops | None = None) -> Tensor:
         """As `images`, by rows of all stored images, also of those that are not in this split."""
         pixels = self._pixels
-        if isinstance(pixels.images, StoredImages):
-            images_NCHW = pixels.images.images_NCHW
-        else:
-            images_NCHW, rows_B = pixels.images.plain(rows_B), torch.arange(len(rows_B), device=rows_B.device)
-        return augment(images_NCHW, rows_B, crops, pixels.augmentation, pixels.mean_C, pixels.std_C)
+        images_NCHW, places_B = pixels.images.held(rows_B)
+        return augment(images_NCHW, places_B, crops, pixels.augmentation, pixels.mean_C, pixels.std_C)
 
     def plain_batches(self, batch_size: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Positions and whole normalised images of the split in order; a set that streams is read ahead."""
@@ -229,7 +243,14 @@ class Split:
                     strong_BCHW = pixels.finished(next(made), ids_B, strong_draw, pixels.strong, mix)
                 partner_B = None if mix is None else mix.partner_B.to(positions_B.device)
                 share = 1.0 if mix is None else mix.share
-                yield Loaded(positions_B, crops_B, images_BCHW, strong_BCHW, partner_B, share)
+                yield Loaded(
+                    positions_B=positions_B,
+                    crops_B=crops_B,
+                    images_BCHW=images_BCHW,
+                    strong_BCHW=strong_BCHW,
+                    partner_B=partner_B,
+                    share=share,
+                )
 
     def _requests(self, batches: Sequence[Tensor], looks: tuple[Look, ...]) -> list[Request]:
         if not batches:

@@ -133,6 +133,15 @@ class StreamedImages:
         """These images as they are evaluated, uint8 [B, C, S, S], decoded in this process."""
         return torch.stack([self.source.plain(row) for row in rows_B.tolist()]).to(self.device)
 
+    @property
+    def stored(self) -> int:
+        """None of them lies on the device."""
+        return 0
+
+    def held(self, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+        """These images alone, and their places among themselves."""
+        return self.plain(rows_B), torch.arange(len(rows_B), device=rows_B.device)
+
     def batches(self, requests: Sequence[Request]) -> Generator[list[Tensor], None, None]:
         """The looks of each request in turn; workers end with the iterator, however it ends.
 

@@ -457,7 +457,14 @@ def _joined(before: Loaded, after: Loaded) -> Loaded:
     images = (before.images_BCHW, after.images_BCHW), (before.strong_BCHW, after.strong_BCHW)
     images_BCHW, strong_BCHW = (None if a is None or b is None else torch.cat([a, b]) for a, b in images)
     positions_B = torch.cat([before.positions_B, after.positions_B])
-    return Loaded(positions_B, crops_B, images_BCHW, strong_BCHW, None, 1.0)
+    return Loaded(
+        positions_B=positions_B,
+        crops_B=crops_B,
+        images_BCHW=images_BCHW,
+        strong_BCHW=strong_BCHW,
+        partner_B=None,
+        share=1.0,
+    )
 
 
 def _copied(node: Any) -> Any:
