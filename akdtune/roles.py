@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-TERMINAL = ("done", "pruned", "diverged", "failed")
+Terminal = Literal["done", "pruned", "diverged", "failed"]
+"""How a trial ends."""
+
+TERMINAL: tuple[str, ...] = get_args(Terminal)
 STATUSES = ("planned", "running", "interrupted", *TERMINAL)
 REPORT_ROLES = ("confirm", "ablation", "control")
 """Roles that train on the full training set and read the test set, once, at their end."""

@@ -50,11 +50,11 @@ def print_result(console: Console, result: Result) -> None:
     if phase.name == "confirm":
         console.print()
         _print_table(console, ablation_tables.CURSE_HEADINGS, curse_rows(result), len(phase.cells))
-    if result.found:
+    if result.findings:
         console.print("\nfindings", style="bold")
     order = {"lower": 0, "higher": 0, "equivalent": 1, "identical": 1}
-    for one in sorted(result.found, key=lambda one: order.get(one.verdict, 2)):
-        _print_item(console, sentence(one, result.unit))
+    for finding in sorted(result.findings, key=lambda finding: order.get(finding.verdict, 2)):
+        _print_item(console, sentence(finding, result.unit))
     if result.effects:
         console.print(f"\neffects of factors [{100 * result.level:g} %, each by itself]", style="bold")
         rows = [
@@ -88,7 +88,7 @@ def _print_table(console: Console, names: Sequence[str], rows: Sequence[Sequence
 def _print_item(console: Console, text: str) -> None:
     """One point of a list; `p = .05`, `n = 8` and intervals stay on one line."""
     kept = re.sub(
-        r"(?<=[a-z]) ([=<]) (?=[.\d])|, (?=[+\N{MINUS SIGN}])", lambda found: found[0].replace(" ", _HELD), text
+        r"(?<=[a-z]) ([=<]) (?=[.\d])|, (?=[+\N{MINUS SIGN}])", lambda match: match[0].replace(" ", _HELD), text
     )
     lines = textwrap.fill(
         kept, max(40, console.width), initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False

@@ -21,7 +21,6 @@ from akdtune.reports.comparison import (
     READING,
     Shared,
     Side,
-    _count,
     lock_differences,
     only_in,
     read_side,
@@ -29,7 +28,7 @@ from akdtune.reports.comparison import (
     shared_cells,
     verdict,
 )
-from akdtune.reports.text import exit_code, interval, number, save_json, signed
+from akdtune.reports.text import counted, exit_code, interval, number, save_json, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,16 +49,19 @@ def print_report(console: Console, a: Side, b: Side, shared: Sequence[Shared]) -
         for name in ("seeds", "mean in A", "mean in B", "B less A [95 %]"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("reproduced", overflow="fold")
-        for one in shared:
-            name = one.name if one.name == one.other_name else f"{one.name} (B: {one.other_name})"
-            table.add_row(name, str(len(one.seeds)), number(one.a.mean), number(one.b.mean), _gap(one), one.reproduced)
+        for cell in shared:
+            name = cell.name if cell.name == cell.other_name else f"{cell.name} (B: {cell.other_name})"
+            table.add_row(
+                name, str(len(cell.seeds)), number(cell.a.mean), number(cell.b.mean), _gap(cell), cell.reproduced
+            )
         console.print(table)
     _item(console, verdict(shared))
-    _item(console, f"compared: {', '.join(dict.fromkeys(one.metric for one in shared)) or 'nothing'}; {READING}")
+    _item(console, f"compared: {', '.join(dict.fromkeys(cell.metric for cell in shared)) or 'nothing'}; {READING}")
     for label, names in (("A", only_in(a, b)), ("B", only_in(b, a))):
         if names:
             more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-            _item(console, f"only in {label}, {_count(len(names), 'cell')}: {', '.join(names[:NAMES_SHOWN])}{more}")
+            cells = counted(len(names), "cell", thousands="")
+            _item(console, f"only in {label}, {cells}: {', '.join(names[:NAMES_SHOWN])}{more}")
     lines = lock_differences(a, b)
     console.print(
         f"\nwhat differs between the studies{'' if lines else ': nothing that their locks hold'}", style="bold"
@@ -70,9 +72,9 @@ def print_report(console: Console, a: Side, b: Side, shared: Sequence[Shared]) -
         _item(console, f"{len(lines) - LINES_SHOWN} more lines, in the JSON report")
 
 
-def _gap(one: Shared) -> str:
-    d = one.difference
-    if one.equal == len(one.seeds):
+def _gap(cell: Shared) -> str:
+    d = cell.difference
+    if cell.equal == len(cell.seeds):
         return "0"
     return signed(d.difference) + ("" if d.ci_low is None else f" {interval(d.ci_low, d.ci_high)}")
 

@@ -21,26 +21,25 @@ from akdtune.reports.diversity import (
     ESTIMANDS,
     FURTHER,
     HEADLINE,
-    Panel,
+    DiversityPanel,
     Relation,
-    _counts,
-    _grouped,
-    _interval,
-    _signed,
+    coefficient_text,
+    counts_text,
+    grouped_estimands,
     panels_of,
     relate,
     report,
     verdict,
 )
 from akdtune.reports.diversity_figures import draw
-from akdtune.reports.text import exit_code, save, save_json
+from akdtune.reports.text import exit_code, save, save_json, signed
 from akdtune.statistics import association
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_panel(console: Console, panel: Panel, relations: Sequence[Relation]) -> None:
+def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Relation]) -> None:
     """Prints one panel: a table of all measures and estimands, then what may be concluded."""
     from rich.table import Table
 
@@ -49,7 +48,7 @@ def print_panel(console: Console, panel: Panel, relations: Sequence[Relation]) -
     cells = {cell for cell, bare in zip(panel.cells, viewless, strict=True) if not bare}
     console.print(
         f"{len(panel.arms)} finished, {len(panel.arms) - viewless.sum()} of them with views, in {len(cells)} cells; "
-        f"excluded: {_counts(panel.excluded)}; drawn but not fitted (no views): {viewless.sum()}",
+        f"excluded: {counts_text(panel.excluded)}; drawn but not fitted (no views): {viewless.sum()}",
         highlight=False,
     )
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -59,16 +58,20 @@ def print_panel(console: Console, panel: Panel, relations: Sequence[Relation]) -
         table.add_column(heading, no_wrap=True)
     for relation in relations:
         label = {**HEADLINE, **FURTHER}[relation.measure]
-        for letters, found in _grouped(relation):
-            numbers = (_interval(found.pearson), _interval(found.spearman), _interval(found.slope, short=True))
-            table.add_row(label, letters, str(found.n), str(found.clusters), *numbers)
+        for letters, estimate in grouped_estimands(relation):
+            numbers = (
+                coefficient_text(estimate.pearson),
+                coefficient_text(estimate.spearman),
+                coefficient_text(estimate.slope, short=True),
+            )
+            table.add_row(label, letters, str(estimate.n), str(estimate.clusters), *numbers)
             label = ""
     console.print(table)
     for sentence in dict.fromkeys(_remarks(panel, relations)):
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
-def _remarks(panel: Panel, relations: Sequence[Relation]) -> list[str]:
+def _remarks(panel: DiversityPanel, relations: Sequence[Relation]) -> list[str]:
     remarks = []
     for relation in relations:
         if relation.measure in HEADLINE:
@@ -78,8 +81,8 @@ def _remarks(panel: Panel, relations: Sequence[Relation]) -> list[str]:
             assert a is not None
             assert b is not None
             remarks.append(
-                f"- Simpson: {relation.measure} has r = {_signed(a.value)} pooled but {_signed(b.value)} within arms; "
-                "the pooled number shows differences between arms"
+                f"- Simpson: {relation.measure} has r = {signed(a.value, minus='-')} pooled but "
+                f"{signed(b.value, minus='-')} within arms; the pooled number shows differences between arms"
             )
     for name in ("within_arm", "adjusted"):
         sentences = dict.fromkeys(relation.refused[name] for relation in relations if name in relation.refused)
@@ -128,7 +131,7 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
 
     console = Console(markup=False, width=None if sys.stdout.isatty() else 140)
     panels, counts = panels_of(run_dir)
-    console.print(f"{sum(counts.values())} trials: {_counts(counts)}", highlight=False)
+    console.print(f"{sum(counts.values())} trials: {counts_text(counts)}", highlight=False)
     if counts.keys() & {"planned", "running", "interrupted"}:
         console.print("the study is not finished: the numbers will change", highlight=False)
     relations = {panel.name: relate(panel, list(panel.measures), draws=draws, seed=seed) for panel in panels}

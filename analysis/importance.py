@@ -24,10 +24,10 @@ from akdtune.reports.importance import (
     MIN_DRAWS,
     READING,
     ROLES,
-    Found,
-    _known_domains,
+    JudgedArm,
     arms_of,
     judge,
+    known_domains,
     report_of,
 )
 from akdtune.reports.importance_figures import draw
@@ -37,35 +37,35 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_arm(console: Console, one: Found) -> None:
+def print_arm(console: Console, judged: JudgedArm) -> None:
     """Prints one arm: its settings by importance, then what may be concluded."""
     from rich.table import Table
 
-    arm = one.arm
+    arm = judged.arm
     by_role = ", ".join(f"{count} {role}" for role, count in arm.trials.items()) or "none"
     left = ", ".join(f"{count} {status}" for status, count in arm.excluded.items()) or "none"
     console.print(f"\n{arm.name}", style="bold")
     console.print(f"{len(arm.configurations)} finished configurations (trials: {by_role}); excluded: {left}")
-    if one.refused:
-        console.print(one.refused)
+    if judged.refused:
+        console.print(judged.refused)
         return
-    shares = {evaluator: {share.name: share for share in of_arm} for evaluator, of_arm in one.importances.items()}
+    shares = {evaluator: {share.name: share for share in of_arm} for evaluator, of_arm in judged.importances.items()}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("setting", no_wrap=True)
     for label in EVALUATORS.values():
         table.add_column(f"{label} [90 %]", justify="right", no_wrap=True)
         table.add_column("chance", justify="right", no_wrap=True)
     table.add_column("best mean at", overflow="fold")
-    for name in one.by_importance:
+    for name in judged.by_importance:
         row = [name]
         for evaluator in EVALUATORS:
             share = shares[evaluator].get(name)
             row += ["n/a", ""] if share is None else [
                 f"{number(share.share)} [{number(share.low)}, {number(share.high)}]", number(share.chance)]  # fmt: skip
-        best = max(one.marginals[name], key=lambda found: found.mean)
+        best = max(judged.marginals[name], key=lambda bin_: bin_.mean)
         table.add_row(*row, f"{best.label} ({number(best.mean)})")
     console.print(table)
-    for note in one.notes:
+    for note in judged.notes:
         console.print(textwrap.fill(note, console.width, initial_indent="- ", subsequent_indent="  "))
 
 
@@ -114,15 +114,15 @@ def _run(run: Path, out: Path, roles: Sequence[str], trees: int | None, how: Map
     arms = arms_of(run, roles)
     if not arms:
         raise AkdtuneError(f"{run}: has no {' or '.join(roles)} trial, so nothing was searched here")
-    known = _known_domains(run)
-    found = []
+    known = known_domains(run)
+    judged = []
     for arm in arms:
-        found.append(judge(arm, known, **how, trees=trees))
-        print_arm(console, found[-1])
+        judged.append(judge(arm, known, **how, trees=trees))
+        print_arm(console, judged[-1])
     console.print()
     console.print(textwrap.fill(f"{READING}; intervals: 90 % of resampled configurations", console.width))
-    written = [save_json(out / "importance.json", report_of(found, roles=list(roles), **how))]
-    written += [save(out / file, image) for file, image in draw(found, run.resolve().name).items()]
+    written = [save_json(out / "importance.json", report_of(judged, roles=list(roles), **how))]
+    written += [save(out / file, image) for file, image in draw(judged, run.resolve().name).items()]
     console.print("written: " + ", ".join(map(str, written)), soft_wrap=True)
 
 

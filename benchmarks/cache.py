@@ -131,15 +131,15 @@ def study_gains(costs: Costs, crops: int) -> dict[str, float]:
     A batch with a share m of missing rows costs student + warm + m (cold - warm): missing rows are computed in full
     batches. Trials are counted one after the other, each with crops of its own.
     """
-    found: dict[str, float] = {}
+    gains: dict[str, float] = {}
     for trials in (1, 8, 64):
         epochs = trials * EPOCHS
         missing = sum(missing_share(epoch, crops) for epoch in range(1, epochs + 1))
         without = epochs * (costs.student + costs.live)
         having = epochs * (costs.student + costs.warm) + missing * (costs.cold - costs.warm)
-        found[f"gain_{trials}_trials"] = without / having
-        found[f"hit_rate_{trials}_trials"] = 1 - missing / epochs
-    return found
+        gains[f"gain_{trials}_trials"] = without / having
+        gains[f"hit_rate_{trials}_trials"] = 1 - missing / epochs
+    return gains
 
 
 def main() -> None:

@@ -145,8 +145,8 @@ def work(job: Job, seed: int, together: Barrier, answers: Queue[dict[str, Any]])
             _wait(job)
             ended = time.monotonic()
             together.wait(PATIENCE_S)  # all trials are still there
-        found = rows[-1].get("teacher_cache_hit_rate")
-        answer = {"began": began, "ended": ended, "device_mib": _device_mib(job), "hit_rate": found}
+        hit_rate = rows[-1].get("teacher_cache_hit_rate")
+        answer = {"began": began, "ended": ended, "device_mib": _device_mib(job), "hit_rate": hit_rate}
         answers.put(answer | {"note": said.getvalue().strip()})
     except Exception as error:  # the others must not wait for this one
         together.abort()
@@ -172,25 +172,25 @@ def run(job: Job) -> dict[str, Any]:
     workers = [context.Process(target=work, args=(job, seed, together, answers)) for seed in range(job.processes)]
     for worker in workers:
         worker.start()
-    found = []
-    while len(found) < len(workers):
+    received = []
+    while len(received) < len(workers):
         try:
-            found.append(answers.get(timeout=5))
+            received.append(answers.get(timeout=5))
         except queue.Empty:
             if any(worker.exitcode for worker in workers):
                 together.abort()
-                found.append({"error": "a process died"})
+                received.append({"error": "a process died"})
     for worker in workers:
         worker.join()
-    if errors := [answer["error"] for answer in found if "error" in answer]:
+    if errors := [answer["error"] for answer in received if "error" in answer]:
         return {"epochs_per_s": None, "device_mib": None, "hit_rate": None, "note": errors[0]}
-    seconds = max(answer["ended"] for answer in found) - min(answer["began"] for answer in found)
+    seconds = max(answer["ended"] for answer in received) - min(answer["began"] for answer in received)
     images = job.processes * job.epochs * job.images
     return {
         "epochs_per_s": images / EPOCH_IMAGES / seconds,
-        "device_mib": max(answer["device_mib"] for answer in found),
-        "hit_rate": found[0]["hit_rate"],
-        "note": found[0]["note"],
+        "device_mib": max(answer["device_mib"] for answer in received),
+        "hit_rate": received[0]["hit_rate"],
+        "note": received[0]["note"],
     }
 
 
@@ -202,11 +202,11 @@ def measure(jobs: list[Job], repeats: int) -> list[dict[str, Any]]:
             results[place].append(run(job))
             print(".", end="", file=sys.stderr, flush=True)
     rows = []
-    for job, found in zip(jobs, results, strict=True):
-        rates = [one["epochs_per_s"] for one in found if one["epochs_per_s"] is not None]
+    for job, received in zip(jobs, results, strict=True):
+        rates = [answer["epochs_per_s"] for answer in received if answer["epochs_per_s"] is not None]
         row: dict[str, Any] = {"pair": f"{job.teacher} -> {job.student}", "setting": job.setting, "mode": job.mode}
         row |= {"processes": job.processes, "batch": BATCH, "images": job.images, "repeats": len(rates)}
-        rows.append(row | found[-1] | {"epochs_per_s": statistics.median(rates) if rates else None})
+        rows.append(row | received[-1] | {"epochs_per_s": statistics.median(rates) if rates else None})
     return rows
 
 
@@ -251,10 +251,10 @@ def measure_all(quick: bool) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             base = Job(teacher, student, "kd", "eager", folder, images, epochs)
             settings = ["kd", "angular_kd_crd"] if quick else list(SETTINGS)
-            found = measure_pair(base, settings, PROCESSES[:2] if quick else PROCESSES, 1 if quick else 3)
-        for row in found:
+            pair_rows = measure_pair(base, settings, PROCESSES[:2] if quick else PROCESSES, 1 if quick else 3)
+        for row in pair_rows:
             print(shown(row), flush=True)
-        rows += [row | {"device": name, "torch": torch.__version__} for row in found]
+        rows += [row | {"device": name, "torch": torch.__version__} for row in pair_rows]
     return rows
 
 
@@ -263,8 +263,8 @@ def shown(row: dict[str, Any]) -> str:
     names = f"{row['pair']:<26}{row['setting']:<16}{row['mode']:<13}{row['processes']:>6}"
     if row["epochs_per_s"] is None:
         return f"{names}{'failed':>10}{'':>16}  {row['note']}"
-    found = "" if row["hit_rate"] is None else f"{row['hit_rate']:.0%}"
-    return f"{names}{row['epochs_per_s']:>10.2f}{row['device_mib']:>9,.0f}{found:>7}  {row['note']}"
+    hit_rate = "" if row["hit_rate"] is None else f"{row['hit_rate']:.0%}"
+    return f"{names}{row['epochs_per_s']:>10.2f}{row['device_mib']:>9,.0f}{hit_rate:>7}  {row['note']}"
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def t_coverage(replicates: int) -> Iterator[Row]:
         hits = []
         for _ in range(replicates):
             reference, cell = cells(rng, n, (0.5,))
-            found = paired.cell_summary([cell[seed] - reference[seed] for seed in reference])
-            hits.append((found.ci_low or 0.0) <= 0.5 <= (found.ci_high or 0.0))
+            summary = paired.cell_summary([cell[seed] - reference[seed] for seed in reference])
+            hits.append((summary.ci_low or 0.0) <= 0.5 <= (summary.ci_high or 0.0))
         yield row(f"t interval, n = {n}: coverage", "equal", 0.95, hits)
 
 
@@ -101,8 +101,8 @@ def bca_coverage(replicates: int) -> Iterator[Row]:
     hits = []
     for _ in range(replicates // 10):
         reference, cell = cells(rng, 15, (0.0,))
-        found = paired.paired_difference(cell, reference)
-        hits.append((found.bootstrap_low or 0.0) <= 0 <= (found.bootstrap_high or 0.0))
+        difference = paired.paired_difference(cell, reference)
+        hits.append((difference.bootstrap_low or 0.0) <= 0 <= (difference.bootstrap_high or 0.0))
     yield row("BCa bootstrap, n = 15: coverage (nominal .95)", "shown", 0.92, hits)
 
 
@@ -121,7 +121,7 @@ def families(replicates: int) -> Iterator[Row]:
         wrong, cover, agree = [], [], []
         for _ in range(replicates):
             family = holm_family(differences(rng, n, effects))
-            ends = [(found.ci_family_low or 0.0, found.ci_family_high or 0.0) for found in family]
+            ends = [(member.ci_family_low or 0.0, member.ci_family_high or 0.0) for member in family]
             wrong.append(any(f.rejected for f, effect in zip(family, effects, strict=True) if not effect))
             cover.append(all(low <= effect <= high for (low, high), effect in zip(ends, effects, strict=True)))
             agree.append(all(f.rejected == (low > 0 or high < 0) for f, (low, high) in zip(family, ends, strict=True)))
@@ -152,16 +152,16 @@ def pilots(replicates: int) -> Iterator[Row]:
         rng = np.random.default_rng(n)
         pilots_RN = rng.normal(size=(replicates, n))
         asked = [required_seeds(pilot_N, 0.5) for pilot_N in pilots_RN[: max(replicates // 4, 1)]]
-        yield row(f"pilot of {n}: asks for enough seeds", "at least", 0.8, [found.n >= need for found in asked])
-        plain = [seeds_needed(found.sd, 0.5) >= need for found in asked]
+        yield row(f"pilot of {n}: asks for enough seeds", "at least", 0.8, [required.n >= need for required in asked])
+        plain = [seeds_needed(required.sd, 0.5) >= need for required in asked]
         yield row(f"pilot of {n}, its own sd: asks for enough", "shown", {4: 0.39, 8: 0.43}[n], plain)
 
 
 def equivalence(replicates: int) -> Iterator[Row]:
     for n, margin in ((5, 3.0), (8, 2.0), (20, 1.0)):
         rng = np.random.default_rng(n)
-        found = [paired.equivalence(differences(rng, n, (margin,))[0], margin) for _ in range(replicates)]
-        hits = [one.verdict == "equivalent" for one in found]
+        judgements = [paired.equivalence(differences(rng, n, (margin,))[0], margin) for _ in range(replicates)]
+        hits = [judgement.verdict == "equivalent" for judgement in judgements]
         yield row(f"TOST at its margin, n = {n}: called equivalent", "equal", 0.05, hits)
 
 
@@ -199,9 +199,11 @@ def effects(replicates: int) -> Iterator[Row]:
             values, levels = factorial(rng, n, 0.0 if lacks and n < 10 else 0.5)
             if lacks:
                 del values["11"][0]
-            found = contrasts(values, levels)
-            forms.add(found[0].form)
-            hits += [(f.ci_low or 0) <= true <= (f.ci_high or 0) for f, true in zip(found, (0.5, 0, 0), strict=True)]
+            estimated = contrasts(values, levels)
+            forms.add(estimated[0].form)
+            hits += [
+                (f.ci_low or 0) <= true <= (f.ci_high or 0) for f, true in zip(estimated, (0.5, 0, 0), strict=True)
+            ]
         form = max(forms, key=len) if len(forms) == 1 else " or ".join(sorted(forms))
         yield row(f"effects, n = {n}{', one missing' * lacks} ({form}): coverage", "equal", 0.95, hits)
 
@@ -240,10 +242,10 @@ def main() -> int:
     start, missed = time.perf_counter(), 0
     print(f"{'what':68} {'':9}{'claimed':>8} {'simulated':>9} {'MC error':>8}")
     for simulate in SIMULATIONS:
-        for found in simulate(replicates):
-            missed += not found.holds
-            print(f"{found.what:68} {found.relation:9}{found.nominal:8.4f} {found.simulated:9.4f} {found.error:8.4f}"
-                  f"{'' if found.holds else '  MISSED'}", flush=True)  # fmt: skip
+        for outcome in simulate(replicates):
+            missed += not outcome.holds
+            print(f"{outcome.what:68} {outcome.relation:9}{outcome.nominal:8.4f} {outcome.simulated:9.4f} "
+                  f"{outcome.error:8.4f}{'' if outcome.holds else '  MISSED'}", flush=True)  # fmt: skip
     print(f"{replicates} replicates (slow simulations fewer), {time.perf_counter() - start:.0f} s, missed: {missed}")
     return 1 if missed else 0
 

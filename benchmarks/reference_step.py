@@ -146,10 +146,10 @@ class PlainCRD(nn.Module):
         sides = (student_BE, self.teacher_bank_NE), (teacher_BE, self.student_bank_NE)
         scores = [self._scores_BS(embedding_BE, bank_NE, index_BS) for embedding_BE, bank_NE in sides]
         if not self.partitions:
-            self.partitions = [float(one.detach().mean()) * len(self.student_bank_NE) for one in scores]
+            self.partitions = [float(score.detach().mean()) * len(self.student_bank_NE) for score in scores]
         self._update(self.student_bank_NE, student_BE, positions_B)
         self._update(self.teacher_bank_NE, teacher_BE, positions_B)
-        of_student, of_teacher = (self._loss(one / z) for one, z in zip(scores, self.partitions, strict=True))
+        of_student, of_teacher = (self._loss(score / z) for score, z in zip(scores, self.partitions, strict=True))
         return of_student + of_teacher
 
     def _scores_BS(self, embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor) -> Tensor:
@@ -184,7 +184,8 @@ class ReferenceStep:
         methods = dict(objective.methods.items())
         assert methods.keys() <= {"kd", "crd"}, "only these are written here"
         self.student, self.teacher = (
-            copy.deepcopy(one).float().to(memory_format=layout) for one in (trial.student, trial.teacher.network)
+            copy.deepcopy(network).float().to(memory_format=layout)
+            for network in (trial.student, trial.teacher.network)
         )
         self.layout = layout
         self.student.train()
@@ -244,13 +245,13 @@ class ReferenceStep:
             of_views = trained if views is None else views
             logits, pooled = logits + of_views[0], pooled + of_views[1]
             if self.angular.detach_targets:
-                logits, pooled = [one.detach() for one in logits], [one.detach() for one in pooled]
+                logits, pooled = [of_view.detach() for of_view in logits], [of_view.detach() for of_view in pooled]
         weights = self.member_weights if len(logits) > 1 else [1.0]
         if self.kd is not None:
             terms["kd"] = self._kd(student.logits_BK, logits, weights)
         if self.crd is not None:
             assert batch.index_BS is not None
-            target_BC = torch.stack([w * one for w, one in zip(weights, pooled, strict=True)]).sum(dim=0)
+            target_BC = torch.stack([w * of_view for w, of_view in zip(weights, pooled, strict=True)]).sum(dim=0)
             terms["crd"] = self.crd(student.pooled_BC, target_BC, batch.positions_B, batch.index_BS)
         return terms
 
@@ -275,8 +276,8 @@ class ReferenceStep:
         return views
 
     def _views(self, pooled_BC: Tensor, masks_VBC: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
-        found = [head(pooled_BC, None if masks_VBC is None else masks_VBC[i]) for i, head in enumerate(self.heads)]
-        return [logits_BK for logits_BK, _ in found], [feature_BC for _, feature_BC in found]
+        of_heads = [head(pooled_BC, None if masks_VBC is None else masks_VBC[i]) for i, head in enumerate(self.heads)]
+        return [logits_BK for logits_BK, _ in of_heads], [feature_BC for _, feature_BC in of_heads]
 
     def _penalties(
         self, logits_BK: Tensor, pooled_BC: Tensor, views_K: list[Tensor], views_C: list[Tensor], labels_B: Tensor
@@ -284,11 +285,11 @@ class ReferenceStep:
         settings = self.angular
         assert settings is not None
         teacher_BK, *views = (
-            functional.softmax(one / settings.angle_temperature, dim=1) for one in (logits_BK, *views_K)
+            functional.softmax(logits / settings.angle_temperature, dim=1) for logits in (logits_BK, *views_K)
         )
         terms = plain_level(pooled_BC, views_C, True, settings, "feature")
         terms |= plain_level(teacher_BK, views, settings.logit_sim == "cosine", settings, "logit")
-        ground_truth_V = torch.stack([functional.cross_entropy(one, labels_B) for one in views_K])
+        ground_truth_V = torch.stack([functional.cross_entropy(logits, labels_B) for logits in views_K])
         terms["ground_truth"] = ground_truth_V.sum() if settings.gt_reduction == "sum" else ground_truth_V.mean()
         return {f"views.{name}": value for name, value in terms.items() if self.weights.get(f"views.{name}")}
 
@@ -309,18 +310,18 @@ class Seen(NamedTuple):
 
 def first_step(trial: Trial, epoch: int) -> Seen:
     """Lets a trial do the first step of an epoch in its own loop, update included, and says what it worked on."""
-    found: list[Any] = []
+    caught: list[Any] = []
 
     def before(_: nn.Module, given: tuple[Any, ...]) -> None:
-        batch = next(one for one in given if isinstance(one, Batch))
-        found.extend((batch, batch.generator.get_state()))
+        batch = next(item for item in given if isinstance(item, Batch))
+        caught.extend((batch, batch.generator.get_state()))
 
     def after(module: nn.Module, _: tuple[Any, ...], loss: Loss) -> None:
         assert isinstance(module, Objective)
         crd = dict(module.methods.items()).get("crd")
         index_BS = crd._step.index_BS if isinstance(crd, CRD) and crd._step is not None else None
         terms = {name: value.detach().clone() for name, value in loss.terms.items()}
-        found.extend((index_BS, loss._replace(total=loss.total.detach().clone(), terms=terms, weighted=())))
+        caught.extend((index_BS, loss._replace(total=loss.total.detach().clone(), terms=terms, weighted=())))
 
     hooks = trial.objective.register_forward_pre_hook(before), trial.objective.register_forward_hook(after)
     asked = iter((False, True))
@@ -328,7 +329,7 @@ def first_step(trial: Trial, epoch: int) -> Seen:
         trial.student_epoch(epoch, lambda: next(asked))
     for hook in hooks:
         hook.remove()
-    batch, state, index_BS, loss = found
+    batch, state, index_BS, loss = caught
     images_BCHW = first_loaded(trial, epoch).images_BCHW
     assert images_BCHW is not None
     plain = PlainBatch(images_BCHW, batch.labels_B, batch.positions_B, index_BS)
@@ -399,7 +400,7 @@ def _difference(trial: Trial, reference: ReferenceStep, seen: Seen) -> Differenc
         for student in (trial.student, reference.student)
     )
     return Differences(
-        terms=max(abs(float(one) - float(two)) / max(abs(float(two)), TERM_FLOOR) for one, two in pairs),
+        terms=max(abs(float(first) - float(second)) / max(abs(float(second)), TERM_FLOOR) for first, second in pairs),
         gradient=float((ours[0] - theirs[0]).norm() / theirs[0].norm()),
         update=float((ours[1] - theirs[1]).norm() / (theirs[1] - old).norm()),
         loss=float(pairs[-1][1]),

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from akdtune.records.events import Terminal
+    from akdtune.roles import Terminal
 
 # Nothing heavy up here: a child's peak memory is never less than its parent's.
 
@@ -257,14 +257,14 @@ def cost_of(command: list[str], log: Path) -> Cost:
 
 def measure(root: Path, count: int, epochs: int) -> list[dict[str, Any]]:
     """All parts on one study, a row each."""
-    found = []
+    rows = []
 
     def add(part: str, command: list[str], inner: bool) -> None:
         log = root.parent / f"{part}.log"
         cost = cost_of(command, log)
         details = json.loads(log.read_text().splitlines()[-1]) if inner else {}
         rounded = {name: round(value, 3) for name, value in {**cost._asdict(), **details}.items()}
-        found.append({"part": part, "trials": count, "epochs": epochs, **rounded})
+        rows.append({"part": part, "trials": count, "epochs": epochs, **rounded})
 
     own = [sys.executable, str(Path(__file__).resolve()), "--root", str(root), "--epochs", str(epochs)]
     akdtune = [sys.executable, "-m", "akdtune.cli"]
@@ -277,19 +277,19 @@ def measure(root: Path, count: int, epochs: int) -> list[dict[str, Any]]:
     if (root / BEFORE).exists():
         (root / BEFORE).rename(root / "epochs.parquet")
     add("show_cold", [*akdtune, "show", str(root)], inner=False)
-    return found
+    return rows
 
 
 def growth(rows: list[dict[str, Any]], idle_s: dict[str, float]) -> list[dict[str, Any]]:
     """CPU time per trial of the largest study over that of the next smaller one, without imports and workers' work."""
-    found = []
+    ratios = []
     for part in dict.fromkeys(row["part"] for row in rows):
         of_part = [row for row in rows if row["part"] == part]
         if len(of_part) < 2:
             continue
         small, large = (own_s(row, idle_s[part]) / row["trials"] for row in of_part[-2:])
-        found.append({"part": part, "trials": of_part[-1]["trials"], "growth": round(large / small, 2)})
-    return found
+        ratios.append({"part": part, "trials": of_part[-1]["trials"], "growth": round(large / small, 2)})
+    return ratios
 
 
 def own_s(row: dict[str, Any], idle_s: float) -> float:
@@ -313,18 +313,18 @@ def idle(folder: Path) -> dict[str, float]:
 
 def missed(rows: list[dict[str, Any]], grown: list[dict[str, Any]]) -> list[str]:
     """One line per target that was missed."""
-    found = []
+    texts = []
     for row in rows:
         if row.get("private_mib", 0.0) > DRIVER_MIB:
-            found.append(f"{row['part']}, {row['trials']} trials: {row['private_mib']:.0f} MiB (under {DRIVER_MIB})")
+            texts.append(f"{row['part']}, {row['trials']} trials: {row['private_mib']:.0f} MiB (under {DRIVER_MIB})")
         if row["part"] in TIMED and row["wall_s"] > COMMAND_S:
-            found.append(f"{row['part']}, {row['trials']} trials: {row['wall_s']:.1f} s (under {COMMAND_S:g} s)")
-    found += [
+            texts.append(f"{row['part']}, {row['trials']} trials: {row['wall_s']:.1f} s (under {COMMAND_S:g} s)")
+    texts += [
         f"{row['part']}: a trial costs {row['growth']} times as much with {row['trials']} (at most {GROWTH})"
         for row in grown
         if row["growth"] > GROWTH
     ]
-    return found
+    return texts
 
 
 def main(argv: list[str] | None = None) -> int:

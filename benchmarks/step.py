@@ -136,16 +136,18 @@ class Sides:
     def one_by_one(self, masks_VBC: Tensor | None = None) -> Tensor:
         """Loss of one head at a time."""
         settings = self.settings
-        found = [
+        of_heads = [
             head(self.teacher.pooled_BC, None if masks_VBC is None else masks_VBC[index])
             for index, head in enumerate(self.heads)
         ]
-        logits, pooled = [one[0] for one in found], [one[1] for one in found]
-        probabilities = [torch.softmax(one / settings.angle_temperature, dim=-1) for one in logits]
+        logits, pooled = [of_head[0] for of_head in of_heads], [of_head[1] for of_head in of_heads]
+        probabilities = [torch.softmax(of_view / settings.angle_temperature, dim=-1) for of_view in logits]
         teacher_BK = torch.softmax(self.teacher.logits_BK / settings.angle_temperature, dim=-1)
         terms = plain_level(self.teacher.pooled_BC, pooled, True, settings, "feature")
         terms |= plain_level(teacher_BK, probabilities, settings.logit_sim == "cosine", settings, "logit")
-        terms["ground_truth"] = torch.stack([functional.cross_entropy(one, self.labels_B) for one in logits]).sum()
+        terms["ground_truth"] = torch.stack(
+            [functional.cross_entropy(of_view, self.labels_B) for of_view in logits]
+        ).sum()
         return self.total(terms)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
@@ -159,9 +161,9 @@ class Sides:
         state = self.generator.get_state()
         masks_VBC = self.angular.heads.dropped_VBC(torch.ones_like(self.teacher.pooled_BC), self.generator)
         self.generator.set_state(state)
-        one, other = self.together(), self.one_by_one(masks_VBC)
-        (one + other).backward()  # type: ignore[no-untyped-call]
-        pairs = [(one.detach(), other.detach())]
+        batched, other = self.together(), self.one_by_one(masks_VBC)
+        (batched + other).backward()  # type: ignore[no-untyped-call]
+        pairs = [(batched.detach(), other.detach())]
         together = self.angular.heads
         for index, head in enumerate(self.heads):
             assert isinstance(head, PlainHead)

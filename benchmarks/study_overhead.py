@@ -118,12 +118,12 @@ def config_device() -> Any:
 def cpu_s(work: Callable[[], object], repeats: int) -> float:
     """Median CPU seconds of this process for `work`, after one run that is not counted."""
     work()
-    found = []
+    times_s = []
     for _ in range(repeats):
         started = time.process_time()
         work()
-        found.append(time.process_time() - started)
-    return statistics.median(found)
+        times_s.append(time.process_time() - started)
+    return statistics.median(times_s)
 
 
 def step_s(trial: Any, steps: int) -> float:
@@ -268,9 +268,9 @@ def epoch_rows(world: World, methods: list[str], quick: bool) -> list[dict[str, 
     }
     name = f"{world.name}, {'+'.join(methods)}"
     return [
-        {"what": "epoch", "world": name, "part": part, "ms": round(1e3 * found, 3), "share": found / training_s,
+        {"what": "epoch", "world": name, "part": part, "ms": round(1e3 * part_s, 3), "share": part_s / training_s,
          "epoch_ms": round(1e3 * training_s, 1), "target": world.target}
-        for part, found in parts.items()
+        for part, part_s in parts.items()
     ]  # fmt: skip
 
 
@@ -454,16 +454,16 @@ def main() -> int:
     if arguments.only != "study":
         for world in WORLDS:
             for methods in [["kd"], ["kd", "crd"]] if not arguments.quick or "digits" in world.name else [["kd"]]:
-                found = epoch_rows(world, methods, arguments.quick)
-                missed += print_epoch(found)
-                rows += found
+                measured = epoch_rows(world, methods, arguments.quick)
+                missed += print_epoch(measured)
+                rows += measured
     if arguments.only != "epoch":
         print()
-        found = study_rows(arguments.quick)
-        rows += found
+        measured = study_rows(arguments.quick)
+        rows += measured
         missed += [
             f"{row['trials']} trials of {row['trial_s']:g} s: {100 * row['over']:.1f} % over (at most 5 %)"
-            for row in found
+            for row in measured
             if row["what"] == "study" and row["trial_s"] >= FULL_TRIAL_S and row["over"] > WALL_SHARE
         ]
     if arguments.json:

@@ -176,18 +176,23 @@ def measure(bench: Bench, setting: str, modes: Sequence[str], rounds: int, steps
     """Proves one setting of a pair equal, then times its modes in turn: rows of the JSON."""
     live = Trial(bench.config(setting, cached=False), limits=LIMITS)
     reference = ReferenceStep(live)
-    alike, found = compare(live, [ReferenceStep(live, networks.layout(live.student)), reference])
-    if max(alike.terms, alike.gradient, found.terms) > LOSS_LIMIT or max(alike.update, found.gradient) > LAYOUT_LIMIT:
-        raise SystemExit(f"{bench.pair} {setting}: differs from the reference step: {alike}, in its layout {found}")
+    alike, in_its_layout = compare(live, [ReferenceStep(live, networks.layout(live.student)), reference])
+    if (
+        max(alike.terms, alike.gradient, in_its_layout.terms) > LOSS_LIMIT
+        or max(alike.update, in_its_layout.gradient) > LAYOUT_LIMIT
+    ):
+        raise SystemExit(
+            f"{bench.pair} {setting}: differs from the reference step: {alike}, in its layout {in_its_layout}"
+        )
     print(
-        f"{bench.pair} {setting}: equal to the reference step (loss terms {found.terms:.0e}, gradient "
-        f"{alike.gradient:.0e} in our layout, {found.gradient:.0e} in its own)",
+        f"{bench.pair} {setting}: equal to the reference step (loss terms {in_its_layout.terms:.0e}, gradient "
+        f"{alike.gradient:.0e} in our layout, {in_its_layout.gradient:.0e} in its own)",
         flush=True,
     )
     ours = [mode for mode in modes if mode != "reference"]
     trials = {mode: Trial(bench.config(setting, mode.split("_")[1]), limits=LIMITS) for mode in ours}
     losses = {mode: float(first_step(trial, 1).loss.total) for mode, trial in trials.items()}
-    refuse_other_losses(losses, found.loss, f"{bench.pair} {setting}")
+    refuse_other_losses(losses, in_its_layout.loss, f"{bench.pair} {setting}")
     loading = batches(published_images(live, SETTINGS[setting][1]), bench.batch)
     next(loading)
     times: dict[str, list[float]] = {mode: [] for mode in ("reference", *trials)}
@@ -255,19 +260,19 @@ def epoch_steps(trial: Trial, epoch: int, steps: int) -> tuple[float, list[float
 
     with contextlib.suppress(Interrupted):
         trial.student_epoch(epoch, should_stop)
-    found = [1000 * (after - before) for before, after in zip(marks, marks[1:], strict=False)]
-    before_first, first, *rest = found
+    times_ms = [1000 * (after - before) for before, after in zip(marks, marks[1:], strict=False)]
+    before_first, first, *rest = times_ms
     return before_first + first - statistics.median(rest), rest
 
 
 def timed(step: Callable[[], object], times: int) -> list[float]:
     """CPU ms of each of some steps."""
-    found = []
+    times_ms = []
     for _ in range(times):
         started = time.process_time()
         step()
-        found.append(1000 * (time.process_time() - started))
-    return found
+        times_ms.append(1000 * (time.process_time() - started))
+    return times_ms
 
 
 def steps_of_epoch(trial: Trial) -> int:
@@ -342,14 +347,15 @@ def measure_crd(trial: Trial, pair: str, rounds: int) -> dict[str, Any]:
         index_BS = torch.cat([positions_B[:, None], torch.from_numpy(drawn_BJ)], dim=1)
         plain(student_BC, teacher_BC, positions_B, index_BS).backward()
 
-    one = our_loss()
+    our_value = our_loss()
     assert crd._step is not None
-    two = plain(student_BC, teacher_BC, positions_B, crd._step.index_BS)
-    gradients = [torch.autograd.grad(loss, student_BC)[0] for loss in (one, two)]
+    their_value = plain(student_BC, teacher_BC, positions_B, crd._step.index_BS)
+    gradients = [torch.autograd.grad(loss, student_BC)[0] for loss in (our_value, their_value)]
     crd.after_step()
     banks = [(getattr(crd, name), getattr(plain, name)) for name in ("student_bank_NE", "teacher_bank_NE")]
     difference = max(
-        float((a - b).detach().abs().max() / b.detach().abs().max()) for a, b in [(one, two), gradients, *banks]
+        float((a - b).detach().abs().max() / b.detach().abs().max())
+        for a, b in [(our_value, their_value), gradients, *banks]
     )
     if difference > LOSS_LIMIT:
         raise SystemExit(f"crd: loss, gradient or banks differ by {difference:.0e}")
@@ -386,10 +392,10 @@ def print_tables(rows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str,
         numbers = f"{row['cpu_ms_per_step']:>9.1f}{row['ratio']:>8.2f}{judged(row['ratio'], target_of(row))}"
         print(f"{row['pair']:<23}{row['setting']:<16}{row['mode']:<11}{numbers}".rstrip())
     print(f"\n{'part':<39}{'reference':>10}{'ours':>9}{'ratio':>8}{'target':>8}")
-    for one in parts:
-        times = f"{one['reference_ms']:>10.2f}{one['ours_ms']:>9.2f}{one['ratio']:>8.1f}"
-        verdict = judged(one["ratio"], PART_TARGETS[one["name"]])
-        print(f"{one['text']:<39}{times}{verdict}  equal to {one['difference']:.0e}")
+    for part in parts:
+        times = f"{part['reference_ms']:>10.2f}{part['ours_ms']:>9.2f}{part['ratio']:>8.1f}"
+        verdict = judged(part["ratio"], PART_TARGETS[part["name"]])
+        print(f"{part['text']:<39}{times}{verdict}  equal to {part['difference']:.0e}")
     if not any(row["mode"].endswith("bf16") for row in rows):
         print("bf16: not measured")
     elif not computes_bf16():
@@ -425,7 +431,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     register("noise", kind="data")(Noise.of(arguments.images))
-    modes = [one for one in modes_of_this_version() if one.split("_")[-1] in ("reference", *arguments.precisions)]
+    modes = [mode for mode in modes_of_this_version() if mode.split("_")[-1] in ("reference", *arguments.precisions)]
     rounds, steps = (2, 1) if arguments.quick else (3, 2)
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []

@@ -30,6 +30,7 @@ from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.study import spec
 from akdtune.study.ids import cell_hash
 from akdtune.study.proposals import Outline
+from akdtune.study.schema import json_schema
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, load_teacher, teacher_key
 from akdtune.teacher.rows import Caching, TeacherRows
@@ -89,7 +90,7 @@ def studies() -> dict[str, Any]:
 
 def schema() -> str:
     """Hash of the JSON schema."""
-    return digest(spec.json_schema())
+    return digest(json_schema())
 
 
 def plan_ids() -> dict[str, Any]:

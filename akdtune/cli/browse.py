@@ -201,12 +201,12 @@ def objectives(run: Path) -> list[str]:
         AkdtuneError: when that is accuracy alone, so that there is no Pareto table.
     """
     settings = (read_lock(run) or {}).get("settings", {})
-    found = list((settings.get("search") or {}).get("objectives", ["accuracy"]))
-    if len(found) < 2:
+    names = list((settings.get("search") or {}).get("objectives", ["accuracy"]))
+    if len(names) < 2:
         raise AkdtuneError(
             f"{run}: its search weighs accuracy alone; a Pareto table needs search.objectives with macs or time"
         )
-    return found
+    return names
 
 
 def pareto_text(run: Path, rows: Sequence[Row]) -> str:
@@ -245,11 +245,11 @@ def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
             if not isinstance(row[column], int | float):
                 raise AkdtuneError(f"a summary needs a column of numbers, and '{column}' holds {row[column]!r}")
             groups.setdefault((row["role"], row["cell_id"]), []).append(row)
-    found = []
+    rows_of_cells = []
     for of_cell in groups.values():
         values = [float(row[column]) for row in of_cell]
         first = of_cell[0]
-        found.append(
+        rows_of_cells.append(
             {
                 "arm": first.get("cell") or first["arm"],
                 "role": first["role"],
@@ -259,15 +259,15 @@ def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
                 "settings": searched(first),
             }
         )
-    return sorted(found, key=lambda row: -float(row["mean"]))
+    return sorted(rows_of_cells, key=lambda row: -float(row["mean"]))
 
 
-def summary_as_csv(found: Sequence[Mapping[str, Any]]) -> str:
+def summary_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """What `summary` returned as comma-separated text, a column for each searched setting."""
     flat = [
         {key: value for key, value in row.items() if key != "settings"}
         | {f"param.{name}": value for name, value in row["settings"].items()}
-        for row in found
+        for row in rows
     ]
     columns = dict.fromkeys(["arm", "role", "n", "mean", "sd", *(name for row in flat for name in row)])
     return as_csv(flat, list(columns))
@@ -292,6 +292,6 @@ def follow(run: Path, trial_id: str, poll_s: float = 0.3) -> Iterator[str]:
 
 
 def _at_rest(run: Path, trial_id: str) -> bool:
-    found = events(run, {*TERMINAL, "started", "interrupted"})
-    kinds = [event.kind for event in found if event.trial_id == trial_id]
+    happened = events(run, {*TERMINAL, "started", "interrupted"})
+    kinds = [event.kind for event in happened if event.trial_id == trial_id]
     return bool(kinds) and kinds[-1] != "started"

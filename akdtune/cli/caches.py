@@ -54,29 +54,29 @@ class Entry:
 
 def entries(location: Path) -> list[Entry]:
     """The stores of a location, last used first."""
-    found = []
+    stores = []
     for folder in location.iterdir() if location.is_dir() else ():
         if not folder.is_dir():
             continue
         header = read_header(folder)
         facts = [path.stat() for path in folder.glob(f"*{SUFFIX}")] or [folder.stat()]
-        entry = Entry(folder, header, sum(map(taken, facts)), max(one.st_mtime for one in facts), 0)
+        entry = Entry(folder, header, sum(map(taken, facts)), max(fact.st_mtime for fact in facts), 0)
         store = entry.store()
         filled = 0 if store is None else store.filled()
-        found.append(Entry(folder, header, entry.taken, entry.used_at, filled))
-    return sorted(found, key=lambda entry: entry.used_at, reverse=True)
+        stores.append(Entry(folder, header, entry.taken, entry.used_at, filled))
+    return sorted(stores, key=lambda entry: entry.used_at, reverse=True)
 
 
-def to_prune(found: Sequence[Entry], older_than_s: float | None, max_bytes: int | None, now: float) -> list[Entry]:
+def to_prune(stores: Sequence[Entry], older_than_s: float | None, max_bytes: int | None, now: float) -> list[Entry]:
     """Stores that were not used for so long, and further ones, longest unused first, until the rest is small enough."""
-    chosen = [one for one in found if older_than_s is not None and now - one.used_at > older_than_s]
-    rest = sorted((one for one in found if one not in chosen), key=lambda one: one.used_at)
-    while max_bytes is not None and rest and sum(one.taken for one in rest) > max_bytes:
+    chosen = [entry for entry in stores if older_than_s is not None and now - entry.used_at > older_than_s]
+    rest = sorted((entry for entry in stores if entry not in chosen), key=lambda entry: entry.used_at)
+    while max_bytes is not None and rest and sum(entry.taken for entry in rest) > max_bytes:
         chosen.append(rest.pop(0))
     return chosen
 
 
-def found(location: Path | None, key: str | None = None) -> list[Entry]:
+def stores_in(location: Path | None, key: str | None = None) -> list[Entry]:
     """The stores of a location (default: that of the cache folder), or those whose key begins with `key`.
 
     Raises:

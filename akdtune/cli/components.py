@@ -42,7 +42,7 @@ PAIRS = [
 """The pairs of networks that published tables use."""
 
 
-class Row(NamedTuple):
+class ComponentRow(NamedTuple):
     """One line of a list: name, what it is, its paper, and what it reads or offers."""
 
     name: str
@@ -51,7 +51,7 @@ class Row(NamedTuple):
     signals: str
 
 
-def rows(kind: Kind, pattern: str = "*") -> list[Row]:
+def rows(kind: Kind, pattern: str = "*") -> list[ComponentRow]:
     """The registered components of a kind whose names match a pattern, sorted by name.
 
     Args:
@@ -78,10 +78,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
 
 
-def _row(kind: Kind, name: str) -> Row:
+def _row(kind: Kind, name: str) -> ComponentRow:
     component = lookup(kind, name)
     about = (inspect.getdoc(component) or "").partition("\n")[0].rstrip(".")
-    return Row(name, about, component.source, signals(kind, component))
+    return ComponentRow(name, about, component.source, signals(kind, component))
 
 
 def signals(kind: Kind, component: Any) -> str:

@@ -141,7 +141,7 @@ def _legible() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        wrong = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         raise AkdtuneError(f"this trial's settings cannot be read: {error.title}: {wrong}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise AkdtuneError(f"this trial's settings cannot be read: {error!r}") from error
@@ -172,7 +172,7 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> TrialRequest | 
 
     torch.set_num_threads(max(1, int(study.resources.cpu)))
     prepared = Prepared.load(study)
-    (chosen,) = [one for one in study.arms if one.name == arm]
+    (chosen,) = [candidate for candidate in study.arms if candidate.name == arm]
     proposal = chosen.centre()
     teacher_file = prepared.find_teacher("subset")
     if teacher_file is None:
@@ -267,9 +267,9 @@ def _ending(outcome: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
     """How a trial ended, in words."""
     last = rows[-1] if rows else {}
     known = {"validation": last.get("val_accuracy"), "test": last.get("test_accuracy")}
-    found = [f"{name} accuracy {value:.2f} %" for name, value in known.items() if value is not None]
+    accuracies = [f"{name} accuracy {value:.2f} %" for name, value in known.items() if value is not None]
     ending = f"{outcome['outcome']} after {counted(int(outcome['epoch']), 'epoch')}"
-    return f"{ending}, {', '.join(found)}" if found else ending
+    return f"{ending}, {', '.join(accuracies)}" if accuracies else ending
 
 
 # ----------------------------------------------------------------------------------------------------------- output
@@ -304,7 +304,7 @@ class _Folder:
                 self.directory.close_attempt()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of all epochs that are stored."""
+        """The rows of all epochs that are stored; none where nothing is kept."""
         return [] if self.directory is None else self.directory.read_rows()
 
     def begin(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
@@ -328,7 +328,7 @@ class _Folder:
             if directory.is_closing():
                 raise AkdtuneError(f"{self.path}: process {directory.running_process()} is working on it")
             return
-        if any(not one.name.startswith(".") for one in directory.path.iterdir()):
+        if any(not path.name.startswith(".") for path in directory.path.iterdir()):
             raise AkdtuneError(f"{self.path}: is not empty and holds no trial.json; choose another --out")
         with directory.replacing(kept) as temporary:
             text = json.dumps(self._request.plain(), indent=1, allow_nan=False) + "\n"

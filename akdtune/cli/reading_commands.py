@@ -53,12 +53,12 @@ def show(
     if summary:
         rows = browse.Filter(arm, status, role).apply(trials, columns)
         column = browse.column_named(sort or browse.judged_by(rows), columns)
-        found = browse.summary(rows, column)[:top]
+        means = browse.summary(rows, column)[:top]
         if csv:
-            print(browse.summary_as_csv(found), end="")
+            print(browse.summary_as_csv(means), end="")
             return
         print(f"{directory}: {browse.tally(rows)}", flush=True)
-        print_summary(found, column)
+        print_summary(means, column)
         return
     rows = browse.Filter(arm, status, role, sort, top).apply(trials, columns)
     if pareto:
@@ -135,7 +135,9 @@ def _predicts_through_a_method(directory: Path, trial_id: str) -> str | None:
 
     (trial,) = [row for row in read_plan(directory) if row["trial_id"] == trial_id]
     heads = [
-        one["name"] for one in trial["settings"].get("method", []) if lookup("methods", one["name"]).replaces_logits
+        method["name"]
+        for method in trial["settings"].get("method", [])
+        if lookup("methods", method["name"]).replaces_logits
     ]
     if not heads:
         return None

@@ -84,7 +84,7 @@ def cache_list(location: LocationOption = None) -> None:
     """List the stores of the teacher cache, last used first: teacher, data, share of rows filled, size, age."""
     from akdtune.cli import caches
 
-    stores = caches.found(location)
+    stores = caches.stores_in(location)
     print_table(caches.table(stores))
     print(caches.total(stores))
 
@@ -99,7 +99,7 @@ def cache_verify(
     """
     from akdtune.cli import caches
 
-    raise typer.Exit(caches.verify(caches.found(location, key)))
+    raise typer.Exit(caches.verify(caches.stores_in(location, key)))
 
 
 def cache_prune(
@@ -122,7 +122,7 @@ def cache_prune(
     """
     from akdtune.cli import caches
 
-    print("\n".join(caches.prune(caches.found(location, key), days, max_mib, everything, yes)))
+    print("\n".join(caches.prune(caches.stores_in(location, key), days, max_mib, everything, yes)))
 
 
 def wandb_sync(run: RunArgument) -> None:

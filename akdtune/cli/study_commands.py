@@ -108,6 +108,6 @@ def schema() -> None:
     """
     import json
 
-    from akdtune.study import spec
+    from akdtune.study.schema import json_schema
 
-    print(json.dumps(spec.json_schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))

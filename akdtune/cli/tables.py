@@ -45,7 +45,7 @@ def print_trials(rows: Sequence[Any], extra: Sequence[str]) -> None:
     print_table(table)
 
 
-def print_summary(found: Sequence[Any], column: str) -> None:
+def print_summary(rows: Sequence[Any], column: str) -> None:
     """Prints mean and standard deviation of a column over the seeds of each configuration."""
     from rich.table import Table
 
@@ -59,7 +59,7 @@ def print_summary(found: Sequence[Any], column: str) -> None:
     table.add_column("searched settings", overflow="fold")
     # Percentages with two digits after the point; other columns may be small.
     digits = ".2f" if column.endswith("_accuracy") else ".4g"
-    for row in found:
+    for row in rows:
         sd = "" if row["sd"] is None else format(row["sd"], digits)
         settings = " ".join(f"{name}={browse.short(value)}" for name, value in row["settings"].items())
         table.add_row(row["arm"], row["role"], str(row["n"]), format(row["mean"], digits), sd, settings)

@@ -42,18 +42,18 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
         return 0
     where = resolve_device(device)
     dataset = load_data(study.data, where)
-    found = find_teacher(study.teacher, dataset, train_on)
-    if found is not None:
-        for one in (found, *found.others):
-            print(f"found: {one.path}{_accuracies(one)}")
+    existing = find_teacher(study.teacher, dataset, train_on)
+    if existing is not None:
+        for file in (existing, *existing.others):
+            print(f"found: {file.path}{_accuracies(file)}")
         return 0
     console = Console(highlight=False, markup=False)
     with _stop_on_signal() as stopping, console.status("") as status:
         for row in train_teachers(study.teacher, dataset, train_on, where, stopping.is_set):
             if row.get("done"):
                 made = TeacherFile(**row["teacher"])
-                for one in (made, *made.others):
-                    console.print(f"trained: {one.path}{_accuracies(one)}", soft_wrap=True)
+                for file in (made, *made.others):
+                    console.print(f"trained: {file.path}{_accuracies(file)}", soft_wrap=True)
                 return 0
             line = (
                 f"{_which(row)}epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, training accuracy "

@@ -37,7 +37,7 @@ from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, DataSettings
 
 
-class Columns(NamedTuple):
+class ImageColumns(NamedTuple):
     """Names of the two columns that are read."""
 
     image: str
@@ -46,7 +46,7 @@ class Columns(NamedTuple):
 
 def decode_files(
     files: Sequence[Path],
-    columns: Columns,
+    columns: ImageColumns,
     target: Path,
     shape: tuple[int, ...] | None,
     num_classes: int | None,
@@ -108,7 +108,7 @@ class KeptImages:
 
 
 def keep_encoded(
-    files: Sequence[Path], columns: Columns, target: Path, num_classes: int | None
+    files: Sequence[Path], columns: ImageColumns, target: Path, num_classes: int | None
 ) -> tuple[npt.NDArray[np.int64], Labels, list[int]]:
     """Copies encoded images into one file, from which any of them can be read by itself.
 
@@ -137,7 +137,7 @@ def keep_encoded(
     return np.asarray(ends, dtype=np.int64), np.asarray(labels, dtype=np.int64), file_ends
 
 
-def first_shape(file: Path, columns: Columns, square: Square | None) -> tuple[int, ...]:
+def first_shape(file: Path, columns: ImageColumns, square: Square | None) -> tuple[int, ...]:
     """[C, H, W] that the first image of a Parquet file has, or becomes.
 
     Raises:
@@ -153,7 +153,7 @@ def count_rows(files: Sequence[Path]) -> int:
     return sum(_count_rows(file) for file in files)
 
 
-def _numbered(files: Sequence[Path], columns: Columns, batch_size: int = 512) -> Iterator[tuple[bytes, int, str]]:
+def _numbered(files: Sequence[Path], columns: ImageColumns, batch_size: int = 512) -> Iterator[tuple[bytes, int, str]]:
     """Encoded image, label and place of each row."""
     for file in files:
         for row, (encoded, label) in enumerate(_rows(file, columns, batch_size)):
@@ -173,7 +173,7 @@ def _parquet(file: Path) -> Any:
         raise DataError(f"{file}: not a readable Parquet file, perhaps cut short ({_first_line(error)})") from error
 
 
-def _rows(file: Path, columns: Columns, batch_size: int = 512) -> Iterator[tuple[bytes, int]]:
+def _rows(file: Path, columns: ImageColumns, batch_size: int = 512) -> Iterator[tuple[bytes, int]]:
     """Encoded image and label of each row, read one row group at a time."""
 
     with _parquet(file) as opened:
@@ -270,7 +270,7 @@ class Parquet(Source):
         }
         if settings.size is not None:
             options["size"] = settings.size
-        columns = Columns(settings.image_column, settings.label_column)
+        columns = ImageColumns(settings.image_column, settings.label_column)
         square = None if settings.size is None else Square(settings.size, settings.size)
         if cls._streams(settings, files, columns, square):
             return cls._streamed(files, columns, square, options, settings.num_classes)
@@ -291,7 +291,7 @@ class Parquet(Source):
 
     @classmethod
     def _streams(
-        cls, settings: DataSettings, files: Mapping[str, list[Path]], columns: Columns, square: Square | None
+        cls, settings: DataSettings, files: Mapping[str, list[Path]], columns: ImageColumns, square: Square | None
     ) -> bool:
         if settings.stream == "never":
             return False
@@ -307,7 +307,7 @@ class Parquet(Source):
     def _streamed(
         cls,
         files: Mapping[str, list[Path]],
-        columns: Columns,
+        columns: ImageColumns,
         square: Square | None,
         options: Mapping[str, Any],
         num_classes: int | None,

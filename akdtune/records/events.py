@@ -10,10 +10,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
-Terminal = Literal["done", "pruned", "diverged", "failed"]
-"""How a trial ends."""
+from akdtune.roles import TERMINAL, Terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +146,7 @@ class RaceJudged(Event):
 
     def __post_init__(self) -> None:
         """Takes candidates also as mappings."""
-        object.__setattr__(self, "candidates", [_typed(Candidate, one) for one in self.candidates])
+        object.__setattr__(self, "candidates", [_typed(Candidate, candidate) for candidate in self.candidates])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ class PilotJudged(Event):
 
     def __post_init__(self) -> None:
         """Takes correlations also as mappings."""
-        object.__setattr__(self, "rungs", [_typed(RungCorrelation, one) for one in self.rungs])
+        object.__setattr__(self, "rungs", [_typed(RungCorrelation, rung) for rung in self.rungs])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,7 +363,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch": EpochFinished,
     "rung": RungDecided,
     "interrupted": TrialInterrupted,
-    **dict.fromkeys(get_args(Terminal), TrialEnded),
+    **dict.fromkeys(TERMINAL, TrialEnded),
 }
 
 _CLASSES: set[type[Event]] = {Event, *_KINDS.values()}

@@ -1,7 +1,7 @@
 """The files of a study: their names and columns, and how each is written and read: plan, ledger, rows, predictions.
 
-Who may write which file, and when, is `ledger.py`'s business; `study_tables.py` makes one table of all trials from
-them. Reading works on a running study and on one that was killed at any moment.
+Who may write which file, and when, is the business of `study_directory.py` and `trial_directory.py`; `tables.py` makes
+one table of all trials from them. Reading works on a running study and on one that was killed at any moment.
 """
 
 from __future__ import annotations
@@ -344,14 +344,14 @@ def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise StudyError(
             f"{path}: damaged, no JSON ({error}); run the study's command again to have it written"
         ) from error
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_events(run_dir: str | os.PathLike[str]) -> list[Event]:

@@ -70,7 +70,7 @@ class TrialRecord:
 
     @property
     def trial_id(self) -> str:
-        """The trial's id."""
+        """Of cell and seed: `<cell>-s<seed>`."""
         return str(self.plan["trial_id"])
 
     @property
@@ -87,7 +87,7 @@ class TrialRecord:
         """Notes how it ended, and forgets what nobody asks of a trial that has ended."""
         self.terminal = terminal
         kept = {rung.epoch for rung in self.rungs.values()} | {self.last_epoch}
-        self.epochs = {epoch: found for epoch, found in self.epochs.items() if epoch in kept}
+        self.epochs = {epoch: row for epoch, row in self.epochs.items() if epoch in kept}
 
 
 class StudyDirectory:
@@ -376,11 +376,11 @@ def cut_torn_line(path: Path, block: int = 1 << 16) -> None:
         return
     with path.open("r+b") as file:
         size = start = file.seek(0, os.SEEK_END)
-        found = -1
-        while start and found < 0:
+        newline = -1
+        while start and newline < 0:
             end, start = start, max(0, start - block)
             file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-        whole = start + found + 1
+            newline = file.read(end - start).rfind(b"\n")
+        whole = start + newline + 1
         if whole < size:
             file.truncate(whole)

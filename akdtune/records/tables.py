@@ -1,6 +1,6 @@
 """One row per trial and one per epoch: built from what a study's processes wrote, and compacted for later reads.
 
-`results.py` reads and writes single files; here they become the tables that reports and analyses start from.
+`files.py` reads and writes single files; here they become the tables that reports and analyses start from.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLim
 
     Columns are `TRIAL_COLUMNS`, `param.<key path>`, and behind them whatever else was measured and has a value a trial
     by its declaration; a column of numbers that nobody declared has that of the last epoch so far. `described` of
-    `results.py` says what each column holds.
+    `files.py` says what each column holds.
 
     Raises:
         StudyError: for a directory that is no study, or a file that cannot be read.
@@ -169,13 +169,13 @@ def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLim
 
 def _fingerprints(path: Path) -> dict[str, list[int | str]]:
     """Size and a hash of the end of plan and ledger: both change with every write, and survive a copy."""
-    found: dict[str, list[int | str]] = {}
+    fingerprints: dict[str, list[int | str]] = {}
     for name in (PLAN, LEDGER):
         with contextlib.suppress(FileNotFoundError), (path / name).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 4096))
-            found[name] = [size, hashlib.sha256(file.read(4096)).hexdigest()[:16]]
-    return found
+            fingerprints[name] = [size, hashlib.sha256(file.read(4096)).hexdigest()[:16]]
+    return fingerprints
 
 
 def _up_to_date(path: Path, table: pa.Table) -> bool:
@@ -364,18 +364,20 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
     outcomes = _outcomes(of_outcomes())
     # Without a plan the ledger's trials still count; their arm and role are unknown.
     rows = plan + [{"trial_id": trial_id, "params": {}} for trial_id in outcomes if trial_id not in planned]
-    found = [outcomes.get(row["trial_id"], _Outcome()) for row in rows]
+    of_rows = [outcomes.get(row["trial_id"], _Outcome()) for row in rows]
     columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in _PLANNED}
-    columns["reused_from"] = [outcome.reused_from for outcome in found]
-    columns["status"] = [outcome.status for outcome in found]
-    columns["stop_reason"] = [None if outcome.reason is None else str(outcome.reason) for outcome in found]
-    columns["attempts"] = [outcome.attempts for outcome in found]
+    columns["reused_from"] = [outcome.reused_from for outcome in of_rows]
+    columns["status"] = [outcome.status for outcome in of_rows]
+    columns["stop_reason"] = [None if outcome.reason is None else str(outcome.reason) for outcome in of_rows]
+    columns["attempts"] = [outcome.attempts for outcome in of_rows]
     measured = pa.concat_tables(summaries or [_summary_schema(pa.schema([])).empty_table()]).combine_chunks()
     positions = pc.index_in(pa.array(columns["trial_id"], pa.string()), value_set=measured["trial_id"])
     columns.update(zip(measured.column_names[1:], measured.take(positions).columns[1:], strict=True))
     seconds = columns["wall_time_s"].to_pylist()
-    columns["student_macs"] = [outcome.student_macs for outcome in found]
-    columns["train_time_s"] = [one if outcome.timed else None for one, outcome in zip(seconds, found, strict=True)]
+    columns["student_macs"] = [outcome.student_macs for outcome in of_rows]
+    columns["train_time_s"] = [
+        time_s if outcome.timed else None for time_s, outcome in zip(seconds, of_rows, strict=True)
+    ]
     types = dict(TRIAL_COLUMNS)
     params = [row.get("params") or {} for row in rows]
     for key in sorted({key for settings in params for key in settings}):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from akdtune.reports import ablation_findings, figures
 from akdtune.reports.ablation_findings import Finding, LevelMean, level_means, margin_of
-from akdtune.reports.ablation_measured import Cell
+from akdtune.reports.ablation_measured import MeasuredCell
 from akdtune.reports.ablation_tables import Result, title_of
 from akdtune.reports.text import interval, signed
 from akdtune.statistics.effects import Effect
@@ -29,7 +29,7 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
     """The figures of a phase by the stem of their file names; `name` is the study's, for titles."""
     drawn: dict[str, figures.Sheet] = {}
     phase, label = result.phase, result.phase.metric.replace("_", " ")
-    bars = [_bar(one) for one in result.found if one.difference.difference is not None]
+    bars = [_bar(finding) for finding in result.findings if finding.difference.difference is not None]
     if bars:
         drawn["ablation" if phase.name == "ablation" else "confirm"] = figures.forest(
             bars, title=f"{name}: {title_of(result)}", margin=margin_of(phase), level=result.level,
@@ -50,20 +50,22 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
     return drawn
 
 
-def _bar(one: Finding) -> figures.Bar:
-    d, within = one.difference, one.within
+def _bar(finding: Finding) -> figures.Bar:
+    d, within = finding.difference, finding.within
     assert d.difference is not None
     low, high, p = (None, None, d.p) if within is None else (within.ci_family_low, within.ci_family_high, within.p_holm)
-    return figures.Bar(one.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, one.cell.is_control)
+    return figures.Bar(
+        finding.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control
+    )
 
 
-def _curse(result: Result, cell: Cell) -> figures.Curse:
+def _curse(result: Result, cell: MeasuredCell) -> figures.Curse:
     summary = result.summaries[cell.name]
     assert summary.mean is not None
     return figures.Curse(cell.name, cell.search_score, summary.mean, summary.ci_low, summary.ci_high, summary.n)
 
 
-def _factor_panels(result: Result) -> list[figures.Panel]:
+def _factor_panels(result: Result) -> list[figures.FactorPanel]:
     """One per factor of a factorial design."""
     texts: dict[str, list[str]] = {}
     for effect in result.effects:
@@ -71,13 +73,13 @@ def _factor_panels(result: Result) -> list[figures.Panel]:
         if len(factors) == 1:
             texts.setdefault(factors[0], []).append(_effect_text(effect, factors))
     return [
-        figures.Panel("\n".join(texts[factor][:3]), factor, {"": [_point(one, 0) for one in found]})
+        figures.FactorPanel("\n".join(texts[factor][:3]), factor, {"": [_point(mean, 0) for mean in means]})
         for factor in texts
-        if (found := level_means(result.phase, [factor], level=result.level))
+        if (means := level_means(result.phase, [factor], level=result.level))
     ]
 
 
-def _interaction_panels(result: Result) -> list[figures.Panel]:
+def _interaction_panels(result: Result) -> list[figures.FactorPanel]:
     """One per pair of factors, the largest interactions first."""
     texts: dict[tuple[str, ...], list[str]] = {}
     for effect in sorted(result.effects, key=lambda effect: -abs(effect.estimate)):
@@ -86,18 +88,18 @@ def _interaction_panels(result: Result) -> list[figures.Panel]:
             texts.setdefault(tuple(factors), []).append(_effect_text(effect, factors))
     panels = []
     for pair, of_pair in list(texts.items())[:INTERACTIONS_SHOWN]:
-        lines: dict[str, list[figures.Point]] = {}
-        for one in level_means(result.phase, pair, level=result.level):
-            lines.setdefault(one.levels[1], []).append(_point(one, 0))
+        lines: dict[str, list[figures.LevelPoint]] = {}
+        for mean in level_means(result.phase, pair, level=result.level):
+            lines.setdefault(mean.levels[1], []).append(_point(mean, 0))
         if lines:
             which = "interaction" if len(of_pair) == 1 else f"largest of {len(of_pair)} terms"
-            panels.append(figures.Panel(f"{which} {of_pair[0]}", pair[0], lines, legend=pair[1]))
+            panels.append(figures.FactorPanel(f"{which} {of_pair[0]}", pair[0], lines, legend=pair[1]))
     return panels
 
 
-def _point(one: LevelMean, place: int) -> figures.Point:
-    assert one.summary.mean is not None
-    return figures.Point(one.levels[place], one.summary.mean, one.summary.ci_low, one.summary.ci_high)
+def _point(mean: LevelMean, place: int) -> figures.LevelPoint:
+    assert mean.summary.mean is not None
+    return figures.LevelPoint(mean.levels[place], mean.summary.mean, mean.summary.ci_low, mean.summary.ci_high)
 
 
 def _effect_text(effect: Effect, factors: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """What the cells of an ablation allow to say: differences from a reference, effects of factors, and sentences.
 
-The arithmetic is `comparisons.py`'s; this module decides what is compared with what, and puts results into words.
+The arithmetic is that of `statistics/`; this module decides what is compared with what, and puts results into words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from akdtune.reports.ablation_measured import ALPHA, MARGIN, Cell, Phase, Predictions
+from akdtune.reports.ablation_measured import ALPHA, MARGIN, MeasuredCell, Phase, StoredPredictions
 from akdtune.reports.text import interval, number, probability, signed
 from akdtune.statistics import effects, power
 from akdtune.statistics import paired as statistics_paired
@@ -51,7 +51,7 @@ class Finding:
         crossed_note: that reason.
     """
 
-    cell: Cell
+    cell: MeasuredCell
     reference: str
     difference: Difference
     within: InFamily | None
@@ -83,7 +83,7 @@ class Finding:
 
     @property
     def high(self) -> float | None:
-        """Upper end, as `low`."""
+        """Upper end of the interval whose lower end is `low`."""
         return self.difference.ci_high if self.within is None else self.within.ci_family_high
 
 
@@ -120,10 +120,10 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
     for family in families_of(phase):
         comparable = [name for name in family if differences[name].n_pairs >= 2]
         adjusted = holm_family([differences[name] for name in comparable], alpha=alpha)
-        within |= {name: (one, len(comparable)) for name, one in zip(comparable, adjusted, strict=True)}
-    predictions = Predictions(run) if phase.metric == "test_accuracy" else None
+        within |= {name: (member, len(comparable)) for name, member in zip(comparable, adjusted, strict=True)}
+    predictions = StoredPredictions(run) if phase.metric == "test_accuracy" else None
     margin = margin_of(phase)
-    found = []
+    judged = []
     for cell in others:
         difference = differences[cell.name]
         paired = difference.n_pairs >= 2 and difference.sd is not None
@@ -133,7 +133,7 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         if difference.n_pairs >= 2 and difference.sd is not None and margin is not None:
             more = power.more_seeds(difference.sd, difference.n_pairs, resolve=margin, alpha=alpha)
             equal = statistics_paired.equivalence(difference, margin, alpha=alpha)
-        found.append(
+        judged.append(
             Finding(
                 cell, reference.name, difference, in_family, size,
                 equal,
@@ -141,7 +141,7 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
                 None if isinstance(crossed, str) else crossed, crossed if isinstance(crossed, str) else "",
             )
         )  # fmt: skip
-    return found
+    return judged
 
 
 def families_of(phase: Phase) -> list[list[str]]:
@@ -154,7 +154,7 @@ def families_of(phase: Phase) -> list[list[str]]:
 
 
 def _crossed(
-    predictions: Predictions | None, cell: Cell, reference: Cell, draws: int, level: float
+    predictions: StoredPredictions | None, cell: MeasuredCell, reference: MeasuredCell, draws: int, level: float
 ) -> tuple[float, float] | str:
     if predictions is None:
         return "only test_accuracy has predictions of each image"
@@ -180,14 +180,14 @@ def level_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def design_cells(phase: Phase) -> list[Cell]:
+def design_cells(phase: Phase) -> list[MeasuredCell]:
     """Cells that stand for a combination of factor levels; none where the design is no factorial one."""
     if phase.settings.get("design") not in FACTORIAL:
         return []
     return [cell for cell in phase.cells if cell.levels and not cell.is_control]
 
 
-def common_seeds(cells: Sequence[Cell]) -> list[int]:
+def common_seeds(cells: Sequence[MeasuredCell]) -> list[int]:
     """Seeds that every cell has finished."""
     return sorted(set.intersection(*(set(cell.values) for cell in cells))) if cells else []
 
@@ -198,16 +198,16 @@ def effects_of(phase: Phase, *, level: float) -> tuple[list[Effect], str]:
     if not cells:
         return [], "effects of factors need a factorial design; in other designs each difference stands for itself"
     levels = {cell.name: {factor: level_text(value) for factor, value in (cell.levels or {}).items()} for cell in cells}
-    found = effects.contrasts({cell.name: cell.values for cell in cells}, levels, level=level)
-    return found, "" if found else "the finished trials do not tell the effects of the factors apart yet"
+    contrasts = effects.contrasts({cell.name: cell.values for cell in cells}, levels, level=level)
+    return contrasts, "" if contrasts else "the finished trials do not tell the effects of the factors apart yet"
 
 
 def factors_of(phase: Phase, effect: Effect) -> list[str]:
     """The one factor or the two that an effect is of; [] where its name does not say."""
     known = list(dict.fromkeys(factor for cell in design_cells(phase) for factor in cell.levels or {}))
     parts = effect.term.split(" x ")
-    found = [next((factor for factor in known if part.startswith(f"{factor}: ")), None) for part in parts]
-    return [factor for factor in found if factor is not None] if None not in found else []
+    factors = [next((factor for factor in known if part.startswith(f"{factor}: ")), None) for part in parts]
+    return [factor for factor in factors if factor is not None] if None not in factors else []
 
 
 def level_means(phase: Phase, factors: Sequence[str], *, level: float) -> list[LevelMean]:
@@ -294,23 +294,29 @@ def _equals(p: float | None) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def remarks(phase: Phase, found: Sequence[Finding], alpha: float) -> list[str]:
+def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str]:
     """What must be known to read the numbers of a phase, one sentence each."""
     said = [f"{CONDITIONAL}; pairs are formed by seed"]
-    correlations = [one.difference.correlation for one in found if one.difference.correlation is not None]
+    correlations = [
+        finding.difference.correlation for finding in findings if finding.difference.correlation is not None
+    ]
     if correlations:
         said.append(
             f"correlation between paired seeds: {number(min(correlations))} to {number(max(correlations))}, "
             f"median {number(float(np.median(correlations)))} (pairing helps where it is above 0)"
         )
-    detectable = [one.difference.minimum_detectable for one in found if one.difference.minimum_detectable is not None]
+    detectable = [
+        finding.difference.minimum_detectable
+        for finding in findings
+        if finding.difference.minimum_detectable is not None
+    ]
     if detectable:
         said.append(
             f"smallest difference that these seeds show with power .8: {number(min(detectable))} to "
-            f"{number(max(detectable))}, before correction for {len(found)} comparisons"
+            f"{number(max(detectable))}, before correction for {len(findings)} comparisons"
         )
-    said += _floors(found)
-    if any(one.verdict == "equivalent" for one in found):
+    said += _floors(findings)
+    if any(finding.verdict == "equivalent" for finding in findings):
         said.append("equivalence (TOST) is judged for each comparison by itself, not corrected for their number")
     if phase.metric != phase.declared_metric:
         said.append(
@@ -333,12 +339,12 @@ def remarks(phase: Phase, found: Sequence[Finding], alpha: float) -> list[str]:
     return said
 
 
-def _floors(found: Sequence[Finding]) -> list[str]:
+def _floors(findings: Sequence[Finding]) -> list[str]:
     """Where the exact test cannot reject whatever the data, one sentence per number of seeds."""
     notes: dict[int, list[str]] = {}
-    for one in found:
-        if one.within is not None and one.within.permutation_note:
-            notes.setdefault(one.difference.n_pairs, []).append(one.within.permutation_note)
+    for finding in findings:
+        if finding.within is not None and finding.within.permutation_note:
+            notes.setdefault(finding.difference.n_pairs, []).append(finding.within.permutation_note)
     return [
         f"the exact sign-flip test {notes[n][0]}"
         + (f" (so in {len(notes[n])} comparisons)" if len(notes[n]) > 1 else "")
@@ -346,16 +352,18 @@ def _floors(found: Sequence[Finding]) -> list[str]:
     ]
 
 
-def crossed_remark(found: Sequence[Finding]) -> str:
+def crossed_remark(findings: Sequence[Finding]) -> str:
     """Why intervals over test images could not be had, where they could not."""
-    reasons = [one.crossed_note for one in found if one.crossed is None and one.difference.n_pairs >= 2]
+    reasons = [
+        finding.crossed_note for finding in findings if finding.crossed is None and finding.difference.n_pairs >= 2
+    ]
     if not reasons:
         return ""
     more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-    share = f"{len(reasons)} of {len(found)} comparisons"
+    share = f"{len(reasons)} of {len(findings)} comparisons"
     return f"no interval over seeds and test images together for {share}: {reasons[0]}{more}"
 
 
-def summaries(cells: Sequence[Cell], level: float) -> Mapping[str, CellSummary]:
+def summaries(cells: Sequence[MeasuredCell], level: float) -> Mapping[str, CellSummary]:
     """Mean, spread and interval of each cell by name; n = 0 for one without a finished trial."""
     return {cell.name: cell_summary(np.array(list(cell.values.values())), level=level) for cell in cells}

@@ -39,7 +39,7 @@ class Excluded:
 
 
 @dataclass
-class Cell:
+class MeasuredCell:
     """One cell of a phase.
 
     Attributes:
@@ -93,12 +93,12 @@ class Phase:
     reference: str | None
     declared_reference: str | None
     seeds: list[int]
-    cells: list[Cell]
+    cells: list[MeasuredCell]
     excluded: list[Excluded]
     extra: int
     settings: dict[str, Any]
 
-    def cell(self, name: str) -> Cell:
+    def cell(self, name: str) -> MeasuredCell:
         """A cell by its name."""
         return next(cell for cell in self.cells if cell.name == name)
 
@@ -110,7 +110,7 @@ class Phase:
     @property
     def unfinished(self) -> list[Excluded]:
         """Trials that have not ended yet, or were never planned."""
-        return [one for one in self.excluded if one.status in (*UNFINISHED, NOT_PLANNED)]
+        return [trial for trial in self.excluded if trial.status in (*UNFINISHED, NOT_PLANNED)]
 
     @property
     def in_percent(self) -> bool:
@@ -118,7 +118,7 @@ class Phase:
         return self.metric.endswith("_accuracy")
 
 
-def read_design(run: Path) -> dict[str, Any]:
+def design_phases(run: Path) -> dict[str, Any]:
     """The phases that a study's driver wrote down, by name.
 
     Raises:
@@ -155,7 +155,7 @@ def phases_of(run: Path, *, metric: str | None = None, reference: str | None = N
         StudyError: for a directory that is no study, has no design, or files that cannot be read.
         AkdtuneError: for an unknown metric or reference, with the nearest that there is.
     """
-    design = read_design(run)
+    design = design_phases(run)
     rows = tables.read_trials(run).to_pylist()
     if metric is not None:
         numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
@@ -179,11 +179,11 @@ def _phase(
     for row in rows:
         if row["role"] in REPORT_ROLES and row["cell_id"] is not None:
             by_cell.setdefault(row["cell_id"], []).append(row)
-    cells: list[Cell] = []
+    cells: list[MeasuredCell] = []
     excluded: list[Excluded] = []
     extra = 0
-    for one in settings["cells"]:
-        cell = _cell(one, name)
+    for entry in settings["cells"]:
+        cell = _cell(entry, name)
         extra += _fill(cell, by_cell.get(cell.cell_id, []), seeds, column, excluded)
         cells.append(cell)
     names = [cell.name for cell in cells]
@@ -196,18 +196,19 @@ def _phase(
     )  # fmt: skip
 
 
-def _cell(one: Mapping[str, Any], phase: str) -> Cell:
-    score = one.get("search_score")
-    return Cell(
-        name=str(one["name"]), cell_id=str(one["cell_id"]), role=str(one.get("role") or phase),
-        levels=one.get("levels"), changes=dict(one.get("changes") or {}), explanation=one.get("explanation") or "",
-        merged=list(one.get("merged") or []), arm=one.get("arm"), rank=one.get("rank"),
-        search_trial=one.get("search_trial"), search_score=None if score is None else float(score),
+def _cell(entry: Mapping[str, Any], phase: str) -> MeasuredCell:
+    score = entry.get("search_score")
+    return MeasuredCell(
+        name=str(entry["name"]), cell_id=str(entry["cell_id"]), role=str(entry.get("role") or phase),
+        levels=entry.get("levels"), changes=dict(entry.get("changes") or {}),
+        explanation=entry.get("explanation") or "", merged=list(entry.get("merged") or []),
+        arm=entry.get("arm"), rank=entry.get("rank"),
+        search_trial=entry.get("search_trial"), search_score=None if score is None else float(score),
     )  # fmt: skip
 
 
 def _fill(
-    cell: Cell, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str, excluded: list[Excluded]
+    cell: MeasuredCell, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str, excluded: list[Excluded]
 ) -> int:
     """Puts the finished trials of a cell into it, and the others into `excluded`; returns how many had other seeds."""
     extra, seen = 0, set()
@@ -228,31 +229,33 @@ def _fill(
     return extra
 
 
-class Predictions:
+class StoredPredictions:
     """Which images the trials of a study classified rightly; each file is read once."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._held: dict[str, tuple[Integers, Bools] | None] = {}
 
-    def pair(self, cell: Cell, reference: Cell) -> tuple[Bools, Bools] | str:
+    def pair(self, cell: MeasuredCell, reference: MeasuredCell) -> tuple[Bools, Bools] | str:
         """Both cells' right answers, seed by image, over common seeds in one order; or why there are none."""
         seeds = sorted(cell.values.keys() & reference.values.keys())
-        found = {one.name: [self._of(one.trials[seed]) for seed in seeds] for one in (cell, reference)}
+        answers = {side.name: [self._of(side.trials[seed]) for seed in seeds] for side in (cell, reference)}
         if not seeds:
             return "no common seed"
-        for one in (cell, reference):
-            for seed, held in zip(seeds, found[one.name], strict=True):
+        for side in (cell, reference):
+            for seed, held in zip(seeds, answers[side.name], strict=True):
                 if held is None:
-                    return f"trial {one.trials[seed]} left no predictions"
+                    return f"trial {side.trials[seed]} left no predictions"
                 right, images = 100 * held[1].mean(), len(held[1])
-                if abs(right - one.values[seed]) * images > 150:  # more than one image and a half
-                    return f"the predictions of trial {one.trials[seed]} are not those of its accuracy"
-        ids_N = next(held[0] for held in found[cell.name] if held is not None)
-        every = [held for of_cell in found.values() for held in of_cell if held is not None]
+                if abs(right - side.values[seed]) * images > 150:  # more than one image and a half
+                    return f"the predictions of trial {side.trials[seed]} are not those of its accuracy"
+        ids_N = next(held[0] for held in answers[cell.name] if held is not None)
+        every = [held for of_cell in answers.values() for held in of_cell if held is not None]
         if not all(np.array_equal(held[0], ids_N) for held in every):
             return "the trials were judged by different images"
-        right_SN = [np.stack([held[1] for held in found[one.name] if held is not None]) for one in (cell, reference)]
+        right_SN = [
+            np.stack([held[1] for held in answers[side.name] if held is not None]) for side in (cell, reference)
+        ]
         return right_SN[0], right_SN[1]
 
     def _of(self, trial_id: str) -> tuple[Integers, Bools] | None:
@@ -275,6 +278,6 @@ def _right(path: Path) -> tuple[Integers, Bools]:
 
 def counts(excluded: Sequence[Excluded]) -> str:
     """How many trials do not count, by status: `2 diverged, 1 running`."""
-    found = Counter(one.status for one in excluded)
+    tally = Counter(trial.status for trial in excluded)
     order = (*STATUSES, NO_VALUE, NOT_PLANNED)
-    return ", ".join(f"{found[status]} {status}" for status in order if found[status]) or "none"
+    return ", ".join(f"{tally[status]} {status}" for status in order if tally[status]) or "none"

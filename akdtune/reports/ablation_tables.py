@@ -9,7 +9,7 @@ from typing import Any
 
 from akdtune.reports import ablation_findings
 from akdtune.reports.ablation_findings import Finding, alpha_of, margin_of, sentence, summaries
-from akdtune.reports.ablation_measured import UNFINISHED, Cell, Phase, counts
+from akdtune.reports.ablation_measured import UNFINISHED, MeasuredCell, Phase, counts
 from akdtune.reports.text import interval, markdown_table, number, probability, signed, tex_table
 from akdtune.statistics.effects import Effect
 from akdtune.statistics.paired import CellSummary
@@ -29,43 +29,43 @@ CURSE_HEADINGS = ["confirmed cell", "rank in search", "search score", "confirmed
 
 @dataclass(frozen=True)
 class Result:
-    """One phase, computed."""
+    """One phase with everything that its report says of it."""
 
     phase: Phase
     alpha: float
     summaries: dict[str, CellSummary]
-    found: list[Finding]
+    findings: list[Finding]
     effects: list[Effect]
     no_effects: str
 
     @property
     def level(self) -> float:
-        """Of every interval."""
+        """The level of every interval: 1 - alpha."""
         return 1 - self.alpha
 
     @property
     def unit(self) -> str:
-        """Of differences."""
+        """What differences are counted in: points of an accuracy, units of another metric."""
         return "points" if self.phase.in_percent else "units"
 
-    def finding(self, cell: Cell) -> Finding | None:
+    def finding(self, cell: MeasuredCell) -> Finding | None:
         """A cell's comparison with the reference."""
-        return next((one for one in self.found if one.cell.name == cell.name), None)
+        return next((finding for finding in self.findings if finding.cell.name == cell.name), None)
 
 
 def compute(phase: Phase, run: Path, *, alpha: float | None = None, draws: int = DRAWS) -> Result:
     """Everything the report of one phase says."""
     used = alpha_of(phase) if alpha is None else alpha
     effects, why = ablation_findings.effects_of(phase, level=1 - used)
-    found = ablation_findings.findings(phase, run, alpha=used, draws=draws)
-    return Result(phase, used, dict(summaries(phase.cells, 1 - used)), found, effects, why)
+    findings = ablation_findings.findings(phase, run, alpha=used, draws=draws)
+    return Result(phase, used, dict(summaries(phase.cells, 1 - used)), findings, effects, why)
 
 
 def notes_of(result: Result) -> list[str]:
     """Sentences that hold for the whole phase."""
     phase = result.phase
-    notes = ablation_findings.remarks(phase, result.found, result.alpha)
-    crossed = ablation_findings.crossed_remark(result.found)
+    notes = ablation_findings.remarks(phase, result.findings, result.alpha)
+    crossed = ablation_findings.crossed_remark(result.findings)
     notes += [crossed] if crossed else []
     if phase.name == "confirm":
         notes += [CURSE, "ranks are those of the search and stay: the test set chooses nothing"]
@@ -93,40 +93,41 @@ def _phase_json(result: Result) -> dict[str, Any]:
         "reference": phase.reference, "alpha": result.alpha, "level": result.level,
         "equivalence_margin": margin_of(phase), "seeds": phase.seeds, "missing_trials": phase.missing,
         "cells": [_cell_json(result, cell) for cell in phase.cells],
-        "differences": [_difference_json(one, result.unit) for one in result.found],
+        "differences": [_difference_json(finding, result.unit) for finding in result.findings],
         "effects": [asdict(effect) for effect in result.effects],
-        "excluded": [asdict(one) for one in phase.excluded],
+        "excluded": [asdict(trial) for trial in phase.excluded],
         "merged": [line for cell in phase.cells for line in cell.merged],
         "notes": notes_of(result),
     }  # fmt: skip
 
 
-def _cell_json(result: Result, cell: Cell) -> dict[str, Any]:
-    found = asdict(cell)
-    found["values"] = {str(seed): value for seed, value in sorted(cell.values.items())}
-    found["trials"] = {str(seed): trial for seed, trial in sorted(cell.trials.items())}
-    found["diverged"] = cell.outcomes.get("diverged", 0)
-    found["change"] = _change(result, cell)
-    return {"name": cell.name, **asdict(result.summaries[cell.name]), **found}
+def _cell_json(result: Result, cell: MeasuredCell) -> dict[str, Any]:
+    content = asdict(cell)
+    content["values"] = {str(seed): value for seed, value in sorted(cell.values.items())}
+    content["trials"] = {str(seed): trial for seed, trial in sorted(cell.trials.items())}
+    content["diverged"] = cell.outcomes.get("diverged", 0)
+    content["change"] = _change(result, cell)
+    return {"name": cell.name, **asdict(result.summaries[cell.name]), **content}
 
 
-def _change(result: Result, cell: Cell) -> float | None:
+def _change(result: Result, cell: MeasuredCell) -> float | None:
     """Confirmed less search score."""
     mean = result.summaries[cell.name].mean
     return None if cell.search_score is None or mean is None else mean - cell.search_score
 
 
-def _difference_json(one: Finding, unit: str) -> dict[str, Any]:
-    within, equal = one.within, one.equivalence
+def _difference_json(finding: Finding, unit: str) -> dict[str, Any]:
+    within, equal = finding.within, finding.equivalence
     return {
-        "cell": one.cell.name, "reference": one.reference, "control": one.cell.is_control, **asdict(one.difference),
+        "cell": finding.cell.name, "reference": finding.reference, "control": finding.cell.is_control,
+        **asdict(finding.difference),
         "p_holm": within and within.p_holm, "ci_family_low": within and within.ci_family_low,
         "ci_family_high": within and within.ci_family_high, "rejected": within and within.rejected,
-        "permutation_note": within and within.permutation_note, "family": one.family,
-        "crossed_low": one.crossed and one.crossed[0], "crossed_high": one.crossed and one.crossed[1],
-        "crossed_note": one.crossed_note, "equivalence_p": equal and equal.p,
-        "equivalence": equal and equal.verdict, "resolve": one.resolve, "more_seeds": one.more_seeds,
-        "verdict": one.verdict, "sentence": sentence(one, unit),
+        "permutation_note": within and within.permutation_note, "family": finding.family,
+        "crossed_low": finding.crossed and finding.crossed[0], "crossed_high": finding.crossed and finding.crossed[1],
+        "crossed_note": finding.crossed_note, "equivalence_p": equal and equal.p,
+        "equivalence": equal and equal.verdict, "resolve": finding.resolve, "more_seeds": finding.more_seeds,
+        "verdict": finding.verdict, "sentence": sentence(finding, unit),
     }  # fmt: skip
 
 
@@ -140,8 +141,8 @@ def paper_rows(result: Result, *, controls: bool) -> list[list[str]]:
     return [_paper_row(result, cell) for cell in sorted(cells, key=lambda cell: cell.name != phase.reference)]
 
 
-def _paper_row(result: Result, cell: Cell) -> list[str]:
-    summary, one = result.summaries[cell.name], result.finding(cell)
+def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
+    summary, finding = result.summaries[cell.name], result.finding(cell)
     if summary.mean is None:
         mean = "n/a"
     else:
@@ -149,17 +150,17 @@ def _paper_row(result: Result, cell: Cell) -> list[str]:
     if cell.outcomes.get("diverged"):
         mean += f" ({cell.outcomes['diverged']} diverged)"
     row = [cell.name, str(summary.n), mean]
-    if one is None:
+    if finding is None:
         return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
-    difference = one.difference
+    difference = finding.difference
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
-    span = "" if one.low is None else interval(one.low, one.high)
-    p_holm = "" if one.within is None else probability(one.within.p_holm)
+    span = "" if finding.low is None else interval(finding.low, finding.high)
+    p_holm = "" if finding.within is None else probability(finding.within.p_holm)
     return [*row, signed(difference.difference), alone, span, p_holm]
 
 
 def headings(result: Result) -> list[str]:
-    """Of the paper's table."""
+    """Headings of the columns of `paper_rows`."""
     return ["cell", "n", f"{result.phase.metric.replace('_', ' ')}, mean ± sd", "difference",
             f"{100 * result.level:g} %", f"simultaneous {100 * result.level:g} %", "Holm p"]  # fmt: skip
 
@@ -181,7 +182,7 @@ def markdown(done: Sequence[Result], name: str) -> str:
             text.append("")
         if phase.name == "confirm":
             text.append(markdown_table(CURSE_HEADINGS, curse_rows(result), (1, 2, 3, 4)))
-        text += [f"- {sentence(one, result.unit)}" for one in result.found] + [""]
+        text += [f"- {sentence(finding, result.unit)}" for finding in result.findings] + [""]
         text += [f"- {line}" for line in status_lines(result) + notes_of(result)] + [""]
     return "\n".join(text)
 
@@ -206,14 +207,14 @@ def rows_for_csv(done: Sequence[Result]) -> list[dict[str, Any]]:
     rows = []
     for result in done:
         for cell in result.phase.cells:
-            one = result.finding(cell)
+            finding = result.finding(cell)
             row = {"phase": result.phase.name, "cell": cell.name, "cell_id": cell.cell_id, "role": cell.role,
                    "metric": result.phase.metric, **asdict(result.summaries[cell.name]),
                    "diverged": cell.outcomes.get("diverged", 0), "search_score": cell.search_score}  # fmt: skip
-            if one is not None:
-                found = _difference_json(one, result.unit)
+            if finding is not None:
+                numbers = _difference_json(finding, result.unit)
                 skipped = ("cell", "control", "seeds", "sentence", "crossed_note", "permutation_note")
-                row |= {f"difference_{k}" if k in row else k: v for k, v in found.items() if k not in skipped}
+                row |= {f"difference_{k}" if k in row else k: v for k, v in numbers.items() if k not in skipped}
             rows.append(row)
     return rows
 
@@ -253,10 +254,10 @@ def status_lines(result: Result) -> list[str]:
             f"not finished: {phase.missing} of {total} trials are missing ({counts(phase.unfinished)}); "
             "numbers will change"
         )
-    ended = [one for one in phase.excluded if one.trial_id is not None and one.status not in UNFINISHED]
-    for one in ended[:EXCLUDED_SHOWN]:
-        reason = f" ({one.reason.splitlines()[0][:60]})" if one.reason else ""
-        lines.append(f"excluded: {one.cell}, seed {one.seed}: {one.status}{reason}, trial {one.trial_id}")
+    ended = [trial for trial in phase.excluded if trial.trial_id is not None and trial.status not in UNFINISHED]
+    for trial in ended[:EXCLUDED_SHOWN]:
+        reason = f" ({trial.reason.splitlines()[0][:60]})" if trial.reason else ""
+        lines.append(f"excluded: {trial.cell}, seed {trial.seed}: {trial.status}{reason}, trial {trial.trial_id}")
     if len(ended) > EXCLUDED_SHOWN:
         lines.append(f"excluded: {len(ended) - EXCLUDED_SHOWN} more, listed in the JSON report")
     return lines + [f"merged: {line}" for cell in phase.cells for line in cell.merged]

@@ -13,7 +13,7 @@ from akdtune.reports import ablation_figures, ablation_tables, diversity, divers
 from akdtune.reports.ablation_findings import Finding, sentence
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result
-from akdtune.reports.diversity import HEADLINE, Panel, Relation
+from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
 from akdtune.statistics import association
@@ -41,7 +41,7 @@ class Compared:
     @property
     def findings(self) -> list[Finding]:
         """Each cell against the reference: difference, intervals, p, verdict; in the order of the design."""
-        return self.result.found
+        return self.result.findings
 
     @property
     def effects(self) -> list[Effect]:
@@ -106,7 +106,7 @@ def compared(
     """
     if alpha is not None and not 0 < alpha < 0.5:
         raise AkdtuneError(f"alpha: {alpha:g} is no error rate (allowed: above 0, below 0.5)")
-    phases = {one.name: one for one in phases_of(run, metric=metric, reference=reference)}
+    phases = {measured.name: measured for measured in phases_of(run, metric=metric, reference=reference)}
     if phase not in phases:
         there = ", ".join(PHASE_SECTIONS[name] for name in phases)
         raise StudyError(
@@ -129,7 +129,7 @@ class Diversity:
     """
 
     study: str
-    panels: tuple[Panel, ...]
+    panels: tuple[DiversityPanel, ...]
     relations: dict[str, list[Relation]]
     counts: dict[str, int]
     how: dict[str, int]
@@ -184,7 +184,7 @@ def diversity_in(run: Path, *, draws: int = association.DRAWS, seed: int = 0) ->
     panels, counts = diversity.panels_of(run)
     finished = tuple(panel for panel in panels if panel.arms)
     if not finished:
-        raise StudyError(f"{run}: no probe, search or report trial has finished yet ({diversity._counts(counts)})")
+        raise StudyError(f"{run}: no probe, search or report trial has finished yet ({diversity.counts_text(counts)})")
     how = {"draws": draws, "seed": seed}
     relations = {panel.name: diversity.relate(panel, list(panel.measures), **how) for panel in finished}
     return Diversity(run.resolve().name, finished, relations, counts, how)

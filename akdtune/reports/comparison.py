@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import tables
 from akdtune.records.files import LOCK, read_lock, require_study
-from akdtune.reports.ablation_measured import read_design
-from akdtune.reports.text import number
+from akdtune.reports.ablation_measured import design_phases
+from akdtune.reports.text import counted, number
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings import file as settings_file
 from akdtune.statistics import paired
@@ -112,7 +112,7 @@ def _described(row: Mapping[str, Any]) -> str:
 def _declared(path: Path, names: Mapping[Key, str]) -> dict[Key, str]:
     """Names that the study's design gives to its cells."""
     try:
-        design = read_design(path)
+        design = design_phases(path)
     except StudyError:
         return {}
     given = {cell["cell_id"]: str(cell["name"]) for phase in design.values() for cell in phase["cells"]}
@@ -131,7 +131,7 @@ def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
         AkdtuneError: for a metric that no trial has.
     """
     _check(metric, a, b)
-    found = []
+    shared = []
     for key in a.names:
         mine, others = a.values.get(key, {}), b.values.get(key, {})
         common = sorted(mine.keys() & others.keys())
@@ -141,7 +141,7 @@ def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
             continue
         of_a, of_b = ({seed: float(side[seed][column]) for seed in seeds} for side in (mine, others))
         gaps = [abs(of_a[seed] - of_b[seed]) for seed in seeds]
-        found.append(
+        shared.append(
             Shared(
                 a.names[key], b.names[key], key[0], column, seeds,
                 paired.cell_summary(list(of_a.values())), paired.cell_summary(list(of_b.values())),
@@ -149,7 +149,7 @@ def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
                 sum(math.isclose(of_a[seed], of_b[seed], rel_tol=CLOSE) for seed in seeds), max(gaps),
             )
         )  # fmt: skip
-    return found
+    return shared
 
 
 def _check(metric: str | None, a: Side, b: Side) -> None:
@@ -195,26 +195,23 @@ def _without_text(value: Any) -> Any:
 
 def verdict(shared: Sequence[Shared]) -> str:
     """One sentence on whether the two studies agree."""
-    trials = sum(len(one.seeds) for one in shared)
+    trials = sum(len(cell.seeds) for cell in shared)
     if not trials:
         return "no trial is shared: the studies have no finished cell and seed in common"
-    equal, close = sum(one.equal for one in shared), sum(one.close for one in shared)
-    head = f"{_count(len(shared), 'cell')} and {_count(trials, 'trial')} shared: "
+    equal, close = sum(cell.equal for cell in shared), sum(cell.close for cell in shared)
+    cells, of_them = counted(len(shared), "cell", thousands=""), counted(trials, "trial", thousands="")
+    head = f"{cells} and {of_them} shared: "
     if equal == trials:
         return head + "all equal to the last digit"
-    largest = max(shared, key=lambda one: one.largest)
+    largest = max(shared, key=lambda cell: cell.largest)
     text = f"{equal} equal to the last digit, {close - equal} up to rounding, {trials - close} differ"
     return f"{head}{text}; largest difference {number(largest.largest, 4)} in {largest.name}"
-
-
-def _count(number_of: int, what: str) -> str:
-    return f"{number_of} {what}{'' if number_of == 1 else 's'}"
 
 
 def report_of(a: Side, b: Side, shared: Sequence[Shared]) -> dict[str, Any]:
     """Everything that was compared, as plain JSON."""
     return {
         "a": str(a.path), "b": str(b.path), "verdict": verdict(shared), "reading": READING,
-        "cells": [{**asdict(one), "reproduced": one.reproduced} for one in shared],
+        "cells": [{**asdict(cell), "reproduced": cell.reproduced} for cell in shared],
         "only_in_a": only_in(a, b), "only_in_b": only_in(b, a), "differences_of_locks": lock_differences(a, b),
     }  # fmt: skip

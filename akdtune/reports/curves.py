@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
-from akdtune.reports.diversity import _bare
+from akdtune.reports.diversity import is_viewless
 from akdtune.reports.figures import COLOURS, sheet, suptitle
 from akdtune.statistics.resampling import Floats
 
@@ -73,7 +73,8 @@ class Curves:
         """
         with sheet(7.4, 3.6) as drawn:
             axis = drawn.figure.subplots()
-            for index, arm in enumerate(sorted(self.arms, key=lambda arm: (_bare(arm), arm))):  # as beside diversity
+            as_beside_diversity = sorted(self.arms, key=lambda arm: (is_viewless(arm), arm))
+            for index, arm in enumerate(as_beside_diversity):
                 _draw_arm(axis, self.of(arm), arm, COLOURS[index % len(COLOURS)], _STYLES[index // len(COLOURS) % 4])
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)

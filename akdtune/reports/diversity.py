@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from akdtune.records import tables
+from akdtune.reports.text import signed
 from akdtune.roles import REPORT_ROLES, STATUSES
 from akdtune.statistics import association
-from akdtune.statistics.association import Association, Estimate
+from akdtune.statistics.association import Association, Coefficient
 from akdtune.statistics.resampling import Floats
 
 HEADLINE = {
@@ -47,7 +48,7 @@ SURVIVORS = (
 
 
 @dataclass(frozen=True)
-class Panel:
+class DiversityPanel:
     """Trials that may be looked at together.
 
     Attributes:
@@ -73,7 +74,7 @@ class Panel:
 
     def viewless(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which trials have no views and hence no diversity: they are drawn, not fitted."""
-        return np.array([_bare(arm) for arm in self.arms], bool)
+        return np.array([is_viewless(arm) for arm in self.arms], bool)
 
     def fitted(self, measure: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which trials enter the fit of a measure."""
@@ -97,7 +98,7 @@ class Relation:
         return pooled.pearson.value * within.pearson.value < 0
 
 
-def _bare(arm: str) -> bool:
+def is_viewless(arm: str) -> bool:
     """Whether an arm's teacher stands alone, without views."""
     return arm.split("/")[0] == "none"
 
@@ -105,7 +106,7 @@ def _bare(arm: str) -> bool:
 # ------------------------------------------------------------------------------------------------- reading
 
 
-def panels_of(run_dir: Path) -> tuple[list[Panel], dict[str, int]]:
+def panels_of(run_dir: Path) -> tuple[list[DiversityPanel], dict[str, int]]:
     """The panels of a study that hold any trial, and how many trials it has by status."""
     trials = tables.read_trials(run_dir)
     status = trials["status"].to_pylist() if trials.num_rows else []
@@ -118,7 +119,7 @@ def panels_of(run_dir: Path) -> tuple[list[Panel], dict[str, int]]:
     return [panel for panel in panels if panel.arms or panel.excluded], dict(Counter(status))
 
 
-def _panel(trials: Any, name: str, title: str, roles: Sequence[str], biased: bool) -> Panel:
+def _panel(trials: Any, name: str, title: str, roles: Sequence[str], biased: bool) -> DiversityPanel:
     of_role = np.array([role in roles for role in trials["role"].to_pylist()], bool)
     status = np.array(trials["status"].to_pylist(), object)
     rows = trials.take(np.flatnonzero(of_role & (status == "done")))
@@ -129,7 +130,7 @@ def _panel(trials: Any, name: str, title: str, roles: Sequence[str], biased: boo
         column for column in rows.column_names
         if column.startswith(("param.method.", "param.training.", "param.student."))
     ]  # fmt: skip
-    return Panel(
+    return DiversityPanel(
         name=name,
         title=title,
         biased=biased,
@@ -150,16 +151,20 @@ def _values(rows: Any, column: str) -> Floats:
 # ------------------------------------------------------------------------------------------------- estimating
 
 
-def relate(panel: Panel, measures: Sequence[str], *, draws: int = association.DRAWS, seed: int = 0) -> list[Relation]:
+def relate(
+    panel: DiversityPanel, measures: Sequence[str], *, draws: int = association.DRAWS, seed: int = 0
+) -> list[Relation]:
     """The three estimands for each measure; (b) and (c) are refused below `MIN_DOF` residual degrees of freedom."""
     alike: dict[bytes, list[str]] = {}
     for measure in measures:
         alike.setdefault(panel.fitted(measure).tobytes(), []).append(measure)
-    found = {relation.measure: relation for group in alike.values() for relation in _relate(panel, group, draws, seed)}
-    return [found[measure] for measure in measures]
+    by_measure = {
+        relation.measure: relation for group in alike.values() for relation in _relate(panel, group, draws, seed)
+    }
+    return [by_measure[measure] for measure in measures]
 
 
-def _relate(panel: Panel, measures: Sequence[str], draws: int, seed: int) -> list[Relation]:
+def _relate(panel: DiversityPanel, measures: Sequence[str], draws: int, seed: int) -> list[Relation]:
     """For measures that the same trials have."""
     use = np.flatnonzero(panel.fitted(measures[0]))
     arms, cells = [panel.arms[i] for i in use], [panel.cells[i] for i in use]
@@ -183,12 +188,12 @@ def _relate(panel: Panel, measures: Sequence[str], draws: int, seed: int) -> lis
             estimates[twin] if twin else association.associations(x_NM, y_N, cells, design, draws=draws, seed=seed)
         )
     return [
-        Relation(measure, {name: found[index] for name, found in estimates.items()}, refused, adjusted_for)
+        Relation(measure, {name: of_measures[index] for name, of_measures in estimates.items()}, refused, adjusted_for)
         for index, measure in enumerate(measures)
     ]
 
 
-def _student_side(panel: Panel, use: Any, arms: Sequence[str]) -> tuple[Floats, list[str]]:
+def _student_side(panel: DiversityPanel, use: Any, arms: Sequence[str]) -> tuple[Floats, list[str]]:
     """Nuisance columns of estimand (c), which span the intercept, and the settings they stand for."""
     methods = [arm.split("/", 1)[-1] for arm in arms]
     columns, names = [association.dummies(methods)], ["base method"] if len(set(methods)) > 1 else []
@@ -208,57 +213,58 @@ def _same_span(first: Floats, second: Floats) -> bool:
 def verdict(relation: Relation) -> str:
     """One sentence on what the numbers allow to say: association or nothing, never effect."""
     name = "within_arm" if "within_arm" in relation.estimates else "pooled"
-    found = relation.estimates[name]
+    estimate = relation.estimates[name]
     where = {"pooled": "pooled", "within_arm": "within arms"}[name]
-    r = found.pearson
-    if found.n < 3 or found.clusters < SMALL:
-        return f"n is too small to conclude anything ({found.clusters} cells; at least {SMALL} are needed)"
+    r = estimate.pearson
+    if estimate.n < 3 or estimate.clusters < SMALL:
+        return f"n is too small to conclude anything ({estimate.clusters} cells; at least {SMALL} are needed)"
     if r is None:
         return "no variation left to relate"
     if r.low is None:
-        return f"no interval for r = {_signed(r.value)} {where}: nothing can be concluded"
+        return f"no interval for r = {signed(r.value, minus='-')} {where}: nothing can be concluded"
     if not r.excludes_zero:
         needed = association.pairs_needed(r.value)
-        more = f"; to tell r = {_signed(r.value)} from zero would need about {needed} cells" if needed else ""
-        least = association.detectable_correlation(found.residual_dof + 2)
+        more = f"; to tell r = {signed(r.value, minus='-')} from zero would need about {needed} cells" if needed else ""
+        least = association.detectable_correlation(estimate.residual_dof + 2)
         shown = f"; this many cells show |r| of {least:.2f} or more (power .8)" if least else ""
         return f"n is too small to tell the sign {where}: the interval covers zero{shown}{more}"
     sign = "positive" if r.value > 0 else "negative"
-    return f"{sign} association {where}, r = {_interval(r)}"
+    return f"{sign} association {where}, r = {coefficient_text(r)}"
 
 
 # ------------------------------------------------------------------------------------------------- reporting
 
 
-def _signed(value: float, digits: int = 2) -> str:
-    return f"{value:+.{digits}f}"
+def coefficient_text(coefficient: Coefficient | None, short: bool = False) -> str:
+    """A value with its interval; three significant digits when it is a slope (`short`).
 
-
-def _interval(estimate: Estimate | None, short: bool = False) -> str:
-    """A value with its interval; three significant digits when it is a slope (`short`)."""
-    if estimate is None:
+    Not `text.interval`: ends that round to 0 stand here as 0, and a minus is the hyphen that this report always had.
+    """
+    if coefficient is None:
         return "n/a"
-    show = (lambda v: f"{v:+.3g}") if short else _signed
-    if estimate.low is None or estimate.high is None:
-        return f"{show(estimate.value)} [n/a]"
-    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
+    value, low, high = (
+        None if number is None else f"{number:+.3g}" if short else signed(number, minus="-")
+        for number in (coefficient.value, coefficient.low, coefficient.high)
+    )
+    return f"{value} [n/a]" if low is None or high is None else f"{value} [{low}, {high}]"
 
 
-def _counts(counts: dict[str, int]) -> str:
+def counts_text(counts: Mapping[str, int]) -> str:
+    """How many trials have each status, in the order of their lives: `12 done, 3 pruned`."""
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts.get(status)) or "none"
 
 
-def _grouped(relation: Relation) -> list[tuple[str, Association]]:
+def grouped_estimands(relation: Relation) -> list[tuple[str, Association]]:
     """Estimands that are the same number here share a line: with one arm, all three are."""
     groups: dict[int, tuple[list[str], Association]] = {}
-    for name, found in relation.estimates.items():
-        groups.setdefault(id(found), ([], found))[0].append(ESTIMANDS[name].split(":")[0])
-    return [(" = ".join(letter.split()[0] for letter in names) if len(names) > 1 else names[0], found)
-            for names, found in groups.values()]  # fmt: skip
+    for name, estimate in relation.estimates.items():
+        groups.setdefault(id(estimate), ([], estimate))[0].append(ESTIMANDS[name].split(":")[0])
+    return [(" = ".join(letter.split()[0] for letter in names) if len(names) > 1 else names[0], estimate)
+            for names, estimate in groups.values()]  # fmt: skip
 
 
 def report(
-    panels: Sequence[Panel], relations: dict[str, list[Relation]], counts: dict[str, int], **how: Any
+    panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], counts: dict[str, int], **how: Any
 ) -> dict[str, Any]:
     """Everything that was computed, as plain JSON."""
     return {
@@ -287,18 +293,20 @@ def _limits() -> dict[str, int]:
     return {"up_to_cells": association.LARGE, "spearman_up_to_cells": association.LARGE_FOR_RANKS}
 
 
-def _relation_json(panel: Panel, relation: Relation) -> dict[str, Any]:
+def _relation_json(panel: DiversityPanel, relation: Relation) -> dict[str, Any]:
     without = int((~np.isfinite(panel.measures[relation.measure]) & ~panel.viewless()).sum())
-    found: dict[str, Any] = {"verdict": verdict(relation), "simpson": relation.simpson(), "without_value": without}
-    found["adjusted_for"] = relation.adjusted_for
+    content: dict[str, Any] = {"verdict": verdict(relation), "simpson": relation.simpson(), "without_value": without}
+    content["adjusted_for"] = relation.adjusted_for
     for name in ESTIMANDS:
         if name in relation.refused:
-            found[name] = {"refused": relation.refused[name]}
+            content[name] = {"refused": relation.refused[name]}
             continue
         estimate = relation.estimates[name]
-        found[name] = {"n": estimate.n, "cells": estimate.clusters, "residual_dof": estimate.residual_dof}
-        found[name]["x_sd"] = estimate.x_sd
+        content[name] = {"n": estimate.n, "cells": estimate.clusters, "residual_dof": estimate.residual_dof}
+        content[name]["x_sd"] = estimate.x_sd
         for part in ("pearson", "spearman", "slope"):
-            value: Estimate | None = getattr(estimate, part)
-            found[name][part] = None if value is None else {"value": value.value, "low": value.low, "high": value.high}
-    return found
+            value: Coefficient | None = getattr(estimate, part)
+            content[name][part] = (
+                None if value is None else {"value": value.value, "low": value.low, "high": value.high}
+            )
+    return content

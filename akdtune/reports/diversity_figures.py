@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from akdtune.reports.diversity import HEADLINE, SMALL, Panel, Relation, _bare, _interval
+from akdtune.reports.diversity import HEADLINE, SMALL, DiversityPanel, Relation, coefficient_text, is_viewless
 from akdtune.reports.figures import COLOURS, MARKERS, Sheet, sheet
 from akdtune.statistics import association
 from akdtune.statistics.resampling import Floats
@@ -25,15 +25,17 @@ POINTS = 500
 """Panels of more trials have their points as an image in the SVG, which otherwise takes most of the time."""
 
 
-def draw(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: str, **how: int) -> dict[str, bytes]:
+def draw(
+    panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], name: str, **how: int
+) -> dict[str, bytes]:
     """The figure as PNG and SVG."""
     return scatter(panels, relations, name, **how).files
 
 
-def scatter(panels: Sequence[Panel], relations: dict[str, list[Relation]], name: str, **how: int) -> Sheet:
+def scatter(panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], name: str, **how: int) -> Sheet:
     """One row per panel, one column per headline measure, colour = arm."""
     shown = [panel for panel in panels if panel.arms]
-    arms = sorted({arm for panel in shown for arm in panel.arms}, key=lambda arm: (_bare(arm), arm))
+    arms = sorted({arm for panel in shown for arm in panel.arms}, key=lambda arm: (is_viewless(arm), arm))
     looks = {
         arm: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i, arm in enumerate(arms)
     }
@@ -55,7 +57,7 @@ def scatter(panels: Sequence[Panel], relations: dict[str, list[Relation]], name:
     return drawn
 
 
-def _short_title(panel: Panel) -> str:
+def _short_title(panel: DiversityPanel) -> str:
     return (
         "search survivors: selected on accuracy, biased (a true r of .5 shows as .34)" if panel.biased else panel.title
     )
@@ -66,17 +68,19 @@ def _legend(figure: Any, looks: dict[str, tuple[str, str]]) -> None:
 
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=6,
-               markerfacecolor="none" if _bare(arm) else colour,
-               label=f"{arm} (no views, not fitted)" if _bare(arm) else arm)
+               markerfacecolor="none" if is_viewless(arm) else colour,
+               label=f"{arm} (no views, not fitted)" if is_viewless(arm) else arm)
         for arm, (colour, marker) in looks.items()
     ]  # fmt: skip
     handles.append(Line2D([], [], color="#333333", linewidth=1.5, label="pooled fit, 95 % band"))
-    if sum(not _bare(arm) for arm in looks) > 1:
+    if sum(not is_viewless(arm) for arm in looks) > 1:
         handles.append(Line2D([], [], color="#777777", linewidth=1, linestyle="--", label="within-arm slope"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False)
 
 
-def _draw_measure(axis: Any, panel: Panel, relation: Relation, looks: dict[str, tuple[str, str]], **how: int) -> None:
+def _draw_measure(
+    axis: Any, panel: DiversityPanel, relation: Relation, looks: dict[str, tuple[str, str]], **how: int
+) -> None:
     from matplotlib.patches import Rectangle  # late: reports without a figure do not wait for it
 
     use = panel.fitted(relation.measure)
@@ -138,10 +142,10 @@ def _axis_title(relation: Relation) -> str:
     pooled = relation.estimates["pooled"]
     if pooled.clusters < SMALL:
         return f"n = {pooled.n}: too few to conclude anything"
-    title = f"r = {_interval(pooled.pearson)}, n = {pooled.n}" if pooled.pearson else f"n = {pooled.n}, no fit"
+    title = f"r = {coefficient_text(pooled.pearson)}, n = {pooled.n}" if pooled.pearson else f"n = {pooled.n}, no fit"
     within = relation.estimates.get("within_arm")
     if within is not None and within is not pooled:
-        title += f"\nwithin arms r = {_interval(within.pearson)}"
+        title += f"\nwithin arms r = {coefficient_text(within.pearson)}"
     elif "within_arm" in relation.refused:
         title += "\nwithin arms: refused, n too small"
     return title.replace("-", "\N{MINUS SIGN}")

@@ -178,7 +178,7 @@ def _forest_legend(figure: Any, bars: Sequence[Bar], margin: float | None, level
 
 
 @dataclass(frozen=True)
-class Point:
+class LevelPoint:
     """A mean with its interval at one level of a factor."""
 
     level: str
@@ -188,7 +188,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Panel:
+class FactorPanel:
     """One small plot: a line of points, or several lines that share their levels.
 
     Attributes:
@@ -200,11 +200,11 @@ class Panel:
 
     title: str
     xlabel: str
-    lines: Mapping[str, Sequence[Point]]
+    lines: Mapping[str, Sequence[LevelPoint]]
     legend: str = ""
 
 
-def factor_panels(panels: Sequence[Panel], *, title: str, ylabel: str, footnote: str) -> Sheet:
+def factor_panels(panels: Sequence[FactorPanel], *, title: str, ylabel: str, footnote: str) -> Sheet:
     """Means by level of one or two factors on one scale."""
     columns = min(COLUMNS if not panels[0].legend else 3, len(panels))
     rows = ceil(len(panels) / columns)
@@ -222,7 +222,7 @@ def factor_panels(panels: Sequence[Panel], *, title: str, ylabel: str, footnote:
     return drawn
 
 
-def _draw_panel(axis: Any, panel: Panel) -> None:
+def _draw_panel(axis: Any, panel: FactorPanel) -> None:
     levels = list(dict.fromkeys(point.level for line in panel.lines.values() for point in line))
     width = 0.06 * (len(panel.lines) - 1)
     for index, (name, line) in enumerate(panel.lines.items()):

@@ -36,7 +36,7 @@ SURVIVORS = (
 
 
 @dataclass(frozen=True)
-class Arm:
+class SearchedArm:
     """The finished configurations of one arm.
 
     Attributes:
@@ -56,12 +56,14 @@ class Arm:
     @property
     def settings(self) -> list[str]:
         """Key paths of settings that differ between configurations."""
-        names = dict.fromkeys(name for one in self.configurations for name in one)
-        return [name for name in names if len({repr(one.get(name)) for one in self.configurations}) > 1]
+        names = dict.fromkeys(name for configuration in self.configurations for name in configuration)
+        return [
+            name for name in names if len({repr(configuration.get(name)) for configuration in self.configurations}) > 1
+        ]
 
 
 @dataclass(frozen=True)
-class Found:
+class JudgedArm:
     """What one arm's trials say.
 
     Attributes:
@@ -73,7 +75,7 @@ class Found:
         notes: sentences.
     """
 
-    arm: Arm
+    arm: SearchedArm
     refused: str
     kinds: dict[str, Distribution]
     guessed: list[str]
@@ -88,9 +90,9 @@ class Found:
         return list(dict.fromkeys([*order, *self.kinds]))
 
 
-def arms_of(run: Path, roles: Sequence[str] = ROLES) -> list[Arm]:
+def arms_of(run: Path, roles: Sequence[str] = ROLES) -> list[SearchedArm]:
     """The arms of a study with their finished search and probe trials, in the order of the plan."""
-    found = []
+    arms = []
     rows = [row for row in tables.read_trials(run).to_pylist() if row["role"] in roles]
     for name in dict.fromkeys(row["arm"] for row in rows):
         mine = [row for row in rows if row["arm"] == name]
@@ -112,15 +114,15 @@ def arms_of(run: Path, roles: Sequence[str] = ROLES) -> list[Arm]:
         left = Counter(
             "without a value" if row["status"] == "done" else row["status"] for row in mine if row not in done
         )
-        found.append(Arm(name, settings, scores_N, dict(Counter(row["role"] for row in done)), dict(left)))
-    return found
+        arms.append(SearchedArm(name, settings, scores_N, dict(Counter(row["role"] for row in done)), dict(left)))
+    return arms
 
 
 def _finite(value: float | None) -> bool:
     return value is not None and bool(np.isfinite(value))
 
 
-def judge(arm: Arm, known: Mapping[str, Any], *, draws: int, seed: int, trees: int | None = None) -> Found:
+def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int, trees: int | None = None) -> JudgedArm:
     """Importances and marginal means of one arm, or why there are none.
 
     Args:
@@ -141,10 +143,10 @@ def judge(arm: Arm, known: Mapping[str, Any], *, draws: int, seed: int, trees: i
     elif not settings:
         refused = "refused: no searched setting differs between the configurations of this arm"
     if refused:
-        return Found(arm, refused, {}, [], {}, {}, [])
+        return JudgedArm(arm, refused, {}, [], {}, {}, [])
     kinds, guessed, marginals = {}, [], {}
     for name in settings:
-        has = [i for i, one in enumerate(arm.configurations) if name in one]
+        has = [i for i, configuration in enumerate(arm.configurations) if name in configuration]
         values = [arm.configurations[i][name] for i in has]
         kinds[name], certain = distribution(values, known.get(name, []))
         guessed += [] if certain else [name]
@@ -156,13 +158,13 @@ def judge(arm: Arm, known: Mapping[str, Any], *, draws: int, seed: int, trees: i
         )
         for evaluator in EVALUATORS
     }  # fmt: skip
-    return Found(arm, "", kinds, guessed, shares, marginals, _notes(arm, shares, guessed))
+    return JudgedArm(arm, "", kinds, guessed, shares, marginals, _notes(arm, shares, guessed))
 
 
-def _notes(arm: Arm, shares: Mapping[Evaluator, Sequence[Importance]], guessed: Sequence[str]) -> list[str]:
+def _notes(arm: SearchedArm, shares: Mapping[Evaluator, Sequence[Importance]], guessed: Sequence[str]) -> list[str]:
     notes = []
     for evaluator, label in EVALUATORS.items():
-        above = [one.name for one in shares[evaluator] if one.above_chance]
+        above = [importance.name for importance in shares[evaluator] if importance.above_chance]
         if len(arm.settings) < 2 or not shares[evaluator]:
             why = "one setting alone has no share" if len(arm.settings) < 2 else "nothing to tell apart"
             notes.append(f"{label}: none ({why})")
@@ -172,7 +174,7 @@ def _notes(arm: Arm, shares: Mapping[Evaluator, Sequence[Importance]], guessed: 
             notes.append(
                 f"{label}: no setting is above what shuffled scores give: n = {len(arm.configurations)} is too small"
             )
-    lacking = [name for name in arm.settings if not all(name in one for one in arm.configurations)]
+    lacking = [name for name in arm.settings if not all(name in configuration for configuration in arm.configurations)]
     if lacking:
         notes.append(f"conditional, hence without fANOVA: {', '.join(lacking)}")
     if guessed:
@@ -189,36 +191,36 @@ def _notes(arm: Arm, shares: Mapping[Evaluator, Sequence[Importance]], guessed: 
 # ------------------------------------------------------------------------------------------------- reporting
 
 
-def report_of(found: Sequence[Found], **how: Any) -> dict[str, Any]:
+def report_of(judged: Sequence[JudgedArm], **how: Any) -> dict[str, Any]:
     """Everything that was computed, as plain JSON."""
     from akdtune.statistics.importance import LEVEL  # late: only this analysis needs Optuna
 
     return {
         "claim": READING, "score": "val_accuracy", "level": LEVEL, "least_configurations": LEAST, **how,
-        "arms": {one.arm.name: _arm_json(one) for one in found},
+        "arms": {arm.arm.name: _arm_json(arm) for arm in judged},
     }  # fmt: skip
 
 
-def _arm_json(one: Found) -> dict[str, Any]:
-    shares = {evaluator: {share.name: share for share in of_arm} for evaluator, of_arm in one.importances.items()}
+def _arm_json(judged: JudgedArm) -> dict[str, Any]:
+    shares = {evaluator: {share.name: share for share in of_arm} for evaluator, of_arm in judged.importances.items()}
     settings = {}
-    for name, kind in one.kinds.items():
-        settings[name] = {"distribution": str(kind), "from_the_values": name in one.guessed}
+    for name, kind in judged.kinds.items():
+        settings[name] = {"distribution": str(kind), "from_the_values": name in judged.guessed}
         for evaluator in EVALUATORS:
             share = shares[evaluator].get(name)
             settings[name][evaluator] = (
                 None if share is None else {k: v for k, v in asdict(share).items() if k != "name"}
             )
         settings[name]["marginal"] = [
-            {key: value for key, value in asdict(found).items() if key != "members"} for found in one.marginals[name]
+            {key: value for key, value in asdict(bin_).items() if key != "members"} for bin_ in judged.marginals[name]
         ]
     return {
-        "configurations": len(one.arm.configurations), "trials": one.arm.trials, "excluded": one.arm.excluded,
-        "refused": one.refused or None, "settings": settings, "notes": one.notes,
+        "configurations": len(judged.arm.configurations), "trials": judged.arm.trials, "excluded": judged.arm.excluded,
+        "refused": judged.refused or None, "settings": settings, "notes": judged.notes,
     }  # fmt: skip
 
 
-def _known_domains(run: Path) -> dict[str, Any]:
+def known_domains(run: Path) -> dict[str, Any]:
     """What each setting was drawn from, by the study's settings; nothing where they are not known."""
     from akdtune.statistics.importance import domains_of  # late: only this analysis needs Optuna
 

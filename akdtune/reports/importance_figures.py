@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from akdtune.reports.figures import COLOURS, COLUMNS, GREY, MARKERS, sheet, suptitle
-from akdtune.reports.importance import EVALUATORS, Found
+from akdtune.reports.importance import EVALUATORS, JudgedArm
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ def importance_panels(
 ) -> dict[str, bytes]:
     """Importance by arm, setting and evaluator, as PNG and SVG; one panel per arm, settings from top to bottom."""
     heights = [max(2, len(settings)) for settings in arms.values()]
-    evaluators = list(dict.fromkeys(name for settings in arms.values() for one in settings.values() for name in one))
+    evaluators = list(
+        dict.fromkeys(name for settings in arms.values() for shares in settings.values() for name in shares)
+    )
     with sheet(7.4, 1.35 + sum(0.36 * height + 0.45 for height in heights)) as drawn:
         axes = drawn.figure.subplots(len(arms), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for axis, (arm, settings) in zip(axes, arms.items(), strict=True):
@@ -128,35 +130,40 @@ def marginal_panels(arms: Mapping[str, Sequence[Marginal]], *, title: str, ylabe
     return drawn.files
 
 
-def _draw_marginal(axis: Any, one: Marginal) -> None:
-    jitter = np.random.default_rng(0).uniform(-0.12, 0.12, len(one.x)) if one.options else np.zeros(len(one.x))
-    axis.scatter(np.array(one.x) + jitter, one.scores, s=9, color="#9a9a9a", alpha=0.6, linewidths=0, zorder=2,
-                 rasterized=len(one.x) > 500)  # fmt: skip
+def _draw_marginal(axis: Any, marginal: Marginal) -> None:
+    jitter = (
+        np.random.default_rng(0).uniform(-0.12, 0.12, len(marginal.x))
+        if marginal.options
+        else np.zeros(len(marginal.x))
+    )
+    axis.scatter(np.array(marginal.x) + jitter, marginal.scores, s=9, color="#9a9a9a", alpha=0.6, linewidths=0,
+                 zorder=2, rasterized=len(marginal.x) > 500)  # fmt: skip
     axis.plot(
-        one.places,
-        one.means,
+        marginal.places,
+        marginal.means,
         color=COLOURS[0],
         marker="o",
         markersize=4.5,
-        linewidth=0 if one.options else 1.1,
+        linewidth=0 if marginal.options else 1.1,
         zorder=4,
     )
-    for place, low, high in zip(one.places, one.lows, one.highs, strict=True):
+    for place, low, high in zip(marginal.places, marginal.lows, marginal.highs, strict=True):
         if low is not None and high is not None:
             axis.plot([place, place], [low, high], color=COLOURS[0], linewidth=1.3, marker="_", markersize=5, zorder=3)
-    if one.log:
+    if marginal.log:
         from matplotlib.ticker import LogLocator, NullFormatter  # late: reports without a figure do not wait for it
 
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
-    if one.options:
+    if marginal.options:
         axis.set_xticks(
-            range(len(one.options)), [option if len(option) < 12 else option[:10] + "…" for option in one.options]
+            range(len(marginal.options)),
+            [option if len(option) < 12 else option[:10] + "…" for option in marginal.options],
         )
-        axis.set_xlim(-0.5, len(one.options) - 0.5)
-    for place, count in zip(one.places, one.counts, strict=True):
+        axis.set_xlim(-0.5, len(marginal.options) - 0.5)
+    for place, count in zip(marginal.places, marginal.counts, strict=True):
         axis.annotate(
             str(count),
             (place, 1.0),
@@ -166,7 +173,7 @@ def _draw_marginal(axis: Any, one: Marginal) -> None:
             fontsize=6.5,
             color=GREY,
         )
-    axis.set_xlabel(one.setting)
+    axis.set_xlabel(marginal.setting)
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.5)
 
 
@@ -176,15 +183,15 @@ ARMS_DRAWN = 8
 # ------------------------------------------------------------------------------------------------- figures
 
 
-def draw(found: Sequence[Found], name: str) -> dict[str, bytes]:
+def draw(judged: Sequence[JudgedArm], name: str) -> dict[str, bytes]:
     """The figures by file name, PNG and SVG each; of many arms the first `ARMS_DRAWN`."""
-    shown = [one for one in found if not one.refused][:ARMS_DRAWN]
+    shown = [arm for arm in judged if not arm.refused][:ARMS_DRAWN]
     drawn: dict[str, dict[str, bytes]] = {}
     shares: dict[str, dict[str, dict[str, Share]]] = {}
-    for one in shown:
+    for arm in shown:
         for evaluator, label in EVALUATORS.items():
-            for share in one.importances[evaluator]:
-                of_setting = shares.setdefault(_heading(one), {}).setdefault(share.name, {})
+            for share in arm.importances[evaluator]:
+                of_setting = shares.setdefault(_heading(arm), {}).setdefault(share.name, {})
                 of_setting[label] = Share(share.share, share.low, share.high, share.chance)
     if shares:
         drawn["importance"] = importance_panels(
@@ -193,32 +200,32 @@ def draw(found: Sequence[Found], name: str) -> dict[str, bytes]:
         )  # fmt: skip
     if shown:
         drawn["importance_marginals"] = marginal_panels(
-            {_heading(one): [_marginal(one, setting) for setting in one.by_importance] for one in shown},
+            {_heading(arm): [_marginal(arm, setting) for setting in arm.by_importance] for arm in shown},
             title=f"{name}: finished configurations (grey), means with 95 % intervals (blue), their number above",
             ylabel="validation accuracy (%)",
         )  # fmt: skip
     return {f"{stem}.{kind}": image for stem, files in drawn.items() for kind, image in files.items()}
 
 
-def _heading(one: Found) -> str:
-    pruned = one.arm.excluded.get("pruned", 0)
+def _heading(judged: JudgedArm) -> str:
+    pruned = judged.arm.excluded.get("pruned", 0)
     survivors = f", survivors of pruning ({pruned} pruned)" if pruned else ""
-    return f"{one.arm.name}, n = {len(one.arm.configurations)}{survivors}"
+    return f"{judged.arm.name}, n = {len(judged.arm.configurations)}{survivors}"
 
 
-def _marginal(one: Found, setting: str) -> Marginal:
-    bins = one.marginals[setting]
-    has = [i for i, configuration in enumerate(one.arm.configurations) if setting in configuration]
-    options = [found.label for found in bins] if all(found.one_value for found in bins) else []
+def _marginal(judged: JudgedArm, setting: str) -> Marginal:
+    bins = judged.marginals[setting]
+    has = [i for i, configuration in enumerate(judged.arm.configurations) if setting in configuration]
+    options = [bin_.label for bin_ in bins] if all(bin_.one_value for bin_ in bins) else []
     if options:
         at = list(map(float, range(len(bins))))
-        place = {member: float(index) for index, found in enumerate(bins) for member in found.members}
+        place = {member: float(index) for index, bin_ in enumerate(bins) for member in bin_.members}
         x = [place[index] for index in range(len(has))]
     else:
-        at = [found.x or 0.0 for found in bins]
-        x = [float(one.arm.configurations[i][setting]) for i in has]
+        at = [bin_.x or 0.0 for bin_ in bins]
+        x = [float(judged.arm.configurations[i][setting]) for i in has]
     return Marginal(
-        setting, x, one.arm.scores_N[has].tolist(), at, [found.mean for found in bins], [found.low for found in bins],
-        [found.high for found in bins], [found.n for found in bins], options,
-        bool(getattr(one.kinds[setting], "log", False)) and not options,
+        setting, x, judged.arm.scores_N[has].tolist(), at, [bin_.mean for bin_ in bins], [bin_.low for bin_ in bins],
+        [bin_.high for bin_ in bins], [bin_.n for bin_ in bins], options,
+        bool(getattr(judged.kinds[setting], "log", False)) and not options,
     )  # fmt: skip

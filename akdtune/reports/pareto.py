@@ -22,9 +22,10 @@ def front(points_NO: Sequence[Sequence[float]], objectives: Sequence[str]) -> li
     signs = [1.0 if name in _LARGER_IS_BETTER else -1.0 for name in objectives]
     signed = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in points_NO]
 
-    def beaten(one: Sequence[float]) -> bool:
+    def beaten(point: Sequence[float]) -> bool:
         return any(
-            other != one and all(theirs >= ours for theirs, ours in zip(other, one, strict=True)) for other in signed
+            other != point and all(theirs >= ours for theirs, ours in zip(other, point, strict=True))
+            for other in signed
         )
 
     return [index for index, point in enumerate(signed) if not beaten(point)]
@@ -47,14 +48,14 @@ def table(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> tuple
     points = [[sum(float(row[column]) for row in of) / len(of) for column in columns] for of in cells.values()]
     order = sorted(front(points, objectives), key=lambda index: -points[index][list(objectives).index("accuracy")])
     firsts = [(of[0], len(of)) for of in cells.values()]
-    found = []
+    lines = []
     for index in order:
         first, seeds = firsts[index]
         settings = {key.removeprefix("param."): value for key, value in first.items() if key.startswith("param.")}
         numbers = [_shown(name, value) for name, value in zip(objectives, points[index], strict=True)]
         text = " ".join(f"{key}={_short(value)}" for key, value in settings.items() if value is not None)
-        found.append([str(first["trial_id"]), str(first["arm"]), str(seeds), *numbers, text])
-    return ["trial", "arm", "seeds", *(HEADINGS[name] for name in objectives), "searched settings"], found
+        lines.append([str(first["trial_id"]), str(first["arm"]), str(seeds), *numbers, text])
+    return ["trial", "arm", "seeds", *(HEADINGS[name] for name in objectives), "searched settings"], lines
 
 
 def text(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> str:

@@ -60,9 +60,9 @@ def save_json(path: Path, content: Mapping[str, Any]) -> Path:
     return save(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def signed(value: float | None, digits: int = 2) -> str:
-    """A difference with its sign, a true minus; `n/a` where there is none."""
-    return "n/a" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+def signed(value: float | None, digits: int = 2, minus: str = MINUS) -> str:
+    """A difference with its sign, a true minus unless told otherwise; `n/a` where there is none."""
+    return "n/a" if value is None else f"{value:+.{digits}f}".replace("-", minus)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -89,9 +89,9 @@ def probability(p: float | None) -> str:
     return "< .001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, thousands: str = ",") -> str:
+    """`1 trial`, `2 trials`, `1,000 trials`; with `thousands` empty `1000 trials`."""
+    return f"{number:{thousands}} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

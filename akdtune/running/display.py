@@ -65,7 +65,7 @@ class Display:
             self._live = None
 
     def teacher(self, row: Mapping[str, object]) -> None:
-        """One epoch of the teacher's training."""
+        """Shows how far the teacher's training is: now in a terminal, now and then in a log."""
         which = f"{row['network']} ({row['number']} of {row['networks']}), " if row.get("networks", 1) != 1 else ""
         self.teacher_line = (
             f"teacher: {which}epoch {row['epoch']} of {row['epochs']}, loss {row['loss']:.3f}, "
@@ -78,7 +78,7 @@ class Display:
             self.console.print(self.teacher_line, highlight=False)
 
     def finished(self, record: TrialRecord) -> None:
-        """One trial ended."""
+        """Takes a trial that ended out of those that run; a log gets a line for it."""
         self._finished += 1
         self.running.pop(record.trial_id, None)
         if self._live is None:
@@ -189,8 +189,8 @@ def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
     cells: dict[str, list[float]] = {}
     for record in records:
         if record.plan["role"] in REPORT_ROLES:
-            found = cells.setdefault(str(record.plan.get("cell") or record.plan["arm"]), [])
-            found += [record.test] if record.test is not None else []
+            values = cells.setdefault(str(record.plan.get("cell") or record.plan["arm"]), [])
+            values += [record.test] if record.test is not None else []
     width = max(map(len, cells), default=0)
     lines = ["test accuracy of each cell, mean and sd over seeds (intervals and comparisons: analyze ablation):"]
     for name, values in cells.items():

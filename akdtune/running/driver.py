@@ -42,9 +42,9 @@ from akdtune.running.tune import (
     NoReport,
     StopActor,
     Stopper,
-    _ray_is_kept,
     concurrency,
     start_ray,
+    stop_ray,
 )
 from akdtune.running.worker import run_trial, train_teacher
 from akdtune.search.schedulers import ArmScheduler, pruners
@@ -143,8 +143,7 @@ class _Driver:
                         self._tune(self.run, shown)
                         self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
                 finally:
-                    if ray.is_initialized() and not _ray_is_kept:
-                        ray.shutdown()
+                    stop_ray()
         tables.compact(self.directory.root)
         if self._stopping:
             return self._interrupted()

@@ -73,13 +73,13 @@ class Run:
 
     def costs(self, record: TrialRecord) -> dict[str, float]:
         """What a search of several objectives weighs against accuracy: multiply-adds, seconds of training."""
-        found: dict[str, float] = {}
+        costs: dict[str, float] = {}
         if "macs" in self.study.search.objectives:
-            found["macs"] = float(self._macs(record))
+            costs["macs"] = float(self._macs(record))
         if "time" in self.study.search.objectives:
             rows = self.directory.trial(record.trial_id).read_rows()
-            found["time"] = float(sum(row.get("wall_time_s") or 0.0 for row in rows))
-        return found
+            costs["time"] = float(sum(row.get("wall_time_s") or 0.0 for row in rows))
+        return costs
 
     def _macs(self, record: TrialRecord) -> int:
         network = record.plan["settings"]["student"]["network"]
@@ -168,11 +168,11 @@ class Run:
         assert self.searcher is not None
         bracket = self._next_bracket()
         assert bracket is not None
-        found = self.searcher.propose(bracket)
-        if found is None:
+        proposed = self.searcher.propose(bracket)
+        if proposed is None:
             self.warnings.append(f"{bracket}: 20 proposals in a row existed already; its space counts as exhausted")
             return None
-        proposal, number = found
+        proposal, number = proposed
         row = self.identity.plan_row(proposal, "search", bracket, number)
         self.directory.add_to_plan([row])
         record = self.directory.records[row["trial_id"]]
@@ -200,7 +200,7 @@ class Run:
         return waiting + proposals * seeds + self.phase.owed() + self._phases_to_come()
 
     def started(self, record: TrialRecord) -> None:
-        """A trial begins."""
+        """Writes down that a trial begins: which attempt, and for several objectives what the search weighs."""
         attempt = self.directory.trial(record.trial_id).latest_attempt() + 1
         several = len(self.study.search.objectives) > 1 and record.plan["role"] == "search"
         objectives = self.study.search.objectives if several else ()

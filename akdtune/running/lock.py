@@ -131,13 +131,13 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
 def package_versions() -> dict[str, str]:
     """Version of each package that numbers depend on, and of those that brought components, by name."""
     wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn")
-    found = {}
+    versions = {}
     for name in wanted:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found | add_on_versions()
+    return versions | add_on_versions()
 
 
 def _commit() -> dict[str, str] | None:

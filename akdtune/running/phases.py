@@ -92,8 +92,8 @@ class Phases:
             for rank, (record, score) in enumerate(ranked, start=1):
                 cell = Cell(f"{arm} #{rank}", "confirm", arm, dict(record.plan["settings"]))
                 cells.append(cell)
-                found = {"rank": rank, "search_trial": record.trial_id, "search_score": score}
-                entries.append({"name": cell.name, "arm": arm, **found})
+                origin = {"rank": rank, "search_trial": record.trial_id, "search_score": score}
+                entries.append({"name": cell.name, "arm": arm, **origin})
         if not cells:
             self._say("confirm: no search trial reached its last epoch, nothing to confirm")
             return []
@@ -171,10 +171,10 @@ class Phases:
 
     def _winner(self) -> Proposal | None:
         """The best configuration of the search, by validation accuracy."""
-        found = [ranked[0] for ranked in self._best_of_each_arm(1).values() if ranked]
-        if not found:
+        winners = [ranked[0] for ranked in self._best_of_each_arm(1).values() if ranked]
+        if not winners:
             return None
-        record, _ = max(found, key=lambda pair: (pair[1], -pair[0].plan["number"]))
+        record, _ = max(winners, key=lambda pair: (pair[1], -pair[0].plan["number"]))
         arm = next(arm for arm in self.study.arms if arm.name == record.plan["arm"])
         return arm.replay(record.plan["raw"])
 
@@ -217,7 +217,7 @@ class Phases:
                 if record.plan["cell_id"] == cell_id and record.terminal == "done" and value is not None:
                     values[name][int(record.plan["seed"])] = value
         reference = values[plan.reference]
-        found: list[tuple[RequiredSeeds, str]] = []
+        needs: list[tuple[RequiredSeeds, str]] = []
         for name, own in values.items():
             shared = sorted(own.keys() & reference.keys())
             if name != plan.reference and len(shared) >= 2:
@@ -225,13 +225,13 @@ class Phases:
                 needed = required_seeds(
                     differences, auto.resolve, alpha=ablation.alpha, power=auto.power, confidence=0.8
                 )
-                found.append((needed, name))
-        if not found:
+                needs.append((needed, name))
+        if not needs:
             raise StudyError(
                 f"{self.directory.root}: the pilot left no two trials of a cell and the reference to compare "
                 "(see `akdtune show`); give ablation.seeds as a list"
             )
-        worst, name = max(found, key=lambda pair: pair[0].n)
+        worst, name = max(needs, key=lambda pair: pair[0].n)
         return SeedsNeeded(
             needed=worst.n,
             sd=worst.sd,
@@ -308,8 +308,8 @@ def _level(value: Any) -> Any:
 
 def order(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Trials in the order in which they start: those begun already, the search, then everything else as planned."""
-    found = list(records)
-    begun = [record for record in found if record.attempts]
-    fresh = [record for record in found if not record.attempts]
+    every = list(records)
+    begun = [record for record in every if record.attempts]
+    fresh = [record for record in every if not record.attempts]
     rank = {"search": 0, "probe": 1}
     return begun + sorted(fresh, key=lambda record: rank.get(str(record.plan["role"]), 2))

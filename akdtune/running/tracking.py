@@ -26,7 +26,7 @@ from akdtune.running.tracking_record import RunRecord, has_key, read_record, wri
 SUPERSEDED = "superseded"
 INIT_TIMEOUT_S = 20.0
 INTERRUPTED_FINISH_S = 2.0
-"""After Ctrl-C closing gets no more than this, whatever `finish_timeout_s` says (DESIGN.md section 5)."""
+"""After Ctrl-C closing gets no more than this, whatever `finish_timeout_s` says."""
 
 ENDED_WELL = frozenset({"done", "pruned", "diverged"})
 _HEADER_BYTES = 7

@@ -14,11 +14,13 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher as RaySearcher
+from typing_extensions import override
 
 from akdtune.errors import StudyError
 from akdtune.planning.cost import available_cpus
-from akdtune.records.events import Terminal, TrialEnded
+from akdtune.records.events import TrialEnded
 from akdtune.records.study_directory import TrialRecord
+from akdtune.roles import Terminal
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.search.schedulers import METRIC, ArmScheduler
@@ -42,6 +44,7 @@ class Adapter(RaySearcher):
     def __getstate__(self) -> dict[str, Any]:
         return {}  # the study directory owns the state; Tune's own snapshots are never read
 
+    @override
     def suggest(self, trial_id: str) -> Any:
         """The next trial's request; None while there may be one later."""
         record = self.run.next()
@@ -49,17 +52,20 @@ class Adapter(RaySearcher):
             return None if self.run.awaits() or self.run.closing() else RaySearcher.FINISHED
         return {"trial": self.run.payload(record, self.stop_actor), "id": record.trial_id}
 
+    @override
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Outcomes are told by the callback, which knows why a trial ended."""
+        pass  # the callback tells outcomes: it knows why a trial ended
 
+    @override
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save."""
+        pass  # as for __getstate__
 
+    @override
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        pass
 
+    @override
     def get_state(self) -> dict[str, Any]:
-        """Nothing: the study directory owns the state."""
         return {}
 
 
@@ -74,18 +80,20 @@ class Callback(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    @override
     def get_state(self) -> None:
-        """Nothing: the study directory owns the state."""
+        pass  # the study directory owns the state
 
     def _record(self, trial: Trial) -> TrialRecord:
         return self.run.directory.records[trial.config["id"]]
 
+    @override
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial begins."""
         record = self._record(trial)
         self.run.started(record)
         self.shown.running[record.trial_id] = record
 
+    @override
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -95,6 +103,7 @@ class Callback(tune.Callback):
             if self.run.outcome(record, result):
                 self.shown.finished(record)
 
+    @override
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial was ended by the scheduler; others have told their outcome."""
         record = self._record(trial)
@@ -103,8 +112,8 @@ class Callback(tune.Callback):
             kind: Terminal = "pruned" if reason == "rung" else "diverged"
             self._ended(record, TrialEnded(kind=kind, trial_id=record.trial_id, epoch=record.last_epoch, reason=reason))
 
+    @override
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial's process died too often."""
         record = self._record(trial)
         error = (
             f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
@@ -115,8 +124,8 @@ class Callback(tune.Callback):
         if self.run.ended(record, ended):
             self.shown.finished(record)
 
+    @override
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """The display is drawn again."""
         self.shown.update(self.run.directory.records.values())
 
 
@@ -129,12 +138,12 @@ class Stopper(tune.Stopper):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single result ends the study."""
-        return False
+        return False  # no single result ends the study
 
+    @override
     def stop_all(self) -> bool:
-        """Whether Tune's loop ends."""
         if self.run.directory.broken is not None:
             return True
         since = self.run.stopping
@@ -144,8 +153,8 @@ class Stopper(tune.Stopper):
 class NoReport(tune.ProgressReporter):
     """In place of Tune's own report, which in a notebook clears what has been printed before it."""
 
+    @override
     def should_report(self, trials: list[Trial], done: bool = False) -> bool:
-        """Never."""
         return False
 
 
@@ -157,11 +166,11 @@ class StopActor:
         self._stopped = False
 
     def stop(self) -> None:
-        """Sets the flag."""
+        """Lets every trial know, when it asks next, that it is to save itself and end."""
         self._stopped = True
 
     def stopped(self) -> bool:
-        """Whether the flag is set."""
+        """What a trial asks at the end of each epoch."""
         return self._stopped
 
 
@@ -177,6 +186,12 @@ def keep_ray() -> Iterator[None]:
         yield
     finally:
         _ray_is_kept = False
+        ray.shutdown()
+
+
+def stop_ray() -> None:
+    """Ends Ray where it runs, unless it is kept for the next study."""
+    if ray.is_initialized() and not _ray_is_kept:
         ray.shutdown()
 
 

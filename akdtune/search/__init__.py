@@ -1,1 +1,4 @@
-"""Which configuration comes next: Optuna, early stopping, pilots, racing."""
+"""Which configuration comes next and which trial stops early: Optuna, brackets, pilots, racing.
+
+Decides from the ledger alone, so that a study that was cut goes on the same; it runs and trains nothing.
+"""

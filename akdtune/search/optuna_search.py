@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study as OptunaStudy
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+from typing_extensions import override
 
 from akdtune.randomness import derived_seed
 from akdtune.records.events import DuplicateProposed
@@ -64,21 +65,21 @@ class Distributions(Recorded):
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
         super().__init__(raw)
-        self.found: dict[str, BaseDistribution] = {}
+        self.by_name: dict[str, BaseDistribution] = {}
 
+    @override
     def categorical(self, name: str, labels: Sequence[str]) -> int:
-        """Index of the recorded label."""
-        self.found[name] = CategoricalDistribution(list(labels))
+        self.by_name[name] = CategoricalDistribution(list(labels))
         return super().categorical(name, labels)
 
+    @override
     def float(self, name: str, low: float, high: float, log: bool, step: float | None) -> float:
-        """The recorded real number."""
-        self.found[name] = FloatDistribution(low, high, log=log, step=step)
+        self.by_name[name] = FloatDistribution(low, high, log=log, step=step)
         return super().float(name, low, high, log, step)
 
+    @override
     def int(self, name: str, low: int, high: int, log: bool, step: int) -> int:
-        """The recorded whole number."""
-        self.found[name] = IntDistribution(low, high, log=log, step=step)
+        self.by_name[name] = IntDistribution(low, high, log=log, step=step)
         return super().int(name, low, high, log, step)
 
 
@@ -214,17 +215,17 @@ class Searcher:
 
     def _expected(self, bracket: str) -> dict[int, optuna.trial.FrozenTrial]:
         """What the ledger says the bracket's Optuna study holds, by proposal number."""
-        found: dict[int, optuna.trial.FrozenTrial] = {}
+        expected: dict[int, optuna.trial.FrozenTrial] = {}
         for record in self.directory.records.values():
             plan = record.plan
             if plan["role"] == "search" and plan["bracket"] == bracket and plan["proposal"] is not None:
-                found[int(plan["proposal"])] = self._frozen(bracket, plan["raw"], record)
+                expected[int(plan["proposal"])] = self._frozen(bracket, plan["raw"], record)
         for event in self.directory.events:
             if isinstance(event, DuplicateProposed) and event.bracket == bracket:
                 known = self.directory.records[event.of] if event.status else None
-                found[event.proposal] = self._frozen(bracket, event.raw, known)
+                expected[event.proposal] = self._frozen(bracket, event.raw, known)
         lost = create_trial(state=TrialState.FAIL)
-        return {number: found.get(number, lost) for number in range(max(found, default=-1) + 1)}
+        return {number: expected.get(number, lost) for number in range(max(expected, default=-1) + 1)}
 
     def _frozen(self, bracket: str, raw: Mapping[str, Any], record: TrialRecord | None) -> optuna.trial.FrozenTrial:
         recorded = Distributions(raw)
@@ -234,7 +235,7 @@ class Searcher:
             state=state,
             values=self._values(record) if record and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
             params=dict(raw),
-            distributions=recorded.found,
+            distributions=recorded.by_name,
             intermediate_values=self._intermediate(record) if record and state.is_finished() else None,
         )
 

@@ -38,7 +38,7 @@ def correlations(trials: Sequence[TrialRecord], rungs: Sequence[int]) -> list[Ru
     Returns:
         One for each rung; not defined where there are fewer than three trials or no differences.
     """
-    found = []
+    of_rungs = []
     for rung in rungs:
         pairs = []
         for record in trials:
@@ -46,8 +46,8 @@ def correlations(trials: Sequence[TrialRecord], rungs: Sequence[int]) -> list[Ru
             final = record.epochs[record.last_epoch][1] if record.epochs else None
             if record.terminal == "done" and at is not None and final is not None:
                 pairs.append((float(at), float(final)))
-        found.append(RungCorrelation(rung, len(pairs), _spearman(pairs)))
-    return found
+        of_rungs.append(RungCorrelation(rung, len(pairs), _spearman(pairs)))
+    return of_rungs
 
 
 def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -64,24 +64,24 @@ def lines(events: Iterable[Event]) -> list[str]:
     Args:
         events: of the ledger; others than `pilot` are passed over.
     """
-    found = []
+    said = []
     for event in events:
         if not isinstance(event, PilotJudged):
             continue
         shown = ", ".join(f"epoch {at.rung}: {_shown(at.rho)}" for at in event.rungs)
         most = max((at.n for at in event.rungs), default=0)
-        found.append(
+        said.append(
             f"pilot of {event.bracket} ({most} of {event.trials} trials done, unpruned), rank correlation of "
             f"rung and final score: {shown}"
         )
-        found += [
+        said += [
             f"warning: {event.bracket}: the order at epoch {at.rung} says little about the final one "
             f"({_shown(at.rho)}, below scheduler.pilot_threshold {event.threshold:g}): a later grace_period, a "
             "smaller reduction_factor or no early stopping would be fairer"
             for at in event.rungs
             if at.rho is not None and at.rho < event.threshold
         ]
-    return found
+    return said
 
 
 def _shown(rho: float | None) -> str:

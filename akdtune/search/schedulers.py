@@ -14,6 +14,7 @@ import numpy as np
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from typing_extensions import override
 
 from akdtune.records.events import RungDecided
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
@@ -229,8 +230,8 @@ class ArmScheduler(FIFOScheduler):
                 bracket.decide(event.trial_id, event.epoch, event.rung, event.value)
 
     def _in_pilot(self, record: TrialRecord) -> bool:
-        found = pilots(self.directory.records.values(), record.plan["bracket"], self.pilot, self.leading_seed)
-        return any(record is one for one in found)
+        pilot_trials = pilots(self.directory.records.values(), record.plan["bracket"], self.pilot, self.leading_seed)
+        return any(record is trial for trial in pilot_trials)
 
     def decide(self, record: TrialRecord, epoch: int, score: float | None, may_stop: bool = True) -> str:
         """The decision after an epoch; written to the ledger before it is returned.
@@ -278,6 +279,7 @@ class ArmScheduler(FIFOScheduler):
         )
         return decision
 
+    @override
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Ray's call for every report: outcome rows and repeats pass, epochs are recorded, the last one is decided."""
         record = self.directory.records.get(result.get("trial", ""))

@@ -1,1 +1,4 @@
-"""Estimates and their intervals: association, paired differences, effects, power. Knows no study."""
+"""Estimates with their intervals: association, paired differences, effects, power, importance; all of them on numbers.
+
+Knows no study and no directory; what is compared with what is decided in reports.
+"""

@@ -29,7 +29,7 @@ width; with nuisance columns the interval is up to 4 % too narrow at 100 cluster
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Coefficient:
     """A number and its bootstrap interval; `low` and `high` are None where there are too few clusters for one."""
 
     value: float
@@ -58,9 +58,9 @@ class Association:
     n: int
     clusters: int
     residual_dof: int
-    pearson: Estimate | None
-    spearman: Estimate | None
-    slope: Estimate | None
+    pearson: Coefficient | None
+    spearman: Coefficient | None
+    slope: Coefficient | None
     x_sd: float
 
 
@@ -149,17 +149,19 @@ def associations(
         )
         ends = resampling.interval(statistic, codes_N, _draws(draws, len(y_N)), seed, level)
         ends_MS2[:, drawn] = np.stack(ends, axis=-1).swapaxes(0, 1)
-    found: dict[int, list[Estimate | None]] = {
+    estimates: dict[int, list[Coefficient | None]] = {
         id(x): [
-            Estimate(point * unit, *(ends_2 * unit).tolist()) if np.isfinite(ends_2).all() else Estimate(point * unit)
+            Coefficient(point * unit, *(ends_2 * unit).tolist())
+            if np.isfinite(ends_2).all()
+            else Coefficient(point * unit)
             for point, unit, ends_2 in zip(of_x, (1.0, 1.0, y.scale / x.scale), ends_S2, strict=True)
         ]
         for x, of_x, ends_S2 in zip(related, points, ends_MS2, strict=True)
     }
-    nothing: list[Estimate | None] = [None] * 3
+    nothing: list[Coefficient | None] = [None] * 3
     return [
         Association(len(y_N), count, dof, pearson, spearman, slope, x.sd)
-        for x, (pearson, spearman, slope) in ((x, found.get(id(x), nothing)) for x in xs)
+        for x, (pearson, spearman, slope) in ((x, estimates.get(id(x), nothing)) for x in xs)
     ]
 
 
@@ -318,18 +320,18 @@ def _large_sample_intervals(
     x_N: Floats, y_N: Floats, points: Sequence[float], codes_N: Integers, level: float
 ) -> Floats:
     """Lower and upper end [3, 2] for each statistic of two residual vectors; those of correlations after Fisher's z."""
-    found = np.empty((3, 2))
+    ends_S2 = np.empty((3, 2))
     for index, (point, influence_N) in enumerate(zip(points, _influences(x_N, y_N, points), strict=True)):
         sums_G = np.bincount(codes_N, weights=influence_N - influence_N.mean())
         error = sqrt(float((sums_G**2).sum()) * len(sums_G) / (len(sums_G) - 1)) / len(x_N)
         is_correlation = index < 2
         if is_correlation and abs(point) < 1 - TINY:
             reach = _normal(level) * error / (1 - point**2)
-            found[index] = tanh(atanh(point) - reach), tanh(atanh(point) + reach)
+            ends_S2[index] = tanh(atanh(point) - reach), tanh(atanh(point) + reach)
         else:
             reach = 0.0 if is_correlation else _normal(level) * error
-            found[index] = point - reach, point + reach
-    return found
+            ends_S2[index] = point - reach, point + reach
+    return ends_S2
 
 
 def _influences(x_N: Floats, y_N: Floats, points: Sequence[float]) -> tuple[Floats, Floats, Floats]:

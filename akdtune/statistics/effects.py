@@ -220,9 +220,9 @@ def _aliases(design_CP: Floats, dropped: Sequence[tuple[str, Floats]]) -> list[s
     shares = [np.linalg.pinv(design_CP) @ column_C for _, column_C in dropped]
     notes = []
     for index in range(1, design_CP.shape[1]):
-        found = [term for (term, _), share_P in zip(dropped, shares, strict=True) if abs(share_P[index]) > 1e-8]
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        notes.append(f"aliased with {', '.join(found[:_NAMED])}{more}" if found else "")
+        aliases = [term for (term, _), share_P in zip(dropped, shares, strict=True) if abs(share_P[index]) > 1e-8]
+        more = f" and {len(aliases) - _NAMED} more" if len(aliases) > _NAMED else ""
+        notes.append(f"aliased with {', '.join(aliases[:_NAMED])}{more}" if aliases else "")
     return notes
 
 
@@ -233,11 +233,11 @@ def _rows(cells: Sequence[Mapping[int, float]]) -> _Rows:
         for seed in cell:
             counts[seed] = counts.get(seed, 0) + 1
     order = {seed: place for place, seed in enumerate(seed for seed, count in counts.items() if count > 1)}
-    found = [(value, c, order[seed]) for c, cell in enumerate(cells) for seed, value in cell.items() if seed in order]
-    values_R = np.array([row[0] for row in found], np.float64)
+    values = [(value, c, order[seed]) for c, cell in enumerate(cells) for seed, value in cell.items() if seed in order]
+    values_R = np.array([row[0] for row in values], np.float64)
     if not np.isfinite(values_R).all():
         raise ValueError(f"values must be finite, got {values_R[~np.isfinite(values_R)][0]}")
-    cells_R, seeds_R = (np.array([row[i] for row in found], np.int64) for i in (1, 2))
+    cells_R, seeds_R = (np.array([row[i] for row in values], np.int64) for i in (1, 2))
     return _Rows(values_R, cells_R, seeds_R)
 
 

@@ -1,6 +1,7 @@
 """How much each searched setting matters, by Optuna's evaluators, with intervals over resampled configurations.
 
-Beside `search.py` the only module that imports Optuna; it stands alone so that reading a study loads no torch.
+Beside `search/optuna_search.py` the only module that imports Optuna; it stands alone so that reading a study loads no
+torch.
 """
 
 from __future__ import annotations
@@ -87,13 +88,13 @@ def domains_of(settings: Mapping[str, Any]) -> dict[str, list[Domain]]:
         settings: as `study.lock.yaml` holds them.
     """
     tree = domains.parse({name: settings[name] for name in SECTIONS if settings.get(name) is not None}, [], [])
-    found: dict[str, list[Domain]] = {}
+    by_path: dict[str, list[Domain]] = {}
     for expanded, _, _ in space.expand(tree):
-        for one in domains.domains(expanded):
-            known = found.setdefault(space.setting_path(one.logical, expanded), [])
-            if one.domain not in known:
-                known.append(one.domain)
-    return found
+        for placed in domains.domains(expanded):
+            known = by_path.setdefault(space.setting_path(placed.logical, expanded), [])
+            if placed.domain not in known:
+                known.append(placed.domain)
+    return by_path
 
 
 def distribution(values: Sequence[Any], known: Sequence[Domain]) -> tuple[Distribution, bool]:
@@ -154,8 +155,8 @@ def importances(
         Watanabe et al., PED-ANOVA, arXiv 2304.10255; Hutter et al., An efficient approach for assessing hyperparameter
         importance, ICML 2014.
     """
-    params = [_as_drawn(one, distributions) for one in configurations]
-    names = [name for name in distributions if evaluator == "ped_anova" or all(name in one for one in params)]
+    params = [_as_drawn(configuration, distributions) for configuration in configurations]
+    names = [name for name in distributions if evaluator == "ped_anova" or all(name in values for values in params)]
     names = [name for name in names if not distributions[name].single()]
     if len(names) < 2 or np.ptp(scores_N) == 0:
         return []
@@ -176,7 +177,10 @@ def importances(
     low_P, high_P = np.quantile(resampled_DP, [(1 - level) / 2, (1 + level) / 2], axis=0)
     chance_P = np.quantile(shuffled_DP, 0.95, axis=0)
     rows = zip(names, share_P, low_P, high_P, chance_P, strict=True)
-    return sorted((Importance(n, *map(float, row)) for n, *row in rows), key=lambda one: (-one.share, one.name))
+    return sorted(
+        (Importance(n, *map(float, row)) for n, *row in rows),
+        key=lambda importance: (-importance.share, importance.name),
+    )
 
 
 def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> list[Bin]:
@@ -212,18 +216,18 @@ def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> lis
 
 
 def _bin(label: str, x: float | None, inside_N: npt.NDArray[np.bool_], scores_N: Shares, one_value: bool = True) -> Bin:
-    found = cell_summary(scores_N[inside_N])
-    assert found.mean is not None
+    summary = cell_summary(scores_N[inside_N])
+    assert summary.mean is not None
     members = np.flatnonzero(inside_N).tolist()
-    return Bin(label, one_value, members, x, found.n, found.mean, found.ci_low, found.ci_high)
+    return Bin(label, one_value, members, x, summary.n, summary.mean, summary.ci_low, summary.ci_high)
 
 
-def _as_drawn(one: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> dict[str, Any]:
+def _as_drawn(configuration: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> dict[str, Any]:
     """Values as Optuna holds them: labels of options, numbers of ranges."""
     return {
-        name: domains.label(one[name]) if isinstance(kind, CategoricalDistribution) else one[name]
+        name: domains.label(configuration[name]) if isinstance(kind, CategoricalDistribution) else configuration[name]
         for name, kind in distributions.items()
-        if one.get(name) is not None
+        if configuration.get(name) is not None
     }
 
 
@@ -234,7 +238,7 @@ def _measure(
     evaluator: Any,
 ) -> Callable[[npt.NDArray[np.int64], Shares], Shares]:
     """Shares by setting for chosen configurations with given scores."""
-    kinds = [{name: distributions[name] for name in one} for one in params]
+    kinds = [{name: distributions[name] for name in drawn} for drawn in params]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def measure(rows: npt.NDArray[np.int64], scores: Shares) -> Shares:
@@ -244,8 +248,8 @@ def _measure(
         present = [name for name in names if name in held]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a conditional setting has few configurations
-            found = get_param_importances(study, evaluator=evaluator, params=present)
-        return np.array([found.get(name, 0.0) for name in names])
+            shares = get_param_importances(study, evaluator=evaluator, params=present)
+        return np.array([shares.get(name, 0.0) for name in names])
 
     return measure
 

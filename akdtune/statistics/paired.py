@@ -181,15 +181,15 @@ def holm_family(differences: Sequence[Difference], *, alpha: float = 0.05) -> li
         50:678.
     """
     check_share("alpha", alpha)
-    tested = [index for index, found in enumerate(differences) if found.p is not None]
+    tested = [index for index, difference in enumerate(differences) if difference.p is not None]
     family: list[InFamily] = [InFamily(None, None, None, False, "")] * len(differences)
-    steps = holm([found.p for found in differences if found.p is not None])
+    steps = holm([difference.p for difference in differences if difference.p is not None])
     all_rejected = all(p_holm < alpha for p_holm, _ in steps)
     for index, (p_holm, left) in zip(tested, steps, strict=True):
-        found, rejected = differences[index], p_holm < alpha
+        difference, rejected = differences[index], p_holm < alpha
         share = alpha * _REJECTED_SHARE if rejected and not all_rejected else alpha
-        low, high = _family_interval(found, share / len(tested), rejected)
-        family[index] = InFamily(p_holm, low, high, rejected, _permutation_note(found.n_pairs, alpha, left))
+        low, high = _family_interval(difference, share / len(tested), rejected)
+        family[index] = InFamily(p_holm, low, high, rejected, _permutation_note(difference.n_pairs, alpha, left))
     return family
 
 
@@ -240,19 +240,19 @@ def holm(ps: Sequence[float]) -> list[tuple[float, int]]:
     """For each hypothesis Holm's p and how many are left, it included, when its turn comes."""
     # By hand: statsmodels' multipletests gives the same p (a test compares), but not how many are left; it loads pandas
     # (2 s) and collects garbage at every call (0.14 s, a thousand times as long as this).
-    found = [(1.0, 1)] * len(ps)
+    steps = [(1.0, 1)] * len(ps)
     largest = 0.0
     for place, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         left = len(ps) - place
         largest = max(largest, min(1.0, left * ps[index]))
-        found[index] = (largest, left)
-    return found
+        steps[index] = (largest, left)
+    return steps
 
 
-def _family_interval(found: Difference, share: float, rejected: bool) -> tuple[float | None, float | None]:
+def _family_interval(difference: Difference, share: float, rejected: bool) -> tuple[float | None, float | None]:
     """The interval that misses with probability `share`, cut where 0 is rejected and still inside."""
-    mean, sd = found.difference or 0.0, found.sd or 0.0
-    low, high = (_bound(mean, sd, found.n_pairs, share / 2, side) for side in (-1, 1))
+    mean, sd = difference.difference or 0.0, difference.sd or 0.0
+    low, high = (_bound(mean, sd, difference.n_pairs, share / 2, side) for side in (-1, 1))
     at_zero = 1e-9 * mean
     if rejected and mean > 0:
         low = at_zero if low is None else max(low, at_zero)
@@ -314,8 +314,8 @@ def _bootstrap(differences_N: Floats, sd: float, level: float) -> tuple[float, f
 
     if sd == 0:
         return float(differences_N.mean()), float(differences_N.mean())
-    found = bootstrap(
+    interval = bootstrap(
         (differences_N,), np.mean, vectorized=True, method="BCa", n_resamples=_RESAMPLES, confidence_level=level,
         random_state=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)

@@ -133,7 +133,7 @@ def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats, *, with_ra
         variances = np.diagonal(left, axis1=1, axis2=2).T
         variances = np.where(variances > TINY * len(y_N), variances, np.nan)
         xy_MD, xx_MD, yy_D = left[:, :-1, -1].T, variances[:-1], variances[-1]
-        found = [xy_MD / np.sqrt(xx_MD * yy_D), xy_MD / xx_MD]
+        by_statistic = [xy_MD / np.sqrt(xx_MD * yy_D), xy_MD / xx_MD]
         if with_ranks:
             ranks = []
             for index, values_N in enumerate(columns_NP[:, width:].T):
@@ -141,8 +141,8 @@ def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats, *, with_ra
                 shift = 0.0 if only_intercept else fitted[:, :, index] @ basis_NQ.T
                 ranks.append(weighted_ranks(np.atleast_2d(values_N - shift), weights_DN))
             spearman_MD = np.stack([_correlation_of_ranks(of_x, ranks[-1], weights_DN) for of_x in ranks[:-1]])
-            found.append(np.where(np.isnan(xx_MD * yy_D), np.nan, spearman_MD))
-        return np.stack(found)
+            by_statistic.append(np.where(np.isnan(xx_MD * yy_D), np.nan, spearman_MD))
+        return np.stack(by_statistic)
 
     return statistic
 

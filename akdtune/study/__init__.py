@@ -1,1 +1,4 @@
-"""A checked study: sections that fit together, arms, proposals, ids. Nothing is loaded, nothing trains."""
+"""A checked study: the sections that fit together, its arms, proposals, ids, schema, and how it is written out.
+
+Nothing is loaded and nothing trains here: no data, no teacher, no directory of a study.
+"""

@@ -204,7 +204,7 @@ class Reading(Remarks):
                     f"study needs one configuration, and {what}: give every setting one value, or write winner",
                 )
                 return
-        found: set[Issue] = set()
+        refused: set[Issue] = set()
         for arm in arms if ablation is not None or confirm is not None else ():
             centre = arm.centre()
             try:
@@ -215,8 +215,8 @@ class Reading(Remarks):
                 if confirm is not None:
                     baseline_cells(confirm.baselines, centre.settings, constants)
             except CellProblems as error:
-                found.update(error.issues)
-        for path, message in sorted(found, key=str):
+                refused.update(error.issues)
+        for path, message in sorted(refused, key=str):
             self.problem(path, message)
 
     def _cache_without_teacher(self, fixed: dict[str, Any]) -> None:
@@ -254,8 +254,8 @@ class Reading(Remarks):
             if key not in used:
                 self.warn((*path, key), f"is ignored: {why}")
         for key in ("others", "distilled_from"):
-            for index, one in enumerate(teacher.get(key) or ()):
-                self._odd_teacher(one, (*path, key, index))
+            for index, further in enumerate(teacher.get(key) or ()):
+                self._odd_teacher(further, (*path, key, index))
 
     def _odd_search(self, search: SearchSettings, arms: Sequence[Arm]) -> None:
         if not search.searches:
@@ -347,9 +347,9 @@ def _check_networks(teacher: dict[str, Any], path: KeyPath = ()) -> list[Issue]:
         return [*issues, ((*path, "others"), "only the study's main teacher has others")]
     for key in ("others", "distilled_from"):
         nested = teacher.get(key)
-        for index, one in enumerate(nested if isinstance(nested, list) else []):
-            if isinstance(one, dict):
-                issues += _check_networks(one, (*path, key, index))
+        for index, further in enumerate(nested if isinstance(nested, list) else []):
+            if isinstance(further, dict):
+                issues += _check_networks(further, (*path, key, index))
     return issues
 
 
@@ -377,6 +377,6 @@ def _without_weights(teacher: Mapping[str, Any]) -> str | None:
     if "weights" in lookup("networks", name).Settings.model_fields:
         how = f"name them: network: {{name: {name}, weights: ...}}"
     else:
-        having = [one for one in names("networks") if "weights" in lookup("networks", one).Settings.model_fields]
+        having = [known for known in names("networks") if "weights" in lookup("networks", known).Settings.model_fields]
         how = f"'{name}' has none (networks that have: {', '.join(having) or 'none'})"
     return f"pretrained needs a network with weights of its own: {how}"

@@ -62,5 +62,5 @@ def _counted(value: Any, left_out: Set[str]) -> Any:
     kept = {key: item for key, item in value.items() if key not in left_out}
     for key in ("others", "distilled_from"):
         if isinstance(kept.get(key), list):
-            kept[key] = [_counted(one, left_out) for one in kept[key]]
+            kept[key] = [_counted(teacher, left_out) for teacher in kept[key]]
     return kept

@@ -41,8 +41,8 @@ def _make_checkpoints_absolute(section: Any) -> None:
     if "checkpoint" in section:
         section["checkpoint"] = _absolute_checkpoint(section["checkpoint"])
     for key in ("others", "distilled_from"):
-        for one in section[key] if isinstance(section.get(key), list) else []:
-            _make_checkpoints_absolute(one)
+        for teacher in section[key] if isinstance(section.get(key), list) else []:
+            _make_checkpoints_absolute(teacher)
 
 
 def _absolute_checkpoint(value: Any) -> Any:

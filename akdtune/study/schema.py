@@ -31,9 +31,8 @@ _RANGES: dict[str, tuple[str, Schema]] = {
 }  # fmt: skip
 
 
-def build_schema() -> Schema:
-    """The schema, with every registered component in it."""
-
+def json_schema() -> Schema:
+    """The JSON schema of a study file with every registered component in it; editors complete and check by it."""
     definitions: Schema = {
         "range": _one_key({key: {**body, "description": text} for key, (text, body) in _RANGES.items()})
     }

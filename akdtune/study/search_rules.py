@@ -121,7 +121,7 @@ def rise_ends(training: Recipe) -> int:
 
 def ramps(arms: Sequence[Arm]) -> dict[str, int]:
     """The largest `warmup_epochs` of each method over whose first epochs its weights rise, by key path."""
-    found: dict[str, int] = {}
+    longest: dict[str, int] = {}
     for arm in arms:
         of_arm = {
             f"method.{term['name']}.warmup_epochs": int(term["warmup_epochs"])
@@ -133,8 +133,8 @@ def ramps(arms: Sequence[Arm]) -> dict[str, int]:
                 ends = [dimension.high] if dimension.high is not None else map(float, dimension.options)
                 of_arm[dimension.path] = int(max(end for end in ends if end is not None))
         for key, ramp in of_arm.items():
-            found[key] = max(found.get(key, 0), ramp)
-    return found
+            longest[key] = max(longest.get(key, 0), ramp)
+    return longest
 
 
 def stopping(scheduler: SchedulerSettings, rungs: Sequence[int]) -> str:
@@ -167,7 +167,8 @@ def further_lines(search: SearchSettings, scheduler: SchedulerSettings) -> list[
         )
     if len(search.objectives) > 1:
         names = {"accuracy": "accuracy", "macs": "the student's multiply-adds", "time": "training time"}
-        lines.append(f"objectives: {', '.join(names[one] for one in search.objectives)} (`akdtune show RUN --pareto`)")
+        weighed = ", ".join(names[objective] for objective in search.objectives)
+        lines.append(f"objectives: {weighed} (`akdtune show RUN --pareto`)")
     if search.budget_s is not None:
         lines.append(f"time budget: no new configuration starts after {search.budget_s / 3600:.3g} h of running trials")
     return lines

@@ -59,10 +59,10 @@ class Searched:
             remarks.problem(path, message)
         for path, message in notes:
             remarks.warn(path, message)
-        for found in domains.domains(self.tree):
-            if reason := NO_DOMAIN.get(found.logical[:2]):
-                remarks.problem(found.domain.path, f"cannot be searched over: {reason}")
-                self._refused.add(found.logical[1])
+        for placed in domains.domains(self.tree):
+            if reason := NO_DOMAIN.get(placed.logical[:2]):
+                remarks.problem(placed.domain.path, f"cannot be searched over: {reason}")
+                self._refused.add(placed.logical[1])
         self.expanded = space.expand(self.tree)
         self._seen: set[Issue] = set()
         for tree, origins, _ in self.expanded:
@@ -71,11 +71,11 @@ class Searched:
     def _check_arm(self, tree: dict[str, Any], origins: dict[KeyPath, KeyPath]) -> None:
         """Types the base configuration, then each option and each end of every domain, one at a time."""
         self._check(tree, origins, {})
-        for found in domains.domains(tree):
-            under = {choice.path: index for choice, index in found.under}
-            ends = range(len(found.domain.options)) if isinstance(found.domain, Choice) else found.domain.ends()
+        for placed in domains.domains(tree):
+            under = {choice.path: index for choice, index in placed.under}
+            ends = range(len(placed.domain.options)) if isinstance(placed.domain, Choice) else placed.domain.ends()
             for value in ends:
-                self._check(tree, origins, {**under, found.domain.path: value})
+                self._check(tree, origins, {**under, placed.domain.path: value})
         for key, known in self._trained.items():
             if len(known) > 1 and key not in self._refused:
                 several = "numbers of epochs" if key == "epochs" else f"values of {key}"
@@ -107,25 +107,25 @@ class Searched:
 
     def refuse_uncountable(self) -> None:
         """A grid needs values that can be listed."""
-        for found in domains.domains(self.tree):
-            if isinstance(found.domain, Range) and found.domain.count() is None:
+        for placed in domains.domains(self.tree):
+            if isinstance(placed.domain, Range) and placed.domain.count() is None:
                 self._add(
-                    found.domain.path,
-                    f"'{found.domain.kind}' has no values to list: with search.algorithm grid, use `grid` or `choice`",
+                    placed.domain.path,
+                    f"'{placed.domain.kind}' has no values to list: with search.algorithm grid, use `grid` or `choice`",
                 )
 
     def check_fixed(self, fixed: Mapping[str, Any]) -> None:
         """Refuses values of `probe.fixed` for settings that are not searched, or outside their domain."""
         known: dict[str, list[PlacedDomain]] = {}
         for tree, _, _ in self.expanded:
-            for found in domains.domains(tree):
-                known.setdefault(space.setting_path(found.logical, tree), []).append(found)
+            for placed in domains.domains(tree):
+                known.setdefault(space.setting_path(placed.logical, tree), []).append(placed)
         for path, value in fixed.items():
             at: KeyPath = ("probe", "fixed", path)
             if path not in known:
                 self._add(at, unknown_name("searched setting", path, known))
-            elif not all(_holds(found.domain, value) for found in known[path]):
-                allowed = " and ".join(dict.fromkeys(_described(found.domain) for found in known[path]))
+            elif not all(_holds(placed.domain, value) for placed in known[path]):
+                allowed = " and ".join(dict.fromkeys(_described(placed.domain) for placed in known[path]))
                 self._add(at, f"must be within {allowed}, got {shown(value)}")
 
     def arms(self, constants: dict[str, Any], fixed: Mapping[str, Any]) -> tuple[tuple[Arm, ...], Pooled]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,7 @@ from akdtune.settings.space import Arm, Pooled, Space, assert_plain
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.settings.trial import pair_of
 from akdtune.study import check
-from akdtune.study.schema import build_schema
-from akdtune.study.written import _Dumper, with_defaults
+from akdtune.study.written import with_defaults
 
 
 @dataclass(frozen=True)
@@ -149,12 +147,6 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Study:
     return Study(source=str(source), overrides=overrides, **check.Reading(file).study(str(source)))
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a study file, from which editors complete and check."""
-
-    return build_schema()
-
-
 def _locate(source: str) -> Path:
     path = Path(source).expanduser()
     if path.exists():
@@ -162,7 +154,7 @@ def _locate(source: str) -> Path:
     known = packaged()
     if source in known:
         return known[source]
-    beside = [str(path.with_name(found.name)) for found in sorted(path.parent.glob("*.y*ml"))]
+    beside = [str(path.with_name(neighbour.name)) for neighbour in sorted(path.parent.glob("*.y*ml"))]
     if close := nearest(str(path), beside):
         hint = f"; did you mean '{close}'?"
     elif close := path.stem if path.stem in known else nearest(path.stem, known):
@@ -170,10 +162,3 @@ def _locate(source: str) -> Path:
     else:
         hint = f" (packaged: {', '.join(known)})"
     raise SettingsError([Problem(source, f"there is no such file{hint}")])
-
-
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"(?:[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?|0o[0-7]+)$"),
-    list("-+.0123456789"),
-)

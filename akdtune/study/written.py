@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -37,7 +38,7 @@ def with_defaults(value: Any, section: str, pairs: Set[Pair | None]) -> Any:
     given = {key: item for key, item in value.items() if key != "name"}
     drawn = _drawn(given)
     if section == "method":
-        drawn = [{**published(name, one, pair), **one} for one in drawn for pair in pairs]
+        drawn = [{**published(name, settings, pair), **settings} for settings in drawn for pair in pairs]
     filled = _defaults(lookup(settings_file.COMPONENTS[section], name).Settings, drawn)
     return {"name": name, **{key: item for key, item in filled.items() if key not in given}, **given}
 
@@ -45,8 +46,8 @@ def with_defaults(value: Any, section: str, pairs: Set[Pair | None]) -> Any:
 def _drawn(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settings without domains: the first option of each, then each other option of one of them at a time."""
     options = {key: list(_options(item)) for key, item in given.items()}
-    first = {key: found[0] for key, found in options.items()}
-    return [first, *({**first, key: other} for key, found in options.items() for other in found[1:])]
+    first = {key: values[0] for key, values in options.items()}
+    return [first, *({**first, key: other} for key, values in options.items() for other in values[1:])]
 
 
 def _options(value: Any) -> Iterator[Any]:
@@ -63,10 +64,10 @@ def _options(value: Any) -> Iterator[Any]:
 
 def _defaults(model: type[BaseModel], drawn: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a settings class fills in whatever is drawn; nothing where what is drawn does not fit it."""
-    found = [settings.model_dump(mode="json") for one in drawn if (settings := typed(model, one)[0]) is not None]
-    if len(found) < len(drawn):
+    filled = [settings.model_dump(mode="json") for values in drawn if (settings := typed(model, values)[0]) is not None]
+    if len(filled) < len(drawn):
         return {}
-    return {key: item for key, item in found[0].items() if all(other[key] == item for other in found)}
+    return {key: item for key, item in filled[0].items() if all(other[key] == item for other in filled)}
 
 
 def _used(teacher: Mapping[str, Any]) -> str | dict[str, Any]:
@@ -75,12 +76,20 @@ def _used(teacher: Mapping[str, Any]) -> str | dict[str, Any]:
         return NO_NETWORK
     nested = ("others", "distilled_from")
     return {
-        key: [_used(one) for one in teacher[key]] if key in nested else teacher[key] for key in check.used_of(teacher)
+        key: [_used(further) for further in teacher[key]] if key in nested else teacher[key]
+        for key in check.used_of(teacher)
     }
 
 
 class _Dumper(yaml.SafeDumper):
     """Puts quotes around text that only YAML 1.2 reads as a number: `1e5`, `08`, `0o17`."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"(?:[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?|0o[0-7]+)$"),
+    list("-+.0123456789"),
+)
 
 
 def export_yaml(

@@ -318,11 +318,11 @@ def test_plan_of_an_untrained_teacher_and_of_several(capsys: pytest.CaptureFixtu
 
 def test_prune_keeps_what_is_newer() -> None:
     stores()
-    found = caches.entries(cache_location())
-    now = found[0].used_at
-    assert caches.to_prune(found, 86400.0, None, now) == found[1:]
-    assert caches.to_prune(found, None, 0, now) == found[::-1]
-    assert caches.to_prune(found, None, None, now) == []
+    entries = caches.entries(cache_location())
+    now = entries[0].used_at
+    assert caches.to_prune(entries, 86400.0, None, now) == entries[1:]
+    assert caches.to_prune(entries, None, 0, now) == entries[::-1]
+    assert caches.to_prune(entries, None, None, now) == []
     assert caches.age(59) == "59 s" and caches.age(7300) == "2 h" and caches.age(1e6) == "12 d"
 
 

@@ -23,6 +23,7 @@ from akdtune.records.files import LEDGER, LOCK, read_plan, trial_directory, writ
 from akdtune.running import driver, tracking
 from akdtune.running.tracking_record import RunRecord, write_record
 from akdtune.study import spec
+from akdtune.study.schema import json_schema
 from tests.study_fixture import StudyBuilder
 
 COMMANDS = ["run", "plan", "show", "best", "logs", "analyze", "compare", "spaces", "schema", "teacher", "wandb"]
@@ -30,9 +31,9 @@ COMMANDS = ["run", "plan", "show", "best", "logs", "analyze", "compare", "spaces
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> str:
     """Standard output of a command that ends with `code`; standard error where it is not 0."""
-    found = cli.main([str(argument) for argument in arguments])
+    returned = cli.main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
-    assert found == code, captured.err
+    assert returned == code, captured.err
     if code == 0:
         return captured.out
     assert "Traceback" not in captured.err
@@ -344,7 +345,7 @@ def test_spaces_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     for name, path in packaged().items():
         assert f"{name}\n" in text
         assert str(path) in text
-    assert json.loads(call(capsys, "schema")) == spec.json_schema()
+    assert json.loads(call(capsys, "schema")) == json_schema()
 
 
 def test_analyze_runs_the_analysis(

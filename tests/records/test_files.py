@@ -1,4 +1,4 @@
-"""results.py: what is written can be read back, and reading survives whatever a killed study leaves."""
+"""records/files.py: what is written can be read back, and reading survives whatever a killed study leaves."""
 
 from __future__ import annotations
 

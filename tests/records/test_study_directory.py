@@ -86,9 +86,9 @@ def test_a_second_process_is_refused(directory: StudyDirectory) -> None:
         "try:\n    with StudyDirectory(Path(sys.argv[1])).opened(): pass\n"
         "except StudyError as error:\n    print(error); sys.exit(2)"
     )
-    found = subprocess.run([sys.executable, "-c", code, str(directory.root)], capture_output=True, text=True)
-    assert found.returncode == 2, found.stderr
-    assert "another akdtune is running this study" in found.stdout
+    second = subprocess.run([sys.executable, "-c", code, str(directory.root)], capture_output=True, text=True)
+    assert second.returncode == 2, second.stderr
+    assert "another akdtune is running this study" in second.stdout
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from akdtune import errors
 from akdtune.cli import main as akdtune
 from akdtune.records.files import read_rows, write_rows
 from akdtune.reports.ablation_findings import level_means
-from akdtune.reports.ablation_measured import Predictions, phases_of
+from akdtune.reports.ablation_measured import StoredPredictions, phases_of
 from akdtune.reports.text import save, tex_escape
 from akdtune.statistics import paired
 from akdtune.statistics.power import more_seeds
@@ -71,39 +71,41 @@ def factorial(path: Path) -> StudyBuilder:
 
 def report(study: StudyBuilder, *options: str) -> dict[str, Any]:
     assert analysis.main([str(study.write()), *options]) == 0
-    found: dict[str, Any] = json.loads((study.path / "reports" / "ablation.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((study.path / "reports" / "ablation.json").read_text())
+    return content
 
 
-def by_cell(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {one["cell"]: one for one in found["differences"]}
+def by_cell(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {difference["cell"]: difference for difference in content["differences"]}
 
 
 def test_numbers_are_those_of_the_paired_comparison(tmp_path: Path) -> None:
-    found = report(leave_one_out(tmp_path))
+    content = report(leave_one_out(tmp_path))
     base, inter = (dict(enumerate(values(mean, place))) for mean, place in ((72, 0), (70.5, 1)))
     expected = paired.paired_difference(inter, base)
-    one = by_cell(found)["base~inter"]
-    assert one["reference"] == "base"
-    assert one["n_pairs"] == SEEDS
+    difference = by_cell(content)["base~inter"]
+    assert difference["reference"] == "base"
+    assert difference["n_pairs"] == SEEDS
     for key in ("difference", "ci_low", "ci_high", "p", "minimum_detectable", "correlation", "permutation_p"):
-        assert one[key] == pytest.approx(getattr(expected, key)), key
+        assert difference[key] == pytest.approx(getattr(expected, key)), key
     others = [dict(enumerate(values(mean, place))) for mean, place in ((70.5, 1), (72, 2), (71, 3))]
     family = paired.holm_family([paired.paired_difference(other, base) for other in others])
-    assert [one["p_holm"] for one in found["differences"]] == pytest.approx([one.p_holm for one in family])
-    assert [one["ci_family_low"] for one in found["differences"]] == pytest.approx(
-        [one.ci_family_low for one in family]
+    assert [member["p_holm"] for member in content["differences"]] == pytest.approx(
+        [member.p_holm for member in family]
     )
-    assert one["verdict"] == "lower"
-    assert one["family"] == 3
-    cells = {cell["name"]: cell for cell in found["cells"]}
+    assert [member["ci_family_low"] for member in content["differences"]] == pytest.approx(
+        [member.ci_family_low for member in family]
+    )
+    assert difference["verdict"] == "lower"
+    assert difference["family"] == 3
+    cells = {cell["name"]: cell for cell in content["cells"]}
     summary = paired.cell_summary(values(72, 0))
     assert [cells["base"][key] for key in ("n", "mean", "sd", "ci_low", "ci_high")] == pytest.approx(
         [summary.n, summary.mean, summary.sd, summary.ci_low, summary.ci_high]
     )
     assert cells["weight_matched"]["explanation"] == "same weights, no views"
-    assert found["merged"] == ["views.margin=0.3: has no effect without intra"]
-    assert found["equivalence_margin"] == 0.3
+    assert content["merged"] == ["views.margin=0.3: has no effect without intra"]
+    assert content["equivalence_margin"] == 0.3
 
 
 def test_the_console_says_what_is_and_is_not_resolved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,11 +127,11 @@ def test_not_resolved_names_further_seeds(tmp_path: Path) -> None:
     study.cell("base", [70.0, 71.0, 72.0])
     study.cell("base~x", [70.5, 70.4, 72.3])
     study.design["ablation"] |= {"design": "leave_one_out", "reference": "base"}
-    one = by_cell(report(study))["base~x"]
-    assert one["verdict"] == "not resolved"
+    difference = by_cell(report(study))["base~x"]
+    assert difference["verdict"] == "not resolved"
     sd = float(np.std([0.5, -0.6, 0.3], ddof=1))
-    assert one["more_seeds"] == more_seeds(sd, 3, resolve=0.3) > 10
-    assert f"needs about {one['more_seeds']} more seeds to resolve 0.3 points" in one["sentence"]
+    assert difference["more_seeds"] == more_seeds(sd, 3, resolve=0.3) > 10
+    assert f"needs about {difference['more_seeds']} more seeds to resolve 0.3 points" in difference["sentence"]
 
 
 def test_tables_for_a_paper(tmp_path: Path) -> None:
@@ -166,19 +168,19 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path: Path, capsys: pytest
     study.cell("base~x", values(71, 1), statuses={1: "running", 2: "planned", 3: "diverged", 4: "failed"})
     study.cell("base~y", [*values(71, 2, 5), None])
     study.design["ablation"] |= {"design": "leave_one_out", "reference": "base"}
-    found = report(study)
+    content = report(study)
     printed = capsys.readouterr().out
     # A running trial of a driver that has gone is interrupted.
     assert "not finished: 3 of 18 trials are missing (1 planned, 1 interrupted, 1 not planned)" in printed
     assert "excluded: base~x, seed 3: diverged" in printed
     assert "excluded: base~x, seed 4: failed" in printed
     assert "diverged trials are an outcome of their cell" in printed
-    assert by_cell(found)["base~x"]["seeds"] == [0, 5]
-    assert by_cell(found)["base~y"]["n_pairs"] == 5
-    assert {one["status"] for one in found["excluded"]} == {
+    assert by_cell(content)["base~x"]["seeds"] == [0, 5]
+    assert by_cell(content)["base~y"]["n_pairs"] == 5
+    assert {trial["status"] for trial in content["excluded"]} == {
         "interrupted", "planned", "diverged", "failed", "not planned",
     }  # fmt: skip
-    assert next(cell for cell in found["cells"] if cell["name"] == "base~x")["diverged"] == 1
+    assert next(cell for cell in content["cells"] if cell["name"] == "base~x")["diverged"] == 1
 
 
 def test_one_seed_has_no_interval(drawn: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,9 +188,9 @@ def test_one_seed_has_no_interval(drawn: None, tmp_path: Path, capsys: pytest.Ca
     study.cell("base", [72.0])
     study.cell("base~x", [71.0])
     study.design["ablation"] |= {"design": "leave_one_out", "reference": "base"}
-    one = by_cell(report(study))["base~x"]
-    assert (one["difference"], one["ci_low"], one["p_holm"]) == (-1.0, None, None)
-    assert one["sentence"].endswith("with one seed: no interval, nothing can be concluded")
+    difference = by_cell(report(study))["base~x"]
+    assert (difference["difference"], difference["ci_low"], difference["p_holm"]) == (-1.0, None, None)
+    assert difference["sentence"].endswith("with one seed: no interval, nothing can be concluded")
     assert (tmp_path / "reports" / "ablation.png").exists()
     assert "nan" not in capsys.readouterr().out
 
@@ -198,8 +200,8 @@ def test_nothing_finished_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     study.cell("base", [72.0], statuses={0: "planned"})
     study.cell("base~x", [71.0], statuses={0: "planned"})
     study.design["ablation"] |= {"design": "leave_one_out", "reference": "base"}
-    found = report(study)
-    assert [cell["mean"] for cell in found["cells"]] == [None, None]
+    content = report(study)
+    assert [cell["mean"] for cell in content["cells"]] == [None, None]
     assert "no seed that base has finished too" in capsys.readouterr().out
 
 
@@ -208,9 +210,9 @@ def test_seeds_of_a_pilot_are_not_used(tmp_path: Path, capsys: pytest.CaptureFix
     pilot = study.add(
         "angular/kd", 10.0, None, role="ablation", cell=study.design["ablation"]["cells"][0]["cell_id"], seed=77
     )
-    found = report(study)
-    assert pilot not in found["cells"][0]["trials"].values()
-    assert found["cells"][0]["n"] == SEEDS
+    content = report(study)
+    assert pilot not in content["cells"][0]["trials"].values()
+    assert content["cells"][0]["n"] == SEEDS
     assert "1 finished trials with seeds outside the design" in capsys.readouterr().out
 
 
@@ -224,16 +226,16 @@ def test_a_confirm_trial_of_the_same_cell_joins_by_its_id(tmp_path: Path) -> Non
 def test_families_are_declared(tmp_path: Path) -> None:
     study = leave_one_out(tmp_path)
     study.design["ablation"]["families"] = [["base~inter"], ["base~intra"]]
-    found = by_cell(report(study))
-    assert found["base~inter"]["p_holm"] == pytest.approx(found["base~inter"]["p"])
-    assert found["base~inter"]["family"] == 1
-    assert found["weight_matched"]["p_holm"] is None
-    assert "in no declared family" in found["weight_matched"]["sentence"]
+    differences = by_cell(report(study))
+    assert differences["base~inter"]["p_holm"] == pytest.approx(differences["base~inter"]["p"])
+    assert differences["base~inter"]["family"] == 1
+    assert differences["weight_matched"]["p_holm"] is None
+    assert "in no declared family" in differences["weight_matched"]["sentence"]
 
 
 def test_effects_are_contrasts_within_seeds(drawn: None, tmp_path: Path) -> None:
-    found = report(factorial(tmp_path))
-    effects = {one["term"]: one for one in found["effects"]}
+    content = report(factorial(tmp_path))
+    effects = {effect["term"]: effect for effect in content["effects"]}
     a = effects["views.a: off - on"]
     cells = {name: np.array(list(cell.values.values())) for name, cell in _cells(tmp_path).items()}
     per_seed = (cells["a0b1"] + cells["a0b0"] - cells["a1b1"] - cells["a1b0"]) / 2
@@ -255,7 +257,7 @@ def test_level_means_leave_the_seed_out(tmp_path: Path) -> None:
     """The seed moves all cells alike: intervals of level means must not grow with it."""
     (phase,) = phases_of(factorial(tmp_path).write())
     before = level_means(phase, ["views.a"], level=0.95)
-    assert [one.levels for one in before] == [("on",), ("off",)]
+    assert [mean.levels for mean in before] == [("on",), ("off",)]
     for cell in phase.cells:
         for seed in cell.values:
             cell.values[seed] += 10.0 * seed
@@ -276,7 +278,7 @@ def test_the_crossed_interval_needs_predictions(tmp_path: Path) -> None:
 def test_predictions_are_put_in_one_order(tmp_path: Path) -> None:
     """Every trial's file has its rows in another order; the same image must be compared with itself."""
     (phase,) = phases_of(leave_one_out(tmp_path, predictions=500).write())
-    pair = Predictions(tmp_path).pair(phase.cell("base~inter"), phase.cell("base"))
+    pair = StoredPredictions(tmp_path).pair(phase.cell("base~inter"), phase.cell("base"))
     assert not isinstance(pair, str)
     accuracy = [100 * right_SN.mean(1) for right_SN in pair]
     assert accuracy[0] == pytest.approx(list(phase.cell("base~inter").values.values()))
@@ -288,7 +290,9 @@ def test_predictions_of_another_accuracy_are_not_believed(tmp_path: Path) -> Non
     run = study.write()
     (phase,) = phases_of(run)
     phase.cell("base").values[0] -= 5
-    assert "are not those of its accuracy" in str(Predictions(run).pair(phase.cell("base~inter"), phase.cell("base")))
+    assert "are not those of its accuracy" in str(
+        StoredPredictions(run).pair(phase.cell("base~inter"), phase.cell("base"))
+    )
 
 
 def confirmed(path: Path) -> StudyBuilder:
@@ -302,12 +306,15 @@ def confirmed(path: Path) -> StudyBuilder:
 
 
 def test_the_winners_curse_is_shown(drawn: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = report(confirmed(tmp_path))
-    assert found["cells"] == found["differences"] == []
-    first = found["confirm"]["cells"][0]
+    content = report(confirmed(tmp_path))
+    assert content["cells"] == content["differences"] == []
+    first = content["confirm"]["cells"][0]
     assert first["change"] == pytest.approx(np.mean(values(71.8, 1)) - 74.0)
-    assert found["confirm"]["cells"][2]["change"] is None
-    assert [one["cell"] for one in found["confirm"]["differences"]] == ["angular/kd #1", "angular/kd #2"]
+    assert content["confirm"]["cells"][2]["change"] is None
+    assert [difference["cell"] for difference in content["confirm"]["differences"]] == [
+        "angular/kd #1",
+        "angular/kd #2",
+    ]
     text = " ".join(capsys.readouterr().out.split())
     assert "selection used validation only" in text
     assert "search scores are of validation images" in text
@@ -321,10 +328,10 @@ def test_another_metric_or_reference_is_exploratory(tmp_path: Path, capsys: pyte
         rows = read_rows(path)
         rows[-1]["train_accuracy"] = 90.0 + place % 3 + 0.1 * (place % 7)
         write_rows(path, rows)
-    found = report(study, "--metric", "train_accuracy", "--reference", "weight_matched", "--alpha", "0.1")
-    assert found["equivalence_margin"] is None
-    assert {one["reference"] for one in found["differences"]} == {"weight_matched"}
-    assert found["level"] == 0.9
+    content = report(study, "--metric", "train_accuracy", "--reference", "weight_matched", "--alpha", "0.1")
+    assert content["equivalence_margin"] is None
+    assert {difference["reference"] for difference in content["differences"]} == {"weight_matched"}
+    assert content["level"] == 0.9
     text = " ".join(capsys.readouterr().out.split())
     assert "exploratory: the design declares test_accuracy and this is train_accuracy" in text
     assert "exploratory: the design declares the reference base" in text
@@ -367,7 +374,7 @@ def test_a_failed_write_leaves_the_former_report(tmp_path: Path, monkeypatch: py
     with pytest.raises(errors.StudyError, match="No space left"):
         save(path, "after")
     assert path.read_text() == "before"
-    assert [found.name for found in tmp_path.iterdir()] == ["report.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
 
 
 def test_the_command_finds_it_and_loads_no_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,15 +32,15 @@ def study(path: Path, base: list[float], other: list[float], own: str) -> StudyB
 
 def compare(a: StudyBuilder, b: StudyBuilder, *options: str) -> dict[str, Any]:
     assert analysis.main([str(a.write()), str(b.write()), *options]) == 0
-    found: dict[str, Any] = json.loads((a.path / "reports" / f"compare_{b.path.name}.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((a.path / "reports" / f"compare_{b.path.name}.json").read_text())
+    return content
 
 
 def test_a_reproduction_is_equal_to_the_last_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), study(tmp_path / "b", BASE, OTHER, "own_b"))
-    assert [one["reproduced"] for one in found["cells"]] == ["to the last digit"] * 2
-    assert (found["only_in_a"], found["only_in_b"]) == (["own_a"], ["own_b"])
-    assert found["differences_of_locks"] == []
+    content = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), study(tmp_path / "b", BASE, OTHER, "own_b"))
+    assert [cell["reproduced"] for cell in content["cells"]] == ["to the last digit"] * 2
+    assert (content["only_in_a"], content["only_in_b"]) == (["own_a"], ["own_b"])
+    assert content["differences_of_locks"] == []
     printed = capsys.readouterr().out
     assert "2 cells and 8 trials shared: all equal to the last digit" in printed
     assert "only in A, 1 cell: own_a" in printed
@@ -52,22 +52,25 @@ def test_differences_are_paired_by_seed(tmp_path: Path, capsys: pytest.CaptureFi
     assert b.lock is not None
     b.lock["packages"]["torch"] = "2.7.1"
     b.lock["source_code"]["diff"] = "one\ntwo\n"
-    found = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), b)
-    one = found["cells"][0]
+    content = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), b)
+    cell = content["cells"][0]
     expected = paired.paired_difference(dict(enumerate(moved[:3])), dict(enumerate(BASE[:3])))
-    assert one["seeds"] == [0, 1, 2]
-    assert one["difference"]["difference"] == pytest.approx(expected.difference)
-    assert one["difference"]["ci_low"] == pytest.approx(expected.ci_low)
-    assert (one["a"]["mean"], one["b"]["mean"]) == (pytest.approx(212 / 3), pytest.approx(212 / 3))
-    assert (one["equal"], one["largest"], one["reproduced"]) == (1, 0.5, "2 of 3 seeds differ")
-    assert found["differences_of_locks"] == ["packages.torch: '2.6.0' -> '2.7.1'", "source_code.diff: '' -> '2 lines'"]
+    assert cell["seeds"] == [0, 1, 2]
+    assert cell["difference"]["difference"] == pytest.approx(expected.difference)
+    assert cell["difference"]["ci_low"] == pytest.approx(expected.ci_low)
+    assert (cell["a"]["mean"], cell["b"]["mean"]) == (pytest.approx(212 / 3), pytest.approx(212 / 3))
+    assert (cell["equal"], cell["largest"], cell["reproduced"]) == (1, 0.5, "2 of 3 seeds differ")
+    assert content["differences_of_locks"] == [
+        "packages.torch: '2.6.0' -> '2.7.1'",
+        "source_code.diff: '' -> '2 lines'",
+    ]
     assert "largest difference 0.5000 in base" in " ".join(capsys.readouterr().out.split())
 
 
 def test_rounding_is_told_from_a_difference(tmp_path: Path) -> None:
     near = [value * (1 + 1e-13) for value in BASE]
-    found = compare(study(tmp_path / "a", BASE, OTHER, "own"), study(tmp_path / "b", near, OTHER, "own"))
-    assert found["cells"][0]["reproduced"] == "up to rounding"
+    content = compare(study(tmp_path / "a", BASE, OTHER, "own"), study(tmp_path / "b", near, OTHER, "own"))
+    assert content["cells"][0]["reproduced"] == "up to rounding"
 
 
 def test_search_and_report_trials_of_a_cell_are_not_mixed(tmp_path: Path) -> None:
@@ -75,11 +78,11 @@ def test_search_and_report_trials_of_a_cell_are_not_mixed(tmp_path: Path) -> Non
     a, b = StudyBuilder(tmp_path / "a"), StudyBuilder(tmp_path / "b")
     a.add("angular/kd", 70.0, None, role="search", cell="c", params={"views.margin": 0.3})
     b.add("angular/kd", 72.0, None, role="confirm", cell="c")
-    found = compare(a, b)
-    assert found["cells"] == []
-    assert found["verdict"].startswith("no trial is shared")
-    assert found["only_in_a"] == ["angular/kd (views.margin=0.3)"]
-    assert found["differences_of_locks"][0].startswith("not known")
+    content = compare(a, b)
+    assert content["cells"] == []
+    assert content["verdict"].startswith("no trial is shared")
+    assert content["only_in_a"] == ["angular/kd (views.margin=0.3)"]
+    assert content["differences_of_locks"][0].startswith("not known")
 
 
 def test_search_trials_are_compared_by_validation(tmp_path: Path) -> None:
@@ -87,9 +90,9 @@ def test_search_trials_are_compared_by_validation(tmp_path: Path) -> None:
     for built, value in ((a, 70.0), (b, 70.5)):
         built.add("angular/kd", value, None, role="search", cell="c")
         built.add("angular/kd", value, None, role="search", cell="d", status="pruned")
-    (one,) = compare(a, b)["cells"]
-    assert (one["metric"], one["difference"]["difference"]) == ("val_accuracy", 0.5)
-    assert one["difference"]["ci_low"] is None
+    (cell,) = compare(a, b)["cells"]
+    assert (cell["metric"], cell["difference"]["difference"]) == ("val_accuracy", 0.5)
+    assert cell["difference"]["ci_low"] is None
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

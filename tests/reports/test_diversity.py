@@ -26,8 +26,8 @@ def analyse(study: StudyBuilder, capsys: pytest.CaptureFixture[str]) -> tuple[di
 
 def one_measure(study: StudyBuilder, panel: str = "probe", measure: str = "diversity_ce") -> Any:
     """The relation of one measure, without the report around it."""
-    (found,) = [found for found in analysis.panels_of(study.write())[0] if found.name == panel]
-    return analysis.relate(found, [measure], draws=200)[0]
+    (chosen,) = [chosen for chosen in analysis.panels_of(study.write())[0] if chosen.name == panel]
+    return analysis.relate(chosen, [measure], draws=200)[0]
 
 
 def test_pooled_is_the_plain_correlation(tmp_path: Path) -> None:
@@ -51,11 +51,11 @@ def test_simpson_is_found_and_said(tmp_path: Path, capsys: pytest.CaptureFixture
         x = rng.uniform(size=10)
         study.add_many(f"angular/{method}", list(zip(x + index, 70 + 2 * x - 5 * index, strict=True)))
     report, printed = analyse(study, capsys)
-    found = report["panels"]["probe"]["measures"]["diversity_sq_prob"]
-    assert found["pooled"]["pearson"]["value"] < -0.8
-    assert found["within_arm"]["slope"]["value"] == pytest.approx(2.0)
-    assert found["adjusted"]["slope"]["value"] == pytest.approx(2.0)
-    assert found["simpson"] is True
+    measure = report["panels"]["probe"]["measures"]["diversity_sq_prob"]
+    assert measure["pooled"]["pearson"]["value"] < -0.8
+    assert measure["within_arm"]["slope"]["value"] == pytest.approx(2.0)
+    assert measure["adjusted"]["slope"]["value"] == pytest.approx(2.0)
+    assert measure["simpson"] is True
     assert re.search(r"Simpson: diversity_sq_prob has r = -0\.\d\d pooled but \+1\.00 within arms", printed)
     assert "association, never effect" in printed
 
@@ -103,11 +103,11 @@ def test_too_few_residual_degrees_of_freedom_are_refused(tmp_path: Path, capsys:
     for index in range(14):
         study.add(f"angular/{('kd', 'dkd', 'crd', 'kd+crd')[index % 4]}", 60 + rng.normal(), rng.normal())
     report, printed = analyse(study, capsys)
-    found = report["panels"]["probe"]["measures"]["diversity_ce"]
-    assert found["within_arm"]["refused"].startswith(
+    measure = report["panels"]["probe"]["measures"]["diversity_ce"]
+    assert measure["within_arm"]["refused"].startswith(
         "refused: residual degrees of freedom 9 (14 cells less arm means 4"
     )
-    assert found["adjusted"]["refused"].startswith(
+    assert measure["adjusted"]["refused"].startswith(
         "refused: residual degrees of freedom 9 (14 cells less student-side columns 4"
     )
     assert "(b) within arm refused: residual degrees of freedom 9" in printed
@@ -142,9 +142,9 @@ def test_who_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     panels = report["panels"]
     assert panels["search"]["excluded"] == {"pruned": 1, "diverged": 1, "failed": 1, "planned": 1, "interrupted": 1}
     assert (panels["search"]["finished"], panels["search"]["without_views"]) == (23, 1)
-    found = panels["search"]["measures"]["diversity_ce"]
-    assert (found["pooled"]["n"], found["without_value"]) == (20, 1)
-    assert found["pooled"]["slope"]["value"] == pytest.approx(-1, abs=0.2)
+    measure = panels["search"]["measures"]["diversity_ce"]
+    assert (measure["pooled"]["n"], measure["without_value"]) == (20, 1)
+    assert measure["pooled"]["slope"]["value"] == pytest.approx(-1, abs=0.2)
     assert panels["probe"]["measures"]["diversity_ce"]["pooled"]["slope"]["value"] == pytest.approx(1, abs=0.2)
     assert (panels["search"]["selected_on_accuracy"], panels["probe"]["selected_on_accuracy"]) == (True, False)
     assert "search survivors: selected on accuracy, biased" in printed
@@ -221,8 +221,8 @@ def test_a_study_with_nothing_to_fit_says_so(tmp_path: Path, capsys: pytest.Capt
     study.add("none/kd", 61.0, None)
     study.add("angular/kd", None, None, status="running")
     report, printed = analyse(study, capsys)
-    found = report["panels"]["probe"]["measures"]["diversity_ce"]
-    assert found["pooled"] == {"n": 1, "cells": 1, "residual_dof": -1, "x_sd": 0.0, "pearson": None, "spearman": None,
+    measure = report["panels"]["probe"]["measures"]["diversity_ce"]
+    assert measure["pooled"] == {"n": 1, "cells": 1, "residual_dof": -1, "x_sd": 0.0, "pearson": None, "spearman": None,
                                "slope": None}  # fmt: skip
     assert "n is too small to conclude anything" in printed
     for diversity in (0.2, 0.35):

@@ -44,28 +44,28 @@ def search(path: Path, count: int, *, pruned: int = 0, seed: int = 0, lock: bool
 
 def report(study: StudyBuilder, *options: str) -> dict[str, Any]:
     assert analysis.main([str(study.write()), "--draws", "20", "--trees", "4", *options]) == 0
-    found: dict[str, Any] = json.loads((study.path / "reports" / "importance.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((study.path / "reports" / "importance.json").read_text())
+    return content
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures: what is tested is what is told, not how well."""
-    monkeypatch.setattr(analysis, "draw", lambda found, name: {})
+    monkeypatch.setattr(analysis, "draw", lambda judged, name: {})
 
 
 def test_the_setting_that_matters_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = report(search(tmp_path, 30), "--trees", "32")["arms"]["angular/kd"]
-    assert found["configurations"] == 30
+    arm = report(search(tmp_path, 30), "--trees", "32")["arms"]["angular/kd"]
+    assert arm["configurations"] == 30
     for evaluator in ("ped_anova", "fanova"):
-        shares = {name: one[evaluator] for name, one in found["settings"].items()}
-        assert sum(one["share"] for one in shares.values()) == pytest.approx(1)
+        shares = {name: setting[evaluator] for name, setting in arm["settings"].items()}
+        assert sum(share["share"] for share in shares.values()) == pytest.approx(1)
         assert max(shares, key=lambda name: shares[name]["share"]) == "views.margin"
         assert shares["views.margin"]["share"] > shares["views.margin"]["chance"]
-        assert all(0 <= one["low"] <= one["high"] <= 1 for one in shares.values())
-    means = [one["mean"] for one in found["settings"]["views.margin"]["marginal"]]
+        assert all(0 <= share["low"] <= share["high"] <= 1 for share in shares.values())
+    means = [bin_["mean"] for bin_ in arm["settings"]["views.margin"]["marginal"]]
     assert means == sorted(means)
-    assert sum(one["n"] for one in found["settings"]["views.margin"]["marginal"]) == 30
+    assert sum(bin_["n"] for bin_ in arm["settings"]["views.margin"]["marginal"]) == 30
     text = " ".join(capsys.readouterr().out.split())
     assert "fANOVA: above chance: views.margin" in text
     assert "pruning" not in text
@@ -90,10 +90,10 @@ def test_small_samples_and_fixed_settings_are_refused(tmp_path: Path, capsys: py
     study = search(tmp_path, 9, pruned=20)
     for index in range(12):
         study.add("none/kd", 60.0 + index, None, role="search")
-    found = report(study)["arms"]
-    assert found["angular/kd"]["refused"] == "refused: 9 finished configurations, 10 needed"
-    assert found["none/kd"]["refused"].startswith("refused: no searched setting differs")
-    assert found["angular/kd"]["settings"] == {}
+    arms = report(study)["arms"]
+    assert arms["angular/kd"]["refused"] == "refused: 9 finished configurations, 10 needed"
+    assert arms["none/kd"]["refused"].startswith("refused: no searched setting differs")
+    assert arms["angular/kd"]["settings"] == {}
     assert "10 needed" in capsys.readouterr().out
 
 
@@ -102,10 +102,10 @@ def test_one_setting_has_no_share_but_a_marginal(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     for index in range(12):
         study.add("angular/kd", 60.0 + index % 3, None, role="search", params={"views.num_views": (1, 3, 5)[index % 3]})
-    found = report(study)["arms"]["angular/kd"]
-    assert found["settings"]["views.num_views"]["ped_anova"] is None
-    assert [one["mean"] for one in found["settings"]["views.num_views"]["marginal"]] == [60, 61, 62]
-    assert "PED-ANOVA: none (one setting alone has no share)" in found["notes"]
+    arm = report(study)["arms"]["angular/kd"]
+    assert arm["settings"]["views.num_views"]["ped_anova"] is None
+    assert [bin_["mean"] for bin_ in arm["settings"]["views.num_views"]["marginal"]] == [60, 61, 62]
+    assert "PED-ANOVA: none (one setting alone has no share)" in arm["notes"]
 
 
 @pytest.mark.usefixtures("small")
@@ -115,17 +115,17 @@ def test_seeds_of_a_configuration_are_one(tmp_path: Path) -> None:
         for seed, value in ((1, 60.0), (2, 62.0)):
             params = {"views.margin": 0.1 + index / 50, "views.num_views": 1 + 2 * (index % 2)}
             study.add("angular/kd", value + index, None, role="search", cell=f"c{index}", seed=seed, params=params)
-    found = report(study)["arms"]["angular/kd"]
-    assert found["configurations"] == 10
-    assert found["trials"] == {"search": 20}
-    assert found["settings"]["views.num_views"]["marginal"][0]["mean"] == pytest.approx(61 + 4)
+    arm = report(study)["arms"]["angular/kd"]
+    assert arm["configurations"] == 10
+    assert arm["trials"] == {"search": 20}
+    assert arm["settings"]["views.num_views"]["marginal"][0]["mean"] == pytest.approx(61 + 4)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_study_without_its_settings_takes_the_range_of_the_values(tmp_path: Path) -> None:
-    found = report(search(tmp_path, 10, lock=False))["arms"]["angular/kd"]
-    assert found["settings"]["views.margin"]["from_the_values"] is True
-    assert any("do not say what these were drawn from" in note for note in found["notes"])
+    arm = report(search(tmp_path, 10, lock=False))["arms"]["angular/kd"]
+    assert arm["settings"]["views.margin"]["from_the_values"] is True
+    assert any("do not say what these were drawn from" in note for note in arm["notes"])
 
 
 def test_distributions_come_from_the_settings() -> None:

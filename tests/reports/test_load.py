@@ -172,7 +172,7 @@ class TestAblation:
     def test_findings_are_those_of_the_analysis(self, results: Results, builder: StudyBuilder) -> None:
         compared = results.ablation()
         (phase,) = phases_of(builder.path)
-        assert compared.findings == ablation_tables.compute(phase, builder.path).found
+        assert compared.findings == ablation_tables.compute(phase, builder.path).findings
         assert compared.findings[0].difference.difference == pytest.approx((-2 - 1.5 - 2) / 3)
         assert compared.sentences[0].startswith("<i>: ")
         assert compared.effects == []

@@ -168,8 +168,15 @@ def test_no_tensor_of_the_teacher_is_in_a_state(trial: Callable[[str, str], Tria
         pytest.skip(str(error))
     assert built.teacher is not None
     state = built.state("student", 1)
-    of_teacher = [one for one in built.teacher.network.state_dict().values() if one.numel() > 1]
-    held = [one for one in tensors(state) if any(one.shape == his.shape and one.equal(his) for his in of_teacher)]
-    distinct = {tuple(one.shape) for one in held if one.unique().numel() > 2}  # fresh BatchNorms are zeros and ones
-    expected = {tuple(one.shape) for one in built.teacher.network.classifier()} if method in KEEPS_CLASSIFIER else set()
+    of_teacher = [tensor for tensor in built.teacher.network.state_dict().values() if tensor.numel() > 1]
+    held = [
+        tensor
+        for tensor in tensors(state)
+        if any(tensor.shape == his.shape and tensor.equal(his) for his in of_teacher)
+    ]
+    # fresh BatchNorms are zeros and ones
+    distinct = {tuple(tensor.shape) for tensor in held if tensor.unique().numel() > 2}
+    expected = (
+        {tuple(tensor.shape) for tensor in built.teacher.network.classifier()} if method in KEEPS_CLASSIFIER else set()
+    )
     assert distinct == expected

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from akdtune.records.events import SeedsNeeded, Terminal, TrialEnded
+from akdtune.records.events import SeedsNeeded, TrialEnded
 from akdtune.records.study_directory import StudyDirectory
-from akdtune.roles import REPORT_ROLES
+from akdtune.roles import REPORT_ROLES, Terminal
 from akdtune.running.phases import Phases, order
 from akdtune.settings.space import Proposal
 from akdtune.study import spec
@@ -68,7 +68,7 @@ class World:
         return Phases(Outline(self.study), self.directory, self.identity)  # type: ignore[arg-type]
 
     def search(self, arm: str, raw: dict[str, Any], value: float, terminal: Terminal = "done") -> str:
-        (of_name,) = [one for one in self.study.arms if one.name == arm]
+        (of_name,) = [known for known in self.study.arms if known.name == arm]
         row = self.identity.plan_row(of_name.replay(raw), "search", arm, 0, 0)
         self.directory.add_to_plan([row])
         self.end(row["trial_id"], value, terminal)
@@ -201,6 +201,6 @@ def test_begun_trials_start_first_then_the_search(world: Callable[..., World]) -
     records = here.directory.records
     late = [record for record in records.values() if record.plan["role"] == "confirm"]
     late[2].attempts = 1
-    found = order(records.values())
-    assert found[0] is late[2]
-    assert [record.plan["role"] for record in found[1:6]] == ["search"] * 5
+    ordered = order(records.values())
+    assert ordered[0] is late[2]
+    assert [record.plan["role"] for record in ordered[1:6]] == ["search"] * 5

@@ -230,13 +230,13 @@ class TestBenchmark:
     @pytest.fixture
     def benchmark(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         """The benchmark as a module; its driver does without Ray's import."""
-        found = importlib.util.spec_from_file_location("scaling", repository / "benchmarks" / "scaling.py")
-        assert found is not None and found.loader is not None
-        module = importlib.util.module_from_spec(found)
+        spec = importlib.util.spec_from_file_location("scaling", repository / "benchmarks" / "scaling.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, "scaling", module)
         if "akdtune.running.driver" not in sys.modules:
             monkeypatch.setitem(sys.modules, "akdtune.running.driver", types.ModuleType("akdtune.running.driver"))
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
         return module
 
     def test_its_study_is_one(self, benchmark: types.ModuleType, tmp_path: Path) -> None:

@@ -255,8 +255,8 @@ def test_no_configuration_starts_once_the_time_is_spent(
     search = f"search={{algorithm: {algorithm}, trials: 6, time_budget: 90m}}"
     study = load(tmp_path, search, "probe={trials: 1, seeds: [9]}")
     root = tmp_path / "run"
-    one = Played(study, root).play(hour, most=1)
-    assert len(one.order) == 1
+    played = Played(study, root).play(hour, most=1)
+    assert len(played.order) == 1
     now[0] += 1e6  # a pause between two runs costs nothing
     two = Played(study, root).play(hour)
     roles = [two.directory.records[trial_id].plan["role"] for trial_id in two.order]

@@ -12,8 +12,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from akdtune.records.events import Terminal, TrialEnded
+from akdtune.records.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory
+from akdtune.roles import Terminal
 from akdtune.search.optuna_search import DUPLICATES_IN_A_ROW, Searcher
 from akdtune.settings import domains, space
 from akdtune.settings.space import Arm, Proposal
@@ -43,10 +44,10 @@ def searcher(root: Path, tree: dict[str, Any] = TREE, algorithm: str = "tpe") ->
 
 
 def propose(search: Searcher) -> str | None:
-    found = search.propose("angular/kd")
-    if found is None:
+    proposed = search.propose("angular/kd")
+    if proposed is None:
         return None
-    proposal, number = found
+    proposal, number = proposed
     trial_id = identify(proposal)
     search.directory.add_to_plan(
         [

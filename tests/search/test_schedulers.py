@@ -48,14 +48,14 @@ def reports(seed: int) -> list[tuple[str, int, float]]:
     """Interleaved reports of six trials, each in epoch order."""
     rng = random.Random(seed)
     left = {f"t{i}": 1 for i in range(6)}
-    found = []
+    told = []
     while left:
         trial = rng.choice(sorted(left))
-        found.append((trial, left[trial], round(rng.uniform(10, 90), 3)))
+        told.append((trial, left[trial], round(rng.uniform(10, 90), 3)))
         left[trial] += 1
         if left[trial] > EPOCHS:
             del left[trial]
-    return found
+    return told
 
 
 def play(directory: StudyDirectory, scheduler: ArmScheduler, of: list[tuple[str, int, float]]) -> None:
@@ -159,10 +159,10 @@ def test_the_median_rule_stops_what_never_reached_the_others_mean(tmp_path: Path
     scheduler.brackets["x"] = MedianBracket(2, 2)
     good = [("t0", 1, 5.0), ("t0", 2, 50.0), ("t0", 3, 70.0), ("t2", 2, 40.0), ("t2", 3, 60.0)]
     play(directory, scheduler, [*good, ("t4", 1, 99.0), ("t4", 2, 44.9), ("t4", 3, 54.9)])
-    found = decisions(directory)
-    assert [d[5] for d in found if d[0] != "t4"] == ["CONTINUE"] * 4, "two others are needed"
+    decided = decisions(directory)
+    assert [d[5] for d in decided if d[0] != "t4"] == ["CONTINUE"] * 4, "two others are needed"
     # the mean of 50 is the others' at epoch 2 and 40; the best before the grace period (99) does not count
-    assert [d[1:6] for d in found if d[0] == "t4"] == [(2, 2, 44.9, 45.0, "STOP")]
+    assert [d[1:6] for d in decided if d[0] == "t4"] == [(2, 2, 44.9, 45.0, "STOP")]
     assert scheduler.reasons == {"t4": "rung"} and directory.records["t4"].terminal == "pruned"
 
 

@@ -1,4 +1,4 @@
-"""stats.py: point estimates equal scipy's and statsmodels', intervals cover and respect clusters."""
+"""statistics/association.py: point estimates equal scipy's and statsmodels', intervals cover and respect clusters."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def sample(n: int, seed: int = 0) -> tuple[resampling.Floats, resampling.Floats]
 def test_without_nuisance_the_numbers_are_scipys() -> None:
     x_N, y_N = sample(30)
     x_N, y_N = 1e-3 * x_N + 7, 1e4 * y_N  # units must not matter
-    found = association.association(x_N, y_N, range(30), draws=200)
-    assert found.pearson is not None
-    assert found.spearman is not None
-    assert found.slope is not None
-    assert found.pearson.value == pytest.approx(scipy.stats.pearsonr(x_N, y_N).statistic)
-    assert found.spearman.value == pytest.approx(scipy.stats.spearmanr(x_N, y_N).statistic)
-    assert found.slope.value == pytest.approx(scipy.stats.linregress(x_N, y_N).slope)
-    assert (found.n, found.clusters, found.residual_dof) == (30, 30, 28)
-    for estimate in (found.pearson, found.spearman, found.slope):
+    related = association.association(x_N, y_N, range(30), draws=200)
+    assert related.pearson is not None
+    assert related.spearman is not None
+    assert related.slope is not None
+    assert related.pearson.value == pytest.approx(scipy.stats.pearsonr(x_N, y_N).statistic)
+    assert related.spearman.value == pytest.approx(scipy.stats.spearmanr(x_N, y_N).statistic)
+    assert related.slope.value == pytest.approx(scipy.stats.linregress(x_N, y_N).slope)
+    assert (related.n, related.clusters, related.residual_dof) == (30, 30, 28)
+    for estimate in (related.pearson, related.spearman, related.slope):
         assert estimate.low is not None
         assert estimate.high is not None
         assert estimate.low < estimate.value < estimate.high
     error = scipy.stats.linregress(x_N, y_N).stderr
-    assert found.slope.high - found.slope.low == pytest.approx(3.92 * error, rel=0.4)  # in the slope's own unit
-    assert found.x_sd == pytest.approx(np.std(x_N))
+    assert related.slope.high - related.slope.low == pytest.approx(3.92 * error, rel=0.4)  # in the slope's own unit
+    assert related.x_sd == pytest.approx(np.std(x_N))
 
 
 def test_with_nuisance_the_slope_is_that_of_the_whole_regression() -> None:
@@ -41,10 +41,10 @@ def test_with_nuisance_the_slope_is_that_of_the_whole_regression() -> None:
     rng = np.random.default_rng(1)
     nuisance_NQ = np.column_stack([np.ones(40), rng.normal(size=(40, 2))])
     y_N = y_N + nuisance_NQ @ [3.0, -2.0, 1.0]
-    found = association.association(x_N, y_N, range(40), nuisance_NQ, draws=200)
-    assert found.slope is not None
-    assert found.slope.value == pytest.approx(OLS(y_N, np.column_stack([nuisance_NQ, x_N])).fit().params[-1])
-    assert found.residual_dof == 40 - 3 - 1
+    related = association.association(x_N, y_N, range(40), nuisance_NQ, draws=200)
+    assert related.slope is not None
+    assert related.slope.value == pytest.approx(OLS(y_N, np.column_stack([nuisance_NQ, x_N])).fit().params[-1])
+    assert related.residual_dof == 40 - 3 - 1
 
 
 def test_weights_stand_for_repeated_rows() -> None:
@@ -73,8 +73,10 @@ def test_repeating_every_row_of_a_cell_adds_no_information() -> None:
     naive = association.association(x_N[rows], y_N[rows], range(100), draws=300)
     assert (clustered.n, clustered.clusters, clustered.residual_dof) == (100, 20, once.residual_dof)
     for name in ("pearson", "spearman", "slope"):
-        one, many, wrong = (getattr(found, name) for found in (once, clustered, naive))
-        np.testing.assert_allclose([many.value, many.low, many.high], [one.value, one.low, one.high], atol=0.02)
+        single, many, wrong = (getattr(related, name) for related in (once, clustered, naive))
+        np.testing.assert_allclose(
+            [many.value, many.low, many.high], [single.value, single.low, single.high], atol=0.02
+        )
         assert wrong.high - wrong.low < 0.7 * (many.high - many.low)
 
 
@@ -89,9 +91,9 @@ def test_intervals_cover_the_truth_when_cells_repeat() -> None:
     for run in range(runs):
         cell_x = rng.normal(size=24)
         y_N = (cell_x + noise * rng.normal(size=24))[rows] + noise * rng.normal(size=48)
-        found = association.association(cell_x[rows], y_N, rows.tolist(), draws=400, seed=run)
+        related = association.association(cell_x[rows], y_N, rows.tolist(), draws=400, seed=run)
         for name, value in truth.items():
-            estimate = getattr(found, name)
+            estimate = getattr(related, name)
             covered[name] += estimate.low <= value <= estimate.high
     assert all(0.87 <= count / runs <= 1.0 for count in covered.values()), covered
 
@@ -124,8 +126,8 @@ def test_few_clusters_get_no_interval_and_constants_no_coefficient() -> None:
     assert few.pearson is not None
     assert (few.pearson.low, few.pearson.high, few.pearson.excludes_zero) == (None, None, False)
     for x, y in ((np.full(20, 0.1), y_N), (x_N, np.full(20, 71.3)), (x_N[:2], y_N[:2]), (x_N[:0], y_N[:0])):
-        found = association.association(x, y, range(len(x)))
-        assert (found.pearson, found.spearman, found.slope) == (None, None, None)
+        related = association.association(x, y, range(len(x)))
+        assert (related.pearson, related.spearman, related.slope) == (None, None, None)
     groups = list(range(20))
     assert association.association(x_N, y_N, range(20), association.dummies(groups)).pearson is None
 
@@ -147,20 +149,20 @@ def test_the_intervals_are_scipys(grouped: bool) -> None:
     nuisance_NQ = association.dummies(groups_N.tolist()) if grouped else np.ones((32, 1))
 
     def of_cells(drawn: object, axis: int = -1) -> resampling.Floats:
-        def one(cells: resampling.Integers) -> list[float]:
+        def of_draw(cells: resampling.Integers) -> list[float]:
             rows = np.concatenate([np.flatnonzero(cells_N == cell) for cell in cells])
             a, b = (OLS(v[rows], nuisance_NQ[rows]).fit().resid for v in (x_N, y_N))
             ranked = scipy.stats.spearmanr(np.round(a, 9), np.round(b, 9)).statistic
             return [float(np.corrcoef(a, b)[0, 1]), float(ranked), float(a @ b / (a @ a))]
 
-        return np.moveaxis(np.apply_along_axis(one, axis, np.asarray(drawn)), -1, 0)
+        return np.moveaxis(np.apply_along_axis(of_draw, axis, np.asarray(drawn)), -1, 0)
 
     expected = scipy.stats.bootstrap(
         (np.arange(20),), of_cells, n_resamples=150, method="BCa", random_state=np.random.default_rng(0)
     ).confidence_interval
-    found = association.association(x_N, y_N, cells_N.tolist(), nuisance_NQ, draws=150)
-    assert found.pearson and found.spearman and found.slope
-    for index, estimate in enumerate((found.pearson, found.spearman, found.slope)):
+    related = association.association(x_N, y_N, cells_N.tolist(), nuisance_NQ, draws=150)
+    assert related.pearson and related.spearman and related.slope
+    for index, estimate in enumerate((related.pearson, related.spearman, related.slope)):
         ends = [estimate.low, estimate.high]
         np.testing.assert_allclose(ends, [expected.low[index], expected.high[index]], atol=1e-6)
 
@@ -171,11 +173,11 @@ def test_many_at_once_are_each_by_itself() -> None:
     groups = association.dummies([i % 4 for i in range(40)])
     together = association.associations(x_NM, y_N, range(40), groups, draws=200)
     assert together[1].pearson is None
-    for x, found in zip(x_NM.T, together, strict=True):
+    for x, among in zip(x_NM.T, together, strict=True):
         alone = association.association(x, y_N, range(40), groups, draws=200)
         for name in ("pearson", "spearman", "slope"):
-            one, other = getattr(alone, name), getattr(found, name)
-            assert one == other or (one.low, one.high) == pytest.approx((other.low, other.high))
+            expected, other = getattr(alone, name), getattr(among, name)
+            assert expected == other or (expected.low, expected.high) == pytest.approx((other.low, other.high))
 
 
 class TestManyClusters:
@@ -199,13 +201,13 @@ class TestManyClusters:
         x_N, y_N, cells_N = self.clustered(0, rounded, of_cell)
         nuisance_NQ = association.dummies([cell % 4 for cell in cells_N]) if grouped else None
         drawn = association.association(x_N, y_N, cells_N, nuisance_NQ, draws=600, ranks_drawn_up_to=1000)
-        found = association.association(x_N, y_N, cells_N, nuisance_NQ, drawn_up_to=0, ranks_drawn_up_to=0)
+        computed = association.association(x_N, y_N, cells_N, nuisance_NQ, drawn_up_to=0, ranks_drawn_up_to=0)
         for name in ("pearson", "spearman", "slope"):
-            one, other = getattr(drawn, name), getattr(found, name)
-            assert one.value == other.value
-            width = one.high - one.low
-            assert other.low == pytest.approx(one.low, abs=0.12 * width), name
-            assert other.high == pytest.approx(one.high, abs=0.12 * width), name
+            expected, other = getattr(drawn, name), getattr(computed, name)
+            assert expected.value == other.value
+            width = expected.high - expected.low
+            assert other.low == pytest.approx(expected.low, abs=0.12 * width), name
+            assert other.high == pytest.approx(expected.high, abs=0.12 * width), name
 
     def test_the_slope_has_the_cluster_robust_error(self) -> None:
         x_N, y_N, cells_N = self.clustered(1, False, 3)
@@ -221,36 +223,36 @@ class TestManyClusters:
         x_N, y_N, cells_N = self.clustered(2, False, 3)
         grid_M = np.linspace(-2, 3, 5)
         drawn = association.line_band(x_N, y_N, cells_N, grid_M, draws=600)
-        found = association.line_band(x_N, y_N, cells_N, grid_M, drawn_up_to=0)
-        assert drawn is not None and found is not None
-        np.testing.assert_allclose(found[0], drawn[0])
-        np.testing.assert_allclose(found[2] - found[1], drawn[2] - drawn[1], rtol=0.12)
+        computed = association.line_band(x_N, y_N, cells_N, grid_M, drawn_up_to=0)
+        assert drawn is not None and computed is not None
+        np.testing.assert_allclose(computed[0], drawn[0])
+        np.testing.assert_allclose(computed[2] - computed[1], drawn[2] - drawn[1], rtol=0.12)
 
     @pytest.mark.parametrize("grouped", [False, True])
     def test_spearman_needs_no_draws_beyond_a_hundred(self, grouped: bool) -> None:
         """Just beyond the limit, where it is least exact: no further apart than two bootstraps of 2,000 draws."""
         x_N, y_N, cells_N = self.clustered(3, True, 2, cells=association.LARGE_FOR_RANKS + 1)
         nuisance_NQ = association.dummies([cell % 4 for cell in cells_N]) if grouped else None
-        found = association.association(x_N, y_N, cells_N, nuisance_NQ).spearman
+        computed = association.association(x_N, y_N, cells_N, nuisance_NQ).spearman
         drawn = association.association(x_N, y_N, cells_N, nuisance_NQ, draws=4000, ranks_drawn_up_to=1000).spearman
-        assert found and found.low is not None and found.high is not None
+        assert computed and computed.low is not None and computed.high is not None
         assert drawn and drawn.low is not None and drawn.high is not None
         width = drawn.high - drawn.low
-        assert (found.low, found.high) == pytest.approx((drawn.low, drawn.high), abs=0.08 * width)
+        assert (computed.low, computed.high) == pytest.approx((drawn.low, drawn.high), abs=0.08 * width)
 
     def test_fishers_interval_where_it_is_known(self) -> None:
         x_N, y_N = sample(3000)
-        found = association.association(x_N, y_N, range(3000)).pearson
-        assert found is not None
+        computed = association.association(x_N, y_N, range(3000)).pearson
+        assert computed is not None
         fisher = scipy.stats.pearsonr(x_N, y_N).confidence_interval()
-        np.testing.assert_allclose([found.low, found.high], [fisher.low, fisher.high], atol=0.01)
+        np.testing.assert_allclose([computed.low, computed.high], [fisher.low, fisher.high], atol=0.01)
 
     def test_a_perfect_correlation_has_an_interval_of_no_width(self) -> None:
         x_N, _ = sample(500)
-        found = association.association(x_N, 2 * x_N, range(500))
-        assert found.pearson is not None and found.slope is not None
-        assert (found.pearson.low, found.pearson.high) == pytest.approx((1.0, 1.0))
-        assert found.slope.low == pytest.approx(2.0)
+        computed = association.association(x_N, 2 * x_N, range(500))
+        assert computed.pearson is not None and computed.slope is not None
+        assert (computed.pearson.low, computed.pearson.high) == pytest.approx((1.0, 1.0))
+        assert computed.slope.low == pytest.approx(2.0)
 
     def test_the_truth_is_covered(self) -> None:
         covered = 0

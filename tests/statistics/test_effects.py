@@ -1,4 +1,4 @@
-"""contrasts.py: effects by hand and statsmodels', designs that cannot tell terms apart, the crossed bootstrap."""
+"""Effects by hand and statsmodels', designs that cannot tell terms apart, the crossed bootstrap."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def factorial(
     return values, levels
 
 
-def by_term(found: list[Effect]) -> dict[str, Effect]:
-    return {effect.term: effect for effect in found}
+def by_term(effects: list[Effect]) -> dict[str, Effect]:
+    return {effect.term: effect for effect in effects}
 
 
 def test_two_by_two_by_hand() -> None:
     values, levels = factorial(5)
-    found = by_term(contrasts(values, levels))
-    assert list(found) == ["a: 1 - 0", "b: 1 - 0", "a: 1 - 0 x b: 1 - 0"]
+    effects = by_term(contrasts(values, levels))
+    assert list(effects) == ["a: 1 - 0", "b: 1 - 0", "a: 1 - 0 x b: 1 - 0"]
     v = {name: np.array(list(cell.values())) for name, cell in values.items()}
     a_N = (v["10"] + v["11"] - v["00"] - v["01"]) / 2
     both_N = v["11"] - v["10"] - v["01"] + v["00"]
     for term, contrast_N in (("a: 1 - 0", a_N), ("a: 1 - 0 x b: 1 - 0", both_N)):
         expected = scipy.stats.ttest_1samp(contrast_N, 0)
-        assert found[term].estimate == pytest.approx(contrast_N.mean())
-        assert found[term].p == pytest.approx(expected.pvalue)
-        ends = (found[term].ci_low, found[term].ci_high)
+        assert effects[term].estimate == pytest.approx(contrast_N.mean())
+        assert effects[term].p == pytest.approx(expected.pvalue)
+        ends = (effects[term].ci_low, effects[term].ci_high)
         assert ends == pytest.approx(tuple(expected.confidence_interval(0.95)))
-        assert (found[term].form, found[term].n_seeds) == ("per-seed contrasts", 5)
-        assert found[term].note == "5 seeds: no mixed model below 10"
+        assert (effects[term].form, effects[term].n_seeds) == ("per-seed contrasts", 5)
+        assert effects[term].note == "5 seeds: no mixed model below 10"
 
 
 def test_several_levels_are_each_compared_with_the_first() -> None:
     values, levels = factorial(4, sizes=(3, 2), noise=1e-6)
     for name in levels:
         levels[name] = {"views.angles": {"count": levels[name]["a"]}, "on": bool(levels[name]["b"])}
-    found = by_term(contrasts(values, levels))
-    estimates = {term: effect.estimate for term, effect in found.items()}
+    effects = by_term(contrasts(values, levels))
+    estimates = {term: effect.estimate for term, effect in effects.items()}
     assert estimates == {
         'views.angles: {"count": 1} - {"count": 0}': pytest.approx(1.25, abs=1e-4),
         'views.angles: {"count": 2} - {"count": 0}': pytest.approx(2.25, abs=1e-4),
@@ -72,9 +72,9 @@ def test_leave_one_out_effects_are_the_paired_differences() -> None:
     rng = np.random.default_rng(0)
     values = {name: dict(enumerate(map(float, rng.normal(70, 1, 4)))) for name in ("base", "no a", "no b")}
     on = {"a": True, "b": True}
-    found = contrasts(values, {"base": on, "no a": {**on, "a": False}, "no b": {**on, "b": False}})
-    assert [effect.term for effect in found] == ["a: false - true", "b: false - true"]
-    for effect, name in zip(found, ("no a", "no b"), strict=True):
+    effects = contrasts(values, {"base": on, "no a": {**on, "a": False}, "no b": {**on, "b": False}})
+    assert [effect.term for effect in effects] == ["a: false - true", "b: false - true"]
+    for effect, name in zip(effects, ("no a", "no b"), strict=True):
         assert effect.estimate == pytest.approx(np.mean([values[name][s] - values["base"][s] for s in range(4)]))
         assert effect.note.startswith("aliased with a: false - true x b: false - true; ")
 
@@ -83,9 +83,9 @@ def test_a_fraction_names_its_aliases() -> None:
     """2^(3-1) with c = ab: each main effect holds the interaction of the other two."""
     values, levels = factorial(4, sizes=(2, 2, 2))
     half = {name: own for name, own in levels.items() if sum(own.values()) % 2 == 1}
-    found = contrasts({name: values[name] for name in half}, half)
-    assert len(found) == 3
-    for effect, others in zip(found, ("bc", "ac", "ab"), strict=True):
+    effects = contrasts({name: values[name] for name in half}, half)
+    assert len(effects) == 3
+    for effect, others in zip(effects, ("bc", "ac", "ab"), strict=True):
         assert effect.note.split(";")[0].startswith("aliased with")
         assert all(f"{letter}: " in effect.note for letter in others)
 
@@ -93,17 +93,17 @@ def test_a_fraction_names_its_aliases() -> None:
 def test_missing_values_are_pooled_over_seed_blocks() -> None:
     values, levels = factorial(5)
     del values["11"][2], values["00"][4]
-    found = contrasts(values, levels)
+    effects = contrasts(values, levels)
     rows = [(levels[name], seed, value) for name, cell in values.items() for seed, value in cell.items()]
     a, b = (np.array([row[0][factor] for row in rows]) - 0.5 for factor in "ab")
     blocks = np.array([[row[1] == seed for seed in range(5)] for row in rows], float)
     fit = OLS([row[2] for row in rows], np.column_stack([blocks, a, b, a * b])).fit()
-    assert [effect.estimate for effect in found] == pytest.approx(list(fit.params[5:]))
-    assert [effect.p for effect in found] == pytest.approx(list(fit.pvalues[5:]))
-    assert [(effect.ci_low, effect.ci_high) for effect in found] == [
+    assert [effect.estimate for effect in effects] == pytest.approx(list(fit.params[5:]))
+    assert [effect.p for effect in effects] == pytest.approx(list(fit.pvalues[5:]))
+    assert [(effect.ci_low, effect.ci_high) for effect in effects] == [
         pytest.approx(tuple(e)) for e in fit.conf_int()[5:]
     ]
-    assert {effect.form for effect in found} == {"seed blocks"}
+    assert {effect.form for effect in effects} == {"seed blocks"}
 
 
 def test_the_mixed_model_agrees_with_the_contrasts_where_seeds_are_complete() -> None:
@@ -126,15 +126,15 @@ def test_a_singular_fit_falls_back_and_says_so() -> None:
         mean = np.mean([cell[seed] for cell in values.values()])
         for cell in values.values():
             cell[seed] -= float(mean) - 70
-    found = contrasts(values, levels)
-    assert {effect.form for effect in found} == {"per-seed contrasts"}
-    assert {effect.note for effect in found} == {"no mixed model: the fit is singular (no variance between seeds)"}
+    effects = contrasts(values, levels)
+    assert {effect.form for effect in effects} == {"per-seed contrasts"}
+    assert {effect.note for effect in effects} == {"no mixed model: the fit is singular (no variance between seeds)"}
 
 
 def test_what_too_few_values_leave() -> None:
     values, levels = factorial(1)
-    found = contrasts(values, levels)
-    assert [(effect.ci_low, effect.p, effect.n_seeds) for effect in found] == [(None, None, 1)] * 3
+    effects = contrasts(values, levels)
+    assert [(effect.ci_low, effect.p, effect.n_seeds) for effect in effects] == [(None, None, 1)] * 3
     assert contrasts({"00": values["00"]}, levels) == []
     assert contrasts({}, {}) == []
     assert contrasts({"00": {0: 1.0}, "11": {1: 1.0}}, {"00": {"a": 0}, "11": {"a": 1}}) == []
@@ -183,8 +183,8 @@ def test_crossed_bootstrap_equals_one_that_draws_every_image() -> None:
     cell_SI, reference_SI = rng.random((4, 200)) < 0.75, rng.random((4, 200)) < 0.7
     gains_SI = 100.0 * (cell_SI.astype(int) - reference_SI)
     draws = [gains_SI[np.ix_(rng.integers(0, 4, 4), rng.integers(0, 200, 200))].mean() for _ in range(4000)]
-    found = crossed_bootstrap(cell_SI, reference_SI, draws=4000)
-    assert found == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.35)
+    ends = crossed_bootstrap(cell_SI, reference_SI, draws=4000)
+    assert ends == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.35)
 
 
 def test_crossed_bootstrap_of_identical_predictions_and_bad_shapes() -> None:

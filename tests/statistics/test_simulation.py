@@ -1,4 +1,4 @@
-"""What comparisons.py and contrasts.py claim, simulated: coverage, family-wise error, power, within Monte-Carlo error.
+"""What intervals, families and effects claim, simulated: coverage, family-wise error, power, within Monte-Carlo error.
 
 The simulations are those of benchmarks/paired_statistics.py, which prints them with more replicates. A number fails
 when it is four standard errors on the wrong side; seeds are fixed.

@@ -158,8 +158,8 @@ NESTED = """\
 
 def test_every_problem_of_nested_teachers_names_its_place(load: Loader) -> None:
     text = ZOO.replace("  epochs: 1\nstudent", f"  epochs: 1\n{NESTED}student")
-    found = [problem.partition(";")[0] for problem in refusal(load, text)]
-    assert found == [
+    problems = [problem.partition(";")[0] for problem in refusal(load, text)]
+    assert problems == [
         "zoo.yaml:7: teacher.distilled_from[0].network.widhts: unknown key 'widhts'",
         "zoo.yaml:11: teacher.distilled_from[1].distilled_from[0].epochs: must be above 0, got 0",
         "zoo.yaml:14: teacher.others[0].lr: must be a number, got 'fast'",
@@ -197,8 +197,8 @@ def test_several_teachers_need_to_be_listed(load: Loader) -> None:
 def test_paths_of_nested_checkpoints_are_resolved_and_do_not_count(load: Loader, tmp_path: Path) -> None:
     def of(folder: str) -> spec.Study:
         chain = {**SMALL, "distilled_from": [{**SMALL, "checkpoint": f"{folder}/a.pt"}]}
-        one = {"network": "resnet8", "checkpoint": f"{folder}/b.pt"}
-        return load(teacher={**chain, "others": [one]}, views="multi_teacher")
+        other = {"network": "resnet8", "checkpoint": f"{folder}/b.pt"}
+        return load(teacher={**chain, "others": [other]}, views="multi_teacher")
 
     study = of("here")
     assert study.teacher.distilled_from[0].checkpoint == str(tmp_path / "here" / "a.pt")
@@ -223,8 +223,8 @@ def test_a_plan_says_which_teachers_are_trained_first(load: Loader, own_cache: P
                  "others": [middle, large]},
         views="multi_teacher",
     )  # fmt: skip
-    found = [line for line in plan_report(Plan.of(study)) if "not trained yet" in line]
-    assert [re.sub(r": about \d+ s$", "", line) for line in found] == [
+    lines = [line for line in plan_report(Plan.of(study)) if "not trained yet" in line]
+    assert [re.sub(r": about \d+ s$", "", line) for line in lines] == [
         "teacher.distilled_from[0] cnn (widths: [6, 4]): not trained yet, 1 epoch comes first",
         "teacher.distilled_from[1] cnn (widths: [5, 4]): not trained yet, 2 epochs come first, distilled from cnn "
         "(widths: [6, 4])",
@@ -235,7 +235,7 @@ def test_a_plan_says_which_teachers_are_trained_first(load: Loader, own_cache: P
     assert not list(own_cache.glob("teachers/*/teacher.pt")), "a plan trains nothing"
     dataset = load_data(study.data, CPU)
     trained = [row["network"] for row in train_teachers(study.teacher, dataset, "subset", CPU) if row.get("epoch") == 1]
-    assert len(trained) == len(found)
+    assert len(trained) == len(lines)
     text = "\n".join(plan_report(Plan.of(study)))
     assert "not trained yet" not in text
     assert "teacher.others[1] cnn (widths: [6, 4]): " in text
@@ -332,17 +332,17 @@ def test_pretrained_weights_are_those_that_the_network_brings(
     study = load(teacher={"network": network, "checkpoint": "pretrained", "clean_validation": True})
     assert study.warnings == ()
     prepared = Prepared.load(study)
-    found = prepared.find_teacher()
-    assert found is not None
-    assert found.val_accuracy is not None
-    loaded = load_teacher(found, prepared.dataset.inputs, CPU)
+    file = prepared.find_teacher()
+    assert file is not None
+    assert file.val_accuracy is not None
+    loaded = load_teacher(file, prepared.dataset.inputs, CPU)
     for seed in (0, 1):
         own = networks.build(network, prepared.dataset.inputs, seed).state_dict()
         assert all(torch.equal(value, own[name]) for name, value in loaded.state_dict().items())
     written = list(own_cache.rglob("*.pt"))
-    assert [Path(found.path)] == written
-    assert prepared.find_teacher() == found
-    assert f"teacher {brings_weights} (weights: V1): {found.path}" in "\n".join(plan_report(Plan.of(study)))
+    assert [Path(file.path)] == written
+    assert prepared.find_teacher() == file
+    assert f"teacher {brings_weights} (weights: V1): {file.path}" in "\n".join(plan_report(Plan.of(study)))
 
 
 # ------------------------------------------------------------------------------------------------- seeds of a grid
@@ -391,8 +391,8 @@ def test_one_seed_more_keeps_the_ids_of_the_others(load: Loader) -> None:
     ],
 )  # fmt: skip
 def test_seeds_that_make_no_sense(load: Loader, search: Any, sections: Any, problem: str) -> None:
-    (found,) = refusal(load, search=search, **sections)
-    assert re.match(rf"zoo\.yaml:\d+: {re.escape(problem)}", found)
+    (message,) = refusal(load, search=search, **sections)
+    assert re.match(rf"zoo\.yaml:\d+: {re.escape(problem)}", message)
 
 
 # ---------------------------------------------------------------------------------------- what a pair has published

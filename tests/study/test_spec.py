@@ -26,6 +26,7 @@ from akdtune.settings.sections import SchedulerSettings, SearchSettings
 from akdtune.settings.trial import pair_problem
 from akdtune.study import spec
 from akdtune.study.ids import cell_hash
+from akdtune.study.schema import json_schema
 from akdtune.study.spec import Study
 from akdtune.study.written import export_yaml
 from akdtune.views import ViewAugmenter
@@ -150,9 +151,9 @@ def test_arm_names(load: Loader) -> None:
     text = changed(MANY, "views: {name: angular, margin: {uniform: [0.1, 0.5]}}",
                    "views: {choice: [none, {name: angular, variant: {choice: [paper, constrained]}}]}")  # fmt: skip
     text = changed(text, "{network: resnet8}", "{network: {choice: [resnet8, resnet14]}}")
-    found = [arm.name for arm in load(text, "probe=null").arms]
-    assert len(found) == len(set(found)) == 18
-    assert {"none/kd/resnet8", "angular:paper/kd+crd/resnet14", "angular:constrained/dkd/resnet8"} <= set(found)
+    arms = [arm.name for arm in load(text, "probe=null").arms]
+    assert len(arms) == len(set(arms)) == 18
+    assert {"none/kd/resnet8", "angular:paper/kd+crd/resnet14", "angular:constrained/dkd/resnet8"} <= set(arms)
 
 
 def test_arms_that_would_share_a_name_are_numbered(load: Loader) -> None:
@@ -311,11 +312,11 @@ def test_overrides_may_put_a_network_setting_on_a_plain_name(load: Loader) -> No
     ],
 )
 def test_overrides_that_cannot_be_applied(load: Loader, override: str, words: list[str]) -> None:
-    found = problems(load, MANY, override)
-    assert len(found) == 1
-    assert found[0].startswith("command line: ") or "section" in found[0]
+    messages = problems(load, MANY, override)
+    assert len(messages) == 1
+    assert messages[0].startswith("command line: ") or "section" in messages[0]
     for word in words:
-        assert word in found[0]
+        assert word in messages[0]
 
 
 # What is refused
@@ -381,10 +382,10 @@ def test_overrides_that_cannot_be_applied(load: Loader, override: str, words: li
     ],
 )  # fmt: skip
 def test_one_mistake_gives_one_message(load: Loader, old: str, new: str, line: int, key: str, words: list[str]) -> None:
-    found = problems(load, changed(SMALL, old, new))
-    mine = [text for text in found if text.startswith(f"study.yaml:{line}: {key}: ")]
-    assert len(mine) == 1, found
-    assert len(found) == 1 or "validaton" in new
+    messages = problems(load, changed(SMALL, old, new))
+    mine = [text for text in messages if text.startswith(f"study.yaml:{line}: {key}: ")]
+    assert len(mine) == 1, messages
+    assert len(messages) == 1 or "validaton" in new
     for word in words:
         assert word in mine[0]
 
@@ -398,9 +399,9 @@ def test_combinations_of_single_values_are_checked_within_each_option(load: Load
 
 
 def test_an_unknown_key_is_said_once_for_all_its_options(load: Loader) -> None:
-    found = problems(load, changed(SMALL, "margin: {uniform: [0.1, 0.5]}", "margn: {choice: [0.1, 0.2, 0.3]}"))
-    assert len(found) == 1
-    assert found[0].startswith("study.yaml:5: views.margn: unknown key 'margn'; did you mean 'margin'?")
+    messages = problems(load, changed(SMALL, "margin: {uniform: [0.1, 0.5]}", "margn: {choice: [0.1, 0.2, 0.3]}"))
+    assert len(messages) == 1
+    assert messages[0].startswith("study.yaml:5: views.margn: unknown key 'margn'; did you mean 'margin'?")
 
 
 def test_a_grid_needs_values_that_can_be_listed(load: Loader) -> None:
@@ -413,16 +414,16 @@ def test_a_grid_needs_values_that_can_be_listed(load: Loader) -> None:
 
 
 def test_epochs_hidden_in_a_choice_are_refused(load: Loader) -> None:
-    found = problems(
+    messages = problems(
         load, changed(SMALL, "{epochs: 40, milestones: [24, 32]}", "{choice: [{epochs: 40}, {epochs: 50}]}")
     )
-    assert len(found) == 1
-    assert "study.yaml:7: training: has several numbers of epochs" in found[0]
+    assert len(messages) == 1
+    assert "study.yaml:7: training: has several numbers of epochs" in messages[0]
 
 
 def test_released_with_a_learned_margin_is_refused(load: Loader) -> None:
-    found = problems(load, SMALL, "views.variant=released", "views.learnable_margin=true")
-    assert any("learnable_margin" in text and "released" in text for text in found)
+    messages = problems(load, SMALL, "views.variant=released", "views.learnable_margin=true")
+    assert any("learnable_margin" in text and "released" in text for text in messages)
 
 
 @pytest.mark.parametrize(
@@ -452,8 +453,8 @@ def test_what_is_no_settings_file(load: Loader, text: str, words: str) -> None:
     ],
 )
 def test_yaml_that_is_not_plain(load: Loader, old: str, new: str, message: str) -> None:
-    found = problems(load, changed(SMALL, old, new))
-    assert any(text.startswith(message) for text in found), found
+    messages = problems(load, changed(SMALL, old, new))
+    assert any(text.startswith(message) for text in messages), messages
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -628,9 +629,9 @@ def test_plugins_bring_components_of_their_own(
     ],
 )  # fmt: skip
 def test_odd_settings_are_warned_about_not_refused(load: Loader, overrides: list[str], words: str) -> None:
-    found = load(SMALL, *overrides).warnings
-    assert len([text for text in found if words in text]) == 1, found
-    assert len(found) == 1, found
+    warnings = load(SMALL, *overrides).warnings
+    assert len([text for text in warnings if words in text]) == 1, warnings
+    assert len(warnings) == 1, warnings
 
 
 # Out again
@@ -675,7 +676,7 @@ def test_an_exported_configuration_runs_as_is(load: Loader, name: str) -> None:
         best = load(export_yaml(study.resolved(), proposal.settings))
         assert best.name == f"{name}_best"
         assert best.warnings == ()
-        (only,) = [found for searched in best.spaces for found in searched.grid()]
+        (only,) = [proposal for searched in best.spaces for proposal in searched.grid()]
         assert only.settings == proposal.settings
         assert only.arm == arm.name
         assert best.search.trial_seed == study.search.trial_seed
@@ -792,7 +793,7 @@ def test_the_cifar_space_takes_the_overrides_of_a_short_run() -> None:
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
-    schema = spec.json_schema()
+    schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -868,7 +869,7 @@ def test_what_is_refused_does_not_fit_the_schema(load: Loader, validator: Any, s
 
 
 def test_every_setting_of_a_component_is_described_in_the_schema() -> None:
-    definitions = spec.json_schema()["$defs"]
+    definitions = json_schema()["$defs"]
     for kind in ("views", "methods"):
         for name in names(kind):  # type: ignore[arg-type]
             model: type[ComponentSettings] = lookup(kind, name).Settings  # type: ignore[arg-type]

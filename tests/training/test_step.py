@@ -25,6 +25,7 @@ from akdtune.settings.data import DataSettings
 from akdtune.signals import InputSpec, Signals, Target
 from akdtune.study import spec
 from akdtune.study.ids import cell_hash
+from akdtune.study.schema import json_schema
 from akdtune.study.written import export_yaml
 from akdtune.training import evaluation
 from akdtune.training import trial as trial_loop
@@ -156,7 +157,7 @@ def test_all_trials_of_a_study_compute_alike(load: Load, key: str) -> None:
         load(training={"epochs": 4, key: domain})
     (problem,) = raised.value.problems
     assert f"training.{key}: cannot be searched over" in str(problem)
-    schema = spec.json_schema()["properties"]["training"]["anyOf"][0]["anyOf"][0]["properties"]
+    schema = json_schema()["properties"]["training"]["anyOf"][0]["anyOf"][0]["properties"]
     assert "anyOf" not in schema[key] and "anyOf" in schema["lr"]
 
 
