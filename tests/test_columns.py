@@ -32,6 +32,7 @@ from akdtune.records.files import (
     write_rows,
 )
 from akdtune.registry import _registered
+from akdtune.training.request import TrialRequest
 from tests.declared_columns import JUDGED
 from tests.study_fixture import StudyBuilder
 
@@ -259,14 +260,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         directory = StudyBuilder(folder / "run")
         for arm in ("angular/kd+crd", "perplexed/counting+crd"):
             trial = one_trial.of_study(loaded, arm, seed=1)
-            assert isinstance(trial, dict)
-            of_worker = {"root": str(folder / "run"), "rungs": [], "tracking": {"wandb": None}, "stop_flag": ".stop"}
-            assert execute(trial | of_worker, lambda _: None, lambda: False)["outcome"] == "done"
+            assert isinstance(trial, TrialRequest)
+            asked = replace(trial, root=str(folder / "run"), tracking={"wandb": None}, stop_flag=".stop")
+            assert execute(asked, lambda _: None, lambda: False)["outcome"] == "done"
             directory.plan.append(
-                {"number": len(directory.plan), "trial_id": trial["trial_id"], "cell_id": trial["cell_id"], "seed": 1,
+                {"number": len(directory.plan), "trial_id": trial.trial_id, "cell_id": trial.cell_id, "seed": 1,
                  "role": "search", "arm": arm, "bracket": arm, "params": {}, "settings": {}, "raw": {}}
             )  # fmt: skip
-            directory._event("done", trial["trial_id"], epoch=3)
+            directory._event("done", trial.trial_id, epoch=3)
         tables.compact(directory.write())
         yield folder / "run"
     sys.modules.pop("perplexed_plugin", None)
