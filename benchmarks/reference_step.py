@@ -239,7 +239,7 @@ class ReferenceStep:
         terms = {"ce": functional.cross_entropy(student.logits_BK, batch.labels_B)}
         logits, pooled = [teacher.logits_BK], [teacher.pooled_BC]
         if self.angular is not None:
-            views = self._targets(teacher.pooled_BC)
+            views = self.view_targets(teacher.pooled_BC)
             trained = self._views(teacher.pooled_BC, masks_VBC)
             terms |= self._penalties(teacher.logits_BK, teacher.pooled_BC, *trained, batch.labels_B)
             of_views = trained if views is None else views
@@ -264,7 +264,7 @@ class ReferenceStep:
         student_BK = functional.log_softmax(student_BK / at, dim=1)
         return functional.kl_div(student_BK, target_BK, reduction="batchmean") * at**2
 
-    def _targets(self, pooled_BC: Tensor) -> tuple[list[Tensor], list[Tensor]] | None:
+    def view_targets(self, pooled_BC: Tensor) -> tuple[list[Tensor], list[Tensor]] | None:
         """Views without dropout, with running statistics; None where the target is what the heads train on."""
         assert self.angular is not None
         if self.angular.target_mode == "train":
@@ -343,7 +343,7 @@ def _masks_VBC(trial: Trial, state: Tensor, batch: int) -> Tensor | None:
     generator = torch.Generator()
     generator.set_state(state)
     heads = trial.views.heads
-    return heads._dropped_VBC(torch.ones(batch, heads.weight_VCC.shape[1]), generator)
+    return heads.dropped_VBC(torch.ones(batch, heads.weight_VCC.shape[1]), generator)
 
 
 def first_loaded(trial: Trial, epoch: int) -> Loaded:

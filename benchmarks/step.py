@@ -159,7 +159,7 @@ class Sides:
     def largest_difference(self) -> float:
         """Largest relative difference of loss and gradients with the same dropout masks."""
         state = self.generator.get_state()
-        masks_VBC = self.angular.heads._dropped_VBC(torch.ones_like(self.teacher.pooled_BC), self.generator)
+        masks_VBC = self.angular.heads.dropped_VBC(torch.ones_like(self.teacher.pooled_BC), self.generator)
         self.generator.set_state(state)
         batched, other = self.together(), self.one_by_one(masks_VBC)
         (batched + other).backward()  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ backward, update, memory banks, sums. The first step of an epoch, in which its o
 The 50,000 images of CIFAR's size, their labels and all weights are random: what a step costs does not depend on them.
 
     python benchmarks/trial_speed.py [--quick] [--pairs NAME ...] [--settings NAME ...]
-        [--precisions fp32 bf16] [--json FILE]
+        [--precisions fp32 bf16] [--images N] [--batch N] [--json FILE]
 """
 
 # Shapes: B batch, S scores per image.
@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,15 +54,11 @@ from akdtune.signals import Batch, InputSpec, Signals, Target
 from akdtune.teacher.checkpoints import weights_hash
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
+from akdtune.training.limits import TrialLimits
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Interrupted, Trial
 
-PAIRS = {
-    "resnet32x4->resnet8x4": ("resnet32x4", "resnet8x4"),
-    "resnet56->resnet20": ("resnet56", "resnet20"),
-    "wrn_40_2->wrn_16_2": ("wrn_40_2", "wrn_16_2"),
-    "vgg13->vgg8": ("vgg13", "vgg8"),
-}
+PAIRS = ("resnet32x4->resnet8x4", "resnet56->resnet20", "wrn_40_2->wrn_16_2", "vgg13->vgg8")
 SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "kd": ("none", ("kd",)),
     "angular_kd": ("angular", ("kd",)),
@@ -74,7 +70,9 @@ MODES = ("reference", "cold_fp32", "warm_fp32", "cold_bf16", "warm_bf16")
 """In the order of a round: a warm trial reads the rows that the cold one of its precision has just stored."""
 
 IMAGES, CLASSES, BATCH = 50_000, 100, 64
-STEPS_OF_EPOCH = -(-IMAGES // BATCH)
+LIMITS = TrialLimits(table_mib=0)
+"""Rows come one batch at a time, as with so many images, however few are looked at."""
+
 VIEWS = {"num_views": 5, "variant": "paper", "train_heads": "joint"}
 
 LOSS_LIMIT = 1e-4
@@ -101,16 +99,23 @@ PART_TARGETS = {"loading": 5.0, "crd": 10.0}
 
 
 @lru_cache(maxsize=1)
-def _noise() -> Stored:
+def noise(count: int) -> Stored:
     """Random images, as many of each class; one copy for all trials of the process."""
     drawn = np.random.default_rng(0)
-    images, tests = (drawn.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8) for n in (IMAGES, CLASSES))
-    labels, test_labels = np.arange(IMAGES) % CLASSES, np.arange(CLASSES)
-    return Stored(images, labels, tests, test_labels, CLASSES, (0.5,) * 3, (0.25,) * 3, f"noise {IMAGES}")
+    images, tests = (drawn.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8) for n in (count, CLASSES))
+    labels, test_labels = np.arange(count) % CLASSES, np.arange(CLASSES)
+    return Stored(images, labels, tests, test_labels, CLASSES, (0.5,) * 3, (0.25,) * 3, f"noise {count}")
 
 
 class Noise(Source):
     """Random colour images of 32x32 in 100 classes, padded and mirrored as CIFAR's."""
+
+    images: ClassVar[int]
+
+    @classmethod
+    def of(cls, images: int) -> type[Noise]:
+        """As many training images."""
+        return type("Noise", (cls,), {"images": images, "__module__": __name__})
 
     @classmethod
     def augmentation(cls, size: int, channels: int) -> Augmentation:
@@ -120,38 +125,40 @@ class Noise(Source):
     @classmethod
     def read(cls, settings: DataSettings) -> Stored:
         """Made, not read."""
-        return _noise()
+        return noise(cls.images)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One pair of networks, and a folder for its teacher and its caches."""
+    """One pair of networks, teacher->student, and a folder for its teacher and its caches."""
 
     pair: str
     folder: Path
+    images: int = IMAGES
+    batch: int = BATCH
 
     @cached_property
     def teacher_file(self) -> TeacherFile:
         """An untrained teacher whose running statistics fit the images, so that its numbers have usual sizes."""
-        name, path = PAIRS[self.pair][0], self.folder / "teacher.pt"
+        name, path = self.pair.partition("->")[0], self.folder / "teacher.pt"
         network = networks.build(name, InputSpec(3, 32, CLASSES), 0).train()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1.0
         with torch.no_grad():
-            network((torch.from_numpy(_noise().train_images[:BATCH]).float() / 255 - 0.5) / 0.25)
+            network((torch.from_numpy(noise(self.images).train_images[: self.batch]).float() / 255 - 0.5) / 0.25)
         torch.save(network.state_dict(), path)
         return TeacherFile(str(path), "", weights_hash(network), name, None, None, True)
 
     def config(self, setting: str, precision: str = "fp32", cached: bool = True) -> TrialConfig:
         """A trial that trains on all images; a setting has crops of its own, a precision a cache of its own."""
         views, methods = SETTINGS[setting]
-        training: dict[str, Any] = {"batch_size": BATCH, "lr": 0.01, "device": "cpu"}
+        training: dict[str, Any] = {"batch_size": self.batch, "lr": 0.01, "device": "cpu"}
         if precision != "fp32":
             training["precision"] = precision
         settings = {
             "data": {"name": "noise", "validation": 0},
-            "student": {"network": PAIRS[self.pair][1]},
+            "student": {"network": self.pair.partition("->")[2]},
             "views": {"name": views, **(VIEWS if views == "angular" else {})},
             "method": [{"name": name} for name in methods],
             "training": training,
@@ -167,7 +174,7 @@ class Bench:
 
 def measure(bench: Bench, setting: str, modes: Sequence[str], rounds: int, steps: int) -> list[dict[str, Any]]:
     """Proves one setting of a pair equal, then times its modes in turn: rows of the JSON."""
-    live = Trial(bench.config(setting, cached=False))
+    live = Trial(bench.config(setting, cached=False), limits=LIMITS)
     reference = ReferenceStep(live)
     alike, in_its_layout = compare(live, [ReferenceStep(live, networks.layout(live.student)), reference])
     if (
@@ -182,10 +189,11 @@ def measure(bench: Bench, setting: str, modes: Sequence[str], rounds: int, steps
         f"{alike.gradient:.0e} in our layout, {in_its_layout.gradient:.0e} in its own)",
         flush=True,
     )
-    trials = {mode: Trial(bench.config(setting, mode.split("_")[1])) for mode in modes if mode != "reference"}
+    ours = [mode for mode in modes if mode != "reference"]
+    trials = {mode: Trial(bench.config(setting, mode.split("_")[1]), limits=LIMITS) for mode in ours}
     losses = {mode: float(first_step(trial, 1).loss.total) for mode, trial in trials.items()}
     refuse_other_losses(losses, in_its_layout.loss, f"{bench.pair} {setting}")
-    loading = batches(published_images(live, SETTINGS[setting][1]), BATCH)
+    loading = batches(published_images(live, SETTINGS[setting][1]), bench.batch)
     next(loading)
     times: dict[str, list[float]] = {mode: [] for mode in ("reference", *trials)}
     starts: list[float] = []
@@ -198,7 +206,8 @@ def measure(bench: Bench, setting: str, modes: Sequence[str], rounds: int, steps
             starts.append(start)
     median = {mode: statistics.median(of_mode) for mode, of_mode in times.items()}
     print("  " + ", ".join(f"{mode} {of_mode:.0f} ms" for mode, of_mode in median.items()), flush=True)
-    print(f"  start of an epoch: {statistics.median(starts):.0f} ms, over {STEPS_OF_EPOCH} steps (not in the table)")
+    start_ms, over = statistics.median(starts), steps_of_epoch(live)
+    print(f"  start of an epoch: {start_ms:.0f} ms, over {over} steps (not in the table)")
     return [
         {"pair": bench.pair, "setting": setting, "mode": mode}
         | {"cpu_ms_per_step": median[mode], "ratio": median["reference"] / median[mode]}
@@ -266,39 +275,45 @@ def timed(step: Callable[[], object], times: int) -> list[float]:
     return times_ms
 
 
+def steps_of_epoch(trial: Trial) -> int:
+    """How many batches its training images are."""
+    return -(-len(trial.train) // trial.config.training.batch_size)
+
+
 def published_images(trial: Trial, methods: Sequence[str]) -> PublishedImages:
     """A trial's training images as the published loader has them."""
     crd = dict(trial.objective.methods.items()).get("crd")
     negatives = crd.num_negatives if "crd" in methods and isinstance(crd, CRD) else 0
-    images_NCHW = torch.from_numpy(_noise().train_images)
+    images_NCHW = torch.from_numpy(noise(len(trial.train)).train_images)
     assert len(trial.train) == len(images_NCHW), "positions are numbers of images"
     return PublishedImages(images_NCHW, trial.train.training_labels_N, trial.dataset, negatives)
 
 
 def measure_parts(bench: Bench, rounds: int) -> list[dict[str, Any]]:
     """Loading a batch, and CRD from pooled features to updated banks, alone."""
-    trial = Trial(bench.config("angular_kd_crd", cached=False))
+    trial = Trial(bench.config("angular_kd_crd", cached=False), limits=LIMITS)
     return [measure_loading(trial, rounds), measure_crd(trial, bench.pair, rounds)]
 
 
 def measure_loading(trial: Trial, rounds: int) -> dict[str, Any]:
     """A batch of images through PIL one by one, and ours (with its share of what is drawn once an epoch)."""
     plain, pad = published_images(trial, ()), trial.dataset.augmentation.pad
-    ours = trial.train.epoch(0, 1, BATCH)
+    batch = trial.config.training.batch_size
+    ours = trial.train.epoch(0, 1, batch)
     started = time.process_time()
     loaded = next(ours)
     drawing = 1000 * (time.process_time() - started)
     difference = loading_difference(trial.train, plain, loaded, pad)
     if difference > LOADING_LIMIT:
         raise SystemExit(f"loading: images differ from torchvision's by {difference:.0e}")
-    theirs = batches(plain, BATCH)
+    theirs = batches(plain, batch)
     next(theirs)
     times: dict[str, list[float]] = {"reference": [], "ours": []}
     for _ in range(rounds):
         times["reference"] += timed(lambda: next(theirs), 5)
         times["ours"] += timed(lambda: next(ours), 5)
     ours.close()
-    share = (drawing - statistics.median(times["ours"])) / STEPS_OF_EPOCH
+    share = (drawing - statistics.median(times["ours"])) / steps_of_epoch(trial)
     return part("loading", "a batch of images", times, share, difference)
 
 
@@ -308,14 +323,15 @@ def measure_crd(trial: Trial, pair: str, rounds: int) -> dict[str, Any]:
     assert isinstance(crd, CRD)
     plain, images = PlainCRD(crd), published_images(trial, ("crd",))
     generator = torch.Generator().manual_seed(0)
-    positions_B = torch.randperm(IMAGES, generator=generator)[:BATCH]
+    size = trial.config.training.batch_size
+    positions_B = torch.randperm(len(trial.train), generator=generator)[:size]
     labels_B = trial.train.training_labels_N[positions_B]
     student_BC, teacher_BC = (
-        torch.randn(BATCH, layer.in_features, generator=generator).relu_()
+        torch.randn(size, layer.in_features, generator=generator).relu_()
         for layer in (crd.embed_student, crd.embed_teacher)
     )
     student_BC.requires_grad_()
-    logits_BK = torch.zeros(BATCH, CLASSES)
+    logits_BK = torch.zeros(size, CLASSES)
     student, target = Signals(logits_BK, student_BC), Target.of(Signals(logits_BK, teacher_BC))
 
     def our_loss() -> torch.Tensor:
@@ -360,7 +376,7 @@ def part(name: str, text: str, times: Mapping[str, Sequence[float]], share: floa
 def target_of(row: Mapping[str, Any]) -> float:
     """The least ratio asked of a row; 0: none."""
     first, others = TARGETS.get((row["setting"], row["mode"]), (0.0, 0.0))
-    return first if row["pair"] == next(iter(PAIRS)) else others
+    return first if row["pair"] == PAIRS[0] else others
 
 
 def judged(ratio: float, target: float) -> str:
@@ -368,9 +384,9 @@ def judged(ratio: float, target: float) -> str:
     return f"{target:>8.1f}  {'met' if ratio >= target else 'MISSED'}" if target else ""
 
 
-def print_tables(rows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]]) -> None:
+def print_tables(rows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]], batch: int) -> None:
     """Steps, then parts, each with what was asked for."""
-    print(f"\nbatches of {BATCH}; ms of one thread's CPU time per step, median; ratio = reference over mode")
+    print(f"\nbatches of {batch}; ms of one thread's CPU time per step, median; ratio = reference over mode")
     print(f"{'pair':<23}{'setting':<16}{'mode':<11}{'ms':>9}{'ratio':>8}{'target':>8}")
     for row in rows:
         numbers = f"{row['cpu_ms_per_step']:>9.1f}{row['ratio']:>8.2f}{judged(row['ratio'], target_of(row))}"
@@ -387,37 +403,46 @@ def print_tables(rows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str,
 
 
 def chosen_pairs(given: Sequence[str] | None, quick: bool) -> list[str]:
-    """Pairs by their name or their teacher's."""
+    """Pairs by their name or their teacher's; others as teacher->student."""
     if given is None:
-        return list(PAIRS)[: 1 if quick else None]
-    return [pair for pair, (name, _) in PAIRS.items() if pair in given or name in given]
+        return list(PAIRS[: 1 if quick else None])
+    known = [pair for pair in PAIRS if pair in given or pair.partition("->")[0] in given]
+    return known + [pair for pair in given if "->" in pair and pair not in PAIRS]
+
+
+def pair_name(text: str) -> str:
+    """A pair as given on the command line."""
+    if "->" not in text and not any(pair.startswith(f"{text}->") for pair in PAIRS):
+        raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(PAIRS)}, their teachers, or teacher->student")
+    return text
 
 
 def main() -> None:
     """Prints the tables and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few steps, only the first pair unless --pairs is given")
-    names = [*PAIRS, *(name for name, _ in PAIRS.values())]
-    parser.add_argument("--pairs", nargs="+", choices=names, metavar="NAME", help="pairs, or their teachers")
+    parser.add_argument("--pairs", nargs="+", type=pair_name, metavar="NAME", help="pairs, or their teachers")
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=BATCH, help="images a step (default: %(default)s)")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: all")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    register("noise", kind="data")(Noise)
+    register("noise", kind="data")(Noise.of(arguments.images))
     modes = [mode for mode in modes_of_this_version() if mode.split("_")[-1] in ("reference", *arguments.precisions)]
     rounds, steps = (2, 1) if arguments.quick else (3, 2)
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
     for pair in chosen_pairs(arguments.pairs, arguments.quick):
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(pair, Path(folder))
+            bench = Bench(pair, Path(folder), arguments.images, arguments.batch)
             parts = parts or measure_parts(bench, 2 * rounds)
             for setting in SETTINGS:
                 if setting in arguments.settings:
                     rows += measure(bench, setting, modes, rounds, steps)
-    print_tables(rows, parts)
+    print_tables(rows, parts, arguments.batch)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -66,7 +66,7 @@ class Played:
     def open(self) -> Run:
         self.root.mkdir(exist_ok=True)
         self.directory = StudyDirectory(self.root)
-        self.directory._load()
+        self.directory.load()
         self.directory.reconcile()
         if not self.directory.records:
             self.directory.add_to_plan(initial_rows(self.outline, self.identity))

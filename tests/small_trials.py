@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from akdtune.data.dataset import load_data
+from akdtune.registry import typed
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.training import Seeds, StudentSettings, TrainingSettings
 from akdtune.teacher.file import TeacherFile
-from akdtune.training.config import TrialConfig, _component
+from akdtune.training.config import TrialConfig
 from akdtune.training.teachers import train_teachers
 from akdtune.training.trial import Epoch
 
@@ -23,6 +27,20 @@ TEACHER = TeacherSettings(network={"name": "cnn", "widths": [4, 8]}, epochs=1, b
 ANGULAR = {"name": "angular", "variant": "constrained", "warmup_epochs": 3, "num_views": 3, "margin": 0.4}
 TIMINGS = {"wall_time_s", "images_per_s", "peak_memory_mib"}
 CACHE_RATES = {"teacher_cache_hit_rate", "teacher_cache_fill_rate"}
+
+
+def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores fill whatever room the machine that tests has left."""
+    facts = os.statvfs
+    plenty = 2**40
+
+    def statvfs(path: Any) -> Any:
+        said = facts(path)
+        names = [name for name in dir(said) if name.startswith("f_")]
+        free = {"f_bavail": plenty // said.f_frsize, "f_bfree": plenty // said.f_frsize}
+        return SimpleNamespace(**({name: getattr(said, name) for name in names} | free))
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
 
 
 def trained(of_data: DataSettings | Mapping[str, Any] = DIGITS, settings: TeacherSettings = TEACHER) -> TeacherFile:
@@ -52,8 +70,8 @@ def configured(
     return TrialConfig(
         data=of_data,
         student=StudentSettings(network=student or {"name": "cnn", "widths": [2, 4]}),
-        views=_component("views", dict(views)),
-        methods=tuple(_component("methods", dict(method)) for method in methods),
+        views=(views["name"], typed("views", views)),
+        methods=tuple((method["name"], typed("methods", method)) for method in methods),
         training=TrainingSettings(**{"batch_size": 32, **training}),
         **{"seeds": Seeds(), "role": "search", "teacher_file": teacher_file, **(changes or {})},
     )

@@ -61,7 +61,7 @@ class StudyBuilder:
         )  # fmt: skip
         if status == "planned":
             return trial_id
-        self._event("started", trial_id, attempt=1, host="here", pid=1)
+        self.event("started", trial_id, attempt=1, host="here", pid=1)
         measures = diversity if isinstance(diversity, Mapping) else dict.fromkeys(DIVERSITY, diversity)
         value = "test_accuracy" if role in REPORT_ROLES else "val_accuracy"
         rows: list[dict[str, Any]] = [
@@ -72,14 +72,14 @@ class StudyBuilder:
         rows[-1] |= {value: accuracy, **measures, **last_row}
         write_rows(trial_directory(self.path, trial_id) / EPOCHS, rows, declared=self.declared)
         for row in rows:
-            self._event("epoch", trial_id, epoch=row["epoch"], value=row["val_accuracy"], score=row["val_accuracy"])
+            self.event("epoch", trial_id, epoch=row["epoch"], value=row["val_accuracy"], score=row["val_accuracy"])
         if status in TERMINAL:
-            self._event(status, trial_id, epoch=epochs, reason="rung 1" if status == "pruned" else None)
+            self.event(status, trial_id, epoch=epochs, reason="rung 1" if status == "pruned" else None)
         elif status == "interrupted":
-            self._event("interrupted", trial_id, epoch=epochs)
+            self.event("interrupted", trial_id, epoch=epochs)
         return trial_id
 
-    def _event(self, event: str, trial_id: str, **fields: Any) -> None:
+    def event(self, event: str, trial_id: str, **fields: Any) -> None:
         self.events.append({"time": float(len(self.events)), "event": event, "trial_id": trial_id, **fields})
 
     def write(self, *, finished: bool = True, torn: str = "") -> Path:

@@ -19,8 +19,8 @@ from akdtune.folders import packaged
 from akdtune.methods import Method
 from akdtune.methods.kd import KD
 from akdtune.networks.cnn import CNN
-from akdtune.registry import _registered, add_on_versions, kept, load_plugins, lookup, names, network_name, typed
-from akdtune.running.lock import _packages
+from akdtune.registry import add_on_versions, kept, load_plugins, lookup, names, network_name, typed
+from akdtune.running.lock import package_versions
 from akdtune.signals import Batch, Signals, Target
 from akdtune.study import spec
 
@@ -66,7 +66,7 @@ def test_an_installed_add_on_is_found_by_name_and_in_lists(site: Path, capsys: p
     assert main(["methods", "borrow*"]) == 0
     assert "KD from another package" in capsys.readouterr().out
     assert add_on_versions() == {"borrowed-methods": "1.5"}
-    assert _packages()["borrowed-methods"] == "1.5"
+    assert package_versions()["borrowed-methods"] == "1.5"
 
 
 def test_an_add_on_is_not_imported_before_it_is_needed(site: Path) -> None:
@@ -206,11 +206,12 @@ def test_typed_reads_names_and_mappings() -> None:
         typed("methods", {"name": "kdd"})
 
 
-def test_kept_puts_back_what_was_added_and_what_was_removed() -> None:
+def test_kept_puts_back_what_was_added_and_what_was_replaced() -> None:
     with kept():
         registry.register("passing")(type("Passing", (Method,), {}))
         assert lookup("methods", "passing")
-        del _registered["methods"]["kd"]
+        registry.register("kd")(type("KD", (Method,), {"__module__": KD.__module__}))
+        assert lookup("methods", "kd") is not KD
     assert lookup("methods", "kd") is KD
     with pytest.raises(AkdtuneError, match="unknown method 'passing'"):
         lookup("methods", "passing")

@@ -31,8 +31,7 @@ from akdtune.records.files import (
     trial_directory,
     write_rows,
 )
-from akdtune.registry import _registered
-from akdtune.training.request import TrialRequest
+from akdtune.registry import kept
 from tests.declared_columns import JUDGED
 from tests.study_fixture import StudyBuilder
 
@@ -97,7 +96,7 @@ def test_files_from_before_declarations_have_the_same_summaries() -> None:
     for name in EPOCH_COLUMNS.keys() - {"trial_id", "attempt", "epoch", "lr"} | {"loss.ce", "loss.views.x"}:
         column = declaration(name, columns)
         assert column is not None
-        assert tables._summary_of(pa.field(name, pa.float64())) == column.summary, name
+        assert tables.summary_of(pa.field(name, pa.float64())) == column.summary, name
 
 
 def test_what_speaks_of_the_teacher() -> None:
@@ -252,22 +251,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "perplexed_plugin.py").write_text(PLUGIN)
     (folder / "small.yaml").write_text(STUDY)
     path = list(sys.path)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, kept():
         patch.chdir(folder)
-        for kind in ("views", "methods"):
-            patch.setitem(_registered, kind, dict(_registered[kind]))
         loaded = spec.load("small.yaml")
         directory = StudyBuilder(folder / "run")
         for arm in ("angular/kd+crd", "perplexed/counting+crd"):
             trial = one_trial.of_study(loaded, arm, seed=1)
-            assert isinstance(trial, TrialRequest)
-            asked = replace(trial, root=str(folder / "run"), tracking={"wandb": None}, stop_flag=".stop")
-            assert execute(asked, lambda _: None, lambda: False)["outcome"] == "done"
+            of_worker = replace(trial, root=str(folder / "run"), tracking={"wandb": None}, stop_flag=".stop")
+            assert execute(of_worker, lambda _: None, lambda: False)["outcome"] == "done"
             directory.plan.append(
                 {"number": len(directory.plan), "trial_id": trial.trial_id, "cell_id": trial.cell_id, "seed": 1,
                  "role": "search", "arm": arm, "bracket": arm, "params": {}, "settings": {}, "raw": {}}
             )  # fmt: skip
-            directory._event("done", trial.trial_id, epoch=3)
+            directory.event("done", trial.trial_id, epoch=3)
         tables.compact(directory.write())
         yield folder / "run"
     sys.modules.pop("perplexed_plugin", None)

@@ -17,7 +17,6 @@ import torch
 from akdtune import networks
 from akdtune.methods.crd import CRD
 from akdtune.registry import kept, register
-from akdtune.teacher import frozen
 from akdtune.training.trial import Trial
 from akdtune.views._angular_settings import AngularSettings
 from akdtune.views.angular import Angular
@@ -33,24 +32,21 @@ ANGULAR = {"num_views": 2, "train_heads": "joint", "margin": 0.9}  # wide enough
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A few images and small networks."""
-    monkeypatch.setattr(frozen, "TABLE_LIMIT_MIB", 0)  # as with 50,000 images: rows one batch at a time
-    monkeypatch.setattr(trial_speed, "IMAGES", IMAGES)
-    monkeypatch.setattr(trial_speed, "BATCH", BATCH)
-    monkeypatch.setattr(trial_speed, "PAIRS", {PAIR: ("resnet14", "resnet8")})
-    trial_speed._noise.cache_clear()
+def few_images() -> Iterator[None]:
     with kept():
-        register("noise", kind="data")(trial_speed.Noise)
+        register("noise", kind="data")(trial_speed.Noise.of(IMAGES))
         yield
-    trial_speed._noise.cache_clear()
+
+
+def bench_in(folder: Path) -> Any:
+    return trial_speed.Bench(PAIR, folder, IMAGES, BATCH)
 
 
 def trial_of(folder: Path, setting: str, **angular: Any) -> Trial:
-    config = trial_speed.Bench(PAIR, folder).config(setting, cached=False)
+    config = bench_in(folder).config(setting, cached=False)
     if angular:
         config = replace(config, views=("angular", AngularSettings(**{**ANGULAR, **angular})))
-    return Trial(config)
+    return Trial(config, limits=trial_speed.LIMITS)
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -119,7 +115,7 @@ def test_without_given_masks_heads_drop_at_random_and_targets_do_not(tmp_path: P
     trial = trial_of(tmp_path, "angular_kd", variant="paper")
     reference = reference_step.ReferenceStep(trial)
     batch = reference_step.first_step(trial, 1).batch
-    targets = [reference._targets(torch.ones(BATCH, 64))[0][0] for _ in range(2)]
+    targets = [reference.view_targets(torch.ones(BATCH, 64))[0][0] for _ in range(2)]
     assert torch.equal(*targets)
     one, two = (reference.terms(batch) for _ in range(2))
     assert one["views.ground_truth"] != two["views.ground_truth"]
@@ -146,6 +142,7 @@ def test_the_benchmark_writes_a_row_for_each_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["--quick", "--settings", "angular_kd_crd", "--json", str(tmp_path / "rows.json")]
+    asked += ["--pairs", PAIR, "--images", str(IMAGES), "--batch", str(BATCH)]
     monkeypatch.setattr(sys, "argv", ["trial_speed", *asked])
     trial_speed.main()
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -162,7 +159,8 @@ def test_the_benchmark_writes_a_row_for_each_mode(
 
 
 def test_a_warm_trial_that_computes_and_a_cold_one_that_finds_end_the_benchmark(tmp_path: Path) -> None:
-    cold, warm = (Trial(trial_speed.Bench(PAIR, tmp_path).config("kd")) for _ in range(2))
+    config = bench_in(tmp_path).config("kd")
+    cold, warm = (Trial(config, limits=trial_speed.LIMITS) for _ in range(2))
     trial_speed.epoch_steps(cold, 1, 1)
     trial_speed.refuse_other_temperature(cold, "cold_fp32")
     trial_speed.epoch_steps(warm, 1, 1)
@@ -175,12 +173,12 @@ def test_a_warm_trial_that_computes_and_a_cold_one_that_finds_end_the_benchmark(
         trial_speed.refuse_other_temperature(cold, "cold_fp32")
 
 
-def test_targets_are_judged_by_pair_and_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_speed, "PAIRS", dict.fromkeys(["first", "other"], ("resnet14", "resnet8")))
+def test_targets_are_judged_by_pair_and_mode() -> None:
+    first, other = trial_speed.PAIRS[:2]
     of = {"setting": "kd", "mode": "warm_fp32"}
-    assert trial_speed.target_of({**of, "pair": "first"}) == 2.0
-    assert trial_speed.target_of({**of, "pair": "other"}) == 1.8
-    assert trial_speed.target_of({**of, "pair": "first", "mode": "cold_fp32"}) == 0
+    assert trial_speed.target_of({**of, "pair": first}) == 2.0
+    assert trial_speed.target_of({**of, "pair": other}) == 1.8
+    assert trial_speed.target_of({**of, "pair": first, "mode": "cold_fp32"}) == 0
     assert trial_speed.judged(1.99, 2.0).endswith("MISSED") and trial_speed.judged(2.0, 2.0).endswith("met")
     assert trial_speed.judged(1.0, 0.0) == ""
     assert np.isfinite([target for targets in trial_speed.TARGETS.values() for target in targets]).all()

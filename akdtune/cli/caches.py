@@ -102,7 +102,7 @@ def table(stores: Sequence[Entry], now: float | None = None) -> Table:
     for name in ("key", "teacher", "weights", "data", "input", "crops", "dtype", *right):
         shown.add_column(name, no_wrap=True, justify="right" if name in right else "left")
     for entry in stores:
-        size, used = f"{entry.taken / 2**20:,.1f}", f"{_age(now - entry.used_at)} ago"
+        size, used = f"{entry.taken / 2**20:,.1f}", f"{age(now - entry.used_at)} ago"
         if entry.header is None:
             shown.add_row(entry.folder.name, "header damaged", *[""] * 7, size, used)
             continue
@@ -176,7 +176,8 @@ def prune(
     return [*lines, f"removed {total(chosen)} of {total(stores)}"]
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
+    """A time in its largest unit of which there are two."""
     for unit, length in (("d", DAY_S), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -118,7 +118,7 @@ def details(kind: Kind, name: str) -> str:
         lines.append(f"Signals: {said}")
     if kind == "methods":
         lines.append(f"Weight of the student's cross-entropy beside it: {getattr(component, 'default_ce_weight'):g}")
-    lines += ["", *_settings(kind, component)]
+    lines += ["", *settings_lines(kind, component)]
     if kind == "methods":
         lines += _published(component)
     return "\n".join(lines).rstrip() + "\n"
@@ -150,7 +150,7 @@ def example(component: type[Component]) -> list[str]:
     return [line.removeprefix(PROMPT) for line in lines if line.startswith(PROMPT)]
 
 
-def _settings(kind: Kind, component: type[Component]) -> Iterator[str]:
+def settings_lines(kind: Kind, component: type[Component]) -> Iterator[str]:
     """The settings with defaults, allowed values and descriptions, then the presets of a `variant`."""
     if kind == "data":
         yield f"Settings: `data: {{name: {getattr(component, 'name', '...')}, ...}}`; see `akdtune schema`"

@@ -62,7 +62,7 @@ class DataSet:
         self.content_hash = stored.content_hash
         self._train_labels = np.array(stored.train_labels)
         self._test_labels = np.array(stored.test_labels)
-        self._train_pixels, self._test_pixels = (
+        self.train_pixels, self.test_pixels = (
             Pixels(images, size, self.augmentation, self.strong, self.mean_C, self.std_C) for images in (train, test)
         )
 
@@ -81,7 +81,7 @@ class DataSet:
         return Splits(
             train=self._train_split(train, noisy),
             validation=self._train_split(validation, right) if len(validation) else None,
-            test=self._split(self._test_pixels, test, np.arange(len(test)), len(self._train_labels), test),
+            test=self._split(self.test_pixels, test, np.arange(len(test)), len(self._train_labels), test),
         )
 
     def fingerprint(self, train_on: TrainOn) -> str:
@@ -113,7 +113,7 @@ class DataSet:
         if wanted == 0:
             raise DataError("data.validation is 0, but trials of a search are selected on validation images")
         counts = np.bincount(labels, minlength=self.num_classes)
-        shares = _proportional(counts, wanted) if wanted < len(pool) else counts
+        shares = proportional(counts, wanted) if wanted < len(pool) else counts
         if (short := np.flatnonzero((counts > 0) & (shares >= counts))).size:
             raise DataError(
                 f"data.validation is {wanted} of {len(pool)} images in the training pool, which leaves class "
@@ -140,7 +140,7 @@ class DataSet:
         return self.settings.split_seed
 
     def _train_split(self, rows: npt.NDArray[np.int64], training_labels: Labels) -> Split:
-        return self._split(self._train_pixels, self._train_labels, rows, 0, training_labels)
+        return self._split(self.train_pixels, self._train_labels, rows, 0, training_labels)
 
     def _split(
         self, pixels: Pixels, labels: Labels, rows: npt.NDArray[np.int64], first_id: int, training_labels: Labels
@@ -253,7 +253,7 @@ def _first_of_each_class(
     return chosen
 
 
-def _proportional(counts_K: npt.NDArray[np.int64], wanted: int) -> npt.NDArray[np.int64]:
+def proportional(counts_K: npt.NDArray[np.int64], wanted: int) -> npt.NDArray[np.int64]:
     """`wanted` images shared out in proportion to `counts_K`; what is left over goes to the largest remainders."""
     exact = wanted * counts_K
     shares: npt.NDArray[np.int64] = exact // counts_K.sum()

@@ -151,7 +151,7 @@ class Split:
     labels_N: Tensor
     training_labels_N: Tensor
     _rows_N: Tensor
-    _pixels: Pixels
+    pixels: Pixels
 
     def __len__(self) -> int:
         return len(self.sample_ids_N)
@@ -159,7 +159,7 @@ class Split:
     @property
     def crops_only(self) -> bool:
         """Whether a training image is a function of sample, crop and flip alone, and its crops are given."""
-        return self._pixels.images.stored > 0 and self._pixels.augmentation.crops_only
+        return self.pixels.images.stored > 0 and self.pixels.augmentation.crops_only
 
     @property
     def rows_N(self) -> Tensor:
@@ -169,12 +169,12 @@ class Split:
     @property
     def stored(self) -> int:
         """How many images lie on the device, those of other splits and left-out ones included; 0 if it streams."""
-        return self._pixels.images.stored
+        return self.pixels.images.stored
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Channel means and standard deviations that images are normalised with, on the scale 0..1."""
-        return self._pixels.mean_C, self._pixels.std_C
+        return self.pixels.mean_C, self.pixels.std_C
 
     def images(self, positions_B: Tensor, crops: Crops | None = None) -> Tensor:
         """Normalised images [B, C, H, W], float32; whole ones without `crops` (one crop per position)."""
@@ -182,7 +182,7 @@ class Split:
 
     def images_of_rows(self, rows_B: Tensor, crops: Crops | None = None) -> Tensor:
         """As `images`, by rows of all stored images, also of those that are not in this split."""
-        pixels = self._pixels
+        pixels = self.pixels
         images_NCHW, places_B = pixels.images.held(rows_B)
         return augment(images_NCHW, places_B, crops, pixels.augmentation, pixels.mean_C, pixels.std_C)
 
@@ -190,14 +190,14 @@ class Split:
         """Positions and whole normalised images of the split in order; a set that streams is read ahead."""
         every = torch.arange(len(self), device=self.sample_ids_N.device)
         batches = list(torch.split(every, batch_size))
-        pixels = self._pixels
+        pixels = self.pixels
         with contextlib.closing(pixels.images.batches(self._requests(batches, (PLAIN,)))) as read:
             for positions_B, (plain_BCHW,) in zip(batches, read, strict=True):
                 yield positions_B, normalised(plain_BCHW, pixels.mean_C, pixels.std_C)
 
     def drawn(self, order_seed: int, epoch: int) -> tuple[Tensor, Crops]:
         """The positions of one epoch in their order, and the crop of every position."""
-        crops_N = crops(order_seed, epoch, self.sample_ids_N, self._pixels.augmentation)
+        crops_N = crops(order_seed, epoch, self.sample_ids_N, self.pixels.augmentation)
         return epoch_order(order_seed, epoch, self.sample_ids_N), crops_N
 
     def epoch(
@@ -216,7 +216,7 @@ class Split:
             images: whether to make images at all.
             strong: whether to make their strong version, too.
         """
-        pixels, draw = self._pixels, Draw(order_seed, epoch)
+        pixels, draw = self.pixels, Draw(order_seed, epoch)
         strong_draw = Draw(order_seed, epoch, view=1)
         positions_N = epoch_order(order_seed, epoch, self.sample_ids_N)
         # Batch statistics of one image do not exist.

@@ -156,7 +156,7 @@ class StreamedImages:
             num_workers=workers,
             collate_fn=_as_is,
             pin_memory=self.device.type == "cuda",
-            multiprocessing_context=_context() if workers else None,
+            multiprocessing_context=process_context() if workers else None,
             generator=torch.Generator(),  # torch's global generator stays as it is
         )
         running: Any = iter(loader)
@@ -209,7 +209,7 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _context() -> Any:
+def process_context() -> Any:
     """Processes from a clean server where there is one: a fork of a process with threads or a GPU may hang."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

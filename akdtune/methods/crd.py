@@ -140,6 +140,7 @@ class CRD(Method):
         # log Z of the student's and of the teacher's scores; infinite until the first batch sets them for good
         self.register_buffer("log_partitions_2", torch.full((2,), math.inf, device=context.device))
         self._labels_N = labels_N
+        self.draws_on_host = labels_N.device.type == "cpu"  # elsewhere a step would wait for the device
         self._by_class_N = torch.argsort(labels_N, stable=True)
         self._class_counts_K = counts_K
         self._class_starts_K = counts_K.cumsum(0) - counts_K
@@ -189,8 +190,7 @@ class CRD(Method):
         Without replacement every set of J is equally likely, and those of different images are independent.
         """
         if self.settings.negatives == "auto":
-            on_cpu = self._labels_N.device.type == "cpu"
-            return self._thinned_BJ(batch) if on_cpu else self._least_keyed_BJ(batch)
+            return self._thinned_BJ(batch) if self.draws_on_host else self._least_keyed_BJ(batch)
         labels_B1 = self._labels_N[batch.positions_B, None]
         own_B1 = self._class_counts_K[labels_B1]
         shape = (len(batch.positions_B), self.num_negatives)

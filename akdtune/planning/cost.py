@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -254,21 +254,31 @@ def untrained_teachers(prepared: Prepared) -> dict[str, UntrainedTeacher]:
     return dict(by_key.values())
 
 
-def teacher_seconds(untrained: Sequence[UntrainedTeacher], prepared: Prepared) -> list[float]:
-    """Seconds that training each of some teachers takes, one thread, from a few timed steps of its network alone."""
+def teacher_seconds(
+    untrained: Sequence[UntrainedTeacher],
+    prepared: Prepared,
+    timed_step_s: Callable[[TeacherSettings, Prepared], float] | None = None,
+) -> list[float]:
+    """Seconds that training each of some teachers takes, one thread, from a few timed steps of its network alone.
+
+    Args:
+        untrained: in order.
+        prepared: the study's data.
+        timed_step_s: times a step of one of them, each network and batch size once; None: `teacher_step_s`.
+    """
     step_s: dict[str, float] = {}
     seconds = []
     for teacher in untrained:
         settings = teacher.settings
         kind = json.dumps([settings.network, settings.batch_size], sort_keys=True)
         if kind not in step_s:
-            step_s[kind] = _teacher_step_s(settings, prepared)
+            step_s[kind] = (timed_step_s or teacher_step_s)(settings, prepared)
         images = len(prepared.split(teacher.train_on).train)
         seconds.append(step_s[kind] * math.ceil(images / settings.batch_size) * settings.epochs)
     return seconds
 
 
-def _teacher_step_s(settings: TeacherSettings, prepared: Prepared) -> float:
+def teacher_step_s(settings: TeacherSettings, prepared: Prepared) -> float:
     """Seconds of one step with labels alone."""
     train = prepared.split(prepared.train_on).train
     network = networks.build(settings.network, prepared.dataset.inputs, 0).train()

@@ -147,7 +147,7 @@ class StudyDirectory:
             _probe(self.root)
             self.stop_flag.unlink(missing_ok=True)
             (self.root / "trials").mkdir(exist_ok=True)
-            self._load()
+            self.load()
         except Timeout:
             raise StudyError(
                 f"{self.root}: another akdtune is running this study (its lock is held); wait or stop it"
@@ -170,7 +170,8 @@ class StudyDirectory:
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Reads plan and ledger; a line that was torn when its writer died is cut off."""
         cut_torn_line(self.ledger_path)
         rows = read_plan_file(self.root)
         self._in_plan_file = len(rows)

@@ -81,9 +81,20 @@ _BEFORE_DECLARATIONS: dict[str, Summary] = {
 """How epochs become a trial's value where a file says nothing about its columns and it is not `last`."""
 
 _SOURCES = b"akdtune.sources"
-CHUNK_TRIALS = 128
-CHUNK_ROWS = 16_000
-"""Epoch rows are held in memory about so many at a time, whole trials always."""
+
+
+@dataclass(frozen=True)
+class ChunkLimits:
+    """Epoch rows are held in memory about so many at a time, whole trials always.
+
+    Attributes:
+        trials: whose files are read together.
+        rows: a chunk is full with so many.
+    """
+
+    trials: int = 128
+    rows: int = 16_000
+
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -91,7 +102,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 # --------------------------------------------------------------------------------------------------- tables
 
 
-def read_epochs(run_dir: str | os.PathLike[str]) -> pa.Table:
+def read_epochs(run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLimits()) -> pa.Table:
     """One row per trial and epoch, of every trial that has finished an epoch.
 
     Rows come from the compacted file where it still agrees with the trial's own file, else from that file.
@@ -99,7 +110,7 @@ def read_epochs(run_dir: str | os.PathLike[str]) -> pa.Table:
     Raises:
         StudyError: for a directory that is no study, or a file that cannot be read.
     """
-    epochs = _Epochs(require_study(run_dir))
+    epochs = Epochs(require_study(run_dir), limits)
     return pa.concat_tables([epochs.schema.empty_table(), *epochs.chunks()]).combine_chunks()
 
 
@@ -118,7 +129,7 @@ def read_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
     return build_trials(path)
 
 
-def compact(run_dir: str | os.PathLike[str]) -> None:
+def compact(run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLimits()) -> None:
     """Writes `trials.parquet` and `epochs.parquet`, the compacted views that later reads start from.
 
     Raises:
@@ -126,7 +137,7 @@ def compact(run_dir: str | os.PathLike[str]) -> None:
     """
     path = require_study(run_dir)
     sources = _fingerprints(path)  # before reading, so that a later event makes the result stale
-    trials = _join(path, _write_compacted(path))
+    trials = _join(path, _write_compacted(path, limits))
     write_table(path / TRIALS, trials.replace_schema_metadata({_SOURCES: json.dumps(sources)}))
 
 
@@ -136,10 +147,10 @@ def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
     Raises:
         StudyError: as `compact`.
     """
-    _write_compacted(require_study(run_dir))
+    _write_compacted(require_study(run_dir), ChunkLimits())
 
 
-def build_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
+def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLimits()) -> pa.Table:
     """One row per planned trial, from plan, ledger and epoch rows.
 
     Columns are `TRIAL_COLUMNS`, `param.<key path>`, and behind them whatever else was measured and has a value a trial
@@ -150,7 +161,7 @@ def build_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
         StudyError: for a directory that is no study, or a file that cannot be read.
     """
     path = require_study(run_dir)
-    return _join(path, [_summary(chunk) for chunk in _Epochs(path).chunks()])
+    return _join(path, [_summary(chunk) for chunk in Epochs(path, limits).chunks()])
 
 
 # ------------------------------------------------------------------------------------------ compacted views
@@ -178,16 +189,20 @@ def _up_to_date(path: Path, table: pa.Table) -> bool:
     return all(written > (path / name).stat().st_mtime_ns for name in sources)
 
 
-class _Epochs:
+class Epochs:
     """All epoch rows of a study, a few trials at a time: what was compacted and still holds, then trials' own files.
+
+    Args:
+        path: of the study directory.
+        limits: of the chunks.
 
     Attributes:
         stamps: modification time in ns and size of every trial's file, taken before any is read.
         schema: of every chunk.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, limits: ChunkLimits = ChunkLimits()) -> None:
+        self.path, self.limits = path, limits
         self.stamps = _stamps(path / "trials")
         self._compacted = path / EPOCHS if (path / EPOCHS).exists() else None
         schemas, recorded = [], {}
@@ -205,7 +220,7 @@ class _Epochs:
         held: list[pa.Table] = []
         for table in itertools.chain(self._of_compacted(), self._of_files()):
             held.append(table)
-            if sum(part.num_rows for part in held) >= CHUNK_ROWS:
+            if sum(part.num_rows for part in held) >= self.limits.rows:
                 yield pa.concat_tables(held).combine_chunks()
                 held = []
         if held:
@@ -223,8 +238,9 @@ class _Epochs:
                 yield self._as_one(table)
 
     def _of_files(self) -> Iterator[pa.Table]:
-        for start in range(0, len(self._files), CHUNK_TRIALS):
-            tables = [self._as_one(read_table(file)) for file in self._files[start : start + CHUNK_TRIALS]]
+        trials = self.limits.trials
+        for start in range(0, len(self._files), trials):
+            tables = [self._as_one(read_table(file)) for file in self._files[start : start + trials]]
             yield pa.concat_tables(tables).combine_chunks()
 
     def _as_one(self, table: pa.Table) -> pa.Table:
@@ -271,9 +287,9 @@ def _stamps(folder: Path) -> dict[str, list[int]]:
     return stamps
 
 
-def _write_compacted(path: Path) -> list[pa.Table]:
+def _write_compacted(path: Path, limits: ChunkLimits) -> list[pa.Table]:
     """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once."""
-    epochs = _Epochs(path)
+    epochs = Epochs(path, limits)
     schema = epochs.schema.with_metadata({_SOURCES: json.dumps(epochs.stamps)})
     summaries = []
     with replacing(path / EPOCHS) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -385,7 +401,7 @@ def _summary_schema(epochs: pa.Schema) -> pa.Schema:
     fields += [field_of(name, pa.float64(), known.get(name)) for name in METRICS]
     taken = TRIAL_COLUMNS.keys() | EPOCH_COLUMNS.keys()
     for field in epochs:
-        summary = _summary_of(field)
+        summary = summary_of(field)
         if field.name in taken or field.name.startswith("param.") or summary in ("none", "trial"):
             continue
         if _is_numeric(field.type):
@@ -394,7 +410,8 @@ def _summary_schema(epochs: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _summary_of(field: pa.Field) -> Summary:
+def summary_of(field: pa.Field) -> Summary:
+    """How the values of a column's epochs become a trial's, as its file says."""
     declared = Column.of_metadata(field.name, field.metadata)
     if declared is not None:
         return declared.summary
@@ -425,7 +442,7 @@ def _summary(epochs: pa.Table) -> pa.Table:
     best = _reduce(np.fmax, _floats(epochs["val_accuracy"])[order], starts)
     columns["val_accuracy_best"] = pa.array(best, mask=np.isnan(best))
     for name in measured:
-        summary = _summary_of(epochs.schema.field(name))
+        summary = summary_of(epochs.schema.field(name))
         if summary == "last":
             columns[name] = last[name]
             continue

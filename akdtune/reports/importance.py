@@ -122,7 +122,7 @@ def _finite(value: float | None) -> bool:
     return value is not None and bool(np.isfinite(value))
 
 
-def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int) -> JudgedArm:
+def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int, trees: int | None = None) -> JudgedArm:
     """Importances and marginal means of one arm, or why there are none.
 
     Args:
@@ -130,6 +130,7 @@ def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int) 
         known: domains by setting, from the study's settings.
         draws: of PED-ANOVA.
         seed: of the draws.
+        trees: of fANOVA's forests; None: as many as usual.
     """
     # late: only this analysis needs Optuna
     from akdtune.statistics import importance
@@ -152,7 +153,7 @@ def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int) 
         marginals[name] = marginal(values, arm.scores_N[has], kinds[name])
     shares = {
         evaluator: importance.importances(
-            arm.configurations, arm.scores_N, kinds, evaluator, seed=seed,
+            arm.configurations, arm.scores_N, kinds, evaluator, seed=seed, trees=trees or importance.TREES,
             draws=draws if evaluator == "ped_anova" else max(MIN_DRAWS, draws // FANOVA_SHARE),
         )
         for evaluator in EVALUATORS

@@ -123,12 +123,13 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
             "split": study.data.split_seed,
         },
         "machine": {"python": platform.python_version(), "platform": platform.platform()},
-        "packages": _packages(),
+        "packages": package_versions(),
         "source_code": _commit(),
     }
 
 
-def _packages() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Version of each package that numbers depend on, and of those that brought components, by name."""
     wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn")
     versions = {}
     for name in wanted:

@@ -37,7 +37,7 @@ SYNC_CHUNK = 100
 
 Mode = Literal["online", "offline", "disabled"]
 
-_unreachable = threading.Event()
+unreachable = threading.Event()
 """Set when the server did not answer once in this process: later trials in it write offline without trying."""
 
 
@@ -58,7 +58,7 @@ def resolve_mode(settings: Mapping[str, Any]) -> Mode:
     if mode == "auto":
         asked = os.environ.get("WANDB_MODE", "")
         mode = asked if asked in ("online", "offline", "disabled") else ("online" if has_key() else "offline")
-    return "offline" if mode == "online" and _unreachable.is_set() else cast(Mode, mode)
+    return "offline" if mode == "online" and unreachable.is_set() else cast(Mode, mode)
 
 
 def notice(settings: Mapping[str, Any]) -> str | None:
@@ -161,7 +161,7 @@ class Tracker:
         except Exception as error:
             if mode != "online":
                 raise
-            _unreachable.set()
+            unreachable.set()
             _say(f"the server did not take run {self.run_id} ({error}); this process writes offline from now on")
             run = self._init("offline")
         self._record(run, finished=False)

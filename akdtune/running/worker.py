@@ -123,7 +123,7 @@ def _attempt(
     tracker = Tracker(request.tracking, request.plain(), Path(request.root), attempt)
     tracker.start(rows)
     _give_memory_back()
-    _forget_memory_peak()
+    forget_memory_peak()
     status, writer = "interrupted", None
     try:
         writer = TrialWriter(request, directory, rows, report, tracker.log, limits)
@@ -191,7 +191,7 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _forget_memory_peak() -> None:
+def forget_memory_peak() -> None:
     """Lets the kernel count this process's peak anew: else `peak_memory_mib` is that of the largest trial so far."""
     with contextlib.suppress(OSError):  # not Linux, or not allowed here
         Path("/proc/self/clear_refs").write_text("5")

@@ -32,8 +32,8 @@ SECTIONS = ("student", "views", "method", "training")
 TOP_SHARE, TOP_LEAST = 0.1, 5
 """PED-ANOVA compares the best tenth, and never fewer than five, with all."""
 
-TREES, TREES_PER_DRAW = 64, 8
-"""A forest for the shares, and smaller ones for the resamples: fANOVA takes most of its time in trees."""
+TREES, DRAWS_TREES_SHARE = 64, 8
+"""A forest for the shares, and ones of an eighth for the resamples: fANOVA takes most of its time in trees."""
 
 MARGINAL_BINS, PER_BIN = 6, 5
 
@@ -131,6 +131,7 @@ def importances(
     draws: int,
     seed: int = 0,
     level: float = LEVEL,
+    trees: int = TREES,
 ) -> list[Importance]:
     """The importance of each setting for the score, largest first.
 
@@ -145,6 +146,7 @@ def importances(
         draws: resamples of configurations, and half as many shuffles of the scores.
         seed: of the draws and of the forest.
         level: of the intervals.
+        trees: of fANOVA's forest; those of the resamples have an eighth, at least two.
 
     Returns:
         Nothing where no setting can be told from another: fewer than two of them vary, or all scores are equal.
@@ -159,10 +161,11 @@ def importances(
     if len(names) < 2 or np.ptp(scores_N) == 0:
         return []
     everything = np.arange(len(params))
-    share_P = _measure(params, distributions, names, _evaluator(evaluator, len(params), TREES, seed))(
+    share_P = _measure(params, distributions, names, _evaluator(evaluator, len(params), trees, seed))(
         everything, scores_N
     )
-    measure = _measure(params, distributions, names, _evaluator(evaluator, len(params), TREES_PER_DRAW, seed))
+    few = max(2, trees // DRAWS_TREES_SHARE)
+    measure = _measure(params, distributions, names, _evaluator(evaluator, len(params), few, seed))
     rng = np.random.default_rng(seed)
     resampled_DP, shuffled_DP = [], []
     for draw in range(draws):

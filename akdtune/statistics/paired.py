@@ -183,7 +183,7 @@ def holm_family(differences: Sequence[Difference], *, alpha: float = 0.05) -> li
     check_share("alpha", alpha)
     tested = [index for index, difference in enumerate(differences) if difference.p is not None]
     family: list[InFamily] = [InFamily(None, None, None, False, "")] * len(differences)
-    steps = _holm([difference.p for difference in differences if difference.p is not None])
+    steps = holm([difference.p for difference in differences if difference.p is not None])
     all_rejected = all(p_holm < alpha for p_holm, _ in steps)
     for index, (p_holm, left) in zip(tested, steps, strict=True):
         difference, rejected = differences[index], p_holm < alpha
@@ -236,7 +236,7 @@ def _bound(mean: float, sd: float, n: int, tail: float, side: int) -> float | No
     return mean + side * t_quantile(tail, n) * sd / sqrt(n)
 
 
-def _holm(ps: Sequence[float]) -> list[tuple[float, int]]:
+def holm(ps: Sequence[float]) -> list[tuple[float, int]]:
     """For each hypothesis Holm's p and how many are left, it included, when its turn comes."""
     # By hand: statsmodels' multipletests gives the same p (a test compares), but not how many are left; it loads pandas
     # (2 s) and collects garbage at every call (0.14 s, a thousand times as long as this).

@@ -76,7 +76,7 @@ def oddities(
         if key != "name" and key not in scheduler.used:
             yield ("scheduler", key), f"is ignored: scheduler.name is {scheduler.name}"
     if "grace_period" in scheduler.used:
-        yield from _too_early(scheduler.grace_period, training, arms)
+        yield from too_early(scheduler.grace_period, training, arms)
     if scheduler.pilot >= largest and "pilot" in scheduler.used and scheduler.pilot:
         yield ("scheduler", "pilot"), f"is {scheduler.pilot}, but no arm gets more than {largest}: nothing is pruned"
     if scheduler.name == "racing" and largest > 1:
@@ -90,7 +90,7 @@ def oddities(
             )
 
 
-def _too_early(grace: int, training: Recipe, arms: Sequence[Arm]) -> Iterator[Finding]:
+def too_early(grace: int, training: Recipe, arms: Sequence[Arm]) -> Iterator[Finding]:
     """Why accuracies at the grace period would say little about the final order."""
     first = min((m for m in training.resolved_milestones() if m < training.epochs), default=None)
     if first is not None and grace <= first:

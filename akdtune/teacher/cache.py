@@ -34,6 +34,7 @@ from akdtune.teacher.cache_files import (
     PAGE,
     SUFFIX,
     CacheBlock,
+    CacheLimits,
     Flags,
     Rows,
     Shape,
@@ -46,15 +47,6 @@ from akdtune.teacher.cache_files import (
     read_header,
     taken,
 )
-
-MEASURE_EVERY = 16 * 2**20
-"""Bytes a process writes before it looks again how much room there is."""
-
-SPARE_BYTES = 2**30
-"""Free disk space that filling leaves to others."""
-
-RETRY_S = 60.0
-"""After filling stopped, for lack of room or an error, it is tried again after so long."""
 
 CHUNK = 4096
 
@@ -71,6 +63,7 @@ class Store:
         about: plain JSON for people: names of network and data.
         max_bytes: room for all stores of the location together; None: no bound.
         seed_from: another location, from which blocks are copied that are not here yet.
+        limits: of room and blocks.
     """
 
     def __init__(
@@ -80,10 +73,11 @@ class Store:
         about: Mapping[str, Any] | None = None,
         max_bytes: int | None = None,
         seed_from: Path | None = None,
+        limits: CacheLimits | None = None,
     ) -> None:
         self.location, self.facts, self.about = location, dict(facts), dict(about or {})
-        self.max_bytes, self.seed_from = max_bytes, seed_from
-        self.shape = Shape.of(facts)
+        self.max_bytes, self.seed_from, self.limits = max_bytes, seed_from, limits or CacheLimits()
+        self.shape = Shape.of(facts, self.limits)
         self.key = key_of(facts)
         self.folder = location / self.key
         self.trouble = ""
@@ -280,14 +274,15 @@ class Store:
         if self._budget < needed:
             if not self._fits_in(needed):
                 return False
-            self._budget = max(needed, min(MEASURE_EVERY, self._left()))
+            self._budget = max(needed, min(self.limits.measure_bytes, self._left()))
         self._budget -= needed
         return True
 
     def _fits_in(self, needed: int) -> bool:
         try:
             if self._left() < needed:
-                drop_idle(self.location, self.folder, max(needed, MEASURE_EVERY) - self._left())
+                more = max(needed, self.limits.measure_bytes) - self._left()
+                drop_idle(self.location, self.folder, more, self.limits.idle_s)
             left = self._left()
         except OSError as error:
             self._stop(f"{self.location}: {error.strerror or error}")
@@ -302,14 +297,14 @@ class Store:
         while not there.exists():
             there = there.parent
         facts = os.statvfs(there)
-        left = facts.f_bavail * facts.f_frsize - SPARE_BYTES
+        left = facts.f_bavail * facts.f_frsize - self.limits.spare_bytes
         if self.max_bytes is None:
             return left
         return min(left, self.max_bytes - sum(taken(facts) for _, facts in block_files(self.location)))
 
     def _stop(self, reason: str) -> None:
         self.trouble, self._budget = reason, 0
-        self._stopped_until = time.monotonic() + RETRY_S
+        self._stopped_until = time.monotonic() + self.limits.retry_s
 
 
 def _chunks(places: Rows) -> Iterator[Rows]:

@@ -34,31 +34,48 @@ FORMAT = 1
 
 HEADER, SUFFIX = "header.json", ".rows"
 PAGE = 4096
-BLOCK_BYTES = 256 * 2**20
-"""Upper bound of a block's size when full."""
 
-IDLE_S = 3600.0
-"""Blocks of other stores that nobody used for so long may be dropped to make room."""
+
+@dataclass(frozen=True)
+class CacheLimits:
+    """How much room stores take, and when that is looked at.
+
+    Attributes:
+        block_bytes: upper bound of a block's size when full; the same for all who use a location.
+        spare_bytes: free disk space that filling leaves to others.
+        measure_bytes: what a process writes before it looks again how much room there is.
+        retry_s: after filling stopped, for lack of room or an error, it is tried again after so long.
+        idle_s: blocks of other stores that nobody used for so long may be dropped to make room.
+    """
+
+    block_bytes: int = 256 * 2**20
+    spare_bytes: int = 2**30
+    measure_bytes: int = 16 * 2**20
+    retry_s: float = 60.0
+    idle_s: float = 3600.0
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How a store's rows are laid out; follows from its facts alone.
+    """How a store's rows are laid out; follows from its facts and the limits alone.
 
     Attributes:
         rows: images times crops.
         width: numbers a row.
         dtype: numpy's name of their type.
+        limits: of the blocks.
     """
 
     rows: int
     width: int
     dtype: str
+    limits: CacheLimits = CacheLimits()
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Shape:
+    def of(cls, facts: Mapping[str, Any], limits: CacheLimits = CacheLimits()) -> Shape:
         """The layout that belongs to some facts."""
-        return cls(int(facts["rows"]), int(facts["width"]), {"fp16": "<f2", "fp32": "<f4"}[facts["dtype"]])
+        dtype = {"fp16": "<f2", "fp32": "<f4"}[facts["dtype"]]
+        return cls(int(facts["rows"]), int(facts["width"]), dtype, limits)
 
     @cached_property
     def record(self) -> int:
@@ -68,7 +85,7 @@ class Shape:
     @cached_property
     def block_rows(self) -> int:
         """Rows a block."""
-        return max(1, min(self.rows, BLOCK_BYTES // (self.record + 1)))
+        return max(1, min(self.rows, self.limits.block_bytes // (self.record + 1)))
 
     @cached_property
     def blocks(self) -> int:
@@ -159,13 +176,13 @@ def block_files(location: Path) -> list[tuple[Path, os.stat_result]]:
     return blocks
 
 
-def drop_idle(location: Path, own: Path, needed: int) -> None:
+def drop_idle(location: Path, own: Path, needed: int, idle_s: float) -> None:
     """Drops blocks of other stores that nobody used lately, the longest unused first, until enough is free.
 
     A store's own blocks are never dropped for its other blocks: an epoch visits all of them in turn, so the least
     recently used one is the one that is needed next.
     """
-    before = time.time() - IDLE_S
+    before = time.time() - idle_s
     idle = [
         (path, facts)
         for path, facts in block_files(location)

@@ -24,7 +24,7 @@ SHARE = 0.25
 """Of the device's free memory, how much the rows of a trial's teachers may take: other trials may share the device."""
 
 CHUNK = 8192
-"""Rows that go to the device at once, through one pinned buffer."""
+"""Rows that go to the device at once, through one pinned buffer, unless told otherwise."""
 
 Placement = Literal["resident", "epoch", "batch"]
 """resident: every image and crop has its place; epoch: one row an image, filled anew each time; batch: none is kept."""
@@ -60,8 +60,17 @@ _resident: dict[str, _Table] = {}
 """The tables of this process's last trial, by what their rows are: the next trial of the study goes on with them."""
 
 
+def forget_resident() -> None:
+    """Frees the tables that this process keeps on its devices."""
+    _resident.clear()
+
+
 def device_rows(
-    teachers: Sequence[TeacherRows], images: int, device: torch.device, free_bytes: int | None = None
+    teachers: Sequence[TeacherRows],
+    images: int,
+    device: torch.device,
+    free_bytes: int | None = None,
+    chunk: int = CHUNK,
 ) -> list[DeviceRows]:
     """The rows of all teachers of a trial, where there is room for them on its device.
 
@@ -70,6 +79,7 @@ def device_rows(
         images: N.
         device: where batches are asked for.
         free_bytes: of the device's memory; None: as the driver says, on a GPU.
+        chunk: rows that go to the device at once.
     """
     keys = [f"{teacher.store.key}/{device}" for teacher in teachers]
     for key in _resident.keys() - set(keys):
@@ -89,7 +99,7 @@ def device_rows(
         elif place == "resident":
             table = _resident[key] if key in _resident else _Table.empty(teacher.rows, teacher, device)
             _resident[key] = table
-        opened.append(DeviceRows(teacher, place, table, device))
+        opened.append(DeviceRows(teacher, place, table, device, chunk))
     return opened
 
 
@@ -101,10 +111,14 @@ class DeviceRows:
         place: see `Placement`.
         table: None where none are kept.
         device: where batches are asked for.
+        chunk: rows that go there at once.
     """
 
-    def __init__(self, rows: TeacherRows, place: Placement, table: _Table | None, device: torch.device) -> None:
+    def __init__(
+        self, rows: TeacherRows, place: Placement, table: _Table | None, device: torch.device, chunk: int = CHUNK
+    ) -> None:
         self.place = place
+        self._chunk = chunk
         self._rows, self._table, self._device = rows, table, device
         self._expected = False
         self._pinned_RW: Tensor | None = None
@@ -126,9 +140,9 @@ class DeviceRows:
         if self._table is None:
             return
         self._expected = True
-        for start in range(0, len(places_R), CHUNK):
-            places = places_R[start : start + CHUNK]
-            values_RW = self._sent(self._rows.values(wanted_R[start : start + CHUNK]))
+        for start in range(0, len(places_R), self._chunk):
+            places = places_R[start : start + self._chunk]
+            values_RW = self._sent(self._rows.values(wanted_R[start : start + self._chunk]))
             self._table.values_RW.index_copy_(0, torch.from_numpy(places).to(self._device), values_RW)
             self._table.there_R[places] = True
 
@@ -147,10 +161,10 @@ class DeviceRows:
         """Rows on the device; on a GPU they travel while the host goes on."""
         if self._device.type != "cuda":
             return torch.from_numpy(values_RW)
-        if len(values_RW) > CHUNK:
+        if len(values_RW) > self._chunk:
             return torch.from_numpy(values_RW).to(self._device)
         if self._pinned_RW is None:
-            self._pinned_RW = torch.empty(CHUNK, self._rows.width, dtype=_dtype(self._rows), pin_memory=True)
+            self._pinned_RW = torch.empty(self._chunk, self._rows.width, dtype=_dtype(self._rows), pin_memory=True)
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         assert self._copied is not None
         self._copied.synchronize()  # the buffer's last content is on its way no more

@@ -23,7 +23,8 @@ from akdtune.teacher.device_rows import DeviceRows, device_rows
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
 
 TABLE_BATCH = 256
-TABLE_LIMIT_MIB = 64
+TABLE_LIMIT_MIB: float = 64
+"""The numbers of all teachers of a trial are kept in memory up to this size."""
 
 CACHE_COLUMNS = (
     Column(
@@ -35,6 +36,11 @@ CACHE_COLUMNS = (
 
 _shared: dict[str, list[Signals | Tensor]] = {}
 """The tables of the last study that this process worked for."""
+
+
+def forget_tables() -> None:
+    """Drops the tables that this process keeps: the next trial gathers or computes its own."""
+    _shared.clear()
 
 
 class FrozenTeacher:
@@ -57,6 +63,7 @@ class FrozenTeacher:
         share_as: what the tables depend on, as a hash; trials of one process with the same hash compute them once.
             Empty: not shared.
         caching: how the cache on disk is used; None: not at all.
+        table_limit_mib: up to which size the numbers of all teachers are kept in memory.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class FrozenTeacher:
         others: Sequence[Network] = (),
         share_as: str = "",
         caching: Caching | None = None,
+        table_limit_mib: float = TABLE_LIMIT_MIB,
     ) -> None:
         self.network = network
         self.others = tuple(others)
@@ -79,7 +87,7 @@ class FrozenTeacher:
         width = sum(teacher.pooled_dim + len(teacher.classifier()[1]) for teacher in (network, *self.others))
         size_mib = len(split) * augmentation.variants * width * 4 / 2**20
         pays = split.crops_only and augmentation.variants < epochs
-        self.keeps_table = pays and size_mib <= TABLE_LIMIT_MIB
+        self.keeps_table = pays and size_mib <= table_limit_mib
         self._tables: list[Signals | Tensor] | None = None
         self._share_as = share_as
         self._epoch: tuple[int, int] | None = None
@@ -209,7 +217,7 @@ class FrozenTeacher:
             else:
                 self._tables = [self._compute(network) for network in (self.network, *self.others)]
             if share_as:
-                _shared.clear()  # one study's at a time: a worker that goes on to another does not keep both
+                forget_tables()  # one study's at a time: a worker that goes on to another does not keep both
                 _shared[share_as] = self._tables
         return self._tables
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from akdtune.settings.data import Augmentation
 from akdtune.settings.teacher import CacheSettings
 from akdtune.signals import Signals
 from akdtune.teacher.cache import Store
-from akdtune.teacher.cache_files import Flags, Rows, Values
+from akdtune.teacher.cache_files import CacheLimits, Flags, Rows, Values
 from akdtune.teacher.checkpoints import weights_hash
 
 COMPUTE_BATCH = {"cpu": 64, "cuda": 256}
@@ -49,11 +49,13 @@ class Caching:
         settings: of the study.
         images: plain JSON that names the stored images, `DataSet.images_key`.
         data: name of the data set, for people.
+        limits: of room and blocks.
     """
 
     settings: CacheSettings
     images: Sequence[Any]
     data: str
+    limits: CacheLimits = field(default_factory=CacheLimits)
 
 
 def live_reason(dataset: DataSet) -> str | None:
@@ -72,6 +74,11 @@ class PlaceMatters(Exception):
 
 _probed: dict[str, tuple[str, bool]] = {}
 """What the networks of this process said to their first batch, by the facts known before it."""
+
+
+def forget_probes() -> None:
+    """Asks every network anew what it says to its first batch, as a new process does."""
+    _probed.clear()
 
 
 class TeacherRows:
@@ -102,7 +109,7 @@ class TeacherRows:
         about = {"network": type(network).__name__, "data": caching.data}
         bound = None if settings.max_mib is None else settings.max_mib * 2**20
         facts |= {"probe": probe, "rows": self.rows, "width": self.width, "dtype": settings.dtype}
-        self.store = Store(settings.folder(), facts, about, bound, settings.seed_folder())
+        self.store = Store(settings.folder(), facts, about, bound, settings.seed_folder(), caching.limits)
         if self._device.type == "cpu" and not self.store.known():
             self._refuse_if_place_matters()
         self.found = self.computed = 0

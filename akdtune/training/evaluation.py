@@ -78,6 +78,7 @@ class Evaluation:
     Args:
         share_as: names teachers and images; what the teachers say about plain images is then kept for later trials of
             this process. Empty: it is not.
+        views_every: how often views that change are measured.
 
     Attributes:
         recent_scores: validation accuracies of the last epochs, at most SCORE_WINDOW; part of a trial's state.
@@ -91,8 +92,10 @@ class Evaluation:
         objective: Objective,
         teacher: FrozenTeacher | None,
         share_as: str = "",
+        views_every: int = VIEWS_EVERY,
     ) -> None:
         self.config = config
+        self.views_every = views_every
         self.share_as = share_as
         self.splits = splits
         self.student = student
@@ -112,7 +115,7 @@ class Evaluation:
             return {}
         decisive = epoch in (*self.config.rungs, self.config.training.epochs)
         row = self.measure(
-            self.splits.validation, of_views=decisive or epoch % VIEWS_EVERY == 0 or not self._views_change
+            self.splits.validation, of_views=decisive or epoch % self.views_every == 0 or not self._views_change
         )
         accuracy = row.pop("accuracy")
         assert accuracy is not None

@@ -128,10 +128,15 @@ def _no_collection() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _WatchedBatch(Batch):
+class WatchedBatch(Batch):
     """A batch that notes who asks for its epoch: a step whose numbers follow it must be recorded anew in each."""
 
     readers: set[str] = field(default_factory=set, compare=False)
+
+    @classmethod
+    def watching(cls, batch: Batch, readers: set[str]) -> WatchedBatch:
+        """The same batch; names of modules that ask for its epoch are added to `readers`."""
+        return cls(**{of.name: getattr(batch, of.name) for of in fields(Batch)}, readers=readers)
 
     def __getattribute__(self, name: str) -> Any:
         if name == "epoch":
@@ -201,9 +206,9 @@ class StepGraph:
         if self._recorder is None:
             return _done(step, inputs)
         epoch = inputs.batch.epoch
-        inputs = replace(inputs, batch=_WatchedBatch(**_shallow(inputs.batch), readers=self._readers))
+        inputs = replace(inputs, batch=WatchedBatch.watching(inputs.batch, self._readers))
         tensors: list[Tensor] = []
-        parts = _taken_apart(inputs, tensors)
+        parts = taken_apart(inputs, tensors)
         kind = (self._numbers, parts, epoch if self._readers else None)
         if self._recorded is not None and self._recorded.kind == kind:
             self._kind = None  # what came in between was an exception: the short last batch of each epoch
@@ -225,7 +230,7 @@ class StepGraph:
     ) -> Values:
         """Records a step and does it; or gives up and does it as usual."""
         fixed = [tensor.detach().clone() for tensor in tensors]
-        held: StepInputs = _rebuilt(inputs, iter(fixed))
+        held: StepInputs = rebuilt(inputs, iter(fixed))
         self._recorded = None
         self._optimizer.zero_grad(set_to_none=True)  # so that gradients lie where the recording has them
         before = Snapshot(self._modules, self._optimizer, [inputs.batch.generator])
@@ -329,35 +334,31 @@ def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
-def _shallow(batch: Batch) -> dict[str, Any]:
-    return {part.name: getattr(batch, part.name) for part in fields(Batch)}
-
-
-def _taken_apart(node: Any, tensors: list[Tensor]) -> Hashable:
+def taken_apart(node: Any, tensors: list[Tensor]) -> Hashable:
     """Appends the tensors in some inputs; returns all else that a recording depends on, except the epoch."""
     if isinstance(node, Tensor):
         tensors.append(node)
         return node.shape, node.stride(), node.dtype, node.device
     if isinstance(node, tuple):
-        return tuple(_taken_apart(item, tensors) for item in node)
+        return tuple(taken_apart(item, tensors) for item in node)
     if is_dataclass(node):
         left_out = ("epoch", "readers") if isinstance(node, Batch) else ()
         names = [part.name for part in fields(node) if part.name not in left_out]
-        return tuple((name, _taken_apart(getattr(node, name), tensors)) for name in names)
+        return tuple((name, taken_apart(getattr(node, name), tensors)) for name in names)
     assert isinstance(node, Hashable)
     return node
 
 
-def _rebuilt(node: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same inputs with other tensors, in the order of `_taken_apart`."""
+def rebuilt(node: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same inputs with other tensors, in the order of `taken_apart`."""
     if isinstance(node, Tensor):
         return next(tensors)
     if isinstance(node, tuple):
-        return tuple(_rebuilt(item, tensors) for item in node)
+        return tuple(rebuilt(item, tensors) for item in node)
     if is_dataclass(node) and not isinstance(node, type):
         left_out = ("epoch", "readers") if isinstance(node, Batch) else ()
         names = [part.name for part in fields(node) if part.name not in left_out]
-        return replace(node, **{name: _rebuilt(getattr(node, name), tensors) for name in names})
+        return replace(node, **{name: rebuilt(getattr(node, name), tensors) for name in names})
     return node
 
 

@@ -183,7 +183,7 @@ class _Training:
                     return None
                 labels_B = train.labels_N[loaded.positions_B]
                 logits_BK = self.network(loaded.images_BCHW).logits_BK
-                loss = _label_loss(logits_BK, labels_B, loaded)
+                loss = label_loss(logits_BK, labels_B, loaded)
                 if self.teachers is not None:
                     teachers = self.teachers.signals(loaded.positions_B, loaded.images_BCHW, loaded.crops_B)
                     loss = self._distilled(
@@ -257,7 +257,7 @@ class _Training:
             atomic.write(self.folder / name, buffer.getbuffer(), durable=True)
 
 
-def _label_loss(logits_BK: Tensor, labels_B: Tensor, loaded: Loaded) -> Tensor:
+def label_loss(logits_BK: Tensor, labels_B: Tensor, loaded: Loaded) -> Tensor:
     """Mean cross-entropy with the labels; with mixed images, each label by its share."""
     own = functional.cross_entropy(logits_BK, labels_B)
     if loaded.partner_B is None:

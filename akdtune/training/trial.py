@@ -32,17 +32,15 @@ from akdtune.teacher.frozen import CACHE_COLUMNS, FrozenTeacher
 from akdtune.teacher.rows import Caching
 from akdtune.training import graphs
 from akdtune.training.config import TrialConfig
-from akdtune.training.evaluation import HELD_OUT_COLUMNS, VIEWS_EVERY, Evaluation, Predictions
+from akdtune.training.evaluation import HELD_OUT_COLUMNS, Evaluation, Predictions
 from akdtune.training.graphs import StepInputs
+from akdtune.training.limits import TrialLimits
 from akdtune.training.measures import gate_column, percent_right
 from akdtune.training.objective import Loss, Objective, weighted_sum
 from akdtune.training.optimizers import Dot, build_optimizer, set_learning_rate, sgd
 from akdtune.training.parts import build_parts
 from akdtune.training.warmup import SharedWarmup
 from akdtune.views import ViewAugmenter
-
-COMPILER = "inductor"
-"""The backend of torch.compile."""
 
 TRAINING_COLUMNS = (
     Column("lr", "", "learning rate of the student", "none"),
@@ -133,6 +131,7 @@ class Trial:
 
     `stand_ins` replace the networks in the configuration's teacher file (the main one, then the others), e.g. by
     untrained ones to time a few steps. `dataset` is the trial's data where it is loaded on its device already.
+    `compiler` is the backend of torch.compile; `recorder` records steps, by default as the settings ask.
     """
 
     def __init__(
@@ -140,8 +139,13 @@ class Trial:
         config: TrialConfig,
         stand_ins: Sequence[networks.Network] = (),
         dataset: DataSet | None = None,
+        *,
+        limits: TrialLimits | None = None,
+        compiler: str | Callable[..., Any] = "inductor",
+        recorder: graphs.Recorder | None = None,
     ) -> None:
         self.config = config
+        self.limits = limits or TrialLimits()
         self.device = resolve_device(config.training.device)
         self.dataset = load_data(config.data, self.device) if dataset is None else dataset
         self.splits = self.dataset.split(config.train_on)
@@ -156,10 +160,10 @@ class Trial:
             print(
                 "warning: training.precision: this processor has no bfloat16, bf16 is many times slower here than fp32"
             )
-        self._layout = networks.layout(self.student)
+        self.layout = networks.layout(self.student)
         self._forward: Callable[[Tensor, bool], Signals] = self.student
         if config.training.compile:
-            self._forward = torch.compile(self.student, backend=COMPILER, dynamic=False)
+            self._forward = torch.compile(self.student, backend=compiler, dynamic=False)
         epochs = config.training.epochs + self.views.warmup_epochs
         self.teacher: FrozenTeacher | None = None
         shared = ""
@@ -167,20 +171,22 @@ class Trial:
             facts = (file.identity, self.dataset.fingerprint(config.train_on), config.train_on, self.device.type)
             shared = "/".join(facts) if file.path else ""
             cache = None if stand_ins else config.teacher_cache
-            caching = None if cache is None else Caching(cache, self.dataset.images_key, self.dataset.name)
-            self.teacher = FrozenTeacher(
-                frozen, self.train, self.dataset.augmentation, epochs, others, share_as=shared, caching=caching
-            )
+            about = self.dataset.images_key, self.dataset.name
+            caching = None if cache is None else Caching(cache, *about, self.limits.cache)
+            of_images = self.train, self.dataset.augmentation, epochs
+            self.teacher = FrozenTeacher(frozen, *of_images, others, shared, caching, self.limits.table_mib)
         of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(config.training, [*of_student, *self.objective.trained_parameters()])
         self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None
         self._generator = torch.Generator(self.device)  # one for all epochs: recorded steps know it
-        recorder = graphs.recorder(self.device, config.training.cuda_graphs)
+        recorder = recorder or graphs.recorder(self.device, config.training.cuda_graphs)
         self._student_graph = self._recordable(self.optimizer, self.objective, recorder)
         self._warmup_graph = None
         if self.warmup_optimizer is not None:
             self._warmup_graph = self._recordable(self.warmup_optimizer, self.views, recorder)
-        self.evaluation = Evaluation(config, self.splits, self.student, self.objective, self.teacher, shared)
+        self.evaluation = Evaluation(
+            config, self.splits, self.student, self.objective, self.teacher, shared, self.limits.views_every
+        )
 
     @property
     def views(self) -> ViewAugmenter:
@@ -229,8 +235,8 @@ class Trial:
         stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])
         shared = None
         if share_warmup_as and stage == "warmup" and done < self.views.warmup_epochs and self.teacher is not None:
-            of_trial = (self.config, self.dataset, self.train, self.teacher, self.views)
-            shared = SharedWarmup.of(*of_trial, share_warmup_as)  # named after the heads as they were drawn
+            of_trial = (self.config, self.dataset, self.train, self.teacher, self.views, share_warmup_as)
+            shared = SharedWarmup.of(*of_trial, self.limits.warmup)  # named after the heads as they were drawn
         if state is not None:
             self.load_state(state)
         if stage == "warmup":
@@ -303,7 +309,7 @@ class Trial:
         if inputs.strong_BCHW is not None:
             student = replace(student, strong=self._trained_signals(inputs.strong_BCHW, maps))
         loss = self.objective(student, inputs.teacher, inputs.batch)
-        self._step(loss)
+        self.update(loss)
         self.objective.after_step()
         values = {f"loss.{name}": value for name, value in loss.terms.items()}
         values |= {gate_column("train", name): value for name, value in loss.gates.items()}
@@ -341,10 +347,11 @@ class Trial:
                     of_teacher = teacher_of_stage.signals(
                         loaded.positions_B, images_BCHW, loaded.crops_B, maps, strong_BCHW
                     )
-                batch = self._batch(loaded, epoch, generator, repeated)
+                batch = self.batch(loaded, epoch, generator, repeated)
                 yield StepInputs(batch, of_teacher, images_BCHW if of_student else None, strong_BCHW)
 
-    def _batch(self, loaded: Loaded, epoch: int, generator: torch.Generator, repeated: int) -> Batch:
+    def batch(self, loaded: Loaded, epoch: int, generator: torch.Generator, repeated: int) -> Batch:
+        """What methods and views are told of loaded images; `repeated` of them were in the batch before."""
         positions_B, partner_B = loaded.positions_B, loaded.partner_B
         labels_B = self.train.training_labels_N[positions_B]
         partner_labels_B = None if partner_B is None else labels_B[partner_B]
@@ -353,7 +360,7 @@ class Trial:
 
     def _laid_out(self, images_BCHW: Tensor | None) -> Tensor | None:
         """Images as the student's kernels lie in memory: else each convolution that reads them turns them by itself."""
-        return None if images_BCHW is None else images_BCHW.contiguous(memory_format=self._layout)
+        return None if images_BCHW is None else images_BCHW.contiguous(memory_format=self.layout)
 
     def _trained_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
         """What the training student says, in the precision it trains in; float32 for all that reads it."""
@@ -367,7 +374,7 @@ class Trial:
         signals = self._forward(images_BCHW, maps)
         return replace(signals, classifier=self.student.classifier()) if maps else signals
 
-    def _step(self, loss: Loss) -> None:
+    def update(self, loss: Loss) -> None:
         """One update of student, methods and jointly trained heads."""
         if isinstance(self.optimizer, Dot):
             self.optimizer.backward_and_step(*loss.split())
@@ -389,9 +396,10 @@ class Trial:
         if self.warmup_optimizer is not None:
             times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps)
         times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps)
-        self.evaluation.validation_row(VIEWS_EVERY)
-        with_views_s, without_s = (_timed(self.evaluation.validation_row, epoch) for epoch in (VIEWS_EVERY, 1))
-        return times | {"epoch_end_s": without_s + (with_views_s - without_s) / VIEWS_EVERY}
+        views_every = self.limits.views_every
+        self.evaluation.validation_row(views_every)
+        with_views_s, without_s = (_timed(self.evaluation.validation_row, epoch) for epoch in (views_every, 1))
+        return times | {"epoch_end_s": without_s + (with_views_s - without_s) / views_every}
 
     def state(self, stage: str, epoch: int) -> dict[str, Any]:
         """A copy of everything that changes: networks, heads, banks, optimisers, scores, epoch."""
@@ -408,9 +416,7 @@ class Trial:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state that `state` returned."""
-        self._student_graph.release()  # a recording knows the optimiser's tensors, which are replaced
-        if self._warmup_graph is not None:
-            self._warmup_graph.release()
+        self.release()  # a recording knows the optimiser's tensors, which are replaced
         self.student.load_state_dict(state["student"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
@@ -418,6 +424,12 @@ class Trial:
         if self.warmup_optimizer and state["warmup_optimizer"] is not None:
             self.warmup_optimizer.load_state_dict(_copied(state["warmup_optimizer"]))
         self.evaluation.recent_scores = list(state["recent_scores"])
+
+    def release(self) -> None:
+        """Frees the memory of recorded steps; they are recorded again when needed."""
+        self._student_graph.release()
+        if self._warmup_graph is not None:
+            self._warmup_graph.release()
 
     def _peak_memory_mib(self) -> float:
         if self.device.type == "cuda":

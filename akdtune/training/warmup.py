@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,23 @@ WITHOUT_PART = frozenset(
 )
 """Training settings that act on the student alone (the device is named by itself); any other one is in the key."""
 
-POLL_S = 0.2
-SIGN_S = 1.0
-"""While it trains, a process gives a sign of life at most this often."""
 
-KEPT_BYTES = 2**30
-"""Artefacts of a node together; beyond it, those that nobody used for longest are dropped."""
+@dataclass(frozen=True)
+class WarmupLimits:
+    """How processes wait for one another, and what they keep.
 
-PATIENCE_S = 600.0
-"""Who waits for another process that gave no sign for so long (stopped, not dead) trains for itself."""
+    Attributes:
+        poll_s: who waits looks so often.
+        sign_s: while it trains, a process gives a sign of life at most this often.
+        patience_s: who waits for another process that gave no sign for so long (stopped, not dead) trains for itself.
+        kept_bytes: artefacts of a node together; beyond it, those that nobody used for longest are dropped.
+    """
+
+    poll_s: float = 0.2
+    sign_s: float = 1.0
+    patience_s: float = 600.0
+    kept_bytes: int = 2**30
+
 
 Row = dict[str, float | None]
 
@@ -78,10 +86,18 @@ class SharedWarmup:
         facts: plain JSON, everything that those weights depend on.
         trainer: name of this trial, for people.
         since: `time.monotonic()` at which the warm-up began.
+        limits: how long it waits, and what is kept.
     """
 
-    def __init__(self, views: ViewAugmenter, facts: Mapping[str, Any], trainer: str, since: float) -> None:
-        self.views, self.facts, self.trainer = views, dict(facts), trainer
+    def __init__(
+        self,
+        views: ViewAugmenter,
+        facts: Mapping[str, Any],
+        trainer: str,
+        since: float,
+        limits: WarmupLimits = WarmupLimits(),
+    ) -> None:
+        self.views, self.facts, self.trainer, self.limits = views, dict(facts), trainer, limits
         self.key = key_of(facts)
         self.folder = warmups_location() / self.key
         self._since = since
@@ -96,6 +112,7 @@ class SharedWarmup:
         teachers: FrozenTeacher,
         views: ViewAugmenter,
         trainer: str,
+        limits: WarmupLimits = WarmupLimits(),
     ) -> SharedWarmup | None:
         """That of a trial whose views are as they were drawn; None where there is nothing that could be shared."""
         since = time.monotonic()
@@ -125,7 +142,7 @@ class SharedWarmup:
             "training": config.training.model_dump(mode="json", exclude=set(WITHOUT_PART)),
             "machine": _machine(train.labels_N.device),
         }
-        return cls(views, facts, trainer, since)
+        return cls(views, facts, trainer, since, limits)
 
     def epochs(
         self,
@@ -198,13 +215,14 @@ class SharedWarmup:
         sign, heard = 0, time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            while not _locked(lock):
+            while not _locked(lock, self.limits.poll_s):
                 trainer, latest = self._other()
                 self._say(f"warm-up: waits for {self.key}, which {trainer} trains")
                 if latest != sign:
                     sign, heard = latest, time.monotonic()
-                elif time.monotonic() - heard > PATIENCE_S:
-                    self._say(f"warning: warm-up: trains for itself: {trainer} gave no sign for {PATIENCE_S:g} s")
+                elif time.monotonic() - heard > self.limits.patience_s:
+                    silent_s = f"{self.limits.patience_s:g} s"
+                    self._say(f"warning: warm-up: trains for itself: {trainer} gave no sign for {silent_s}")
                     return None
                 check()
         except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
@@ -225,7 +243,7 @@ class SharedWarmup:
 
         def asked() -> bool:
             nonlocal given
-            if time.monotonic() - given > SIGN_S:
+            if time.monotonic() - given > self.limits.sign_s:
                 given = time.monotonic()
                 with contextlib.suppress(OSError):
                     os.utime(self.folder / TRAINER)
@@ -276,7 +294,7 @@ class SharedWarmup:
                 (self.folder / HEADS).unlink(missing_ok=True)
         else:
             print(f"warm-up kept: {self.key}, trained in {trained_s:.1f} s")
-            _drop_unused(self.folder)
+            _drop_unused(self.folder, self.limits.kept_bytes)
 
     def _say(self, line: str) -> None:
         """Prints a line once (it is the trial's log that it goes to)."""
@@ -285,13 +303,13 @@ class SharedWarmup:
             print(line)
 
 
-def _drop_unused(own: Path) -> None:
+def _drop_unused(own: Path, kept_bytes: int) -> None:
     """Drops artefacts, the longest unused first, until the rest is small enough; never `own` or one that trains."""
     artefacts = []
     for folder in own.parent.iterdir():
         with contextlib.suppress(OSError):
             artefacts.append(((folder / HEADER).stat().st_mtime, (folder / HEADS).stat().st_size, folder))
-    excess = sum(size for _, size, _ in artefacts) - KEPT_BYTES
+    excess = sum(size for _, size, _ in artefacts) - kept_bytes
     for _, size, folder in sorted(artefacts):
         if excess <= 0:
             return
@@ -303,9 +321,9 @@ def _drop_unused(own: Path) -> None:
             excess -= size
 
 
-def _locked(lock: FileLock) -> bool:
+def _locked(lock: FileLock, timeout_s: float) -> bool:
     try:
-        lock.acquire(timeout=POLL_S)
+        lock.acquire(timeout=timeout_s)
     except Timeout:
         return False
     return True

@@ -82,7 +82,7 @@ class ViewHeads(nn.Module):
         batch, width = pooled_BC.shape
         views = len(self.keep_V)
         if train:
-            input_VBC = self._dropped_VBC(pooled_BC, generator)
+            input_VBC = self.dropped_VBC(pooled_BC, generator)
             mixed_VBC = torch.baddbmm(self.bias_VC.unsqueeze(1), input_VBC, self.weight_VCC)
             mixed_BX = mixed_VBC.transpose(0, 1).reshape(batch, views * width)  # X = V * C channels
         else:  # all heads see the same input: one product, in the layout that batch norm wants
@@ -103,7 +103,8 @@ class ViewHeads(nn.Module):
         logits_VBK = torch.baddbmm(self.classifier_bias_VK.unsqueeze(1), pooled_VBC, self.classifier_VCK)
         return Views(logits_VBK.transpose(0, 1), pooled_BVC)
 
-    def _dropped_VBC(self, pooled_BC: Tensor, generator: torch.Generator | None) -> Tensor:
+    def dropped_VBC(self, pooled_BC: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The pooled feature under each head's own dropout."""
         keep_V11 = self.keep_V[:, None, None].to(pooled_BC.dtype)
         draws_VBC = torch.rand(
             (len(keep_V11), *pooled_BC.shape), generator=generator, device=pooled_BC.device, dtype=pooled_BC.dtype

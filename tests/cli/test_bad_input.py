@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -18,19 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 import yaml
 from filelock import FileLock
 from PIL import Image
 
 from akdtune import cli, networks
-from akdtune.errors import StudyError
 from akdtune.records.files import LOCK, PLAN
-from akdtune.records.study_directory import StudyDirectory
-from akdtune.running import driver, worker
 from akdtune.signals import InputSpec
-from akdtune.teacher.file import TeacherFile
-from akdtune.training.request import TrialRequest
 from tests.study_fixture import StudyBuilder
 
 STUDY = """\
@@ -52,10 +46,10 @@ tracking: {wandb: null}
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a good study; whatever gets as far as starting Ray has not been refused in time."""
 
-    def start(self: Any) -> None:
+    def start(*_: Any, **__: Any) -> None:
         raise AssertionError("Ray was about to start")
 
-    monkeypatch.setattr(driver._Driver, "_start_ray", start)
+    monkeypatch.setattr(ray, "init", start)
     place = tmp_path / "home"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -527,36 +521,6 @@ def test_a_disk_that_refuses_writing(
 
     monkeypatch.setattr(owner, step, refuse)
     check_words(refused("run", "study.yaml"), ["runs/small: cannot be written: No space left on device"])
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
-    monkeypatch: pytest.MonkeyPatch, home: Path, number: int
-) -> None:
-    """The study ends with one message, and the trial stays to be resumed."""
-    reported: list[dict[str, Any]] = []
-    request = TrialRequest(
-        trial_id="t",
-        root=str(home),
-        stop_flag=".stop",
-        tracking={"wandb": None},
-        settings={},
-        teacher_file=TeacherFile.none(),
-    )
-
-    def attempt(*_: Any) -> Any:
-        try:
-            raise OSError(number, "said by the system")
-        except OSError as error:
-            raise StudyError("cannot write epochs.parquet") from error
-
-    monkeypatch.setattr(worker, "_attempt", attempt)
-    monkeypatch.setattr(worker.tune, "report", reported.append)
-    worker.run_trial({"trial": json.dumps(request.plain())})
-    assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": os.strerror(number)}]
-    directory = StudyDirectory(home)
-    directory.refused(reported[0]["disk"])
-    assert str(directory.broken).startswith(f"{home}: cannot be written: {os.strerror(number)}; nothing recorded")
 
 
 def test_a_folder_that_was_there_stays_as_it_was(refused: Refused) -> None:

@@ -30,7 +30,6 @@ from akdtune.study import spec
 from akdtune.study.ids import ADDED_LATER, cell_hash
 from akdtune.study.proposals import Outline
 from akdtune.study.written import export_yaml
-from akdtune.teacher import cache as cache_store
 from akdtune.teacher.cache import Store
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher
@@ -38,6 +37,7 @@ from akdtune.teacher.rows import COMPUTE_BATCH
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Trial
+from tests.small_trials import roomy_disk
 
 STUDY = """
 study: small
@@ -56,7 +56,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a study, and a cache folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
+    roomy_disk(monkeypatch)
     (tmp_path / "small.yaml").write_text(STUDY)
     return tmp_path
 
@@ -323,7 +323,7 @@ def test_prune_keeps_what_is_newer() -> None:
     assert caches.to_prune(entries, 86400.0, None, now) == entries[1:]
     assert caches.to_prune(entries, None, 0, now) == entries[::-1]
     assert caches.to_prune(entries, None, None, now) == []
-    assert caches._age(59) == "59 s" and caches._age(7300) == "2 h" and caches._age(1e6) == "12 d"
+    assert caches.age(59) == "59 s" and caches.age(7300) == "2 h" and caches.age(1e6) == "12 d"
 
 
 def test_every_network_of_the_zoo_says_the_same_at_any_place_of_a_batch() -> None:

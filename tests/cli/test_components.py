@@ -60,7 +60,7 @@ def test_types_and_ranges_of_settings() -> None:
         pass
 
     Thing.Settings = Settings
-    shown = "\n".join(components._settings("methods", Thing))
+    shown = "\n".join(components.settings_lines("methods", Thing))
     assert "number >= 0 and < 1" in shown
     assert "integer >= 1 or null" in shown
     assert "list of string" in shown

@@ -21,13 +21,13 @@ from akdtune.data.dataset import load_data
 from akdtune.records.files import EPOCHS, read_rows, trial_directory
 from akdtune.running.trial_writer import Limits
 from akdtune.study import spec
-from akdtune.teacher import cache as cache_store
 from akdtune.teacher.checkpoints import load_plain
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Epoch, Trial
+from tests.small_trials import roomy_disk
 
 STUDY = """
 study: small
@@ -56,7 +56,7 @@ def home(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a study."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AKDTUNE_CACHE", str(cache))
-    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
+    roomy_disk(monkeypatch)
     (tmp_path / "small.yaml").write_text(STUDY)
     return tmp_path
 

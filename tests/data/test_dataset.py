@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from akdtune.data import crops as data_crops
 from akdtune.data import splits
 from akdtune.data.crops import Crops, epoch_order
-from akdtune.data.dataset import DataSet, _proportional, add_label_noise, load_data, long_tail, missing_files
+from akdtune.data.dataset import DataSet, add_label_noise, load_data, long_tail, missing_files, proportional
 from akdtune.data.splits import Split
 from akdtune.errors import DataError
 from akdtune.settings.data import Augmentation, DataSettings, LabelNoise
@@ -34,7 +34,7 @@ def digits(**settings: Any) -> DataSet:
 
 
 def stored_images(dataset: DataSet, role: str) -> torch.Tensor:
-    images: torch.Tensor = getattr(dataset, f"_{role}_pixels").images.images_NCHW
+    images: torch.Tensor = getattr(dataset, f"{role}_pixels").images.images_NCHW
     return images
 
 
@@ -101,7 +101,7 @@ def test_validation_is_shared_out_as_evenly_as_possible() -> None:
 
 
 def test_uneven_classes_keep_their_proportions() -> None:
-    assert _proportional(np.array([70, 20, 10, 0]), 11).tolist() == [8, 2, 1, 0]
+    assert proportional(np.array([70, 20, 10, 0]), 11).tolist() == [8, 2, 1, 0]
 
 
 @pytest.mark.parametrize(

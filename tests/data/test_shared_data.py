@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def test_trials_of_one_process_map_the_decoded_images(teacher_file: TeacherFile)
     for _ in range(2):
         trial = trial_of(teacher_file)
         list(trial.run())
-        files.add(mapped_from(trial.train._pixels.images.images_NCHW.data_ptr()))
+        files.add(mapped_from(trial.train.pixels.images.images_NCHW.data_ptr()))
     (file,) = files
     assert file.endswith("train_images.npy")
 
@@ -71,7 +70,7 @@ def test_trials_of_one_process_map_the_decoded_images(teacher_file: TeacherFile)
 def test_noisy_images_are_the_trials_own(teacher_file: TeacherFile) -> None:
     """What is drawn from settings cannot be a file's pages."""
     trial = trial_of(teacher_file, pixel_noise={"std": 0.1})
-    assert not mapped_from(trial.train._pixels.images.images_NCHW.data_ptr())
+    assert not mapped_from(trial.train.pixels.images.images_NCHW.data_ptr())
 
 
 @linux
@@ -93,25 +92,3 @@ def test_a_trial_that_is_over_unmaps_what_it_opened(teacher_file: TeacherFile, t
         gc.collect()
         left.append(opened())
     assert left[0] == left[1] == left[2]
-
-
-@linux
-def test_a_trials_memory_peak_is_not_that_of_the_trials_before_it() -> None:
-    trainable = pytest.importorskip("akdtune.running.worker")
-
-    def peak_mib() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    before = peak_mib()
-    held = bytearray((int(before) + 200) << 20)
-    assert peak_mib() > before + 100
-    del held
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pytest.skip("this system does not let a process reset its peak")
-    held = bytearray((int(before) + 200) << 20)
-    high = peak_mib()
-    del held
-    trainable._forget_memory_peak()
-    assert peak_mib() < high - 100

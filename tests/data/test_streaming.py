@@ -33,7 +33,7 @@ EVERYTHING = {"pad": 2, "randaugment": {"ops": 2}, "cutout": 8, "cutout_random":
 def worker_server() -> None:
     """Imports what the tests need once, here and in the process that workers come from."""
     pytest.importorskip("torchvision.transforms.v2.functional")
-    first = streaming._context().Process(target=os.getpid)
+    first = streaming.process_context().Process(target=os.getpid)
     first.start()
     first.join()
     assert first.exitcode == 0

@@ -28,14 +28,14 @@ import torch
 from PIL import Image
 
 from akdtune import registry
-from akdtune.data import store
 from akdtune.data.dataset import DataSet, load_data, missing_files
-from akdtune.datasets import parquet, torchvision
+from akdtune.datasets import torchvision
 from akdtune.errors import DataError
 from akdtune.registry import lookup
 from akdtune.settings.data import Augmentation, DataSettings
 from akdtune.signals import InputSpec
 from tests.checkout import BESIDE
+from tests.spoiled import spoil
 
 CPU = torch.device("cpu")
 Pixels = npt.NDArray[np.uint8]
@@ -91,7 +91,7 @@ def load(folder: Path, **more: Any) -> DataSet:
 
 
 def stored_images(dataset: DataSet, role: str) -> torch.Tensor:
-    images: torch.Tensor = getattr(dataset, f"_{role}_pixels").images.images_NCHW
+    images: torch.Tensor = getattr(dataset, f"{role}_pixels").images.images_NCHW
     return images
 
 
@@ -107,25 +107,26 @@ def test_parquet_gives_the_written_pixels_in_file_order(folder: Path) -> None:
     assert dataset.std_C.tolist() == pytest.approx(scaled.std(axis=(0, 1, 2)).tolist())
 
 
-def test_second_start_reads_no_parquet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_start_reads_no_parquet(folder: Path) -> None:
     first = load(folder)
-    monkeypatch.setattr(parquet, "decode_files", None)
-    monkeypatch.setattr(store, "_content_key", None)
+    spoil(folder)
     second = load(folder)
     assert second.content_hash == first.content_hash
     assert torch.equal(stored_images(second, "train"), stored_images(first, "train"))
 
 
-def test_a_touched_file_is_found_by_content_and_a_changed_one_is_read_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_touched_file_is_found_by_content_and_a_changed_one_is_read_again(folder: Path, own_cache: Path) -> None:
+    def decoded() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (own_cache / "data").glob("*/meta.json")}
+
     first = load(folder)
+    before = decoded()
     os.utime(folder / "test.parquet", ns=(1, 1))
-    with monkeypatch.context() as patch:
-        patch.setattr(parquet, "decode_files", None)
-        assert load(folder).content_hash == first.content_hash
+    assert load(folder).content_hash == first.content_hash
+    assert decoded() == before and len(before) == 1
     write(folder / "test.parquet", [png(image) for image in pictures(6, seed=2)], [0, 1, 2, 3, 4, 0])
     assert load(folder).content_hash != first.content_hash
+    assert len(decoded()) == 2
 
 
 def test_hugging_face_structure_gives_the_same_set(folder: Path, tmp_path: Path) -> None:
@@ -278,14 +279,14 @@ def fashion(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_fashion_mnist_through_torchvision(fashion: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_through_torchvision(fashion: Path) -> None:
     asked = DataSettings(name="fashion_mnist", root=str(fashion), validation=10)
     assert missing_files(asked) == []
     dataset = load_data(asked, CPU)
     assert dataset.inputs == InputSpec(1, 28, 10)
     assert dataset.augmentation == Augmentation(pad=2, flip=True)
     assert torch.equal(stored_images(dataset, "train")[:, 0], torch.from_numpy(pictures(20, 28, 1)))
-    monkeypatch.setattr(torchvision.Torchvision, "_torchvision", None)  # the second start does not import it
+    spoil(fashion / "FashionMNIST")
     assert load_data(asked, CPU).content_hash == dataset.content_hash
 
 

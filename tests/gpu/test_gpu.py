@@ -29,9 +29,8 @@ from akdtune.registry import kept
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.signals import Batch, Signals
-from akdtune.teacher import cache as cache_store
-from akdtune.teacher import device_rows
-from akdtune.teacher.device_rows import DeviceRows, placement
+from akdtune.teacher.cache_files import CacheLimits
+from akdtune.teacher.device_rows import DeviceRows, device_rows, forget_resident, placement
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.rows import Caching, TeacherRows
 from akdtune.training import graphs
@@ -84,6 +83,7 @@ class Rerun:
 def make_trial(
     methods: Sequence[dict[str, Any]] = ({"name": "kd"}, {"name": "crd", "num_negatives": 64}),
     views: dict[str, Any] = ANGULAR,
+    recorder: graphs.Recorder | None = None,
     of_data: dict[str, Any] = DIGITS,
     device: str = "cpu",
     **training: Any,
@@ -98,7 +98,7 @@ def make_trial(
         "training": {"epochs": 3, "batch_size": 32, "device": device, **training},
     }
     file = TeacherFile.parse(last["teacher"])
-    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file)))
+    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file)), recorder=recorder)
 
 
 class Loop:
@@ -116,7 +116,7 @@ class Loop:
         trial, images_BCHW = self.trial, inputs.images_BCHW
         assert images_BCHW is not None
         loss = trial.objective(trial.student(images_BCHW, trial.objective.needs_maps), inputs.teacher, inputs.batch)
-        trial._step(loss)
+        trial.update(loss)
         trial.objective.after_step()
         return {**loss.terms, **loss.gates, "total": loss.total}
 
@@ -133,7 +133,7 @@ class Loop:
             assert trial.teacher is not None and loaded.images_BCHW is not None
             images_BCHW = loaded.images_BCHW.to(memory_format=torch.channels_last)
             of_teacher = trial.teacher.signals(loaded.positions_B, images_BCHW, loaded.crops_B)
-            batch = trial._batch(loaded, epoch, self.generator, 0)
+            batch = trial.batch(loaded, epoch, self.generator, 0)
             values = self.graph(self.step, StepInputs(batch, of_teacher, images_BCHW))
             self.seen.append({name: float(value) for name, value in values.items()})
 
@@ -269,7 +269,7 @@ def test_a_component_may_refuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_reading_the_epoch_is_noticed_unless_the_objective_does() -> None:
     batch = Batch(torch.arange(4), torch.arange(4), torch.arange(4), 3, torch.Generator())
     readers: set[str] = set()
-    watched = graphs._WatchedBatch(**graphs._shallow(batch), readers=readers)
+    watched = graphs.WatchedBatch.watching(batch, readers)
     assert replace(watched, repeated=2).repeated == 2 and watched.labels_B is batch.labels_B
     assert readers == set()
     assert replace(watched, repeated=2).epoch == 3
@@ -281,7 +281,7 @@ def test_inputs_come_apart_and_together_again() -> None:
 
     def of_tensors(inputs: StepInputs) -> tuple[list[Tensor], Any]:
         tensors: list[Tensor] = []
-        return tensors, graphs._taken_apart(inputs, tensors)
+        return tensors, graphs.taken_apart(inputs, tensors)
 
     def make(offset: float) -> StepInputs:
         signals = Signals(
@@ -294,7 +294,7 @@ def test_inputs_come_apart_and_together_again() -> None:
 
     (ours, kind), (theirs, same_kind) = of_tensors(make(0)), of_tensors(make(100))
     assert kind == same_kind and hash(kind) == hash(same_kind) and len(ours) == 11
-    moved = graphs._rebuilt(make(0), iter(theirs))
+    moved = graphs.rebuilt(make(0), iter(theirs))
     assert all(one is other for one, other in zip(of_tensors(moved)[0], theirs, strict=True))
     assert moved.batch.generator is generator
     changes = [
@@ -376,28 +376,23 @@ def test_a_whole_trial_with_recorded_steps(
     views: dict[str, Any],
     training: dict[str, Any],
     recordings: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also one that goes on from a state of a trial without them."""
     settings = {"milestones": [3], **training}
     whole = list(make_trial(methods, views, **settings).run())
     recorder = Rerun()
-    monkeypatch.setattr(graphs, "recorder", lambda device, wanted: recorder)
-    recorded = numbers(make_trial(methods, views, **settings))
+    recorded = numbers(make_trial(methods, views, recorder, **settings))
     assert recorder.recordings == recordings
-    monkeypatch.undo()
     plain = numbers(make_trial(methods, views, **settings))
     assert recorded == plain
-    monkeypatch.setattr(graphs, "recorder", lambda device, wanted: Rerun())
-    assert numbers(make_trial(methods, views, **settings), whole[-2].state) == plain[-1:]
+    assert numbers(make_trial(methods, views, Rerun(), **settings), whole[-2].state) == plain[-1:]
 
 
-def test_a_trial_goes_with_its_last_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_goes_with_its_last_reference() -> None:
     """A cycle would keep its memory on the device until Python looks for cycles."""
-    monkeypatch.setattr(graphs, "recorder", lambda device, wanted: Rerun())
-    trial = make_trial()
+    trial = make_trial(recorder=Rerun())
     trial.student_epoch(1, lambda: False)
-    trial._student_graph.release()  # what this recorder gives holds the step; a CUDA graph does not
+    trial.release()  # what this recorder gives holds the step; a CUDA graph does not
     there = weakref.ref(trial)
     gc.collect()
     gc.disable()
@@ -449,7 +444,7 @@ class World:
         built = networks.build({"name": "cnn", "widths": [4, 8]}, self.dataset.inputs, seed)
         network = built.to(device).eval().requires_grad_(False)
         settings = CacheSettings(location=str(folder), dtype=dtype)
-        caching = Caching(settings, self.dataset.images_key, "digits")
+        caching = Caching(settings, self.dataset.images_key, "digits", CacheLimits(spare_bytes=0))
         self.rows = TeacherRows(network, self.split, self.dataset.augmentation, caching)
 
     def epoch(self, number: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -467,16 +462,19 @@ class World:
             yield on_device.signals(*tensors), rows_N[positions]
 
 
-def check_rows(
-    folder: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch, free_bytes: int, place: str
-) -> None:
+@pytest.fixture
+def nothing_resident() -> Iterator[None]:
+    """Tables are kept within a process; these tests begin and end without."""
+    forget_resident()
+    yield
+    forget_resident()
+
+
+def check_rows(folder: Path, device: torch.device, free_bytes: int, place: str) -> None:
     """Two epochs through the device have the numbers of rows asked for one batch at a time."""
-    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
-    monkeypatch.setattr(device_rows, "CHUNK", 128)
-    monkeypatch.setattr(device_rows, "_resident", {})
     # only the CPU computes the same bits whatever else is in a batch; elsewhere both must read what one of them stored
     world, other = World(folder / "one", device), World(folder / ("other" if device == CPU else "one"), device)
-    (on_device,) = device_rows.device_rows([world.rows], len(world.split), device, free_bytes)
+    (on_device,) = device_rows([world.rows], len(world.split), device, free_bytes, chunk=128)
     assert on_device.place == place
     for number in (1, 2, 1):
         for said, rows in world.read(on_device, number):
@@ -486,15 +484,13 @@ def check_rows(
 
 
 @pytest.mark.parametrize(("free_bytes", "place"), [(2**30, "resident"), (2**18, "epoch"), (2**10, "batch")])
-def test_rows_on_the_device_are_the_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, place: str
-) -> None:
-    check_rows(tmp_path, CPU, monkeypatch, free_bytes, place)
+@pytest.mark.usefixtures("nothing_resident")
+def test_rows_on_the_device_are_the_rows(tmp_path: Path, free_bytes: int, place: str) -> None:
+    check_rows(tmp_path, CPU, free_bytes, place)
 
 
+@pytest.mark.usefixtures("nothing_resident")
 def test_what_is_on_the_device_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
-    monkeypatch.setattr(device_rows, "_resident", {})
     world = World(tmp_path, CPU)
     asked: list[int] = []
     values = TeacherRows.values
@@ -507,10 +503,10 @@ def test_what_is_on_the_device_is_not_read_again(tmp_path: Path, monkeypatch: py
         return sum(asked)
 
     images = len(world.split)
-    (resident,) = device_rows.device_rows([world.rows], images, CPU, 2**30)
+    (resident,) = device_rows([world.rows], images, CPU, 2**30)
     assert epoch(resident, 1) == images
     assert 0 < epoch(resident, 2) < images and epoch(resident, 1) == 0
-    (again,) = device_rows.device_rows([world.rows], images, CPU, 0)  # the next trial: nothing more is needed
+    (again,) = device_rows([world.rows], images, CPU, 0)  # the next trial: nothing more is needed
     assert again.place == "resident" and epoch(again, 2) == 0
     world.rows.rates()
     list(world.read(again, 3))
@@ -518,15 +514,16 @@ def test_what_is_on_the_device_is_not_read_again(tmp_path: Path, monkeypatch: py
     assert counts["found"] + counts["computed"] >= images and counts["computed"] > 0
 
     different = World(tmp_path, CPU, seed=1)
-    (epochwise,) = device_rows.device_rows([different.rows], images, CPU, 2**18)
-    assert epochwise.place == "epoch" and device_rows._resident == {}
+    (epochwise,) = device_rows([different.rows], images, CPU, 2**18)
+    assert epochwise.place == "epoch"
+    (gone,) = device_rows([world.rows], images, CPU, 0)
+    assert gone.place == "batch", "the tables of another trial do not stay"
 
 
-def test_rows_that_nobody_announced_are_right_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
-    monkeypatch.setattr(device_rows, "_resident", {})
+@pytest.mark.usefixtures("nothing_resident")
+def test_rows_that_nobody_announced_are_right_too(tmp_path: Path) -> None:
     world = World(tmp_path, CPU, dtype="fp32")
-    (resident,) = device_rows.device_rows([world.rows], len(world.split), CPU, 2**30)
+    (resident,) = device_rows([world.rows], len(world.split), CPU, 2**30)
     rows_N, order_N = world.epoch(4)
     said = resident.signals(torch.from_numpy(order_N[:7]), torch.from_numpy(rows_N[order_N[:7]]))
     assert torch.equal(said.logits_BK, world.rows.signals(rows_N[order_N[:7]]).logits_BK)
@@ -605,8 +602,7 @@ def test_a_step_that_waits_for_the_device_is_not_recorded(capsys: pytest.Capture
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("nothing_resident")
 @pytest.mark.parametrize(("free_bytes", "place"), [(2**30, "resident"), (2**18, "epoch"), (2**10, "batch")])
-def test_rows_on_a_gpu_are_the_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, place: str
-) -> None:
-    check_rows(tmp_path, CUDA, monkeypatch, free_bytes, place)
+def test_rows_on_a_gpu_are_the_rows(tmp_path: Path, free_bytes: int, place: str) -> None:
+    check_rows(tmp_path, CUDA, free_bytes, place)

@@ -209,9 +209,9 @@ def test_all_targets_of_a_step_share_negatives_and_the_first_fills_the_banks() -
     method, alone = crd(num_negatives=20), crd(num_negatives=20)
     now = batch()
     method.terms(student, Target.of(first), now)
-    drawn = method._step
+    drawn = now.generator.get_state()
     method.terms(student, Target.of(second), now)
-    assert method._step is drawn
+    assert torch.equal(now.generator.get_state(), drawn)
     alone.terms(student, Target.of(first), batch())
     method.after_step()
     alone.after_step()

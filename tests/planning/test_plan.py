@@ -26,6 +26,7 @@ from akdtune.records.study_directory import StudyDirectory
 from akdtune.reports.text import duration
 from akdtune.running import display
 from akdtune.settings.space import Arm, Space
+from akdtune.settings.teacher import TeacherSettings
 from akdtune.study import proposals, spec
 from akdtune.study.proposals import Outline
 from akdtune.teacher.file import TeacherFile
@@ -242,18 +243,20 @@ def test_cells_have_gradient_factors_once_the_reports_teacher_is_trained(file: P
     assert after.estimate.images == Images(training=900, validation=0, test=897)
 
 
-def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(file: Path) -> None:
     study = spec.load(file, ["teacher.seed=981", "confirm={top: 1, seeds: [7]}"])
     asked: list[int] = []
-    monkeypatch.setattr(plan_cost, "_teacher_step_s", lambda settings, _: asked.append(settings.seed) or 1.0)
+
+    def one_second(settings: TeacherSettings, _: Prepared) -> float:
+        asked.append(settings.seed)
+        return 1.0
+
     plan = Plan.of(study, timed=False)
     assert plan.estimate is not None
     assert {path: teacher.train_on for path, teacher in plan.estimate.untrained.items()} == {
         "teacher": "subset", "teacher for reports": "full",
     }  # fmt: skip
-    seconds = teacher_seconds(list(plan.estimate.untrained.values()), plan.estimate.prepared)
+    seconds = teacher_seconds(list(plan.estimate.untrained.values()), plan.estimate.prepared, one_second)
     assert seconds == [3 * 10, 3 * 29] and asked == [981], "300 and 900 images in batches of 32, one network timed"
     assert UntrainedTeacher(study.teacher, "full").train_s is None
 

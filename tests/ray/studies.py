@@ -117,7 +117,7 @@ def payload_of(root: Path, trial_id: str, elsewhere: Path, file: Path) -> Path:
     teacher = prepared.find_teacher()
     assert teacher is not None
     directory = StudyDirectory(root)
-    directory._load()
+    directory.load()
     runner = execution.Run(Outline(checked), directory, Identity(checked, prepared, teacher))
     trial = json.loads(runner.payload(directory.records[trial_id], None))
     trial["root"] = str(elsewhere)

@@ -154,9 +154,9 @@ def test_the_best_epoch_is_not_the_last_and_later_attempts_win(tmp_path: Path) -
 def test_the_first_terminal_event_and_a_recorded_stop_are_final(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     twice = study.add("angular/kd", 60.0, 0.2)
-    study._event("failed", twice, epoch=2, error="late")
+    study.event("failed", twice, epoch=2, error="late")
     stopped = study.add("angular/kd", 50.0, 0.2, role="search", status="running")
-    study._event("rung", stopped, epoch=2, rung=2, value=50.0, cutoff=60.0, decision="STOP", bracket="angular/kd")
+    study.event("rung", stopped, epoch=2, rung=2, value=50.0, cutoff=60.0, decision="STOP", bracket="angular/kd")
     rows = by_id(tables.read_trials(study.write()))
     assert (rows[twice]["status"], rows[twice]["stop_reason"]) == ("done", None)
     assert (rows[stopped]["status"], rows[stopped]["stop_reason"]) == ("pruned", "rung 2")

@@ -43,7 +43,7 @@ def directory(tmp_path: Path) -> Iterator[StudyDirectory]:
 
 def reopened(directory: StudyDirectory) -> StudyDirectory:
     fresh = StudyDirectory(directory.root)
-    fresh._load()
+    fresh.load()
     return fresh
 
 

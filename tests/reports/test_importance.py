@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from akdtune.statistics import importance
 from akdtune.statistics.importance import distribution, domains_of
 from tests.study_fixture import StudyBuilder
 
@@ -44,25 +43,19 @@ def search(path: Path, count: int, *, pruned: int = 0, seed: int = 0, lock: bool
 
 
 def report(study: StudyBuilder, *options: str) -> dict[str, Any]:
-    assert analysis.main([str(study.write()), "--draws", "20", *options]) == 0
+    assert analysis.main([str(study.write()), "--draws", "20", "--trees", "4", *options]) == 0
     content: dict[str, Any] = json.loads((study.path / "reports" / "importance.json").read_text())
     return content
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few trees and no figures: what is tested is what is told, not how well."""
-    monkeypatch.setattr(importance, "TREES", 4)
-    monkeypatch.setattr(importance, "TREES_PER_DRAW", 2)
+    """No figures: what is tested is what is told, not how well."""
     monkeypatch.setattr(analysis, "draw", lambda judged, name: {})
 
 
-def test_the_setting_that_matters_is_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importance, "TREES", 16)
-    monkeypatch.setattr(importance, "TREES_PER_DRAW", 4)
-    arm = report(search(tmp_path, 30))["arms"]["angular/kd"]
+def test_the_setting_that_matters_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arm = report(search(tmp_path, 30), "--trees", "32")["arms"]["angular/kd"]
     assert arm["configurations"] == 30
     for evaluator in ("ped_anova", "fanova"):
         shares = {name: setting[evaluator] for name, setting in arm["settings"].items()}
@@ -154,6 +147,8 @@ def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = str(search(tmp_path / "run", 10).write())
     assert analysis.main([run, "--draws", "3"]) == 2
     assert "--draws: 3 is too few for an interval (allowed: 20 or more)" in capsys.readouterr().err
+    assert analysis.main([run, "--trees", "1"]) == 2
+    assert "--trees: 1 are no forest (allowed: 2 or more)" in capsys.readouterr().err
     study = StudyBuilder(tmp_path / "other")
     study.cell("base", [70.0])
     assert analysis.main([str(study.write())]) == 2

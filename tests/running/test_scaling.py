@@ -45,7 +45,7 @@ def directory(tmp_path: Path) -> Iterator[StudyDirectory]:
 
 def reopened(root: Path) -> StudyDirectory:
     fresh = StudyDirectory(root)
-    fresh._load()
+    fresh.load()
     return fresh
 
 
@@ -91,7 +91,7 @@ class TestPlan:
         assert len(read_plan_file(directory.root)) < 21
         directory.append(StudyFinished(interrupted=False))
         assert read_plan_file(directory.root) == read_plan(directory.root)
-        assert reopened(directory.root)._in_plan_file == 21
+        assert len(reopened(directory.root).records) == 21
 
     def test_a_trial_is_planned_once(self, directory: StudyDirectory) -> None:
         directory.add_to_plan([plan_row(0)])
@@ -190,23 +190,22 @@ class TestEpochs:
         with pytest.raises(StudyError, match=r"t00000/epochs\.parquet: cannot be read"):
             tables.read_epochs(directory.root)
 
-    def test_chunks_are_bounded_and_hold_whole_trials(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_chunks_are_bounded_and_hold_whole_trials(self, tmp_path: Path) -> None:
         root = self.study(tmp_path, 23)
         whole = tables.read_epochs(root).sort_by([("trial_id", "ascending"), ("epoch", "ascending")])
         built = tables.build_trials(root)
-        monkeypatch.setattr(tables, "CHUNK_TRIALS", 3)
-        monkeypatch.setattr(tables, "CHUNK_ROWS", 12)
+        few = tables.ChunkLimits(trials=3, rows=12)
         for _ in range(2):  # from the trials' files, then from the compacted one
-            chunks = list(tables._Epochs(root).chunks())
+            chunks = list(tables.Epochs(root, few).chunks())
             assert len(chunks) >= 4
             assert max(chunk.num_rows for chunk in chunks) <= 12 + 3 * 3
             ids = [set(chunk["trial_id"].to_pylist()) for chunk in chunks]
             assert sum(map(len, ids)) == len(set().union(*ids)) == 23
-            assert tables.build_trials(root).equals(built)
-            tables.compact(root)
+            assert tables.build_trials(root, few).equals(built)
+            tables.compact(root, few)
             assert pq.ParquetFile(root / EPOCHS).num_row_groups >= 4
             order = [("trial_id", "ascending"), ("epoch", "ascending")]
-            assert tables.read_epochs(root).sort_by(order).equals(whole)
+            assert tables.read_epochs(root, few).sort_by(order).equals(whole)
 
     def test_columns_of_several_kinds_become_one(self, tmp_path: Path) -> None:
         root = self.study(tmp_path, 0)

@@ -119,7 +119,7 @@ def tracked(root: Path, given: list[dict[str, Any]], attempt: int = 1, replay: i
 @pytest.fixture(autouse=True)
 def reachable() -> Iterator[None]:
     yield
-    tracking._unreachable.clear()
+    tracking.unreachable.clear()
 
 
 def test_an_offline_run_holds_what_was_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -301,12 +301,13 @@ class Server:
         self.uploaded: list[str] = []
         self.tags: dict[str, list[str]] = {}
         self.refuses: set[str] = set()
-        monkeypatch.setattr(tracking, "_upload", self.upload)
+        monkeypatch.setattr(tracking.subprocess, "run", self.upload)
         monkeypatch.setattr(wandb, "Api", lambda: self)
 
-    def upload(self, directories: list[Path]) -> None:
-        for directory in directories:
-            (log,) = directory.glob("*.wandb")
+    def upload(self, command: list[str], check: bool) -> None:
+        assert command[:4] == [sys.executable, "-m", "wandb", "sync"] and not check
+        for directory in command[4:]:
+            (log,) = Path(directory).glob("*.wandb")
             if log.stem not in self.refuses:
                 self.uploaded.append(log.stem.removeprefix("run-"))
                 log.with_name(log.name + ".synced").touch()

@@ -39,7 +39,7 @@ def identify(proposal: Proposal) -> str:
 def searcher(root: Path, tree: dict[str, Any] = TREE, algorithm: str = "tpe") -> Searcher:
     root.mkdir(exist_ok=True)
     directory = StudyDirectory(root)
-    directory._load()
+    directory.load()
     return Searcher(directory, {"angular/kd": arm(tree)}, seed=7, startup=2, identify=identify, algorithm=algorithm)
 
 

@@ -40,7 +40,7 @@ def started(root: Path, trials: int = 6, role: str = "search") -> StudyDirectory
     if not directory.plan_path.exists():
         directory.add_to_plan([row(f"t{i}", "xy"[i % 2], role) for i in range(trials)])
     else:
-        directory._load()
+        directory.load()
     return directory
 
 

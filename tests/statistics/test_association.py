@@ -266,8 +266,8 @@ class TestManyClusters:
         assert 180 <= covered <= 198
 
     def test_no_draw_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(resampling, "_drawn", lambda *_: pytest.fail("drawn"))
         x_N, y_N = sample(association.LARGE + 1)
+        monkeypatch.setattr(np.random, "default_rng", lambda *_: pytest.fail("drawn"))
         assert association.association(x_N, y_N, range(len(x_N))).spearman is not None
         assert association.line_band(x_N, y_N, range(len(x_N)), np.zeros(1)) is not None
 

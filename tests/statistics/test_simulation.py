@@ -65,6 +65,6 @@ def test_the_simulations_notice_intervals_that_are_too_narrow(
 def test_the_simulations_notice_a_family_without_correction(
     simulations: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paired, "_holm", lambda ps: [(p, 1) for p in ps])
+    monkeypatch.setattr(paired, "holm", lambda ps: [(p, 1) for p in ps])
     rows = {row.what: row for row in simulations.families(500)}
     assert not rows["Holm, n = 8, no effects: family-wise error"].holds

@@ -65,11 +65,11 @@ def test_a_rising_learning_rate_is_a_warm_up() -> None:
 
     assert search_rules.rise_ends(Rising(epochs=20)) == 5
     assert search_rules.rise_ends(Recipe(epochs=20)) == 0
-    warnings = list(search_rules._too_early(5, Rising(epochs=20, milestones=[4]), []))
+    warnings = list(search_rules.too_early(5, Rising(epochs=20, milestones=[4]), []))
     assert [message for _, message in warnings] == [
         "5 is not after the learning rate's warm-up, which ends with epoch 5"
     ]
-    assert list(search_rules._too_early(6, Rising(epochs=20, milestones=[4]), [])) == []
+    assert list(search_rules.too_early(6, Rising(epochs=20, milestones=[4]), [])) == []
 
 
 @pytest.mark.parametrize(

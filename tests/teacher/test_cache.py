@@ -28,19 +28,28 @@ from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.settings.training import Seeds, TrainingSettings
 from akdtune.signals import Signals
-from akdtune.teacher import cache as cache_store
 from akdtune.teacher import cache_files
-from akdtune.teacher import rows as teacher_rows
 from akdtune.teacher.cache import Store
-from akdtune.teacher.frozen import FrozenTeacher
-from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
+from akdtune.teacher.cache_files import CacheLimits
+from akdtune.teacher.frozen import FrozenTeacher, forget_tables
+from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, forget_probes
 from akdtune.training.config import TrialConfig
+from akdtune.training.limits import TrialLimits
 from akdtune.training.trial import Epoch, Trial
 from tests import small_trials
 from tests.small_trials import CACHE_RATES, CPU, DIGITS, configured, trained
 
 FACTS: dict[str, Any] = {"rows": 5000, "width": 13, "dtype": "fp16", "weights": "w"}
 ROWS = np.arange(FACTS["rows"])
+CARELESS = CacheLimits(spare_bytes=0, measure_bytes=4096)
+"""No care for the disk of the machine that tests."""
+
+SMALL = replace(CARELESS, block_bytes=20_000)
+"""Blocks of a few hundred rows, too."""
+
+
+def small_store(location: Path, facts: dict[str, Any] = FACTS, *about: dict[str, str], **more: Any) -> Store:
+    return Store(location, facts, *about, limits=SMALL, **more)
 
 
 def numbers_of(rows: np.ndarray[Any, Any], width: int = 13) -> np.ndarray[Any, Any]:
@@ -57,28 +66,25 @@ def is_right(store: Store, rows: np.ndarray[Any, Any] = ROWS) -> np.ndarray[Any,
     return known
 
 
+def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60.1)
+
+
 def put(store: Store, rows: np.ndarray[Any, Any]) -> None:
     store.put(rows, numbers_of(rows))
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of a few hundred rows, and no care for the disk of the machine that tests."""
-    monkeypatch.setattr(cache_files, "BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(cache_store, "SPARE_BYTES", 0)
-    monkeypatch.setattr(cache_store, "MEASURE_EVERY", 4096)
 
 
 # ------------------------------------------------------------------------------------------------------ the store
 
 
 def test_rows_come_back_in_any_order_and_from_another_process_eye(tmp_path: Path) -> None:
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     assert store.shape.blocks > 5 and not store.known()
     assert not is_right(store).any()
     chosen = np.random.default_rng(0).permutation(ROWS)[:1500]
     put(store, chosen)
-    again = Store(tmp_path, FACTS)
+    again = small_store(tmp_path)
     for opened in (store, again):
         opened.refresh()
         assert set(np.flatnonzero(is_right(opened))) == set(chosen)
@@ -89,7 +95,7 @@ def test_rows_come_back_in_any_order_and_from_another_process_eye(tmp_path: Path
 
 
 def test_full_precision_is_kept_to_the_bit(tmp_path: Path) -> None:
-    store = Store(tmp_path, FACTS | {"dtype": "fp32"})
+    store = small_store(tmp_path, FACTS | {"dtype": "fp32"})
     values = np.random.default_rng(0).standard_normal((64, 13)).astype(np.float32)
     store.put(ROWS[:64], values)
     known, back = store.find(ROWS[:64])
@@ -98,26 +104,26 @@ def test_full_precision_is_kept_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"weights": "v"}, {"dtype": "fp32"}, {"width": 14}, {"rows": 4999}, {"pad": 4}])
 def test_every_fact_is_part_of_the_key(tmp_path: Path, change: dict[str, Any]) -> None:
-    put(Store(tmp_path, FACTS), ROWS)
-    other = Store(tmp_path, FACTS | change)
+    put(small_store(tmp_path), ROWS)
+    other = small_store(tmp_path, FACTS | change)
     assert not other.find(np.arange(4999))[0].any() and other.filled() == 0
 
 
 def test_a_row_of_another_store_or_place_is_never_trusted(tmp_path: Path) -> None:
-    store, other = Store(tmp_path, FACTS), Store(tmp_path, FACTS | {"weights": "v"})
+    store, other = small_store(tmp_path), small_store(tmp_path, FACTS | {"weights": "v"})
     put(store, ROWS)
     put(other, ROWS[:1])
     files = sorted(store.folder.glob("*.rows"))
     (other.folder / files[0].name).write_bytes(files[0].read_bytes())  # as big and as well-formed
     (store.folder / files[1].name).write_bytes(files[2].read_bytes())
-    assert not Store(tmp_path, FACTS | {"weights": "v"}).find(ROWS)[0].any()
+    assert not small_store(tmp_path, FACTS | {"weights": "v"}).find(ROWS)[0].any()
     block = store.shape.block_rows
-    right = is_right(Store(tmp_path, FACTS))
+    right = is_right(small_store(tmp_path))
     assert not right[block : 2 * block].any() and right[:block].all() and right[2 * block :].all()
 
 
 def test_any_changed_bit_of_a_row_is_noticed(tmp_path: Path) -> None:
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     put(store, ROWS[:2])
     path, shape = next(store.folder.glob("*.rows")), store.shape
     whole = path.read_bytes()
@@ -131,20 +137,20 @@ def test_any_changed_bit_of_a_row_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 5000, 10**6])
 def test_a_file_of_a_wrong_size_is_built_anew(tmp_path: Path, size: int) -> None:
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     put(store, ROWS)
     path = min(store.folder.glob("*.rows"))
-    for opened_before in (store, Store(tmp_path, FACTS)):
+    for opened_before in (store, small_store(tmp_path)):
         os.truncate(path, size)
         right = is_right(opened_before)
         assert right.sum() == len(ROWS) - store.shape.block_rows
         put(opened_before, ROWS[~right])
         assert is_right(opened_before).all() and path.stat().st_size == store.shape.block_bytes
-    assert is_right(Store(tmp_path, FACTS)).all()
+    assert is_right(small_store(tmp_path)).all()
 
 
 def test_files_that_vanish_under_an_open_store_are_missing_rows(tmp_path: Path) -> None:
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     put(store, ROWS)
     for path in store.folder.iterdir():
         path.unlink()
@@ -155,13 +161,13 @@ def test_files_that_vanish_under_an_open_store_are_missing_rows(tmp_path: Path) 
 
 
 def test_a_damaged_header_is_written_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path, FACTS, {"network": "n", "data": "d"})
+    store = small_store(tmp_path, FACTS, {"network": "n", "data": "d"})
     put(store, ROWS)
     header = store.folder / "header.json"
     header.write_text(header.read_text().replace('"width": 13', '"width": 14'))
     assert cache_files.read_header(store.folder) is None
     min(store.folder.glob("*.rows")).unlink()
-    again = Store(tmp_path, FACTS, {"network": "n", "data": "d"})
+    again = small_store(tmp_path, FACTS, {"network": "n", "data": "d"})
     put(again, ROWS[:1])
     held = cache_files.read_header(store.folder)
     assert held is not None and held["facts"] == FACTS
@@ -171,10 +177,10 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from akdtune.teacher import cache, cache_files
-cache_files.BLOCK_BYTES, cache.SPARE_BYTES = 20_000, 0
+from akdtune.teacher.cache import Store
+from akdtune.teacher.cache_files import CacheLimits
 location, seed, ready = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-store = cache.Store(location, {facts})
+store = Store(location, {facts}, limits=CacheLimits(block_bytes=20_000, spare_bytes=0))
 rows = np.arange(5000)
 generator = np.random.default_rng(seed)
 print("ready", flush=True)
@@ -206,23 +212,23 @@ def test_rows_survive_kill_9_at_any_instant(tmp_path: Path) -> None:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-        seen.append(int(is_right(Store(tmp_path, FACTS)).sum()))
+        seen.append(int(is_right(small_store(tmp_path)).sum()))
     assert any(0 < count for count in seen)
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     put(store, ROWS)
     assert is_right(store).all()
 
 
 def test_half_a_row_is_no_row(tmp_path: Path) -> None:
     """Every way in which a kill or a full disk can cut one write."""
-    whole = Store(tmp_path / "whole", FACTS)
+    whole = small_store(tmp_path / "whole", FACTS)
     put(whole, ROWS[:3])
     content = next(whole.folder.glob("*.rows")).read_bytes()
     shape = whole.shape
     row = content[shape.data_offset + shape.record :][: shape.record]
     for cut in range(shape.record):
         for marked in (b"\0", b"\1"):
-            store = Store(tmp_path / "cut", FACTS)
+            store = small_store(tmp_path / "cut", FACTS)
             put(store, ROWS[:1])
             with next(store.folder.glob("*.rows")).open("r+b") as file:
                 file.seek(shape.data_offset + shape.record)
@@ -235,7 +241,7 @@ def test_half_a_row_is_no_row(tmp_path: Path) -> None:
 
 def test_two_writers_of_the_same_rows_leave_one_store(tmp_path: Path) -> None:
     processes = [writer(tmp_path, seed, "once") for seed in (0, 1)]
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     while any(process.poll() is None for process in processes):
         is_right(store, ROWS[::7])  # a reader in the middle of it finds right rows or none
         store.refresh()
@@ -243,16 +249,16 @@ def test_two_writers_of_the_same_rows_leave_one_store(tmp_path: Path) -> None:
         assert process.returncode == 0
         assert process.stdout is not None
         process.stdout.close()
-    assert is_right(Store(tmp_path, FACTS)).all()
-    alone = Store(tmp_path / "alone", FACTS)
+    assert is_right(small_store(tmp_path)).all()
+    alone = small_store(tmp_path / "alone", FACTS)
     put(alone, ROWS)
     for path in alone.folder.glob("*.rows"):
         assert (store.folder / path.name).read_bytes() == path.read_bytes()
 
 
-def test_the_bound_holds_and_filling_stops_quietly(tmp_path: Path) -> None:
+def test_the_bound_holds_and_filling_stops_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = 60_000
-    store = Store(tmp_path, FACTS, max_bytes=bound)
+    store = small_store(tmp_path, FACTS, max_bytes=bound)
     for rows in np.split(ROWS, 500):
         put(store, rows)
     taken = sum(cache_files.taken(facts) for _, facts in cache_files.block_files(tmp_path))
@@ -260,32 +266,34 @@ def test_the_bound_holds_and_filling_stops_quietly(tmp_path: Path) -> None:
     right = is_right(store)
     assert 0 < right.sum() < len(ROWS)
     assert "no room left" in store.trouble
-    store._stopped_until = 0.0  # a minute later
     store.max_bytes = None
+    put(store, ROWS)
+    assert not is_right(store).all(), "filling has stopped for a minute"
+    a_minute_later(monkeypatch)
     put(store, ROWS)
     assert is_right(store).all()
 
 
 def test_a_bound_of_zero_stores_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path / "cache", FACTS, max_bytes=0)
+    store = small_store(tmp_path / "cache", FACTS, max_bytes=0)
     put(store, ROWS)
     assert not is_right(store).any() and not (tmp_path / "cache").exists()
 
 
 def test_blocks_that_nobody_used_make_room_the_longest_unused_first(tmp_path: Path) -> None:
-    old, older, fresh = (Store(tmp_path, FACTS | {"weights": name}) for name in ("old", "older", "fresh"))
+    old, older, fresh = (small_store(tmp_path, FACTS | {"weights": name}) for name in ("old", "older", "fresh"))
     for store, hours in ((old, 2), (older, 3), (fresh, 0)):
         put(store, ROWS)
         for path in store.folder.glob("*.rows"):
             os.utime(path, (time.time() - hours * 3600,) * 2)
     each = sum(cache_files.taken(facts) for _, facts in cache_files.block_files(tmp_path)) // 3
-    store = Store(tmp_path, FACTS, max_bytes=int(3.5 * each))
+    store = small_store(tmp_path, FACTS, max_bytes=int(3.5 * each))
     for rows in np.split(ROWS, 100):
         put(store, rows)
     assert is_right(store).all()
     assert not older.folder.exists()  # the last block took the header along
     assert is_right(fresh).all() and old.known()
-    tight = Store(tmp_path, FACTS | {"weights": "new"}, max_bytes=each)
+    tight = small_store(tmp_path, FACTS | {"weights": "new"}, max_bytes=each)
     put(tight, ROWS)
     assert not is_right(tight).any(), "what is in use is not dropped"
     assert is_right(store).all() and is_right(fresh).all() and not old.folder.exists()
@@ -303,27 +311,27 @@ def test_a_full_disk_stops_filling_and_nothing_else(tmp_path: Path, monkeypatch:
             raise OSError(28, "No space left on device")
         return real(fd, content, offset)
 
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     monkeypatch.setattr(os, "pwrite", pwrite)
     put(store, ROWS[:5])
     put(store, ROWS[5:10])
     assert "No space left" in store.trouble
     is_right(store)
     monkeypatch.undo()
-    store._stopped_until = 0.0
+    a_minute_later(monkeypatch)
     put(store, ROWS[:10])
     assert is_right(store)[:10].all()
 
 
 def test_a_location_that_cannot_be_written_stores_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file", FACTS)
+    store = small_store(tmp_path / "file", FACTS)
     put(store, ROWS)
     assert not is_right(store).any() and store.trouble
 
 
 def test_a_node_copies_valid_blocks_from_shared_storage(tmp_path: Path) -> None:
-    shared = Store(tmp_path / "shared", FACTS)
+    shared = small_store(tmp_path / "shared", FACTS)
     half = ROWS[: len(ROWS) // 2]
     put(shared, half)
     first = min(shared.folder.glob("*.rows"))
@@ -331,13 +339,13 @@ def test_a_node_copies_valid_blocks_from_shared_storage(tmp_path: Path) -> None:
     damaged[shared.shape.data_offset + 3] ^= 1
     first.write_bytes(damaged)
     os.truncate(shared.folder / "00001.rows", 77)
-    node = Store(tmp_path / "node", FACTS, seed_from=tmp_path / "shared")
+    node = small_store(tmp_path / "node", FACTS, seed_from=tmp_path / "shared")
     right, block = is_right(node), shared.shape.block_rows
     assert not right[0] and right[1:block].all()
     assert not right[block : 2 * block].any() and right[2 * block : len(half)].all()
     put(node, ROWS)
     assert is_right(node).all() and is_right(shared).sum() < len(half), "the shared store stays as it was"
-    strange = Store(tmp_path / "strange", FACTS, seed_from=tmp_path / "nowhere")
+    strange = small_store(tmp_path / "strange", FACTS, seed_from=tmp_path / "nowhere")
     assert not is_right(strange).any() and not strange.trouble
 
 
@@ -353,7 +361,7 @@ def test_copies_keep_their_holes(tmp_path: Path) -> None:
 
 
 def test_verify_counts_and_unmarks_damage(tmp_path: Path) -> None:
-    store = Store(tmp_path, FACTS)
+    store = small_store(tmp_path)
     put(store, ROWS)
     shape = store.shape
     with min(store.folder.glob("*.rows")).open("r+b") as file:
@@ -361,11 +369,11 @@ def test_verify_counts_and_unmarks_damage(tmp_path: Path) -> None:
             file.seek(shape.data_offset + place * shape.record)
             file.write(b"\xff\xff")
     os.truncate(store.folder / "00002.rows", 99)
-    reports = list(Store(tmp_path, FACTS).verify())
+    reports = list(small_store(tmp_path).verify())
     assert [(path.name, damaged) for path, _, damaged, _ in reports if damaged] == [("00000.rows", 2)]
     assert [path.name for path, _, _, problem in reports if problem] == ["00002.rows"]
     assert store.filled() == len(ROWS) - shape.block_rows - 2
-    assert not any(damaged for _, _, damaged, _ in Store(tmp_path, FACTS).verify())
+    assert not any(damaged for _, _, damaged, _ in small_store(tmp_path).verify())
 
 
 # ----------------------------------------------------------------------------------------------- a teacher's rows
@@ -381,7 +389,7 @@ def network(dataset: DataSet, widths: tuple[int, ...] = (4, 8), seed: int = 0) -
 
 
 def rows_of(tmp_path: Path, dataset: DataSet, of: networks.Network, **settings: Any) -> TeacherRows:
-    caching = Caching(CacheSettings(location=str(tmp_path), **settings), dataset.images_key, dataset.name)
+    caching = Caching(CacheSettings(location=str(tmp_path), **settings), dataset.images_key, dataset.name, SMALL)
     return TeacherRows(of, dataset.split("subset").train, dataset.augmentation, caching)
 
 
@@ -457,26 +465,18 @@ def test_numbers_do_not_depend_on_who_asks_for_what(tmp_path: Path) -> None:
         assert np.array_equal(again.values(order), whole[order]) and again.rates()["computed"] == 0
 
 
-def test_a_batch_that_is_not_full_is_filled_up_with_what_comes_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_is_not_full_is_filled_up_with_what_comes_next(tmp_path: Path) -> None:
     dataset = digits()
     rows = rows_of(tmp_path, dataset, network(dataset))
     asked = np.random.default_rng(0).permutation(2700)[:640]
     rows.values(asked[::2])  # every second one is there already
     rows.rates()
-    calls = 0
-    real = rows._outputs
-
-    def counted(of: np.ndarray[Any, Any]) -> Any:
-        nonlocal calls
-        calls += 1
-        return real(of)
-
-    monkeypatch.setattr(rows, "_outputs", counted)
+    batches: list[int] = []
+    counting = rows.network.register_forward_hook(lambda _, images, __: batches.append(len(images[0])))
     rows.expect(asked)
     parts = [rows.values(asked[start : start + 32]) for start in range(0, 640, 32)]
-    assert calls == 5, "320 missing rows are five batches of 64, though each request lacks 16"
+    assert batches == [64] * 5, "320 missing rows are five batches of 64, though each request lacks 16"
+    counting.remove()
     assert rows.rates() | {"filled": 0} == {"found": 320, "computed": 320, "filled": 0, "rows": rows.rows}
     expected = rows_of(tmp_path / "other", dataset, rows.network).values(asked)
     assert np.array_equal(np.concatenate(parts), expected)
@@ -524,7 +524,7 @@ def test_a_change_in_the_code_of_a_network_is_noticed(tmp_path: Path, monkeypatc
     before = rows_of(tmp_path, dataset, of).store.key
     real = type(of).forward
     monkeypatch.setattr(type(of), "forward", lambda self, images, stages=False: real(self, images * 1.0001, stages))
-    monkeypatch.setattr(teacher_rows, "_probed", {})
+    forget_probes()
     assert rows_of(tmp_path, dataset, of).store.key != before
 
 
@@ -540,7 +540,7 @@ def test_a_network_whose_numbers_depend_on_the_place_is_refused(tmp_path: Path, 
     with pytest.raises(PlaceMatters):
         rows_of(tmp_path, dataset, of)
     split = dataset.split("subset").train
-    caching = Caching(CacheSettings(location=str(tmp_path)), dataset.images_key, dataset.name)
+    caching = Caching(CacheSettings(location=str(tmp_path)), dataset.images_key, dataset.name, SMALL)
     frozen = FrozenTeacher(of, split, dataset.augmentation, 3, caching=caching)
     assert not frozen.fetches_images and frozen.cache_rates() == {}
     assert "not used: what 'Places' says" in capsys.readouterr().out
@@ -571,9 +571,13 @@ def config(tmp_path: Path) -> Callable[..., TrialConfig]:
     return make
 
 
-def numbers(of: TrialConfig) -> tuple[list[Any], list[dict[str, float | None]], torch.Tensor]:
+def trial_of(of: TrialConfig, table_mib: float = 64) -> Trial:
+    return Trial(of, limits=TrialLimits(table_mib, CARELESS))
+
+
+def numbers(of: TrialConfig, table_mib: float = 64) -> tuple[list[Any], list[dict[str, float | None]], torch.Tensor]:
     """Every metric of a trial but its timings, its rates, and the logits it leaves behind."""
-    trial = Trial(of)
+    trial = trial_of(of, table_mib)
     epochs: list[Epoch] = list(trial.run())
     rates = [{k: v for k, v in epoch.row.items() if k in CACHE_RATES} for epoch in epochs]
     return small_trials.numbers(epochs, CACHE_RATES), rates, trial.close()[1].logits_NK
@@ -594,8 +598,10 @@ def test_a_trials_numbers_are_the_same_with_the_cache_cold_warm_half_full_or_off
     assert store is not None
     marked = np.flatnonzero(store.marked(np.arange(store.shape.rows)))
     for row in marked[np.random.default_rng(0).random(len(marked)) < 0.5].tolist():
-        for block, _, place in store._opened(np.array([row])):
-            block.unmark(int(place[0]))
+        block, place = divmod(row, store.shape.block_rows)
+        with (store.folder / f"{block:05d}.rows").open("r+b") as file:
+            file.seek(place)
+            file.write(b"\0")  # its mark
     trials["half full"] = numbers(config(cache={"dtype": dtype}))
     trials["bounded"] = numbers(config(cache={"dtype": dtype, "location": str(tmp_path / "tight"), "max_mib": 1}))
     rows, _, logits = trials["off"]
@@ -620,16 +626,13 @@ def test_only_the_rounding_tells_a_trial_with_the_cache_from_one_without(config:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_tables_in_memory_give_the_numbers_of_the_cache(
-    config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_in_memory_give_the_numbers_of_the_cache(config: Callable[..., TrialConfig]) -> None:
     """More epochs than crops: the same trial by table, from disk, with and without a store."""
     of = config(views={"name": "none"}, methods=({"name": "kd"},), epochs=10, batch_size=64)
-    assert Trial(of).teacher.keeps_table  # type: ignore[union-attr]
+    assert trial_of(of).teacher.keeps_table  # type: ignore[union-attr]
     cold, warm = numbers(of), numbers(of)
-    monkeypatch.setattr("akdtune.teacher.frozen.TABLE_LIMIT_MIB", 0)
-    assert not Trial(of).teacher.keeps_table  # type: ignore[union-attr]
-    rows = numbers(of)
+    assert not trial_of(of, table_mib=0).teacher.keeps_table  # type: ignore[union-attr]
+    rows = numbers(of, table_mib=0)
     assert cold[0] == warm[0] == rows[0]
     assert torch.equal(cold[2], rows[2])
     first = [ran[1][0]["teacher_cache_hit_rate"] for ran in (cold, warm, rows)]
@@ -666,7 +669,7 @@ def test_maps_come_live_while_further_teachers_and_the_warm_up_are_cached(config
     cold, warm = numbers(of), numbers(of)
     assert cold[0] == warm[0]
     assert [set(rate) for rate in warm[1]] == [CACHE_RATES] * 2 + [set()] * 2
-    maps_alone = Trial(config(views={"name": "none"}, methods=({"name": "at"},), cache={"location": "/nowhere/x"}))
+    maps_alone = trial_of(config(views={"name": "none"}, methods=({"name": "at"},), cache={"location": "/nowhere/x"}))
     assert [set(epoch.row) & CACHE_RATES for epoch in maps_alone.run()] == [set()] * 2
 
 
@@ -675,7 +678,7 @@ def test_the_warm_up_of_heads_touches_no_image_that_is_cached(
 ) -> None:
     of = config()
     numbers(of)
-    trial = Trial(of)
+    trial = trial_of(of)
     assert trial.teacher is not None and trial.teacher.fetches_images
     made: list[int] = []
     real = Split.images_of_rows
@@ -699,9 +702,9 @@ def test_stand_ins_never_reach_the_cache(config: Callable[..., TrialConfig], tmp
 
 def test_a_resumed_trial_goes_on_with_the_same_numbers(config: Callable[..., TrialConfig]) -> None:
     of = config()
-    whole = list(Trial(of).run())
+    whole = list(trial_of(of).run())
     for cut in (0, 2):
-        resumed = list(Trial(of).run(whole[cut].state))
+        resumed = list(trial_of(of).run(whole[cut].state))
         assert [epoch.row["loss.views.ground_truth"] for epoch in resumed] == [
             epoch.row["loss.views.ground_truth"] for epoch in whole[cut + 1 :]
         ]
@@ -710,8 +713,6 @@ def test_a_resumed_trial_goes_on_with_the_same_numbers(config: Callable[..., Tri
 @pytest.fixture(autouse=True)
 def _forget_tables() -> Iterator[None]:
     """Tables are shared within a process; tests about who computes what begin without."""
-    from akdtune.teacher.frozen import _shared
-
-    _shared.clear()
+    forget_tables()
     yield
-    _shared.clear()
+    forget_tables()

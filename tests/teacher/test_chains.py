@@ -23,7 +23,7 @@ from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, listed_teachers, load_others, load_teacher, teacher_key
-from akdtune.training.teachers import _label_loss, distillation_loss, train_teachers
+from akdtune.training.teachers import distillation_loss, label_loss, train_teachers
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 2, "lr": 0.05, "batch_size": 128}
@@ -346,6 +346,6 @@ def test_labels_of_mixed_images_count_by_their_share() -> None:
     log_p_BK = torch.log_softmax(logits_BK, dim=-1)
     own, other = -(log_p_BK[0, 0] + log_p_BK[1, 1]) / 2, -(log_p_BK[0, 1] + log_p_BK[1, 0]) / 2
     mixed = Loaded(labels_B, None, logits_BK, None, partner_B, 0.7)
-    torch.testing.assert_close(_label_loss(logits_BK, labels_B, mixed), 0.7 * own + 0.3 * other)
+    torch.testing.assert_close(label_loss(logits_BK, labels_B, mixed), 0.7 * own + 0.3 * other)
     plain = Loaded(labels_B, None, logits_BK, None, None, 1.0)
-    torch.testing.assert_close(_label_loss(logits_BK, labels_B, plain), own)
+    torch.testing.assert_close(label_loss(logits_BK, labels_B, plain), own)

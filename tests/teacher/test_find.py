@@ -27,7 +27,6 @@ from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
-from akdtune.teacher import frozen as teacher_frozen
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import evaluate, find_teacher, listed_teachers, load_teacher, teacher_key
 from akdtune.teacher.frozen import FrozenTeacher
@@ -288,7 +287,7 @@ def test_changed_weights_are_noticed() -> None:
         load_teacher(file, dataset.inputs, CPU)
 
 
-def table(epochs: int, **more: Any) -> tuple[FrozenTeacher, Split, DataSet]:
+def table(epochs: int, limit_mib: float = 64, **more: Any) -> tuple[FrozenTeacher, Split, DataSet]:
     dataset = digits(**more)
     split = dataset.split("subset").train
     network = networks.build({"name": "cnn", "widths": [8, 16]}, dataset.inputs, 0)
@@ -296,7 +295,8 @@ def table(epochs: int, **more: Any) -> tuple[FrozenTeacher, Split, DataSet]:
     for start in range(0, 300, 100):  # running statistics of real images
         network(split.images(torch.arange(start, start + 100)))
     frozen = network.eval().requires_grad_(False)
-    return FrozenTeacher(frozen, split, dataset.augmentation, epochs), split, dataset
+    stored = FrozenTeacher(frozen, split, dataset.augmentation, epochs, table_limit_mib=limit_mib)
+    return stored, split, dataset
 
 
 def test_table_holds_what_the_network_says_about_every_crop() -> None:
@@ -325,11 +325,10 @@ def test_table_does_not_depend_on_who_asks_first_or_in_what_batches() -> None:
         assert torch.equal(part.pooled_BC, whole.pooled_BC[batch])
 
 
-def test_table_is_kept_only_when_it_pays_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_is_kept_only_when_it_pays_and_fits() -> None:
     assert not table(epochs=9)[0].keeps_table  # as many crops as epochs
     assert not table(epochs=100, augmentation={"pad": 4, "flip": True})[0].keeps_table
-    monkeypatch.setattr(teacher_frozen, "TABLE_LIMIT_MIB", 0.1)
-    assert not table(epochs=40)[0].keeps_table
+    assert not table(epochs=40, limit_mib=0.1)[0].keeps_table
 
 
 def test_stage_maps_come_live() -> None:
@@ -400,12 +399,12 @@ def test_further_teachers_speak_beside_the_main_one(epochs: int, stages: bool) -
             assert other.stages is None
 
 
-def test_the_table_counts_every_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_counts_every_teacher() -> None:
     alone, split, dataset = table(epochs=40)
     size_mib = len(split) * dataset.augmentation.variants * (16 + 10) * 4 / 2**20
-    monkeypatch.setattr(teacher_frozen, "TABLE_LIMIT_MIB", 1.5 * size_mib)
-    assert FrozenTeacher(alone.network, split, dataset.augmentation, 40).keeps_table
-    assert not FrozenTeacher(alone.network, split, dataset.augmentation, 40, [alone.network]).keeps_table
+    of_images, limit = (split, dataset.augmentation, 40), {"table_limit_mib": 1.5 * size_mib}
+    assert FrozenTeacher(alone.network, *of_images, **limit).keeps_table
+    assert not FrozenTeacher(alone.network, *of_images, [alone.network], **limit).keeps_table
 
 
 def test_no_table_where_crops_do_not_identify_an_image() -> None:

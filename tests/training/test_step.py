@@ -30,6 +30,7 @@ from akdtune.study.written import export_yaml
 from akdtune.training import evaluation
 from akdtune.training import trial as trial_loop
 from akdtune.training.config import TrialConfig
+from akdtune.training.objective import Loss
 from akdtune.training.trial import Epoch, Interrupted, Trial
 from tests import small_trials, small_world
 from tests.small_trials import CPU, DIGITS, configured, trained
@@ -78,12 +79,13 @@ def dtypes(trial: Trial) -> dict[bool, set[torch.dtype]]:
     return seen
 
 
-def test_bf16_is_the_students_training_alone(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_the_students_training_alone(config: Configure) -> None:
     trial = Trial(config("kd", "crd", views=ANGULAR, precision="bf16"))
     seen = dtypes(trial)
-    losses = []
-    monkeypatch.setattr(trial, "_step", lambda loss: losses.append(loss) or Trial._step(trial, loss))
+    losses: list[Loss] = []
+    trial.objective.register_forward_hook(lambda _, __, loss: losses.append(loss))
     list(trial.run())
+    assert losses
     assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
     for loss in losses:
         of_terms = {term.dtype for term in loss.terms.values()}
@@ -279,7 +281,7 @@ def test_a_trial_in_channels_last_computes_as_in_the_plain_layout(config: Config
     for network in (plain.student, plain.teacher.network if plain.teacher else None):
         assert network is not None
         network.to(memory_format=torch.contiguous_format)
-    plain._layout = torch.contiguous_format
+    plain.layout = torch.contiguous_format
     rows = [numbers(list(variant.run()))[0] for variant in (trial, plain)]
     losses = {key for key in rows[0] if key.startswith("loss.")}
     assert {"loss.ce", "loss.kd", "loss.crd"} <= losses
@@ -335,7 +337,7 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
         whole = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args: (seen.append((name, flags())), whole(*args))[1])
 
-    noted(trial, "_step")
+    trial.optimizer.register_step_post_hook(lambda *_: seen.append(("step", flags())))
     noted(networks, "signals")
     real = float32_as_set
     for module in (trial_loop, evaluation):
@@ -345,15 +347,22 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
     trial.evaluation.measure(trial.splits.test)
     trial.close()
     read = ["signals"] * 3  # student and teacher of the test set, the student once more
-    assert seen == [(name, ("high", True)) for name in ("_step", *read)]
+    assert seen == [(name, ("high", True)) for name in ("step", *read)]
     assert flags() == before
 
 
-def test_a_compiled_student_is_the_same_student(config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_loop, "COMPILER", "eager")
-    compiled, plain = Trial(config("kd", "at", compile=True)), Trial(config("kd", "at"))
-    assert compiled._forward is not compiled.student and plain._forward is plain.student
-    assert numbers(list(compiled.run())) == numbers(list(plain.run()))
+def test_a_compiled_student_is_the_same_student(config: Configure) -> None:
+    traced: list[Any] = []
+
+    def eager(module: torch.fx.GraphModule, _: Any) -> Any:
+        traced.append(module)
+        return module.forward
+
+    compiled, plain = Trial(config("kd", "at", compile=True), compiler=eager), Trial(config("kd", "at"), compiler=eager)
+    expected = numbers(list(plain.run()))
+    assert not traced
+    assert numbers(list(compiled.run())) == expected
+    assert traced
     assert compiled.state("student", 1)["student"].keys() == plain.state("student", 1)["student"].keys()
 
 
@@ -396,16 +405,21 @@ def test_waits_are_noticed() -> None:
     assert not waits.seen
 
 
+def as_on_a_gpu(method: Any) -> Any:
+    """The method, which draws as where there is a device to wait for."""
+    if isinstance(method, CRD):
+        method.draws_on_host = False
+    return method
+
+
 VIEWS = [{"name": "none"}, ANGULAR, {**ANGULAR, "variant": "released"}, {"name": "tekap"}]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("views", VIEWS, ids=lambda views: views["name"] + views.get("variant", ""))
-def test_no_step_waits_for_the_device(
-    config: Configure, monkeypatch: pytest.MonkeyPatch, views: dict[str, Any], precision: str
-) -> None:
-    monkeypatch.setattr(CRD, "_thinned_BJ", CRD._least_keyed_BJ)  # what draws where there is a device to wait for
+def test_no_step_waits_for_the_device(config: Configure, views: dict[str, Any], precision: str) -> None:
     trial = Trial(config("kd", "crd", views=views, precision=precision))
+    as_on_a_gpu(trial.objective.methods["crd"])
     steps(trial, 1)  # the first one finds out what is in the banks' checkpoint
     with Waits() as waits:
         steps(trial, 3)
@@ -413,9 +427,8 @@ def test_no_step_waits_for_the_device(
 
 
 @pytest.mark.parametrize("name", registry.names("methods"))
-def test_no_method_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CRD, "_thinned_BJ", CRD._least_keyed_BJ)
-    method = small_world.method(name)
+def test_no_method_waits_for_the_device(name: str) -> None:
+    method = as_on_a_gpu(small_world.method(name))
     student = small_world.signals(1, small_world.STUDENT_DIM, requires_grad=True)
     target = Target.of(small_world.signals(2, small_world.TEACHER_DIM))
     if "strong" in method.needs and student.strong is not None:

@@ -16,8 +16,8 @@ from akdtune.registry import Pair
 from akdtune.settings.data import DataSettings
 from akdtune.settings.training import Seeds, TrainingSettings
 from akdtune.settings.trial import resolve_ce_weight
-from akdtune.training import evaluation
 from akdtune.training.config import TrialConfig
+from akdtune.training.limits import TrialLimits
 from akdtune.training.measures import percent_right
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
@@ -195,12 +195,11 @@ def test_plain_json_round_trip(config: Callable[..., TrialConfig]) -> None:
 
 
 def test_views_that_change_are_measured_at_rungs_each_tenth_and_in_the_last_epoch(
-    config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch
+    config: Callable[..., TrialConfig],
 ) -> None:
     of = replace(config(epochs=12), rungs=(3, 6))
     sparse = list(Trial(of).run())
-    monkeypatch.setattr(evaluation, "VIEWS_EVERY", 1)
-    dense = list(Trial(of).run())
+    dense = list(Trial(of, limits=TrialLimits(views_every=1)).run())
     views = JUDGED - {"teacher_accuracy"}
     measured = [e.epoch for e in sparse if e.stage == "student" and e.row.get("diversity_sq_prob") is not None]
     assert measured == [3, 6, 10, 12]

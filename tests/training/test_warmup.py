@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from akdtune import atomic, registry
 from akdtune.data.crops import Crops
+from akdtune.data.dataset import load_data
 from akdtune.data.splits import Split
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import CacheSettings
@@ -30,10 +31,11 @@ from akdtune.settings.training import Seeds, StudentSettings
 from akdtune.teacher import cache_files
 from akdtune.training import warmup
 from akdtune.training.config import TrialConfig
+from akdtune.training.limits import TrialLimits
 from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
-from akdtune.training.warmup import SharedWarmup
+from akdtune.training.warmup import SharedWarmup, WarmupLimits
 from tests import small_trials
-from tests.small_trials import CACHE_RATES, DIGITS, TEACHER, TIMINGS, configured, numbers, trained
+from tests.small_trials import CACHE_RATES, CPU, DIGITS, TEACHER, TIMINGS, configured, numbers, trained
 
 DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})
 ANGULAR = {**small_trials.ANGULAR, "num_views": 2}
@@ -60,10 +62,10 @@ def config(rows_location: Path) -> Config:
 @pytest.fixture(autouse=True)
 def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place of its own for the artefacts of each test."""
-    folder = tmp_path / "cache" / "warmups"
-    monkeypatch.setattr(warmup, "warmups_location", lambda: folder)
-    monkeypatch.setattr(warmup, "POLL_S", 0.02)
-    return folder
+    trained(DATA)  # kept for all tests
+    monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
+    load_data(DATA, CPU)  # so that what tests do to writing meets the artefacts alone
+    return tmp_path / "cache" / "warmups"
 
 
 def rows(epochs: list[Epoch]) -> list[tuple[str, int, dict[str, Any]]]:
@@ -105,8 +107,13 @@ def alone(of: TrialConfig) -> list[Epoch]:
     return _computed[repr(of)]
 
 
-def run(of: TrialConfig, name: str = "first", state: Mapping[str, Any] | None = None) -> list[Epoch]:
-    return list(Trial(of).run(state, share_warmup_as=name))
+def trial_of(of: TrialConfig, **limits: Any) -> Trial:
+    """A trial that looks often whether another has finished; `limits` are further ones of the warm-up."""
+    return Trial(of, limits=TrialLimits(warmup=WarmupLimits(**{"poll_s": 0.02, **limits})))
+
+
+def run(of: TrialConfig, name: str = "first", state: Mapping[str, Any] | None = None, **limits: Any) -> list[Epoch]:
+    return list(trial_of(of, **limits).run(state, share_warmup_as=name))
 
 
 def shared(of: TrialConfig) -> SharedWarmup | None:
@@ -405,7 +412,7 @@ def test_a_second_trial_of_the_same_process_does_not_wait_for_the_first(config: 
 
 
 def test_waiting_ends_when_asked_to_stop_and_when_the_other_is_silent(
-    config: Config, location: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: Config, location: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = config()
     folder = location / key(of)
@@ -414,11 +421,10 @@ def test_waiting_ends_when_asked_to_stop_and_when_the_other_is_silent(
     with FileLock(str(folder / "train.lock")):
         asked = itertools.count()
         with pytest.raises(Interrupted):
-            list(Trial(of).run(None, lambda: next(asked) == 3, "first"))
+            list(trial_of(of).run(None, lambda: next(asked) == 3, "first"))
         assert f"warm-up: waits for {key(of)}, which t00009 trains" in capsys.readouterr().out
-        monkeypatch.setattr(warmup, "PATIENCE_S", 0.3)
         started = time.monotonic()
-        trial = run(of, "second")
+        trial = run(of, "second", patience_s=0.3)
         assert time.monotonic() - started > 0.3
         assert "t00009 gave no sign for 0.3 s" in capsys.readouterr().out
         assert artefacts(location) == []
@@ -426,7 +432,7 @@ def test_waiting_ends_when_asked_to_stop_and_when_the_other_is_silent(
     assert (trial[0].row["wall_time_s"] or 0.0) > 0.3, "waiting counts"
 
 
-def test_who_trains_gives_signs_of_life(config: Config, location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_trains_gives_signs_of_life(config: Config, location: Path) -> None:
     of = config()
     trainer = location / key(of) / "trainer"
     seen: list[int] = []
@@ -436,8 +442,7 @@ def test_who_trains_gives_signs_of_life(config: Config, location: Path, monkeypa
             seen.append(trainer.stat().st_mtime_ns)
         return False
 
-    monkeypatch.setattr(warmup, "SIGN_S", 0.0)
-    list(Trial(of).run(None, should_stop, "first"))
+    list(trial_of(of, sign_s=0.0).run(None, should_stop, "first"))
     assert len(seen) == 15, "one for each step of the warm-up"
     assert len(set(seen)) > 3 and not trainer.exists()
 
@@ -489,12 +494,11 @@ def test_the_artefact_of_another_key_is_never_taken(config: Config, location: Pa
 
 
 def test_where_nothing_can_be_written_trials_train_for_themselves(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: Config, location: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = config()
     expected = alone(of)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(warmup, "warmups_location", lambda: tmp_path / "file" / "warmups")
+    location.write_text("")
     assert rows(run(of)) == rows(expected)
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["warning"]
 
@@ -684,9 +688,7 @@ def test_one_process_trains_and_when_it_is_killed_one_of_those_that_wait(
     assert_same(expected, third)
 
 
-def test_artefacts_are_bounded_and_the_longest_unused_go_first(
-    config: Config, location: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_artefacts_are_bounded_and_the_longest_unused_go_first(config: Config, location: Path) -> None:
     made = []
     for margin in (0.2, 0.3, 0.4):
         list(Trial(config({**ANGULAR, "margin": margin})).run(share_warmup_as=f"m{margin}"))
@@ -694,9 +696,8 @@ def test_artefacts_are_bounded_and_the_longest_unused_go_first(
         made.append(new)
         os.utime(new / "header.json", (len(made), len(made)))  # the first was used longest ago
     size = (made[0] / "heads.pt").stat().st_size
-    monkeypatch.setattr(warmup, "KEPT_BYTES", 3 * size + size // 2)
     with FileLock(str(made[0] / "train.lock")):  # somebody trains it: the next one goes
-        list(Trial(config({**ANGULAR, "margin": 0.5})).run(share_warmup_as="m0.5"))
+        run(config({**ANGULAR, "margin": 0.5}), "m0.5", kept_bytes=3 * size + size // 2)
     kept = [folder for folder in location.iterdir() if (folder / "heads.pt").exists()]
     assert made[0] in kept and made[1] not in kept and made[2] in kept and len(kept) == 3
     assert not (made[1] / "header.json").exists()

@@ -329,7 +329,7 @@ def plain_heads(heads: ViewHeads, pooled_BC: Tensor, masks_VBC: Tensor | None) -
 def test_heads_equal_one_head_at_a_time() -> None:
     heads = angular(norm_init="released").heads
     pooled_BC = signals(1, TEACHER_DIM).pooled_BC
-    masks_VBC = heads._dropped_VBC(torch.ones_like(pooled_BC), torch.Generator().manual_seed(7))
+    masks_VBC = heads.dropped_VBC(torch.ones_like(pooled_BC), torch.Generator().manual_seed(7))
     expected = plain_heads(heads, pooled_BC, masks_VBC)
     drawn = heads(pooled_BC, True, torch.Generator().manual_seed(7))
     torch.testing.assert_close(drawn.logits_BVK, expected.logits_BVK)
@@ -386,7 +386,7 @@ def test_default_dropout_rates_work_for_any_number_of_views() -> None:
 
 def test_dropout_keeps_the_expected_share_and_scale() -> None:
     heads = ViewHeads(50, 3, [0.0, 0.5], True, "standard", torch.Generator())
-    dropped_VBC = heads._dropped_VBC(torch.ones(400, 50), torch.Generator().manual_seed(0))
+    dropped_VBC = heads.dropped_VBC(torch.ones(400, 50), torch.Generator().manual_seed(0))
     assert torch.equal(dropped_VBC[0], torch.ones(400, 50))
     assert set(dropped_VBC[1].unique().tolist()) == {0.0, 2.0}
     assert float(dropped_VBC[1].mean()) == pytest.approx(1.0, abs=0.03)
