@@ -121,6 +121,21 @@ class Signals:
             tuple(other.detach() for other in self.others),
         )
 
+    def in_float32(self) -> Signals:
+        """What a network said under autocast, in the precision of losses and heads."""
+        return replace(
+            self,
+            logits_BK=self.logits_BK.float(),
+            pooled_BC=self.pooled_BC.float(),
+            stages=_in_float32(self.stages),
+            preact_stages=_in_float32(self.preact_stages),
+            last_map=None if self.last_map is None else self.last_map.float(),
+        )
+
+
+def _in_float32(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+    return None if maps is None else tuple(stage.float() for stage in maps)
+
 
 def _detached(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
     return None if maps is None else tuple(map_BCHW.detach() for map_BCHW in maps)

@@ -1,6 +1,7 @@
-"""The command line: arguments in, text out. No logic that a notebook would miss.
+"""The command line: arguments in, text out; and one trial trained in this process, for scripts and notebooks.
 
-Importing it loads nothing heavy, so that `akdtune --help` answers at once.
+What a study is, costs or has measured is computed elsewhere. Importing this package loads nothing heavy, so that
+`akdtune --help` answers at once.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Shapes: N images, B batch, C channels, H, W height and width (always equal).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -268,3 +268,29 @@ class Splits:
     train: Split
     validation: Split | None
     test: Split
+
+
+def overlapping(batches: Iterable[Loaded]) -> Iterator[tuple[Loaded, int]]:
+    """Each batch behind the images of the one before it, and how many those are."""
+    last: Loaded | None = None
+    for batch in batches:
+        yield (batch, 0) if last is None else (_joined(last, batch), len(last.positions_B))
+        last = batch
+
+
+def _joined(before: Loaded, after: Loaded) -> Loaded:
+    """Two batches as one. Mixed images cannot be joined: methods that ask for overlapping batches are refused then."""
+    crops_B = None
+    if before.crops_B is not None and after.crops_B is not None:
+        crops_B = Crops(*(torch.cat(parts) for parts in zip(before.crops_B, after.crops_B, strict=True)))
+    images = (before.images_BCHW, after.images_BCHW), (before.strong_BCHW, after.strong_BCHW)
+    images_BCHW, strong_BCHW = (None if a is None or b is None else torch.cat([a, b]) for a, b in images)
+    positions_B = torch.cat([before.positions_B, after.positions_B])
+    return Loaded(
+        positions_B=positions_B,
+        crops_B=crops_B,
+        images_BCHW=images_BCHW,
+        strong_BCHW=strong_BCHW,
+        partner_B=None,
+        share=1.0,
+    )

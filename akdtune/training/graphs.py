@@ -27,6 +27,7 @@ from typing_extensions import override
 
 from akdtune.signals import Batch, Signals
 from akdtune.training.objective import Objective
+from akdtune.training.states import copied
 from akdtune.views import ViewAugmenter
 
 WARMUP_STEPS = 3
@@ -284,7 +285,7 @@ class Snapshot:
         ]
         tensors = [tensor for _, _, known in self._attributes for tensor in known.values() if tensor is not None]
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in tensors]
-        self._state = {parameter: _copied(state) for parameter, state in optimizer.state.items()}
+        self._state = {parameter: copied(state) for parameter, state in optimizer.state.items()}
         self._generators = [(generator, generator.get_state()) for generator in generators]
         self._host = torch.get_rng_state()
         self._device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
@@ -328,10 +329,6 @@ class Snapshot:
 def _tensors_or_none(held: Mapping[str, Any]) -> dict[str, Tensor | None]:
     """The attributes of a module that are tensors, or might become some."""
     return {name: value for name, value in held.items() if value is None or isinstance(value, Tensor)}
-
-
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
 def taken_apart(node: Any, tensors: list[Tensor]) -> Hashable:

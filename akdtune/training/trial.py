@@ -12,7 +12,7 @@ import contextlib
 import functools
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -21,9 +21,8 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, joined
-from akdtune.data.crops import Crops
 from akdtune.data.dataset import DataSet, load_data
-from akdtune.data.splits import Loaded
+from akdtune.data.splits import Loaded, overlapping
 from akdtune.devices import float32_as_set, has_bfloat16, resolve_device
 from akdtune.randomness import derived_seed
 from akdtune.signals import Batch, Signals
@@ -39,6 +38,7 @@ from akdtune.training.measures import gate_column, percent_right
 from akdtune.training.objective import Loss, Objective, weighted_sum
 from akdtune.training.optimizers import Dot, build_optimizer, set_learning_rate, sgd
 from akdtune.training.parts import build_parts
+from akdtune.training.states import copied, lay_out
 from akdtune.training.warmup import SharedWarmup
 from akdtune.views import ViewAugmenter
 
@@ -338,7 +338,7 @@ class Trial:
         loading = self.train.epoch(order_seed, epoch, self.config.training.batch_size, images=images, strong=strong)
         with contextlib.closing(loading):
             overlaps = of_student and self.objective.overlaps_batches
-            for loaded, repeated in _overlapping(loading) if overlaps else ((batch, 0) for batch in loading):
+            for loaded, repeated in overlapping(loading) if overlaps else ((batch, 0) for batch in loading):
                 if should_stop():
                     raise Interrupted
                 images_BCHW, strong_BCHW = self._laid_out(loaded.images_BCHW), self._laid_out(loaded.strong_BCHW)
@@ -368,7 +368,7 @@ class Trial:
             return self._student_signals(images_BCHW, maps)
         with torch.autocast(self.device.type, torch.bfloat16):
             signals = self._student_signals(images_BCHW, maps)
-        return _in_float32(signals)
+        return signals.in_float32()
 
     def _student_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
         signals = self._forward(images_BCHW, maps)
@@ -407,10 +407,10 @@ class Trial:
         return {
             "stage": stage,
             "epoch": epoch,
-            "student": _copied(self.student.state_dict()),
-            "objective": _copied(self.objective.state_dict()),
-            "optimizer": _copied(self.optimizer.state_dict()),
-            "warmup_optimizer": _copied(warming.state_dict()) if warming else None,
+            "student": copied(self.student.state_dict()),
+            "objective": copied(self.objective.state_dict()),
+            "optimizer": copied(self.optimizer.state_dict()),
+            "warmup_optimizer": copied(warming.state_dict()) if warming else None,
             "recent_scores": list(self.evaluation.recent_scores),
         }
 
@@ -419,10 +419,10 @@ class Trial:
         self.release()  # a recording knows the optimiser's tensors, which are replaced
         self.student.load_state_dict(state["student"])
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(_copied(state["optimizer"]))
-        _lay_out(self.optimizer)
+        self.optimizer.load_state_dict(copied(state["optimizer"]))
+        lay_out(self.optimizer)
         if self.warmup_optimizer and state["warmup_optimizer"] is not None:
-            self.warmup_optimizer.load_state_dict(_copied(state["warmup_optimizer"]))
+            self.warmup_optimizer.load_state_dict(copied(state["warmup_optimizer"]))
         self.evaluation.recent_scores = list(state["recent_scores"])
 
     def release(self) -> None:
@@ -435,67 +435,6 @@ class Trial:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _in_float32(signals: Signals) -> Signals:
-    """What a network said under autocast, in the precision of losses and heads."""
-
-    def each(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-        return None if maps is None else tuple(stage.float() for stage in maps)
-
-    return replace(
-        signals,
-        logits_BK=signals.logits_BK.float(),
-        pooled_BC=signals.pooled_BC.float(),
-        stages=each(signals.stages),
-        preact_stages=each(signals.preact_stages),
-        last_map=None if signals.last_map is None else signals.last_map.float(),
-    )
-
-
-def _overlapping(batches: Iterable[Loaded]) -> Iterator[tuple[Loaded, int]]:
-    """Each batch behind the images of the one before it, and how many those are."""
-    last: Loaded | None = None
-    for batch in batches:
-        yield (batch, 0) if last is None else (_joined(last, batch), len(last.positions_B))
-        last = batch
-
-
-def _joined(before: Loaded, after: Loaded) -> Loaded:
-    """Two batches as one. Mixed images cannot be joined: methods that ask for overlapping batches are refused then."""
-    crops_B = None
-    if before.crops_B is not None and after.crops_B is not None:
-        crops_B = Crops(*(torch.cat(parts) for parts in zip(before.crops_B, after.crops_B, strict=True)))
-    images = (before.images_BCHW, after.images_BCHW), (before.strong_BCHW, after.strong_BCHW)
-    images_BCHW, strong_BCHW = (None if a is None or b is None else torch.cat([a, b]) for a, b in images)
-    positions_B = torch.cat([before.positions_B, after.positions_B])
-    return Loaded(
-        positions_B=positions_B,
-        crops_B=crops_B,
-        images_BCHW=images_BCHW,
-        strong_BCHW=strong_BCHW,
-        partner_B=None,
-        share=1.0,
-    )
-
-
-def _copied(node: Any) -> Any:
-    """A deep copy of a tree of plain containers, tensors and numbers."""
-    if isinstance(node, Tensor):
-        return node.detach().clone()
-    if isinstance(node, Mapping):
-        return {key: _copied(item) for key, item in node.items()}
-    return [_copied(item) for item in node] if isinstance(node, list) else node
-
-
-@torch.no_grad()
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Momenta as their parameters lie in memory: a fused step goes through both side by side, and a checkpoint of an
-    earlier version may hold them otherwise."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _timed(work: Callable[[int], object], epoch: int) -> float:
