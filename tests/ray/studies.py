@@ -92,7 +92,7 @@ def assert_exactly_once(root: Path, trials: int, epochs: int) -> None:
     for trial_id in planned:
         of_trial = [event for event in events if event.trial_id == trial_id]
         seen = [event.epoch for event in of_trial if isinstance(event, EpochFinished)]
-        assert seen == list(range(1, len(seen) + 1)), trial_id
+        assert seen == list(range(1, len(seen) + 1)), (trial_id, [event.line() for event in of_trial])
         kind = next(event.kind for event in of_trial if event.kind in TERMINAL)
         rows = [row["epoch"] for row in read_rows(root / "trials" / trial_id / "epochs.parquet")]
         assert rows == seen, trial_id

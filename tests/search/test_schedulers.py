@@ -153,6 +153,22 @@ def test_outcome_rows_and_repeats_are_not_epochs(tmp_path: Path) -> None:
     assert [event.kind for event in read_events(tmp_path)] == ["epoch", "rung"]
 
 
+def test_a_report_behind_a_gap_brings_the_epochs_before_it(tmp_path: Path) -> None:
+    """A worker that outlives its killed driver writes epochs that no driver hears of, and saves its state behind them."""
+    directory = started(tmp_path)
+    scheduler = scheduler_of(directory)
+    play(directory, scheduler, [("t0", 1, 50.0), ("t0", 2, 51.0)])
+    rows = [
+        {"trial_id": "t0", "attempt": 1, "epoch": epoch, "val_accuracy": 49.0 + epoch, "score": 49.0 + epoch}
+        for epoch in range(1, 6)
+    ]
+    directory.trial("t0").path.mkdir(parents=True, exist_ok=True)
+    directory.trial("t0").write_rows(rows)
+    play(directory, scheduler, [("t0", 5, 54.0)])
+    epochs = [event for event in read_events(tmp_path) if event.kind == "epoch"]
+    assert [(event.epoch, event.value) for event in epochs] == [(epoch, 49.0 + epoch) for epoch in range(1, 6)]
+
+
 def test_the_median_rule_stops_what_never_reached_the_others_mean(tmp_path: Path) -> None:
     directory = started(tmp_path)
     scheduler = median_of(directory)
