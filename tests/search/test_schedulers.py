@@ -154,7 +154,7 @@ def test_outcome_rows_and_repeats_are_not_epochs(tmp_path: Path) -> None:
 
 
 def test_a_report_behind_a_gap_brings_the_epochs_before_it(tmp_path: Path) -> None:
-    """A worker that outlives its killed driver writes epochs that no driver hears of, and saves its state behind them."""
+    """A worker that outlives its killed driver writes epochs that no driver hears of, and a state behind them."""
     directory = started(tmp_path)
     scheduler = scheduler_of(directory)
     play(directory, scheduler, [("t0", 1, 50.0), ("t0", 2, 51.0)])
