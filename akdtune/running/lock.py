@@ -124,7 +124,7 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         },
         "machine": {"python": platform.python_version(), "platform": platform.platform()},
         "packages": package_versions(),
-        "source_code": _commit(),
+        "source_code": source_code(),
     }
 
 
@@ -140,11 +140,11 @@ def package_versions() -> dict[str, str]:
     return versions | add_on_versions()
 
 
-def _commit() -> dict[str, str] | None:
-    """Commit of akdtune's own source and what differs from it, where it runs from a checkout."""
+def source_code(package: Path = PACKAGE) -> dict[str, str] | None:
+    """Commit of akdtune's own source and what differs from it, where it runs from a checkout; else None."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True, check=True).stdout
 
     try:
         tracked = git("ls-files", "--error-unmatch", "__init__.py")
