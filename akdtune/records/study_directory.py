@@ -282,8 +282,10 @@ class StudyDirectory:
         return [record for record in self.records.values() if record.terminal is None]
 
     def epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> bool:
-        """Records a finished epoch; False when the ledger has it already."""
+        """Records a finished epoch and any before it that only the trial's file holds; False when it stands there."""
         record = self.records[trial_id]
+        if epoch > record.last_epoch + 1:  # a worker that outlived its killed driver wrote what no driver has heard of
+            self.catch_up(record)
         if epoch in record.epochs or (record.terminal is not None and epoch <= record.last_epoch):
             return False
         self.append(EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score)))

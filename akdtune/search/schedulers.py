@@ -288,9 +288,6 @@ class ArmScheduler(FIFOScheduler):
         if record.trial_id in self.reasons:
             return str(TrialScheduler.STOP)
         epoch = int(result["epoch"])
-        if int(result["rows"][0][0]) > record.last_epoch + 1:
-            # a worker that outlived a killed driver went on writing; the next attempt began behind what it wrote
-            self.directory.catch_up(record)
         for of_row, value, score in result["rows"]:
             self.directory.epoch(record.trial_id, of_row, value, score)
         bracket = self.brackets.get(record.plan["bracket"])
