@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from akdtune.reports import ablation_findings
+from akdtune.reports import ablation_findings, ablation_words
 from akdtune.reports.ablation_measured import Phase, phases_of
 from akdtune.statistics.paired import holm_family, paired_difference
 from tests.study_fixture import StudyBuilder
@@ -56,8 +56,8 @@ def test_a_weight_matched_control_with_factors_of_1_is_the_plain_teacher_again(t
     held = [found[name].within for name in ("inter=false", "plain")]
     assert [within and within.p_holm for within in held] == pytest.approx([member.p_holm for member in expected])
     assert found["weight_matched"].within is None and found["weight_matched"].family == 0
-    assert "in no family: it repeats plain" in ablation_findings.sentence(found["weight_matched"])
-    said = ablation_findings.remarks(measured, list(found.values()), 0.05)
+    assert "in no family: it repeats plain" in ablation_words.sentence(found["weight_matched"])
+    said = ablation_words.remarks(measured, list(found.values()), 0.05)
     assert "weight_matched repeats plain (same targets, gradient factors 1): an A/A pair, outside the family" in said
 
 
@@ -77,7 +77,7 @@ def test_what_is_not_known_to_be_the_same_stays_in_its_family(tmp_path: Path, di
     measured = phase(tmp_path, **differently)
     assert not any(cell.replica_of for cell in measured.cells)
     assert ablation_findings.families_of(measured) == [["inter=false", "plain", "weight_matched"]]
-    assert not any("repeats" in line for line in ablation_findings.remarks(measured, [], 0.05))
+    assert not any("repeats" in line for line in ablation_words.remarks(measured, [], 0.05))
 
 
 def test_a_recorded_replica_is_believed_and_stays_outside_declared_families(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_recorded_replica_is_believed_and_stays_outside_declared_families(tmp_
     measured = phase(tmp_path, None, families=families, replica_of="base")
     assert measured.cell("weight_matched").replica_of == "base"
     assert ablation_findings.families_of(measured) == [["plain"], ["inter=false"]]
-    (line,) = (line for line in ablation_findings.remarks(measured, [], 0.05) if "repeats" in line)
+    (line,) = (line for line in ablation_words.remarks(measured, [], 0.05) if "repeats" in line)
     assert line == "weight_matched repeats base: an A/A pair, outside the family"
 
 
