@@ -58,7 +58,8 @@ def cell_lines(study: Study) -> list[str]:
             *(f"    {path}: {', '.join(map(shown, values))}" for path, values in ablation.factors.items()),
         ]
     return [
-        f"ablation {ablation.design} ({len(plan.cells)} cells; all compared with {plan.reference}, Holm over them):",
+        f"ablation {ablation.design} ({len(plan.cells)} cells; all compared with {plan.reference}, Holm over "
+        f"{'all but the replica' if any(cell.replica_of for cell in plan.cells) else 'them'}):",
         *(f"    {_described(cell)}" for cell in plan.cells),
         *(f"    {line}" for line in plan.notes),
         *(f"    alias: {line}" for line in plan.aliases),

@@ -47,7 +47,8 @@ def of_cells(
     file: TeacherFile,
     teachers: Sequence[networks.Network] = (),
 ) -> dict[str, dict[str, float]]:
-    """Factor by cell name and loss term; cells without views, or whose methods read none, are left out.
+    """Factor by cell name and loss term; cells without views, whose methods read none, or that repeat another are
+    left out.
 
     Args:
         cells: with filled-in settings.
@@ -56,7 +57,7 @@ def of_cells(
         file: the trained teacher.
         teachers: its networks on the CPU, the main one first, where they are loaded already.
     """
-    viewed = [cell for cell in cells if cell.settings["views"]["name"] != "none"]
+    viewed = [cell for cell in cells if cell.settings["views"]["name"] != "none" and cell.replica_of is None]
     if file.absent or not viewed:
         return {}
     device = torch.device("cpu")

@@ -98,15 +98,16 @@ class Phases:
             self._say("confirm: no search trial reached its last epoch, nothing to confirm")
             return []
         top = max(zip(cells, entries, strict=True), key=lambda pair: pair[1]["search_score"])[0]
-        baselines = baseline_cells(confirm.baselines, top.settings, self.study.constants)
+        baselines = baseline_cells(confirm.baselines, top.settings, self.study.constants, top.name)
         for cell in baselines:
             cells.append(cell)
             entries.append({"name": cell.name, "arm": cell.arm, "rank": None, "search_trial": None,
-                            "search_score": None, "explanation": cell.explanation})  # fmt: skip
+                            "search_score": None, "explanation": cell.explanation,
+                            "replica_of": cell.replica_of})  # fmt: skip
         rows = [self._row(cell, seed) for cell in cells for seed in confirm.seeds]
         for cell, entry in zip(cells, entries, strict=True):
             entry |= {"role": cell.role, "cell_id": self.identity.cell_id(cell.settings, cell.role)}
-        reference = baselines[0].name if baselines else None
+        reference = next((cell.name for cell in baselines if cell.replica_of is None), None)
         self.directory.write_design(
             "confirm",
             {"top": confirm.top, "seeds": confirm.seeds, "metric": "test_accuracy", "reference": reference,
@@ -147,7 +148,7 @@ class Phases:
             assert isinstance(ablation.seeds, list)
             seeds = ablation.seeds
         else:
-            rows = [self._row(cell, seed, "pilot") for cell in plan.cells for seed in auto.pilot_seeds]
+            rows = [self._row(cell, seed, "pilot") for cell in _compared(plan) for seed in auto.pilot_seeds]
             if self._new(rows):
                 self._write_ablation(plan, [], None)
                 return rows
@@ -209,7 +210,7 @@ class Phases:
         assert ablation is not None
         auto = ablation.auto_seeds
         assert auto is not None
-        ids = {cell.name: self.identity.cell_id(cell.settings, "pilot") for cell in plan.cells}
+        ids = {cell.name: self.identity.cell_id(cell.settings, "pilot") for cell in _compared(plan)}
         values: dict[str, dict[int, float]] = {name: {} for name in ids}
         for name, cell_id in ids.items():
             for record in self.directory.records.values():
@@ -257,6 +258,7 @@ class Phases:
                 "changes": dict(cell.changes),
                 "explanation": cell.explanation,
                 "merged": list(cell.merged),
+                "replica_of": cell.replica_of,
                 "gradient_factor": factors.get(cell.name),
             }
             for cell in plan.cells
@@ -291,6 +293,11 @@ class Phases:
     def _say(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
+
+
+def _compared(plan: CellPlan) -> list[Cell]:
+    """The cells whose differences seeds shall resolve: a replica's is nothing but noise."""
+    return [cell for cell in plan.cells if cell.replica_of is None]
 
 
 def _without_head(event: SeedsNeeded) -> dict[str, Any]:
