@@ -30,8 +30,8 @@ MATCHES = {
 OTHER_ORDER = 100_003
 """What is added to the order seed of a student that sees the same images in another order."""
 
-REPLICA = "replica"
-"""The control that trains the base again."""
+REPLICAS = {"replica": 1, "replica_2": 2, "replica_3": 3}
+"""Controls that train the base again, each with a rounding of its own (`seeds.rounding`)."""
 
 WIDEST = 16.0
 """A cnn is widened at most so many times."""
@@ -255,10 +255,10 @@ def _replica(name: str, base: _Base) -> Control:
 
         raise base.refused(name, draws_sentence(student["network"]))
     said = (
-        "The base again, its batches summed in another order: the same experiment in exact arithmetic, so that its"
+        f"The base again, its batches summed in {'another' if name == 'replica' else 'a further'} order: the same experiment in exact arithmetic, so that its"
         " difference from the base is what rounding alone makes of a run."
     )
-    return Control(name, copy.deepcopy(base.sections), said, {"rounding": 1}, repeats=True)
+    return Control(name, copy.deepcopy(base.sections), said, {"rounding": REPLICAS[name]}, repeats=True)
 
 
 @functools.cache
@@ -289,7 +289,7 @@ _BUILDERS: Mapping[str, Callable[[str, _Base], Control]] = {
     "independent": _alone,
     "step_matched": _step_matched,
     "parameter_matched": _parameter_matched,
-    REPLICA: _replica,
+    **dict.fromkeys(REPLICAS, _replica),
 }
 NAMES = tuple(_BUILDERS)
 """Every control."""

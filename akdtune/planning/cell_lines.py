@@ -59,7 +59,7 @@ def cell_lines(study: Study) -> list[str]:
         ]
     return [
         f"ablation {ablation.design} ({len(plan.cells)} cells; all compared with {plan.reference}, Holm over "
-        f"{'all but the replica' if any(cell.replica_of for cell in plan.cells) else 'them'}):",
+        f"{'all but replicas' if any(cell.replica_of for cell in plan.cells) else 'them'}):",
         *(f"    {_described(cell)}" for cell in plan.cells),
         *(f"    {line}" for line in plan.notes),
         *(f"    alias: {line}" for line in plan.aliases),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from akdtune.designs.cells import plan_cells
-from akdtune.designs.controls import REPLICA
+from akdtune.designs.controls import REPLICAS
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
 from akdtune.settings.pickers import Point, halton
@@ -106,8 +106,8 @@ class Outline:
             return 0
         auto = ablation.auto_seeds
         seeds = len(ablation.possible_seeds()) if auto is None or auto.take else 0
-        of_pilot = auto.pilot * (self.cells - (REPLICA in ablation.controls)) if auto is not None else 0
-        return self.cells * seeds + of_pilot
+        replicas = len(REPLICAS.keys() & set(ablation.controls))
+        return self.cells * seeds + (auto.pilot * (self.cells - replicas) if auto is not None else 0)
 
     @functools.cached_property
     def cells(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from akdtune import networks
-from akdtune.designs.controls import MATCHES, NAMES, ControlContext, build, parameters_of
+from akdtune.designs.controls import MATCHES, NAMES, REPLICAS, ControlContext, build, parameters_of
 from akdtune.designs.no_effect import canonical
 from akdtune.errors import AkdtuneError
 from akdtune.registry import Pair
@@ -40,10 +40,10 @@ def test_every_control_fits_the_base(name: str, form: str) -> None:
     control = build(name, base, CONTEXT)
     settings = filled(control.sections)
     assert control.explanation.endswith(".") and ". " not in control.explanation
-    shifts = {"independent": {"order": 100_003}, "replica": {"rounding": 1}}
-    assert control.seeds_shift == shifts.get(name, {}) and control.repeats is (name == "replica")
+    shifts = {"independent": {"order": 100_003}, **{name: {"rounding": r} for name, r in REPLICAS.items()}}
+    assert control.seeds_shift == shifts.get(name, {}) and control.repeats is (name in REPLICAS)
     own = name in ("student_only", "label_smoothing", "independent")
-    assert settings["training"]["ce_weight"] == (None if name == "replica" else 1.0)
+    assert settings["training"]["ce_weight"] == (None if name in REPLICAS else 1.0)
     assert ("own objective" in control.explanation) is own
     if not own:
         assert settings["method"] == filled(BASE)["method"]
