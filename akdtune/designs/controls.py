@@ -254,8 +254,9 @@ def _replica(name: str, base: _Base) -> Control:
         from akdtune.networks import draws_sentence
 
         raise base.refused(name, draws_sentence(student["network"]))
+    order = "another order" if name == "replica" else "an order of its own"
     said = (
-        f"The base again, its batches summed in {'another' if name == 'replica' else 'a further'} order: the same experiment in exact arithmetic, so that its"
+        f"The base again, its batches summed in {order}: the same experiment in exact arithmetic, so that its"
         " difference from the base is what rounding alone makes of a run."
     )
     return Control(name, copy.deepcopy(base.sections), said, {"rounding": REPLICAS[name]}, repeats=True)
@@ -263,7 +264,7 @@ def _replica(name: str, base: _Base) -> Control:
 
 @functools.cache
 def _student_draws(network: str, inputs: tuple[int, int, int]) -> bool:
-    """Whether a student (JSON) draws random numbers; False where it cannot be built for these images: its trial says."""
+    """Whether a student (JSON) draws random numbers; False where it cannot be built here, which its trial says."""
     # late: networks load torch; reading this module needs none
     from akdtune import networks
     from akdtune.signals import InputSpec

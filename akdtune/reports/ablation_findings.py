@@ -47,6 +47,7 @@ class Finding:
         resolve: points.
         crossed: interval over seeds and test images together; None where it cannot be had, with the reason beside it.
         crossed_note: that reason.
+        repeats: name of the cell that it repeats, or that repeats it, where the two are one experiment.
     """
 
     cell: MeasuredCell
@@ -59,13 +60,16 @@ class Finding:
     resolve: float
     crossed: tuple[float, float] | None
     crossed_note: str
+    repeats: str | None = None
 
     @property
     def verdict(self) -> str:
-        """lower, higher, equivalent, not resolved, identical, or one pair."""
+        """lower, higher, equivalent, not resolved, identical, A/A, or one pair."""
         difference = self.difference
         if difference.n_pairs < 2 or difference.difference is None:
             return "no pair" if difference.n_pairs == 0 else "one pair"
+        if self.repeats is not None:
+            return "A/A"
         if not difference.sd and difference.difference == 0:
             return "identical"
         if self.within is not None and self.within.rejected:
@@ -128,7 +132,8 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         in_family, size = within.get(cell.name, (None, 0))
         crossed = _crossed(predictions, cell, reference, draws, level) if paired else "fewer than two pairs"
         more = equal = None
-        if difference.n_pairs >= 2 and difference.sd is not None and margin is not None:
+        repeats = cell.replica_of or (reference.name if reference.replica_of == cell.name else None)
+        if repeats is None and difference.n_pairs >= 2 and difference.sd is not None and margin is not None:
             more = power.more_seeds(difference.sd, difference.n_pairs, resolve=margin, alpha=alpha)
             equal = statistics_paired.equivalence(difference, margin, alpha=alpha)
         judged.append(
@@ -137,6 +142,7 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
                 equal,
                 more, margin or MARGIN,
                 None if isinstance(crossed, str) else crossed, crossed if isinstance(crossed, str) else "",
+                repeats=repeats,
             )
         )  # fmt: skip
     return judged

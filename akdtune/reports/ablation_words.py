@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from akdtune.reports.ablation_findings import Finding, alpha_of
 from akdtune.reports.ablation_measured import Phase
 from akdtune.reports.text import interval, number, probability, signed
@@ -24,6 +22,9 @@ def sentence(finding: Finding, unit: str = "points") -> str:
         return f"{name}: {shown} against {against} with one seed: no interval, nothing can be concluded"
     if verdict == "identical":
         return f"{name}: the same number as {against} for each of {d.n_pairs} seeds; the change has no effect"
+    if finding.repeats is not None:
+        span = f"single {interval(finding.low, finding.high)}"
+        return f"{name}: A/A, {shown} against {against}, {span}, in no family: it repeats {finding.repeats}"
     span = _span(finding)
     if verdict in ("lower", "higher"):
         small = ""
@@ -53,9 +54,7 @@ def _span(finding: Finding) -> str:
     if within is not None:
         text = f"simultaneous {text}, Holm p {_equals(within.p_holm)}"
     else:
-        repeats = finding.cell.replica_of
-        why = "in no declared family" if repeats is None else f"in no family: it repeats {repeats}"
-        text = f"single {text}, p {_equals(d.p)}, {why}"
+        text = f"single {text}, p {_equals(d.p)}, in no declared family"
     if d.permutation_p is not None:
         text += f", sign-flip p {_equals(d.permutation_p)}"
     return text if finding.crossed is None else f"{text}, over test images too {interval(*finding.crossed)}"
@@ -69,18 +68,10 @@ def _equals(p: float | None) -> str:
 def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str]:
     """What must be known to read the numbers of a phase, one sentence each."""
     said = [f"{CONDITIONAL}; pairs are formed by seed"]
-    correlations = [
-        finding.difference.correlation for finding in findings if finding.difference.correlation is not None
-    ]
-    if correlations:
-        said.append(
-            f"correlation between paired seeds: {number(min(correlations))} to {number(max(correlations))}, "
-            f"median {number(float(np.median(correlations)))} (pairing helps where it is above 0)"
-        )
     detectable = [
         finding.difference.minimum_detectable
         for finding in findings
-        if finding.difference.minimum_detectable is not None
+        if finding.difference.minimum_detectable is not None and finding.repeats is None
     ]
     if detectable:
         said.append(

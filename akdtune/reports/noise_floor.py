@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import MeasuredCell, Phase
@@ -112,6 +113,13 @@ def remarks(noise: Noise, findings: Sequence[Finding], unit: str, *, is_ablation
     if noise.pairing is not None:
         said.append(_pairing_line(noise.pairing, noise.repeated))
     return said
+
+
+def noise_json(noise: Noise) -> dict[str, Any]:
+    """Everything that was computed, as plain JSON."""
+    parts = {"floor": noise.floor, "pairing": noise.pairing, "repeated": noise.repeated}
+    shares = {name: None if part is None else asdict(part) for name, part in parts.items()}
+    return {"pairs": list(noise.repeats), **shares}
 
 
 def _most_pairs(findings: Sequence[Finding]) -> int:

@@ -34,6 +34,7 @@ class InOtherOrder:
         self._orders: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images_BCHW: Tensor, maps: bool) -> Signals:
+        """What the network says about a batch, row by row in its order."""
         order_B, back_B = self._order(len(images_BCHW), images_BCHW.device)
         return self._forward(images_BCHW[order_B], maps).rows(back_B)
 

@@ -149,5 +149,5 @@ def test_a_network_that_draws_is_refused() -> None:
     assert all(torch.equal(value, state[name]) for name, value in dropping.state_dict().items())
     of = configured(DATA, trained(DATA), NONE, [{"name": "kd"}], student="torchvision_mobilenet_v2")
     Trial(of)
-    with pytest.raises(AkdtuneError, match="seeds.rounding: the student 'torchvision_mobilenet_v2' draws random"):
+    with pytest.raises(AkdtuneError, match=r"seeds\.rounding: the student 'torchvision_mobilenet_v2' draws random"):
         Trial(TrialConfig(**{**vars(of), "seeds": Seeds(rounding=1)}))
