@@ -116,7 +116,9 @@ def _span(finding: Finding) -> str:
     if within is not None:
         text = f"simultaneous {text}, Holm p {_equals(within.p_holm)}"
     else:
-        text = f"single {text}, p {_equals(d.p)}, in no declared family"
+        repeats = finding.cell.replica_of
+        why = "in no declared family" if repeats is None else f"in no family: it repeats {repeats}"
+        text = f"single {text}, p {_equals(d.p)}, {why}"
     if d.permutation_p is not None:
         text += f", sign-flip p {_equals(d.permutation_p)}"
     return text if finding.crossed is None else f"{text}, over test images too {interval(*finding.crossed)}"
@@ -149,6 +151,7 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
             f"{number(max(detectable))}, before correction for {len(findings)} comparisons"
         )
     said += _floors(findings)
+    said += _repeated(phase)
     if any(finding.judged == "equivalent" for finding in findings):
         said.append("equivalence (TOST) is judged for each comparison by itself, not corrected for their number")
     if phase.metric != phase.declared_metric:
@@ -184,6 +187,18 @@ def paired_means_remark(findings: Sequence[Finding]) -> str:
     if not parts:
         return ""
     return f"a difference with its number of pairs is between means over these seeds alone: {'; '.join(parts)}"
+
+
+def _repeated(phase: Phase) -> list[str]:
+    """Which cells repeat another one, and how that is known."""
+    declared = {str(entry["name"]) for entry in phase.settings["cells"] if entry.get("replica_of")}
+    return [
+        f"{cell.name} repeats {cell.replica_of}"
+        + ("" if cell.name in declared else " (same targets, gradient factors 1)")
+        + ": an A/A pair, outside the family"
+        for cell in phase.cells
+        if cell.replica_of is not None
+    ]
 
 
 def _floors(findings: Sequence[Finding]) -> list[str]:
