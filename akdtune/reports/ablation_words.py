@@ -101,6 +101,8 @@ def _without_spread(finding: Finding, unit: str) -> str:
     test = f"no spread to judge by; the sign-flip test is the only one, p {_equals(d.permutation_p)}"
     if finding.within is not None and finding.family > 1:
         test += f", Holm p {_equals(finding.within.p_holm)}"
+    if finding.crossed is not None:
+        test += f", over test images too {interval(*finding.crossed)}"
     head = {"higher": f"higher than {against}: ", "lower": f"lower than {against}: "}.get(finding.judged, "")
     if finding.judged == "equivalent":
         assert finding.equivalence is not None
