@@ -236,6 +236,7 @@ def _fill(
         cell.lost[seed] = NO_VALUE if status == "done" else status
         excluded.append(Excluded(cell.name, seed, row["trial_id"], cell.lost[seed], reason))
     cell.lost |= {seed: NOT_PLANNED for seed in seeds if seed not in seen}
+    cell.lost = {seed: why for seed, why in cell.lost.items() if seed not in cell.values}
     excluded += [Excluded(cell.name, seed, None, NOT_PLANNED, "") for seed in seeds if seed not in seen]
     return extra
 

@@ -14,6 +14,7 @@ from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.statistics.power import t_quantile
 
 CONDITIONAL = "intervals are over training seeds, conditional on this teacher, this split and this test set"
+PAIRS_SHOWN = 8
 
 
 def sentence(finding: Finding, unit: str = "points") -> str:
@@ -188,7 +189,9 @@ def paired_means_remark(findings: Sequence[Finding]) -> str:
     ]
     if not parts:
         return ""
-    return f"a difference with its number of pairs is between means over these seeds alone: {'; '.join(parts)}"
+    more = f"; {len(parts) - PAIRS_SHOWN} more in the CSV report" if len(parts) > PAIRS_SHOWN else ""
+    listed = "; ".join(parts[:PAIRS_SHOWN])
+    return f"a difference with its number of pairs is between means over these seeds alone: {listed}{more}"
 
 
 def _repeated(phase: Phase) -> list[str]:

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from akdtune.reports.ablation_findings import lost_words
 from akdtune.reports.ablation_measured import Phase
-from akdtune.reports.text import number, signed
+from akdtune.reports.text import number, probability, signed
 
 SEARCH_METRIC = "val_accuracy"
 FEWEST_RANKED = 5
@@ -83,21 +83,22 @@ def notes(phase: Phase) -> list[str]:
         "search scores are of validation images, after training without them, and confirmed means of "
         f"{confirmed_on} images{trained}: their difference is no change of one number, and ranks alone are compared",
     ]
-    tau, n = _kendall(phase)
-    if tau is not None:
-        said.append(f"Kendall's tau of both ranks: {signed(tau)} (n = {n} winners)")
-    return said
+    correlation = _kendall(phase)
+    return [*said, correlation] if correlation else said
 
 
-def _kendall(phase: Phase) -> tuple[float | None, int]:
-    """Rank correlation of search scores and confirmed means, tau-b, and the winners it is of; None for few or ties."""
+def _kendall(phase: Phase) -> str:
+    """Rank correlation of search scores and confirmed means, tau-b; empty for few winners and for one score."""
     pairs = [
         (cell.search_score, fmean(cell.values.values()))
         for cell in phase.cells
         if cell.search_score is not None and cell.values
     ]
     if len(pairs) < FEWEST_RANKED or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
-        return None, len(pairs)
+        return ""
     from scipy.stats import kendalltau  # late: commands that only list trials do not wait for it
 
-    return float(kendalltau(*zip(*pairs, strict=True)).statistic), len(pairs)
+    test = kendalltau(*zip(*pairs, strict=True))
+    p = probability(float(test.pvalue))
+    p = p if p.startswith("<") else f"= {p}"
+    return f"Kendall's tau of both ranks: {signed(float(test.statistic))} (p {p}, n = {len(pairs)} winners)"
