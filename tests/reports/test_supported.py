@@ -16,6 +16,7 @@ from akdtune.reports import ablation_figures, ablation_tables
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result, compute
 from akdtune.reports.ablation_words import sentence
+from akdtune.reports.winners import Ranks
 from tests.study_fixture import StudyBuilder
 
 BASE = (70.0, 71.2, 69.5, 70.8, 72.1)
@@ -222,8 +223,10 @@ def test_scores_of_different_images_are_compared_by_rank_alone(tmp_path: Path) -
     assert "| angular/kd #1 | 1 | 2 | 58.33 | 77.12 |" in texts(done)["md"]
     assert "| kd |  |  |  | 76.10 |" in texts(done)["md"]
     assert "Kendall" not in texts(done)["md"]
-    sentences = akdtune.load(tmp_path).confirmation().sentences
-    assert any("no change of one number" in said for said in sentences)
+    loaded = akdtune.load(tmp_path).confirmation()
+    assert any("no change of one number" in said for said in loaded.sentences)
+    assert loaded.ranks["angular/kd #1"] == Ranks(search_rank=1, confirmed_rank=2)
+    assert loaded.ranks["kd"] == Ranks(None, None)
 
 
 def test_five_winners_have_a_rank_correlation(tmp_path: Path) -> None:
