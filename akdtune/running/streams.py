@@ -12,8 +12,10 @@ from akdtune.registry import may_draw, typed
 
 def draws(settings: Mapping[str, Any]) -> bool:
     """Whether views or methods of a trial with these settings draw random numbers while the student trains."""
-    components = [("views", settings["views"]), *(("methods", method) for method in settings["method"])]
-    return any(may_draw(kind, str(given["name"]), typed(kind, given)) for kind, given in components)
+    views, methods = settings["views"], settings["method"]
+    return may_draw("views", views["name"], typed("views", views)) or any(
+        may_draw("methods", method["name"], typed("methods", method)) for method in methods
+    )
 
 
 def is_current(outcome: Mapping[str, Any]) -> bool:
