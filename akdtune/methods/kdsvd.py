@@ -153,7 +153,7 @@ class KDSVD(Method):
     needs = frozenset({"stages"})
 
     class Settings(ComponentSettings):
-        """Settings of `kdsvd`; the defaults are those of RepDistiller, and of mdistiller for its other matrix."""
+        """Settings of `kdsvd`; the defaults are those of RepDistiller and mdistiller."""
 
         idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("rank",)}
 
