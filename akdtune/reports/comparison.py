@@ -195,8 +195,8 @@ def lock_differences(a: Side, b: Side) -> list[str]:
     if a.lock is None or b.lock is None:
         lacking = " and ".join(str(side.path) for side in (a, b) if side.lock is None)
         return [f"not known: {lacking} has no {LOCK}"]
-    parts = ("akdtune", "packages", "machine", "source_code", "data", "teacher", "students", "seeds", "settings")
-    first, second = ({part: _without_text(side.lock.get(part)) for part in parts if side.lock} for side in (a, b))
+    parts = "akdtune packages streams machine source_code data teacher students seeds settings".split()
+    first, second = ({part: _without_text(lock[part]) for part in parts if part in lock} for lock in (a.lock, b.lock))
     return settings_file.settings_difference(first, second)
 
 

@@ -119,6 +119,13 @@ def test_search_trials_are_compared_by_validation(tmp_path: Path) -> None:
     assert cell["difference"]["ci_low"] is None
 
 
+def test_other_random_streams_are_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = (study(tmp_path / name, BASE, OTHER, "own") for name in ("a", "b"))
+    other.lock = {**LOCK, "streams": 2}  # the first is of before streams had names
+    compare(one, other)
+    assert "streams: (absent) -> 2" in capsys.readouterr().out
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study(tmp_path / "runs" / "a", BASE, OTHER, "own").write()
