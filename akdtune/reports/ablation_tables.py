@@ -55,7 +55,7 @@ def compute(
     used = alpha_of(phase) if alpha is None else alpha
     effects, why = ablation_findings.effects_of(phase, level=1 - used)
     findings = ablation_findings.findings(phase, run, alpha=used, draws=draws)
-    noise = noise_of(phase, findings, level=1 - used, beside=beside)
+    noise = noise_of(phase, run, findings, level=1 - used, beside=beside)
     return Result(phase, used, dict(summaries(phase.cells, 1 - used)), findings, effects, why, noise)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from akdtune.records.files import trial_directory
 from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import MeasuredCell, Phase
 from akdtune.reports.text import counted, number
-from akdtune.statistics.noise_floor import NoiseFloor, PairingShare, noise_floor, pairing_share
+from akdtune.statistics.noise_floor import NoiseFloor, Pair, PairingShare, noise_floor, pairing_share
 
-RESOLVED = ("lower", "higher")
 UNKNOWN = "no replica control: the noise floor is not known (ablation.controls: [replica])"
 
 
@@ -25,6 +27,7 @@ class Noise:
         pairing: what pairing by seed removes from the comparisons of the phase; None without one.
         repeated: the same of the A/A pairs.
         by_cell: the same of each comparison, by name of the cell.
+        older: seeds of A/A pairs whose halves drew from random streams of different versions, and do not count.
     """
 
     floor: NoiseFloor | None
@@ -32,6 +35,7 @@ class Noise:
     pairing: PairingShare | None
     repeated: PairingShare | None
     by_cell: Mapping[str, PairingShare]
+    older: int = 0
 
     def reach(self, finding: Finding) -> float | None:
         """How far apart means of as many seeds of the same thing may be; None where that is not known."""
@@ -60,19 +64,29 @@ class Noise:
         )
 
 
-def noise_of(phase: Phase, findings: Sequence[Finding], *, level: float, beside: Sequence[Phase] = ()) -> Noise:
+def noise_of(
+    phase: Phase, run: Path, findings: Sequence[Finding], *, level: float, beside: Sequence[Phase] = ()
+) -> Noise:
     """The noise of a phase.
 
     Args:
         phase: with its values.
+        run: the study directory.
         findings: its comparisons.
         level: of intervals.
         beside: further phases of the study, whose A/A pairs count where they have the same metric.
     """
     pairs = _pairs([phase, *(other for other in beside if other.metric == phase.metric)])
+    streams = {side.cell_id: _streams(run, side) for pair in pairs for side in pair}
+    older = 0
     groups: dict[str, list[Mapping[int, float]]] = {}
+    values: list[Pair] = []
     for cell, other in pairs:
-        groups.setdefault(other.cell_id, [other.values]).append(cell.values)
+        drew, also = streams[cell.cell_id], streams[other.cell_id]
+        alike = {seed: value for seed, value in cell.values.items() if drew[seed] == also.get(seed, drew[seed])}
+        older += len(cell.values) - len(alike)
+        groups.setdefault(other.cell_id, [other.values]).append(alike)
+        values.append((alike, other.values))
     compared = {}
     for finding in findings:
         if finding.cell.replica_of is None:
@@ -82,8 +96,9 @@ def noise_of(phase: Phase, findings: Sequence[Finding], *, level: float, beside:
         noise_floor(list(groups.values()), level=level),
         tuple(dict.fromkeys(f"{cell.name} repeats {other.name}" for cell, other in pairs)),
         pairing_share(list(compared.values()), level=level),
-        pairing_share([(cell.values, other.values) for cell, other in pairs], level=level),
+        pairing_share(values, level=level),
         {name: share for name, share in shares.items() if share is not None},
+        older,
     )
 
 
@@ -98,6 +113,15 @@ def _pairs(phases: Sequence[Phase]) -> list[tuple[MeasuredCell, MeasuredCell]]:
     return list(found.values())
 
 
+def _streams(run: Path, cell: MeasuredCell) -> dict[int, int]:
+    """The version of the random streams that each trial of a cell drew from, by seed; before there was one, 1."""
+    found = {}
+    for seed, trial in cell.trials.items():
+        path = trial_directory(run, trial) / "outcome.json"
+        found[seed] = int(json.loads(path.read_text()).get("streams", 1)) if path.exists() else 1
+    return found
+
+
 def shown(reach: float | None) -> str:
     """The column beside each difference: `±2.67`; empty where it is not known."""
     return "" if reach is None else f"±{number(reach)}"
@@ -106,8 +130,13 @@ def shown(reach: float | None) -> str:
 def remarks(noise: Noise, findings: Sequence[Finding], unit: str, *, is_ablation: bool) -> list[str]:
     """Sentences that stand before all others: the floor, what lies below it, and what pairing is worth."""
     said = [_floor_line(noise.floor, noise.repeats, _most_pairs(findings), unit)] if noise.floor else []
-    if not said and is_ablation:
+    if not said and is_ablation and not noise.older:
         said = [UNKNOWN]
+    if noise.older:
+        said.append(
+            f"{counted(noise.older, 'seed')} of A/A pairs left out: one half drew from random streams of an "
+            "earlier version, so that the two are not one experiment (--new trains both alike)"
+        )
     below = [finding for finding in findings if noise.is_below(finding)]
     said += [f"warning: {finding.cell.name}: {noise.warning(finding)}" for finding in below]
     if noise.pairing is not None:

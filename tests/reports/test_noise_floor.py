@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from akdtune.records.files import trial_directory
 from akdtune.reports import ablation_tables, noise_floor
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result
@@ -113,6 +114,23 @@ def test_replicas_that_agree_have_no_floor_but_what_is_shown(tmp_path: Path) -> 
     result = computed(study)
     assert "have the same number on every seed" in ablation_tables.notes_of(result)[0]
     assert result.findings[0].verdict == "A/A"
+
+
+def test_halves_that_drew_from_other_streams_are_no_pair(tmp_path: Path) -> None:
+    """A replica that was added to a study of an earlier version."""
+    study = built(tmp_path)
+    study.write()
+    phases = phases_of(tmp_path)
+    for seed, trial in phases[0].cell("replica").trials.items():
+        if seed > 1:
+            (trial_directory(tmp_path, trial) / "outcome.json").write_text(json.dumps({"streams": 2}))
+    result = ablation_tables.compute(phases[0], tmp_path, draws=100, beside=phases)
+    assert result.noise.floor is not None and (result.noise.floor.dof, result.noise.older) == (1, 3)
+    assert ablation_tables.notes_of(result)[1].startswith("3 seeds of A/A pairs left out: one half drew from random")
+    for trial in phases[0].cell("base").trials.values():
+        (trial_directory(tmp_path, trial) / "outcome.json").write_text(json.dumps({"streams": 2}))
+    result = ablation_tables.compute(phases[0], tmp_path, draws=100, beside=phases)
+    assert result.noise.floor is not None and (result.noise.floor.dof, result.noise.older) == (2, 2)
 
 
 def confirmed(study: StudyBuilder, shared: dict[str, Any]) -> None:
