@@ -89,7 +89,7 @@ def noise_of(
         values.append((alike, other.values))
     compared = {}
     for finding in findings:
-        if finding.cell.replica_of is None:
+        if finding.repeats is None:
             compared[finding.cell.name] = finding.cell.values, phase.cell(finding.reference).values
     shares = {name: pairing_share([pair], level=level) for name, pair in compared.items()}
     return Noise(
