@@ -16,7 +16,14 @@ from akdtune.statistics import paired
 from akdtune.statistics.power import t_quantile
 from tests.checkout import ROOT
 
-REPLICATES = {"pilots": 400, "effects": 600, "bca_coverage": 1000, "families": 1000, "sign_flips": 1000}
+REPLICATES = {
+    "noise_floors": 4000,
+    "pilots": 400,
+    "effects": 600,
+    "bca_coverage": 1000,
+    "families": 1000,
+    "sign_flips": 1000,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +40,7 @@ def simulations() -> ModuleType:
 
 NAMES = [
     "t_coverage", "percentile_coverage", "bca_coverage", "sign_flips", "families", "power", "pilots", "equivalence",
-    "effects", "crossed",
+    "effects", "crossed", "noise_floors",
 ]  # fmt: skip
 
 
