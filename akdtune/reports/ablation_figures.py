@@ -55,8 +55,9 @@ def _bar(finding: Finding) -> figures.Bar:
     assert d.difference is not None
     low, high, p = (None, None, d.p) if within is None else (within.ci_family_low, within.ci_family_high, within.p_holm)
     return figures.Bar(
-        finding.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control
-    )
+        finding.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control,
+        ablation_findings.mark(finding),
+    )  # fmt: skip
 
 
 def _curse(result: Result, cell: MeasuredCell) -> figures.Curse:

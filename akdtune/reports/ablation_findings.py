@@ -31,6 +31,7 @@ from akdtune.statistics.paired import (
 )
 
 FACTORIAL = ("full_factorial", "fractional_factorial")
+DAGGER = "\N{DAGGER}"
 CONDITIONAL = "intervals are over training seeds, conditional on this teacher, this split and this test set"
 
 
@@ -281,12 +282,29 @@ def _span(finding: Finding) -> str:
     d, within = finding.difference, finding.within
     text = interval(finding.low, finding.high)
     if within is not None:
-        text = f"simultaneous {text}, Holm p {_equals(within.p_holm)}"
+        text = f"simultaneous {text}{mark(finding)}, Holm p {_equals(within.p_holm)}"
     else:
         text = f"single {text}, p {_equals(d.p)}, in no declared family"
     if d.permutation_p is not None:
         text += f", sign-flip p {_equals(d.permutation_p)}"
     return text if finding.crossed is None else f"{text}, over test images too {interval(*finding.crossed)}"
+
+
+def mark(finding: Finding) -> str:
+    """The footnote's mark where Holm rejects although the simultaneous interval covers 0."""
+    return DAGGER if finding.within is not None and finding.within.holm_alone else ""
+
+
+def holm_alone_remark(findings: Sequence[Finding]) -> str:
+    """The footnote; "" where no comparison needs it."""
+    names = [finding.cell.name for finding in findings if mark(finding)]
+    if not names:
+        return ""
+    its = "its single-step interval covers" if len(names) == 1 else "their single-step intervals cover"
+    return (
+        f"{DAGGER} Holm rejects {', '.join(names)} although {its} 0: the test's later steps spend what its earlier "
+        "rejections have freed, an interval that holds at once with all others does not"
+    )
 
 
 def _equals(p: float | None) -> str:
@@ -315,6 +333,8 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
             f"smallest difference that these seeds show with power .8: {number(min(detectable))} to "
             f"{number(max(detectable))}, before correction for {len(findings)} comparisons"
         )
+    footnote = holm_alone_remark(findings)
+    said += [footnote] if footnote else []
     said += _floors(findings)
     if any(finding.verdict == "equivalent" for finding in findings):
         said.append("equivalence (TOST) is judged for each comparison by itself, not corrected for their number")

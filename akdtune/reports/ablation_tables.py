@@ -123,6 +123,7 @@ def _difference_json(finding: Finding, unit: str) -> dict[str, Any]:
         **asdict(finding.difference),
         "p_holm": within and within.p_holm, "ci_family_low": within and within.ci_family_low,
         "ci_family_high": within and within.ci_family_high, "rejected": within and within.rejected,
+        "holm_alone": within and within.holm_alone,
         "permutation_note": within and within.permutation_note, "family": finding.family,
         "crossed_low": finding.crossed and finding.crossed[0], "crossed_high": finding.crossed and finding.crossed[1],
         "crossed_note": finding.crossed_note, "equivalence_p": equal and equal.p,
@@ -154,7 +155,7 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
         return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
     difference = finding.difference
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
-    span = "" if finding.low is None else interval(finding.low, finding.high)
+    span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_findings.mark(finding)
     p_holm = "" if finding.within is None else probability(finding.within.p_holm)
     return [*row, signed(difference.difference), alone, span, p_holm]
 
@@ -197,6 +198,8 @@ def tex(done: Sequence[Result], name: str) -> str:
             f"{name}: {title_of(result)}. Differences are paired by seed; {100 * result.level:g} % intervals of each "
             f"alone and of all together (simultaneous), and Holm p within the family; {ablation_findings.CONDITIONAL}."
         )
+        footnote = ablation_findings.holm_alone_remark(result.findings)
+        caption += f" {footnote}." if footnote else ""
         groups = {"": own, heading: paper_rows(result, controls=True)}
         tables.append(tex_table(headings(result), groups, caption, f"tab:{phase.name}", (1, 2, 3, 4, 5, 6)))
     return "\n".join(tables)

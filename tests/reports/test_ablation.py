@@ -233,6 +233,36 @@ def test_families_are_declared(tmp_path: Path) -> None:
     assert "in no declared family" in differences["weight_matched"]["sentence"]
 
 
+def test_a_footnote_where_holm_rejects_what_its_interval_covers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six differences 1 +- .6646 have p .02: Holm's second step takes it below .05, three intervals at once do not."""
+    base = values(72, 0)
+    study = StudyBuilder(tmp_path)
+    study.cell("base", base)
+    study.cell("base~a", [value - 10 + 0.1 * (-1) ** seed for seed, value in enumerate(base)])
+    study.cell("base~b", [value - 1 + 0.6646 * (-1) ** seed for seed, value in enumerate(base)])
+    study.cell("base~c", [value + (-1) ** seed for seed, value in enumerate(base)])
+    study.design["ablation"] |= {"design": "leave_one_out", "reference": "base"}
+    content = report(study)
+    differences = by_cell(content)
+    assert [differences[name]["holm_alone"] for name in ("base~a", "base~b", "base~c")] == [False, True, False]
+    b = differences["base~b"]
+    assert b["p"] == pytest.approx(0.02, abs=1e-4)
+    assert b["p_holm"] == pytest.approx(0.04, abs=2e-4)
+    assert b["ci_family_low"] < -2 < 0 < b["ci_family_high"] < 0.1
+    marked = f"[{b['ci_family_low']:+.2f}, {b['ci_family_high']:+.2f}]†".replace("-", "−")
+    assert f"base~b: lower than base by 1.00 points, simultaneous {marked}, Holm p = .040" in b["sentence"]
+    note = "† Holm rejects base~b although its single-step interval covers 0: "
+    assert [line for line in content["notes"] if "†" in line] == [line for line in content["notes"] if note in line]
+    assert note in " ".join(capsys.readouterr().out.split())
+    folder = tmp_path / "reports"
+    assert (folder / "ablation.md").read_text().count("†") == 3, "table, sentence, footnote"
+    tex = (folder / "ablation.tex").read_text()
+    assert tex.count(r"$^\dagger$") == 2
+    assert "†" not in tex
+
+
 def test_effects_are_contrasts_within_seeds(drawn: None, tmp_path: Path) -> None:
     content = report(factorial(tmp_path))
     effects = {effect["term"]: effect for effect in content["effects"]}
