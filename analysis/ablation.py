@@ -21,9 +21,9 @@ from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
 from akdtune.reports import ablation_tables
 from akdtune.reports.ablation_figures import draw
-from akdtune.reports.ablation_findings import sentence
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result, curse_rows, headings, notes_of, paper_rows, status_lines, title_of
+from akdtune.reports.ablation_words import sentence
 from akdtune.reports.text import csv_text, exit_code, interval, probability, save, save_json, signed
 
 if TYPE_CHECKING:

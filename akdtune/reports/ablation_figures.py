@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from akdtune.reports import ablation_findings, figures
+from akdtune.reports import ablation_findings, ablation_words, figures
 from akdtune.reports.ablation_findings import Finding, LevelMean, level_means, margin_of
 from akdtune.reports.ablation_measured import MeasuredCell
 from akdtune.reports.ablation_tables import Result, title_of
@@ -56,7 +56,7 @@ def _bar(finding: Finding) -> figures.Bar:
     low, high, p = (None, None, d.p) if within is None else (within.ci_family_low, within.ci_family_high, within.p_holm)
     return figures.Bar(
         finding.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control,
-        ablation_findings.mark(finding),
+        ablation_words.mark(finding),
     )  # fmt: skip
 
 

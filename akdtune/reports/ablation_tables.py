@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune.reports import ablation_findings
-from akdtune.reports.ablation_findings import Finding, alpha_of, margin_of, sentence, summaries
+from akdtune.reports import ablation_findings, ablation_words
+from akdtune.reports.ablation_findings import Finding, alpha_of, margin_of, summaries
 from akdtune.reports.ablation_measured import UNFINISHED, MeasuredCell, Phase, counts
+from akdtune.reports.ablation_words import sentence
 from akdtune.reports.text import interval, markdown_table, number, probability, signed, tex_table
 from akdtune.statistics.effects import Effect
 from akdtune.statistics.paired import CellSummary
@@ -64,8 +65,8 @@ def compute(phase: Phase, run: Path, *, alpha: float | None = None, draws: int =
 def notes_of(result: Result) -> list[str]:
     """Sentences that hold for the whole phase."""
     phase = result.phase
-    notes = ablation_findings.remarks(phase, result.findings, result.alpha)
-    crossed = ablation_findings.crossed_remark(result.findings)
+    notes = ablation_words.remarks(phase, result.findings, result.alpha)
+    crossed = ablation_words.crossed_remark(result.findings)
     notes += [crossed] if crossed else []
     if phase.name == "confirm":
         notes += [CURSE, "ranks are those of the search and stay: the test set chooses nothing"]
@@ -155,7 +156,7 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
         return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
     difference = finding.difference
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
-    span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_findings.mark(finding)
+    span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_words.mark(finding)
     p_holm = "" if finding.within is None else probability(finding.within.p_holm)
     return [*row, signed(difference.difference), alone, span, p_holm]
 
@@ -196,9 +197,9 @@ def tex(done: Sequence[Result], name: str) -> str:
         heading = "Baselines" if phase.name == "confirm" else "Controls"
         caption = (
             f"{name}: {title_of(result)}. Differences are paired by seed; {100 * result.level:g} % intervals of each "
-            f"alone and of all together (simultaneous), and Holm p within the family; {ablation_findings.CONDITIONAL}."
+            f"alone and of all together (simultaneous), and Holm p within the family; {ablation_words.CONDITIONAL}."
         )
-        footnote = ablation_findings.holm_alone_remark(result.findings)
+        footnote = ablation_words.holm_alone_remark(result.findings)
         caption += f" {footnote}." if footnote else ""
         groups = {"": own, heading: paper_rows(result, controls=True)}
         tables.append(tex_table(headings(result), groups, caption, f"tab:{phase.name}", (1, 2, 3, 4, 5, 6)))

@@ -10,9 +10,10 @@ from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures
-from akdtune.reports.ablation_findings import Finding, sentence
+from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result
+from akdtune.reports.ablation_words import sentence
 from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table

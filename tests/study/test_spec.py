@@ -742,7 +742,7 @@ def test_the_digits_space_is_the_measured_one() -> None:
     study = spec.load("digits_angular")
     settings = study.arms[0].random(0).settings
     assert [arm.name for arm in study.arms] == ["angular/kd", "angular/dkd", "angular/crd", "angular/kd+crd"]
-    assert (study.search.trials, study.probe and study.probe.trials, study.epochs, study.rungs) == (24, 24, 40, [26])
+    assert (study.search.trials, study.probe and study.probe.trials, study.epochs, study.rungs) == (16, 44, 40, [26])
     assert settings["data"] | {"validation": 600, "label_noise": {"fraction": 0.4, "seed": 0}} == settings["data"]
     assert settings["data"]["pixel_noise"]["std"] == 0.25
     assert settings["teacher"]["network"] == {"name": "cnn", "widths": [32, 64, 128]}
