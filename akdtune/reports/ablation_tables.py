@@ -128,7 +128,11 @@ def _difference_json(finding: Finding, unit: str) -> dict[str, Any]:
         "permutation_note": within and within.permutation_note, "family": finding.family,
         "crossed_low": finding.crossed and finding.crossed[0], "crossed_high": finding.crossed and finding.crossed[1],
         "crossed_note": finding.crossed_note, "equivalence_p": equal and equal.p,
-        "equivalence": equal and equal.verdict, "resolve": finding.resolve, "more_seeds": finding.more_seeds,
+        "equivalence": equal and equal.verdict, "resolve": finding.resolve,
+        "minimum_detectable_low": finding.detectable and finding.detectable[0],
+        "minimum_detectable_high": finding.detectable and finding.detectable[1],
+        "more_seeds_low": finding.more_seeds and finding.more_seeds[0],
+        "more_seeds_high": finding.more_seeds and finding.more_seeds[1],
         "verdict": finding.verdict, "sentence": sentence(finding, unit),
     }  # fmt: skip
 
@@ -156,8 +160,10 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
         return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
     difference = finding.difference
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
-    span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_words.mark(finding)
-    p_holm = "" if finding.within is None else probability(finding.within.p_holm)
+    span = p_holm = ""
+    if finding.within is not None:
+        span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_words.mark(finding)
+        p_holm = probability(finding.within.p_holm)
     return [*row, signed(difference.difference), alone, span, p_holm]
 
 

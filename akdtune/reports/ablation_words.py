@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from akdtune.reports import seed_words
 from akdtune.reports.ablation_findings import Finding, alpha_of
 from akdtune.reports.ablation_measured import Phase
 from akdtune.reports.text import interval, number, probability, signed
@@ -38,13 +39,7 @@ def sentence(finding: Finding, unit: str = "points") -> str:
             f"(TOST p {_equals(finding.equivalence.p)}); difference {shown}, {span}"
         )
     said = [f"{name}: not resolved, {shown}, {span}"]
-    if d.minimum_detectable is not None:
-        said.append(f"n = {d.n_pairs} shows only {number(d.minimum_detectable)} {unit} or more")
-    if finding.more_seeds:
-        said.append(f"needs about {finding.more_seeds} more seeds to resolve {finding.resolve:g} {unit}")
-    elif finding.more_seeds == 0:
-        said.append(f"{finding.resolve:g} {unit} would have shown by itself")
-    return "; ".join(said)
+    return "; ".join([*said, *seed_words.shown_and_needed(finding, unit)])
 
 
 def _span(finding: Finding) -> str:
@@ -95,16 +90,7 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
             f"correlation between paired seeds: {number(min(correlations))} to {number(max(correlations))}, "
             f"median {number(float(np.median(correlations)))} (pairing helps where it is above 0)"
         )
-    detectable = [
-        finding.difference.minimum_detectable
-        for finding in findings
-        if finding.difference.minimum_detectable is not None
-    ]
-    if detectable:
-        said.append(
-            f"smallest difference that these seeds show with power .8: {number(min(detectable))} to "
-            f"{number(max(detectable))}, before correction for {len(findings)} comparisons"
-        )
+    said += seed_words.remarks(findings)
     footnote = holm_alone_remark(findings)
     said += [footnote] if footnote else []
     said += _floors(findings)

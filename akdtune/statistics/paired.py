@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from akdtune.statistics.association import LEVEL
-from akdtune.statistics.power import ROUNDING, check_share, finite, minimum_detectable, spread, t_quantile
+from akdtune.statistics.power import ROUNDING, check_share, finite, spread, t_quantile
 from akdtune.statistics.resampling import Floats
 
 Verdict: TypeAlias = Literal["equivalent", "not resolved", "different"]
@@ -58,7 +58,6 @@ class Difference:
         permutation_form: "exact" up to `EXACT_SEEDS` seeds, beyond them "Monte Carlo" over `DRAWS` random flips.
         wilcoxon_p: signed-rank test, from `WILCOXON_SEEDS` seeds on.
         bootstrap_low, bootstrap_high: BCa interval of the mean difference, from `BOOTSTRAP_SEEDS` seeds on.
-        minimum_detectable: the smallest true difference that n such pairs detect with power .8.
     """
 
     n_pairs: int
@@ -75,7 +74,6 @@ class Difference:
     wilcoxon_p: float | None = None
     bootstrap_low: float | None = None
     bootstrap_high: float | None = None
-    minimum_detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def paired_difference(cell: Mapping[int, float], reference: Mapping[int, float],
     Args:
         cell: value of each seed.
         reference: value of each seed; seeds that only one of the two has are left out.
-        level: coverage of the intervals, 0 to 1; `minimum_detectable` is for alpha = 1 - level.
+        level: coverage of the intervals, 0 to 1.
 
     Raises:
         ValueError: for values that are not finite or a level outside (0, 1).
@@ -158,7 +156,6 @@ def paired_difference(cell: Mapping[int, float], reference: Mapping[int, float],
         n, seeds, mean, sd, low, high, p, _correlation(cell_N, reference_N), _sign_flip_p(differences_N, scale),
         2.0 / 2.0**n, "exact" if n <= EXACT_SEEDS else "Monte Carlo",
         _wilcoxon_p(differences_N, scale) if n >= WILCOXON_SEEDS else None, bootstrap_low, bootstrap_high,
-        minimum_detectable(sd, n, alpha=1 - level),
     )  # fmt: skip
 
 

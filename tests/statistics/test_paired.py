@@ -14,7 +14,15 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from akdtune.statistics import paired
 from akdtune.statistics.paired import Difference
-from akdtune.statistics.power import RequiredSeeds, minimum_detectable, more_seeds, required_seeds, seeds_needed
+from akdtune.statistics.power import (
+    RequiredSeeds,
+    detectable,
+    minimum_detectable,
+    more_seeds,
+    required_seeds,
+    seeds_needed,
+    spread_limit,
+)
 
 # Student's sleep data, hours gained with two drugs, paired by patient (R: datasets::sleep).
 SLEEP_1 = dict(enumerate([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]))
@@ -141,7 +149,7 @@ def test_identical_cells_differ_by_nothing(n: int) -> None:
     values = {seed: 70 + 0.1 * seed for seed in range(n)}
     difference = paired.paired_difference(values, values)
     assert (difference.difference, difference.sd, difference.p, difference.permutation_p) == (0.0, 0.0, 1.0, 1.0)
-    assert (difference.ci_low, difference.ci_high, difference.minimum_detectable) == (0.0, 0.0, None)
+    assert (difference.ci_low, difference.ci_high) == (0.0, 0.0)
     [member] = paired.holm_family([difference])
     assert (member.p_holm, member.rejected, member.ci_family_low, member.ci_family_high) == (1.0, False, 0.0, 0.0)
 
@@ -304,10 +312,29 @@ def test_seeds_needed_is_the_first_number_that_suffices(sd: float, resolve: floa
 
 
 def test_more_seeds_count_from_those_there_are() -> None:
-    assert more_seeds(1.0, 4, 1.0) == 6
-    assert more_seeds(1.0, 10, 1.0) == more_seeds(1.0, 50, 1.0) == 0
-    assert more_seeds(0.3, 4) == seeds_needed(0.3, 0.3) - 4
-    assert more_seeds(0.0, 2) == 0
+    """R: power.t.test(delta = 1, sd = 1, power = .8, type = "paired") asks for 10, with sd 1.7275 for 26 (25.4)."""
+    assert spread_limit(1.0, 4) == pytest.approx(sqrt(3 / scipy.stats.chi2.ppf(0.2, 3)))
+    assert spread_limit(1.0, 4) == pytest.approx(1.7275, abs=1e-4)
+    assert more_seeds(1.0, 4, 1.0, alpha=0.05) == (6, 22)
+    assert more_seeds(1.0, 50, 1.0, alpha=0.05) == (0, 0)
+    low, high = more_seeds(0.3, 5, alpha=0.05 / 6) or (0, 0)
+    assert low == seeds_needed(0.3, 0.3, alpha=0.05 / 6) - 5 > seeds_needed(0.3, 0.3) - 5
+    assert high == required_seeds([0.3 * step for step in (-1, -1, 0, 1, 1)], 0.3, alpha=0.05 / 6).n - 5
+    assert more_seeds(0.0, 2, alpha=0.05) is more_seeds(0.3, 1, alpha=0.05) is None
+
+
+@pytest.mark.parametrize(("sd", "n"), [(1.0, 2), (0.4, 5), (2.0, 8), (1.0, 20)])
+@pytest.mark.parametrize("size", [1, 6])
+def test_what_seeds_show_and_what_they_need_follow_one_rule(sd: float, n: int, size: int) -> None:
+    """Seeds that show d at the level of the rule need no further one for d, and need some for a little less."""
+    low, high = detectable(sd, n, alpha=0.05 / size) or (0.0, 0.0)
+    assert low == minimum_detectable(sd, n, alpha=0.05 / size)
+    assert high / low == pytest.approx(sqrt((n - 1) / scipy.stats.chi2.ppf(0.2, n - 1)))
+    assert more_seeds(sd, n, 1.0001 * high, alpha=0.05 / size) == (0, 0)
+    fewest, most = more_seeds(sd, n, 0.9999 * high, alpha=0.05 / size) or (0, 0)
+    assert (fewest, most) == (0, 1)
+    assert (more_seeds(sd, n, 0.9999 * low, alpha=0.05 / size) or (0, 0))[0] == 1
+    assert detectable(0.0, n, alpha=0.05) is detectable(sd, 1, alpha=0.05) is None
 
 
 def test_required_seeds_stand_on_the_upper_limit() -> None:

@@ -32,8 +32,8 @@ def simulations() -> ModuleType:
 
 
 NAMES = [
-    "t_coverage", "percentile_coverage", "bca_coverage", "sign_flips", "families", "max_t", "power", "pilots",
-    "equivalence", "effects", "crossed",
+    "t_coverage", "percentile_coverage", "bca_coverage", "sign_flips", "families", "max_t", "power",
+    "further_seeds", "pilots", "equivalence", "effects", "crossed",
 ]  # fmt: skip
 
 
