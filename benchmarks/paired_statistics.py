@@ -203,7 +203,7 @@ def further_seeds(replicates: int) -> Iterator[Row]:
         rng = np.random.default_rng(n)
         totals: dict[str, list[int]] = {"upper end": [], "lower end": [], "uncorrected, from their own sd": []}
         hits: dict[str, list[bool]] = {name: [] for name in totals}
-        for _ in range(replicates):
+        for _ in range(max(replicates // 4, 1)):
             gains_MN = gains(rng, n, (resolve, *(0.0,) * (size - 1)))
             sd = float(gains_MN[0].std(ddof=1))
             fewest, most = more_seeds(sd, n, resolve, alpha=0.05 / size) or (0, 0)

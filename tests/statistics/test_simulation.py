@@ -16,7 +16,15 @@ from akdtune.statistics import paired
 from akdtune.statistics.power import t_quantile
 from tests.checkout import ROOT
 
-REPLICATES = {"pilots": 400, "effects": 600, "bca_coverage": 1000, "families": 1000, "max_t": 600, "sign_flips": 1000}
+REPLICATES = {
+    "pilots": 400,
+    "effects": 600,
+    "bca_coverage": 1000,
+    "families": 1000,
+    "max_t": 600,
+    "further_seeds": 1000,
+    "sign_flips": 1000,
+}
 
 
 @pytest.fixture(scope="module")
