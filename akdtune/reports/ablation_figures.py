@@ -37,6 +37,7 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
         drawn["ablation" if phase.name == "ablation" else "confirm"] = figures.forest(
             bars, title=f"{name}: {title_of(result)}", margin=margin_of(phase), level=result.level,
             xlabel=f"{label}: difference from {against}, paired by seed ({result.unit})",
+            floor=result.noise.usual(result.findings),
         )  # fmt: skip
     footnote = f"{100 * result.level:g} % intervals within seeds (differences between seeds taken out)"
     ylabel = f"{label} (%)" if phase.in_percent else label
