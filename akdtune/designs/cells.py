@@ -35,7 +35,8 @@ class Cell:
         changes: what it changes in the base, by key path.
         levels: the level of every factor; None for controls and named arms.
         explanation: one sentence; empty for cells of a design.
-        merged: cells of the design that are the same configuration, with the reason, one line each.
+        merged: cells that are the same configuration, or are taught the same, with the reason, one line each.
+        stands_for: names of cells that are taught the same, which is known once targets were measured.
         written: views, method, student and training before defaults were filled in.
     """
 
@@ -47,6 +48,7 @@ class Cell:
     levels: Mapping[str, Any] | None = None
     explanation: str = ""
     merged: tuple[str, ...] = ()
+    stands_for: tuple[str, ...] = ()
     written: Sections = field(default_factory=dict)
 
 
@@ -72,6 +74,18 @@ class CellPlan:
     def base(self) -> Cell:
         """The cell whose factors all stand at their first value; controls are made from it."""
         return self.cells[0]
+
+    @property
+    def controls(self) -> int:
+        """How many of the cells are controls."""
+        return sum(cell.role == "control" for cell in self.cells)
+
+    def families(self, declared: Sequence[Sequence[str]] | None) -> list[list[str]] | None:
+        """Declared families with the cells that stand for others in their place; None where none were declared."""
+        if declared is None:
+            return None
+        standing = {name: cell.name for cell in self.cells for name in (cell.name, *cell.stands_for)}
+        return [list(dict.fromkeys(standing.get(name, name) for name in family)) for family in declared]
 
 
 _NOMINAL: dict[str, tuple[int, int, int]] = {
