@@ -142,6 +142,7 @@ def beside_views(cell: Cell) -> str:
     settings = {section: values for section, values in canonical(cell.settings).items() if section != "views"}
     methods = [lookup("methods", term["name"]) for term in cell.settings["method"]]
     pair = pair_of(cell.settings, cell.settings["student"])
+    assert pair is not None, "a cell's data, teacher and student are known"
     weight = resolve_ce_weight(TrainingSettings(**cell.settings["training"]), methods, pair)
     return json.dumps({**settings, "training": {**settings["training"], "ce_weight": weight}}, sort_keys=True)
 
