@@ -38,6 +38,7 @@ class Cell:
         merged: cells that are the same configuration, or are taught the same, with the reason, one line each.
         stands_for: names of cells that are taught the same, which is known once targets were measured.
         written: views, method, student and training before defaults were filled in.
+        replica_of: name of the cell whose experiment it repeats, rounded differently; None for all others.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Cell:
     merged: tuple[str, ...] = ()
     stands_for: tuple[str, ...] = ()
     written: Sections = field(default_factory=dict)
+    replica_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,11 @@ def plan_cells(ablation: AblationSettings, base: Sections, constants: Sections) 
     for family in ablation.families or []:
         issues += [
             (("ablation", "families"), unknown_name("cell", name, known)) for name in family if name not in known
+        ]
+        issues += [
+            (("ablation", "families"), f"'{cell.name}' repeats {cell.replica_of}: nothing about it is to be tested")
+            for cell in made
+            if cell.replica_of is not None and cell.name in family
         ]
     if issues:
         raise CellProblems(list(dict.fromkeys(issues)))
@@ -227,7 +234,8 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
     full = {**constants, **settings}
     if control.seeds_shift:
         full["seeds"] = dict(control.seeds_shift)
-    return Cell(control.name, "control", arm_name(full), full, {}, None, control.explanation)
+    repeated = base.name if control.repeats else None
+    return Cell(control.name, "control", arm_name(full), full, {}, None, control.explanation, replica_of=repeated)
 
 
 def _context(settings: Sections, constants: Sections) -> controls.ControlContext:
@@ -264,20 +272,23 @@ def _oddities(plan: CellPlan, ablation: AblationSettings) -> Iterator[str]:
         yield f"{len(lists[0])} seeds: differences get {'no' if len(lists[0]) < 2 else 'very wide'} intervals"
 
 
-def baseline_cells(names: Sequence[str], base: Sections, constants: Sections) -> list[Cell]:
+def baseline_cells(
+    names: Sequence[str], base: Sections, constants: Sections, base_name: str = factors.BASE
+) -> list[Cell]:
     """Baselines of a confirmation: controls by their name, methods on the plain teacher, views over the base's methods.
 
     Args:
         names: as written under `confirm.baselines`.
         base: filled-in settings of the configuration whose student and recipe they take.
         constants: `data` and `teacher`, filled in.
+        base_name: of the cell that has the base's settings.
 
     Raises:
         CellProblems: with every problem found.
     """
     cells: list[Cell] = []
     issues: list[Issue] = []
-    start = Cell("base", "confirm", arm_name(base), base)
+    start = Cell(base_name, "confirm", arm_name(base), base)
     for index, name in enumerate(names):
         try:
             if name in controls.NAMES:

@@ -59,7 +59,8 @@ def cell_lines(outline: Outline) -> list[str]:
             *(f"    {path}: {', '.join(map(shown, values))}" for path, values in ablation.factors.items()),
         ]
     return [
-        f"ablation {ablation.design} ({len(plan.cells)} cells; all compared with {plan.reference}, Holm over them):",
+        f"ablation {ablation.design} ({len(plan.cells)} cells; all compared with {plan.reference}, Holm over "
+        f"{'all but replicas' if any(cell.replica_of for cell in plan.cells) else 'them'}):",
         *(f"    {_described(cell)}" for cell in plan.cells),
         *(
             f"    {line}"

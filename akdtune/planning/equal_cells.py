@@ -56,7 +56,10 @@ def measured_plan(plan: CellPlan, taught: Mapping[str, Taught], images: int) -> 
             merged=(*kept[place].merged, line, *cell.merged),
             stands_for=(*kept[place].stands_for, cell.name, *cell.stands_for),
         )
-    by_name = {cell.name: cell for cell in kept}
+    standing = {name: cell.name for cell in kept for name in (cell.name, *cell.stands_for)}
+    by_name = {
+        cell.name: replace(cell, replica_of=standing.get(str(cell.replica_of), cell.replica_of)) for cell in kept
+    }
     cells = tuple(by_name[cell.name] for cell in plan.cells if cell.name in by_name)
     factors = {cell.name: taught[cell.name].factors for cell in cells if cell.name in taught}
     factors = {name: of_cell for name, of_cell in factors.items() if of_cell}

@@ -109,6 +109,8 @@ def of_cells(
 ) -> dict[str, Taught]:
     """What is measured, by name; of cells with views, and of those that differ from another cell in views alone.
 
+    Cells that are declared to repeat another one are left out.
+
     Args:
         cells: with filled-in settings.
         dataset: loaded.
@@ -116,8 +118,9 @@ def of_cells(
         file: the trained teacher.
         teachers: its networks on the CPU, the main one first, where they are loaded already.
     """
-    alike = Counter(map(beside_views, cells))
-    looked_at = [cell for cell in cells if cell.settings["views"]["name"] != "none" or alike[beside_views(cell)] > 1]
+    own = [cell for cell in cells if cell.replica_of is None]
+    alike = Counter(map(beside_views, own))
+    looked_at = [cell for cell in own if cell.settings["views"]["name"] != "none" or alike[beside_views(cell)] > 1]
     if file.absent or not looked_at:
         return {}
     device = torch.device("cpu")

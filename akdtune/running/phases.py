@@ -109,11 +109,11 @@ class Phases:
             cells.append(cell)
             entries.append({"name": cell.name, "arm": cell.arm, "rank": None, "search_trial": None,
                             "search_score": None, "explanation": cell.explanation,
-                            "merged": list(cell.merged)})  # fmt: skip
+                            "merged": list(cell.merged), "replica_of": cell.replica_of})  # fmt: skip
         rows = [self._row(cell, seed) for cell in cells for seed in confirm.seeds]
         for cell, entry in zip(cells, entries, strict=True):
             entry |= {"role": cell.role, "cell_id": self.identity.cell_id(cell.settings, cell.role)}
-        reference = baselines[0].name if baselines else None
+        reference = next((cell.name for cell in baselines if cell.replica_of is None), None)
         self.directory.write_design(
             "confirm",
             {"top": confirm.top, "seeds": confirm.seeds, "metric": "test_accuracy", "reference": reference,
@@ -123,10 +123,11 @@ class Phases:
 
     def _baselines(self, names: Sequence[str], top: Cell) -> Sequence[Cell]:
         """Cells of these baselines, the first of them the reference; those with the same targets as one."""
-        made = baseline_cells(names, top.settings, self.study.constants)
-        if len(made) < 2:
+        made = baseline_cells(names, top.settings, self.study.constants, top.name)
+        compared = [cell.name for cell in made if cell.replica_of is None]
+        if len(compared) < 2:
             return made
-        return self._said(self.identity.measured(CellPlan(tuple(made), made[0].name))).plan.cells
+        return self._said(self.identity.measured(CellPlan(tuple(made), compared[0]))).plan.cells
 
     def _best_of_each_arm(self, top: int) -> dict[str, list[tuple[TrialRecord, float]]]:
         """Configurations of each arm that reached the last epoch, the best `top` by mean validation accuracy."""
@@ -161,7 +162,7 @@ class Phases:
             assert isinstance(ablation.seeds, list)
             seeds = ablation.seeds
         else:
-            rows = [self._row(cell, seed, "pilot") for cell in plan.cells for seed in auto.pilot_seeds]
+            rows = [self._row(cell, seed, "pilot") for cell in _compared(plan) for seed in auto.pilot_seeds]
             if self._new(rows):
                 self._write_ablation(measured, [], None)
                 return rows
@@ -233,7 +234,7 @@ class Phases:
         assert ablation is not None
         auto = ablation.auto_seeds
         assert auto is not None
-        ids = {cell.name: self.identity.cell_id(cell.settings, "pilot") for cell in plan.cells}
+        ids = {cell.name: self.identity.cell_id(cell.settings, "pilot") for cell in _compared(plan)}
         values: dict[str, dict[int, float]] = {name: {} for name in ids}
         for name, cell_id in ids.items():
             for record in self.directory.records.values():
@@ -280,6 +281,7 @@ class Phases:
                 "changes": dict(cell.changes),
                 "explanation": cell.explanation,
                 "merged": list(cell.merged),
+                "replica_of": cell.replica_of,
                 "gradient_factor": measured.factors.get(cell.name),
             }
             for cell in plan.cells
@@ -314,6 +316,11 @@ class Phases:
     def _say(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
+
+
+def _compared(plan: CellPlan) -> list[Cell]:
+    """The cells whose differences seeds shall resolve: a replica's is nothing but noise."""
+    return [cell for cell in plan.cells if cell.replica_of is None]
 
 
 def _without_head(event: SeedsNeeded) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from akdtune.designs.cells import CellPlan, plan_cells
+from akdtune.designs.controls import REPLICAS
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
 from akdtune.settings.pickers import Point, halton
@@ -108,7 +109,8 @@ class Outline:
             return 0
         auto = ablation.auto_seeds
         seeds = len(ablation.possible_seeds()) if auto is None or auto.take else 0
-        return self.cells * (seeds + (auto.pilot if auto is not None else 0))
+        replicas = len(REPLICAS.keys() & set(ablation.controls))
+        return self.cells * seeds + (auto.pilot * (self.cells - replicas) if auto is not None else 0)
 
     @functools.cached_property
     def cell_plan(self) -> CellPlan | None:

@@ -136,7 +136,9 @@ def test_what_trains_otherwise_is_never_merged(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few_images")
 def test_merged_cells_leave_no_gradient_factor(tmp_path: Path) -> None:
-    found, taught = measured(loaded(tmp_path, SUMS_TO_1 + "}"))
+    controls = "ablation.controls=[plain, weight_matched, shrink_matched, entropy_matched, target_matched, replica]"
+    found, taught = measured(loaded(tmp_path, SUMS_TO_1 + "}", controls))
+    assert "replica" not in taught and found.plan.cells[-1].name == "replica"
     assert set(found.factors) == {"base", "lr=0.1", "shrink_matched", "entropy_matched", "target_matched"}
     assert taught["weight_matched"].factors["kd"] == pytest.approx(1.0, abs=1e-6)
     assert taught["base"].pulls is None and taught["lr=0.1"].pulls is None, "noise is drawn anew"
@@ -184,6 +186,14 @@ def test_families_name_the_cell_that_is_trained() -> None:
     found = measured_plan(CellPlan(CELLS, "base"), taught_as(matched=1, plain=1), 256).plan
     assert found.families([["less", "matched", "plain"], ["matched"]]) == [["less", "plain"], ["plain"]]
     assert found.families(None) is None
+
+
+def test_a_replica_repeats_the_cell_that_is_trained() -> None:
+    again = Cell(**{**vars(cell("replica", role="control")), "replica_of": "base"})
+    found = measured_plan(CellPlan((*CELLS, again), "plain"), taught_as(base=1, plain=1), 256).plan
+    assert [(cell.name, cell.replica_of) for cell in found.cells] == [
+        ("less", None), ("matched", None), ("plain", None), ("replica", "plain"),
+    ]  # fmt: skip
 
 
 def test_what_was_merged_before_is_carried_on() -> None:

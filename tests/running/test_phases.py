@@ -229,6 +229,35 @@ def test_baselines_that_are_taught_the_same_are_confirmed_once(world: Callable[.
     assert [cell.get("merged") for cell in written["cells"]] == [None, None, [line], []]
 
 
+def test_a_replica_stands_beside_the_best_configuration_and_beside_the_winner(world: Callable[..., World]) -> None:
+    both = ABLATION.replace("[plain]", "[replica]") + "seeds: [10, 11]}"
+    here = world(CONFIRM.replace("[kd]", "[replica, kd]"), both)
+    searched(here)
+    rows = here.plan()
+    replicas = [row for row in rows if row["cell"] == "replica"]
+    assert [(row["role"], row["seed"]) for row in replicas] == [("control", 10), ("control", 11)], "one for both"
+    top = next(row for row in rows if row["cell"] in ("tekap/kd #1", "base"))
+    assert replicas[0]["settings"] == {**top["settings"], "seeds": {"rounding": 1}}
+    written = here.directory.read_design()
+    of_confirm, of_ablation = (
+        {cell["name"]: cell["replica_of"] for cell in written[phase]["cells"] if cell.get("replica_of")}
+        for phase in ("confirm", "ablation")
+    )
+    assert of_confirm == {"replica": "tekap/kd #1"} and of_ablation == {"replica": "base"}
+    assert written["confirm"]["reference"] == "kd", "a replica is no reference"
+
+
+def test_a_pilot_does_not_judge_what_is_noise_alone(world: Callable[..., World]) -> None:
+    pilot = "seeds: {pilot: 3, resolve: 1.0, at_most: 3, first: 100}}"
+    here = world(ABLATION.replace("[plain]", "[plain, replica]") + pilot)
+    searched(here)
+    rows = here.plan()
+    assert {row["cell"] for row in rows} == {"base", "noise=0.3", "plain"}
+    for row in rows:
+        here.end(row["trial_id"], 60.0 + row["seed"] % 7)
+    assert {row["cell"] for row in here.plan()} == {"base", "noise=0.3", "plain", "replica"}
+
+
 def test_without_a_finished_search_trial_there_is_no_winner(world: Callable[..., World]) -> None:
     here = world(CONFIRM, ABLATION + "seeds: [20]}")
     here.search("tekap/kd", {"method.kd.weight": "1"}, 60.0, "pruned")
