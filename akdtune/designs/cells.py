@@ -35,7 +35,8 @@ class Cell:
         changes: what it changes in the base, by key path.
         levels: the level of every factor; None for controls and named arms.
         explanation: one sentence; empty for cells of a design.
-        merged: cells of the design that are the same configuration, with the reason, one line each.
+        merged: cells that are the same configuration, or are taught the same, with the reason, one line each.
+        stands_for: names of cells that are taught the same, which is known once targets were measured.
         written: views, method, student and training before defaults were filled in.
         replica_of: name of the cell whose experiment it repeats, rounded differently; None for all others.
     """
@@ -48,6 +49,7 @@ class Cell:
     levels: Mapping[str, Any] | None = None
     explanation: str = ""
     merged: tuple[str, ...] = ()
+    stands_for: tuple[str, ...] = ()
     written: Sections = field(default_factory=dict)
     replica_of: str | None = None
 
@@ -76,16 +78,28 @@ class CellPlan:
         return self.cells[0]
 
     def family_sizes(self, families: Sequence[Sequence[str]] | None) -> dict[str, int]:
-        """By how many comparisons each cell's is judged, itself included; the reference has none.
+        """By how many comparisons each cell's is judged, itself included; reference and replicas have none.
 
         Args:
             families: as declared; None: all cells are one. Outside every declared one a comparison stands alone.
         """
-        compared = [cell.name for cell in self.cells if cell.name != self.reference]
+        compared = [cell.name for cell in self.cells if cell.name != self.reference and cell.replica_of is None]
         sizes = dict.fromkeys(compared, len(compared) if not families else 1)
         for family in families or []:
             sizes |= dict.fromkeys(members := [name for name in family if name in sizes], len(members))
         return sizes
+
+    @property
+    def controls(self) -> int:
+        """How many of the cells are controls."""
+        return sum(cell.role == "control" for cell in self.cells)
+
+    def families(self, declared: Sequence[Sequence[str]] | None) -> list[list[str]] | None:
+        """Declared families with the cells that stand for others in their place; None where none were declared."""
+        if declared is None:
+            return None
+        standing = {name: cell.name for cell in self.cells for name in (cell.name, *cell.stands_for)}
+        return [list(dict.fromkeys(standing.get(name, name) for name in family)) for family in declared]
 
 
 _NOMINAL: dict[str, tuple[int, int, int]] = {

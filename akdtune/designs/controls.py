@@ -251,9 +251,9 @@ def _replica(name: str, base: _Base) -> Control:
     student = base.sections["student"]
     if student.get("train", "all") == "all" and _student_draws(json.dumps(student["network"]), base.context.inputs):
         # late: networks load torch; reading this module needs none
-        from akdtune.networks import draws_sentence
+        from akdtune import networks
 
-        raise base.refused(name, draws_sentence(student["network"]))
+        raise base.refused(name, networks.draws_sentence(student["network"]))
     order = "another order" if name == "replica" else "an order of its own"
     said = (
         f"The base again, its batches summed in {order}: the same experiment in exact arithmetic, so that its"

@@ -128,6 +128,8 @@ def test_a_replica_is_the_base_with_another_rounding(load: Loader) -> None:
     assert replica.settings == {**base.settings, "seeds": {"rounding": 1}}
     assert (replica.role, replica.arm, replica.replica_of) == ("control", base.arm, "base")
     assert [cell.replica_of for cell in cells(study).values()].count(None) == len(cells(study)) - 1
+    assert study.cell_plan is not None
+    assert study.cell_plan.family_sizes(None) == dict.fromkeys(["inter=false", "intra=false", "weight_matched"], 3)
     assert cell_hash(replica.settings, "data", "teacher") != cell_hash(base.settings, "data", "teacher")
     assert "Holm over all but replicas" in cell_lines.cell_lines(study)[0]
     with pytest.raises(SettingsError, match=r"ablation\.families: 'replica' repeats base: nothing about it is to be"):
@@ -194,7 +196,7 @@ def test_a_mistake_is_named_with_its_place(load: Loader, old: str, new: str, mes
 
 
 def test_the_plan_explains_every_cell(load: Loader) -> None:
-    lines = cell_lines.cell_lines(load())
+    lines = cell_lines.cell_lines(Outline(load()))
     assert lines[1] == "    base: the base as it is"
     assert lines[2] == "    inter=false: views.inter = false"
     assert lines[4].startswith("    plain (control): The base's kd with the plain teacher")
@@ -225,7 +227,7 @@ def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:
     assert plan is not None
     assert len([cell for cell in plan.cells if cell.role == "ablation"]) == 4
     assert any("=" in line for line in plan.aliases)
-    assert any(line.strip().startswith("alias: ") for line in cell_lines.cell_lines(study))
+    assert any(line.strip().startswith("alias: ") for line in cell_lines.cell_lines(Outline(study)))
 
 
 def test_a_pilot_s_seeds_are_no_report_seeds(load: Loader) -> None:
