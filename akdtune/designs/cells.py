@@ -73,6 +73,18 @@ class CellPlan:
         """The cell whose factors all stand at their first value; controls are made from it."""
         return self.cells[0]
 
+    def family_sizes(self, families: Sequence[Sequence[str]] | None) -> dict[str, int]:
+        """By how many comparisons each cell's is judged, itself included; the reference has none.
+
+        Args:
+            families: as declared; None: all cells are one. Outside every declared one a comparison stands alone.
+        """
+        compared = [cell.name for cell in self.cells if cell.name != self.reference]
+        sizes = dict.fromkeys(compared, len(compared) if not families else 1)
+        for family in families or []:
+            sizes |= dict.fromkeys(members := [name for name in family if name in sizes], len(members))
+        return sizes
+
 
 _NOMINAL: dict[str, tuple[int, int, int]] = {
     "digits": (1, 8, 10), "cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "fashion_mnist": (1, 28, 10),

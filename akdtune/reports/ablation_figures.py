@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from akdtune.reports import ablation_findings, figures, winners
+from akdtune.reports import ablation_findings, ablation_words, figures, winners
 from akdtune.reports.ablation_findings import Finding, LevelMean, level_means, margin_of
 from akdtune.reports.ablation_measured import MeasuredCell
 from akdtune.reports.ablation_tables import Result, lost_mark, title_of
@@ -58,8 +58,9 @@ def _bar(finding: Finding) -> figures.Bar:
     assert d.difference is not None
     low, high, p = (None, None, d.p) if within is None else (finding.low, finding.high, within.p_holm)
     return figures.Bar(
-        _label(finding.cell), d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control
-    )
+        _label(finding.cell), d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control,
+        ablation_words.mark(finding),
+    )  # fmt: skip
 
 
 def _place(result: Result, cell: MeasuredCell) -> figures.Place:
