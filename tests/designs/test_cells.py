@@ -129,7 +129,7 @@ def test_a_replica_is_the_base_with_another_rounding(load: Loader) -> None:
     assert (replica.role, replica.arm, replica.replica_of) == ("control", base.arm, "base")
     assert [cell.replica_of for cell in cells(study).values()].count(None) == len(cells(study)) - 1
     assert cell_hash(replica.settings, "data", "teacher") != cell_hash(base.settings, "data", "teacher")
-    assert "Holm over all but replicas" in cell_lines.cell_lines(study)[0]
+    assert "Holm over all but replicas" in cell_lines.cell_lines(Outline(study))[0]
     with pytest.raises(SettingsError, match=r"ablation\.families: 'replica' repeats base: nothing about it is to be"):
         load("ablation.controls=[weight_matched, replica]", "ablation.families=[[inter=false, replica]]")
 
