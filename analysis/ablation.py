@@ -3,7 +3,7 @@
     python analysis/ablation.py runs/digits_ablation
     akdtune analyze ablation digits_ablation
 
-Differences are paired by seed. Holm's p and the simultaneous intervals of a family always agree; where a difference is
+Differences are paired by seed. Holm's p and simultaneous intervals hold for each declared family; where a difference is
 not resolved, the number of further seeds that would resolve the declared margin stands beside it.
 """
 

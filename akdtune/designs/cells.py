@@ -77,6 +77,18 @@ class CellPlan:
         """The cell whose factors all stand at their first value; controls are made from it."""
         return self.cells[0]
 
+    def family_sizes(self, families: Sequence[Sequence[str]] | None) -> dict[str, int]:
+        """By how many comparisons each cell's is judged, itself included; reference and replicas have none.
+
+        Args:
+            families: as declared; None: all cells are one. Outside every declared one a comparison stands alone.
+        """
+        compared = [cell.name for cell in self.cells if cell.name != self.reference and cell.replica_of is None]
+        sizes = dict.fromkeys(compared, len(compared) if not families else 1)
+        for family in families or []:
+            sizes |= dict.fromkeys(members := [name for name in family if name in sizes], len(members))
+        return sizes
+
     @property
     def controls(self) -> int:
         """How many of the cells are controls."""

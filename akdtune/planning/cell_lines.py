@@ -67,17 +67,21 @@ def cell_lines(outline: Outline) -> list[str]:
             for line in dict.fromkeys([*plan.notes, *(line for cell in plan.cells for line in cell.merged)])
         ),
         *(f"    alias: {line}" for line in plan.aliases),
-        *_resolved(ablation),
+        *_resolved(ablation, max(plan.family_sizes(ablation.families).values(), default=1)),
     ]
 
 
-def _resolved(ablation: AblationSettings) -> list[str]:
-    """What the seeds can tell apart, in units that a pilot or a finished study translates into points."""
+def _resolved(ablation: AblationSettings, family: int) -> list[str]:
+    """What the seeds can tell apart in a family of this size, in units that a pilot translates into points."""
     seeds = len(ablation.possible_seeds())
-    smallest = minimum_detectable(1.0, seeds, alpha=ablation.alpha) if ablation.auto_seeds is None else None
+    smallest = minimum_detectable(1.0, seeds, alpha=ablation.alpha / family) if ablation.auto_seeds is None else None
     if smallest is None:
         return []
-    return [f"    {seeds} seeds tell a difference of {smallest:.1f} sd of the paired differences from zero (power .8)"]
+    among = f", among {family} comparisons" if family > 1 else ""
+    return [
+        f"    {seeds} seeds tell a difference of {smallest:.1f} sd of the paired differences from zero "
+        f"(power .8{among})"
+    ]
 
 
 def _described(cell: Cell) -> str:

@@ -124,10 +124,15 @@ def _difference_json(finding: Finding, result: Result) -> dict[str, Any]:
         "mean_of_pairs": finding.means and finding.means[0], "reference_of_pairs": finding.means and finding.means[1],
         "p_holm": within and within.p_holm, "ci_family_low": within and finding.low,
         "ci_family_high": within and finding.high, "rejected": within and within.rejected,
+        "holm_alone": within and within.holm_alone,
         "permutation_note": within and within.permutation_note, "family": finding.family,
         "crossed_low": finding.crossed and finding.crossed[0], "crossed_high": finding.crossed and finding.crossed[1],
         "crossed_note": finding.crossed_note, "equivalence_p": equal and equal.p,
-        "equivalence": equal and equal.verdict, "resolve": finding.resolve, "more_seeds": finding.more_seeds,
+        "equivalence": equal and equal.verdict, "resolve": finding.resolve,
+        "minimum_detectable_low": finding.detectable and finding.detectable[0],
+        "minimum_detectable_high": finding.detectable and finding.detectable[1],
+        "more_seeds_low": finding.more_seeds and finding.more_seeds[0],
+        "more_seeds_high": finding.more_seeds and finding.more_seeds[1],
         "agreement": finding.agreement and asdict(finding.agreement), "judged": finding.judged,
         "noise_floor": result.noise.reach(finding), "pairing_share": result.noise.share(finding),
         "below_noise_floor": result.noise.is_below(finding), "repeats": finding.repeats,
@@ -160,8 +165,10 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
         return [*row, *[""] * (len(headings(result)) - len(row))]
     difference = finding.difference
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
-    span = "" if finding.low is None else interval(finding.low, finding.high)
-    p_holm = "" if finding.within is None else probability(finding.within.p_holm)
+    span = p_holm = ""
+    if finding.within is not None:
+        span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_words.mark(finding)
+        p_holm = probability(finding.within.p_holm)
     floor = [] if result.noise.floor is None else [shown(result.noise.reach(finding))]
     pairs = f" ({counted(difference.n_pairs, 'pair')})" if finding.is_partial and difference.n_pairs else ""
     return [*row, signed(difference.difference) + pairs, *floor, alone, span, p_holm]
@@ -219,6 +226,8 @@ def tex(done: Sequence[Result], name: str) -> str:
         )
         means = ablation_words.paired_means_remark(result.findings)
         caption += f" {means[0].upper()}{means[1:]}." if means else ""
+        footnote = ablation_words.holm_alone_remark(result.findings)
+        caption += f" {footnote}." if footnote else ""
         groups = {"": own, heading: paper_rows(result, controls=True)}
         if result.noise.floor is not None:
             caption += " A/A: by how much means over as many seeds of the same thing, trained twice, may differ."

@@ -42,6 +42,11 @@ class Noise:
         pairs = finding.difference.n_pairs
         return None if self.floor is None or pairs < 1 else self.floor.reach(pairs)
 
+    def usual(self, findings: Sequence[Finding]) -> float | None:
+        """The same for as many seeds as the comparisons have at most, which is as many as most have."""
+        n = _most_pairs(findings)
+        return None if self.floor is None or n < 1 else self.floor.reach(n)
+
     def share(self, finding: Finding) -> float | None:
         """The share of the variance that pairing removes from one comparison."""
         of_cell = self.by_cell.get(finding.cell.name)

@@ -241,15 +241,13 @@ class Phases:
                 value = record.value
                 if record.plan["cell_id"] == cell_id and record.terminal == "done" and value is not None:
                     values[name][int(record.plan["seed"])] = value
-        reference = values[plan.reference]
+        reference, sizes = values[plan.reference], plan.family_sizes(ablation.families)
         needs: list[tuple[RequiredSeeds, str]] = []
         for name, own in values.items():
             shared = sorted(own.keys() & reference.keys())
             if name != plan.reference and len(shared) >= 2:
                 differences = [own[seed] - reference[seed] for seed in shared]
-                needed = required_seeds(
-                    differences, auto.resolve, alpha=ablation.alpha, power=auto.power, confidence=0.8
-                )
+                needed = required_seeds(differences, auto.resolve, alpha=ablation.alpha / sizes[name], power=auto.power)
                 needs.append((needed, name))
         if not needs:
             raise StudyError(
@@ -265,6 +263,7 @@ class Phases:
             pilot=auto.pilot,
             resolve=auto.resolve,
             power=auto.power,
+            alpha=ablation.alpha / sizes[name],
         )
 
     def _write_ablation(self, measured: MeasuredPlan, seeds: Sequence[int], pilot: SeedsNeeded | None) -> None:

@@ -128,6 +128,8 @@ def test_a_replica_is_the_base_with_another_rounding(load: Loader) -> None:
     assert replica.settings == {**base.settings, "seeds": {"rounding": 1}}
     assert (replica.role, replica.arm, replica.replica_of) == ("control", base.arm, "base")
     assert [cell.replica_of for cell in cells(study).values()].count(None) == len(cells(study)) - 1
+    assert study.cell_plan is not None
+    assert study.cell_plan.family_sizes(None) == dict.fromkeys(["inter=false", "intra=false", "weight_matched"], 3)
     assert cell_hash(replica.settings, "data", "teacher") != cell_hash(base.settings, "data", "teacher")
     assert "Holm over all but replicas" in cell_lines.cell_lines(Outline(study))[0]
     with pytest.raises(SettingsError, match=r"ablation\.families: 'replica' repeats base: nothing about it is to be"):
@@ -199,9 +201,20 @@ def test_the_plan_explains_every_cell(load: Loader) -> None:
     assert lines[2] == "    inter=false: views.inter = false"
     assert lines[4].startswith("    plain (control): The base's kd with the plain teacher")
     assert lines[5].startswith("    weight_matched (control): The targets of angular with the same number, weights")
-    assert "3 seeds tell a difference of 3.3 sd of the paired differences from zero (power .8)" in lines[-1]
+    assert lines[-1].endswith(
+        "3 seeds tell a difference of 6.5 sd of the paired differences from zero (power .8, among 4 comparisons)"
+    )
     (count,) = cell_lines.counts(Outline(load()))
     assert count.startswith("15 ablation trials: leave_one_out, 5 cells with 2 controls")
+
+
+def test_families_say_how_many_comparisons_judge_a_cell(load: Loader) -> None:
+    plan = load().cell_plan
+    assert plan is not None
+    names = [cell.name for cell in plan.cells if cell.name != plan.reference]
+    assert plan.family_sizes(None) == dict.fromkeys(names, 4)
+    declared = plan.family_sizes([[names[0], names[1], plan.reference], [names[3]]])
+    assert declared == {names[0]: 2, names[1]: 2, names[2]: 1, names[3]: 1}
 
 
 def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:

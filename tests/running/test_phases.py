@@ -19,6 +19,7 @@ from akdtune.records.study_directory import StudyDirectory
 from akdtune.roles import REPORT_ROLES, Terminal
 from akdtune.running.phases import Phases, order
 from akdtune.settings.space import Proposal
+from akdtune.statistics.power import required_seeds
 from akdtune.study import spec
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -287,6 +288,8 @@ def test_a_pilot_on_validation_images_decides_on_the_seeds(world: Callable[..., 
     assert event.cell == "noise=0.3 - base"
     assert event.sd == pytest.approx(0.2)
     assert event.sd_upper > event.sd, "the upper limit of the variance, not the pilot's own"
+    rule = required_seeds([-0.2, 0.0, 0.2], 1.0, alpha=0.05 / 2)
+    assert event.needed == rule.n > required_seeds([-0.2, 0.0, 0.2], 1.0, alpha=0.05).n, "one of two comparisons"
     assert seeds == list(range(100, 100 + event.needed))
     assert {row["role"] for row in rows} == {"ablation", "control"}
     assert not {row["trial_id"] for row in rows} & {row["trial_id"] for row in pilot}
@@ -294,6 +297,17 @@ def test_a_pilot_on_validation_images_decides_on_the_seeds(world: Callable[..., 
     again = here.fresh()
     assert again.due(True) == []
     assert sum(event.kind == "seeds" for event in here.directory.events) == 1
+    assert event.alpha == 0.025
+
+
+def test_what_a_pilot_has_decided_stays(world: Callable[..., World]) -> None:
+    """An earlier version decided without the family, and its event lacks the level."""
+    here = world(ABLATION + "seeds: {pilot: 3, resolve: 1.0, at_most: 30}}")
+    piloted(here, 0.2)
+    earlier = {"needed": 3, "sd": 0.2, "sd_upper": 0.42, "cell": "noise=0.3 - base", "pilot": 3, "resolve": 1.0}
+    here.directory.append(SeedsNeeded(**earlier, power=0.8))
+    assert sorted({row["seed"] for row in here.plan()}) == [100, 101, 102]
+    assert "alpha" not in here.directory.read_design()["ablation"]["pilot"]
 
 
 def test_more_seeds_than_allowed_are_not_taken(world: Callable[..., World]) -> None:
