@@ -25,6 +25,7 @@ import scipy.stats
 from akdtune.reports.seed_words import rounded_up
 from akdtune.statistics import paired
 from akdtune.statistics.effects import contrasts, crossed_bootstrap
+from akdtune.statistics.noise_floor import noise_floor, pairing_share
 from akdtune.statistics.paired import Difference, holm_family
 from akdtune.statistics.power import minimum_detectable, more_seeds, required_seeds, seeds_needed
 
@@ -310,9 +311,34 @@ def _crossed_truth() -> float:
     return 100 * float(cell - reference)
 
 
+def noise_floors(replicates: int) -> Iterator[Row]:
+    rng, replicates = np.random.default_rng(12), max(200, replicates // 10)
+    for n in (5, 8, 20):
+        floors, within, covers = [], [], []
+        for _ in range(replicates):
+            floor = noise_floor([cells(rng, n, (0.0,))])
+            assert floor is not None and floor.sd_low is not None and floor.sd_high is not None
+            floors.append(floor)
+            covers.append(floor.sd_low <= 1 <= floor.sd_high)
+            within.append(abs(float(rng.normal(0, 1 / sqrt(n)))) <= floor.reach(n))
+        yield row(f"noise floor, n = {n}: holds what two runs differ by", "equal", 0.95, within)
+        yield row(f"noise floor, n = {n}: coverage of its sd", "equal", 0.95, covers)
+    share = 1 - 1 / 3  # cells have variance 1.5, their differences 1
+    for n, comparisons in ((5, 1), (5, 5), (8, 5), (20, 5)):
+        covered = []
+        for _ in range(replicates):
+            reference, *others = cells(rng, n, (0.0,) * comparisons)
+            paired_share = pairing_share([(cell, reference) for cell in others])
+            assert paired_share is not None and paired_share.low is not None and paired_share.high is not None
+            covered.append(paired_share.low <= share <= paired_share.high)
+        yield row(
+            f"share that pairing removes, n = {n}, {comparisons} comparisons: coverage", "at least", 0.93, covered
+        )
+
+
 SIMULATIONS: tuple[Callable[[int], Iterator[Row]], ...] = (
     t_coverage, percentile_coverage, bca_coverage, sign_flips, families, max_t, power,
-    further_seeds, pilots, equivalence, effects, crossed,
+    further_seeds, pilots, equivalence, effects, crossed, noise_floors,
 )  # fmt: skip
 
 

@@ -58,6 +58,7 @@ class Finding:
         means: of the cell and of the reference over the paired seeds; None without one.
         agreement: of the answers on each image, where both have equal accuracies on every seed; None elsewhere, and
             where predictions are lacking.
+        repeats: name of the cell that it repeats, or that repeats it, where the two are one experiment.
     """
 
     cell: MeasuredCell
@@ -75,13 +76,16 @@ class Finding:
     reference_lost: Mapping[int, str] = field(default_factory=dict)
     means: tuple[float, float] | None = None
     agreement: Agreement | None = None
+    repeats: str | None = None
 
     @property
     def judged(self) -> str:
-        """lower, higher, equivalent, not resolved, identical, tied, no spread, one pair, or no pair."""
+        """lower, higher, equivalent, not resolved, identical, tied, no spread, A/A, one pair, or no pair."""
         difference = self.difference
         if difference.n_pairs < 2 or difference.difference is None:
             return "no pair" if difference.n_pairs == 0 else "one pair"
+        if self.repeats is not None:
+            return "A/A"
         if self.has_no_spread and difference.difference == 0:
             return "identical" if self.agreement is not None and self.agreement.same_outputs else "tied"
         if self.within is not None and self.within.rejected:
@@ -182,7 +186,8 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         in_family, size = within.get(cell.name, (None, 0))
         crossed = _crossed(predictions, cell, reference, draws, level) if paired else "fewer than two pairs"
         shows = more = equal = None
-        if difference.n_pairs >= 2 and difference.sd is not None:
+        repeats = cell.replica_of or (reference.name if reference.replica_of == cell.name else None)
+        if repeats is None and difference.n_pairs >= 2 and difference.sd is not None:
             n, judged_at = difference.n_pairs, alpha / max(size, 1)
             shows = power.detectable(difference.sd, n, alpha=judged_at)
             if margin is not None:
@@ -196,6 +201,7 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
                 None if isinstance(crossed, str) else crossed, crossed if isinstance(crossed, str) else "",
                 len(phase.seeds), reference.lost, _paired_means(cell, reference, difference.seeds),
                 predictions.agreement(cell, reference) if predictions is not None and _tied(difference) else None,
+                repeats,
             )
         )  # fmt: skip
     return judged

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
-import numpy as np
-
 from akdtune.reports import seed_words
 from akdtune.reports.ablation_findings import Finding, alpha_of, is_unfinished, lost_words
 from akdtune.reports.ablation_measured import Phase
@@ -28,6 +26,9 @@ def sentence(finding: Finding, unit: str = "points") -> str:
     shown = f"{signed(d.difference)} {unit}"
     if judged == "one pair":
         return f"{name}: {shown} against {against} with one seed{seeds}: no interval, nothing can be concluded"
+    if finding.repeats is not None:
+        span = "" if finding.low is None else f", single {interval(finding.low, finding.high)}"
+        return f"{name}: A/A, {shown} against {against}{seeds}{span}, in no family: it repeats {finding.repeats}"
     if judged in ("identical", "tied"):
         return f"{name}: {_tied(finding)}"
     if finding.has_no_spread:
@@ -115,9 +116,7 @@ def _span(finding: Finding) -> str:
     if within is not None:
         text = f"simultaneous {text}{mark(finding)}, Holm p {_equals(within.p_holm)}"
     else:
-        repeats = finding.cell.replica_of
-        why = "in no declared family" if repeats is None else f"in no family: it repeats {repeats}"
-        text = f"single {text}, p {_equals(d.p)}, {why}"
+        text = f"single {text}, p {_equals(d.p)}, in no declared family"
     if d.permutation_p is not None:
         text += f", sign-flip p {_equals(d.permutation_p)}"
     return text if finding.crossed is None else f"{text}, over test images too {interval(*finding.crossed)}"
@@ -148,14 +147,6 @@ def _equals(p: float | None) -> str:
 def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str]:
     """What must be known to read the numbers of a phase, one sentence each."""
     said = [f"{CONDITIONAL}; pairs are formed by seed"]
-    correlations = [
-        finding.difference.correlation for finding in findings if finding.difference.correlation is not None
-    ]
-    if correlations:
-        said.append(
-            f"correlation between paired seeds: {number(min(correlations))} to {number(max(correlations))}, "
-            f"median {number(float(np.median(correlations)))} (pairing helps where it is above 0)"
-        )
     said += seed_words.remarks(findings)
     footnote = holm_alone_remark(findings)
     said += [footnote] if footnote else []

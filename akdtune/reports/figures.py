@@ -91,7 +91,9 @@ class Bar:
     mark: str = ""
 
 
-def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None, level: float) -> Sheet:
+def forest(
+    bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None, level: float, floor: float | None = None
+) -> Sheet:
     """Paired differences against the reference, controls apart.
 
     Args:
@@ -100,6 +102,7 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
         xlabel: what is compared, with its unit.
         margin: half the width of the band of equivalence; None for no band.
         level: of the intervals.
+        floor: by how much two runs of the same thing may differ; None for no lines.
     """
     ordered = [*(bar for bar in bars if not bar.is_control), *(bar for bar in bars if bar.is_control)]
     own = sum(not bar.is_control for bar in ordered)
@@ -110,7 +113,11 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
             axis.axvspan(-margin, margin, color=BAND, zorder=0, linewidth=0)
         axis.axvline(0, color=GREY, linewidth=0.9, zorder=1)
         limits = _forest_limits(ordered, margin)
+        if floor and floor < 2 * max(map(abs, limits)):
+            limits = _forest_limits(ordered, max(margin or 0.0, floor))
         axis.set_xlim(limits)
+        for end in (-floor, floor) if floor else ():
+            axis.axvline(end, color=GREY, linewidth=1, linestyle=":", zorder=1)
         for height, bar in zip(heights, ordered, strict=True):
             _draw_bar(axis, height, bar, limits)
         if 0 < own < len(ordered):
@@ -126,7 +133,7 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
         header = f"difference [{100 * level:g} %{' simultaneous], n, Holm p' if simultaneous else '], n'}"
         _at_right(axis, heights, [_row_text(bar, simultaneous) for bar in ordered], header, -0.95)
         suptitle(drawn.figure, title)
-        _forest_legend(drawn.figure, ordered, margin, level, limits)
+        _forest_legend(drawn.figure, ordered, margin, level, limits, floor)
     return drawn
 
 
@@ -206,7 +213,12 @@ def _row_text(bar: Bar, simultaneous: bool) -> str:
 
 
 def _forest_legend(
-    figure: Any, bars: Sequence[Bar], margin: float | None, level: float, limits: tuple[float, float]
+    figure: Any,
+    bars: Sequence[Bar],
+    margin: float | None,
+    level: float,
+    limits: tuple[float, float],
+    floor: float | None,
 ) -> None:
     # late: reports without a figure do not wait for it
     from matplotlib.lines import Line2D
@@ -226,6 +238,10 @@ def _forest_legend(
         handles.append(Line2D([], [], color=GREY, marker=">", linestyle="", label="goes on beyond the plot"))
     if margin is not None:
         handles.append(Patch(color=BAND, label=f"equivalence margin, ±{margin:g}"))
+    if floor:
+        beyond = "" if limits[0] < -floor and floor < limits[1] else ", beyond the plot"
+        label = f"A/A noise floor, ±{floor:.2f}{beyond}"
+        handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.6)
 
 

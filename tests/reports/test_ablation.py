@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,8 @@ def test_the_console_says_what_is_and_is_not_resolved(tmp_path: Path, capsys: py
     assert "base~inter: lower than base by" in text
     assert "base~intra: equivalent to base within 0.3 points" in text or "base~intra: not resolved" in text
     assert text.count("conditional on this teacher, this split and this test set") == 1
-    assert "correlation between paired seeds" in text
+    assert re.search(r"pairing by seed removes \d+ %, \[\S+, \d+\] of the variance of differences - int", text)
+    assert "no replica control: the noise floor is not known (ablation.controls: [replica])" in text
     assert "smallest difference that these seeds show with power .8 by the rule that judges" in text
     assert "control weight_matched: same weights, no views" in text
     assert "merged: views.margin=0.3: has no effect without intra" in text

@@ -11,9 +11,11 @@ from akdtune.reports import figures
 from akdtune.reports.figures import Bar
 
 
-def drawn(bars: list[Bar], margin: float | None = 0.3) -> tuple[Any, list[tuple[float, float]], set[str]]:
+def drawn(
+    bars: list[Bar], margin: float | None = 0.3, floor: float | None = None
+) -> tuple[Any, list[tuple[float, float]], set[str]]:
     """The axis, the place (x, y) of every arrow, and the labels of the legend."""
-    sheet = figures.forest(bars, title="study", xlabel="points", margin=margin, level=0.95)
+    sheet = figures.forest(bars, title="study", xlabel="points", margin=margin, level=0.95, floor=floor)
     assert len(sheet.files["png"]) > 1000
     axis = sheet.figure.axes[0]
     arrows = [line for line in axis.lines if line.get_marker() in (CARETLEFT, CARETRIGHT)]
@@ -77,3 +79,17 @@ def test_the_text_of_a_row_holds_the_whole_interval_and_the_mark() -> None:
     assert texts[0] == "difference [95 % simultaneous], n, Holm p"
     assert texts[2] == "+0.50 [−0.50, +1.50]   n = 5, by itself"
     assert texts[1] == "−2.00 [−42.00, +38.00]†   n = 5   p = .034"
+
+
+def test_the_noise_floor_is_two_dotted_lines_in_the_plot() -> None:
+    bars = [bar(-2.0, 1.0, 1.6), bar(0.5, 1.5, 2.0)]
+    axis, _, labels = drawn(bars, floor=2.67)
+    dotted = [float(line.get_xdata()[0]) for line in axis.lines if line.get_linestyle() == ":"]
+    assert dotted == [-2.67, 2.67]
+    left, right = axis.get_xlim()
+    assert left < -2.67 and 2.67 < right
+    assert "A/A noise floor, ±2.67" in labels
+    axis, _, labels = drawn(bars, floor=40.0)
+    assert axis.get_xlim() == drawn(bars)[0].get_xlim(), "one of two seeds would make the rest a line"
+    assert "A/A noise floor, ±40.00, beyond the plot" in labels
+    assert not any("A/A" in label for label in drawn(bars)[2])

@@ -36,7 +36,7 @@ def simulations() -> ModuleType:
 
 NAMES = [
     "t_coverage", "percentile_coverage", "bca_coverage", "sign_flips", "families", "max_t", "power",
-    "further_seeds", "pilots", "equivalence", "effects", "crossed",
+    "further_seeds", "pilots", "equivalence", "effects", "crossed", "noise_floors",
 ]  # fmt: skip
 
 
