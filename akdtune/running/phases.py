@@ -311,7 +311,8 @@ class Phases:
         """Cells that an earlier version trained beside the one that now stands for them: A/A pairs, planned no more."""
         written = self.directory.read_design().get("ablation", {}).get("cells", [])
         known = {cell["name"]: cell for cell in written}
-        trained = {record.plan["cell_id"] for record in self.directory.records.values() if record.attempts or record.terminal}
+        begun = (record for record in self.directory.records.values() if record.attempts or record.terminal)
+        trained = {record.plan["cell_id"] for record in begun}
         return [
             {**known[name], "replica_of": cell.name, "planned": False}
             for cell in plan.cells
