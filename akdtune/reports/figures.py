@@ -131,7 +131,7 @@ def forest(
         axis.set_xlabel(xlabel)
         simultaneous = any(bar.family_low is not None for bar in bars)
         header = f"difference [{100 * level:g} %{' simultaneous], n, Holm p' if simultaneous else '], n'}"
-        _at_right(axis, heights, [_row_text(bar) for bar in ordered], header, -0.95)
+        _at_right(axis, heights, [_row_text(bar, simultaneous) for bar in ordered], header, -0.95)
         suptitle(drawn.figure, title)
         _forest_legend(drawn.figure, ordered, margin, level, limits, floor)
     return drawn
@@ -199,11 +199,14 @@ def _draw_span(
             axis.plot(end, height, **look)
 
 
-def _row_text(bar: Bar) -> str:
+def _row_text(bar: Bar, simultaneous: bool) -> str:
+    """What stands beside a row; a bar outside every family among simultaneous ones is marked as by itself."""
     if bar.low is None:
         return f"{signed(bar.value)}   n = {bar.n}, no interval"
     alone = bar.family_low is None
     span = interval(bar.low, bar.high) if alone else interval(bar.family_low, bar.family_high) + bar.mark
+    if alone and simultaneous:
+        return f"{signed(bar.value)} {span}   n = {bar.n}, by itself"
     p = probability(bar.p)
     tail = "" if bar.p is None else f"   p {p if p.startswith('<') else '= ' + p}"
     return f"{signed(bar.value)} {span}   n = {bar.n}{tail}"

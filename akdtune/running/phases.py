@@ -285,6 +285,7 @@ class Phases:
             }
             for cell in plan.cells
         ]
+        cells += self._trained_twice(plan)
         self.directory.write_design(
             "ablation",
             {
@@ -305,6 +306,19 @@ class Phases:
                 "cells": cells,
             },
         )
+
+    def _trained_twice(self, plan: CellPlan) -> list[dict[str, Any]]:
+        """Cells that an earlier version trained beside the one that now stands for them: A/A pairs, planned no more."""
+        written = self.directory.read_design().get("ablation", {}).get("cells", [])
+        known = {cell["name"]: cell for cell in written}
+        begun = (record for record in self.directory.records.values() if record.attempts or record.terminal)
+        trained = {record.plan["cell_id"] for record in begun}
+        return [
+            {**known[name], "replica_of": cell.name, "planned": False}
+            for cell in plan.cells
+            for name in cell.stands_for
+            if name in known and known[name]["cell_id"] in trained
+        ]
 
     def _row(self, cell: Cell, seed: int, role: str | None = None) -> dict[str, Any]:
         params = {} if cell.levels is None else {path: _level(value) for path, value in cell.levels.items()}

@@ -172,10 +172,10 @@ def holm_family(differences: Sequence[Difference], *, alpha: float = 0.05) -> li
     which no interval of a single step does.
 
     Bonferroni, not max-t over the shared reference: with correlations estimated from the seeds, the quantile of a
-    multivariate t is too small, at n = 5 for ten comparisons by a quarter (simultaneous coverage .87 instead of .95),
-    and one drawn with each difference's own variance covers with .93 there. Both are nominal from about 20 seeds on,
-    where they gain 5 % of the length. Dunnett's fixed correlation of .5 gains 3 % and needs the cells to vary alike
-    (`benchmarks/paired_statistics.py`).
+    multivariate t is too small (simultaneous coverage .88, .92, .94 instead of .95 for ten comparisons and n = 5, 8,
+    20); one drawn with each difference's own variance is narrower by 5 to 8 % at n = 5 and covers with .94 there,
+    nominal from 8 seeds on (`benchmarks/paired_statistics.py`). Dunnett's fixed correlation of .5 gains 3 % and needs
+    the cells to vary alike.
 
     Args:
         differences: the family; those without p (fewer than two pairs) stay outside.

@@ -74,8 +74,10 @@ def test_only_zeros() -> None:
 
 
 def test_the_text_of_a_row_holds_the_whole_interval_and_the_mark() -> None:
-    axis, _, _ = drawn([bar(-2.0, 1.0, 40.0, p=0.034, mark="†"), bar(0.5, 1.0, 1.4)])
+    axis, _, _ = drawn([bar(-2.0, 1.0, 40.0, p=0.034, mark="†"), bar(0.5, 1.0, None)])
     texts = [text.get_text() for text in axis.figure.axes[1].get_yticklabels()]
+    assert texts[0] == "difference [95 % simultaneous], n, Holm p"
+    assert texts[2] == "+0.50 [−0.50, +1.50]   n = 5, by itself"
     assert texts[1] == "−2.00 [−42.00, +38.00]†   n = 5   p = .034"
 
 

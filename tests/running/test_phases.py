@@ -202,8 +202,13 @@ def test_what_was_trained_twice_before_stays_and_is_not_counted(world: Callable[
     assert here.plan() == [], "nothing is trained again, nothing is refused"
     assert set(here.directory.records) >= {row["trial_id"] for row in before}
     assert all(here.directory.records[row["trial_id"]].terminal == "done" for row in before)
-    names = [cell["name"] for cell in here.directory.read_design()["ablation"]["cells"]]
-    assert names == ["base", "noise=0.3", "plain", "entropy_matched"]
+    for _ in range(2):  # and once more, by what is written then
+        cells = here.directory.read_design()["ablation"]["cells"]
+        assert [cell["name"] for cell in cells] == ["base", "noise=0.3", "plain", "entropy_matched", "weight_matched"]
+        assert [cell["replica_of"] for cell in cells] == [None] * 4 + ["plain"], "an A/A pair from now on"
+        assert [cell.get("planned") for cell in cells] == [None] * 4 + [False]
+        here.now(weight_matched="plain")
+        assert here.plan() == []
 
 
 def test_a_pilot_trains_merged_cells_once(world: Callable[..., World]) -> None:

@@ -17,14 +17,9 @@ from akdtune.statistics.power import t_quantile
 from tests.checkout import ROOT
 
 REPLICATES = {
-    "pilots": 400,
-    "effects": 600,
-    "bca_coverage": 1000,
-    "families": 1000,
-    "max_t": 600,
-    "further_seeds": 1000,
+    "pilots": 400, "effects": 600, "bca_coverage": 1000, "families": 1000, "max_t": 600, "further_seeds": 1000,
     "sign_flips": 1000,
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
