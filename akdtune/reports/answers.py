@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
-from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures, diversity_report
+from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures, diversity_report, winners
 from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result
@@ -19,6 +19,7 @@ from akdtune.reports.diversity_report import counts_text
 from akdtune.reports.diversity_verdict import TABLE_HEADINGS, Verdict, headline_sentence, judge
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
+from akdtune.reports.winners import Ranks
 from akdtune.statistics import association
 from akdtune.statistics.effects import Effect
 
@@ -50,6 +51,11 @@ class Compared:
     def effects(self) -> list[Effect]:
         """Main effects and interactions of a factorial design; empty for others."""
         return self.result.effects
+
+    @property
+    def ranks(self) -> dict[str, Ranks]:
+        """Of a confirmation: each cell's place in the search and after it; empty for an ablation."""
+        return winners.ranks(self.result.phase) if self.result.phase.name == "confirm" else {}
 
     @property
     def sentences(self) -> list[str]:

@@ -28,7 +28,7 @@ def live(**closing: float | None) -> Trial:
     predictions = SimpleNamespace(
         sample_ids_N=torch.arange(2), labels_N=torch.tensor([1, 0]), logits_NK=torch.eye(2, dtype=torch.bfloat16)
     )
-    return cast(Trial, SimpleNamespace(close=lambda: (closing, predictions)))
+    return cast(Trial, SimpleNamespace(close=lambda: (closing, predictions), streams=2))
 
 
 @pytest.fixture
@@ -48,7 +48,8 @@ def test_a_whole_trial_leaves_rows_state_predictions_and_outcome(directory: Tria
         writer.finished(student(number))
     assert directory.read_outcome() is None
     outcome = writer.close(live(test_accuracy=61.0))
-    assert outcome == directory.read_outcome() == {"outcome": "done", "epoch": 3, "test_accuracy": 61.0}
+    expected = {"outcome": "done", "epoch": 3, "streams": 2, "test_accuracy": 61.0}
+    assert outcome == directory.read_outcome() == expected
     rows = directory.read_rows()
     assert [list(row)[:3] for row in rows] == [["trial_id", "attempt", "epoch"]] * 3
     assert [(row["trial_id"], row["attempt"], row["epoch"], row["warmup_time_s"]) for row in rows] == [
