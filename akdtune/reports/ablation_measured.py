@@ -193,7 +193,7 @@ def _phase(
     for entry in settings["cells"]:
         cell = _cell(entry, name)
         cell.replica_of = repeats.get(cell.name)
-        extra += _fill(cell, by_cell.get(cell.cell_id, []), seeds, column, excluded)
+        extra += _fill(cell, by_cell.get(cell.cell_id, []), seeds, column, excluded, entry.get("planned", True))
         cells.append(cell)
     names = [cell.name for cell in cells]
     against = settings.get("reference")
@@ -217,9 +217,17 @@ def _cell(entry: Mapping[str, Any], phase: str) -> MeasuredCell:
 
 
 def _fill(
-    cell: MeasuredCell, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], metric: str, excluded: list[Excluded]
+    cell: MeasuredCell,
+    rows: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    metric: str,
+    excluded: list[Excluded],
+    planned: bool,
 ) -> int:
-    """Puts the finished trials of a cell into it, and the others into `excluded`; returns how many had other seeds."""
+    """Puts the finished trials of a cell into it, and the others into `excluded`; returns how many had other seeds.
+
+    A cell that is not `planned` any more lacks no seed.
+    """
     extra, seen = 0, set()
     for row in rows:
         seed, status = int(row["seed"]), row["status"]
@@ -235,9 +243,10 @@ def _fill(
         reason = f"finished, but has no {metric}" if status == "done" else row["stop_reason"] or ""
         cell.lost[seed] = NO_VALUE if status == "done" else status
         excluded.append(Excluded(cell.name, seed, row["trial_id"], cell.lost[seed], reason))
-    cell.lost |= {seed: NOT_PLANNED for seed in seeds if seed not in seen}
+    missing = [seed for seed in seeds if planned and seed not in seen]
+    cell.lost |= dict.fromkeys(missing, NOT_PLANNED)
     cell.lost = {seed: why for seed, why in cell.lost.items() if seed not in cell.values}
-    excluded += [Excluded(cell.name, seed, None, NOT_PLANNED, "") for seed in seeds if seed not in seen]
+    excluded += [Excluded(cell.name, seed, None, NOT_PLANNED, "") for seed in missing]
     return extra
 
 

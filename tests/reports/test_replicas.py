@@ -97,3 +97,17 @@ def test_what_the_reference_repeats_is_outside_the_family_too(tmp_path: Path) ->
     path.write_text(json.dumps(design))
     (measured,) = phases_of(tmp_path)
     assert ablation_findings.families_of(measured) == [["base", "inter=false"]]
+
+
+def test_a_pair_that_is_planned_no_more_lacks_no_seed(tmp_path: Path) -> None:
+    phase(tmp_path, {"kd": 1.0})
+    path = tmp_path / "design.json"
+    for planned, missing in ((None, 4), (False, 3)):
+        design = json.loads(path.read_text())
+        design["ablation"]["seeds"] = [0, 1, 2, 3, 4, 5, 6]
+        if planned is not None:
+            design["ablation"]["cells"][3] |= {"planned": planned, "replica_of": "plain"}
+        path.write_text(json.dumps(design))
+        (measured,) = phases_of(tmp_path)
+        assert measured.missing == missing
+        assert measured.cell("weight_matched").replica_of == "plain"
