@@ -3,8 +3,9 @@
     python analysis/diversity_accuracy.py runs/digits_angular
     akdtune analyze diversity_accuracy runs/digits_angular
 
-Three estimands, never mixed: (a) pooled, (b) within arm, (c) adjusted for student-side settings. View-side settings are
-how diversity is produced, so adjusting for them would take away what is to be measured; no estimand does.
+Three estimands, never mixed: (a) pooled, (b) within arm, (c) adjusted for student-side settings. The verdict is on (b).
+View-side settings are how diversity is produced, so adjusting for them would take away what is to be measured; no
+estimand does.
 """
 
 from __future__ import annotations
@@ -17,45 +18,43 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
-from akdtune.reports.diversity import (
-    ESTIMANDS,
-    FURTHER,
-    HEADLINE,
-    DiversityPanel,
-    Relation,
-    coefficient_text,
-    counts_text,
-    grouped_estimands,
-    panels_of,
-    relate,
-    report,
-    verdict,
-)
+from akdtune.reports.diversity import ESTIMANDS, FURTHER, HEADLINE, DiversityPanel, Relation, panels_of, relate
 from akdtune.reports.diversity_figures import draw
-from akdtune.reports.text import exit_code, save, save_json, signed
+from akdtune.reports.diversity_report import READING, counts_text, grouped_estimands, report, size_text
+from akdtune.reports.diversity_verdict import TABLE_HEADINGS, Verdict, coefficient_text, headline_sentence, judge
+from akdtune.reports.text import exit_code, save, save_json
 from akdtune.statistics import association
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Relation]) -> None:
-    """Prints one panel: a table of all measures and estimands, then what may be concluded."""
     from rich.table import Table
 
+
+def print_headline(console: Console, panels: Sequence[DiversityPanel], verdicts: dict[str, Verdict]) -> None:
+    """Prints the verdict on the probes, and one table of the four measures that it stands on."""
+    console.print(headline_sentence(panels, verdicts), style="bold", highlight=False, soft_wrap=True)
+    for panel in panels:
+        if panel.name == "probe" and panel.arms:
+            verdict = verdicts["probe"]
+            for sentence in verdict.simpson_sentences:
+                console.print(sentence, highlight=False, soft_wrap=True)
+            console.print(f"\n{panel.title}", highlight=False, soft_wrap=True)
+            console.print(size_text(panel), highlight=False, soft_wrap=True)
+            table = _table(TABLE_HEADINGS, right=("Holm p", "cells"))
+            for row in verdict.table():
+                table.add_row(*row)
+            console.print(table)
+            console.print(READING, highlight=False, soft_wrap=True)
+
+
+def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Relation], verdict: Verdict) -> None:
+    """Prints one panel: its verdict, a table of all measures and estimands, and what was refused."""
     console.print(f"\n{panel.title}", style="bold", highlight=False)
-    viewless = panel.viewless()
-    cells = {cell for cell, bare in zip(panel.cells, viewless, strict=True) if not bare}
-    console.print(
-        f"{len(panel.arms)} finished, {len(panel.arms) - viewless.sum()} of them with views, in {len(cells)} cells; "
-        f"excluded: {counts_text(panel.excluded)}; drawn but not fitted (no views): {viewless.sum()}",
-        highlight=False,
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("measure", "estimand", "n", "cells"):
-        table.add_column(heading, justify="right" if heading in ("n", "cells") else "left", no_wrap=True)
-    for heading in ("Pearson r [95 %]", "Spearman rho [95 %]", "slope [95 %], points per unit"):
-        table.add_column(heading, no_wrap=True)
+    console.print(size_text(panel), highlight=False)
+    for sentence in (verdict.sentence, *verdict.simpson_sentences):
+        console.print(f"- {sentence}", highlight=False, soft_wrap=True)
+    headings = ("Pearson r [95 %]", "Spearman rho [95 %]", "slope [95 %], points per unit")
+    table = _table(("measure", "estimand", "n", "cells", *headings), right=("n", "cells"))
     for relation in relations:
         label = {**HEADLINE, **FURTHER}[relation.measure]
         for letters, estimate in grouped_estimands(relation):
@@ -64,26 +63,24 @@ def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Rel
                 coefficient_text(estimate.spearman),
                 coefficient_text(estimate.slope, short=True),
             )
-            table.add_row(label, letters, str(estimate.n), str(estimate.clusters), *numbers)
+            table.add_row(label, letters, str(relation.trials), str(estimate.clusters), *numbers)
             label = ""
     console.print(table)
-    for sentence in dict.fromkeys(_remarks(panel, relations)):
-        console.print(sentence, highlight=False, soft_wrap=True)
+    for remark in dict.fromkeys(_remarks(relations)):
+        console.print(remark, highlight=False, soft_wrap=True)
 
 
-def _remarks(panel: DiversityPanel, relations: Sequence[Relation]) -> list[str]:
+def _table(headings: Sequence[str], right: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+    return table
+
+
+def _remarks(relations: Sequence[Relation]) -> list[str]:
     remarks = []
-    for relation in relations:
-        if relation.measure in HEADLINE:
-            remarks.append(f"- {HEADLINE[relation.measure]}: {verdict(relation)}")
-        if relation.simpson():
-            a, b = (relation.estimates[name].pearson for name in ("pooled", "within_arm"))
-            assert a is not None
-            assert b is not None
-            remarks.append(
-                f"- Simpson: {relation.measure} has r = {signed(a.value, minus='-')} pooled but "
-                f"{signed(b.value, minus='-')} within arms; the pooled number shows differences between arms"
-            )
     for name in ("within_arm", "adjusted"):
         sentences = dict.fromkeys(relation.refused[name] for relation in relations if name in relation.refused)
         remarks += [f"- {ESTIMANDS[name].split(':')[0]} {sentence}" for sentence in sentences]
@@ -101,14 +98,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Relates each diversity measure of the views to the accuracy of the student.\n\n"
         + "\n".join(ESTIMANDS.values())
-        + "\n\nThe headline uses probe trials, which are never pruned. Search survivors stand in a second panel: they\n"
-        "were selected on accuracy. Works on a running study; the figures are an association, never an effect.",
+        + "\n\nThe verdict is on probe trials, which are never pruned: four measures, within arms, corrected over\n"
+        "the four (permutations, Holm). Search survivors were selected on accuracy: --all shows them in a second\n"
+        "panel. Works on a running study; the figures are an association, never an effect.",
         epilog="examples:\n  akdtune analyze diversity_accuracy runs/digits_angular\n"
-        "  python analysis/diversity_accuracy.py runs/digits_angular --out figures\n\n"
+        "  python analysis/diversity_accuracy.py runs/digits_angular --all --out figures\n\n"
         "writes diversity_accuracy.json, .png and .svg",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a study directory, e.g. runs/digits_angular")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/reports)")
+    parser.add_argument("--all", action="store_true", help="print every panel, estimand and measure")
     parser.add_argument("--draws", type=int, default=association.DRAWS, help="bootstrap draws (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
     return parser.parse_args(argv)
@@ -123,10 +122,11 @@ def _analyze(arguments: argparse.Namespace) -> None:
     print(f"diversity and accuracy in {require_study(arguments.run)}", flush=True)
     if arguments.draws < 100:
         raise AkdtuneError(f"--draws: {arguments.draws} is too few for an interval (allowed: 100 or more)")
-    _run(arguments.run, arguments.out or arguments.run / "reports", draws=arguments.draws, seed=arguments.seed)
+    out = arguments.out or arguments.run / "reports"
+    _run(arguments.run, out, everything=arguments.all, draws=arguments.draws, seed=arguments.seed)
 
 
-def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
+def _run(run_dir: Path, out: Path, *, everything: bool, draws: int, seed: int) -> None:
     from rich.console import Console
 
     console = Console(markup=False, width=None if sys.stdout.isatty() else 140)
@@ -135,19 +135,24 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
     if counts.keys() & {"planned", "running", "interrupted"}:
         console.print("the study is not finished: the numbers will change", highlight=False)
     relations = {panel.name: relate(panel, list(panel.measures), draws=draws, seed=seed) for panel in panels}
-    for panel in panels:
-        print_panel(console, panel, relations[panel.name])
-    if not any(panel.name == "probe" and panel.arms for panel in panels):
-        console.print("\nno probe trial has finished: there is no headline figure yet", highlight=False)
-    console.print(
-        "\nassociation, never effect; intervals: 95 % over cells, not corrected for the number of measures (bootstrap; "
-        f"beyond {association.LARGE} cells, Spearman's beyond {association.LARGE_FOR_RANKS}, by influence values)",
-        highlight=False,
-    )
+    verdicts = {name: judge(of_panel) for name, of_panel in relations.items()}
+    print_headline(console, panels, verdicts)
+    if everything:
+        for panel in panels:
+            print_panel(console, panel, relations[panel.name], verdicts[panel.name])
+        console.print(
+            f"\nbeyond {association.LARGE} cells, Spearman's beyond {association.LARGE_FOR_RANKS}, intervals are by "
+            "influence values; no interval is corrected for the number of measures",
+            highlight=False,
+        )
+    elif panels:
+        others = [panel.title.split(":")[0] for panel in panels if panel.name != "probe" and panel.arms]
+        parts = ["pooled and adjusted estimates", "rank correlations", "five further measures", *others]
+        console.print(f"with --all: {', '.join(parts)}", highlight=False, soft_wrap=True)
     content = report(panels, relations, counts, draws=draws, seed=seed)
     written = [save_json(out / "diversity_accuracy.json", content)]
     if any(panel.arms for panel in panels):
-        for kind, image in draw(panels, relations, run_dir.resolve().name, draws=draws, seed=seed).items():
+        for kind, image in draw(panels, relations, run_dir.resolve().name).items():
             written.append(save(out / f"diversity_accuracy.{kind}", image))
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
-from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures, winners
+from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures, diversity_report, winners
 from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result
-from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation
+from akdtune.reports.diversity import DiversityPanel, Relation
+from akdtune.reports.diversity_report import counts_text
+from akdtune.reports.diversity_verdict import TABLE_HEADINGS, Verdict, headline_sentence, judge
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
 from akdtune.reports.winners import Ranks
@@ -142,18 +144,27 @@ class Diversity:
     how: dict[str, int]
 
     @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """By the name of a panel, what its headline measures say together."""
+        return {name: judge(relations) for name, relations in self.relations.items()}
+
+    @property
+    def verdict(self) -> str:
+        """The one sentence on the probes: which measure, within arms, corrected over the four headline measures."""
+        return headline_sentence(self.panels, self.verdicts)
+
+    @property
     def sentences(self) -> list[str]:
-        """What may be concluded of each headline measure in each panel."""
-        return [
-            f"{panel.name} trials, {HEADLINE[relation.measure]}: {diversity.verdict(relation)}"
-            for panel in self.panels
-            for relation in self.relations[panel.name]
-            if relation.measure in HEADLINE
-        ]
+        """The verdict, then what the other panels say and where arms and cells within arms go opposite ways."""
+        verdicts = self.verdicts
+        others = [f"{panel.title.split(':')[0]}: {verdicts[panel.name].sentence}"
+                  for panel in self.panels if panel.name != "probe"]  # fmt: skip
+        turned = [sentence for verdict in verdicts.values() for sentence in verdict.simpson_sentences]
+        return [self.verdict, *others, *turned]
 
     def report(self) -> dict[str, Any]:
         """Everything that was computed, as plain JSON."""
-        return diversity.report(self.panels, self.relations, self.counts, **self.how)
+        return diversity_report.report(self.panels, self.relations, self.counts, **self.how)
 
     def figure(self, name: str | None = None) -> Any:
         """Accuracy against each measure as a matplotlib Figure: a row of plots for each panel, or for one by its name.
@@ -165,13 +176,19 @@ class Diversity:
         if name is not None and name not in names:
             raise AkdtuneError(unknown_name("panel", name, names))
         shown = [panel for panel in self.panels if name in (None, panel.name)]
-        return diversity_figures.scatter(shown, self.relations, self.study, **self.how).figure
+        return diversity_figures.scatter(shown, self.relations, self.study).figure
+
+    def _rows(self) -> list[list[str]]:
+        verdicts = self.verdicts
+        return verdicts["probe"].table() if "probe" in verdicts else []
 
     def __repr__(self) -> str:
-        return "\n".join(self.sentences)
+        rows = self._rows()
+        return f"{self.verdict}\n\n{markdown_table(TABLE_HEADINGS, rows)}" if rows else self.verdict
 
     def _repr_html_(self) -> str:
-        return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in self.sentences)}</ul>"
+        rows = self._rows()
+        return html_table(TABLE_HEADINGS, rows, self.verdict) if rows else f"<p>{escape(self.verdict)}</p>"
 
 
 def diversity_in(run: Path, *, draws: int = association.DRAWS, seed: int = 0) -> Diversity:
@@ -191,7 +208,7 @@ def diversity_in(run: Path, *, draws: int = association.DRAWS, seed: int = 0) ->
     panels, counts = diversity.panels_of(run)
     finished = tuple(panel for panel in panels if panel.arms)
     if not finished:
-        raise StudyError(f"{run}: no probe, search or report trial has finished yet ({diversity.counts_text(counts)})")
+        raise StudyError(f"{run}: no probe, search or report trial has finished yet ({counts_text(counts)})")
     how = {"draws": draws, "seed": seed}
     relations = {panel.name: diversity.relate(panel, list(panel.measures), **how) for panel in finished}
     return Diversity(run.resolve().name, finished, relations, counts, how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from akdtune.records import tables
-from akdtune.reports.text import signed
-from akdtune.roles import REPORT_ROLES, STATUSES
-from akdtune.statistics import association
-from akdtune.statistics.association import Association, Coefficient
-from akdtune.statistics.resampling import Floats
+from akdtune.roles import REPORT_ROLES
+from akdtune.statistics import association, permutation
+from akdtune.statistics.association import Association
+from akdtune.statistics.resampling import Floats, Integers
 
 HEADLINE = {
     "diversity_sq_prob": "D_sq, probabilities",
@@ -32,19 +31,15 @@ FURTHER = {
     "offset_cosine": "cosine of offsets",
 }
 ESTIMANDS = {
-    "pooled": "(a) pooled: all trials of the panel as they are; descriptive, mixes differences between and within arms",
+    "pooled": "(a) pooled: all cells of the panel as they are; descriptive, mixes differences between and within arms",
     "within_arm": "(b) within arm: both variables centred on the mean of their arm (view x base method), then pooled",
     "adjusted": "(c) adjusted: least squares on student-side settings only (base method, its weights and temperature, "
     "cross-entropy weight, learning rate, student network), never on view-side settings",
 }
 MIN_DOF = 10
-SMALL = 12  # below this many cells no sentence about the relation is made
 PROBES = "probe trials: quasi-random view settings, student settings fixed, never pruned"
 REPORTS = "report trials: trained on everything; confirmed arms were chosen by their accuracy"
-SURVIVORS = (
-    "search survivors: selected on accuracy, biased (pruning cuts off low accuracies, which flattens the relation; "
-    "measured: a true correlation of .5 shows as .34 among survivors)"
-)
+SURVIVORS = "search survivors: selected on accuracy (pruning cuts off low accuracies, which mostly flattens a relation)"
 
 
 @dataclass(frozen=True)
@@ -83,19 +78,56 @@ class DiversityPanel:
 
 @dataclass(frozen=True)
 class Relation:
-    """One measure against accuracy in one panel."""
+    """One measure against accuracy in one panel, between the means of cells.
+
+    Attributes:
+        measure: the column of the measure.
+        trials: finished trials in these cells.
+        estimates: by the name of an estimand.
+        refused: why there is no estimate, by the name of the estimand.
+        adjusted_for: student-side settings of estimand (c).
+        p: of "no association within arms" (permutations within arms), for this measure by itself; None where it is
+            refused or nothing varies.
+    """
 
     measure: str
+    trials: int
     estimates: dict[str, Association]
     refused: dict[str, str]
     adjusted_for: list[str]
+    p: float | None
+
+    @property
+    def within(self) -> Association | None:
+        """The estimate within arms, where there is one."""
+        return self.estimates.get("within_arm")
 
     def simpson(self) -> bool:
-        """Whether the pooled and the within-arm relation have opposite signs."""
+        """Whether the pooled and the within-arm interval both exclude zero, on opposite sides of it."""
         pooled, within = (self.estimates.get(name) for name in ("pooled", "within_arm"))
         if pooled is None or within is None or pooled.pearson is None or within.pearson is None:
             return False
-        return pooled.pearson.value * within.pearson.value < 0
+        both = pooled.pearson.excludes_zero and within.pearson.excludes_zero
+        return both and pooled.pearson.value * within.pearson.value < 0
+
+
+@dataclass(frozen=True)
+class CellMeans:
+    """Means over the seeds of each cell, each cell once: what is drawn and fitted.
+
+    Attributes:
+        arms: of each cell.
+        measures_CM: a column per measure.
+        accuracy_C: percent.
+        first_C: index of the cell's first trial in the panel.
+        trials: in all cells together.
+    """
+
+    arms: list[str]
+    measures_CM: Floats
+    accuracy_C: Floats
+    first_C: Integers
+    trials: int
 
 
 def is_viewless(arm: str) -> bool:
@@ -151,10 +183,36 @@ def _values(rows: Any, column: str) -> Floats:
 # ------------------------------------------------------------------------------------------------- estimating
 
 
+def cell_means(panel: DiversityPanel, measures: Sequence[str], use_N: Any) -> CellMeans:
+    """Means over seeds of the trials that `use_N` marks: seeds of a cell are repetitions, never cells of their own."""
+    use = np.flatnonzero(use_N)
+    of_trials = [(panel.arms[i], panel.cells[i]) for i in use]
+    places = {cell: place for place, cell in enumerate(dict.fromkeys(of_trials))}
+    codes_N = np.array([places[cell] for cell in of_trials], np.int64)
+    seeds_C = np.bincount(codes_N, minlength=len(places))
+    columns = [panel.accuracy[use], *(panel.measures[measure][use] for measure in measures)]
+    accuracy_C, *means = (np.bincount(codes_N, weights=column_N, minlength=len(places)) / seeds_C
+                          for column_N in columns)  # fmt: skip
+    first_C = use[np.unique(codes_N, return_index=True)[1]]
+    measures_CM = np.array(means).reshape(len(measures), len(places)).T
+    return CellMeans([arm for arm, _ in places], measures_CM, accuracy_C, first_C, len(use))
+
+
 def relate(
     panel: DiversityPanel, measures: Sequence[str], *, draws: int = association.DRAWS, seed: int = 0
 ) -> list[Relation]:
-    """The three estimands for each measure; (b) and (c) are refused below `MIN_DOF` residual degrees of freedom."""
+    """The three estimands for each measure, between the means of cells.
+
+    (b) and (c) are refused below `MIN_DOF` residual degrees of freedom. Where cells have several seeds, r is that of
+    their means, larger than between single trials because noise of seeds is averaged; slopes stay as they are where
+    all seeds of a cell have the same diversity.
+
+    Args:
+        panel: trials that may be looked at together.
+        measures: columns of the panel.
+        draws: of the bootstrap.
+        seed: of the bootstrap and of the permutations.
+    """
     alike: dict[bytes, list[str]] = {}
     for measure in measures:
         alike.setdefault(panel.fitted(measure).tobytes(), []).append(measure)
@@ -166,31 +224,37 @@ def relate(
 
 def _relate(panel: DiversityPanel, measures: Sequence[str], draws: int, seed: int) -> list[Relation]:
     """For measures that the same trials have."""
-    use = np.flatnonzero(panel.fitted(measures[0]))
-    arms, cells = [panel.arms[i] for i in use], [panel.cells[i] for i in use]
-    x_NM, y_N = np.column_stack([panel.measures[measure][use] for measure in measures]), panel.accuracy[use]
-    adjustment, adjusted_for = _student_side(panel, use, arms)
-    designs = {"pooled": np.ones((len(use), 1)), "within_arm": association.dummies(arms), "adjusted": adjustment}
+    of_cells = cell_means(panel, measures, panel.fitted(measures[0]))
+    x_CM, y_C, cells = of_cells.measures_CM, of_cells.accuracy_C, range(len(of_cells.arms))
+    adjustment, adjusted_for = _student_side(panel, of_cells.first_C, of_cells.arms)
+    designs = {
+        "pooled": np.ones((len(cells), 1)), "within_arm": association.dummies(of_cells.arms), "adjusted": adjustment,
+    }  # fmt: skip
     estimates: dict[str, list[Association]] = {}
     refused: dict[str, str] = {}
     for name, design in designs.items():
-        rank = int(np.linalg.matrix_rank(design)) if len(use) else 0
-        dof = len(set(cells)) - rank - 1
+        rank = int(np.linalg.matrix_rank(design)) if cells else 0
+        dof = len(cells) - rank - 1
         if name != "pooled" and dof < MIN_DOF:
             taken = "arm means" if name == "within_arm" else "student-side columns"
             refused[name] = (
-                f"refused: residual degrees of freedom {max(dof, 0)} ({len(set(cells))} cells less {taken} {rank} "
+                f"refused: residual degrees of freedom {max(dof, 0)} ({len(cells)} cells less {taken} {rank} "
                 f"and slope 1), {MIN_DOF} needed"
             )
             continue
         twin = next((done for done in estimates if _same_span(designs[done], design)), None)
         estimates[name] = (
-            estimates[twin] if twin else association.associations(x_NM, y_N, cells, design, draws=draws, seed=seed)
+            estimates[twin] if twin else association.associations(x_CM, y_C, cells, design, draws=draws, seed=seed)
         )
+    judged = "within_arm" in estimates
+    ps = permutation.p_within_groups(x_CM, y_C, of_cells.arms, seed=seed) if judged else [None] * len(measures)
     return [
-        Relation(measure, {name: of_measures[index] for name, of_measures in estimates.items()}, refused, adjusted_for)
+        Relation(
+            measure, of_cells.trials, {name: all_[index] for name, all_ in estimates.items()}, refused, adjusted_for,
+            ps[index],
+        )
         for index, measure in enumerate(measures)
-    ]
+    ]  # fmt: skip
 
 
 def _student_side(panel: DiversityPanel, use: Any, arms: Sequence[str]) -> tuple[Floats, list[str]]:
@@ -208,105 +272,3 @@ def _student_side(panel: DiversityPanel, use: Any, arms: Sequence[str]) -> tuple
 def _same_span(first: Floats, second: Floats) -> bool:
     ranks = [np.linalg.matrix_rank(m) if m.size else 0 for m in (first, second, np.column_stack([first, second]))]
     return bool(ranks[0] == ranks[1] == ranks[2])
-
-
-def verdict(relation: Relation) -> str:
-    """One sentence on what the numbers allow to say: association or nothing, never effect."""
-    name = "within_arm" if "within_arm" in relation.estimates else "pooled"
-    estimate = relation.estimates[name]
-    where = {"pooled": "pooled", "within_arm": "within arms"}[name]
-    r = estimate.pearson
-    if estimate.n < 3 or estimate.clusters < SMALL:
-        return f"n is too small to conclude anything ({estimate.clusters} cells; at least {SMALL} are needed)"
-    if r is None:
-        return "no variation left to relate"
-    if r.low is None:
-        return f"no interval for r = {signed(r.value, minus='-')} {where}: nothing can be concluded"
-    if not r.excludes_zero:
-        needed = association.pairs_needed(r.value)
-        more = f"; to tell r = {signed(r.value, minus='-')} from zero would need about {needed} cells" if needed else ""
-        least = association.detectable_correlation(estimate.residual_dof + 2)
-        shown = f"; this many cells show |r| of {least:.2f} or more (power .8)" if least else ""
-        return f"n is too small to tell the sign {where}: the interval covers zero{shown}{more}"
-    sign = "positive" if r.value > 0 else "negative"
-    return f"{sign} association {where}, r = {coefficient_text(r)}"
-
-
-# ------------------------------------------------------------------------------------------------- reporting
-
-
-def coefficient_text(coefficient: Coefficient | None, short: bool = False) -> str:
-    """A value with its interval; three significant digits when it is a slope (`short`).
-
-    Not `text.interval`: ends that round to 0 stand here as 0, and a minus is the hyphen that this report always had.
-    """
-    if coefficient is None:
-        return "n/a"
-    value, low, high = (
-        None if number is None else f"{number:+.3g}" if short else signed(number, minus="-")
-        for number in (coefficient.value, coefficient.low, coefficient.high)
-    )
-    return f"{value} [n/a]" if low is None or high is None else f"{value} [{low}, {high}]"
-
-
-def counts_text(counts: Mapping[str, int]) -> str:
-    """How many trials have each status, in the order of their lives: `12 done, 3 pruned`."""
-    return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts.get(status)) or "none"
-
-
-def grouped_estimands(relation: Relation) -> list[tuple[str, Association]]:
-    """Estimands that are the same number here share a line: with one arm, all three are."""
-    groups: dict[int, tuple[list[str], Association]] = {}
-    for name, estimate in relation.estimates.items():
-        groups.setdefault(id(estimate), ([], estimate))[0].append(ESTIMANDS[name].split(":")[0])
-    return [(" = ".join(letter.split()[0] for letter in names) if len(names) > 1 else names[0], estimate)
-            for names, estimate in groups.values()]  # fmt: skip
-
-
-def report(
-    panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], counts: dict[str, int], **how: Any
-) -> dict[str, Any]:
-    """Everything that was computed, as plain JSON."""
-    return {
-        "estimands": ESTIMANDS,
-        "claim": "association, never effect: diversity was not assigned at random independently of everything else",
-        "trials_by_status": counts,
-        "bootstrap": {"over": "cells", "level": association.LEVEL, **_limits(), **how},
-        "minimum_residual_dof": MIN_DOF,
-        "panels": {
-            panel.name: {
-                "title": panel.title,
-                "selected_on_accuracy": panel.biased,
-                "accuracy_on": panel.accuracy_on,
-                "finished": len(panel.arms),
-                "arms": dict(sorted(Counter(panel.arms).items())),
-                "excluded": panel.excluded,
-                "without_views": int(panel.viewless().sum()),
-                "measures": {relation.measure: _relation_json(panel, relation) for relation in relations[panel.name]},
-            }
-            for panel in panels
-        },
-    }
-
-
-def _limits() -> dict[str, int]:
-    return {"up_to_cells": association.LARGE, "spearman_up_to_cells": association.LARGE_FOR_RANKS}
-
-
-def _relation_json(panel: DiversityPanel, relation: Relation) -> dict[str, Any]:
-    without = int((~np.isfinite(panel.measures[relation.measure]) & ~panel.viewless()).sum())
-    content: dict[str, Any] = {"verdict": verdict(relation), "simpson": relation.simpson(), "without_value": without}
-    content["adjusted_for"] = relation.adjusted_for
-    for name in ESTIMANDS:
-        if name in relation.refused:
-            content[name] = {"refused": relation.refused[name]}
-            continue
-        estimate = relation.estimates[name]
-        content[name] = {"n": estimate.n, "cells": estimate.clusters, "residual_dof": estimate.residual_dof}
-        content[name]["x_sd"] = estimate.x_sd
-        for part in ("pearson", "spearman", "slope"):
-            value: Coefficient | None = getattr(estimate, part)
-            content[name][part] = (
-                None if value is None else {"value": value.value, "low": value.low, "high": value.high}
-            )
-    return content

@@ -184,56 +184,6 @@ class _Adjusted:
         return cls(left_N, scale, spread * scale, spread >= TINY)
 
 
-def line_band(
-    x_N: Floats,
-    y_N: Floats,
-    clusters_N: Sequence[Hashable],
-    grid_M: Floats,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-    level: float = LEVEL,
-    drawn_up_to: int = LARGE,
-) -> tuple[Floats, Floats, Floats] | None:
-    """The least-squares line of y on x at the grid's points and its pointwise band: percentiles over draws of clusters,
-    beyond `drawn_up_to` clusters the normal band of influence values.
-
-    Returns:
-        Line, lower and upper edge [M], or None with fewer than `MIN_CLUSTERS` clusters or without variation in x.
-    """
-    codes_N = _codes(clusters_N)
-    clusters = len(set(codes_N.tolist()))
-    shift, scale = float(np.mean(x_N)), _spread(x_N)
-    if clusters < MIN_CLUSTERS or not scale:
-        return None
-    columns_NP = np.column_stack([(x_N - shift) / scale, y_N - np.mean(y_N)])
-    grid = (grid_M - shift) / scale
-
-    def lines(weights_DN: Floats) -> Floats:
-        moments_DPP = resampling.moments(weights_DN, np.column_stack([np.ones(len(x_N)), columns_NP]))
-        means_DPP = moments_DPP / moments_DPP[:, :1, :1]
-        mean_x, mean_y = means_DPP[:, 0, 1], means_DPP[:, 0, 2]
-        variance, covariance = means_DPP[:, 1, 1] - mean_x**2, means_DPP[:, 1, 2] - mean_x * mean_y
-        slope = np.divide(covariance, variance, out=np.full_like(mean_x, np.nan), where=variance > TINY)
-        return np.asarray(mean_y[None] + slope[None] * (grid[:, None] - mean_x[None]))
-
-    middle, steepness = float(np.mean(y_N)), float(columns_NP[:, 0] @ columns_NP[:, 1]) / len(x_N)  # x is standardised
-    line_M = middle + steepness * grid
-    if clusters > drawn_up_to:
-        left_N = y_N - middle - steepness * columns_NP[:, 0]
-        of_mean_G, of_slope_G = (
-            np.bincount(codes_N, weights=left_N * column_N) for column_N in (np.ones(len(x_N)), columns_NP[:, 0])
-        )
-        shifts_MG = of_mean_G + grid[:, None] * of_slope_G
-        reach_M = _normal(level) * np.sqrt((shifts_MG**2).sum(axis=1) * clusters / (clusters - 1)) / len(x_N)
-        return line_M, line_M - reach_M, line_M + reach_M
-
-    drawn_MD = resampling.distribution(lines, codes_N, _draws(draws, len(x_N)), seed)
-    drawn_MD = drawn_MD[:, np.isfinite(drawn_MD).all(axis=0)]
-    low_M, high_M = np.quantile(drawn_MD, [(1 - level) / 2, (1 + level) / 2], axis=-1)
-    return line_M, low_M + middle, high_M + middle
-
-
 def dummies(labels_N: Sequence[Hashable]) -> Floats:
     """One 0/1 column per distinct label [N, labels]; together they span the intercept."""
     codes_N = _codes(labels_N)
@@ -261,20 +211,26 @@ def covariate(values_N: Sequence[Any]) -> Floats | None:
     return np.asarray(centred / np.std(centred))[:, None]
 
 
-def detectable_correlation(n: int, *, level: float = LEVEL, power: float = 0.8) -> float | None:
-    """The smallest true |r| that n independent pairs show as different from zero with this power (Fisher's z)."""
-    return tanh(_z_sum(level, power) / sqrt(n - 3)) if n > 3 else None
+def detectable_correlation(n: int, *, alpha: float = 1 - LEVEL, power: float = 0.8) -> float | None:
+    """The smallest true |r| that n independent pairs show as different from zero with this power (Fisher's z).
+
+    Args:
+        n: pairs, less one for each nuisance column beside the intercept.
+        alpha: two-sided level; under Holm's correction over m measures that of its first step, 0.05 / m.
+        power: 0 to 1.
+    """
+    return tanh(_z_sum(alpha, power) / sqrt(n - 3)) if n > 3 else None
 
 
-def pairs_needed(r: float, *, level: float = LEVEL, power: float = 0.8) -> int | None:
-    """How many independent pairs would tell a true correlation r from zero with this power (Fisher's z)."""
+def pairs_needed(r: float, *, alpha: float = 1 - LEVEL, power: float = 0.8) -> int | None:
+    """How many independent pairs tell a true correlation r from zero at level alpha with this power (Fisher's z)."""
     if abs(r) < 1e-6 or abs(r) >= 1:
         return None
-    return ceil((_z_sum(level, power) / atanh(abs(r))) ** 2 + 3)
+    return ceil((_z_sum(alpha, power) / atanh(abs(r))) ** 2 + 3)
 
 
-def _z_sum(level: float, power: float) -> float:
-    return _normal(level) + NormalDist().inv_cdf(power)
+def _z_sum(alpha: float, power: float) -> float:
+    return _normal(1 - alpha) + NormalDist().inv_cdf(power)
 
 
 def _normal(level: float) -> float:

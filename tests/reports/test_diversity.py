@@ -13,21 +13,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from akdtune.reports.answers import diversity_in
+from akdtune.reports.diversity import HEADLINE, Relation, panels_of, relate
+from akdtune.reports.diversity_figures import CLAIM, POOLED, scatter
+from akdtune.reports.diversity_verdict import judge
+from akdtune.statistics.association import Association, Coefficient
 from tests.study_fixture import DIVERSITY, StudyBuilder
 
 analysis = importlib.import_module("akdtune.analysis.diversity_accuracy")
 
 
-def analyse(study: StudyBuilder, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+def analyse(study: StudyBuilder, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[dict[str, Any], str]:
     """The JSON report and what was printed."""
-    assert analysis.main([str(study.write()), "--draws", "200"]) == 0
+    assert analysis.main([str(study.write()), "--draws", "200", *options]) == 0
     return json.loads((study.path / "reports" / "diversity_accuracy.json").read_text()), capsys.readouterr().out
 
 
 def one_measure(study: StudyBuilder, panel: str = "probe", measure: str = "diversity_ce") -> Any:
     """The relation of one measure, without the report around it."""
-    (chosen,) = [chosen for chosen in analysis.panels_of(study.write())[0] if chosen.name == panel]
-    return analysis.relate(chosen, [measure], draws=200)[0]
+    (chosen,) = [chosen for chosen in panels_of(study.write())[0] if chosen.name == panel]
+    return relate(chosen, [measure], draws=200)[0]
 
 
 def test_pooled_is_the_plain_correlation(tmp_path: Path) -> None:
@@ -56,8 +61,35 @@ def test_simpson_is_found_and_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert measure["within_arm"]["slope"]["value"] == pytest.approx(2.0)
     assert measure["adjusted"]["slope"]["value"] == pytest.approx(2.0)
     assert measure["simpson"] is True
-    assert re.search(r"Simpson: diversity_sq_prob has r = -0\.\d\d pooled but \+1\.00 within arms", printed)
+    assert re.search(
+        r"Simpson: D_sq, probabilities: r = -0\.\d\d \[.*\] pooled, but \+1\.00 \[.*\] within arms", printed
+    )
     assert "association, never effect" in printed
+
+
+def simple(value: float, low: float, high: float) -> Association:
+    return Association(44, 44, 39, Coefficient(value, low, high), None, Coefficient(value, low, high), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("pooled", "within", "p", "turned"),
+    [
+        ((-0.5, -0.7, -0.2), (0.5, 0.2, 0.7), 0.001, True),
+        ((0.5, 0.2, 0.7), (-0.5, -0.7, -0.2), 0.001, True),
+        ((-0.1, -0.4, 0.2), (0.5, 0.2, 0.7), 0.001, False),  # signs of point estimates differ, no more
+        ((-0.5, -0.7, -0.2), (0.2, -0.1, 0.5), 0.2, False),
+        ((-0.5, -0.7, -0.2), (0.3, 0.01, 0.6), 0.04, False),  # four measures were looked at
+        ((0.5, 0.2, 0.7), (0.5, 0.2, 0.7), 0.001, False),
+    ],
+)
+def test_simpson_needs_both_intervals(
+    pooled: tuple[float, float, float], within: tuple[float, float, float], p: float, turned: bool
+) -> None:
+    estimates = {"pooled": simple(*pooled), "within_arm": simple(*within)}
+    others = [Relation(name, 44, estimates, {}, [], 0.5) for name in list(HEADLINE)[1:]]
+    verdict = judge([Relation("diversity_sq_prob", 44, estimates, {}, [], p), *others])
+    assert verdict.judged[0].simpson is turned
+    assert len(verdict.simpson_sentences) == turned
 
 
 def test_student_settings_are_adjusted_for_and_view_settings_never(tmp_path: Path) -> None:
@@ -110,7 +142,10 @@ def test_too_few_residual_degrees_of_freedom_are_refused(tmp_path: Path, capsys:
     assert measure["adjusted"]["refused"].startswith(
         "refused: residual degrees of freedom 9 (14 cells less student-side columns 4"
     )
-    assert "(b) within arm refused: residual degrees of freedom 9" in printed
+    assert "nothing can be concluded within arms, too few cells: residual degrees of freedom 9 (14 cells" in printed
+    assert measure["p"] is None
+    assert measure["p_holm"] is None
+    assert "(b) within arm refused: residual degrees of freedom 9" in analyse(study, capsys, "--all")[1]
     study.add("angular/kd", 61.0, 0.3)  # the fifteenth cell makes it ten
     assert one_measure(study).refused == {}
 
@@ -121,8 +156,30 @@ def test_seeds_of_a_cell_count_once(tmp_path: Path) -> None:
     for cell in range(12):
         for seed in (1, 2, 3):
             study.add("angular/kd", 60 + rng.normal(), float(cell), cell=f"c{cell}", seed=seed)
-    pooled = one_measure(study).estimates["pooled"]
-    assert (pooled.n, pooled.clusters, pooled.residual_dof) == (36, 12, 10)
+    relation = one_measure(study)
+    assert (relation.trials, relation.estimates["pooled"].clusters, relation.estimates["pooled"].residual_dof) == (
+        36, 12, 10,
+    )  # fmt: skip
+
+
+def test_r_is_that_of_cell_means_and_each_cell_counts_once(tmp_path: Path) -> None:
+    """Two seeds a cell, one of them failed in some: means over the seeds that finished, equal weight."""
+    study, rng = StudyBuilder(tmp_path), np.random.default_rng(5)
+    means = []
+    for cell in range(20):
+        x, seeds = rng.uniform(), 1 + cell % 3
+        y_S, x_S = 60 + x + rng.normal(size=seeds), x + 0.1 * rng.normal(size=seeds)
+        means.append((x_S.mean(), y_S.mean()))
+        for seed in range(seeds):
+            study.add(f"angular/{('kd', 'crd')[cell % 2]}", y_S[seed], x_S[seed], cell=f"c{cell}", seed=seed)
+    relation = one_measure(study)
+    x_C, y_C = np.array(means).T
+    assert relation.estimates["pooled"].pearson.value == pytest.approx(np.corrcoef(x_C, y_C)[0, 1])
+    for arm in (0, 1):
+        x_C[arm::2] -= x_C[arm::2].mean()
+        y_C[arm::2] -= y_C[arm::2].mean()
+    assert relation.within is not None
+    assert relation.within.pearson.value == pytest.approx(np.corrcoef(x_C, y_C)[0, 1])
 
 
 def test_who_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,10 +204,12 @@ def test_who_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert measure["pooled"]["slope"]["value"] == pytest.approx(-1, abs=0.2)
     assert panels["probe"]["measures"]["diversity_ce"]["pooled"]["slope"]["value"] == pytest.approx(1, abs=0.2)
     assert (panels["search"]["selected_on_accuracy"], panels["probe"]["selected_on_accuracy"]) == (True, False)
-    assert "search survivors: selected on accuracy, biased" in printed
-    assert "a true correlation of .5 shows as .34" in printed.replace("\n", " ").replace("  ", " ")
     assert "the study is not finished" in printed
-    assert "excluded: 1 planned, 1 interrupted, 1 pruned, 1 diverged, 1 failed" in printed
+    assert "search survivors" in printed.splitlines()[-2]  # only named: it is behind --all
+    everything = analyse(study, capsys, "--all")[1]
+    assert "search survivors: selected on accuracy" in everything
+    assert ".34" not in everything  # of other studies
+    assert "excluded: 1 planned, 1 interrupted, 1 pruned, 1 diverged, 1 failed" in everything
     assert set(report["panels"]["probe"]["measures"]) == set(DIVERSITY)
 
 
@@ -158,30 +217,114 @@ def test_report_roles_are_judged_on_the_test_set(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     for index in range(12):
         study.add("angular/kd", 60.0 + index, float(index), role="ablation", val_accuracy=1.0)
-    (panel,) = analysis.panels_of(study.write())[0]
+    (panel,) = panels_of(study.write())[0]
     assert (panel.name, panel.accuracy_on) == ("report", "test")
     assert panel.accuracy.tolist() == [60.0 + index for index in range(12)]
+
+
+NOTHING = "nothing can be concluded within arms, too few cells: residual degrees of freedom 9 (11 cells"
+UNRESOLVED = (
+    "no association resolved within arms; these 24 cells find a true |r| of 0.62 with power .8 after correction over 4 "
+    "measures (cells needed: 120 for .3, 40 for .5)"
+)
 
 
 @pytest.mark.parametrize(
     ("cells", "strength", "expected"),
     [
-        (11, 0.0, "n is too small to conclude anything (11 cells; at least 12 are needed)"),
-        (
-            24,
-            0.0,
-            "n is too small to tell the sign within arms: the interval covers zero; this many cells show |r| of 0.55",
-        ),
-        (24, -5.0, "negative association within arms, r = -0."),
+        (11, 0.0, NOTHING),
+        (24, 0.0, UNRESOLVED),
+        (24, -5.0, "negative association within arms: D_sq, probabilities, r = -0."),
     ],
 )
-def test_the_verdict_says_when_n_is_too_small(tmp_path: Path, cells: int, strength: float, expected: str) -> None:
+def test_the_verdict(tmp_path: Path, cells: int, strength: float, expected: str) -> None:
     study = StudyBuilder(tmp_path)
     rng = np.random.default_rng(1)
     for _ in range(cells):
         x = rng.uniform()
         study.add("angular/kd", 60 + strength * x + rng.normal(), x)
-    assert analysis.verdict(one_measure(study)).startswith(expected)
+    (panel,) = panels_of(study.write())[0]
+    assert judge(relate(panel, list(HEADLINE), draws=200)).sentence.startswith(expected)
+
+
+def test_only_what_is_resolved_among_four_is_called_associated(tmp_path: Path) -> None:
+    """A measure with p = .02 by itself is not enough where four were looked at; r = .7 is."""
+    rng = np.random.default_rng(8)
+    x_N, unrelated_N = rng.normal(size=(2, 44))
+    centred_N = unrelated_N - unrelated_N.mean()
+    for wanted, says in (
+        (0.36, "no association resolved within arms"),
+        (0.7, "positive association within arms: D_ce, r"),
+    ):
+        noise_N = x_N - x_N.mean()
+        noise_N = noise_N / noise_N.std()
+        left_N = centred_N - (centred_N @ noise_N) / 44 * noise_N
+        y_N = wanted * noise_N + np.sqrt(1 - wanted**2) * left_N / left_N.std()  # r is `wanted` exactly
+        study = StudyBuilder(tmp_path / says.split()[0])
+        for x, y in zip(x_N, y_N, strict=True):
+            others = {name: float(rng.normal()) for name in DIVERSITY}
+            study.add("angular/kd", 60 + float(y), {**others, "diversity_ce": float(x)})
+        (panel,) = panels_of(study.write())[0]
+        verdict = judge(relate(panel, list(HEADLINE), draws=200))
+        last = verdict.judged[-1]
+        assert verdict.sentence.startswith(says)
+        assert last.relation.within is not None
+        assert last.relation.within.pearson.value == pytest.approx(wanted)
+        assert last.relation.p is not None and last.relation.p < 0.05
+        assert last.p_holm == pytest.approx(4 * last.relation.p)
+
+
+def test_the_answer_is_one_verdict_and_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study, rng = StudyBuilder(tmp_path), np.random.default_rng(0)
+    for index in range(44):
+        x = rng.uniform()
+        study.add(f"angular/{('kd', 'dkd', 'crd', 'kd+crd')[index % 4]}", 60 + 8 * x + rng.normal(), x)
+        study.add(f"angular/{('kd', 'dkd', 'crd', 'kd+crd')[index % 4]}", 60 + rng.normal(), x, role="search")
+    report, printed = analyse(study, capsys)
+    lines = printed.splitlines()
+    assert len(lines) <= 20
+    assert lines[2].startswith("positive association within arms: D_sq, probabilities, r = +0.")
+    assert lines[2] == report["verdict"] == report["panels"]["probe"]["verdict"]
+    table = [line for line in lines if re.match(r"D_(sq|ce)", line)]
+    assert len(table) == 4
+    assert all(re.search(r"\+0\.\d\d \[\+0\.\d\d, \+0\.\d\d\] .*< \.001 +44$", row) for row in table)
+    assert not any(word in printed for word in ("D_pair", "pooled r", "Spearman rho"))
+    everything = analyse(study, capsys, "--all")[1]
+    for part in ("D_pair, logits", "(a) pooled", "Spearman rho", "search survivors: selected on accuracy"):
+        assert part in everything
+    assert report["panels"]["search"]["measures"]["diversity_pair_logit"]["pooled"]["n"] == 44  # JSON has it anyway
+    said = diversity_in(study.path, draws=200)
+    assert said.verdict == lines[2]
+    assert repr(said).startswith(lines[2])
+    assert all(row.split("  ")[0] in repr(said) for row in table)
+
+
+def test_the_legend_names_the_lines_that_are_drawn(tmp_path: Path) -> None:
+    """No slope within arms where it was refused; no pooled line where it is the slope of the only arm."""
+
+    def words(study: StudyBuilder) -> set[str]:
+        panels = panels_of(study.write())[0]
+        relations = {panel.name: relate(panel, list(HEADLINE), draws=100) for panel in panels}
+        figure = scatter(panels, relations, "name").figure
+        widths = {line.get_linewidth() for axis in figure.axes for line in axis.lines if len(line.get_xdata()) > 1}
+        (legend,) = figure.legends
+        labels = {text.get_text() for text in legend.get_texts() if not text.get_text().startswith("angular")}
+        assert ("slope within arms" in labels) == (CLAIM in widths)
+        assert ("pooled line (mixes arms)" in labels) == (POOLED in widths)
+        return labels
+
+    rng = np.random.default_rng(0)
+    few, one, many = (StudyBuilder(tmp_path / name) for name in ("few", "one", "many"))
+    for index in range(40):
+        arm, x, noise = f"angular/{('kd', 'crd')[index % 2]}", rng.uniform(), rng.normal()
+        many.add(arm, 60 + x + noise, x)
+        one.add("angular/kd", 60 + x + noise, x)
+        if index < 8:
+            few.add(arm, 60 + x + noise, x)
+    assert words(few) == {"pooled line (mixes arms)"}
+    assert words(one) == {"slope within arms", "its 95 % interval"}
+    assert words(many) == {"slope within arms", "its 95 % interval", "pooled line (mixes arms)"}
+    assert CLAIM > 2 * POOLED
 
 
 def test_report_and_figures_are_written_and_reproducible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,8 +345,8 @@ def test_report_and_figures_are_written_and_reproducible(tmp_path: Path, capsys:
     for part in (
         "angular/kd",
         "none/kd (no views, not fitted)",
-        "selected on accuracy, biased",
-        "n = 20",
+        "selected on accuracy",
+        "20 cells",
         "within arms r =",
     ):
         assert part in text
@@ -224,10 +367,10 @@ def test_a_study_with_nothing_to_fit_says_so(tmp_path: Path, capsys: pytest.Capt
     measure = report["panels"]["probe"]["measures"]["diversity_ce"]
     assert measure["pooled"] == {"n": 1, "cells": 1, "residual_dof": -1, "x_sd": 0.0, "pearson": None, "spearman": None,
                                "slope": None}  # fmt: skip
-    assert "n is too small to conclude anything" in printed
+    assert "nothing can be concluded within arms, too few cells" in printed
     for diversity in (0.2, 0.35):
         study.add("angular/kd", 60.0 + diversity, diversity)
-    assert "+1.00 [n/a]" in analyse(study, capsys)[1]  # three cells: a coefficient, no interval
+    assert "+1.00 [n/a]" in analyse(study, capsys, "--all")[1]  # three cells: a coefficient, no interval
 
 
 @pytest.mark.parametrize(

@@ -237,10 +237,12 @@ class TestDiversity:
         assert said.counts == {"done": 22, "pruned": 1, "running": 1}
         relation = said.relations["probe"][0]
         assert relation.estimates["pooled"].n == 14
-        assert said.sentences[0].startswith("probe trials, D_sq, probabilities: ")
-        assert len(said.sentences) == 4 * 3
+        assert said.verdict.startswith("no association resolved within arms; these 14 cells find a true |r| of 0.76 ")
+        assert said.sentences[0] == said.verdict == said.report()["verdict"]
+        assert [line.split(":")[0] for line in said.sentences[1:]] == ["search survivors", "report trials"]
         assert said.report()["panels"]["probe"]["finished"] == 14
-        assert said._repr_html_().count("<li>") == 12
+        assert repr(said).startswith(f"{said.verdict}\n\n| measure |")
+        assert said._repr_html_().count("<tr>") == 1 + 4
 
     def test_figure(self, results: Results) -> None:
         said = results.diversity(draws=100)

@@ -219,15 +219,6 @@ class TestManyClusters:
         assert slope is not None and slope.low is not None and slope.high is not None
         assert slope.high - slope.low == pytest.approx(2 * 1.959964 * fit.bse[1] * (390 / 389) ** 0.5, rel=1e-5)
 
-    def test_the_band_is_about_that_of_the_bootstrap(self) -> None:
-        x_N, y_N, cells_N = self.clustered(2, False, 3)
-        grid_M = np.linspace(-2, 3, 5)
-        drawn = association.line_band(x_N, y_N, cells_N, grid_M, draws=600)
-        computed = association.line_band(x_N, y_N, cells_N, grid_M, drawn_up_to=0)
-        assert drawn is not None and computed is not None
-        np.testing.assert_allclose(computed[0], drawn[0])
-        np.testing.assert_allclose(computed[2] - computed[1], drawn[2] - drawn[1], rtol=0.12)
-
     @pytest.mark.parametrize("grouped", [False, True])
     def test_spearman_needs_no_draws_beyond_a_hundred(self, grouped: bool) -> None:
         """Just beyond the limit, where it is least exact: no further apart than two bootstraps of 2,000 draws."""
@@ -269,25 +260,6 @@ class TestManyClusters:
         x_N, y_N = sample(association.LARGE + 1)
         monkeypatch.setattr(np.random, "default_rng", lambda *_: pytest.fail("drawn"))
         assert association.association(x_N, y_N, range(len(x_N))).spearman is not None
-        assert association.line_band(x_N, y_N, range(len(x_N)), np.zeros(1)) is not None
-
-
-def test_the_line_is_least_squares_and_its_band_narrows_in_the_middle() -> None:
-    x_N, y_N = sample(60)
-    grid_M = np.linspace(-2, 2, 5)
-    band = association.line_band(x_N, y_N, range(60), grid_M)
-    assert band is not None
-    line_M, low_M, high_M = band
-    fit = scipy.stats.linregress(x_N, y_N)
-    np.testing.assert_allclose(line_M, fit.intercept + fit.slope * grid_M)
-    assert (low_M < line_M).all()
-    assert (line_M < high_M).all()
-    analytic = OLS(y_N, np.column_stack([np.ones(60), x_N])).fit()
-    expected = analytic.get_prediction(np.column_stack([np.ones(5), grid_M])).conf_int()
-    np.testing.assert_allclose(high_M - low_M, expected[:, 1] - expected[:, 0], rtol=0.3)
-    assert (high_M - low_M)[2] < (high_M - low_M)[0]
-    assert association.line_band(x_N, y_N, [0] * 60, grid_M) is None
-    assert association.line_band(np.full(60, 0.1), y_N, range(60), grid_M) is None
 
 
 def test_settings_become_columns() -> None:
@@ -312,3 +284,9 @@ def test_power_of_a_correlation_matches_the_textbook() -> None:
     assert association.pairs_needed(0.0) is None
     assert association.detectable_correlation(85) == pytest.approx(0.3, abs=0.002)
     assert association.detectable_correlation(3) is None
+
+
+def test_cells_for_a_correlation_after_the_correction() -> None:
+    """Four measures: ((z(1 - .0125 / 2) + z(.8)) / atanh(.5))^2 + 3 = (3.3393 / 0.5493)^2 + 3 = 39.96."""
+    assert association.pairs_needed(0.5, alpha=0.05 / 4) == 40
+    assert association.detectable_correlation(41, alpha=0.05 / 4) == pytest.approx(0.494, abs=0.001)
