@@ -143,12 +143,21 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
 
 
 def families_of(phase: Phase) -> list[list[str]]:
-    """Names of the cells whose comparisons are judged together: as declared, else all of them at once."""
-    others = [cell.name for cell in phase.cells if cell.name != phase.reference]
+    """Names of the cells whose comparisons are judged together: as declared, else all of them at once.
+
+    A cell that repeats another one is in none: its difference is rounding, or the other cell's a second time.
+    """
+    others = [cell.name for cell in phase.cells if cell.name != phase.reference and not _is_repeated(phase, cell)]
     declared = phase.settings.get("families")
     if not declared or phase.reference != phase.declared_reference:
         return [others]
     return [[name for name in family if name in others] for family in declared]
+
+
+def _is_repeated(phase: Phase, cell: MeasuredCell) -> bool:
+    """Whether a cell's comparison says nothing of its own: it repeats another cell, or the reference repeats it."""
+    of_reference = None if phase.reference is None else phase.cell(phase.reference).replica_of
+    return cell.replica_of is not None or cell.name == of_reference
 
 
 def _crossed(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import files, tables
 from akdtune.records.files import DESIGN, read_table, require_study, trial_directory
+from akdtune.reports.replicas import replicas
 from akdtune.roles import REPORT_ROLES, STATUSES
 
 PHASES = ("ablation", "confirm")
@@ -45,6 +46,8 @@ class MeasuredCell:
     Attributes:
         name, cell_id, role, levels, changes, explanation, merged: as the design says.
         arm, rank, search_trial, search_score: of a confirmed cell, None elsewhere.
+        replica_of: name of the cell that it repeats in exact arithmetic, so that the two differ by rounding alone; None
+            for all others.
         values: the metric of every finished trial, by seed.
         trials: their ids, by seed.
         outcomes: number of trials by status.
@@ -61,6 +64,7 @@ class MeasuredCell:
     rank: int | None = None
     search_trial: str | None = None
     search_score: float | None = None
+    replica_of: str | None = None
     values: dict[int, float] = field(default_factory=dict)
     trials: dict[int, str] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -166,11 +170,16 @@ def phases_of(run: Path, *, metric: str | None = None, reference: str | None = N
         names = {cell["name"] for phase in design.values() for cell in phase["cells"]}
         if reference not in names:
             raise AkdtuneError(unknown_name("cell", reference, names))
-    return [_phase(name, design[name], rows, metric, reference) for name in PHASES if name in design]
+    return [_phase(run, name, design[name], rows, metric, reference) for name in PHASES if name in design]
 
 
 def _phase(
-    name: str, settings: dict[str, Any], rows: Sequence[Mapping[str, Any]], metric: str | None, reference: str | None
+    run: Path,
+    name: str,
+    settings: dict[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    metric: str | None,
+    reference: str | None,
 ) -> Phase:
     declared = settings.get("metric") or METRIC
     column = metric or declared
@@ -182,8 +191,10 @@ def _phase(
     cells: list[MeasuredCell] = []
     excluded: list[Excluded] = []
     extra = 0
+    repeats = replicas(run, settings["cells"])
     for entry in settings["cells"]:
         cell = _cell(entry, name)
+        cell.replica_of = repeats.get(cell.name)
         extra += _fill(cell, by_cell.get(cell.cell_id, []), seeds, column, excluded)
         cells.append(cell)
     names = [cell.name for cell in cells]

@@ -53,7 +53,9 @@ def _span(finding: Finding) -> str:
     if within is not None:
         text = f"simultaneous {text}, Holm p {_equals(within.p_holm)}"
     else:
-        text = f"single {text}, p {_equals(d.p)}, in no declared family"
+        repeats = finding.cell.replica_of
+        why = "in no declared family" if repeats is None else f"in no family: it repeats {repeats}"
+        text = f"single {text}, p {_equals(d.p)}, {why}"
     if d.permutation_p is not None:
         text += f", sign-flip p {_equals(d.permutation_p)}"
     return text if finding.crossed is None else f"{text}, over test images too {interval(*finding.crossed)}"
@@ -86,6 +88,7 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
             f"{number(max(detectable))}, before correction for {len(findings)} comparisons"
         )
     said += _floors(findings)
+    said += _repeated(phase)
     if any(finding.verdict == "equivalent" for finding in findings):
         said.append("equivalence (TOST) is judged for each comparison by itself, not corrected for their number")
     if phase.metric != phase.declared_metric:
@@ -107,6 +110,18 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
     if phase.extra:
         said.append(f"{phase.extra} finished trials with seeds outside the design (a pilot's) are not used")
     return said
+
+
+def _repeated(phase: Phase) -> list[str]:
+    """Which cells repeat another one, and how that is known."""
+    declared = {str(entry["name"]) for entry in phase.settings["cells"] if entry.get("replica_of")}
+    return [
+        f"{cell.name} repeats {cell.replica_of}"
+        + ("" if cell.name in declared else " (same targets, gradient factors 1)")
+        + ": an A/A pair, outside the family"
+        for cell in phase.cells
+        if cell.replica_of is not None
+    ]
 
 
 def _floors(findings: Sequence[Finding]) -> list[str]:
