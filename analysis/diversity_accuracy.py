@@ -32,6 +32,8 @@ from akdtune.reports.diversity import (
     verdict,
 )
 from akdtune.reports.diversity_figures import draw
+from akdtune.reports.figures import stamped
+from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, save, save_json, signed
 from akdtune.statistics import association
 
@@ -144,11 +146,14 @@ def _run(run_dir: Path, out: Path, *, draws: int, seed: int) -> None:
         f"beyond {association.LARGE} cells, Spearman's beyond {association.LARGE_FOR_RANKS}, by influence values)",
         highlight=False,
     )
-    content = report(panels, relations, counts, draws=draws, seed=seed)
+    origin = origin_of(run_dir)
+    console.print("; ".join(origin.lines()), highlight=False)
+    content = report(panels, relations, counts, draws=draws, seed=seed) | origin.report()
     written = [save_json(out / "diversity_accuracy.json", content)]
     if any(panel.arms for panel in panels):
-        for kind, image in draw(panels, relations, run_dir.resolve().name, draws=draws, seed=seed).items():
-            written.append(save(out / f"diversity_accuracy.{kind}", image))
+        with stamped(origin.short):
+            images = draw(panels, relations, run_dir.resolve().name, draws=draws, seed=seed)
+        written += [save(out / f"diversity_accuracy.{kind}", image) for kind, image in images.items()]
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 

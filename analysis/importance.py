@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
+from akdtune.reports.figures import stamped
 from akdtune.reports.importance import (
     DRAWS,
     EVALUATORS,
@@ -30,6 +31,7 @@ from akdtune.reports.importance import (
     report_of,
 )
 from akdtune.reports.importance_figures import draw
+from akdtune.reports.origin import origin_of
 from akdtune.reports.searched_arms import POOLS, ROLES, SearchedArm, Selection, arms_of
 from akdtune.reports.text import exit_code, number, save, save_json
 
@@ -64,7 +66,7 @@ def print_arm(console: Console, judged: JudgedArm) -> None:
             row += ["n/a", ""] if share is None else [
                 f"{number(share.share)} [{number(share.low)}, {number(share.high)}]", number(share.chance)]  # fmt: skip
         best = max(judged.marginals[name], key=lambda bin_: bin_.mean)
-        table.add_row(*row, f"{best.label} ({number(best.mean)}, n = {best.n})")
+        table.add_row(*row, f"{best.label} ({number(best.mean)})")
     console.print(table)
     for note in judged.notes:
         console.print(textwrap.fill(note, console.width, initial_indent="- ", subsequent_indent="  "))
@@ -135,9 +137,12 @@ def _run(
         print_arm(console, judged[-1])
     console.print()
     console.print(textwrap.fill(f"{READING}; {INTERVALS}", console.width))
-    content = report_of(judged, roles=list(selection.roles), pool_seeds=selection.pool_seeds, **how)
+    origin = origin_of(run)
+    console.print(textwrap.fill("; ".join(origin.lines()), console.width))
+    content = report_of(judged, roles=list(selection.roles), pool_seeds=selection.pool_seeds, **how) | origin.report()
     written = [save_json(out / "importance.json", content)]
-    written += [save(out / file, image) for file, image in draw(judged, run.resolve().name).items()]
+    with stamped(origin.short):
+        written += [save(out / file, image) for file, image in draw(judged, run.resolve().name).items()]
     console.print("written: " + ", ".join(map(str, written)), soft_wrap=True)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from akdtune import __version__
 from akdtune.records import tables
 from akdtune.records.files import read_lock
-from akdtune.reports.text import tex_escape
 
 NOT_RECORDED = "not recorded"
 OF_A_TRIAL = ("processor", "capability", "onednn_max_cpu_isa", "threads", "device", "torch", "akdtune", "python")
@@ -44,11 +43,11 @@ class Origin:
     analysed_with: Mapping[str, str]
 
     def __str__(self) -> str:
-        """One sentence: `trained on AMD EPYC (AVX512), 1 thread a trial, cpu; torch 2.9.1, ...; analysed with ...`."""
-        return f"trained on {self._machine()}; {self._versions()}; analysed with {self._reader()}"
+        """One line: `trained on: AMD EPYC (AVX512), 1 thread a trial, cpu; torch 2.9.1, ...; analysed with: ...`."""
+        return f"trained on: {self._machine()}; {self._versions()}; analysed with: {self._reader()}"
 
     def lines(self) -> list[str]:
-        """The sentence, and what it is there for."""
+        """The line, and what it is there for."""
         return [str(self), ROUNDING]
 
     @property
@@ -71,7 +70,7 @@ class Origin:
 
     def tex(self) -> str:
         """A comment for the end of a LaTeX file."""
-        return "".join(f"% {tex_escape(line)}\n" for line in self.lines())
+        return "".join(f"% {line}\n" for line in self.lines())
 
     def _known(self, key: str) -> list[str]:
         values = (where.get(key) for where in self.trained_on)
@@ -80,7 +79,7 @@ class Origin:
     def _processors(self) -> str:
         names = list(dict.fromkeys(_processor(where) for where in self.trained_on)) or [NOT_RECORDED]
         if names == [NOT_RECORDED]:
-            return f"a processor that is {NOT_RECORDED}"
+            return f"processor {NOT_RECORDED}"
         return names[0] if len(names) == 1 else f"{len(names)} processors: {', '.join(names)}"
 
     def _threads(self) -> str:

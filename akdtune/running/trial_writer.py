@@ -170,7 +170,7 @@ class TrialWriter:
         return self._ended(outcome)
 
     def _ended(self, outcome: Row) -> Row:
-        outcome["trained_on"] = trained_on(resolve_device(self.request.settings["training"]["device"]))
+        outcome["trained_on"] = trained_on(resolve_device(self.request.settings["training"].get("device", "auto")))
         if self.directory is not None:
             self.directory.write_outcome(outcome)
         return outcome
