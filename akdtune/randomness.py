@@ -19,6 +19,12 @@ def derived_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+STREAMS = 2
+"""Which numbers a trial's views and methods draw: 2 since each has a stream of its own, 1 while all drew from one.
+
+Noted in a study's lock and beside what was trained, as trials that draw have other numbers under either."""
+
+
 Words: TypeAlias = npt.NDArray[np.uint64]
 
 

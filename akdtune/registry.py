@@ -165,6 +165,12 @@ def typed(kind: Kind, setting: str | Mapping[str, Any]) -> ComponentSettings:
     return settings
 
 
+def may_draw(kind: Kind, name: str, settings: ComponentSettings) -> bool:
+    """Whether views or a method draw random numbers in training; a plug-in's may, as it need not say so."""
+    component = lookup(kind, name)
+    return not _is_ours(component) or bool(component.draws(settings))
+
+
 def settings_given(component: type[Component], given: Mapping[str, Any]) -> ComponentSettings:
     """The settings of a component as given in Python, by keyword.
 
@@ -340,3 +346,8 @@ class Component:
     kind: ClassVar[Kind]
     Settings: ClassVar[type[ComponentSettings]] = NoSettings
     source: ClassVar[str] = ""
+
+    @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """Whether, with these settings, it draws from a batch's generator while a student trains."""
+        return False

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,13 @@ class Batch:
         sample_ids_B: index of each image in the whole stored training split, stable across subsets.
         positions_B: row of each image in this trial's training subset (memory banks are indexed by it).
         epoch: student epoch, counted from 1; warm-up epochs of view heads count from 1 on their own.
-        generator: source of every random draw of views and methods; on the device of the batch.
+        generator: source of every random draw of whom the batch is given to; on the device of the batch.
         partner_labels_B: labels of the images that Mixup or CutMix mixed in; None without mixing. Methods that read
             labels then see those of the image with the larger share.
         share: how much of each image is its own, between 0.5 and 1 (1 without mixing).
         repeated: how many leading rows are the images (in the same crops) of the previous batch's last rows; 0 unless
             a method asked for overlapping batches, and in the first batch of an epoch.
+        streams: the generators of those who have one of their own, by name; empty where all draw from `generator`.
     """
 
     labels_B: Tensor
@@ -166,6 +168,16 @@ class Batch:
     partner_labels_B: Tensor | None = None
     share: float = 1.0
     repeated: int = 0
+    streams: tuple[tuple[str, torch.Generator], ...] = ()
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """Everything that draws for this batch, each once."""
+        return list(dict.fromkeys((self.generator, *(generator for _, generator in self.streams))))
+
+    def given_to(self, name: str) -> Self:
+        """The same batch with the generator of this name, so that nobody's draws depend on what others drew."""
+        return replace(self, generator=dict(self.streams)[name]) if self.streams else self
 
     @classmethod
     def of(cls, labels_B: Tensor, epoch: int = 1, seed: int = 0, **attributes: Any) -> Batch:

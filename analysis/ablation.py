@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
-from akdtune.reports import ablation_tables
+from akdtune.reports import ablation_tables, winners
 from akdtune.reports.ablation_figures import draw
 from akdtune.reports.ablation_measured import phases_of
-from akdtune.reports.ablation_tables import Result, curse_rows, headings, notes_of, paper_rows, status_lines, title_of
+from akdtune.reports.ablation_tables import Result, headings, notes_of, paper_rows, status_lines, title_of
 from akdtune.reports.ablation_words import sentence
 from akdtune.reports.figures import stamped
 from akdtune.reports.origin import origin_of
@@ -51,11 +51,11 @@ def print_result(console: Console, result: Result) -> None:
             _print_item(console, f"control {cell.name}: {cell.explanation}")
     if phase.name == "confirm":
         console.print()
-        _print_table(console, ablation_tables.CURSE_HEADINGS, curse_rows(result), len(phase.cells))
+        _print_table(console, winners.headings(phase), winners.rows(phase), len(phase.cells))
     if result.findings:
         console.print("\nfindings", style="bold")
     order = {"lower": 0, "higher": 0, "equivalent": 1, "identical": 1}
-    for finding in sorted(result.findings, key=lambda finding: order.get(finding.verdict, 2)):
+    for finding in sorted(result.findings, key=lambda finding: order.get(finding.judged, 2)):
         _print_item(console, sentence(finding, result.unit))
     if result.effects:
         console.print(f"\neffects of factors [{100 * result.level:g} %, each by itself]", style="bold")

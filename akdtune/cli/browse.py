@@ -10,6 +10,7 @@ import io
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,27 +227,31 @@ def pilot_lines(run: Path) -> list[str]:
 def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
     """Mean and standard deviation over the seeds of each configuration, best mean first.
 
-    Only trials that reached their last epoch count, so that nothing that was stopped early biases a mean.
+    Only trials that reached their last epoch count. A mean over the seeds that were not stopped is too good, so that
+    the others stand beside it.
 
     Args:
         rows: of trials, as `read_trials` gives them.
         column: one that holds numbers.
 
     Returns:
-        arm (or the name of the cell), role, n, mean, sd (None for one trial), settings (the searched ones), one dict
-        per configuration.
+        arm (or the name of the cell), role, n, mean, sd (None for one trial), left_out (`2 pruned`; other trials of the
+        configuration), settings (the searched ones), one dict per configuration.
 
     Raises:
         AkdtuneError: for a column of something else.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
+    others: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
         if row["status"] == "done" and row[column] is not None:
             if not isinstance(row[column], int | float):
                 raise AkdtuneError(f"a summary needs a column of numbers, and '{column}' holds {row[column]!r}")
             groups.setdefault((row["role"], row["cell_id"]), []).append(row)
+        else:
+            others.setdefault((row["role"], row["cell_id"]), Counter())[row["status"]] += 1
     rows_of_cells = []
-    for of_cell in groups.values():
+    for cell, of_cell in groups.items():
         values = [float(row[column]) for row in of_cell]
         first = of_cell[0]
         rows_of_cells.append(
@@ -256,6 +261,7 @@ def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
                 "n": len(values),
                 "mean": statistics.fmean(values),
                 "sd": statistics.stdev(values) if len(values) > 1 else None,
+                "left_out": ", ".join(f"{count} {status}" for status, count in others.get(cell, {}).items()),
                 "settings": searched(first),
             }
         )
@@ -269,7 +275,7 @@ def summary_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         | {f"param.{name}": value for name, value in row["settings"].items()}
         for row in rows
     ]
-    columns = dict.fromkeys(["arm", "role", "n", "mean", "sd", *(name for row in flat for name in row)])
+    columns = dict.fromkeys(["arm", "role", "n", "mean", "sd", "left_out", *(name for row in flat for name in row)])
     return as_csv(flat, list(columns))
 
 

@@ -104,7 +104,8 @@ def best(
     directory = run_names.resolve_run(run)
     rows = browse.Filter(arm=arm).apply(*browse.read_trials(directory))
     winners = browse.best_per_arm(rows)
-    print(f"{directory}: best of {browse.tally(rows)}", flush=True)
+    searched = [row for row in rows if row["role"] == "search"]
+    print(f"{directory}: best of {browse.tally(searched)}; the highest of noisy numbers, so optimistic", flush=True)
     print_trials(winners, [])
     if export is not None:
         print(f"written: {_export(directory, winners[0]['trial_id'], export)}")

@@ -56,13 +56,17 @@ def print_summary(rows: Sequence[Any], column: str) -> None:
         table.add_column(name, no_wrap=True)
     for name in ("n", f"mean {column}", "sd"):
         table.add_column(name, no_wrap=True, justify="right")
+    some_left_out = any(row["left_out"] for row in rows)
+    if some_left_out:
+        table.add_column("left out", no_wrap=True)
     table.add_column("searched settings", overflow="fold")
     # Percentages with two digits after the point; other columns may be small.
     digits = ".2f" if column.endswith("_accuracy") else ".4g"
     for row in rows:
         sd = "" if row["sd"] is None else format(row["sd"], digits)
         settings = " ".join(f"{name}={browse.short(value)}" for name, value in row["settings"].items())
-        table.add_row(row["arm"], row["role"], str(row["n"]), format(row["mean"], digits), sd, settings)
+        left_out = [row["left_out"]] if some_left_out else []
+        table.add_row(row["arm"], row["role"], str(row["n"]), format(row["mean"], digits), sd, *left_out, settings)
     print_table(table)
 
 

@@ -22,6 +22,11 @@ from akdtune.signals import SMALL_STAGES, Batch, Signals, Target, Terms
 CIFAR100, IMAGENET = "cifar100", "imagenet"
 """Names of the data sets that settings are published for."""
 
+RESNET18, MOBILENET_V1 = ("torchvision_resnet34", "torchvision_resnet18"), ("torchvision_resnet50", "MobileNetV1")
+"""Teacher and student of the two pairs that ImageNet's numbers are published for.
+
+CAT-KD's code and an early version of mdistiller call the second student MobileNetV2; its blocks are V1's."""
+
 Shape = tuple[int, int, int]
 """(C, H, W) of a map."""
 
@@ -80,6 +85,7 @@ class Method(Component, nn.Module):
         needs: which maps student and teacher must offer, and `strong` for signals of strongly augmented images.
         default_ce_weight: the published weight of the student's cross-entropy beside this method; a sum of methods
             takes the largest.
+        imagenet_pairs: the pairs that ImageNet's numbers are published for; any other takes them over.
         replaces_logits: the student predicts through `logits` (SimKD), in training and evaluation.
         overlaps_batches: each batch begins with the images of the one before (`Batch.repeated`).
         columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
@@ -89,6 +95,7 @@ class Method(Component, nn.Module):
     consumes: ClassVar[Literal["logits", "pooled", "stages", "self"]] = "logits"
     needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong"]]] = frozenset()
     default_ce_weight: ClassVar[float] = 1.0
+    imagenet_pairs: ClassVar[tuple[tuple[str, str], ...]] = (RESNET18, MOBILENET_V1)
     replaces_logits: ClassVar[bool] = False
     overlaps_batches: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = ()
@@ -185,6 +192,16 @@ class Method(Component, nn.Module):
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """Settings published for this pair of networks, on the data set of `published_on`, where not the defaults."""
         return {}
+
+    @classmethod
+    def published_for(cls, pair: Pair) -> str:
+        """A pair on the data set of `published_on`, and whose numbers `published` gives it where not its own."""
+        given = f"{pair.teacher} to {pair.student} on {published_on(pair)}"
+        if pair.data != IMAGENET or (pair.teacher, pair.student) in cls.imagenet_pairs:
+            return given
+        if pair.teacher == MOBILENET_V1[0] and "mobilenet" in pair.student and MOBILENET_V1 in cls.imagenet_pairs:
+            return f"{given}, taken from MobileNetV1"
+        return f"{given}, taken from {' and '.join(' to '.join(names) for names in cls.imagenet_pairs)}"
 
     @classmethod
     def ce_weight(cls, pair: Pair) -> float:

@@ -33,7 +33,7 @@ PUBLISHED = {
     (IMAGENET, "torchvision_resnet34", "torchvision_resnet18"): (0.5, 4, False),
     (IMAGENET, "torchvision_resnet50", "torchvision_mobilenet_v2"): (10.0, 2, True),
 }
-"""(weight, resolution, normalize) of the authors' configurations."""
+"""(weight, resolution, normalize) of the authors' configurations; what they call MobileNetV2 on ImageNet is V1."""
 
 
 @full_precision

@@ -246,6 +246,12 @@ class CRD(Method):
 
     @override
     @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """The negatives."""
+        return True
+
+    @override
+    @classmethod
     def facts(cls, settings: ComponentSettings, class_counts_K: list[int]) -> dict[str, Any]:
         """The resolved number of negatives per image."""
         assert isinstance(settings, CRD.Settings)

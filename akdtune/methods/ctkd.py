@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.methods import IMAGENET, Method, MethodContext
+from akdtune.methods import IMAGENET, RESNET18, Method, MethodContext
 from akdtune.methods._logits import StandardizeSettings, kl_of_logs, log_student_BK, log_target_BK
 from akdtune.registry import IdleAtZero, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
@@ -57,6 +57,7 @@ class CTKD(Method):
     """
 
     source = "Li, Li, Yang, Zhao, Song, Luo, Li, Yang, AAAI 2023, arXiv 2211.16231"
+    imagenet_pairs = (RESNET18,)
     default_ce_weight = 0.1
 
     class Settings(StandardizeSettings):

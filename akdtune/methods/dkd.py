@@ -119,7 +119,7 @@ class DKD(Method):
     def published(cls, pair: Pair) -> Mapping[str, Any]:
         """CIFAR-100: beta by pair. ImageNet: temperature 1, one epoch of warm-up, beta 0.5.
 
-        ResNet-50 to a MobileNet on ImageNet: beta 2, published for MobileNetV1 and taken for its successors.
+        ResNet-50 to a MobileNet on ImageNet: beta 2, taken from MobileNetV1 for its successors.
         """
         if pair.data == IMAGENET:
             to_mobilenet = pair.teacher == "torchvision_resnet50" and "mobilenet" in pair.student

@@ -135,11 +135,12 @@ class KDSVD(Method):
             the student's `rank` + 3 vectors, the nearest to each of the teacher's is taken; both are multiplied by the
             teacher's singular values, scaled to length 1.
 
-    Differs: the sign of the teacher's vectors is fixed by a nonnegative sum (the published code keeps whatever the
-        library returns); gradients of nearly equal singular values are softened instead of NaN set to zero in the
-        value; directions below 1e-6 of the largest squared singular value count as absent; where widths differ (the
-        published code fails), the channels of the wider map are averaged in groups; stages are paired from the last
-        one backwards where the networks have different numbers of them.
+    Differs: equals RepDistiller, whose matrix is places x channels; mdistiller's is another one, with channels and rows
+        of the map on one side and its columns on the other. From RepDistiller: the sign of the teacher's vectors is
+        fixed by a nonnegative sum (there whatever the library returns); gradients of nearly equal singular values are
+        softened instead of NaN set to zero in the value; directions below 1e-6 of the largest squared singular value
+        count as absent; where widths differ (there an error), the channels of the wider map are averaged in groups;
+        stages are paired from the last one backwards where the networks have different numbers of them.
 
     Example:
         >>> kdsvd = KDSVD.alone(num_classes=10, rank=4)

@@ -13,9 +13,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, mod
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.methods import Method, MethodContext
+from akdtune.methods import IMAGENET, Method, MethodContext
 from akdtune.methods._logits import StandardizeSettings, log_student_BK, log_target_BK, widened
-from akdtune.registry import IdleAtZero, register
+from akdtune.registry import IdleAtZero, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
 
 _PAPER: Mapping[str, Any] = {"masks": "select", "weak_in_strong": 0, "strong_correlations": True}
@@ -149,6 +149,20 @@ class MLKD(Method):
     needs = frozenset({"strong"})
     default_ce_weight = 0.1
     Settings = MLKDSettings
+
+    @override
+    @classmethod
+    def published(cls, pair: Pair) -> Mapping[str, Any]:
+        """ImageNet: first temperature 1, every weight 0.5."""
+        if pair.data != IMAGENET:
+            return {}
+        return {"temperatures": [1.0, 3.0, 5.0, 2.0, 6.0], "weight": 0.5, "ce_strong_weight": 0.5}
+
+    @override
+    @classmethod
+    def ce_weight(cls, pair: Pair) -> float:
+        """0.1; on ImageNet 0.5."""
+        return 0.5 if pair.data == IMAGENET else cls.default_ce_weight
 
     def __init__(self, settings: MLKDSettings, context: MethodContext) -> None:
         super().__init__(settings, context)

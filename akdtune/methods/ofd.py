@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
-from akdtune.methods import IMAGENET, Method, MethodContext
+from akdtune.methods import IMAGENET, MOBILENET_V1, Method, MethodContext
 from akdtune.methods._maps import BatchNorm, full_precision, same_size, shape_pairs, stage_pairs, stage_shapes
 from akdtune.registry import ComponentSettings, Pair, register
 from akdtune.signals import Batch, Signals, Target, Terms
@@ -71,6 +71,7 @@ class OFD(Method):
     """
 
     source = "Heo et al., ICCV 2019, arXiv 1904.01866"
+    imagenet_pairs = (MOBILENET_V1,)
     consumes = "stages"
     needs = frozenset({"preact"})
 
@@ -112,7 +113,7 @@ class OFD(Method):
     @override
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:
-        """The weight on ImageNet."""
+        """The weight on ImageNet, mdistiller's."""
         return {"weight": 1e-4} if pair.data == IMAGENET else {}
 
 

@@ -17,7 +17,7 @@ from akdtune.contexts import method_context, view_context
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.data.splits import Splits
 from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
-from akdtune.methods import MethodContext, published_on
+from akdtune.methods import MethodContext
 from akdtune.networks import Network
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
@@ -179,7 +179,7 @@ class Prepared:
             if taken:
                 values = ", ".join(f"{key} {value}" for key, value in sorted(taken))
                 key = f"method.{name}.published" + (f"[{pair.student}]" if of_student else "")
-                facts[key] = f"{values} (for {pair.teacher} to {pair.student} on {published_on(pair)})"
+                facts[key] = f"{values} (for {component.published_for(pair)})"
         if settings["training"]["ce_weight"] is None:
             terms = [method["name"] for method in settings["method"]]
             weight = max(lookup("methods", name).ce_weight(pair) for name in terms)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from akdtune.reports import ablation_findings, figures
+from akdtune.reports import ablation_findings, figures, winners
 from akdtune.reports.ablation_findings import Finding, LevelMean, level_means, margin_of
 from akdtune.reports.ablation_measured import MeasuredCell
-from akdtune.reports.ablation_tables import Result, title_of
+from akdtune.reports.ablation_tables import Result, lost_mark, title_of
 from akdtune.reports.text import interval, signed
 from akdtune.statistics.effects import Effect
 
@@ -31,9 +31,12 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
     phase, label = result.phase, result.phase.metric.replace("_", " ")
     bars = [_bar(finding) for finding in result.findings if finding.difference.difference is not None]
     if bars:
+        assert phase.reference is not None
+        lost = lost_mark(phase.cell(phase.reference))
+        against = f"{phase.reference} ({lost})" if lost else phase.reference
         drawn["ablation" if phase.name == "ablation" else "confirm"] = figures.forest(
             bars, title=f"{name}: {title_of(result)}", margin=margin_of(phase), level=result.level,
-            xlabel=f"{label}: difference from {phase.reference}, paired by seed ({result.unit})",
+            xlabel=f"{label}: difference from {against}, paired by seed ({result.unit})",
         )  # fmt: skip
     footnote = f"{100 * result.level:g} % intervals within seeds (differences between seeds taken out)"
     ylabel = f"{label} (%)" if phase.in_percent else label
@@ -41,28 +44,36 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
         if panels:
             title = f"{name}: {'main effects' if kind == 'factors' else 'two-factor interactions'}"
             drawn[f"ablation_{kind}"] = figures.factor_panels(panels, title=title, ylabel=ylabel, footnote=footnote)
-    rows = [_curse(result, cell) for cell in phase.cells if result.summaries[cell.name].mean is not None]
-    if phase.name == "confirm" and rows:
-        title = f"{name}: what fresh seeds make of the search's winners"
-        drawn["winners_curse"] = figures.winners_curse(
-            rows, title=title, searched_on="validation", confirmed_on=label.split()[0]
-        )
+    places = [_place(result, cell) for cell in phase.cells if result.summaries[cell.name].mean is not None]
+    if phase.name == "confirm" and places:
+        drawn["winners_curse"] = figures.winners(
+            places, title=f"{name}: the search's winners on fresh seeds", level=result.level,
+            xlabel=f"{label}{' (%)' if phase.in_percent else ''}",
+        )  # fmt: skip
     return drawn
 
 
 def _bar(finding: Finding) -> figures.Bar:
     d, within = finding.difference, finding.within
     assert d.difference is not None
-    low, high, p = (None, None, d.p) if within is None else (within.ci_family_low, within.ci_family_high, within.p_holm)
+    low, high, p = (None, None, d.p) if within is None else (finding.low, finding.high, within.p_holm)
     return figures.Bar(
-        finding.cell.name, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control
+        _label(finding.cell), d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control
     )
 
 
-def _curse(result: Result, cell: MeasuredCell) -> figures.Curse:
-    summary = result.summaries[cell.name]
+def _place(result: Result, cell: MeasuredCell) -> figures.Place:
+    summary, ranks = result.summaries[cell.name], winners.ranks(result.phase)[cell.name]
     assert summary.mean is not None
-    return figures.Curse(cell.name, cell.search_score, summary.mean, summary.ci_low, summary.ci_high, summary.n)
+    return figures.Place(
+        _label(cell), ranks.search_rank, ranks.confirmed_rank, summary.mean, summary.ci_low, summary.ci_high, summary.n
+    )
+
+
+def _label(cell: MeasuredCell) -> str:
+    """The cell's name, and how many of its trials ended without a value."""
+    lost = lost_mark(cell)
+    return f"{cell.name} ({lost})" if lost else cell.name
 
 
 def _factor_panels(result: Result) -> list[figures.FactorPanel]:

@@ -6,16 +6,19 @@ The arithmetic is that of `statistics/`; `ablation_words` says what its results 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import sqrt
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from akdtune.reports.ablation_measured import ALPHA, MARGIN, MeasuredCell, Phase, StoredPredictions
+from akdtune.reports.ablation_measured import ALPHA, MARGIN, NOT_PLANNED, UNFINISHED, MeasuredCell, Phase
+from akdtune.reports.predictions import Agreement, StoredPredictions
 from akdtune.statistics import effects, power
 from akdtune.statistics import paired as statistics_paired
 from akdtune.statistics.effects import Effect
@@ -47,6 +50,11 @@ class Finding:
         resolve: points.
         crossed: interval over seeds and test images together; None where it cannot be had, with the reason beside it.
         crossed_note: that reason.
+        asked: seeds of the design.
+        reference_lost: why a seed of the design has no value in the reference, by seed.
+        means: of the cell and of the reference over the paired seeds; None without one.
+        agreement: of the answers on each image, where both have equal accuracies on every seed; None elsewhere, and
+            where predictions are lacking.
     """
 
     cell: MeasuredCell
@@ -59,30 +67,70 @@ class Finding:
     resolve: float
     crossed: tuple[float, float] | None
     crossed_note: str
+    asked: int = 0
+    reference_lost: Mapping[int, str] = field(default_factory=dict)
+    means: tuple[float, float] | None = None
+    agreement: Agreement | None = None
 
     @property
-    def verdict(self) -> str:
-        """lower, higher, equivalent, not resolved, identical, or one pair."""
+    def judged(self) -> str:
+        """lower, higher, equivalent, not resolved, identical, tied, no spread, one pair, or no pair."""
         difference = self.difference
         if difference.n_pairs < 2 or difference.difference is None:
             return "no pair" if difference.n_pairs == 0 else "one pair"
-        if not difference.sd and difference.difference == 0:
-            return "identical"
+        if self.has_no_spread and difference.difference == 0:
+            return "identical" if self.agreement is not None and self.agreement.same_outputs else "tied"
         if self.within is not None and self.within.rejected:
             return "higher" if difference.difference > 0 else "lower"
         if self.equivalence is not None and self.equivalence.verdict == "equivalent":
             return "equivalent"
-        return "not resolved"
+        return "no spread" if self.has_no_spread else "not resolved"
+
+    @property
+    def verdict(self) -> str:
+        """What `judged` says, and on how many seeds where some have no value: `higher on 3 of 5 seeds; 2 diverged`."""
+        lost = {"": self.cell.lost, f"{self.reference}: ": self.reference_lost}
+        parts = [f"{whose}{lost_words(of_side)}" for whose, of_side in lost.items() if of_side]
+        seeds = f" on {self.difference.n_pairs} of {self.asked} seeds"
+        return f"{self.judged}{seeds}; {'; '.join(parts)}" if parts else self.judged
+
+    @property
+    def has_no_spread(self) -> bool:
+        """Whether the differences of all seeds are one and the same number, so that nothing says how sure it is."""
+        return self.difference.n_pairs >= 2 and not self.difference.sd
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the difference stands on other seeds than the means of the two cells."""
+        lost = {*self.cell.lost, *self.reference_lost}
+        return self.cell.lost.keys() != lost or self.reference_lost.keys() != lost
 
     @property
     def low(self) -> float | None:
-        """Lower end of the simultaneous interval, or of the single one outside every family."""
+        """Lower end of the simultaneous interval, or of the single one outside every family; None without spread."""
+        if self.has_no_spread:
+            return None
         return self.difference.ci_low if self.within is None else self.within.ci_family_low
 
     @property
     def high(self) -> float | None:
         """Upper end of the interval whose lower end is `low`."""
+        if self.has_no_spread:
+            return None
         return self.difference.ci_high if self.within is None else self.within.ci_family_high
+
+
+def is_unfinished(status: str) -> bool:
+    """Whether a seed without a value may still get one."""
+    return status in (*UNFINISHED, NOT_PLANNED)
+
+
+def lost_words(lost: Mapping[int, str], asked: int = 0) -> str:
+    """How many seeds have no value, and why: `2 diverged`, or of those asked for `2 of 5 diverged`."""
+    tally = Counter("not finished" if is_unfinished(status) else status for status in lost.values())
+    words = ", ".join(f"{count} {status}" for status, count in tally.items())
+    first, rest = words.split(" ", 1)
+    return f"{first} of {asked} {rest}" if asked else words
 
 
 def margin_of(phase: Phase) -> float | None:
@@ -113,7 +161,9 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
     reference = phase.cell(phase.reference)
     others = [cell for cell in phase.cells if cell.name != reference.name]
     level = 1 - alpha
-    differences = {cell.name: paired_difference(cell.values, reference.values, level=level) for cell in others}
+    differences = {
+        cell.name: _with_spread(paired_difference(cell.values, reference.values, level=level)) for cell in others
+    }
     within: dict[str, tuple[InFamily, int]] = {}
     for family in families_of(phase):
         comparable = [name for name in family if differences[name].n_pairs >= 2]
@@ -129,7 +179,8 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         crossed = _crossed(predictions, cell, reference, draws, level) if paired else "fewer than two pairs"
         more = equal = None
         if difference.n_pairs >= 2 and difference.sd is not None and margin is not None:
-            more = power.more_seeds(difference.sd, difference.n_pairs, resolve=margin, alpha=alpha)
+            if difference.sd > 0:
+                more = power.more_seeds(difference.sd, difference.n_pairs, resolve=margin, alpha=alpha)
             equal = statistics_paired.equivalence(difference, margin, alpha=alpha)
         judged.append(
             Finding(
@@ -137,9 +188,27 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
                 equal,
                 more, margin or MARGIN,
                 None if isinstance(crossed, str) else crossed, crossed if isinstance(crossed, str) else "",
+                len(phase.seeds), reference.lost, _paired_means(cell, reference, difference.seeds),
+                predictions.agreement(cell, reference) if predictions is not None and _tied(difference) else None,
             )
         )  # fmt: skip
     return judged
+
+
+def _with_spread(difference: Difference) -> Difference:
+    """Without an interval where all differences are equal: one of length 0 would claim what no spread can show."""
+    return difference if difference.sd else replace(difference, ci_low=None, ci_high=None)
+
+
+def _tied(difference: Difference) -> bool:
+    return difference.n_pairs >= 2 and difference.difference == 0 and not difference.sd
+
+
+def _paired_means(cell: MeasuredCell, reference: MeasuredCell, seeds: Sequence[int]) -> tuple[float, float] | None:
+    if not seeds:
+        return None
+    own, others = (fmean(side.values[seed] for seed in seeds) for side in (cell, reference))
+    return own, others
 
 
 def families_of(phase: Phase) -> list[list[str]]:

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import files, tables
-from akdtune.records.files import DESIGN, read_table, require_study, trial_directory
+from akdtune.records.files import DESIGN, require_study
 from akdtune.reports.replicas import replicas
 from akdtune.roles import REPORT_ROLES, STATUSES
 
@@ -23,9 +22,6 @@ MARGIN = 0.3
 ALPHA = 0.05
 UNFINISHED = ("planned", "running", "interrupted")
 NO_VALUE, NOT_PLANNED = "without a value", "not planned"
-
-Bools: TypeAlias = npt.NDArray[np.bool_]
-Integers: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ class MeasuredCell:
         values: the metric of every finished trial, by seed.
         trials: their ids, by seed.
         outcomes: number of trials by status.
+        lost: why a seed of the design has no value, by seed: a status, or one of `NO_VALUE` and `NOT_PLANNED`.
     """
 
     name: str
@@ -68,6 +65,7 @@ class MeasuredCell:
     values: dict[int, float] = field(default_factory=dict)
     trials: dict[int, str] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
+    lost: dict[int, str] = field(default_factory=dict)
 
     @property
     def is_control(self) -> bool:
@@ -235,56 +233,12 @@ def _fill(
             cell.values[seed], cell.trials[seed] = float(value), row["trial_id"]
             continue
         reason = f"finished, but has no {metric}" if status == "done" else row["stop_reason"] or ""
-        excluded.append(Excluded(cell.name, seed, row["trial_id"], NO_VALUE if status == "done" else status, reason))
+        cell.lost[seed] = NO_VALUE if status == "done" else status
+        excluded.append(Excluded(cell.name, seed, row["trial_id"], cell.lost[seed], reason))
+    cell.lost |= {seed: NOT_PLANNED for seed in seeds if seed not in seen}
+    cell.lost = {seed: why for seed, why in cell.lost.items() if seed not in cell.values}
     excluded += [Excluded(cell.name, seed, None, NOT_PLANNED, "") for seed in seeds if seed not in seen]
     return extra
-
-
-class StoredPredictions:
-    """Which images the trials of a study classified rightly; each file is read once."""
-
-    def __init__(self, run: Path) -> None:
-        self._run = run
-        self._held: dict[str, tuple[Integers, Bools] | None] = {}
-
-    def pair(self, cell: MeasuredCell, reference: MeasuredCell) -> tuple[Bools, Bools] | str:
-        """Both cells' right answers, seed by image, over common seeds in one order; or why there are none."""
-        seeds = sorted(cell.values.keys() & reference.values.keys())
-        answers = {side.name: [self._of(side.trials[seed]) for seed in seeds] for side in (cell, reference)}
-        if not seeds:
-            return "no common seed"
-        for side in (cell, reference):
-            for seed, held in zip(seeds, answers[side.name], strict=True):
-                if held is None:
-                    return f"trial {side.trials[seed]} left no predictions"
-                right, images = 100 * held[1].mean(), len(held[1])
-                if abs(right - side.values[seed]) * images > 150:  # more than one image and a half
-                    return f"the predictions of trial {side.trials[seed]} are not those of its accuracy"
-        ids_N = next(held[0] for held in answers[cell.name] if held is not None)
-        every = [held for of_cell in answers.values() for held in of_cell if held is not None]
-        if not all(np.array_equal(held[0], ids_N) for held in every):
-            return "the trials were judged by different images"
-        right_SN = [
-            np.stack([held[1] for held in answers[side.name] if held is not None]) for side in (cell, reference)
-        ]
-        return right_SN[0], right_SN[1]
-
-    def _of(self, trial_id: str) -> tuple[Integers, Bools] | None:
-        if trial_id not in self._held:
-            path = trial_directory(self._run, trial_id) / "predictions.parquet"
-            self._held[trial_id] = _right(path) if path.exists() else None
-        return self._held[trial_id]
-
-
-def _right(path: Path) -> tuple[Integers, Bools]:
-    """Sample ids in ascending order, and whether each image was classified rightly."""
-    table = read_table(path)
-    ids_N = np.asarray(table["sample_id"].to_numpy(), np.int64)
-    labels_N = np.asarray(table["label"].to_numpy(), np.int64)
-    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table["logits"].chunks])
-    right_N = flat.reshape(len(ids_N), -1).argmax(1) == labels_N
-    order = np.argsort(ids_N, kind="stable")
-    return ids_N[order], right_N[order]
 
 
 def counts(excluded: Sequence[Excluded]) -> str:

@@ -7,25 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune.reports import ablation_findings, ablation_words
-from akdtune.reports.ablation_findings import Finding, alpha_of, margin_of, summaries
+from akdtune.reports import ablation_findings, ablation_words, winners
+from akdtune.reports.ablation_findings import Finding, alpha_of, is_unfinished, lost_words, margin_of, summaries
 from akdtune.reports.ablation_measured import UNFINISHED, MeasuredCell, Phase, counts
 from akdtune.reports.ablation_words import sentence
-from akdtune.reports.text import interval, markdown_table, number, probability, signed, tex_table
+from akdtune.reports.text import counted, interval, markdown_table, number, probability, signed, tex_table
 from akdtune.statistics.effects import Effect
 from akdtune.statistics.paired import CellSummary
 
 EXCLUDED_SHOWN = 12
 DRAWS = 2000
-CURSE = (
-    "the search score is the maximum of noisy numbers, so it is expected to fall; selection used validation only, and "
-    "the test set was read once, after it"
-)
-DIFFERENT_IMAGES = (
-    "search scores are of validation images after training without them, confirmed ones of test images after training "
-    "on everything: the change holds both the winner's curse and the change of images"
-)
-CURSE_HEADINGS = ["confirmed cell", "rank in search", "search score", "confirmed, mean", "change"]
 
 
 @dataclass(frozen=True)
@@ -67,10 +58,10 @@ def notes_of(result: Result) -> list[str]:
     phase = result.phase
     notes = ablation_words.remarks(phase, result.findings, result.alpha)
     crossed = ablation_words.crossed_remark(result.findings)
-    notes += [crossed] if crossed else []
+    narrower = ablation_words.narrower_remark(result.findings, result.level)
+    notes += [said for said in (crossed, narrower) if said]
     if phase.name == "confirm":
-        notes += [CURSE, "ranks are those of the search and stay: the test set chooses nothing"]
-        notes += [DIFFERENT_IMAGES] if phase.metric == "test_accuracy" else []
+        notes += winners.notes(phase)
     elif result.no_effects:
         notes.append(result.no_effects)
     notes += [f"aliased: {alias}" for alias in phase.settings.get("aliases") or []]
@@ -107,14 +98,8 @@ def _cell_json(result: Result, cell: MeasuredCell) -> dict[str, Any]:
     content["values"] = {str(seed): value for seed, value in sorted(cell.values.items())}
     content["trials"] = {str(seed): trial for seed, trial in sorted(cell.trials.items())}
     content["diverged"] = cell.outcomes.get("diverged", 0)
-    content["change"] = _change(result, cell)
+    content |= asdict(winners.ranks(result.phase)[cell.name])
     return {"name": cell.name, **asdict(result.summaries[cell.name]), **content}
-
-
-def _change(result: Result, cell: MeasuredCell) -> float | None:
-    """Confirmed less search score."""
-    mean = result.summaries[cell.name].mean
-    return None if cell.search_score is None or mean is None else mean - cell.search_score
 
 
 def _difference_json(finding: Finding, unit: str) -> dict[str, Any]:
@@ -122,12 +107,14 @@ def _difference_json(finding: Finding, unit: str) -> dict[str, Any]:
     return {
         "cell": finding.cell.name, "reference": finding.reference, "control": finding.cell.is_control,
         **asdict(finding.difference),
-        "p_holm": within and within.p_holm, "ci_family_low": within and within.ci_family_low,
-        "ci_family_high": within and within.ci_family_high, "rejected": within and within.rejected,
+        "mean_of_pairs": finding.means and finding.means[0], "reference_of_pairs": finding.means and finding.means[1],
+        "p_holm": within and within.p_holm, "ci_family_low": within and finding.low,
+        "ci_family_high": within and finding.high, "rejected": within and within.rejected,
         "permutation_note": within and within.permutation_note, "family": finding.family,
         "crossed_low": finding.crossed and finding.crossed[0], "crossed_high": finding.crossed and finding.crossed[1],
         "crossed_note": finding.crossed_note, "equivalence_p": equal and equal.p,
         "equivalence": equal and equal.verdict, "resolve": finding.resolve, "more_seeds": finding.more_seeds,
+        "agreement": finding.agreement and asdict(finding.agreement), "judged": finding.judged,
         "verdict": finding.verdict, "sentence": sentence(finding, unit),
     }  # fmt: skip
 
@@ -148,16 +135,24 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
         mean = "n/a"
     else:
         mean = number(summary.mean) + ("" if summary.sd is None else f" ± {number(summary.sd)}")
-    if cell.outcomes.get("diverged"):
-        mean += f" ({cell.outcomes['diverged']} diverged)"
-    row = [cell.name, str(summary.n), mean]
+    if marks := lost_mark(cell):
+        mean += f" ({marks})"
+    seeds = len(result.phase.seeds)
+    row = [cell.name, str(summary.n) if summary.n == seeds else f"{summary.n}/{seeds}", mean]
     if finding is None:
         return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
     difference = finding.difference
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
     span = "" if finding.low is None else interval(finding.low, finding.high)
     p_holm = "" if finding.within is None else probability(finding.within.p_holm)
-    return [*row, signed(difference.difference), alone, span, p_holm]
+    pairs = f" ({counted(difference.n_pairs, 'pair')})" if finding.is_partial and difference.n_pairs else ""
+    return [*row, signed(difference.difference) + pairs, alone, span, p_holm]
+
+
+def lost_mark(cell: MeasuredCell) -> str:
+    """How many trials of a cell ended without a value: `2 diverged`; empty for none."""
+    ended = {seed: status for seed, status in cell.lost.items() if not is_unfinished(status)}
+    return lost_words(ended) if ended else ""
 
 
 def headings(result: Result) -> list[str]:
@@ -182,7 +177,7 @@ def markdown(done: Sequence[Result], name: str) -> str:
             ]
             text.append("")
         if phase.name == "confirm":
-            text.append(markdown_table(CURSE_HEADINGS, curse_rows(result), (1, 2, 3, 4)))
+            text.append(markdown_table(winners.headings(phase), winners.rows(phase), (1, 2, 3, 4)))
         text += [f"- {sentence(finding, result.unit)}" for finding in result.findings] + [""]
         text += [f"- {line}" for line in status_lines(result) + notes_of(result)] + [""]
     return "\n".join(text)
@@ -198,6 +193,8 @@ def tex(done: Sequence[Result], name: str) -> str:
             f"{name}: {title_of(result)}. Differences are paired by seed; {100 * result.level:g} % intervals of each "
             f"alone and of all together (simultaneous), and Holm p within the family; {ablation_words.CONDITIONAL}."
         )
+        means = ablation_words.paired_means_remark(result.findings)
+        caption += f" {means[0].upper()}{means[1:]}." if means else ""
         groups = {"": own, heading: paper_rows(result, controls=True)}
         tables.append(tex_table(headings(result), groups, caption, f"tab:{phase.name}", (1, 2, 3, 4, 5, 6)))
     return "\n".join(tables)
@@ -211,28 +208,16 @@ def rows_for_csv(done: Sequence[Result]) -> list[dict[str, Any]]:
             finding = result.finding(cell)
             row = {"phase": result.phase.name, "cell": cell.name, "cell_id": cell.cell_id, "role": cell.role,
                    "metric": result.phase.metric, **asdict(result.summaries[cell.name]),
-                   "diverged": cell.outcomes.get("diverged", 0), "search_score": cell.search_score}  # fmt: skip
+                   "asked": len(result.phase.seeds), "diverged": cell.outcomes.get("diverged", 0),
+                   "failed": cell.outcomes.get("failed", 0)}  # fmt: skip
+            if result.phase.name == "confirm":
+                row |= {"search_score": cell.search_score, "search_metric": winners.SEARCH_METRIC}
+                row |= asdict(winners.ranks(result.phase)[cell.name])
             if finding is not None:
                 numbers = _difference_json(finding, result.unit)
-                skipped = ("cell", "control", "seeds", "sentence", "crossed_note", "permutation_note")
+                skipped = ("cell", "control", "seeds", "sentence", "crossed_note", "permutation_note", "agreement")
                 row |= {f"difference_{k}" if k in row else k: v for k, v in numbers.items() if k not in skipped}
             rows.append(row)
-    return rows
-
-
-def curse_rows(result: Result) -> list[list[str]]:
-    """Search score beside confirmed mean."""
-    rows = []
-    for cell in result.phase.cells:
-        searched = cell.search_score is not None
-        mean = number(result.summaries[cell.name].mean)
-        row = [
-            cell.name,
-            "" if cell.rank is None else str(cell.rank),
-            number(cell.search_score) if searched else "",
-            mean,
-        ]
-        rows.append([*row, signed(_change(result, cell)) if searched else ""])
     return rows
 
 

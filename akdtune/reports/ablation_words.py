@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 
-from akdtune.reports.ablation_findings import Finding, alpha_of
+from akdtune.reports.ablation_findings import Finding, alpha_of, is_unfinished, lost_words
 from akdtune.reports.ablation_measured import Phase
-from akdtune.reports.text import interval, number, probability, signed
+from akdtune.reports.text import counted, interval, number, probability, signed
+from akdtune.statistics.power import t_quantile
 
 CONDITIONAL = "intervals are over training seeds, conditional on this teacher, this split and this test set"
+PAIRS_SHOWN = 8
 
 
 def sentence(finding: Finding, unit: str = "points") -> str:
     """What one comparison allows to say."""
     d, name, against = finding.difference, finding.cell.name, finding.reference
-    verdict = finding.verdict
-    if d.difference is None or verdict == "no pair":
-        return f"{name}: no seed that {against} has finished too; nothing can be said yet"
+    judged, seeds = finding.judged, seeds_words(finding)
+    if d.difference is None or judged == "no pair":
+        return f"{name}: {_no_pair(finding)}"
     shown = f"{signed(d.difference)} {unit}"
-    if verdict == "one pair":
-        return f"{name}: {shown} against {against} with one seed: no interval, nothing can be concluded"
-    if verdict == "identical":
-        return f"{name}: the same number as {against} for each of {d.n_pairs} seeds; the change has no effect"
+    if judged == "one pair":
+        return f"{name}: {shown} against {against} with one seed{seeds}: no interval, nothing can be concluded"
+    if judged in ("identical", "tied"):
+        return f"{name}: {_tied(finding)}"
+    if finding.has_no_spread:
+        return f"{name}: {_without_spread(finding, unit)}"
     span = _span(finding)
-    if verdict in ("lower", "higher"):
+    if judged in ("lower", "higher"):
         small = ""
         if finding.equivalence is not None and finding.equivalence.verdict == "equivalent":
             small = f"; smaller than the margin of {finding.resolve:g} {unit}"
-        return f"{name}: {verdict} than {against} by {abs(d.difference):.2f} {unit}, {span}{small}"
-    if verdict == "equivalent":
+        return f"{name}: {judged} than {against} by {abs(d.difference):.2f} {unit}{seeds}, {span}{small}"
+    if judged == "equivalent":
         assert finding.equivalence is not None
         return (
-            f"{name}: equivalent to {against} within {finding.resolve:g} {unit} "
+            f"{name}: equivalent to {against} within {finding.resolve:g} {unit}{seeds} "
             f"(TOST p {_equals(finding.equivalence.p)}); difference {shown}, {span}"
         )
-    said = [f"{name}: not resolved, {shown}, {span}"]
+    said = [f"{name}: not resolved{seeds}, {shown}, {span}"]
     if d.minimum_detectable is not None:
         said.append(f"n = {d.n_pairs} shows only {number(d.minimum_detectable)} {unit} or more")
     if finding.more_seeds:
@@ -44,6 +50,66 @@ def sentence(finding: Finding, unit: str = "points") -> str:
     elif finding.more_seeds == 0:
         said.append(f"{finding.resolve:g} {unit} would have shown by itself")
     return "; ".join(said)
+
+
+def seeds_words(finding: Finding) -> str:
+    """` on the 3 seeds that finished (2 of 5 diverged)`; empty where every seed of the design has a pair."""
+    lost, n = _lost(finding), finding.difference.n_pairs
+    if not lost:
+        return ""
+    which = "one seed" if n == 1 else f"{n} seeds"
+    return f" on the {which} that {'both ' if finding.reference_lost else ''}finished ({lost})"
+
+
+def _lost(finding: Finding) -> str:
+    """Seeds without a value: `2 of 5 diverged; base: 3 of 5 failed`."""
+    lost = {"": finding.cell.lost, f"{finding.reference}: ": finding.reference_lost}
+    return "; ".join(f"{whose}{lost_words(of_side, finding.asked)}" for whose, of_side in lost.items() if of_side)
+
+
+def _no_pair(finding: Finding) -> str:
+    """Why there is no pair: for now, or for good."""
+    statuses = [*finding.cell.lost.values(), *finding.reference_lost.values()]
+    if any(map(is_unfinished, statuses)):
+        return f"no seed that {finding.reference} has finished too; nothing can be said yet"
+    return f"no seed that {finding.reference} has finished too ({_lost(finding)}); nothing can be said"
+
+
+def _tied(finding: Finding) -> str:
+    """Equal values on every seed: what the answers on each image say beside it."""
+    agreement, lost = finding.agreement, _lost(finding)
+    where = f"{finding.reference} on {finding.difference.n_pairs} seeds{f' ({lost})' if lost else ''}"
+    if agreement is None:
+        return f"tied with {where}: the same value on each, which does not show that nothing changed"
+    if agreement.same_outputs:
+        return (
+            f"identical to {where}: identical predictions on all {agreement.images} images, to the last digit; the "
+            "change did not reach the student"
+        )
+    if not agreement.differing:
+        return f"tied with {where}: the same answer on every image, from outputs that differ"
+    return (
+        f"tied with {where}: equal counts of right answers, {agreement.differing:,} of {agreement.answers:,} images "
+        "answered differently"
+    )
+
+
+def _without_spread(finding: Finding, unit: str) -> str:
+    """The same difference on every seed: sign flips are the only test, and nothing says what seeds would show."""
+    d, against, seeds = finding.difference, finding.reference, seeds_words(finding)
+    assert d.difference is not None
+    said = f"all {d.n_pairs} seeds differ from {against} by the same {signed(d.difference)} {unit}{seeds}"
+    test = f"no spread to judge by; the sign-flip test is the only one, p {_equals(d.permutation_p)}"
+    if finding.within is not None and finding.family > 1:
+        test += f", Holm p {_equals(finding.within.p_holm)}"
+    if finding.crossed is not None:
+        test += f", over test images too {interval(*finding.crossed)}"
+    head = {"higher": f"higher than {against}: ", "lower": f"lower than {against}: "}.get(finding.judged, "")
+    if finding.judged == "equivalent":
+        assert finding.equivalence is not None
+        flips = f"sign flips, p {_equals(finding.equivalence.p)}"
+        head = f"equivalent to {against} within {finding.resolve:g} {unit} ({flips}): "
+    return f"{head}{said}: {test}"
 
 
 def _span(finding: Finding) -> str:
@@ -89,7 +155,7 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
         )
     said += _floors(findings)
     said += _repeated(phase)
-    if any(finding.verdict == "equivalent" for finding in findings):
+    if any(finding.judged == "equivalent" for finding in findings):
         said.append("equivalence (TOST) is judged for each comparison by itself, not corrected for their number")
     if phase.metric != phase.declared_metric:
         said.append(
@@ -103,6 +169,7 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
         )
     if alpha != alpha_of(phase):
         said.append(f"exploratory: alpha is {alpha:g} and not {alpha_of(phase):g}, as declared")
+    said += [means] if (means := paired_means_remark(findings)) else []
     diverged = {cell.name: cell.outcomes["diverged"] for cell in phase.cells if cell.outcomes.get("diverged")}
     if diverged:
         listed = ", ".join(f"{name} {count}" for name, count in diverged.items())
@@ -110,6 +177,21 @@ def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str
     if phase.extra:
         said.append(f"{phase.extra} finished trials with seeds outside the design (a pilot's) are not used")
     return said
+
+
+def paired_means_remark(findings: Sequence[Finding]) -> str:
+    """Means of the seeds that a difference stands on, where the cells' own means stand on others; else empty."""
+    parts = [
+        f"{finding.cell.name} {number(finding.means[0])} against {number(finding.means[1])} "
+        f"({counted(finding.difference.n_pairs, 'pair')})"
+        for finding in findings
+        if finding.is_partial and finding.means is not None
+    ]
+    if not parts:
+        return ""
+    more = f"; {len(parts) - PAIRS_SHOWN} more in the CSV report" if len(parts) > PAIRS_SHOWN else ""
+    listed = "; ".join(parts[:PAIRS_SHOWN])
+    return f"a difference with its number of pairs is between means over these seeds alone: {listed}{more}"
 
 
 def _repeated(phase: Phase) -> list[str]:
@@ -147,3 +229,23 @@ def crossed_remark(findings: Sequence[Finding]) -> str:
     more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     share = f"{len(reasons)} of {len(findings)} comparisons"
     return f"no interval over seeds and test images together for {share}: {reasons[0]}{more}"
+
+
+def narrower_remark(findings: Sequence[Finding], level: float) -> str:
+    """Why an interval over test images too can be narrower than the one over seeds alone; empty where none is."""
+    narrower, judged = [], 0
+    for finding in findings:
+        d = finding.difference
+        if finding.crossed is not None and d.ci_low is not None and d.ci_high is not None:
+            judged += 1
+            if finding.crossed[1] - finding.crossed[0] < d.ci_high - d.ci_low:
+                narrower.append(d.n_pairs)
+    if not narrower:
+        return ""
+    n = min(narrower)
+    reach, needed = NormalDist().inv_cdf((1 + level) / 2) * sqrt((n - 1) / n), t_quantile((1 - level) / 2, n)
+    return (
+        f"the interval over test images too is narrower than that of the seeds alone in {len(narrower)} of {judged} "
+        f"comparisons, although it holds more: it takes percentiles of resampled seeds, which for n = {n} reach about "
+        f"{reach:.2f} standard errors of the seeds where t reaches {needed:.2f}; read the wider of the two"
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
-from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures
+from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures, winners
 from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result
@@ -17,6 +17,7 @@ from akdtune.reports.ablation_words import sentence
 from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
+from akdtune.reports.winners import Ranks
 from akdtune.statistics import association
 from akdtune.statistics.effects import Effect
 
@@ -48,6 +49,11 @@ class Compared:
     def effects(self) -> list[Effect]:
         """Main effects and interactions of a factorial design; empty for others."""
         return self.result.effects
+
+    @property
+    def ranks(self) -> dict[str, Ranks]:
+        """Of a confirmation: each cell's place in the search and after it; empty for an ablation."""
+        return winners.ranks(self.result.phase) if self.result.phase.name == "confirm" else {}
 
     @property
     def sentences(self) -> list[str]:

@@ -24,9 +24,9 @@ CLOSE = 1e-9
 """Relative; below it two numbers are the same but for the rounding of a sum."""
 
 READING = (
-    "differences are B less A, paired by seed; intervals are over training seeds. Shared cells are the same "
-    "configuration, data and weights, so what differs comes from versions, hardware, settings of execution (device, "
-    "compile) or chance"
+    "differences are B less A, paired by seed; intervals are over training seeds, each by itself. Shared cells are the "
+    "same configuration, data and weights, so what differs comes from versions, hardware, settings of execution "
+    "(device, compile) or chance"
 )
 Key: TypeAlias = tuple[str, bool]
 """Cell id, and whether its trials trained on everything and read the test set."""
@@ -60,6 +60,10 @@ class Shared:
         a, b: summary over the common seeds.
         difference: B less A.
         equal: seeds whose values agree to the last digit; `close` those that agree up to rounding.
+        largest: difference.
+        alike: seeds of which all other measures agree to the last digit, too; equal accuracies on a few hundred images
+            may be a tie of counts.
+        measures: other measures that could be compared, at least.
     """
 
     name: str
@@ -73,13 +77,16 @@ class Shared:
     equal: int
     close: int
     largest: float
+    alike: int
+    measures: int
 
     @property
     def reproduced(self) -> str:
-        """yes, up to rounding, or how many seeds differ."""
+        """To the last digit, up to rounding, or how many seeds differ."""
         n = len(self.seeds)
         if self.equal == n:
-            return "to the last digit"
+            tied = n - self.alike
+            return "to the last digit" if not tied else f"equal, but other measures differ in {tied} of {n} seeds"
         if self.close == n:
             return "up to rounding"
         return f"{n - self.close} of {n} seeds differ"
@@ -141,12 +148,14 @@ def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
             continue
         of_a, of_b = ({seed: float(side[seed][column]) for seed in seeds} for side in (mine, others))
         gaps = [abs(of_a[seed] - of_b[seed]) for seed in seeds]
+        further = [_further(mine[seed], others[seed], column) for seed in seeds]
         shared.append(
             Shared(
                 a.names[key], b.names[key], key[0], column, seeds,
                 paired.cell_summary(list(of_a.values())), paired.cell_summary(list(of_b.values())),
                 paired.paired_difference(of_b, of_a), sum(gap == 0 for gap in gaps),
                 sum(math.isclose(of_a[seed], of_b[seed], rel_tol=CLOSE) for seed in seeds), max(gaps),
+                sum(all(pair.values()) for pair in further), min(len(pair) for pair in further),
             )
         )  # fmt: skip
     return shared
@@ -160,6 +169,16 @@ def _check(metric: str | None, a: Side, b: Side) -> None:
     known = {name for name in numbers if not name.startswith("param.")}
     if metric not in known:
         raise AkdtuneError(unknown_name("metric", metric, known - {"seed", "number"}))
+
+
+def _further(mine: Mapping[str, Any], others: Mapping[str, Any], metric: str) -> dict[str, bool]:
+    """Whether each other measure of two trials agrees to the last digit; times, memory and caches are none."""
+    return {
+        name: value == others[name]
+        for name, value in mine.items()
+        if isinstance(value, float) and isinstance(others.get(name), float) and name != metric
+        if not name.startswith(("param.", "teacher_cache_")) and not name.endswith(("_s", "_mib"))
+    }
 
 
 def _known(value: Any) -> bool:
@@ -176,8 +195,8 @@ def lock_differences(a: Side, b: Side) -> list[str]:
     if a.lock is None or b.lock is None:
         lacking = " and ".join(str(side.path) for side in (a, b) if side.lock is None)
         return [f"not known: {lacking} has no {LOCK}"]
-    parts = ("akdtune", "packages", "machine", "source_code", "data", "teacher", "students", "seeds", "settings")
-    first, second = ({part: _without_text(side.lock.get(part)) for part in parts if side.lock} for side in (a, b))
+    parts = "akdtune packages streams machine source_code data teacher students seeds settings".split()
+    first, second = ({part: _without_text(lock[part]) for part in parts if part in lock} for lock in (a.lock, b.lock))
     return settings_file.settings_difference(first, second)
 
 
@@ -202,10 +221,18 @@ def verdict(shared: Sequence[Shared]) -> str:
     cells, of_them = counted(len(shared), "cell", thousands=""), counted(trials, "trial", thousands="")
     head = f"{cells} and {of_them} shared: "
     if equal == trials:
-        return head + "all equal to the last digit"
+        return head + "all equal to the last digit" + _beside_equal(shared, trials)
     largest = max(shared, key=lambda cell: cell.largest)
     text = f"{equal} equal to the last digit, {close - equal} up to rounding, {trials - close} differ"
     return f"{head}{text}; largest difference {number(largest.largest, 4)} in {largest.name}"
+
+
+def _beside_equal(shared: Sequence[Shared], trials: int) -> str:
+    """What other measures say where all values that are compared are equal."""
+    tied, fewest = trials - sum(cell.alike for cell in shared), min(cell.measures for cell in shared)
+    if tied:
+        return f", but in {counted(tied, 'trial', thousands='')} other measures differ: a tie, not the same training"
+    return f", and so are all other measures ({fewest} or more a trial)" if fewest else "; there is no other measure"
 
 
 def report_of(a: Side, b: Side, shared: Sequence[Shared]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.reports.diversity import is_viewless
-from akdtune.reports.figures import COLOURS, sheet, suptitle
+from akdtune.reports.figures import COLOURS, GREY, sheet, suptitle
 from akdtune.statistics.resampling import Floats
 
+SURVIVORS = "bold: mean of the trials that have the epoch; where some have stopped, of those that went on"
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -83,6 +84,8 @@ class Curves:
             axis.set_axisbelow(True)
             suptitle(drawn.figure, f"{self.study}: {self.column.replace('_', ' ')} of {len(self.trials)} trials")
             drawn.figure.legend(loc="outside lower center", ncols=4, frameon=False)
+            if any(_ends_early(self.of(arm)) for arm in self.arms):
+                drawn.figure.supxlabel(SURVIVORS, fontsize=7.5, color=GREY, x=0.01, ha="left")
         return drawn.figure
 
     def __repr__(self) -> str:
@@ -90,6 +93,11 @@ class Curves:
 
     def _repr_html_(self) -> str:
         return escape(repr(self))
+
+
+def _ends_early(curves: Sequence[Curve]) -> bool:
+    """Whether the mean of an arm is drawn where some of its trials have stopped."""
+    return bool(len(_mean(curves)[0]) > min(len(curve.epochs) for curve in curves))
 
 
 def _draw_arm(axis: Any, curves: Sequence[Curve], arm: str, colour: str, style: str) -> None:

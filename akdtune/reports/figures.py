@@ -24,6 +24,7 @@ STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "akdtune", "axes.formatter.use_mathtext": True,
 }  # fmt: skip
 GREY, BAND = "#555555", "#ececec"
+DASH = "\N{EN DASH}"
 COLUMNS = 4
 """Panels side by side."""
 
@@ -278,70 +279,67 @@ def _draw_panel(axis: Any, panel: FactorPanel) -> None:
 
 
 @dataclass(frozen=True)
-class Curse:
-    """One confirmed configuration: its score in the search and what fresh seeds gave."""
+class Place:
+    """One confirmed configuration: its ranks in the search and after confirmation, and what fresh seeds gave.
+
+    Attributes:
+        label: what it is called.
+        search_rank, confirmed_rank: among the winners; None for a baseline.
+        mean, low, high: of its seeds, with the interval; None for one seed.
+        n: seeds.
+    """
 
     label: str
-    searched: float | None
-    confirmed: float
+    search_rank: int | None
+    confirmed_rank: int | None
+    mean: float
     low: float | None
     high: float | None
     n: int
 
 
-def winners_curse(rows: Sequence[Curse], *, title: str, searched_on: str, confirmed_on: str) -> Sheet:
-    """Search scores beside confirmed ones, one row a configuration."""
-    with sheet(7.4, 1.5 + 0.32 * len(rows)) as drawn:
+def winners(places: Sequence[Place], *, title: str, xlabel: str, level: float) -> Sheet:
+    """Confirmed means in the order of the search, with their ranks there and after confirmation; baselines below.
+
+    Args:
+        places: of winners and baselines, in any order.
+        title: above the plot.
+        xlabel: what was confirmed.
+        level: of the intervals.
+    """
+    # A baseline was not ranked and stands last.
+    ordered = sorted(places, key=lambda place: place.search_rank or len(places) + 1)
+    with sheet(7.4, 1.6 + 0.32 * len(ordered)) as drawn:
         axis = drawn.figure.subplots()
-        for height, row in enumerate(rows):
-            colour = COLOURS[0] if row.searched is not None else COLOURS[1]
-            marker = "o" if row.searched is not None else "s"
-            if row.searched is not None:
-                axis.annotate("", (row.confirmed, height - 0.16), (row.searched, height - 0.16),
-                              arrowprops={"arrowstyle": "->", "color": "#999999", "linewidth": 0.9,
-                                          "shrinkA": 4, "shrinkB": 0})  # fmt: skip
-                axis.plot(row.searched, height - 0.16, "D", color=GREY, markerfacecolor="white", markersize=5, zorder=4)
-            if row.low is not None and row.high is not None:
-                axis.plot([row.low, row.high], [height + 0.1] * 2, color=colour, linewidth=2.4, solid_capstyle="butt")
-            axis.plot(
-                row.confirmed, height + 0.1, marker, color=colour, markersize=6, markeredgecolor="white", zorder=4
-            )
-        axis.set_ylim(len(rows) - 0.4, -1.2)
-        axis.set_yticks(range(len(rows)), [row.label for row in rows])
+        for height, place in enumerate(ordered):
+            colour, marker = (COLOURS[0], "o") if place.search_rank else (COLOURS[1], "s")
+            if place.low is not None and place.high is not None:
+                axis.plot([place.low, place.high], [height] * 2, color=colour, linewidth=2.4, solid_capstyle="butt")
+            axis.plot(place.mean, height, marker, color=colour, markersize=6, markeredgecolor="white", zorder=4)
+        axis.set_ylim(len(ordered) - 0.4, -1.2)
+        labels = [f"{place.label}   {place.search_rank or DASH:>2}" for place in ordered]
+        axis.set_yticks([-0.8, *range(len(ordered))], ["rank in the search", *labels])
+        axis.get_yticklabels()[0].set_color(GREY)
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
         axis.grid(axis="x", color="#e6e6e6", linewidth=0.5)
         axis.set_axisbelow(True)
         axis.margins(x=0.06)
-        axis.set_xlabel("accuracy (%)")
+        axis.set_xlabel(xlabel)
         suptitle(drawn.figure, title)
-        changes = [f"{'–' if row.searched is None else signed(row.confirmed - row.searched):>6}" for row in rows]
-        # Figure spaces are as wide as digits.
-        texts = [
-            f"{change}   n = {row.n}".replace("  ", "\N{FIGURE SPACE}" * 2)
-            for change, row in zip(changes, rows, strict=True)
-        ]
-        _at_right(axis, range(len(rows)), texts, f"confirmed {MINUS} search score", -0.8)
-        _curse_legend(drawn.figure, rows, searched_on, confirmed_on)
+        texts = [f"{place.confirmed_rank or DASH:>2}   n = {place.n}" for place in ordered]
+        _at_right(axis, range(len(ordered)), texts, "rank confirmed", -0.8)
+        _winners_legend(drawn.figure, ordered, level)
     return drawn
 
 
-def _curse_legend(figure: Any, rows: Sequence[Curse], searched_on: str, confirmed_on: str) -> None:
+def _winners_legend(figure: Any, places: Sequence[Place], level: float) -> None:
     from matplotlib.lines import Line2D  # late: reports without a figure do not wait for it
 
+    looks = [(True, "winner of the search", COLOURS[0], "o"), (False, "baseline, not searched", COLOURS[1], "s")]
     handles = [
-        Line2D(
-            [],
-            [],
-            color=GREY,
-            marker="D",
-            markerfacecolor="white",
-            linestyle="",
-            markersize=5,
-            label=f"search score, {searched_on}",
-        ),
-        Line2D([], [], color=COLOURS[0], marker="o", linewidth=2.4, label=f"confirmed, {confirmed_on}, 95 %"),
+        Line2D([], [], color=colour, marker=marker, linewidth=2.4, label=f"{label}, {100 * level:g} %")
+        for is_winner, label, colour, marker in looks
+        if any((place.search_rank is not None) is is_winner for place in places)
     ]
-    if any(row.searched is None for row in rows):
-        handles.append(Line2D([], [], color=COLOURS[1], marker="s", linewidth=2.4, label="baseline, not searched"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, columnspacing=1.3)

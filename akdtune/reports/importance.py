@@ -113,9 +113,7 @@ def _notes(arm: SearchedArm, shares: Mapping[Evaluator, Sequence[Importance]], g
         elif above:
             notes.append(f"{label}: above chance: {', '.join(above)}")
         else:
-            notes.append(
-                f"{label}: no setting is above what shuffled scores give: n = {len(arm.configurations)} is too small"
-            )
+            notes.append(f"{label}: no setting is above what shuffled scores give, with n = {len(arm.configurations)}")
     lacking = [name for name in arm.settings if not all(name in configuration for configuration in arm.configurations)]
     if lacking:
         notes.append(f"conditional, hence without fANOVA: {', '.join(lacking)}")

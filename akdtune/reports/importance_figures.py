@@ -243,11 +243,9 @@ def _heading(judged: JudgedArm) -> str:
 
 
 def _slice(judged: JudgedArm, setting: str) -> Slice:
-    from optuna.distributions import CategoricalDistribution  # late: only this analysis needs Optuna
-
     arm, bins, kind = judged.arm, judged.marginals[setting], judged.kinds[setting]
     has = [i for i, configuration in enumerate(arm.configurations) if setting in configuration]
-    options = [bin_.label for bin_ in bins] if isinstance(kind, CategoricalDistribution) else []
+    options = [bin_.label for bin_ in bins if bin_.x is None]
     if options:
         at = list(map(float, range(len(bins))))
         place = {member: float(index) for index, bin_ in enumerate(bins) for member in bin_.members}

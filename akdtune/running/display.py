@@ -187,15 +187,22 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
 def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
     """Mean and standard deviation of each cell's test accuracy over its seeds."""
     cells: dict[str, list[float]] = {}
+    lost: dict[str, Counter[str]] = {}
     for record in records:
         if record.plan["role"] in REPORT_ROLES:
-            values = cells.setdefault(str(record.plan.get("cell") or record.plan["arm"]), [])
+            name = str(record.plan.get("cell") or record.plan["arm"])
+            values = cells.setdefault(name, [])
             values += [record.test] if record.test is not None else []
+            if record.test is None and record.terminal is not None:
+                lost.setdefault(name, Counter())[record.terminal] += 1
     width = max(map(len, cells), default=0)
     lines = ["test accuracy of each cell, mean and sd over seeds (intervals and comparisons: analyze ablation):"]
     for name, values in cells.items():
         spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-        known = f"{fmean(values):6.2f}{spread} %  (n = {len(values)})" if values else "no trial reached its end"
+        without = "".join(f", {count} {status}" for status, count in lost.get(name, {}).items())
+        known = (
+            f"{fmean(values):6.2f}{spread} %  (n = {len(values)}{without})" if values else "no trial reached its end"
+        )
         lines.append(f"  {name:<{width}}  {known}")
     return lines if cells else []
 
@@ -217,7 +224,10 @@ def _best_lines(study: Study, directory: StudyDirectory, records: Sequence[Trial
     lines += report_lines(study, directory)
     if len(study.search.objectives) > 1:
         rows = tables.read_trials(directory.root).to_pylist()
-        lines += ["trials that no other beats in every objective:", text(rows, study.search.objectives)]
+        lines += [
+            "configurations that no other beats in every objective, as measured (near ones may change places):",
+            text(rows, study.search.objectives),
+        ]
     return lines
 
 

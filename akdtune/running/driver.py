@@ -34,6 +34,7 @@ from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.running.reuse import Donors
+from akdtune.running.streams import drawn_before
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
     STOP_PATIENCE_S,
@@ -93,6 +94,8 @@ def run(
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
         for line in added:
             console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
+        if lock is not None and directory.unfinished() and (differs := drawn_before(directory, lock)):
+            console.print(f"warning: {differs}", highlight=False, soft_wrap=True)
         return _Driver(outline, directory, address, console, added, reuse).go(lock)
 
 

@@ -18,6 +18,7 @@ from akdtune import __version__
 from akdtune.errors import StudyError
 from akdtune.folders import PACKAGE
 from akdtune.planning.identity import Identity, student_hashes
+from akdtune.randomness import STREAMS
 from akdtune.registry import add_on_versions
 from akdtune.settings import file as settings_file
 from akdtune.settings.file import choice_key, shown
@@ -125,6 +126,7 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         },
         "machine": {"python": platform.python_version(), "platform": platform.platform()},
         "packages": package_versions(),
+        "streams": STREAMS,
         "source_code": source_code(),
     }
 
@@ -170,6 +172,7 @@ def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: S
     kept = {key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code")}
     entry = {"time": fresh["created"], "command": fresh["command"], "added": list(added),
              "packages": fresh["packages"]}  # fmt: skip
+    kept["streams"] = lock.get("streams", 1)
     return {**fresh, **kept, "extended": [*lock.get("extended", []), entry]}
 
 

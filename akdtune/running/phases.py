@@ -194,6 +194,8 @@ class Phases:
         line = f"pilot: {known.needed} seeds resolve {auto.resolve:g} points with power {auto.power:g}: sd {of}"
         if known.needed > auto.at_most:
             line += f"; ablation.seeds.at_most allows {auto.at_most}"
+        if known.sd == 0:
+            line += "; its differences show no spread, which does not say how many seeds are needed"
         self._say(line)
         if not auto.take:
             self._say(f"to take them: ablation.seeds='{seeds}' with --extend")

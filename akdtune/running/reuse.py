@@ -1,7 +1,7 @@
 """`--reuse RUN`: trials that another study has trained already, taken over instead of trained again.
 
 A trial's id is a hash of everything that determines its numbers, and its seed; the versions that trained it must be
-the same, too, so that what is taken over is what would have been computed.
+the same, too, and the random streams that it drew from, so that what is taken over is what would have been computed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from akdtune.errors import StudyError
 from akdtune.records.events import TrialEnded
 from akdtune.records.files import LOCK, read_lock, trial_directory
 from akdtune.records.study_directory import StudyDirectory, TrialRecord, writing
+from akdtune.running.streams import draws, is_current
 
 VERSIONS = ("torch", "torchvision", "numpy")
 FILES = ("epochs.parquet", "predictions.parquet", "checkpoint.pt", "log.txt", "outcome.json")
@@ -59,12 +60,24 @@ class Donors:
         for record in records:
             source = None
             if record.terminal is None and not record.attempts:
-                source = next((other for other in self.others if _is_done(other, record.trial_id)), None)
+                source = next((other for other in self.others if self._has(other, record)), None)
             if source is None:
                 left.append(record)
             else:
                 self._copy(source, record)
         return left
+
+    def _has(self, other: Path, record: TrialRecord) -> bool:
+        """Whether the trial is done there, and drew what it would draw here; notes where it did not."""
+        if not _is_done(other, record.trial_id):
+            return False
+        outcome = json.loads((trial_directory(other, record.trial_id) / "outcome.json").read_text())
+        if is_current(outcome) or not draws(record.plan["settings"]):
+            return True
+        note = f"trials of {other} that drew before random streams had names are not taken over"
+        if note not in self.notes:
+            self.notes.append(note)
+        return False
 
     def _copy(self, other: Path, record: TrialRecord) -> None:
         """Copies a trial's files beside its place, renames them into it, and records its end."""

@@ -76,8 +76,8 @@ def lines(events: Iterable[Event]) -> list[str]:
         )
         said += [
             f"warning: {event.bracket}: the order at epoch {at.rung} says little about the final one "
-            f"({_shown(at.rho)}, below scheduler.pilot_threshold {event.threshold:g}): a later grace_period, a "
-            "smaller reduction_factor or no early stopping would be fairer"
+            f"({_shown(at.rho)} in {at.n} trials, below scheduler.pilot_threshold {event.threshold:g}): a later "
+            "grace_period, a smaller reduction_factor or no early stopping would be fairer"
             for at in event.rungs
             if at.rho is not None and at.rho < event.threshold
         ]

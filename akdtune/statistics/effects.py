@@ -178,10 +178,11 @@ def _effect(term: str, estimate: float, error: float, fit: _Fit, seeds: int, not
     from scipy.special import stdtr, stdtrit  # late: commands that only list trials do not wait for it
 
     note = "; ".join(part for part in (note, fit.note) if part)
-    if fit.dof < 1 or not isfinite(error) or (error == 0 and abs(estimate) > 0):
-        return Effect(term, estimate, None, None, None, seeds, fit.form, note)
+    if fit.dof < 1 or not isfinite(error) or error == 0:  # without spread, an interval has no length
+        p = 1.0 if error == 0 and estimate == 0 else None
+        return Effect(term, estimate, None, None, p, seeds, fit.form, note)
     reach = -float(stdtrit(fit.dof, (1 - level) / 2)) * error
-    p = 2 * float(stdtr(fit.dof, -abs(estimate) / error)) if error else 1.0
+    p = 2 * float(stdtr(fit.dof, -abs(estimate) / error))
     return Effect(term, estimate, estimate - reach, estimate + reach, p, seeds, fit.form, note)
 
 

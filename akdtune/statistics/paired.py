@@ -35,7 +35,10 @@ _REJECTED_SHARE = 0.02  # of alpha
 
 @dataclass(frozen=True)
 class CellSummary:
-    """Mean of a cell over its seeds with the t interval; `mean` is None without values, the rest where n < 2."""
+    """Mean of a cell over its seeds with the t interval; `mean` is None without values, the rest where n < 2.
+
+    There is no interval where all values are equal, either: it would have no length.
+    """
 
     n: int
     mean: float | None
@@ -118,6 +121,8 @@ def cell_summary(values_N: Sequence[float] | Floats, level: float = LEVEL) -> Ce
     if n < 2:
         return CellSummary(n, float(values_N[0]) if n else None, None, None, None)
     mean, sd = float(values_N.mean()), spread(values_N, float(np.abs(values_N).max()))
+    if sd == 0:
+        return CellSummary(n, mean, sd, None, None)
     reach = t_quantile((1 - level) / 2, n) * sd / sqrt(n)
     return CellSummary(n, mean, sd, mean - reach, mean + reach)
 

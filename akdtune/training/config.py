@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from akdtune.registry import ComponentSettings, Pair, load_plugins, lookup, network_name
+from akdtune.registry import ComponentSettings, Pair, load_plugins, lookup, may_draw, network_name
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import CacheSettings
@@ -63,6 +63,11 @@ class TrialConfig:
         """What published settings depend on."""
         teacher_name = None if self.teacher_file.absent else network_name(self.teacher_file.network)
         return Pair(self.data.name, teacher_name, network_name(self.student.network))
+
+    @property
+    def draws(self) -> bool:
+        """Whether views or methods draw random numbers while the student trains."""
+        return may_draw("views", *self.views) or any(may_draw("methods", *method) for method in self.methods)
 
     @property
     def train_on(self) -> Literal["subset", "full"]:

@@ -45,7 +45,7 @@ class StepInputs:
     """Everything that differs between two steps.
 
     Attributes:
-        batch: labels, positions and the source of random draws.
+        batch: labels, positions and the sources of random draws.
         teacher: what the teachers say about it; None where nothing asks them.
         images_BCHW: normalised images; None in steps that read none.
         strong_BCHW: the same under the strong augmentation; None where nothing asks for it.
@@ -234,9 +234,10 @@ class StepGraph:
         held: StepInputs = rebuilt(inputs, iter(fixed))
         self._recorded = None
         self._optimizer.zero_grad(set_to_none=True)  # so that gradients lie where the recording has them
-        before = Snapshot(self._modules, self._optimizer, [inputs.batch.generator])
+        generators = inputs.batch.generators
+        before = Snapshot(self._modules, self._optimizer, generators)
         try:
-            launch, values = recorder.record(lambda: _done(step, held), [inputs.batch.generator])
+            launch, values = recorder.record(lambda: _done(step, held), generators)
         except RuntimeError as error:
             why: str | None = (str(error) or type(error).__name__).splitlines()[0]
         else:

@@ -17,6 +17,14 @@ from akdtune.methods import Method
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, WeightedTarget
 from akdtune.views import ViewAugmenter
 
+VIEWS, STRONG_VIEWS = "views", "views/strong"
+"""Names of what views draw from for the images, and for their strong versions: weak draws do not depend on these."""
+
+
+def stream_of(method: str) -> str:
+    """Name of what a method draws from."""
+    return f"method/{method}"
+
 
 class Loss(NamedTuple):
     """What one batch costs.
@@ -59,6 +67,15 @@ class Objective(nn.Module):
         self.overlaps_batches = any(method.overlaps_batches for method in methods.values())
 
     @property
+    def streams(self) -> Sequence[str]:
+        """Names of all who may draw random numbers for a batch, the views' first.
+
+        All views share a name, so that a control of some views draws what these do; a method has its own, so that its
+        draws are the same under any views and beside any other method.
+        """
+        return (VIEWS, STRONG_VIEWS, *map(stream_of, self._methods()))
+
+    @property
     def head(self) -> Method | None:
         """The method through which the student predicts, where one replaces its logits."""
         return next((method for method in self._methods().values() if method.replaces_logits), None)
@@ -77,12 +94,13 @@ class Objective(nn.Module):
         teaching = strong = None
         if teacher is not None:
             teacher = teacher.detach()  # frozen, whatever a view or a method does with it
-            teaching = self.views.teach(teacher, student, batch)
+            teaching = self.views.teach(teacher, student, batch.given_to(VIEWS))
             if teacher.strong is not None and student.strong is not None:
-                strong = self.views.teach(teacher.strong, student.strong, batch)
+                strong = self.views.teach(teacher.strong, student.strong, batch.given_to(STRONG_VIEWS))
         for name, method in self._methods().items():
             targets = targets_of(method, student, teacher, teaching, strong)
-            parts = [method.terms(student, target.target, batch) for target in targets]
+            own = batch.given_to(stream_of(name))  # one object for all targets: a method knows by it that it drew
+            parts = [method.terms(student, target.target, own) for target in targets]
             shares = [target.weight for target in targets]
             weights_of_terms = method.weights(batch.epoch)
             if parts[0].keys() != weights_of_terms.keys():

@@ -24,7 +24,8 @@ class Dot(torch.optim.Optimizer):
     With task gradient g and distillation gradient h, momentum m and delta d:
         v <- (m - d) v + g + weight_decay * w;  u <- (m + d) u + h;  w <- w - lr (v + u)
     A parameter that only one of the two losses reaches has the plain momentum m, as published, and one that neither
-    reaches stays as it is.
+    reaches stays as it is. One that only distillation reaches decays by u, as published, but not in the step that
+    reaches it first, whose u is h alone.
 
     References:
         Zhao et al., "DOT: A Distillation-Oriented Trainer", ICCV 2023, arXiv 2307.08436; d = 0.075 on CIFAR and
@@ -56,14 +57,15 @@ class Dot(torch.optim.Optimizer):
         if not gradients:
             return
         state = self.state[parameter]
-        if not state:
-            state["task"], state["distillation"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        decays = "task" if task is not None else "distillation" if "distillation" in state else None
         delta = group["delta"] if len(gradients) == 2 else 0.0
         step = torch.zeros_like(parameter)
-        for place, (name, gradient) in enumerate(gradients.items()):
+        for name, gradient in gradients.items():
+            if name not in state:
+                state[name] = torch.zeros_like(parameter)
             velocity = state[name].mul_(group["momentum"] + (delta if name == "distillation" else -delta))
             velocity.add_(gradient)
-            if place == 0:
+            if name == decays:
                 velocity.add_(parameter, alpha=group["weight_decay"])
             step.add_(velocity)
         parameter.sub_(step, alpha=group["lr"])

@@ -1,7 +1,8 @@
 """One trial, start to end: warm up the view heads, train the student, measure every epoch. Knows no Ray.
 
-`Trial.run` is a generator of epochs. Everything random is drawn from (seed, epoch), never from what was drawn before,
-so a trial that goes on from the state of any finished epoch computes the numbers of one that was never interrupted.
+`Trial.run` is a generator of epochs. Everything random is drawn from (seed, stage, epoch, name of who draws), never
+from what was drawn before, so a trial that goes on from the state of any finished epoch computes the numbers of one
+that was never interrupted, and trials of one seed draw the same for what they have in common.
 
 Shapes: N training images, B batch, M members (teacher and views), K classes, C feature width.
 """
@@ -24,7 +25,7 @@ from akdtune.columns import Column, joined
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.data.splits import Loaded, overlapping
 from akdtune.devices import float32_as_set, has_bfloat16, resolve_device
-from akdtune.randomness import derived_seed
+from akdtune.randomness import STREAMS, derived_seed
 from akdtune.signals import Batch, Signals
 from akdtune.teacher.find import load_others, load_teacher
 from akdtune.teacher.frozen import CACHE_COLUMNS, FrozenTeacher
@@ -35,7 +36,7 @@ from akdtune.training.evaluation import HELD_OUT_COLUMNS, Evaluation, Prediction
 from akdtune.training.graphs import StepInputs
 from akdtune.training.limits import TrialLimits
 from akdtune.training.measures import gate_column, percent_right
-from akdtune.training.objective import Loss, Objective, weighted_sum
+from akdtune.training.objective import VIEWS, Loss, Objective, weighted_sum
 from akdtune.training.optimizers import Dot, build_optimizer, set_learning_rate, sgd
 from akdtune.training.parts import build_parts
 from akdtune.training.states import copied, lay_out
@@ -132,6 +133,9 @@ class Trial:
     `stand_ins` replace the networks in the configuration's teacher file (the main one, then the others), e.g. by
     untrained ones to time a few steps. `dataset` is the trial's data where it is loaded on its device already.
     `compiler` is the backend of torch.compile; `recorder` records steps, by default as the settings ask.
+
+    Attributes:
+        streams: the oldest of the STREAMS that its epochs drew from.
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class Trial:
     ) -> None:
         self.config = config
         self.limits = limits or TrialLimits()
+        self.streams = STREAMS
         self.device = resolve_device(config.training.device)
         self.dataset = load_data(config.data, self.device) if dataset is None else dataset
         self.splits = self.dataset.split(config.train_on)
@@ -178,7 +183,8 @@ class Trial:
         of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(config.training, [*of_student, *self.objective.trained_parameters()])
         self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None
-        self._generator = torch.Generator(self.device)  # one for all epochs: recorded steps know it
+        # the same for all epochs: recorded steps know them
+        self._streams = tuple((name, torch.Generator(self.device)) for name in self.objective.streams)
         recorder = recorder or graphs.recorder(self.device, config.training.cuda_graphs)
         self._student_graph = self._recordable(self.optimizer, self.objective, recorder)
         self._warmup_graph = None
@@ -273,7 +279,7 @@ class Trial:
         """One update of the view heads alone; returns what it measures."""
         assert self.warmup_optimizer is not None
         assert inputs.teacher is not None, "views are refused without a teacher"
-        terms = self.views.warmup_penalties(inputs.teacher, inputs.batch)
+        terms = self.views.warmup_penalties(inputs.teacher, inputs.batch.given_to(VIEWS))
         total = weighted_sum(terms, self.views.penalty_weights())
         assert total is not None, "views with a warm-up stage have penalties"
         self.warmup_optimizer.zero_grad(set_to_none=True)
@@ -322,12 +328,14 @@ class Trial:
     def _batches(self, stage: str, epoch: int, should_stop: Callable[[], bool]) -> Iterator[StepInputs]:
         """The batches of one epoch with images and the teacher's signals, as far as this stage reads them.
 
-        Order, crops and random draws depend on (seeds, stage, epoch) alone.
+        Order and crops depend on (seeds, stage, epoch) alone, and so does what the student draws, from torch's global
+        generator; what views and methods draw depends on their name, too.
         """
         seeds = self.config.seeds
-        noise_seed = derived_seed("noise", seeds.noise, stage, epoch)
-        torch.manual_seed(noise_seed)
-        generator = self._generator.manual_seed(noise_seed)
+        noise = "noise", seeds.noise, stage, epoch
+        torch.manual_seed(derived_seed(*noise))
+        for name, generator in self._streams:
+            generator.manual_seed(derived_seed(*noise, name))
         of_student = stage == "student"
         maps, strong = (of_student and self.objective.needs_maps), (of_student and self.objective.needs_strong)
         teacher_of_stage = self.teacher if self.objective.needs_teacher or not of_student else None
@@ -347,16 +355,19 @@ class Trial:
                     of_teacher = teacher_of_stage.signals(
                         loaded.positions_B, images_BCHW, loaded.crops_B, maps, strong_BCHW
                     )
-                batch = self.batch(loaded, epoch, generator, repeated)
+                batch = self.batch(loaded, epoch, self._streams, repeated)
                 yield StepInputs(batch, of_teacher, images_BCHW if of_student else None, strong_BCHW)
 
-    def batch(self, loaded: Loaded, epoch: int, generator: torch.Generator, repeated: int) -> Batch:
+    def batch(
+        self, loaded: Loaded, epoch: int, streams: tuple[tuple[str, torch.Generator], ...], repeated: int
+    ) -> Batch:
         """What methods and views are told of loaded images; `repeated` of them were in the batch before."""
         positions_B, partner_B = loaded.positions_B, loaded.partner_B
         labels_B = self.train.training_labels_N[positions_B]
         partner_labels_B = None if partner_B is None else labels_B[partner_B]
         ids_B = self.train.sample_ids_N[positions_B]
-        return Batch(labels_B, ids_B, positions_B, epoch, generator, partner_labels_B, loaded.share, repeated)
+        (_, first), *_ = streams
+        return Batch(labels_B, ids_B, positions_B, epoch, first, partner_labels_B, loaded.share, repeated, streams)
 
     def _laid_out(self, images_BCHW: Tensor | None) -> Tensor | None:
         """Images as the student's kernels lie in memory: else each convolution that reads them turns them by itself."""
@@ -407,6 +418,7 @@ class Trial:
         return {
             "stage": stage,
             "epoch": epoch,
+            "streams": self.streams,
             "student": copied(self.student.state_dict()),
             "objective": copied(self.objective.state_dict()),
             "optimizer": copied(self.optimizer.state_dict()),
@@ -424,6 +436,9 @@ class Trial:
         if self.warmup_optimizer and state["warmup_optimizer"] is not None:
             self.warmup_optimizer.load_state_dict(copied(state["warmup_optimizer"]))
         self.evaluation.recent_scores = list(state["recent_scores"])
+        self.streams = state.get("streams", 1)
+        if self.streams != STREAMS and self.config.draws:
+            print("warning: epochs so far drew before random streams had names, those to come draw from named ones")
 
     def release(self) -> None:
         """Frees the memory of recorded steps; they are recorded again when needed."""

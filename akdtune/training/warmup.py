@@ -38,7 +38,7 @@ from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.training.config import TrialConfig
 from akdtune.views import ViewAugmenter
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raised when what is stored changes, or when anything changes what a warm-up computes that is not
 the code of views and networks, which is in the key by itself. Old artefacts are then unused, not wrong."""
 

@@ -95,6 +95,12 @@ class Angular(ViewAugmenter):
 
     @override
     @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """Dropout of the heads."""
+        return True
+
+    @override
+    @classmethod
     def control_settings(cls, name: str, settings: ComponentSettings) -> dict[str, Any] | None:
         """Heads without angular losses; for `heads_labels_only` they must learn from labels in the first place."""
         assert isinstance(settings, AngularSettings)

@@ -54,6 +54,12 @@ class Dropout(ViewAugmenter):
         self.register_buffer("bias_K", bias_K.detach(), persistent=False)
 
     @override
+    @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """Which features are dropped."""
+        return True
+
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """The teacher under masks drawn anew at every call, in training and evaluation mode alike."""
         own_B1C, keep = teacher.pooled_BC.detach().unsqueeze(1), 1 - self.settings.rate

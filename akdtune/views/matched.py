@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from akdtune.columns import Column, joined
 from akdtune.errors import AkdtuneError
-from akdtune.registry import ComponentSettings, lookup, register, typed
+from akdtune.registry import ComponentSettings, lookup, may_draw, register, typed
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget, standardized
 from akdtune.views import ViewAugmenter, ViewContext
 
@@ -120,6 +120,13 @@ class Matched(ViewAugmenter):
         assert isinstance(settings, MatchedSettings)
         component = lookup("views", settings.of["name"])
         return int(component.warmup_epochs_of(settings.typed())) if settings.match in ("entropy", "target") else 0
+
+    @override
+    @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """What the views draw."""
+        assert isinstance(settings, MatchedSettings)
+        return may_draw("views", settings.of["name"], settings.typed())
 
     @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:

@@ -81,7 +81,14 @@ class MultiTeacher(ViewAugmenter):
             raise AkdtuneError(f"views.drop: {settings.drop} of {members} teachers leaves none; at most {members - 1}")
         same = [index for index, width in enumerate(context.others_dims, start=1) if width == context.teacher_dim]
         self.pooled_members = (0, *same)
-        self._drawn: tuple[weakref.ref[Batch], Tensor] | None = None
+        self._drawn: tuple[weakref.ref[Tensor], Tensor] | None = None
+
+    @override
+    @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """Who is left out."""
+        assert isinstance(settings, MultiTeacherSettings)
+        return bool(settings.drop)
 
     @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
@@ -95,7 +102,7 @@ class MultiTeacher(ViewAugmenter):
         logits_BMK, pooled_BMC = self._members(teacher.detach())
         with_features_BMK = logits_BMK[:, list(self.pooled_members)]
         if self.training and self.settings.drop:
-            logits_BMK = logits_BMK.index_select(1, self._kept(batch, logits_BMK))
+            logits_BMK = logits_BMK.index_select(1, self._kept(batch, logits_BMK, teacher.strong is not None))
         main_B1C = teacher.pooled_BC.detach().unsqueeze(1)
         return Teaching(
             self._targets(logits_BMK, main_B1C.expand(-1, logits_BMK.shape[1], -1), batch.labels_B),
@@ -118,13 +125,15 @@ class MultiTeacher(ViewAugmenter):
         pooled_BMC = torch.stack([all_of[index].pooled_BC for index in self.pooled_members], dim=1)
         return torch.stack([member.logits_BK for member in all_of], dim=1), pooled_BMC
 
-    def _kept(self, batch: Batch, logits_BMK: Tensor) -> Tensor:
+    def _kept(self, batch: Batch, logits_BMK: Tensor, strong_follows: bool) -> Tensor:
         """Who teaches this batch; the same for its weak and strong images, which are paired teacher by teacher."""
         drawn_for, kept_M = self._drawn or (None, None)
-        if kept_M is None or drawn_for is None or drawn_for() is not batch:
+        self._drawn = None
+        if strong_follows or kept_M is None or drawn_for is None or drawn_for() is not batch.positions_B:
             draws_M = torch.rand(logits_BMK.shape[1], generator=batch.generator, device=logits_BMK.device)
             kept_M = draws_M.argsort()[self.settings.drop :]
-            self._drawn = (weakref.ref(batch), kept_M)
+        if strong_follows:
+            self._drawn = (weakref.ref(batch.positions_B), kept_M)
         return kept_M
 
     def _targets(self, logits_BMK: Tensor, pooled_BMC: Tensor, labels_B: Tensor) -> tuple[WeightedTarget, ...]:

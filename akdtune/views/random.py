@@ -70,6 +70,13 @@ class Random(ViewAugmenter):
         self.seed = drawn if settings.seed is None else settings.seed
 
     @override
+    @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """The noise where it is drawn anew in each step."""
+        assert isinstance(settings, RandomSettings)
+        return settings.resample == "step"
+
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """One view: the noise that replaces the teacher, drawn anew at every call."""
         draw = torch.rand if self.settings.distribution == "uniform" else torch.randn

@@ -135,6 +135,12 @@ class TeKAP(ViewAugmenter):
         return TeKAPSettings(**{**settings.model_dump(), "noise": 0.0, "feature_noise": 0.0})
 
     @override
+    @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """The noise."""
+        return True
+
+    @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """Noisy copies, drawn anew at every call; logits and features may differ in number (0 where not perturbed)."""
         settings = self.settings

@@ -197,9 +197,9 @@ def repeated(home: Path) -> Path:
 def test_a_summary_has_mean_and_deviation_over_seeds(repeated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = call(capsys, "show", "seeds", "--summary").splitlines()
     assert lines[0].endswith("7 trials: 1 running, 6 done")
-    assert lines[1].split() == ["arm", "role", "n", "mean", "val_accuracy", "sd", "searched", "settings"]
+    assert lines[1].split() == ["arm", "role", "n", "mean", "val_accuracy", "sd", "left", "out", "searched", "settings"]
     assert [line.split() for line in lines[2:]] == [
-        ["none/dkd", "search", "2", "65.00", "1.41"],
+        ["none/dkd", "search", "2", "65.00", "1.41", "1", "running"],
         ["none/kd", "search", "3", "62.00", "2.00", "method.kd.weight=1.5"],
         ["none/kd", "probe", "1", "50.00", "method.kd.weight=1.5"],
     ]
@@ -211,6 +211,21 @@ def test_a_summary_has_mean_and_deviation_over_seeds(repeated: Path, capsys: pyt
     assert [(row["arm"], row["n"], row["mean"], row["param.method.kd.weight"]) for row in rows] == [
         ("none/dkd", "2", "65.0", ""), ("none/kd", "3", "62.0", "1.5"), ("none/kd", "1", "50.0", "1.5"),
     ]  # fmt: skip
+
+
+def test_a_summary_says_which_seeds_are_missing_from_a_mean(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean of the one seed of three that was not stopped is not that of the configuration."""
+    build = StudyBuilder(home / "runs" / "stopped")
+    for seed, (value, status) in enumerate([(70.0, "done"), (20.0, "pruned"), (10.0, "pruned")]):
+        build.add("none/kd", value, 0.1, role="search", cell="kd", seed=seed, status=status)
+    build.add("none/kd", 65.0, 0.1, role="search", cell="other", seed=0)
+    build.write()
+    lines = call(capsys, "show", "stopped", "--summary").splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["none/kd", "search", "1", "70.00", "2", "pruned"], ["none/kd", "search", "1", "65.00"],
+    ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(call(capsys, "show", "stopped", "--summary", "--csv"))))
+    assert [row["left_out"] for row in rows] == ["2 pruned", ""]
 
 
 def test_a_summary_of_a_searched_setting(repeated: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,6 +263,17 @@ def test_best_names_the_best_search_trial_of_each_arm(finished: Path, capsys: py
     assert [line.split()[:2] for line in lines[2:]] == [["t00001", "angular/kd"], ["t00002", "angular/crd"]]
     lines = call(capsys, "best", "toy", "--arm", "angular/crd").splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["t00002"]
+
+
+def test_best_counts_the_trials_it_is_the_best_of(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = StudyBuilder(home / "runs" / "both")
+    build.add("none/kd", 60.0, None, role="search")
+    build.add("none/kd", 10.0, None, role="search", status="pruned")
+    for seed in (100, 101):
+        build.add("none/kd", 70.0, None, role="confirm", seed=seed)
+    build.write()
+    first = call(capsys, "best", "both").splitlines()[0]
+    assert first.endswith("best of 2 trials: 1 done, 1 pruned; the highest of noisy numbers, so optimistic")
 
 
 def test_best_before_anything_is_done(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,15 +39,40 @@ def test_a_method_shows_defaults_ranges_and_where_it_differs() -> None:
     assert "number > 0" in shown
     assert "Differs:" in shown
     assert "Terms:" in shown
-    assert "resnet56 to resnet20: " in shown
-    assert "beta 2" in shown
+    assert "resnet56 to resnet20 on cifar100: beta 2\n" in shown
 
 
 def test_published_settings_are_shown_as_the_resolver_takes_them() -> None:
     for pair in components.PAIRS:
         published = lookup("methods", "dkd").published(pair)
-        line = f"{pair.data}, {pair.teacher} to {pair.student}: "
+        line = f"  {pair.teacher} to {pair.student} on {pair.data}"
         assert (line in components.details("methods", "dkd")) is bool(published)
+
+
+@pytest.mark.parametrize("name", ["kd", "dkd", "mlkd", "reviewkd", "ofd", "cat_kd"])
+def test_imagenets_mobilenet_is_said_to_be_the_first(name: str) -> None:
+    """Published for MobileNetV1, whatever it is called there: its blocks are depthwise and pointwise alone."""
+    line = "\n  torchvision_resnet50 to torchvision_mobilenet_v2 on imagenet, taken from MobileNetV1: "
+    assert line in components.details("methods", name)
+
+
+def test_whose_numbers_a_pair_takes() -> None:
+    def taken(name: str, *pair: str) -> str:
+        said: str = lookup("methods", name).published_for(Pair(*pair))
+        return said
+
+    small, large = (
+        ("torchvision_resnet34", "torchvision_resnet18"),
+        ("torchvision_resnet50", "torchvision_mobilenet_v2"),
+    )
+    both = "torchvision_resnet34 to torchvision_resnet18 and torchvision_resnet50 to MobileNetV1"
+    of_small, of_large = (f"{' to '.join(pair)} on imagenet" for pair in (small, large))
+    assert taken("kd", "imagenet", *small) == of_small
+    assert taken("kd", "imagenet", *large) == f"{of_large}, taken from MobileNetV1"
+    assert taken("kd", "imagenet", "a", "b") == f"a to b on imagenet, taken from {both}"
+    assert taken("ofd", "imagenet", *small) == f"{of_small}, taken from torchvision_resnet50 to MobileNetV1"
+    assert taken("ctkd", "imagenet", *large) == f"{of_large}, taken from torchvision_resnet34 to torchvision_resnet18"
+    assert taken("dkd", "digits", "resnet56", "resnet20") == "resnet56 to resnet20 on cifar100"
 
 
 def test_types_and_ranges_of_settings() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from akdtune.columns import declaration
-from akdtune.registry import ComponentSettings, Kind, lookup, names
+from akdtune.registry import ComponentSettings, Kind, lookup, may_draw, names, typed
 from akdtune.settings.trial import pair_problem
 from akdtune.signals import Signals, Target
 from akdtune.training.objective import Objective, weighted_sum
@@ -194,6 +194,22 @@ def test_views_in_evaluation_mode(view: str, settings: dict[str, Any]) -> None:
     assert set(augmenter.gates(teacher, views)) <= {"feature", "logit"}
     assert all(type(value) is float for value in augmenter.measures().values())
     assert all(declaration(name, augmenter.columns) for name in augmenter.measures())
+
+
+@pytest.mark.parametrize(("view", "settings", "method"), covering())
+def test_components_draw_from_the_batch_alone_and_say_so(view: str, settings: dict[str, Any], method: str) -> None:
+    """Torch's global generator is the student's: whoever else drew from it would change its dropout."""
+    now = objective(view, settings, method)
+    streams = tuple((name, torch.Generator().manual_seed(1)) for name in now.streams)
+    before, global_before = torch.Generator().manual_seed(1).get_state(), torch.get_rng_state()
+    now(signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), replace(batch(), streams=streams))
+    now.after_step()
+    assert torch.equal(torch.get_rng_state(), global_before)
+    drew = {name for name, generator in streams if not torch.equal(generator.get_state(), before)}
+    expected = {f"method/{method}"} if may_draw("methods", method, typed("methods", method)) else set()
+    if may_draw("views", view, typed("views", {"name": view, **settings})):
+        expected |= {"views", "views/strong"}
+    assert drew == expected
 
 
 @every_view

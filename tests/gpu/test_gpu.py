@@ -106,7 +106,7 @@ class Loop:
 
     def __init__(self, trial: Trial, recorder: graphs.Recorder | None) -> None:
         self.trial = trial
-        self.generator = torch.Generator(trial.device)
+        self.streams = tuple((name, torch.Generator(trial.device)) for name in trial.objective.streams)
         parts = [trial.student, trial.objective]
         refused = refusal(trial.optimizer, trial.objective, trial.student)
         self.graph = StepGraph(parts, trial.optimizer, recorder, refused)
@@ -128,12 +128,13 @@ class Loop:
         trial.objective.train()
         self.graph.begin_epoch(baked_numbers(trial.optimizer, trial.objective, epoch))
         torch.manual_seed(epoch)
-        self.generator.manual_seed(derived_seed("noise", epoch))
+        for name, generator in self.streams:
+            generator.manual_seed(derived_seed("noise", epoch, name))
         for loaded in trial.train.epoch(0, epoch, trial.config.training.batch_size):
             assert trial.teacher is not None and loaded.images_BCHW is not None
             images_BCHW = loaded.images_BCHW.to(memory_format=torch.channels_last)
             of_teacher = trial.teacher.signals(loaded.positions_B, images_BCHW, loaded.crops_B)
-            batch = trial.batch(loaded, epoch, self.generator, 0)
+            batch = trial.batch(loaded, epoch, self.streams, 0)
             values = self.graph(self.step, StepInputs(batch, of_teacher, images_BCHW))
             self.seen.append({name: float(value) for name, value in values.items()})
 
@@ -147,7 +148,8 @@ class Loop:
         found |= {f"objective.{name}": value for name, value in self.trial.objective.state_dict().items()}
         for index, state in enumerate(self.trial.optimizer.state.values()):
             found |= {f"{index}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
-        return found | {"generator": self.generator.get_state(), "default": torch.get_rng_state()}
+        found |= {name: generator.get_state() for name, generator in self.streams}
+        return found | {"default": torch.get_rng_state()}
 
 
 def assert_same(one: Loop, other: Loop) -> None:
@@ -289,7 +291,8 @@ def test_inputs_come_apart_and_together_again() -> None:
             classifier=(torch.full((3, 5), offset + 3), torch.full((3,), offset + 4)),
             others=(Signals(torch.full((2, 3), offset + 5), torch.full((2, 4), offset + 6)),),
         )  # fmt: skip
-        batch = Batch(torch.tensor([0, 1]), torch.tensor([5, 6]), torch.tensor([7, 8]), 1, generator)
+        ids = torch.tensor([0, 1]), torch.tensor([5, 6]), torch.tensor([7, 8])
+        batch = Batch(*ids, 1, generator, streams=(("views", generator),))
         return StepInputs(batch, signals, torch.full((2, 1, 4, 4), offset + 7))
 
     (ours, kind), (theirs, same_kind) = of_tensors(make(0)), of_tensors(make(100))
@@ -297,6 +300,7 @@ def test_inputs_come_apart_and_together_again() -> None:
     moved = graphs.rebuilt(make(0), iter(theirs))
     assert all(one is other for one, other in zip(of_tensors(moved)[0], theirs, strict=True))
     assert moved.batch.generator is generator
+    assert moved.batch.streams == (("views", generator),)
     changes = [
         replace(make(0), images_BCHW=torch.zeros(2, 1, 4, 5)),
         replace(make(0), images_BCHW=torch.zeros(2, 1, 4, 4, dtype=torch.float16)),
@@ -304,6 +308,7 @@ def test_inputs_come_apart_and_together_again() -> None:
         replace(make(0), teacher=None),
         replace(make(0), batch=replace(make(0).batch, repeated=1)),
         replace(make(0), batch=replace(make(0).batch, generator=torch.Generator())),
+        replace(make(0), batch=replace(make(0).batch, streams=(("views", torch.Generator()),))),
     ]
     assert all(of_tensors(changed)[1] != kind for changed in changes)
     assert of_tensors(replace(make(0), batch=replace(make(0).batch, epoch=2)))[1] == kind
@@ -560,7 +565,8 @@ def test_cuda_graphs_have_the_numbers_of_plain_steps(methods: list[dict[str, Any
 @pytest.mark.gpu
 def test_cuda_graphs_draw_what_plain_steps_draw() -> None:
     def draws(recorder: graphs.Recorder | None) -> list[float]:
-        layer, generator = nn.Linear(2, 2, device="cuda"), torch.Generator("cuda").manual_seed(3)
+        layer, names = nn.Linear(2, 2, device="cuda"), ("views", "method/one", "method/idle")
+        streams = tuple((name, torch.Generator("cuda").manual_seed(3)) for name in names)
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, fused=True)
         torch.manual_seed(4)
 
@@ -568,18 +574,22 @@ def test_cuda_graphs_draw_what_plain_steps_draw() -> None:
             optimizer.zero_grad(set_to_none=True)
             layer(inputs.images_BCHW).sum().backward()
             optimizer.step()
-            own = torch.rand(16, generator=inputs.batch.generator, device="cuda").sum()
-            return {"own": own, "default": torch.rand(16, device="cuda").sum()}
+            givens = {name: inputs.batch.given_to(name) for name in names[:2]}  # the third draws nothing
+            own = {
+                name: torch.rand(16, generator=given.generator, device="cuda").sum() for name, given in givens.items()
+            }
+            return {**own, "default": torch.rand(16, device="cuda").sum()}
 
         graph, found = StepGraph([layer], optimizer, recorder), []
         for epoch in (1, 2):
-            generator.manual_seed(epoch)
+            for number, (_, generator) in enumerate(streams):
+                generator.manual_seed(10 * number + epoch)
             torch.manual_seed(epoch)
             for _ in range(8):
                 ids_B = torch.arange(4, device="cuda")
-                batch = Batch(ids_B, ids_B, ids_B, epoch, generator)
+                batch = Batch(ids_B, ids_B, ids_B, epoch, streams[0][1], streams=streams)
                 values = graph(step, StepInputs(batch, None, torch.ones(4, 2, device="cuda")))
-                found += [float(values["own"]), float(values["default"])]
+                found += [float(value) for value in values.values()]
         assert graph.is_recorded == (recorder is not None)
         return found
 

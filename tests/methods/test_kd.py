@@ -184,7 +184,7 @@ def test_published_numbers_by_data_set() -> None:
     assert changes == {
         "kd": {"temperature": 1.0, "weight": 0.5},
         "dkd": {"temperature": 1.0, "warmup_epochs": 1, "beta": 0.5},
-        "mlkd": {},
+        "mlkd": {"temperatures": [1.0, 3.0, 5.0, 2.0, 6.0], "weight": 0.5, "ce_strong_weight": 0.5},
         "dist": {"temperature": 1.0},
         "nkd": {"temperature": 1.0, "gamma": 1.5},
         "wsld": {"temperature": 2.0, "alpha": 2.5},
@@ -192,7 +192,7 @@ def test_published_numbers_by_data_set() -> None:
         "pld": {"temperature": 1.0},
     }
     ce_weights = {name: lookup("methods", name).ce_weight(imagenet) for name in LOGIT_METHODS}
-    assert ce_weights == {"kd": 0.5, "dkd": 1, "mlkd": 0.1, "dist": 1, "nkd": 1, "wsld": 1, "ctkd": 1, "pld": 0}
+    assert ce_weights == {"kd": 0.5, "dkd": 1, "mlkd": 0.5, "dist": 1, "nkd": 1, "wsld": 1, "ctkd": 1, "pld": 0}
     for name in LOGIT_METHODS:
         component = lookup("methods", name)
         component.Settings(**changes[name])

@@ -10,7 +10,8 @@ import pytest
 from akdtune.errors import StudyError
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
-from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.randomness import STREAMS
+from akdtune.running.lock import extended, lock_content, refuse_changes
 from akdtune.study import spec
 from akdtune.study.proposals import Outline
 from akdtune.teacher.file import TeacherFile
@@ -63,6 +64,14 @@ def test_an_id_depends_on_what_determines_the_result_and_on_nothing_else(identit
     assert dataclasses.replace(identity, teacher=other).search_trial(proposal) != base
     longer = spec.load(file, ["training.epochs=7"])
     assert dataclasses.replace(identity, study=longer).search_trial(longer.arms[0].random(0)) != base
+
+
+def test_an_extended_study_keeps_the_streams_that_it_began_with(identity: Identity) -> None:
+    lock = lock_content(identity.study, identity)
+    assert lock["streams"] == STREAMS
+    assert extended(lock, identity.study, identity, [])["streams"] == STREAMS
+    del lock["streams"]  # of before streams had names
+    assert extended(lock, identity.study, identity, [])["streams"] == 1
 
 
 def test_the_lock_file_refuses_another_study_and_shows_the_difference(identity: Identity, file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,29 @@ def test_a_reproduction_is_equal_to_the_last_digit(tmp_path: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "2 cells and 8 trials shared: all equal to the last digit" in printed
     assert "only in A, 1 cell: own_a" in printed
+
+
+def test_equal_accuracies_with_other_measures_that_differ_are_a_tie(tmp_path: Path) -> None:
+    a, b = StudyBuilder(tmp_path / "a"), StudyBuilder(tmp_path / "b")
+    for built, entropies in ((a, (1.25, 1.5)), (b, (1.25, 1.625))):
+        for seed, entropy in enumerate(entropies):
+            built.add("angular/kd", 70.0, None, role="search", cell="c", seed=seed, target_entropy=entropy)
+    content = compare(a, b)
+    assert content["cells"][0]["reproduced"] == "equal, but other measures differ in 1 of 2 seeds"
+    assert content["verdict"].endswith(
+        "all equal to the last digit, but in 1 trial other measures differ: a tie, not the same training"
+    )
+    same = compare(a, a_copy(a, tmp_path / "copy"))
+    assert same["cells"][0]["reproduced"] == "to the last digit"
+    assert "all equal to the last digit, and so are all other measures (" in same["verdict"]
+
+
+def a_copy(study: StudyBuilder, path: Path) -> StudyBuilder:
+    study.write()
+    shutil.copytree(study.path, path)
+    copied = StudyBuilder(path)
+    copied.plan, copied.events = study.plan, study.events
+    return copied
 
 
 def test_differences_are_paired_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +117,13 @@ def test_search_trials_are_compared_by_validation(tmp_path: Path) -> None:
     (cell,) = compare(a, b)["cells"]
     assert (cell["metric"], cell["difference"]["difference"]) == ("val_accuracy", 0.5)
     assert cell["difference"]["ci_low"] is None
+
+
+def test_other_random_streams_are_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = (study(tmp_path / name, BASE, OTHER, "own") for name in ("a", "b"))
+    other.lock = {**LOCK, "streams": 2}  # the first is of before streams had names
+    compare(one, other)
+    assert "streams: (absent) -> 2" in capsys.readouterr().out
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

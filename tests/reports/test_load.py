@@ -12,6 +12,7 @@ import matplotlib as mpl
 import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import akdtune
 from akdtune import cli
@@ -21,6 +22,7 @@ from akdtune.records import tables
 from akdtune.records.files import EPOCHS, read_rows, trial_directory, write_rows
 from akdtune.reports import ablation_tables
 from akdtune.reports.ablation_measured import phases_of
+from akdtune.reports.curves import SURVIVORS
 from akdtune.reports.results import Results
 from tests.study_fixture import StudyBuilder
 from tests.test_unchanged import beside_the_reference
@@ -46,6 +48,10 @@ def results(builder: StudyBuilder) -> Results:
     builder.cell("<i>", [68.0, 69.5, 70.0])
     builder.design["ablation"]["reference"] = "base"
     return akdtune.load(builder.write(finished=False))
+
+
+def shown_in(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text)]
 
 
 class TestLoad:
@@ -143,6 +149,16 @@ class TestCurves:
         write_rows(file, [{**rows[1], "attempt": 2, "val_accuracy": 55.0}, *rows])
         (curve,) = akdtune.load(builder.write()).curves().trials
         assert (curve.epochs.tolist(), curve.values.tolist()) == ([1, 2], [10.0, 55.0])
+
+    def test_a_mean_over_those_that_went_on_is_called_so(self, builder: StudyBuilder) -> None:
+        for epochs, status in ((4, "done"), (2, "pruned")):
+            builder.add("angular/kd", 50.0, None, role="search", epochs=epochs, status=status)
+        assert SURVIVORS in shown_in(akdtune.load(builder.write()).curves().figure())
+
+    def test_a_mean_over_all_needs_no_such_note(self, builder: StudyBuilder) -> None:
+        for _ in range(2):
+            builder.add("angular/kd", 50.0, None, role="search")
+        assert SURVIVORS not in shown_in(akdtune.load(builder.write()).curves().figure())
 
     def test_a_line_per_trial_and_one_per_arm(self, results: Results) -> None:
         figure = results.curves(role="search").figure()

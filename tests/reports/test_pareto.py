@@ -55,7 +55,7 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
     (rebuilt,) = played.run.searcher.studies.values()  # type: ignore[union-attr]
     assert [trial.values for trial in rebuilt.trials] == told, "the journal is rebuilt from the ledger"
     report = display.closing_report(study, played.directory)
-    assert "trials that no other beats in every objective:" in report and "student MMACs" in report
+    assert "configurations that no other beats in every objective, as measured" in report and "student MMACs" in report
     played.directory.write_lock(lock_content(study, played.identity))
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "run"), "--pareto"])
     assert shown.exit_code == 0, shown.output

@@ -186,6 +186,16 @@ def test_more_seeds_than_allowed_are_not_taken(world: Callable[..., World]) -> N
     assert any("at_most allows 4" in note for note in here.phases.notes)
 
 
+def test_a_pilot_without_spread_does_not_say_how_many_seeds_are_needed(world: Callable[..., World]) -> None:
+    here = world(ABLATION + "seeds: {pilot: 3, resolve: 1.0, at_most: 30}}")
+    piloted(here, 0.0)
+    here.plan()
+    assert any(
+        "its differences show no spread, which does not say how many seeds are needed" in note
+        for note in here.phases.notes
+    )
+
+
 def test_a_pilot_may_only_propose(world: Callable[..., World]) -> None:
     here = world(ABLATION + "seeds: {pilot: 3, resolve: 1.0, take: false}}")
     piloted(here, 0.2)

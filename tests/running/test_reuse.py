@@ -11,17 +11,24 @@ import pytest
 import yaml
 
 from akdtune.errors import StudyError
+from akdtune.randomness import STREAMS
 from akdtune.records import files, tables
 from akdtune.records.events import TrialStarted
 from akdtune.records.files import trial_directory
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.running.reuse import Donors
+from akdtune.running.streams import drawn_before
 from tests.study_fixture import StudyBuilder
 
 LOCK: dict[str, Any] = {
     "akdtune": "1", "packages": {"torch": "2.14.1", "torchvision": "0.29.1", "numpy": "2.0", "ray": "2.60"},
-    "settings": {}, "data": {}, "teacher": {},
+    "settings": {}, "data": {}, "teacher": {}, "streams": STREAMS,
 }  # fmt: skip
+DRAWING = {"views": {"name": "tekap"}, "method": [{"name": "kd"}, {"name": "crd"}]}
+PLAIN = {"views": {"name": "none"}, "method": [{"name": "kd"}]}
+
+
+OUTCOME = {"outcome": "done", "epoch": 2, "streams": STREAMS}
 
 
 def donor(path: Path, **lock: Any) -> str:
@@ -30,7 +37,7 @@ def donor(path: Path, **lock: Any) -> str:
     trial_id = builder.add("angular/kd", 71.5, 0.1, role="ablation", cell="cell", seed=3)
     builder.write()
     folder = trial_directory(path, trial_id)
-    (folder / "outcome.json").write_text(json.dumps({"outcome": "done", "epoch": 2, "test_accuracy": 71.5}))
+    (folder / "outcome.json").write_text(json.dumps({**OUTCOME, "test_accuracy": 71.5}))
     (folder / "predictions.parquet").write_bytes(b"predictions")
     (folder / "log.txt").write_text("trained\n")
     (path / files.LOCK).write_text(yaml.safe_dump({**LOCK, **lock}))
@@ -43,7 +50,7 @@ def taker(tmp_path: Path) -> Iterator[StudyDirectory]:
     with directory.opened():
         directory.write_lock(LOCK)
         plan = {"cell_id": "cell", "seed": 3, "role": "ablation", "arm": "angular/kd", "bracket": "", "proposal": None,
-                "params": {}, "settings": {}, "raw": {}}  # fmt: skip
+                "params": {}, "settings": DRAWING, "raw": {}}  # fmt: skip
         directory.add_to_plan([{**plan, "trial_id": "t00000"}, {**plan, "trial_id": "other"}])
         yield directory
 
@@ -67,9 +74,9 @@ def test_a_finished_trial_is_taken_over_and_marked(tmp_path: Path, taker: StudyD
 def test_a_trial_that_came_from_elsewhere_names_where_it_was_trained(tmp_path: Path, taker: StudyDirectory) -> None:
     trial_id = donor(tmp_path / "donor")
     outcome = trial_directory(tmp_path / "donor", trial_id) / "outcome.json"
-    outcome.write_text(json.dumps({"outcome": "done", "epoch": 2, "reused_from": "/first"}))
+    outcome.write_text(json.dumps({**OUTCOME, "reused_from": "/first"}))
     Donors(taker, [tmp_path / "donor"]).take(list(taker.records.values()))
-    assert taker.trial(trial_id).read_outcome() == {"outcome": "done", "epoch": 2, "reused_from": "/first"}
+    assert taker.trial(trial_id).read_outcome() == {**OUTCOME, "reused_from": "/first"}
 
 
 @pytest.mark.parametrize("lacking", ["outcome.json", "predictions.parquet", "epochs.parquet"])
@@ -86,6 +93,41 @@ def test_other_versions_are_not_the_same_numbers(tmp_path: Path, taker: StudyDir
     donors = Donors(taker, [tmp_path / "donor"])
     assert len(donors.take(list(taker.records.values()))) == 2
     assert donors.notes == [f"nothing is taken over from {tmp_path / 'donor'}: torch 2.13.0 there, 2.14.1 here"]
+
+
+@pytest.mark.parametrize(("settings", "left"), [(DRAWING, 2), (PLAIN, 1)], ids=["draws", "draws nothing"])
+def test_a_trial_that_drew_from_other_streams_is_trained_anew(
+    tmp_path: Path, taker: StudyDirectory, settings: dict[str, Any], left: int
+) -> None:
+    trial_id = donor(tmp_path / "donor")
+    outcome = trial_directory(tmp_path / "donor", trial_id) / "outcome.json"
+    outcome.write_text(json.dumps({"outcome": "done", "epoch": 2}))  # of before streams had names
+    for record in taker.records.values():
+        record.plan["settings"] = settings
+    donors = Donors(taker, [tmp_path / "donor"])
+    assert len(donors.take(list(taker.records.values()))) == left
+    line = f"trials of {tmp_path / 'donor'} that drew before random streams had names are not taken over"
+    assert donors.notes == ([line] if left == 2 else [])
+
+
+def test_resuming_says_how_many_trials_drew_before_streams_had_names(taker: StudyDirectory) -> None:
+    old_lock = {key: value for key, value in LOCK.items() if key != "streams"}
+    first, second = taker.records.values()
+    assert drawn_before(taker, old_lock) is None, "none has ended"
+    for record in (first, second):
+        taker.trial(record.trial_id).path.mkdir(parents=True)
+        taker.trial(record.trial_id).write_outcome({"outcome": "done", "epoch": 2})
+        record.terminal = "done"
+    second.plan["settings"] = PLAIN
+    line = drawn_before(taker, old_lock)
+    assert line is not None
+    assert line.startswith("1 finished trial drew random numbers (negatives of crd, noise and dropout of views) before")
+    assert line.endswith("; --new trains all pairs alike")
+    assert drawn_before(taker, LOCK) is None, "a study that began with named streams is not looked through"
+    second.plan["settings"] = DRAWING
+    assert (drawn_before(taker, old_lock) or "").startswith("2 finished trials drew")
+    taker.trial(first.trial_id).write_outcome(OUTCOME)
+    assert (drawn_before(taker, old_lock) or "").startswith("1 finished trial drew")
 
 
 def test_a_begun_trial_goes_on_by_itself(tmp_path: Path, taker: StudyDirectory) -> None:

@@ -17,7 +17,9 @@ from akdtune.teacher.file import TeacherFile
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Epoch, Trial
 
-REQUEST = TrialRequest(trial_id="t", settings={"training": {"epochs": 3, "device": "cpu"}}, teacher_file=TeacherFile.none())
+REQUEST = TrialRequest(
+    trial_id="t", settings={"training": {"epochs": 3, "device": "cpu"}}, teacher_file=TeacherFile.none()
+)
 
 
 def student(number: int, **row: float | None) -> Epoch:
@@ -29,7 +31,7 @@ def live(**closing: float | None) -> Trial:
     predictions = SimpleNamespace(
         sample_ids_N=torch.arange(2), labels_N=torch.tensor([1, 0]), logits_NK=torch.eye(2, dtype=torch.bfloat16)
     )
-    return cast(Trial, SimpleNamespace(close=lambda: (closing, predictions)))
+    return cast(Trial, SimpleNamespace(close=lambda: (closing, predictions), streams=2))
 
 
 @pytest.fixture
@@ -49,10 +51,9 @@ def test_a_whole_trial_leaves_rows_state_predictions_and_outcome(directory: Tria
         writer.finished(student(number))
     assert directory.read_outcome() is None
     outcome = writer.close(live(test_accuracy=61.0))
+    expected = {"outcome": "done", "epoch": 3, "streams": 2, "test_accuracy": 61.0}
     where = trained_on(torch.device("cpu"))
-    assert outcome == directory.read_outcome() == {
-        "outcome": "done", "epoch": 3, "test_accuracy": 61.0, "trained_on": where,
-    }  # fmt: skip
+    assert outcome == directory.read_outcome() == {**expected, "trained_on": where}
     rows = directory.read_rows()
     assert [list(row)[:3] for row in rows] == [["trial_id", "attempt", "epoch"]] * 3
     assert [(row["trial_id"], row["attempt"], row["epoch"], row["warmup_time_s"]) for row in rows] == [

@@ -137,7 +137,9 @@ def test_the_pilot_is_not_pruned_counts_at_rungs_and_is_reported(tmp_path: Path)
     assert event.rungs == [RungCorrelation(4, 4, pytest.approx(-1.0))]
     report = display.closing_report(study, played.directory)
     assert "pilot of angular/kd (4 of 4 trials done, unpruned)" in report and "epoch 4: -1.00" in report
-    assert "warning: angular/kd: the order at epoch 4 says little about the final one (-1.00, below" in report
+    assert (
+        "warning: angular/kd: the order at epoch 4 says little about the final one (-1.00 in 4 trials, below" in report
+    )
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "run")])
     assert "\n".join(pilot.lines([event])) in shown.output
 

@@ -69,11 +69,13 @@ def test_dot_goes_on_from_its_state() -> None:
 
 @pytest.mark.parametrize("side", ["task", "distillation"])
 def test_a_parameter_of_one_side_only_has_the_plain_momentum(side: str) -> None:
+    """And decays, but for the first step of one that only distillation reaches: as the authors' code."""
     shared, alone, untouched, plain = parameter(), parameter(), parameter(), parameter()
     optimizer = build_optimizer(settings(optimizer="dot", weight_decay=0.01), [shared, alone, untouched])
     sgd = build_optimizer(settings(weight_decay=0.01), [plain])
     assert isinstance(optimizer, Dot)
-    for _ in range(4):
+    for step in range(4):
+        sgd.param_groups[0]["weight_decay"] = 0.0 if step == 0 and side == "distillation" else 0.01
         losses = {"task": (shared**2).sum(), "distillation": shared.sum()}
         losses[side] = losses[side] + (alone**2).sum()
         optimizer.backward_and_step(losses["task"], losses["distillation"])
@@ -82,6 +84,29 @@ def test_a_parameter_of_one_side_only_has_the_plain_momentum(side: str) -> None:
         sgd.step()
     torch.testing.assert_close(alone.detach(), plain.detach(), rtol=1e-12, atol=0)
     assert torch.equal(untouched, parameter())
+
+
+def test_a_parameter_that_only_distillation_reaches_does_not_decay_in_its_first_step() -> None:
+    """By hand, with gradient 1, rate .1, momentum .9 and decay .5, from 1: u = 1, then u = .9 + 1 + .5 * .9 = 2.35."""
+    task, projector = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    recipe = settings(optimizer="dot", dot_delta=0.05, momentum=0.9, weight_decay=0.5)
+    optimizer = build_optimizer(recipe, [task, projector])
+    assert isinstance(optimizer, Dot)
+    optimizer.backward_and_step(task.sum(), projector.sum())
+    assert projector.item() == pytest.approx(0.9)
+    optimizer.backward_and_step(task.sum(), projector.sum())
+    assert projector.item() == pytest.approx(0.9 - 0.1 * 2.35)
+
+
+def test_a_parameter_that_distillation_reaches_later_does_not_decay_in_that_step_either() -> None:
+    """From 1, gradient 1: the task's step leads to 1 - .1 (1 + .5) = .85; then distillation alone to .85 - .1 = .75."""
+    weights, other = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    optimizer = build_optimizer(settings(optimizer="dot", momentum=0.9, weight_decay=0.5), [weights, other])
+    assert isinstance(optimizer, Dot)
+    optimizer.backward_and_step(weights.sum(), None)
+    assert weights.item() == pytest.approx(0.85)
+    optimizer.backward_and_step(other.sum(), weights.sum())
+    assert weights.item() == pytest.approx(0.75)
 
 
 def test_dot_without_distillation_is_sgd() -> None:

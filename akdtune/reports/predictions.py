@@ -1,0 +1,130 @@
+"""What the students of a study answered on each image, as their trials left it, and how far two of them agree."""
+
+# Shapes: N images, S seeds.
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from akdtune.records.files import read_table, trial_directory
+from akdtune.reports.ablation_measured import MeasuredCell
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+class Stored(NamedTuple):
+    """One trial's predictions, in the order of the images' ids.
+
+    Attributes:
+        ids_N: of the images, ascending.
+        right_N: whether each was classified rightly.
+        answers_N: the class of the largest logit.
+        outputs: digest of all logits as they are stored.
+    """
+
+    ids_N: Integers
+    right_N: Bools
+    answers_N: Integers
+    outputs: bytes
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two cells answer alike, over their common seeds.
+
+    Attributes:
+        images: that every trial was judged by.
+        answers: answers compared: images times seeds.
+        differing: of them, how many differ.
+        same_outputs: whether all logits are equal, to the last digit stored.
+    """
+
+    images: int
+    answers: int
+    differing: int
+    same_outputs: bool
+
+
+class StoredPredictions:
+    """The predictions that the trials of a study left; each file is read once.
+
+    Args:
+        run: the study directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._held: dict[str, Stored | None] = {}
+
+    def pair(self, cell: MeasuredCell, reference: MeasuredCell) -> tuple[Bools, Bools] | str:
+        """Both cells' right answers, seed by image, over common seeds in one order; or why there are none."""
+        sides = self._sides(cell, reference)
+        if isinstance(sides, str):
+            return sides
+        return np.stack([held.right_N for held in sides[0]]), np.stack([held.right_N for held in sides[1]])
+
+    def agreement(self, cell: MeasuredCell, reference: MeasuredCell) -> Agreement | None:
+        """How far both cells answer alike over their common seeds; None without comparable predictions."""
+        sides = self._sides(cell, reference)
+        return None if isinstance(sides, str) else agreement(*sides)
+
+    def of(self, trial_id: str) -> Stored | None:
+        """What a trial left; None where it left nothing."""
+        if trial_id not in self._held:
+            path = trial_directory(self._run, trial_id) / "predictions.parquet"
+            self._held[trial_id] = _read(path) if path.exists() else None
+        return self._held[trial_id]
+
+    def _sides(self, cell: MeasuredCell, reference: MeasuredCell) -> tuple[list[Stored], list[Stored]] | str:
+        seeds = sorted(cell.values.keys() & reference.values.keys())
+        if not seeds:
+            return "no common seed"
+        sides: tuple[list[Stored], list[Stored]] = ([], [])
+        for of_side, side in zip(sides, (cell, reference), strict=True):
+            for seed in seeds:
+                held = self.of(side.trials[seed])
+                if held is None:
+                    return f"trial {side.trials[seed]} left no predictions"
+                right, images = 100 * held.right_N.mean(), len(held.right_N)
+                if abs(right - side.values[seed]) * images > 150:  # more than one image and a half
+                    return f"the predictions of trial {side.trials[seed]} are not those of its accuracy"
+                of_side.append(held)
+        if not all(np.array_equal(held.ids_N, sides[0][0].ids_N) for side in sides for held in side):
+            return "the trials were judged by different images"
+        return sides
+
+
+def agreement(firsts: Sequence[Stored], seconds: Sequence[Stored]) -> Agreement:
+    """How far pairs of trials answer alike; every one must hold the same images.
+
+    Args:
+        firsts: of one side.
+        seconds: of the other, in the same order.
+    """
+    pairs = list(zip(firsts, seconds, strict=True))
+    return Agreement(
+        images=len(firsts[0].ids_N),
+        answers=sum(len(first.ids_N) for first in firsts),
+        differing=sum(int((first.answers_N != second.answers_N).sum()) for first, second in pairs),
+        same_outputs=all(first.outputs == second.outputs for first, second in pairs),
+    )
+
+
+def _read(path: Path) -> Stored:
+    table = read_table(path)
+    ids_N = np.asarray(table["sample_id"].to_numpy(), np.int64)
+    labels_N = np.asarray(table["label"].to_numpy(), np.int64)
+    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table["logits"].chunks])
+    order = np.argsort(ids_N, kind="stable")
+    logits_NK = np.ascontiguousarray(flat.reshape(len(ids_N), -1)[order])
+    answers_N = logits_NK.argmax(1)
+    digest = hashlib.sha256(logits_NK.tobytes()).digest()
+    return Stored(ids_N[order], answers_N == labels_N[order], answers_N, digest)
