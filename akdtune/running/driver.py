@@ -94,7 +94,7 @@ def run(
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
         for line in added:
             console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
-        if lock is not None and directory.unfinished() and (differs := drawn_before(directory, lock)):
+        if lock is not None and (added or directory.unfinished()) and (differs := drawn_before(directory, lock)):
             console.print(f"warning: {differs}", highlight=False, soft_wrap=True)
         return _Driver(outline, directory, address, console, added, reuse).go(lock)
 

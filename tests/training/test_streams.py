@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from akdtune.methods import Method
 from akdtune.methods.crd import CRD
 from akdtune.randomness import STREAMS, derived_seed
 from akdtune.registry import may_draw, typed
 from akdtune.settings.data import DataSettings
-from akdtune.signals import Batch, Signals, Views
+from akdtune.signals import Batch, Signals, Target, Terms, Views
 from akdtune.training.config import TrialConfig
+from akdtune.training.objective import Objective
 from akdtune.training.trial import Trial
 from akdtune.views.tekap import TeKAP
 from tests import small_world
@@ -73,12 +75,29 @@ def test_crd_has_the_same_negatives_under_any_views_and_in_any_sum(
     assert share(plain, negatives(other, monkeypatch)) == pytest.approx(64 / 270, abs=0.01)
 
 
-def test_the_order_of_methods_changes_no_number(config: Config) -> None:
-    """But for rounding: their terms are summed in another order."""
-    one, other = (list(Trial(config(TEKAP, *methods)).run()) for methods in ((KD, CRD64), (CRD64, KD)))
-    for first, second in zip(one, other, strict=True):
-        for name in ("loss.kd", "loss.crd", "loss.ce"):
-            assert first.row[name] == pytest.approx(second.row[name], rel=1e-4)
+class Drawing(Method):
+    """Its term is what it draws."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
+        return {"drawn": torch.rand((), generator=batch.generator) + 0 * student.logits_BK.sum()}
+
+    def weights(self, epoch: int) -> Mapping[str, float]:
+        return {"drawn": 1.0}
+
+
+def test_a_method_draws_the_same_in_any_order_and_beside_any_other() -> None:
+    def drawn(*names: str) -> dict[str, float]:
+        objective = Objective({name: Drawing() for name in names}, small_world.views("tekap"), 1.0)
+        streams = tuple((name, torch.Generator().manual_seed(derived_seed(name))) for name in objective.streams)
+        now = replace(batch(), streams=streams)
+        loss = objective.train()(signals(1, STUDENT_DIM), signals(2, TEACHER_DIM), now)
+        return {name: float(loss.terms[f"{name}.drawn"].detach()) for name in names}
+
+    assert drawn("one", "other") == drawn("other", "one")
+    assert drawn("one", "other")["other"] == drawn("other")["other"] != drawn("one")["one"]
 
 
 def of_the_student(of: TrialConfig) -> list[Tensor]:
@@ -148,8 +167,6 @@ def test_a_batch_is_given_with_the_stream_of_who_draws() -> None:
 
 
 def test_who_is_left_out_is_the_same_for_strong_images_though_they_have_a_stream_of_their_own() -> None:
-    from akdtune.training.objective import Objective
-
     objective = Objective({"mlkd": small_world.method("mlkd")}, small_world.views("multi_teacher", drop=2), 1.0)
     teacher = signals(2, TEACHER_DIM)
     assert teacher.strong is not None
