@@ -230,7 +230,7 @@ def draw(judged: Sequence[JudgedArm], name: str) -> dict[str, bytes]:
     if shown:
         drawn["importance_slices"] = slice_panels(
             {_heading(arm): [_slice(arm, setting) for setting in arm.by_importance] for arm in shown},
-            title=f"{name}: finished configurations by setting; in orange means of bins, 95 % where n is 5 or more",
+            title=f"{name}: configurations; orange: means, 95 % if n ≥ 5",
             ylabel="validation accuracy (%)",
         )  # fmt: skip
     return {f"{stem}.{kind}": image for stem, files in drawn.items() for kind, image in files.items()}

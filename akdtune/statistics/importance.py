@@ -250,7 +250,7 @@ def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> lis
 
 
 def _geometric_mean(values_N: Shares) -> np.float64:
-    return np.exp(np.log(values_N).mean())
+    return np.float64(np.exp(np.log(values_N).mean()))
 
 
 def _bin(label: str, x: float | None, inside_N: npt.NDArray[np.bool_], scores_N: Shares, one_value: bool = True) -> Bin:
