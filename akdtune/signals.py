@@ -122,6 +122,19 @@ class Signals:
             tuple(other.detach() for other in self.others),
         )
 
+    def rows(self, rows_B: Tensor) -> Signals:
+        """What is said about some rows of the batch, in their order; `rows_B` are whole numbers."""
+        return replace(
+            self,
+            logits_BK=self.logits_BK[rows_B],
+            pooled_BC=self.pooled_BC[rows_B],
+            stages=None if self.stages is None else tuple(stage[rows_B] for stage in self.stages),
+            preact_stages=None if self.preact_stages is None else tuple(stage[rows_B] for stage in self.preact_stages),
+            last_map=None if self.last_map is None else self.last_map[rows_B],
+            strong=None if self.strong is None else self.strong.rows(rows_B),
+            others=tuple(other.rows(rows_B) for other in self.others),
+        )
+
     def in_float32(self) -> Signals:
         """What a network said under autocast, in the precision of losses and heads."""
         return replace(

@@ -3,7 +3,7 @@
     python analysis/ablation.py runs/digits_ablation
     akdtune analyze ablation digits_ablation
 
-Differences are paired by seed. Holm's p and the simultaneous intervals of a family always agree; where a difference is
+Differences are paired by seed. Holm's p and simultaneous intervals hold for each declared family; where a difference is
 not resolved, the number of further seeds that would resolve the declared margin stands beside it.
 """
 
@@ -22,8 +22,7 @@ from akdtune.records.files import require_study
 from akdtune.reports import ablation_tables, winners
 from akdtune.reports.ablation_figures import draw
 from akdtune.reports.ablation_measured import phases_of
-from akdtune.reports.ablation_tables import Result, headings, notes_of, paper_rows, status_lines, title_of
-from akdtune.reports.ablation_words import sentence
+from akdtune.reports.ablation_tables import Result, headings, notes_of, paper_rows, said_of, status_lines, title_of
 from akdtune.reports.figures import stamped
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import csv_text, exit_code, interval, probability, save, save_json, signed
@@ -54,9 +53,9 @@ def print_result(console: Console, result: Result) -> None:
         _print_table(console, winners.headings(phase), winners.rows(phase), len(phase.cells))
     if result.findings:
         console.print("\nfindings", style="bold")
-    order = {"lower": 0, "higher": 0, "equivalent": 1, "identical": 1}
+    order = {"lower": 0, "higher": 0, "equivalent": 1, "identical": 1, "A/A": 3}
     for finding in sorted(result.findings, key=lambda finding: order.get(finding.judged, 2)):
-        _print_item(console, sentence(finding, result.unit))
+        _print_item(console, said_of(result, finding))
     if result.effects:
         console.print(f"\neffects of factors [{100 * result.level:g} %, each by itself]", style="bold")
         rows = [
@@ -132,7 +131,7 @@ def _analyze(arguments: argparse.Namespace) -> None:
     if arguments.alpha is not None and not 0 < arguments.alpha < 0.5:
         raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
     phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
-    done = [ablation_tables.compute(phase, run, alpha=arguments.alpha) for phase in phases]
+    done = [ablation_tables.compute(phase, run, alpha=arguments.alpha, beside=phases) for phase in phases]
     _publish(done, run, arguments.out or run / "reports")
 
 

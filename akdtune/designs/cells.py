@@ -35,8 +35,10 @@ class Cell:
         changes: what it changes in the base, by key path.
         levels: the level of every factor; None for controls and named arms.
         explanation: one sentence; empty for cells of a design.
-        merged: cells of the design that are the same configuration, with the reason, one line each.
+        merged: cells that are the same configuration, or are taught the same, with the reason, one line each.
+        stands_for: names of cells that are taught the same, which is known once targets were measured.
         written: views, method, student and training before defaults were filled in.
+        replica_of: name of the cell whose experiment it repeats, rounded differently; None for all others.
     """
 
     name: str
@@ -47,7 +49,9 @@ class Cell:
     levels: Mapping[str, Any] | None = None
     explanation: str = ""
     merged: tuple[str, ...] = ()
+    stands_for: tuple[str, ...] = ()
     written: Sections = field(default_factory=dict)
+    replica_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,30 @@ class CellPlan:
     def base(self) -> Cell:
         """The cell whose factors all stand at their first value; controls are made from it."""
         return self.cells[0]
+
+    def family_sizes(self, families: Sequence[Sequence[str]] | None) -> dict[str, int]:
+        """By how many comparisons each cell's is judged, itself included; reference and replicas have none.
+
+        Args:
+            families: as declared; None: all cells are one. Outside every declared one a comparison stands alone.
+        """
+        compared = [cell.name for cell in self.cells if cell.name != self.reference and cell.replica_of is None]
+        sizes = dict.fromkeys(compared, len(compared) if not families else 1)
+        for family in families or []:
+            sizes |= dict.fromkeys(members := [name for name in family if name in sizes], len(members))
+        return sizes
+
+    @property
+    def controls(self) -> int:
+        """How many of the cells are controls."""
+        return sum(cell.role == "control" for cell in self.cells)
+
+    def families(self, declared: Sequence[Sequence[str]] | None) -> list[list[str]] | None:
+        """Declared families with the cells that stand for others in their place; None where none were declared."""
+        if declared is None:
+            return None
+        standing = {name: cell.name for cell in self.cells for name in (cell.name, *cell.stands_for)}
+        return [list(dict.fromkeys(standing.get(name, name) for name in family)) for family in declared]
 
 
 _NOMINAL: dict[str, tuple[int, int, int]] = {
@@ -121,6 +149,11 @@ def plan_cells(ablation: AblationSettings, base: Sections, constants: Sections) 
     for family in ablation.families or []:
         issues += [
             (("ablation", "families"), unknown_name("cell", name, known)) for name in family if name not in known
+        ]
+        issues += [
+            (("ablation", "families"), f"'{cell.name}' repeats {cell.replica_of}: nothing about it is to be tested")
+            for cell in made
+            if cell.replica_of is not None and cell.name in family
         ]
     if issues:
         raise CellProblems(list(dict.fromkeys(issues)))
@@ -213,7 +246,8 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
     full = {**constants, **settings}
     if control.seeds_shift:
         full["seeds"] = dict(control.seeds_shift)
-    return Cell(control.name, "control", arm_name(full), full, {}, None, control.explanation)
+    repeated = base.name if control.repeats else None
+    return Cell(control.name, "control", arm_name(full), full, {}, None, control.explanation, replica_of=repeated)
 
 
 def _context(settings: Sections, constants: Sections) -> controls.ControlContext:
@@ -250,20 +284,23 @@ def _oddities(plan: CellPlan, ablation: AblationSettings) -> Iterator[str]:
         yield f"{len(lists[0])} seeds: differences get {'no' if len(lists[0]) < 2 else 'very wide'} intervals"
 
 
-def baseline_cells(names: Sequence[str], base: Sections, constants: Sections) -> list[Cell]:
+def baseline_cells(
+    names: Sequence[str], base: Sections, constants: Sections, base_name: str = factors.BASE
+) -> list[Cell]:
     """Baselines of a confirmation: controls by their name, methods on the plain teacher, views over the base's methods.
 
     Args:
         names: as written under `confirm.baselines`.
         base: filled-in settings of the configuration whose student and recipe they take.
         constants: `data` and `teacher`, filled in.
+        base_name: of the cell that has the base's settings.
 
     Raises:
         CellProblems: with every problem found.
     """
     cells: list[Cell] = []
     issues: list[Issue] = []
-    start = Cell("base", "confirm", arm_name(base), base)
+    start = Cell(base_name, "confirm", arm_name(base), base)
     for index, name in enumerate(names):
         try:
             if name in controls.NAMES:

@@ -8,6 +8,8 @@ say so.
 from __future__ import annotations
 
 import copy
+import functools
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +29,9 @@ MATCHES = {
 
 OTHER_ORDER = 100_003
 """What is added to the order seed of a student that sees the same images in another order."""
+
+REPLICAS = {"replica": 1, "replica_2": 2, "replica_3": 3}
+"""Controls that train the base again, each with a rounding of its own (`seeds.rounding`)."""
 
 WIDEST = 16.0
 """A cnn is widened at most so many times."""
@@ -58,12 +63,14 @@ class Control:
         sections: views, method (a list), student and training of its trial, to be filled in like any other.
         explanation: one sentence.
         seeds_shift: what is added to seeds by name; empty where it trains with the base's own.
+        repeats: whether it is the base's own experiment in exact arithmetic.
     """
 
     name: str
     sections: Mapping[str, Any]
     explanation: str
     seeds_shift: Mapping[str, int] = field(default_factory=dict)
+    repeats: bool = False
 
 
 class _Base:
@@ -240,6 +247,37 @@ def _parameter_matched(name: str, base: _Base) -> Control:
     return Control(name, sections, said)
 
 
+def _replica(name: str, base: _Base) -> Control:
+    student = base.sections["student"]
+    if student.get("train", "all") == "all" and _student_draws(json.dumps(student["network"]), base.context.inputs):
+        # late: networks load torch; reading this module needs none
+        from akdtune import networks
+
+        raise base.refused(name, networks.draws_sentence(student["network"]))
+    order = "another order" if name == "replica" else "an order of its own"
+    said = (
+        f"The base again, its batches summed in {order}: the same experiment in exact arithmetic, so that its"
+        " difference from the base is what rounding alone makes of a run."
+    )
+    return Control(name, copy.deepcopy(base.sections), said, {"rounding": REPLICAS[name]}, repeats=True)
+
+
+@functools.cache
+def _student_draws(network: str, inputs: tuple[int, int, int]) -> bool:
+    """Whether a student (JSON) draws random numbers; False where it cannot be built here, which its trial says."""
+    # late: networks load torch; reading this module needs none
+    from akdtune import networks
+    from akdtune.signals import InputSpec
+
+    asked = json.loads(network)
+    if isinstance(asked, dict) and "weights" in asked:
+        asked["weights"] = None  # what it draws does not depend on them, and they may have to be fetched
+    try:
+        return networks.draws(networks.build(asked, InputSpec(*inputs), 0), InputSpec(*inputs))
+    except AkdtuneError:
+        return False
+
+
 _BUILDERS: Mapping[str, Callable[[str, _Base], Control]] = {
     "student_only": _alone,
     "label_smoothing": _alone,
@@ -252,6 +290,7 @@ _BUILDERS: Mapping[str, Callable[[str, _Base], Control]] = {
     "independent": _alone,
     "step_matched": _step_matched,
     "parameter_matched": _parameter_matched,
+    **dict.fromkeys(REPLICAS, _replica),
 }
 NAMES = tuple(_BUILDERS)
 """Every control."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
@@ -91,6 +92,24 @@ def _runs(network: Network, inputs: InputSpec) -> bool:
         for part, mode in modes.items():
             part.training = mode
     return True
+
+
+@torch.no_grad()
+def draws(network: Network, inputs: InputSpec) -> bool:
+    """Whether a network draws random numbers while it trains (dropout, stochastic depth); it stays as it is."""
+    trained = copy.deepcopy(network).to("cpu").train()
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        trained(torch.zeros(2, inputs.channels, inputs.size, inputs.size).contiguous(memory_format=layout(trained)))
+        return not torch.equal(before, torch.get_rng_state())
+
+
+def draws_sentence(network: str | dict[str, Any]) -> str:
+    """Why the rows of a batch cannot change places in a network that draws random numbers."""
+    return (
+        f"the student '{network_name(network)}' draws random numbers of its own for the rows of a batch (dropout): in "
+        "another order each image would get other ones, which is another experiment and not rounding"
+    )
 
 
 class PlainImages(Protocol):

@@ -23,9 +23,10 @@ def counts(outline: Outline) -> list[str]:
         )
     if (ablation := study.ablation) is not None:
         at_most = "at most " if ablation.base == "winner" or ablation.auto_seeds is not None else ""
+        controls = len(ablation.controls) if outline.cell_plan is None else outline.cell_plan.controls
         lines.append(
             f"{at_most}{outline.ablation_trials} ablation trials: {ablation.design}, {outline.cells} cells with "
-            f"{len(ablation.controls)} controls, {_seeds_of(ablation)}, never pruned, {_trained(study)}"
+            f"{controls} controls, {_seeds_of(ablation)}, never pruned, {_trained(study)}"
         )
     return lines
 
@@ -47,9 +48,9 @@ def _seeds_of(ablation: AblationSettings) -> str:
     return f"a pilot of {auto.pilot} seeds on validation images decides (to resolve {auto.resolve:g} points), {decides}"
 
 
-def cell_lines(study: Study) -> list[str]:
+def cell_lines(outline: Outline) -> list[str]:
     """Every cell of the ablation, what was merged and why, aliases, explanations of controls."""
-    ablation, plan = study.ablation, study.cell_plan
+    ablation, plan = outline.study.ablation, outline.cell_plan
     if ablation is None:
         return []
     if plan is None:
@@ -58,21 +59,29 @@ def cell_lines(study: Study) -> list[str]:
             *(f"    {path}: {', '.join(map(shown, values))}" for path, values in ablation.factors.items()),
         ]
     return [
-        f"ablation {ablation.design} ({len(plan.cells)} cells; all compared with {plan.reference}, Holm over them):",
+        f"ablation {ablation.design} ({len(plan.cells)} cells; all compared with {plan.reference}, Holm over "
+        f"{'all but replicas' if any(cell.replica_of for cell in plan.cells) else 'them'}):",
         *(f"    {_described(cell)}" for cell in plan.cells),
-        *(f"    {line}" for line in plan.notes),
+        *(
+            f"    {line}"
+            for line in dict.fromkeys([*plan.notes, *(line for cell in plan.cells for line in cell.merged)])
+        ),
         *(f"    alias: {line}" for line in plan.aliases),
-        *_resolved(ablation),
+        *_resolved(ablation, max(plan.family_sizes(ablation.families).values(), default=1)),
     ]
 
 
-def _resolved(ablation: AblationSettings) -> list[str]:
-    """What the seeds can tell apart, in units that a pilot or a finished study translates into points."""
+def _resolved(ablation: AblationSettings, family: int) -> list[str]:
+    """What the seeds can tell apart in a family of this size, in units that a pilot translates into points."""
     seeds = len(ablation.possible_seeds())
-    smallest = minimum_detectable(1.0, seeds, alpha=ablation.alpha) if ablation.auto_seeds is None else None
+    smallest = minimum_detectable(1.0, seeds, alpha=ablation.alpha / family) if ablation.auto_seeds is None else None
     if smallest is None:
         return []
-    return [f"    {seeds} seeds tell a difference of {smallest:.1f} sd of the paired differences from zero (power .8)"]
+    among = f", among {family} comparisons" if family > 1 else ""
+    return [
+        f"    {seeds} seeds tell a difference of {smallest:.1f} sd of the paired differences from zero "
+        f"(power .8{among})"
+    ]
 
 
 def _described(cell: Cell) -> str:
@@ -91,6 +100,7 @@ def factor_lines(plan: CellPlan | None, factors: Mapping[str, Mapping[str, float
     """
     if factors is None:
         yield "gradient factors against the plain teacher: measured once the teacher is trained (design.json)"
+        yield "cells that are then found to have the same targets and weights are trained once"
     elif plan is not None and factors:
         yield "gradient on the student's logits or feature, as a multiple of the plain teacher's, per loss term:"
         for cell in plan.cells:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune.designs.cells import Cell
+from akdtune.designs.cells import CellPlan
 from akdtune.errors import CheckpointError
 from akdtune.networks import Network
-from akdtune.planning.gradient_factors import of_cells
+from akdtune.planning.equal_cells import MeasuredPlan, measured_plan
+from akdtune.planning.measured_targets import IMAGES, of_cells
 from akdtune.planning.prepared import Prepared
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.space import Proposal
@@ -81,14 +82,16 @@ class Identity:
             self.study.report.train_on if role in REPORT_ROLES else "",
         )
 
-    def gradient_factors(self, cells: Sequence[Cell], teachers: Sequence[Network] = ()) -> dict[str, dict[str, float]]:
-        """What views and their controls multiply the gradient of each loss term by, see `cell_factors`.
+    def measured(self, plan: CellPlan, teachers: Sequence[Network] = ()) -> MeasuredPlan:
+        """The cells without those whose targets are another's, and by what views multiply the gradients of the loss.
 
         Args:
-            cells: with filled-in settings.
+            plan: cells with filled-in settings.
             teachers: the networks of the reports' teacher on the CPU, where they are loaded already.
         """
-        return of_cells(cells, self.prepared.dataset, self.prepared.train_on, self.teacher_of("ablation"), teachers)
+        dataset, train_on = self.prepared.dataset, self.prepared.train_on
+        taught = of_cells(plan.cells, dataset, train_on, self.teacher_of("ablation"), teachers)
+        return measured_plan(plan, taught, min(IMAGES, len(dataset.split(train_on).train)))
 
     def search_trial(self, proposal: Proposal) -> str:
         """The id a proposal has as a search trial."""

@@ -26,6 +26,7 @@ from akdtune.planning.cost import (
     teacher_seconds,
     untrained_teachers,
 )
+from akdtune.planning.equal_cells import MeasuredPlan
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared, missing_students, network_label
 from akdtune.roles import TrainOn
@@ -174,7 +175,7 @@ class Plan:
         estimate = None
         if not absent and not students:
             with one_thread():
-                estimate = _estimate(outline, machine, with_teacher=not checkpoints, timed=timed)
+                outline, estimate = _estimate(outline, machine, with_teacher=not checkpoints, timed=timed)
         return cls(
             outline=outline,
             arms=_arms(outline),
@@ -218,8 +219,11 @@ def _arms(outline: Outline) -> tuple[PlannedArm, ...]:
     return tuple(planned)
 
 
-def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> StudyEstimate:
-    """Data, teachers, and what timed steps say; of teachers whose files are missing with untrained ones' networks."""
+def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> tuple[Outline, StudyEstimate]:
+    """Data, teachers, and what timed steps say; of teachers whose files are missing with untrained ones' networks.
+
+    The outline is the same with the ablation's cells measured, where their teacher is trained.
+    """
     study, prepared = outline.study, Prepared.load(outline.study)
     splits = prepared.split(prepared.train_on)
     files: dict[TrainOn, TeacherFile | None] = {}
@@ -229,7 +233,9 @@ def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: boo
     live = None if study.teacher.absent else _live_everywhere(prepared)
     cached = not study.teacher.absent and live is None
     untrained = _untrained(prepared, timed) if None in files.values() else {}
-    factors = _gradient_factors(bench, files)
+    measured = _measured(bench, files)
+    if measured is not None:
+        outline = replace(outline, measured=measured.plan)
     cache = cache_use(bench) if cached else None
     configurations = {
         name: Configuration(
@@ -241,12 +247,12 @@ def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: boo
         for name, settings in _representative(outline).items()
     }
     costs = [kind.cost for kind in configurations.values() if kind.cost is not None]
-    return StudyEstimate(
+    return outline, StudyEstimate(
         prepared=prepared,
         images=Images(len(splits.train), len(splits.validation) if splits.validation else 0, len(splits.test)),
         teachers=files,
         untrained=untrained,
-        gradient_factors=factors,
+        gradient_factors=measured.factors if measured is not None else None if _awaited(outline, files) else {},
         configurations=configurations,
         cache=cache,
         total=_total(outline, machine, costs) if costs else None,
@@ -264,24 +270,25 @@ def _untrained(prepared: Prepared, timed: bool) -> dict[str, UntrainedTeacher]:
     }
 
 
-def _gradient_factors(
-    bench: Bench, files: Mapping[TrainOn, TeacherFile | None]
-) -> Mapping[str, Mapping[str, float]] | None:
-    """Of the ablation's cells; none where they are not known, or have no teacher."""
+def _measured(bench: Bench, files: Mapping[TrainOn, TeacherFile | None]) -> MeasuredPlan | None:
+    """The ablation's cells with what their teacher says of them; None where one of both is not there."""
     prepared = bench.prepared
-    plan = prepared.study.cell_plan
-    if plan is None or prepared.study.teacher.absent or "full" not in files:
-        return {}
-    file = files["full"]
-    if file is None:
+    plan, file = prepared.study.cell_plan, files.get(prepared.study.report.train_on)
+    if plan is None or file is None or prepared.study.teacher.absent:
         return None
     teachers = bench.teacher_networks(CPU) if file is bench.teacher else ()
-    return Identity(prepared.study, prepared, file).gradient_factors(plan.cells, teachers)
+    return Identity(prepared.study, prepared, file).measured(plan, teachers)
+
+
+def _awaited(outline: Outline, files: Mapping[TrainOn, TeacherFile | None]) -> bool:
+    """Whether cells are known whose teacher has to be trained first."""
+    study = outline.study
+    return study.cell_plan is not None and not study.teacher.absent and study.report.train_on in files
 
 
 def _representative(outline: Outline) -> dict[str, Mapping[str, Any]]:
     """One configuration of every arm that is searched, and of every kind of cell that costs something else."""
-    study, plan = outline.study, outline.study.cell_plan
+    study, plan = outline.study, outline.cell_plan
     searching = study.search.searches or outline.probe_trials or plan is None
     settings: dict[str, Mapping[str, Any]] = {arm.name: arm.random(0).settings for arm in study.arms if searching}
     if plan is None:

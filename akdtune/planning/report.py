@@ -46,7 +46,7 @@ def plan_report(plan: Plan) -> list[str]:
         share = "" if arm.trials is None else f"{counted(arm.trials, 'search trial')}, "
         lines.append(f"arm {arm.name}: {share}{'searches' if arm.dimensions else 'nothing to search'}")
         lines += [f"    {_described(dimension)}" for dimension in arm.dimensions]
-    lines += [*cell_lines(study), "", *_missing_lines(plan)]
+    lines += [*cell_lines(plan.outline), "", *_missing_lines(plan)]
     if plan.estimate is not None:
         lines += _estimate_lines(plan.outline, plan.estimate)
     lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in plan.lacking]
@@ -93,7 +93,7 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     else:
         for path, untrained in estimate.untrained.items():
             yield _untrained_line(path, untrained)
-    yield from factor_lines(study.cell_plan, estimate.gradient_factors)
+    yield from factor_lines(outline.cell_plan, estimate.gradient_factors)
     for name, configuration in estimate.configurations.items():
         yield _cost_line(name, configuration)
     if not study.teacher.absent:

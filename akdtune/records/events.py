@@ -198,6 +198,8 @@ class SeedsNeeded(Event):
         pilot: seeds of the pilot.
         resolve: the difference to be resolved, percentage points.
         power: the power asked for.
+        alpha: level at which that comparison is judged, the study's over the size of its family; None where an earlier
+            version decided, without the family.
     """
 
     kind: str = "seeds"
@@ -208,6 +210,7 @@ class SeedsNeeded(Event):
     pilot: int
     resolve: float
     power: float
+    alpha: float | None = None
 
 
 # ---------------------------------------------------------------------------------------------------- of one trial

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from akdtune.reports import ablation_findings, figures, winners
+from akdtune.reports import ablation_findings, ablation_words, figures, winners
 from akdtune.reports.ablation_findings import Finding, LevelMean, level_means, margin_of
 from akdtune.reports.ablation_measured import MeasuredCell
 from akdtune.reports.ablation_tables import Result, lost_mark, title_of
@@ -37,6 +37,7 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
         drawn["ablation" if phase.name == "ablation" else "confirm"] = figures.forest(
             bars, title=f"{name}: {title_of(result)}", margin=margin_of(phase), level=result.level,
             xlabel=f"{label}: difference from {against}, paired by seed ({result.unit})",
+            floor=result.noise.usual(result.findings),
         )  # fmt: skip
     footnote = f"{100 * result.level:g} % intervals within seeds (differences between seeds taken out)"
     ylabel = f"{label} (%)" if phase.in_percent else label
@@ -57,9 +58,13 @@ def _bar(finding: Finding) -> figures.Bar:
     d, within = finding.difference, finding.within
     assert d.difference is not None
     low, high, p = (None, None, d.p) if within is None else (finding.low, finding.high, within.p_holm)
+    label = _label(finding.cell)
+    if finding.repeats is not None:  # nothing about it is tested
+        label, p = f"{label} (A/A)", None
     return figures.Bar(
-        _label(finding.cell), d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control
-    )
+        label, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control,
+        ablation_words.mark(finding),
+    )  # fmt: skip
 
 
 def _place(result: Result, cell: MeasuredCell) -> figures.Place:

@@ -46,7 +46,10 @@ class Finding:
         within: what holds when its whole family is looked at; None outside every declared family.
         family: number of comparisons in its family; 0 outside every one.
         equivalence: None without a margin or with fewer than two pairs.
-        more_seeds: about how many more would resolve `resolve`; None where that is not known.
+        detectable: the smallest true difference that these seeds show with power .8 at the level of the rule that
+            judges, alpha over the size of the family: from their own spread, and from its upper 80 % limit; None where
+            that is not known, as without spread.
+        more_seeds: how many more resolve `resolve` by the same rule; None where that is not known.
         resolve: points.
         crossed: interval over seeds and test images together; None where it cannot be had, with the reason beside it.
         crossed_note: that reason.
@@ -55,6 +58,7 @@ class Finding:
         means: of the cell and of the reference over the paired seeds; None without one.
         agreement: of the answers on each image, where both have equal accuracies on every seed; None elsewhere, and
             where predictions are lacking.
+        repeats: name of the cell that it repeats, or that repeats it, where the two are one experiment.
     """
 
     cell: MeasuredCell
@@ -63,7 +67,8 @@ class Finding:
     within: InFamily | None
     family: int
     equivalence: Equivalence | None
-    more_seeds: int | None
+    detectable: tuple[float, float] | None
+    more_seeds: tuple[int, int] | None
     resolve: float
     crossed: tuple[float, float] | None
     crossed_note: str
@@ -71,13 +76,16 @@ class Finding:
     reference_lost: Mapping[int, str] = field(default_factory=dict)
     means: tuple[float, float] | None = None
     agreement: Agreement | None = None
+    repeats: str | None = None
 
     @property
     def judged(self) -> str:
-        """lower, higher, equivalent, not resolved, identical, tied, no spread, one pair, or no pair."""
+        """lower, higher, equivalent, not resolved, identical, tied, no spread, A/A, one pair, or no pair."""
         difference = self.difference
         if difference.n_pairs < 2 or difference.difference is None:
             return "no pair" if difference.n_pairs == 0 else "one pair"
+        if self.repeats is not None:
+            return "A/A"
         if self.has_no_spread and difference.difference == 0:
             return "identical" if self.agreement is not None and self.agreement.same_outputs else "tied"
         if self.within is not None and self.within.rejected:
@@ -177,19 +185,23 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         paired = difference.n_pairs >= 2 and difference.sd is not None
         in_family, size = within.get(cell.name, (None, 0))
         crossed = _crossed(predictions, cell, reference, draws, level) if paired else "fewer than two pairs"
-        more = equal = None
-        if difference.n_pairs >= 2 and difference.sd is not None and margin is not None:
-            if difference.sd > 0:
-                more = power.more_seeds(difference.sd, difference.n_pairs, resolve=margin, alpha=alpha)
-            equal = statistics_paired.equivalence(difference, margin, alpha=alpha)
+        shows = more = equal = None
+        repeats = cell.replica_of or (reference.name if reference.replica_of == cell.name else None)
+        if repeats is None and difference.n_pairs >= 2 and difference.sd is not None:
+            n, judged_at = difference.n_pairs, alpha / max(size, 1)
+            shows = power.detectable(difference.sd, n, alpha=judged_at)
+            if margin is not None:
+                more = power.more_seeds(difference.sd, n, resolve=margin, alpha=judged_at)
+                equal = statistics_paired.equivalence(difference, margin, alpha=alpha)
         judged.append(
             Finding(
                 cell, reference.name, difference, in_family, size,
                 equal,
-                more, margin or MARGIN,
+                shows, more, margin or MARGIN,
                 None if isinstance(crossed, str) else crossed, crossed if isinstance(crossed, str) else "",
                 len(phase.seeds), reference.lost, _paired_means(cell, reference, difference.seeds),
                 predictions.agreement(cell, reference) if predictions is not None and _tied(difference) else None,
+                repeats,
             )
         )  # fmt: skip
     return judged

@@ -11,6 +11,8 @@ from akdtune.reports import ablation_findings, ablation_words, winners
 from akdtune.reports.ablation_findings import Finding, alpha_of, is_unfinished, lost_words, margin_of, summaries
 from akdtune.reports.ablation_measured import UNFINISHED, MeasuredCell, Phase, counts
 from akdtune.reports.ablation_words import sentence
+from akdtune.reports.noise_floor import Noise, noise_json, noise_of, shown
+from akdtune.reports.noise_floor import remarks as noise_remarks
 from akdtune.reports.text import counted, interval, markdown_table, number, probability, signed, tex_table
 from akdtune.statistics.effects import Effect
 from akdtune.statistics.paired import CellSummary
@@ -29,6 +31,7 @@ class Result:
     findings: list[Finding]
     effects: list[Effect]
     no_effects: str
+    noise: Noise
 
     @property
     def level(self) -> float:
@@ -45,18 +48,28 @@ class Result:
         return next((finding for finding in self.findings if finding.cell.name == cell.name), None)
 
 
-def compute(phase: Phase, run: Path, *, alpha: float | None = None, draws: int = DRAWS) -> Result:
-    """Everything the report of one phase says."""
+def compute(
+    phase: Phase, run: Path, *, alpha: float | None = None, draws: int = DRAWS, beside: Sequence[Phase] = ()
+) -> Result:
+    """Everything the report of one phase says; `beside` are phases of the same study, for their A/A pairs."""
     used = alpha_of(phase) if alpha is None else alpha
     effects, why = ablation_findings.effects_of(phase, level=1 - used)
     findings = ablation_findings.findings(phase, run, alpha=used, draws=draws)
-    return Result(phase, used, dict(summaries(phase.cells, 1 - used)), findings, effects, why)
+    noise = noise_of(phase, run, findings, level=1 - used, beside=beside)
+    return Result(phase, used, dict(summaries(phase.cells, 1 - used)), findings, effects, why, noise)
+
+
+def said_of(result: Result, finding: Finding) -> str:
+    """What one comparison allows to say, with the warning where it lies below the noise floor."""
+    warning = result.noise.warning(finding)
+    return sentence(finding, result.unit) + (f"; {warning}" if warning else "")
 
 
 def notes_of(result: Result) -> list[str]:
     """Sentences that hold for the whole phase."""
     phase = result.phase
-    notes = ablation_words.remarks(phase, result.findings, result.alpha)
+    notes = noise_remarks(result.noise, result.findings, result.unit, is_ablation=phase.name == "ablation")
+    notes += ablation_words.remarks(phase, result.findings, result.alpha)
     crossed = ablation_words.crossed_remark(result.findings)
     narrower = ablation_words.narrower_remark(result.findings, result.level)
     notes += [said for said in (crossed, narrower) if said]
@@ -85,7 +98,8 @@ def _phase_json(result: Result) -> dict[str, Any]:
         "reference": phase.reference, "alpha": result.alpha, "level": result.level,
         "equivalence_margin": margin_of(phase), "seeds": phase.seeds, "missing_trials": phase.missing,
         "cells": [_cell_json(result, cell) for cell in phase.cells],
-        "differences": [_difference_json(finding, result.unit) for finding in result.findings],
+        "differences": [_difference_json(finding, result) for finding in result.findings],
+        "noise": noise_json(result.noise),
         "effects": [asdict(effect) for effect in result.effects],
         "excluded": [asdict(trial) for trial in phase.excluded],
         "merged": [line for cell in phase.cells for line in cell.merged],
@@ -102,7 +116,7 @@ def _cell_json(result: Result, cell: MeasuredCell) -> dict[str, Any]:
     return {"name": cell.name, **asdict(result.summaries[cell.name]), **content}
 
 
-def _difference_json(finding: Finding, unit: str) -> dict[str, Any]:
+def _difference_json(finding: Finding, result: Result) -> dict[str, Any]:
     within, equal = finding.within, finding.equivalence
     return {
         "cell": finding.cell.name, "reference": finding.reference, "control": finding.cell.is_control,
@@ -110,12 +124,19 @@ def _difference_json(finding: Finding, unit: str) -> dict[str, Any]:
         "mean_of_pairs": finding.means and finding.means[0], "reference_of_pairs": finding.means and finding.means[1],
         "p_holm": within and within.p_holm, "ci_family_low": within and finding.low,
         "ci_family_high": within and finding.high, "rejected": within and within.rejected,
+        "holm_alone": within and within.holm_alone,
         "permutation_note": within and within.permutation_note, "family": finding.family,
         "crossed_low": finding.crossed and finding.crossed[0], "crossed_high": finding.crossed and finding.crossed[1],
         "crossed_note": finding.crossed_note, "equivalence_p": equal and equal.p,
-        "equivalence": equal and equal.verdict, "resolve": finding.resolve, "more_seeds": finding.more_seeds,
+        "equivalence": equal and equal.verdict, "resolve": finding.resolve,
+        "minimum_detectable_low": finding.detectable and finding.detectable[0],
+        "minimum_detectable_high": finding.detectable and finding.detectable[1],
+        "more_seeds_low": finding.more_seeds and finding.more_seeds[0],
+        "more_seeds_high": finding.more_seeds and finding.more_seeds[1],
         "agreement": finding.agreement and asdict(finding.agreement), "judged": finding.judged,
-        "verdict": finding.verdict, "sentence": sentence(finding, unit),
+        "noise_floor": result.noise.reach(finding), "pairing_share": result.noise.share(finding),
+        "below_noise_floor": result.noise.is_below(finding), "repeats": finding.repeats,
+        "verdict": finding.verdict, "sentence": said_of(result, finding),
     }  # fmt: skip
 
 
@@ -140,13 +161,17 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
     seeds = len(result.phase.seeds)
     row = [cell.name, str(summary.n) if summary.n == seeds else f"{summary.n}/{seeds}", mean]
     if finding is None:
-        return [*row, "reference" if cell.name == result.phase.reference else "", "", "", ""]
+        row = [*row, "reference" if cell.name == result.phase.reference else ""]
+        return [*row, *[""] * (len(headings(result)) - len(row))]
     difference = finding.difference
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
-    span = "" if finding.low is None else interval(finding.low, finding.high)
-    p_holm = "" if finding.within is None else probability(finding.within.p_holm)
+    span = p_holm = ""
+    if finding.within is not None:
+        span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_words.mark(finding)
+        p_holm = probability(finding.within.p_holm)
+    floor = [] if result.noise.floor is None else [shown(result.noise.reach(finding))]
     pairs = f" ({counted(difference.n_pairs, 'pair')})" if finding.is_partial and difference.n_pairs else ""
-    return [*row, signed(difference.difference) + pairs, alone, span, p_holm]
+    return [*row, signed(difference.difference) + pairs, *floor, alone, span, p_holm]
 
 
 def lost_mark(cell: MeasuredCell) -> str:
@@ -156,9 +181,15 @@ def lost_mark(cell: MeasuredCell) -> str:
 
 
 def headings(result: Result) -> list[str]:
-    """Headings of the columns of `paper_rows`."""
-    return ["cell", "n", f"{result.phase.metric.replace('_', ' ')}, mean ± sd", "difference",
+    """Headings of the columns of `paper_rows`; `A/A` is the noise floor of a difference, where it is known."""
+    floor = [] if result.noise.floor is None else ["A/A"]
+    return ["cell", "n", f"{result.phase.metric.replace('_', ' ')}, mean ± sd", "difference", *floor,
             f"{100 * result.level:g} %", f"simultaneous {100 * result.level:g} %", "Holm p"]  # fmt: skip
+
+
+def numeric(result: Result) -> tuple[int, ...]:
+    """Places of the columns of `paper_rows` that hold numbers."""
+    return tuple(range(1, len(headings(result))))
 
 
 def markdown(done: Sequence[Result], name: str) -> str:
@@ -168,17 +199,17 @@ def markdown(done: Sequence[Result], name: str) -> str:
         phase = result.phase
         own, controls = (paper_rows(result, controls=control) for control in (False, True))
         text.append(f"## {title_of(result)}\n")
-        text += [markdown_table(headings(result), own, (1, 2, 3, 4, 5, 6))] if own else []
+        text += [markdown_table(headings(result), own, numeric(result))] if own else []
         if controls:
             text.append(f"{'Baselines' if phase.name == 'confirm' else 'Controls'}\n")
-            text.append(markdown_table(headings(result), controls, (1, 2, 3, 4, 5, 6)))
+            text.append(markdown_table(headings(result), controls, numeric(result)))
             text += [
                 f"- {cell.name}: {cell.explanation}" for cell in phase.cells if cell.is_control and cell.explanation
             ]
             text.append("")
         if phase.name == "confirm":
             text.append(markdown_table(winners.headings(phase), winners.rows(phase), (1, 2, 3, 4)))
-        text += [f"- {sentence(finding, result.unit)}" for finding in result.findings] + [""]
+        text += [f"- {said_of(result, finding)}" for finding in result.findings] + [""]
         text += [f"- {line}" for line in status_lines(result) + notes_of(result)] + [""]
     return "\n".join(text)
 
@@ -195,8 +226,12 @@ def tex(done: Sequence[Result], name: str) -> str:
         )
         means = ablation_words.paired_means_remark(result.findings)
         caption += f" {means[0].upper()}{means[1:]}." if means else ""
+        footnote = ablation_words.holm_alone_remark(result.findings)
+        caption += f" {footnote}." if footnote else ""
         groups = {"": own, heading: paper_rows(result, controls=True)}
-        tables.append(tex_table(headings(result), groups, caption, f"tab:{phase.name}", (1, 2, 3, 4, 5, 6)))
+        if result.noise.floor is not None:
+            caption += " A/A: by how much means over as many seeds of the same thing, trained twice, may differ."
+        tables.append(tex_table(headings(result), groups, caption, f"tab:{phase.name}", numeric(result)))
     return "\n".join(tables)
 
 
@@ -214,7 +249,7 @@ def rows_for_csv(done: Sequence[Result]) -> list[dict[str, Any]]:
                 row |= {"search_score": cell.search_score, "search_metric": winners.SEARCH_METRIC}
                 row |= asdict(winners.ranks(result.phase)[cell.name])
             if finding is not None:
-                numbers = _difference_json(finding, result.unit)
+                numbers = _difference_json(finding, result)
                 skipped = ("cell", "control", "seeds", "sentence", "crossed_note", "permutation_note", "agreement")
                 row |= {f"difference_{k}" if k in row else k: v for k, v in numbers.items() if k not in skipped}
             rows.append(row)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
-import numpy as np
-
+from akdtune.reports import seed_words
 from akdtune.reports.ablation_findings import Finding, alpha_of, is_unfinished, lost_words
 from akdtune.reports.ablation_measured import Phase
 from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.statistics.power import t_quantile
 
+DAGGER = "\N{DAGGER}"
 CONDITIONAL = "intervals are over training seeds, conditional on this teacher, this split and this test set"
 PAIRS_SHOWN = 8
 
@@ -26,6 +26,9 @@ def sentence(finding: Finding, unit: str = "points") -> str:
     shown = f"{signed(d.difference)} {unit}"
     if judged == "one pair":
         return f"{name}: {shown} against {against} with one seed{seeds}: no interval, nothing can be concluded"
+    if finding.repeats is not None:
+        span = "" if finding.low is None else f", single {interval(finding.low, finding.high)}"
+        return f"{name}: A/A, {shown} against {against}{seeds}{span}, in no family: it repeats {finding.repeats}"
     if judged in ("identical", "tied"):
         return f"{name}: {_tied(finding)}"
     if finding.has_no_spread:
@@ -43,13 +46,7 @@ def sentence(finding: Finding, unit: str = "points") -> str:
             f"(TOST p {_equals(finding.equivalence.p)}); difference {shown}, {span}"
         )
     said = [f"{name}: not resolved{seeds}, {shown}, {span}"]
-    if d.minimum_detectable is not None:
-        said.append(f"n = {d.n_pairs} shows only {number(d.minimum_detectable)} {unit} or more")
-    if finding.more_seeds:
-        said.append(f"needs about {finding.more_seeds} more seeds to resolve {finding.resolve:g} {unit}")
-    elif finding.more_seeds == 0:
-        said.append(f"{finding.resolve:g} {unit} would have shown by itself")
-    return "; ".join(said)
+    return "; ".join([*said, *seed_words.shown_and_needed(finding, unit)])
 
 
 def seeds_words(finding: Finding) -> str:
@@ -117,14 +114,29 @@ def _span(finding: Finding) -> str:
     d, within = finding.difference, finding.within
     text = interval(finding.low, finding.high)
     if within is not None:
-        text = f"simultaneous {text}, Holm p {_equals(within.p_holm)}"
+        text = f"simultaneous {text}{mark(finding)}, Holm p {_equals(within.p_holm)}"
     else:
-        repeats = finding.cell.replica_of
-        why = "in no declared family" if repeats is None else f"in no family: it repeats {repeats}"
-        text = f"single {text}, p {_equals(d.p)}, {why}"
+        text = f"single {text}, p {_equals(d.p)}, in no declared family"
     if d.permutation_p is not None:
         text += f", sign-flip p {_equals(d.permutation_p)}"
     return text if finding.crossed is None else f"{text}, over test images too {interval(*finding.crossed)}"
+
+
+def mark(finding: Finding) -> str:
+    """The footnote's mark where Holm rejects although the simultaneous interval covers 0."""
+    return DAGGER if finding.within is not None and finding.within.holm_alone else ""
+
+
+def holm_alone_remark(findings: Sequence[Finding]) -> str:
+    """The footnote; "" where no comparison needs it."""
+    names = [finding.cell.name for finding in findings if mark(finding)]
+    if not names:
+        return ""
+    its = "its single-step interval covers" if len(names) == 1 else "their single-step intervals cover"
+    return (
+        f"{DAGGER} Holm rejects {', '.join(names)} although {its} 0: the test's later steps spend what its earlier "
+        "rejections have freed, an interval that holds at once with all others does not"
+    )
 
 
 def _equals(p: float | None) -> str:
@@ -135,24 +147,9 @@ def _equals(p: float | None) -> str:
 def remarks(phase: Phase, findings: Sequence[Finding], alpha: float) -> list[str]:
     """What must be known to read the numbers of a phase, one sentence each."""
     said = [f"{CONDITIONAL}; pairs are formed by seed"]
-    correlations = [
-        finding.difference.correlation for finding in findings if finding.difference.correlation is not None
-    ]
-    if correlations:
-        said.append(
-            f"correlation between paired seeds: {number(min(correlations))} to {number(max(correlations))}, "
-            f"median {number(float(np.median(correlations)))} (pairing helps where it is above 0)"
-        )
-    detectable = [
-        finding.difference.minimum_detectable
-        for finding in findings
-        if finding.difference.minimum_detectable is not None
-    ]
-    if detectable:
-        said.append(
-            f"smallest difference that these seeds show with power .8: {number(min(detectable))} to "
-            f"{number(max(detectable))}, before correction for {len(findings)} comparisons"
-        )
+    said += seed_words.remarks(findings)
+    footnote = holm_alone_remark(findings)
+    said += [footnote] if footnote else []
     said += _floors(findings)
     said += _repeated(phase)
     if any(finding.judged == "equivalent" for finding in findings):

@@ -13,7 +13,6 @@ from akdtune.reports import ablation_figures, ablation_tables, diversity, divers
 from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result
-from akdtune.reports.ablation_words import sentence
 from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
@@ -58,7 +57,7 @@ class Compared:
     @property
     def sentences(self) -> list[str]:
         """What may be concluded, a sentence for each finding, and how to read it."""
-        said = [sentence(finding, self.result.unit) for finding in self.findings]
+        said = [ablation_tables.said_of(self.result, finding) for finding in self.findings]
         return [*said, *ablation_tables.status_lines(self.result), *ablation_tables.notes_of(self.result)]
 
     @property
@@ -120,7 +119,8 @@ def compared(
             f"{run}: has no {PHASE_SECTIONS[phase]}: this study has no `{phase}` section, or has not come to it yet "
             f"(it has: {there})"
         )
-    return Compared(run.resolve().name, ablation_tables.compute(phases[phase], run, alpha=alpha))
+    every = list(phases.values())
+    return Compared(run.resolve().name, ablation_tables.compute(phases[phase], run, alpha=alpha, beside=every))
 
 
 @dataclass(frozen=True, repr=False)

@@ -27,6 +27,8 @@ GREY, BAND = "#555555", "#ececec"
 DASH = "\N{EN DASH}"
 COLUMNS = 4
 """Panels side by side."""
+LONGEST = 4.0
+"""Of an interval in a forest plot, as a multiple of the median one's length."""
 
 IMAGE_DPI = 120
 """Of what stands in an SVG as an image."""
@@ -102,7 +104,10 @@ def _stamp(figure: Any, text: str, width: float, height: float) -> None:
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a forest plot: a difference, its own interval and the simultaneous one; None where there is none."""
+    """One row of a forest plot: a difference, its own interval and the simultaneous one; None where there is none.
+
+    `mark` stands behind the text of the simultaneous interval.
+    """
 
     label: str
     value: float
@@ -113,9 +118,12 @@ class Bar:
     n: int
     p: float | None
     is_control: bool
+    mark: str = ""
 
 
-def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None, level: float) -> Sheet:
+def forest(
+    bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None, level: float, floor: float | None = None
+) -> Sheet:
     """Paired differences against the reference, controls apart.
 
     Args:
@@ -124,6 +132,7 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
         xlabel: what is compared, with its unit.
         margin: half the width of the band of equivalence; None for no band.
         level: of the intervals.
+        floor: by how much two runs of the same thing may differ; None for no lines.
     """
     ordered = [*(bar for bar in bars if not bar.is_control), *(bar for bar in bars if bar.is_control)]
     own = sum(not bar.is_control for bar in ordered)
@@ -133,8 +142,14 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
         if margin is not None:
             axis.axvspan(-margin, margin, color=BAND, zorder=0, linewidth=0)
         axis.axvline(0, color=GREY, linewidth=0.9, zorder=1)
+        limits = _forest_limits(ordered, margin)
+        if floor and floor < 2 * max(map(abs, limits)):
+            limits = _forest_limits(ordered, max(margin or 0.0, floor))
+        axis.set_xlim(limits)
+        for end in (-floor, floor) if floor else ():
+            axis.axvline(end, color=GREY, linewidth=1, linestyle=":", zorder=1)
         for height, bar in zip(heights, ordered, strict=True):
-            _draw_bar(axis, height, bar)
+            _draw_bar(axis, height, bar, limits)
         if 0 < own < len(ordered):
             axis.axhline(own - 0.2, color="#bbbbbb", linewidth=0.6, linestyle=(0, (4, 3)))
         axis.set_ylim(max(heights) + 0.6, -1.4)
@@ -146,10 +161,26 @@ def forest(bars: Sequence[Bar], *, title: str, xlabel: str, margin: float | None
         axis.set_xlabel(xlabel)
         simultaneous = any(bar.family_low is not None for bar in bars)
         header = f"difference [{100 * level:g} %{' simultaneous], n, Holm p' if simultaneous else '], n'}"
-        _at_right(axis, heights, [_row_text(bar) for bar in ordered], header, -0.95)
+        _at_right(axis, heights, [_row_text(bar, simultaneous) for bar in ordered], header, -0.95)
         suptitle(drawn.figure, title)
-        _forest_legend(drawn.figure, ordered, margin, level)
+        _forest_legend(drawn.figure, ordered, margin, level, limits, floor)
     return drawn
+
+
+def _forest_limits(bars: Sequence[Bar], margin: float | None) -> tuple[float, float]:
+    """The axis: the margin, every difference and its own interval, the longest cut to what leaves the others legible.
+
+    Simultaneous intervals, and one of two seeds among others of five, would make the rest of the plot a line.
+    """
+    lengths = [(bar.high - bar.low) / 2 for bar in bars if bar.low is not None and bar.high is not None]
+    reach = LONGEST * float(np.median(lengths)) if lengths else 0.0
+    ends = [-(margin or 0.0), margin or 0.0]
+    for bar in bars:
+        low, high = (bar.value if end is None else end for end in (bar.low, bar.high))
+        ends += [max(low, bar.value - reach), min(high, bar.value + reach)]
+    low, high = min(ends), max(ends)
+    room = 0.06 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def suptitle(figure: Any, title: str) -> None:
@@ -168,28 +199,57 @@ def _at_right(axis: Any, heights: Sequence[float], texts: Sequence[str], header:
         right.spines[side].set_visible(False)
 
 
-def _draw_bar(axis: Any, height: float, bar: Bar) -> None:
+def _draw_bar(axis: Any, height: float, bar: Bar, limits: tuple[float, float]) -> None:
     colour, marker = (COLOURS[1], "s") if bar.is_control else (COLOURS[0], "o")
     if bar.family_low is not None and bar.family_high is not None:
-        axis.plot([bar.family_low, bar.family_high], [height] * 2, color=colour, linewidth=1, marker="|", markersize=5)
+        look = {"color": colour, "linewidth": 1, "marker": "|", "markersize": 5}
+        _draw_span(axis, height, bar.family_low, bar.family_high, limits, look)
     if bar.low is not None and bar.high is not None:
-        axis.plot([bar.low, bar.high], [height] * 2, color=colour, linewidth=3.2, solid_capstyle="butt")
+        look = {"color": colour, "linewidth": 3.2, "solid_capstyle": "butt"}
+        _draw_span(axis, height, bar.low, bar.high, limits, look)
     hollow = {"markerfacecolor": "white", "markeredgewidth": 1.2}
     filled = {"markeredgecolor": "white", "markeredgewidth": 0.7}
     look = hollow if bar.low is None else filled
     axis.plot(bar.value, height, marker, color=colour, markersize=6, zorder=4, **look)
 
 
-def _row_text(bar: Bar) -> str:
+def _draw_span(
+    axis: Any, height: float, low: float, high: float, limits: tuple[float, float], look: Mapping[str, Any]
+) -> None:
+    """An interval; an arrow at the edge of the plot where it goes on."""
+    from matplotlib.markers import CARETLEFT, CARETRIGHT  # late: reports without a figure do not wait for it
+
+    axis.plot([max(low, limits[0]), min(high, limits[1])], [height] * 2, **{**look, "marker": ""})
+    left, right = limits
+    for end, edge, goes_on, arrow in ((low, left, low < left, CARETLEFT), (high, right, high > right, CARETRIGHT)):
+        if goes_on:
+            size = 5 + look["linewidth"]
+            axis.plot(edge, height, marker=arrow, color=look["color"], markersize=size, clip_on=False, zorder=5)
+        elif "marker" in look:
+            axis.plot(end, height, **look)
+
+
+def _row_text(bar: Bar, simultaneous: bool) -> str:
+    """What stands beside a row; a bar outside every family among simultaneous ones is marked as by itself."""
     if bar.low is None:
         return f"{signed(bar.value)}   n = {bar.n}, no interval"
-    span = interval(bar.low, bar.high) if bar.family_low is None else interval(bar.family_low, bar.family_high)
+    alone = bar.family_low is None
+    span = interval(bar.low, bar.high) if alone else interval(bar.family_low, bar.family_high) + bar.mark
+    if alone and simultaneous:
+        return f"{signed(bar.value)} {span}   n = {bar.n}, by itself"
     p = probability(bar.p)
     tail = "" if bar.p is None else f"   p {p if p.startswith('<') else '= ' + p}"
     return f"{signed(bar.value)} {span}   n = {bar.n}{tail}"
 
 
-def _forest_legend(figure: Any, bars: Sequence[Bar], margin: float | None, level: float) -> None:
+def _forest_legend(
+    figure: Any,
+    bars: Sequence[Bar],
+    margin: float | None,
+    level: float,
+    limits: tuple[float, float],
+    floor: float | None,
+) -> None:
     # late: reports without a figure do not wait for it
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -202,9 +262,16 @@ def _forest_legend(figure: Any, bars: Sequence[Bar], margin: float | None, level
     if any(bar.low is not None for bar in bars):
         handles.append(Line2D([], [], color=GREY, linewidth=3.2, label=f"{100 * level:g} % interval"))
     if any(bar.family_low is not None for bar in bars):
-        handles.append(Line2D([], [], color=GREY, linewidth=1, marker="|", label="simultaneous interval (Holm)"))
+        handles.append(Line2D([], [], color=GREY, linewidth=1, marker="|", label="simultaneous interval"))
+    ends = [end for bar in bars for end in (bar.low, bar.high, bar.family_low, bar.family_high) if end is not None]
+    if min(ends, default=0) < limits[0] or max(ends, default=0) > limits[1]:
+        handles.append(Line2D([], [], color=GREY, marker=">", linestyle="", label="goes on beyond the plot"))
     if margin is not None:
         handles.append(Patch(color=BAND, label=f"equivalence margin, ±{margin:g}"))
+    if floor:
+        beyond = "" if limits[0] < -floor and floor < limits[1] else ", beyond the plot"
+        label = f"A/A noise floor, ±{floor:.2f}{beyond}"
+        handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.6)
 
 

@@ -19,7 +19,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "−": r"$-$", "≥": r"$\geq$", "≤": r"$\leq$",
-    "×": r"$\times$", "→": r"$\rightarrow$", "–": "--",
+    "×": r"$\times$", "→": r"$\rightarrow$", "–": "--", "†": r"$^\dagger$",
 }  # fmt: skip
 
 
@@ -71,15 +71,10 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 2) -> str:
-    """`[+0.10, +0.52]`; `[n/a]` where there is none; an end that is nearer to 0 than its digits show says so."""
+    """`[+0.10, +0.52]`; `[n/a]` where there is none; an end that rounds to 0 keeps its sign."""
     if low is None or high is None:
         return "[n/a]"
-    return f"[{_end(low, digits)}, {_end(high, digits)}]"
-
-
-def _end(value: float, digits: int) -> str:
-    hidden = value != 0 and abs(value) < 0.5 * 10**-digits
-    return signed(value, digits) if not hidden else f">{0:.{digits}f}" if value > 0 else f"<{0:.{digits}f}"
+    return f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def probability(p: float | None) -> str:

@@ -122,33 +122,33 @@ class _Driver:
 
     def go(self, lock: dict[str, Any] | None) -> int:
         prepared = Prepared.load(self.study)
-        with self._signals():
-            total = self.outline.trials
-            with Display(self.console, self.study.name, total, self.study.epochs) as shown:
-                try:
-                    teachers = []
-                    for train_on in prepared.trains_on:
-                        teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
-                        if teacher is None:
-                            return self._interrupted()
-                        teachers.append(teacher)
-                    identity = Identity(self.study, prepared, *teachers)
-                    self._write_lock(lock, prepared, identity)
-                    if lock is None or not self.directory.records or self.extended:
-                        rows = initial_rows(self.outline, identity)
-                        known = self.directory.records
-                        self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
-                    uid = (self.directory.read_lock() or {}).get("uid", "")
-                    donors = Donors(self.directory, self.reused)
-                    self.run = Run(self.outline, self.directory, identity, uid, donors)
-                    self.run.plan_phases()
-                    if self.run.remaining() and not self._stopping:
-                        self.directory.wait_for_workers()
-                        self.directory.append(StudyStarted(pid=os.getpid()))
-                        self._tune(self.run, shown)
-                        self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
-                finally:
-                    stop_ray()
+        with self._signals(), Display(self.console, self.study.name, self._total, self.study.epochs) as shown:
+            try:
+                teachers = []
+                for train_on in prepared.trains_on:
+                    teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
+                    if teacher is None:
+                        return self._interrupted()
+                    teachers.append(teacher)
+                identity = Identity(self.study, prepared, *teachers)
+                self._write_lock(lock, prepared, identity)
+                if lock is None or not self.directory.records or self.extended:
+                    rows = initial_rows(self.outline, identity)
+                    known = self.directory.records
+                    self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
+                uid = (self.directory.read_lock() or {}).get("uid", "")
+                donors = Donors(self.directory, self.reused)
+                self.run = Run(self.outline, self.directory, identity, uid, donors)
+                self.run.plan_phases()
+                shown.total = self._total
+                self._print_notes()
+                if self.run.remaining() and not self._stopping:
+                    self.directory.wait_for_workers()
+                    self.directory.append(StudyStarted(pid=os.getpid()))
+                    self._tune(self.run, shown)
+                    self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
+            finally:
+                stop_ray()
         tables.compact(self.directory.root)
         if self._stopping:
             return self._interrupted()
@@ -296,11 +296,25 @@ class _Driver:
         if self._stop_actor is not None:
             self._stop_actor.stop.remote()
 
+    @property
+    def _total(self) -> int:
+        """Trials of the study, at most."""
+        return (self.outline if self.run is None else self.run.phases.outline).trials
+
+    _printed: int = 0
+
+    def _print_notes(self) -> None:
+        """What planning confirmation and ablation has to say, each sentence once."""
+        assert self.run is not None
+        notes, self._printed = self.run.phases.notes[self._printed :], len(self.run.phases.notes)
+        for line in notes:
+            self.console.print(line, highlight=False, soft_wrap=True)
+
     def _interrupted(self) -> int:
         records = self.directory.records.values()
         ended = sum(record.terminal is not None for record in records)
         self.console.print(
-            f"stopped: {ended} of {self.outline.trials} trials have ended, nothing is lost. "
+            f"stopped: {ended} of {self._total} trials have ended, nothing is lost. "
             f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}",
             highlight=False,
             soft_wrap=True,
@@ -312,8 +326,9 @@ class _Driver:
         donors = self.run.donors
         if donors is not None and donors.taken:
             self.console.print(f"taken over from other studies: {donors.taken} trials (reused_from says which)")
-        for line in [*(donors.notes if donors is not None else ()), *self.run.phases.notes]:
+        for line in donors.notes if donors is not None else ():
             self.console.print(line, highlight=False, soft_wrap=True)
+        self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)

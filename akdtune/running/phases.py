@@ -6,11 +6,13 @@ Every decision here follows from the ledger alone, so that a resumed study decid
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from akdtune.designs.cells import Cell, CellPlan, baseline_cells, plan_cells
 from akdtune.errors import StudyError
+from akdtune.planning.equal_cells import MeasuredPlan
 from akdtune.planning.identity import Identity
 from akdtune.records.events import SeedsNeeded
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
@@ -24,6 +26,10 @@ Rows = list[dict[str, Any]]
 class Phases:
     """Plans confirmation and ablation as soon as what they follow from is known.
 
+    Attributes:
+        outline: how many trials there are, without those of cells that were found to be another one.
+        notes: sentences for who started the study.
+
     Args:
         outline: the study, and how many trials it has.
         directory: its state, opened.
@@ -36,7 +42,7 @@ class Phases:
         self.directory = directory
         self.identity = identity
         self.notes: list[str] = []
-        self._cells: CellPlan | None = None
+        self._cells: MeasuredPlan | None = None
         self._settled: set[str] = set()
 
     def due(self, searched: bool) -> Rows:
@@ -69,8 +75,8 @@ class Phases:
             return count + self.outline.ablation_trials
         auto = ablation.auto_seeds
         if auto is not None and self._unfinished("pilot"):
-            cells = self._cell_plan()
-            count += len(cells.cells) * auto.at_most if auto.take and cells is not None else 0
+            measured = self._measured()
+            count += len(measured.plan.cells) * auto.at_most if auto.take and measured is not None else 0
         return count
 
     def _unfinished(self, role: str) -> bool:
@@ -98,21 +104,30 @@ class Phases:
             self._say("confirm: no search trial reached its last epoch, nothing to confirm")
             return []
         top = max(zip(cells, entries, strict=True), key=lambda pair: pair[1]["search_score"])[0]
-        baselines = baseline_cells(confirm.baselines, top.settings, self.study.constants)
+        baselines = self._baselines(confirm.baselines, top)
         for cell in baselines:
             cells.append(cell)
             entries.append({"name": cell.name, "arm": cell.arm, "rank": None, "search_trial": None,
-                            "search_score": None, "explanation": cell.explanation})  # fmt: skip
+                            "search_score": None, "explanation": cell.explanation,
+                            "merged": list(cell.merged), "replica_of": cell.replica_of})  # fmt: skip
         rows = [self._row(cell, seed) for cell in cells for seed in confirm.seeds]
         for cell, entry in zip(cells, entries, strict=True):
             entry |= {"role": cell.role, "cell_id": self.identity.cell_id(cell.settings, cell.role)}
-        reference = baselines[0].name if baselines else None
+        reference = next((cell.name for cell in baselines if cell.replica_of is None), None)
         self.directory.write_design(
             "confirm",
             {"top": confirm.top, "seeds": confirm.seeds, "metric": "test_accuracy", "reference": reference,
              "trained_on": self.study.report.train_on, "cells": entries},
         )  # fmt: skip
         return rows
+
+    def _baselines(self, names: Sequence[str], top: Cell) -> Sequence[Cell]:
+        """Cells of these baselines, the first of them the reference; those with the same targets as one."""
+        made = baseline_cells(names, top.settings, self.study.constants, top.name)
+        compared = [cell.name for cell in made if cell.replica_of is None]
+        if len(compared) < 2:
+            return made
+        return self._said(self.identity.measured(CellPlan(tuple(made), compared[0]))).plan.cells
 
     def _best_of_each_arm(self, top: int) -> dict[str, list[tuple[TrialRecord, float]]]:
         """Configurations of each arm that reached the last epoch, the best `top` by mean validation accuracy."""
@@ -135,39 +150,47 @@ class Phases:
     def _ablation(self) -> Rows:
         ablation = self.study.ablation
         assert ablation is not None
-        plan = self._cell_plan()
-        if plan is None:
+        measured = self._measured()
+        if measured is None:
             self._settled.add("ablation")
             self._say("ablation: no search trial reached its last epoch, so there is no winner to take apart")
             return []
-        auto = ablation.auto_seeds
+        plan, auto = measured.plan, ablation.auto_seeds
         seeds: Sequence[int]
         rows: Rows = []
         if auto is None:
             assert isinstance(ablation.seeds, list)
             seeds = ablation.seeds
         else:
-            rows = [self._row(cell, seed, "pilot") for cell in plan.cells for seed in auto.pilot_seeds]
+            rows = [self._row(cell, seed, "pilot") for cell in _compared(plan) for seed in auto.pilot_seeds]
             if self._new(rows):
-                self._write_ablation(plan, [], None)
+                self._write_ablation(measured, [], None)
                 return rows
             if self._unfinished("pilot"):
                 return []
             seeds = self._seeds_from_pilot(plan)
         self._settled.add("ablation")
         needed = self._needed() if auto is not None else None
-        self._write_ablation(plan, seeds, needed)
+        self._write_ablation(measured, seeds, needed)
         return rows + [self._row(cell, seed) for seed in seeds for cell in plan.cells]
 
-    def _cell_plan(self) -> CellPlan | None:
+    def _measured(self) -> MeasuredPlan | None:
         """The ablation's cells, over the study's configuration or the winner's; None while there is no winner."""
         if self._cells is None:
             ablation = self.study.ablation
             assert ablation is not None
-            self._cells = self.study.cell_plan
-            if self._cells is None and (winner := self._winner()) is not None:
-                self._cells = plan_cells(ablation, winner.written, self.study.constants)
+            plan = self.study.cell_plan
+            if plan is None and (winner := self._winner()) is not None:
+                plan = plan_cells(ablation, winner.written, self.study.constants)
+            if plan is not None:
+                self._cells = self._said(self.identity.measured(plan))
+                self.outline = replace(self.outline, measured=self._cells.plan)
         return self._cells
+
+    def _said(self, measured: MeasuredPlan) -> MeasuredPlan:
+        for line in measured.lines:
+            self._say(line)
+        return measured
 
     def _winner(self) -> Proposal | None:
         """The best configuration of the search, by validation accuracy."""
@@ -211,22 +234,20 @@ class Phases:
         assert ablation is not None
         auto = ablation.auto_seeds
         assert auto is not None
-        ids = {cell.name: self.identity.cell_id(cell.settings, "pilot") for cell in plan.cells}
+        ids = {cell.name: self.identity.cell_id(cell.settings, "pilot") for cell in _compared(plan)}
         values: dict[str, dict[int, float]] = {name: {} for name in ids}
         for name, cell_id in ids.items():
             for record in self.directory.records.values():
                 value = record.value
                 if record.plan["cell_id"] == cell_id and record.terminal == "done" and value is not None:
                     values[name][int(record.plan["seed"])] = value
-        reference = values[plan.reference]
+        reference, sizes = values[plan.reference], plan.family_sizes(ablation.families)
         needs: list[tuple[RequiredSeeds, str]] = []
         for name, own in values.items():
             shared = sorted(own.keys() & reference.keys())
             if name != plan.reference and len(shared) >= 2:
                 differences = [own[seed] - reference[seed] for seed in shared]
-                needed = required_seeds(
-                    differences, auto.resolve, alpha=ablation.alpha, power=auto.power, confidence=0.8
-                )
+                needed = required_seeds(differences, auto.resolve, alpha=ablation.alpha / sizes[name], power=auto.power)
                 needs.append((needed, name))
         if not needs:
             raise StudyError(
@@ -242,13 +263,13 @@ class Phases:
             pilot=auto.pilot,
             resolve=auto.resolve,
             power=auto.power,
+            alpha=ablation.alpha / sizes[name],
         )
 
-    def _write_ablation(self, plan: CellPlan, seeds: Sequence[int], pilot: SeedsNeeded | None) -> None:
+    def _write_ablation(self, measured: MeasuredPlan, seeds: Sequence[int], pilot: SeedsNeeded | None) -> None:
         ablation = self.study.ablation
         assert ablation is not None
-        auto = ablation.auto_seeds
-        factors = self.identity.gradient_factors(plan.cells)
+        plan, auto = measured.plan, ablation.auto_seeds
         cells = [
             {
                 "name": cell.name,
@@ -259,7 +280,8 @@ class Phases:
                 "changes": dict(cell.changes),
                 "explanation": cell.explanation,
                 "merged": list(cell.merged),
-                "gradient_factor": factors.get(cell.name),
+                "replica_of": cell.replica_of,
+                "gradient_factor": measured.factors.get(cell.name),
             }
             for cell in plan.cells
         ]
@@ -272,7 +294,7 @@ class Phases:
                 "metric": ablation.metric,
                 "equivalence_margin": ablation.equivalence_margin,
                 "alpha": ablation.alpha,
-                "families": ablation.families,
+                "families": plan.families(ablation.families),
                 "factors": ablation.factors,
                 "seeds": list(seeds),
                 "pilot_seeds": [] if auto is None else auto.pilot_seeds,
@@ -293,6 +315,11 @@ class Phases:
     def _say(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
+
+
+def _compared(plan: CellPlan) -> list[Cell]:
+    """The cells whose differences seeds shall resolve: a replica's is nothing but noise."""
+    return [cell for cell in plan.cells if cell.replica_of is None]
 
 
 def _without_head(event: SeedsNeeded) -> dict[str, Any]:

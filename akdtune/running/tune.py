@@ -126,6 +126,7 @@ class Callback(tune.Callback):
 
     @override
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.shown.total = self.run.phases.outline.trials  # fewer than expected where cells were found to be equal
         self.shown.update(self.run.directory.records.values())
 
 

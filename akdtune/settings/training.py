@@ -144,3 +144,9 @@ class Seeds(ComponentSettings):
     init: int = Field(0, description="weights of student, heads and projectors")
     order: int = Field(0, description="batches and augmentation")
     noise: int = Field(0, description="dropout, view noise, drawn negatives")
+    rounding: int = Field(
+        0,
+        ge=0,
+        description="above 0, the student sees the rows of each batch in another order: the same experiment in exact"
+        " arithmetic, rounded differently from the first step on",
+    )

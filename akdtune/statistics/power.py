@@ -18,6 +18,8 @@ import numpy as np
 from akdtune.statistics.resampling import Floats
 
 RESOLVE = 0.3
+CONFIDENCE = 0.8
+"""Of the upper limit of a variance: so many studies get at least the power that they asked for."""
 ROUNDING = 1e-12
 """Differences below this share of the values are rounding."""
 
@@ -70,11 +72,55 @@ def seeds_needed(sd: float, resolve: float, *, alpha: float = 0.05, power: float
     return high
 
 
+def spread_limit(sd: float, n: int, confidence: float = CONFIDENCE) -> float:
+    """Upper confidence limit of the standard deviation behind that of n values (chi-square)."""
+    from scipy.special import chdtri  # late: commands that only list trials do not wait for it
+
+    check_share("confidence", confidence)
+    return sd * sqrt((n - 1) / float(chdtri(n - 1, confidence)))
+
+
+def detectable(sd: float, n: int, *, alpha: float, power: float = 0.8) -> tuple[float, float] | None:
+    """The smallest true difference that n seeds detect: from their own spread, and from its upper limit.
+
+    Args:
+        sd: standard deviation of the differences of n seeds.
+        n: seeds.
+        alpha: level of the rule that judges. For one of m comparisons by Holm that is alpha / m: with it, a difference
+            is rejected whatever the others are.
+        power: above alpha, below 1.
+
+    Returns:
+        None for n < 2, and for sd = 0: seeds that show no spread do not say how small a difference would show.
+    """
+    low = minimum_detectable(sd, n, alpha=alpha, power=power)
+    high = minimum_detectable(spread_limit(sd, n), n, alpha=alpha, power=power) if n >= 2 else None
+    return None if low is None or high is None else (low, high)
+
+
 def more_seeds(
-    sd: float, n: int, resolve: float = RESOLVE, *, alpha: float = 0.05, power: float = 0.8
-) -> int:  # fmt: skip
-    """How many seeds beyond n would resolve this difference: "needs about m more seeds"; 0 where n suffices."""
-    return max(0, seeds_needed(sd, resolve, alpha=alpha, power=power) - n)
+    sd: float, n: int, resolve: float = RESOLVE, *, alpha: float, power: float = 0.8
+) -> tuple[int, int] | None:
+    """How many seeds beyond n resolve this difference: from their own spread, and from its upper limit.
+
+    With the upper number, four of five studies reach the power (`required_seeds`); with the lower one, fewer than half.
+
+    Args:
+        sd: standard deviation of the differences of n seeds.
+        n: seeds; 0 more where they suffice.
+        resolve: difference to resolve, above 0, in the unit of sd.
+        alpha: level of the rule that judges, as for `detectable`.
+        power: above alpha, below 1.
+
+    Returns:
+        None for n < 2, and for sd = 0: without spread nothing can be estimated.
+    """
+    if n < 2 or sd == 0:
+        return None
+    low, high = (
+        max(0, seeds_needed(spread, resolve, alpha=alpha, power=power) - n) for spread in (sd, spread_limit(sd, n))
+    )
+    return low, high
 
 
 def required_seeds(
@@ -83,7 +129,7 @@ def required_seeds(
     *,
     alpha: float = 0.05,
     power: float = 0.8,
-    confidence: float = 0.8,
+    confidence: float = CONFIDENCE,
 ) -> RequiredSeeds:
     """Seeds that resolve a difference even if the pilot's spread came out small by chance.
 
@@ -94,7 +140,7 @@ def required_seeds(
     Args:
         pilot_differences_N: per-seed differences of two cells, two or more.
         resolve: difference to resolve, above 0, in their unit.
-        alpha: level of the test, 0 to 1.
+        alpha: level of the rule that judges, as for `detectable`.
         power: above alpha, below 1.
         confidence: of the upper limit, 0 to 1.
 
@@ -104,15 +150,11 @@ def required_seeds(
     References:
         Browne 1995, Statist. Med. 14:1933.
     """
-    from scipy.special import chdtri  # late: commands that only list trials do not wait for it
-
-    check_share("confidence", confidence)
     values_N = finite(pilot_differences_N)
     if len(values_N) < 2:
         raise ValueError(f"a pilot needs at least two seeds to show a spread, got {len(values_N)}")
     sd = spread(values_N, float(np.abs(values_N).max()))
-    dof = len(values_N) - 1
-    upper = sd * sqrt(dof / float(chdtri(dof, confidence)))
+    upper = spread_limit(sd, len(values_N), confidence)
     return RequiredSeeds(seeds_needed(upper, resolve, alpha=alpha, power=power), sd, upper)
 
 

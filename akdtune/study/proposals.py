@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from akdtune.designs.cells import plan_cells
+from akdtune.designs.cells import CellPlan, plan_cells
+from akdtune.designs.controls import REPLICAS
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
 from akdtune.settings.pickers import Point, halton
@@ -26,9 +27,12 @@ class Outline:
 
     Attributes:
         study: the checked settings.
+        measured: the cells of its ablation without those that are taught the same as another one; None before the
+            trained teacher was asked.
     """
 
     study: Study
+    measured: CellPlan | None = None
 
     @functools.cached_property
     def brackets(self) -> dict[str, Space]:
@@ -106,7 +110,13 @@ class Outline:
             return 0
         auto = ablation.auto_seeds
         seeds = len(ablation.possible_seeds()) if auto is None or auto.take else 0
-        return self.cells * (seeds + (auto.pilot if auto is not None else 0))
+        replicas = len(REPLICAS.keys() & set(ablation.controls))
+        return self.cells * seeds + (auto.pilot * (self.cells - replicas) if auto is not None else 0)
+
+    @functools.cached_property
+    def cell_plan(self) -> CellPlan | None:
+        """The ablation's cells as far as they are known; None where a search decides on them."""
+        return self.measured or self.study.cell_plan
 
     @functools.cached_property
     def cells(self) -> int:
@@ -114,8 +124,8 @@ class Outline:
         study = self.study
         if study.ablation is None:
             return 0
-        if study.cell_plan is not None:
-            return len(study.cell_plan.cells)
+        if self.cell_plan is not None:
+            return len(self.cell_plan.cells)
         constants = study.constants
         plans = (plan_cells(study.ablation, arm.centre().written, constants) for arm in study.arms)
         return max(len(plan.cells) for plan in plans)

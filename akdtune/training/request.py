@@ -19,9 +19,12 @@ def trial_seeds(seed: int, shift: Mapping[str, int] | None = None) -> dict[str, 
 
     Args:
         seed: of the trial.
-        shift: what its cell adds, by source (`seeds` of its settings).
+        shift: what its cell adds, by source (`seeds` of its settings); `rounding` is no source of randomness and stands
+            as it is.
     """
-    return {name: seed + (shift or {}).get(name, 0) for name in ("init", "order", "noise")}
+    shift = shift or {}
+    seeds = {name: seed + shift.get(name, 0) for name in ("init", "order", "noise")}
+    return seeds | ({"rounding": shift["rounding"]} if "rounding" in shift else {})
 
 
 @dataclass(frozen=True, kw_only=True)

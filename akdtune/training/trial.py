@@ -25,6 +25,7 @@ from akdtune.columns import Column, joined
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.data.splits import Loaded, overlapping
 from akdtune.devices import float32_as_set, has_bfloat16, resolve_device
+from akdtune.errors import AkdtuneError
 from akdtune.randomness import STREAMS, derived_seed
 from akdtune.signals import Batch, Signals
 from akdtune.teacher.find import load_others, load_teacher
@@ -39,6 +40,7 @@ from akdtune.training.measures import gate_column, percent_right
 from akdtune.training.objective import VIEWS, Loss, Objective, weighted_sum
 from akdtune.training.optimizers import Dot, build_optimizer, set_learning_rate, sgd
 from akdtune.training.parts import build_parts
+from akdtune.training.row_order import InOtherOrder
 from akdtune.training.states import copied, lay_out
 from akdtune.training.warmup import SharedWarmup
 from akdtune.views import ViewAugmenter
@@ -169,6 +171,8 @@ class Trial:
         self._forward: Callable[[Tensor, bool], Signals] = self.student
         if config.training.compile:
             self._forward = torch.compile(self.student, backend=compiler, dynamic=False)
+        if config.seeds.rounding:
+            self._forward = self._in_other_order(config.seeds.rounding)
         epochs = config.training.epochs + self.views.warmup_epochs
         self.teacher: FrozenTeacher | None = None
         shared = ""
@@ -380,6 +384,11 @@ class Trial:
         with torch.autocast(self.device.type, torch.bfloat16):
             signals = self._student_signals(images_BCHW, maps)
         return signals.in_float32()
+
+    def _in_other_order(self, rounding: int) -> InOtherOrder:
+        if self.config.student.train == "all" and networks.draws(self.student, self.dataset.inputs):
+            raise AkdtuneError(f"seeds.rounding: {networks.draws_sentence(self.config.student.network)}")
+        return InOtherOrder(self._forward, rounding)
 
     def _student_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
         signals = self._forward(images_BCHW, maps)

@@ -126,7 +126,7 @@ class SharedWarmup:
             "views": {"name": name, **settings.model_dump(mode="json", exclude=set(views.unused_in_warmup()))},
             "epochs": views.warmup_epochs,
             "drawn": _state_hash(views),
-            "seeds": config.seeds.model_dump(),
+            "seeds": config.seeds.model_dump(exclude={"rounding"}),  # which is the student's alone
             "teachers": [_state_hash(network) for network in networks],
             "networks": [file.network for file in (config.teacher_file, *config.teacher_file.others)],
             "sources": sources,

@@ -122,6 +122,30 @@ def test_a_shifted_seed_is_part_of_what_a_cell_is(load: Loader) -> None:
     assert alone == by_name["student_only"].settings
 
 
+def test_a_replica_is_the_base_with_another_rounding(load: Loader) -> None:
+    study = load("ablation.controls=[weight_matched, replica]")
+    base, replica = cells(study)["base"], cells(study)["replica"]
+    assert replica.settings == {**base.settings, "seeds": {"rounding": 1}}
+    assert (replica.role, replica.arm, replica.replica_of) == ("control", base.arm, "base")
+    assert [cell.replica_of for cell in cells(study).values()].count(None) == len(cells(study)) - 1
+    assert study.cell_plan is not None
+    assert study.cell_plan.family_sizes(None) == dict.fromkeys(["inter=false", "intra=false", "weight_matched"], 3)
+    assert cell_hash(replica.settings, "data", "teacher") != cell_hash(base.settings, "data", "teacher")
+    assert "Holm over all but replicas" in cell_lines.cell_lines(Outline(study))[0]
+    with pytest.raises(SettingsError, match=r"ablation\.families: 'replica' repeats base: nothing about it is to be"):
+        load("ablation.controls=[weight_matched, replica]", "ablation.families=[[inter=false, replica]]")
+
+
+def test_a_pilot_has_no_replica(load: Loader) -> None:
+    study = load("ablation.seeds={pilot: 3, at_most: 4}", "ablation.controls=[weight_matched, replica]")
+    assert Outline(study).cells == 5
+    assert Outline(study).ablation_trials == 5 * 4 + 4 * 3
+    several = load("ablation.seeds={pilot: 3, at_most: 4}", "ablation.controls=[replica, replica_2]")
+    assert Outline(several).ablation_trials == 5 * 4 + 3 * 3
+    roundings = [cell.settings["seeds"]["rounding"] for cell in cells(several).values() if cell.replica_of == "base"]
+    assert roundings == [1, 2]
+
+
 def test_report_trials_are_not_the_search_trials_of_the_same_settings() -> None:
     settings = {"views": {"name": "none"}}
     ids = {
@@ -172,14 +196,25 @@ def test_a_mistake_is_named_with_its_place(load: Loader, old: str, new: str, mes
 
 
 def test_the_plan_explains_every_cell(load: Loader) -> None:
-    lines = cell_lines.cell_lines(load())
+    lines = cell_lines.cell_lines(Outline(load()))
     assert lines[1] == "    base: the base as it is"
     assert lines[2] == "    inter=false: views.inter = false"
     assert lines[4].startswith("    plain (control): The base's kd with the plain teacher")
     assert lines[5].startswith("    weight_matched (control): The targets of angular with the same number, weights")
-    assert "3 seeds tell a difference of 3.3 sd of the paired differences from zero (power .8)" in lines[-1]
+    assert lines[-1].endswith(
+        "3 seeds tell a difference of 6.5 sd of the paired differences from zero (power .8, among 4 comparisons)"
+    )
     (count,) = cell_lines.counts(Outline(load()))
     assert count.startswith("15 ablation trials: leave_one_out, 5 cells with 2 controls")
+
+
+def test_families_say_how_many_comparisons_judge_a_cell(load: Loader) -> None:
+    plan = load().cell_plan
+    assert plan is not None
+    names = [cell.name for cell in plan.cells if cell.name != plan.reference]
+    assert plan.family_sizes(None) == dict.fromkeys(names, 4)
+    declared = plan.family_sizes([[names[0], names[1], plan.reference], [names[3]]])
+    assert declared == {names[0]: 2, names[1]: 2, names[2]: 1, names[3]: 1}
 
 
 def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:
@@ -192,7 +227,7 @@ def test_a_fraction_says_what_it_cannot_tell_apart(load: Loader) -> None:
     assert plan is not None
     assert len([cell for cell in plan.cells if cell.role == "ablation"]) == 4
     assert any("=" in line for line in plan.aliases)
-    assert any(line.strip().startswith("alias: ") for line in cell_lines.cell_lines(study))
+    assert any(line.strip().startswith("alias: ") for line in cell_lines.cell_lines(Outline(study)))
 
 
 def test_a_pilot_s_seeds_are_no_report_seeds(load: Loader) -> None:

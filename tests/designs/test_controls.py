@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from akdtune import networks
-from akdtune.designs.controls import MATCHES, NAMES, ControlContext, build, parameters_of
+from akdtune.designs.controls import MATCHES, NAMES, REPLICAS, ControlContext, build, parameters_of
 from akdtune.designs.no_effect import canonical
 from akdtune.errors import AkdtuneError
 from akdtune.registry import Pair
@@ -39,9 +40,11 @@ def test_every_control_fits_the_base(name: str, form: str) -> None:
     control = build(name, base, CONTEXT)
     settings = filled(control.sections)
     assert control.explanation.endswith(".") and ". " not in control.explanation
-    assert control.seeds_shift == ({"order": 100_003} if name == "independent" else {})
+    shifts = {"independent": {"order": 100_003}, **{name: {"rounding": r} for name, r in REPLICAS.items()}}
+    assert control.seeds_shift == shifts.get(name, {}) and control.repeats is (name in REPLICAS)
     own = name in ("student_only", "label_smoothing", "independent")
-    assert settings["training"]["ce_weight"] == 1.0 and ("own objective" in control.explanation) is own
+    assert settings["training"]["ce_weight"] == (None if name in REPLICAS else 1.0)
+    assert ("own objective" in control.explanation) is own
     if not own:
         assert settings["method"] == filled(BASE)["method"]
     kept = {
@@ -77,6 +80,24 @@ def test_views_without_a_shrink_have_one_control_less() -> None:
     shrink, weight = (build(name, BASE, CONTEXT) for name in ("shrink_matched", "weight_matched"))
     assert "has no shrink" in shrink.explanation
     assert canonical(filled(shrink.sections)) == canonical(filled(weight.sections))
+
+
+@pytest.mark.parametrize("views", [BASE["views"], {"name": "none"}, {"name": "matched", "of": {"name": "tekap"}}])
+def test_a_replica_is_the_base_to_the_letter(views: dict[str, Any]) -> None:
+    base = filled({**BASE, "views": views})
+    control = build("replica", base, CONTEXT)
+    assert filled(control.sections) == base and control.seeds_shift == {"rounding": 1}
+    assert "the same experiment in exact arithmetic" in control.explanation
+
+
+def test_a_student_with_dropout_has_no_replica(tmp_path: Path) -> None:
+    inputs = ControlContext(CIFAR.pair, (3, 64, 10), CIFAR.teacher)
+    student = {"network": {"name": "torchvision_mobilenet_v2", "weights": "IMAGENET1K_V1"}}
+    with pytest.raises(AkdtuneError, match="'replica' makes no sense here: the student 'torchvision_mobilenet_v2' dra"):
+        build("replica", {**BASE, "student": student}, inputs)
+    frozen = {**student, "train": "classifier", "checkpoint": str(tmp_path / "body.pt")}
+    assert build("replica", {**BASE, "student": frozen}, inputs).repeats, "a frozen body drops nothing"
+    assert build("replica", {**BASE, "student": {"network": "torchvision_resnet18"}}, inputs).repeats
 
 
 def test_heads() -> None:

@@ -37,7 +37,7 @@ from akdtune.training import graphs
 from akdtune.training.config import TrialConfig
 from akdtune.training.graphs import Snapshot, StepGraph, StepInputs, Values, baked_numbers, refusal
 from akdtune.training.optimizers import set_learning_rate
-from akdtune.training.request import TrialRequest
+from akdtune.training.request import TrialRequest, trial_seeds
 from akdtune.training.teachers import train_teachers
 from akdtune.training.trial import Trial
 
@@ -86,6 +86,7 @@ def make_trial(
     recorder: graphs.Recorder | None = None,
     of_data: dict[str, Any] = DIGITS,
     device: str = "cpu",
+    rounding: int = 0,
     **training: Any,
 ) -> Trial:
     dataset = load_data(DataSettings(**DIGITS), CPU)
@@ -98,7 +99,9 @@ def make_trial(
         "training": {"epochs": 3, "batch_size": 32, "device": device, **training},
     }
     file = TeacherFile.parse(last["teacher"])
-    return Trial(TrialConfig.parse(TrialRequest(settings=settings, teacher_file=file)), recorder=recorder)
+    seeds = trial_seeds(0, {"rounding": rounding} if rounding else None)
+    request = TrialRequest(settings=settings, teacher_file=file, seeds=seeds)
+    return Trial(TrialConfig.parse(request), recorder=recorder)
 
 
 class Loop:
@@ -373,8 +376,9 @@ def numbers(trial: Trial, state: dict[str, Any] | None = None) -> list[tuple[str
         ([{"name": "mlkd"}], {"name": "none"}, {}, 1),
         ([{"name": "simkd"}], {"name": "none"}, {"precision": "bf16"}, 1),
         ([{"name": "kd"}, {"name": "last_batch"}], {"name": "none"}, {}, 0),
+        ([{"name": "mlkd"}], {"name": "none"}, {"rounding": 1}, 1),
     ],
-    ids=["warm-up", "maps", "strong", "bf16", "refused"],
+    ids=["warm-up", "maps", "strong", "bf16", "refused", "replica"],
 )
 def test_a_whole_trial_with_recorded_steps(
     methods: list[dict[str, Any]],

@@ -243,6 +243,23 @@ def test_cells_have_gradient_factors_once_the_reports_teacher_is_trained(file: P
     assert after.estimate.images == Images(training=900, validation=0, test=897)
 
 
+def test_cells_with_the_same_targets_are_planned_once_where_the_teacher_is_trained(file: Path) -> None:
+    alike = "views={name: tekap, level: logit, teacher_weight: 0.4, view_weight: 0.2}"
+    study = spec.load(file, ["teacher.seed=982", *ABLATION, alike, "ablation.controls=[plain, weight_matched]"])
+    before = Plan.of(study, timed=False)
+    assert before.trials["ablation"] == 2 * 4
+    text = "\n".join(report.plan_report(before))
+    assert "cells that are then found to have the same targets and weights are trained once" in text
+    trained(study)
+    after = Plan.of(study, timed=False)
+    assert after.trials["ablation"] == 2 * 3 and after.outline.trials == 2 * 3
+    assert list(after.estimate.configurations) == ["tekap/kd", "none/kd"] if after.estimate is not None else False
+    lines = report.plan_report(after)
+    (line,) = [line.strip() for line in lines if line.strip().startswith("weight_matched")]
+    assert line.startswith("weight_matched: the same targets and weights as plain on 256 real images (largest")
+    assert any("6 ablation trials: leave_one_out, 3 cells with 1 controls" in line for line in lines)
+
+
 def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(file: Path) -> None:
     study = spec.load(file, ["teacher.seed=981", "confirm={top: 1, seeds: [7]}"])
     asked: list[int] = []

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,13 @@ import pytest
 from akdtune import errors
 from akdtune.cli import main as akdtune
 from akdtune.records.files import read_rows, write_rows
+from akdtune.reports import seed_words
 from akdtune.reports.ablation_findings import level_means
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.predictions import StoredPredictions
 from akdtune.reports.text import save, tex_escape
 from akdtune.statistics import paired
-from akdtune.statistics.power import more_seeds
+from akdtune.statistics.power import detectable, more_seeds
 from tests.study_fixture import StudyBuilder
 
 analysis = importlib.import_module("akdtune.analysis.ablation")
@@ -87,7 +89,7 @@ def test_numbers_are_those_of_the_paired_comparison(tmp_path: Path) -> None:
     difference = by_cell(content)["base~inter"]
     assert difference["reference"] == "base"
     assert difference["n_pairs"] == SEEDS
-    for key in ("difference", "ci_low", "ci_high", "p", "minimum_detectable", "correlation", "permutation_p"):
+    for key in ("difference", "ci_low", "ci_high", "p", "correlation", "permutation_p"):
         assert difference[key] == pytest.approx(getattr(expected, key)), key
     others = [dict(enumerate(values(mean, place))) for mean, place in ((70.5, 1), (72, 2), (71, 3))]
     family = paired.holm_family([paired.paired_difference(other, base) for other in others])
@@ -117,8 +119,9 @@ def test_the_console_says_what_is_and_is_not_resolved(tmp_path: Path, capsys: py
     assert "base~inter: lower than base by" in text
     assert "base~intra: equivalent to base within 0.3 points" in text or "base~intra: not resolved" in text
     assert text.count("conditional on this teacher, this split and this test set") == 1
-    assert "correlation between paired seeds" in text
-    assert "smallest difference that these seeds show" in text
+    assert re.search(r"pairing by seed removes \d+ %, \[\S+, \d+\] of the variance of differences - int", text)
+    assert "no replica control: the noise floor is not known (ablation.controls: [replica])" in text
+    assert "smallest difference that these seeds show with power .8 by the rule that judges" in text
     assert "control weight_matched: same weights, no views" in text
     assert "merged: views.margin=0.3: has no effect without intra" in text
 
@@ -131,8 +134,56 @@ def test_not_resolved_names_further_seeds(tmp_path: Path) -> None:
     difference = by_cell(report(study))["base~x"]
     assert difference["verdict"] == "not resolved"
     sd = float(np.std([0.5, -0.6, 0.3], ddof=1))
-    assert difference["more_seeds"] == more_seeds(sd, 3, resolve=0.3) > 10
-    assert f"needs about {difference['more_seeds']} more seeds to resolve 0.3 points" in difference["sentence"]
+    assert (difference["more_seeds_low"], difference["more_seeds_high"]) == more_seeds(sd, 3, resolve=0.3, alpha=0.05)
+    assert (difference["more_seeds_low"], difference["more_seeds_high"]) == (29, 134), "statsmodels: 31.9 and 136.1"
+    assert difference["sentence"].endswith("needs about 30 to 140 more seeds to resolve 0.3 points with power .8")
+    shows = detectable(sd, 3, alpha=0.05)
+    assert (difference["minimum_detectable_low"], difference["minimum_detectable_high"]) == pytest.approx(shows)
+    assert "n = 3 shows only 1.91 to 4.05 points or more; needs" in difference["sentence"]
+
+
+def test_what_seeds_need_follows_the_rule_that_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three comparisons judged by Holm: alpha / 3, for what seeds show, too."""
+    differences = by_cell(report(leave_one_out(tmp_path)))
+    for difference in differences.values():
+        sd, shows = difference["sd"], (difference["minimum_detectable_low"], difference["minimum_detectable_high"])
+        assert shows == pytest.approx(detectable(sd, SEEDS, alpha=0.05 / 3))
+        needs = (difference["more_seeds_low"], difference["more_seeds_high"])
+        assert needs == more_seeds(sd, SEEDS, resolve=0.3, alpha=0.05 / 3)
+    low, high = (pick(d[f"minimum_detectable_{end}"] for d in differences.values())
+                 for pick, end in ((min, "low"), (max, "high")))  # fmt: skip
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"by the rule that judges (alpha over the size of the family): {low:.2f} to {high:.2f}" in text
+    assert "with the larger number of seeds four of five studies reach that power" in text
+
+
+def test_without_spread_no_number_of_seeds_is_known(tmp_path: Path) -> None:
+    study = StudyBuilder(tmp_path)
+    study.cell("base", values(72, 0))
+    study.cell("base~x", [value + 1.0 for value in values(72, 0)])
+    study.design["ablation"] |= {"design": "leave_one_out", "reference": "base"}
+    difference = by_cell(report(study))["base~x"]
+    known = [difference[f"{what}_{end}"] for what in ("more_seeds", "minimum_detectable") for end in ("low", "high")]
+    assert known == [None] * 4
+    assert "would have shown by itself" not in difference["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ((0, 0), "0.3 points would have shown by itself"),
+        ((0, 1), "needs up to about 1 more seed to resolve 0.3 points with power .8"),
+        ((0, 12), "needs up to about 15 more seeds to resolve 0.3 points with power .8"),
+        ((1, 1), "needs about 1 more seed to resolve 0.3 points with power .8"),
+        ((7, 26), "needs about 7 to 30 more seeds to resolve 0.3 points with power .8"),
+        ((11, 14), "needs about 15 more seeds to resolve 0.3 points with power .8"),
+        ((437, 1055), "needs about 440 to 1,100 more seeds to resolve 0.3 points with power .8"),
+        ((1001, 59170), "needs more than 1,000 more seeds to resolve 0.3 points with power .8"),
+    ],
+)
+def test_numbers_of_seeds_are_rounded_up_to_what_they_are_worth(more: tuple[int, int], text: str) -> None:
+    assert seed_words.needed(*more, "0.3 points") == text
+    assert all(seed_words.rounded_up(count) >= count for count in range(3000))
 
 
 def test_tables_for_a_paper(tmp_path: Path) -> None:
@@ -232,6 +283,38 @@ def test_families_are_declared(tmp_path: Path) -> None:
     assert differences["base~inter"]["family"] == 1
     assert differences["weight_matched"]["p_holm"] is None
     assert "in no declared family" in differences["weight_matched"]["sentence"]
+    [row] = [line for line in (tmp_path / "reports" / "ablation.md").read_text().splitlines() if "| weight_m" in line]
+    assert row.endswith("] |  |  |"), "its own interval is not simultaneous"
+
+
+def test_a_footnote_where_holm_rejects_what_its_interval_covers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six differences 1 +- .6646 have p .02: Holm's second step takes it below .05, three intervals at once do not."""
+    base = values(72, 0)
+    study = StudyBuilder(tmp_path)
+    study.cell("base", base)
+    study.cell("base~a", [value - 10 + 0.1 * (-1) ** seed for seed, value in enumerate(base)])
+    study.cell("base~b", [value - 1 + 0.6646 * (-1) ** seed for seed, value in enumerate(base)])
+    study.cell("base~c", [value + (-1) ** seed for seed, value in enumerate(base)])
+    study.design["ablation"] |= {"design": "leave_one_out", "reference": "base"}
+    content = report(study)
+    differences = by_cell(content)
+    assert [differences[name]["holm_alone"] for name in ("base~a", "base~b", "base~c")] == [False, True, False]
+    b = differences["base~b"]
+    assert b["p"] == pytest.approx(0.02, abs=1e-4)
+    assert b["p_holm"] == pytest.approx(0.04, abs=2e-4)
+    assert b["ci_family_low"] < -2 < 0 < b["ci_family_high"] < 0.1
+    marked = f"[{b['ci_family_low']:+.2f}, {b['ci_family_high']:+.2f}]†".replace("-", "−")
+    assert f"base~b: lower than base by 1.00 points, simultaneous {marked}, Holm p = .040" in b["sentence"]
+    note = "† Holm rejects base~b although its single-step interval covers 0: "
+    assert [line for line in content["notes"] if "†" in line] == [line for line in content["notes"] if note in line]
+    assert note in " ".join(capsys.readouterr().out.split())
+    folder = tmp_path / "reports"
+    assert (folder / "ablation.md").read_text().count("†") == 3, "table, sentence, footnote"
+    tex = (folder / "ablation.tex").read_text()
+    assert tex.count(r"$^\dagger$") == 2
+    assert "†" not in tex
 
 
 def test_effects_are_contrasts_within_seeds(drawn: None, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_equal_differences_are_no_proof_of_anything_but_their_sign_flips(tmp_pat
         assert "smallest difference that these seeds show" not in text, form
     assert ablation_tables.paper_rows(done, controls=False)[1] == ["x", "5", "71.72 ± 1.02", "+1.00", "", "", ".062"]
     (of_x,) = ablation_tables.report_of([done])["differences"]
-    assert [of_x[key] for key in ("ci_low", "ci_family_low", "minimum_detectable", "more_seeds")] == [None] * 4
+    assert [of_x[key] for key in ("ci_low", "ci_family_low", "minimum_detectable_low", "more_seeds_low")] == [None] * 4
 
 
 def test_eight_equal_differences_are_higher_by_the_same_test(tmp_path: Path) -> None:

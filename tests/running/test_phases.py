@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from akdtune.designs.cells import CellPlan
+from akdtune.planning.equal_cells import MeasuredPlan, measured_plan
+from akdtune.planning.measured_targets import Taught
 from akdtune.records.events import SeedsNeeded, TrialEnded
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.roles import REPORT_ROLES, Terminal
 from akdtune.running.phases import Phases, order
 from akdtune.settings.space import Proposal
+from akdtune.statistics.power import required_seeds
 from akdtune.study import spec
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -37,11 +42,18 @@ class FakeIdentity:
     """Ids without a teacher: a hash of settings and whether the trial reports."""
 
     asked = 0
-    """How often gradient factors were to be measured, by all that there are."""
+    """How often cells were to be measured, by all that there are."""
 
-    def gradient_factors(self, cells: Any) -> dict[str, Any]:
+    def __init__(self) -> None:
+        self.equal: dict[str, str] = {}
+        """Cells that are taught the same as another one."""
+
+    def measured(self, plan: CellPlan) -> MeasuredPlan:
         FakeIdentity.asked += 1
-        return {}
+        names = [cell.name for cell in plan.cells]
+        places = {name: float(names.index(self.equal.get(name, name))) for name in names}
+        taught = {name: Taught({}, ({"kd": torch.tensor([1.0, place])},)) for name, place in places.items()}
+        return measured_plan(plan, taught, 256)
 
     def cell_id(self, settings: Mapping[str, Any], role: str = "search") -> str:
         text = json.dumps([settings, role in REPORT_ROLES], sort_keys=True)
@@ -66,6 +78,11 @@ class World:
     def fresh(self) -> Phases:
         """Phases of a driver that has just started."""
         return Phases(Outline(self.study), self.directory, self.identity)  # type: ignore[arg-type]
+
+    def now(self, **equal: str) -> None:
+        """From here on with a driver that finds these cells to be taught the same."""
+        self.identity.equal = equal
+        self.phases = self.fresh()
 
     def search(self, arm: str, raw: dict[str, Any], value: float, terminal: Terminal = "done") -> str:
         (of_name,) = [known for known in self.study.arms if known.name == arm]
@@ -141,6 +158,107 @@ def test_the_search_s_winner_is_taken_apart(world: Callable[..., World]) -> None
     assert {cell["cell_id"] for cell in written["cells"]} == {row["cell_id"] for row in rows}
 
 
+MATCHED = ABLATION.replace("[plain]", "[plain, weight_matched, entropy_matched]")
+REPEATED = "weight_matched: the same targets and weights as plain on 256 real images"
+
+
+def test_cells_that_are_taught_the_same_are_trained_once(world: Callable[..., World]) -> None:
+    here = world(MATCHED + "seeds: [20, 21], families: [[weight_matched, noise=0.3], [entropy_matched]]}")
+    here.now(weight_matched="plain")
+    searched(here)
+    assert here.phases.outline.trials == 6 + 5 * 2 == here.phases.awaited(False) + 6
+    rows = here.plan()
+    assert [row["cell"] for row in rows if row["seed"] == 20] == ["base", "noise=0.3", "plain", "entropy_matched"]
+    assert len(rows) == 4 * 2 and here.phases.outline.trials == 6 + 4 * 2
+    (note,) = here.phases.notes
+    assert note.startswith(REPEATED) and note.endswith("trained once")
+    written = here.directory.read_design()["ablation"]
+    assert {cell["name"]: cell["merged"] for cell in written["cells"] if cell["merged"]} == {"plain": [note]}
+    assert written["families"] == [["plain", "noise=0.3"], ["entropy_matched"]]
+    assert note not in written["notes"]
+    asked = FakeIdentity.asked
+    assert [here.phases.due(True) for _ in range(3)] == [[], [], []] and FakeIdentity.asked == asked
+
+
+def test_a_resumed_driver_merges_as_the_first_one_did(world: Callable[..., World]) -> None:
+    here = world(MATCHED + "seeds: [20, 21]}")
+    here.now(weight_matched="plain")
+    searched(here)
+    here.plan()
+    written = here.directory.read_design()
+    here.now(weight_matched="plain")
+    assert here.plan() == []
+    assert here.directory.read_design() == written
+
+
+def test_what_was_trained_twice_before_stays_and_is_not_counted(world: Callable[..., World]) -> None:
+    here = world(MATCHED + "seeds: [20, 21]}")
+    searched(here)
+    before = here.plan()
+    assert len(before) == 5 * 2
+    for row in before:
+        here.end(row["trial_id"], 60.0)
+    here.now(weight_matched="plain")
+    assert here.plan() == [], "nothing is trained again, nothing is refused"
+    assert set(here.directory.records) >= {row["trial_id"] for row in before}
+    assert all(here.directory.records[row["trial_id"]].terminal == "done" for row in before)
+    names = [cell["name"] for cell in here.directory.read_design()["ablation"]["cells"]]
+    assert names == ["base", "noise=0.3", "plain", "entropy_matched"]
+
+
+def test_a_pilot_trains_merged_cells_once(world: Callable[..., World]) -> None:
+    here = world(MATCHED + "seeds: {pilot: 3, resolve: 1.0, at_most: 30}}")
+    here.now(weight_matched="plain")
+    pilot = piloted(here, 0.2)
+    assert len(pilot) == 4 * 3
+    assert here.phases.outline.ablation_trials == 4 * (3 + 30)
+    assert {row["cell"] for row in here.plan()} == {"base", "noise=0.3", "plain", "entropy_matched"}
+
+
+def test_baselines_that_are_taught_the_same_are_confirmed_once(world: Callable[..., World]) -> None:
+    here = world("confirm={top: 1, seeds: [10, 11], baselines: [weight_matched, plain, student_only]}")
+    here.now(plain="weight_matched")
+    searched(here)
+    rows = here.plan()
+    assert [row["cell"] for row in rows if row["seed"] == 10] == [
+        "tekap/kd #1", "tekap/dkd #1", "weight_matched", "student_only",
+    ]  # fmt: skip
+    written = here.directory.read_design()["confirm"]
+    assert written["reference"] == "weight_matched", "the first baseline, whoever it stands for"
+    (line,) = here.phases.notes
+    assert line.startswith("plain: the same targets and weights as weight_matched")
+    assert [cell.get("merged") for cell in written["cells"]] == [None, None, [line], []]
+
+
+def test_a_replica_stands_beside_the_best_configuration_and_beside_the_winner(world: Callable[..., World]) -> None:
+    both = ABLATION.replace("[plain]", "[replica]") + "seeds: [10, 11]}"
+    here = world(CONFIRM.replace("[kd]", "[replica, kd]"), both)
+    searched(here)
+    rows = here.plan()
+    replicas = [row for row in rows if row["cell"] == "replica"]
+    assert [(row["role"], row["seed"]) for row in replicas] == [("control", 10), ("control", 11)], "one for both"
+    top = next(row for row in rows if row["cell"] in ("tekap/kd #1", "base"))
+    assert replicas[0]["settings"] == {**top["settings"], "seeds": {"rounding": 1}}
+    written = here.directory.read_design()
+    of_confirm, of_ablation = (
+        {cell["name"]: cell["replica_of"] for cell in written[phase]["cells"] if cell.get("replica_of")}
+        for phase in ("confirm", "ablation")
+    )
+    assert of_confirm == {"replica": "tekap/kd #1"} and of_ablation == {"replica": "base"}
+    assert written["confirm"]["reference"] == "kd", "a replica is no reference"
+
+
+def test_a_pilot_does_not_judge_what_is_noise_alone(world: Callable[..., World]) -> None:
+    pilot = "seeds: {pilot: 3, resolve: 1.0, at_most: 3, first: 100}}"
+    here = world(ABLATION.replace("[plain]", "[plain, replica]") + pilot)
+    searched(here)
+    rows = here.plan()
+    assert {row["cell"] for row in rows} == {"base", "noise=0.3", "plain"}
+    for row in rows:
+        here.end(row["trial_id"], 60.0 + row["seed"] % 7)
+    assert {row["cell"] for row in here.plan()} == {"base", "noise=0.3", "plain", "replica"}
+
+
 def test_without_a_finished_search_trial_there_is_no_winner(world: Callable[..., World]) -> None:
     here = world(CONFIRM, ABLATION + "seeds: [20]}")
     here.search("tekap/kd", {"method.kd.weight": "1"}, 60.0, "pruned")
@@ -170,6 +288,8 @@ def test_a_pilot_on_validation_images_decides_on_the_seeds(world: Callable[..., 
     assert event.cell == "noise=0.3 - base"
     assert event.sd == pytest.approx(0.2)
     assert event.sd_upper > event.sd, "the upper limit of the variance, not the pilot's own"
+    rule = required_seeds([-0.2, 0.0, 0.2], 1.0, alpha=0.05 / 2)
+    assert event.needed == rule.n > required_seeds([-0.2, 0.0, 0.2], 1.0, alpha=0.05).n, "one of two comparisons"
     assert seeds == list(range(100, 100 + event.needed))
     assert {row["role"] for row in rows} == {"ablation", "control"}
     assert not {row["trial_id"] for row in rows} & {row["trial_id"] for row in pilot}
@@ -177,6 +297,17 @@ def test_a_pilot_on_validation_images_decides_on_the_seeds(world: Callable[..., 
     again = here.fresh()
     assert again.due(True) == []
     assert sum(event.kind == "seeds" for event in here.directory.events) == 1
+    assert event.alpha == 0.025
+
+
+def test_what_a_pilot_has_decided_stays(world: Callable[..., World]) -> None:
+    """An earlier version decided without the family, and its event lacks the level."""
+    here = world(ABLATION + "seeds: {pilot: 3, resolve: 1.0, at_most: 30}}")
+    piloted(here, 0.2)
+    earlier = {"needed": 3, "sd": 0.2, "sd_upper": 0.42, "cell": "noise=0.3 - base", "pilot": 3, "resolve": 1.0}
+    here.directory.append(SeedsNeeded(**earlier, power=0.8))
+    assert sorted({row["seed"] for row in here.plan()}) == [100, 101, 102]
+    assert "alpha" not in here.directory.read_design()["ablation"]["pilot"]
 
 
 def test_more_seeds_than_allowed_are_not_taken(world: Callable[..., World]) -> None:

@@ -14,7 +14,15 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from akdtune.statistics import paired
 from akdtune.statistics.paired import Difference
-from akdtune.statistics.power import RequiredSeeds, minimum_detectable, more_seeds, required_seeds, seeds_needed
+from akdtune.statistics.power import (
+    RequiredSeeds,
+    detectable,
+    minimum_detectable,
+    more_seeds,
+    required_seeds,
+    seeds_needed,
+    spread_limit,
+)
 
 # Student's sleep data, hours gained with two drugs, paired by patient (R: datasets::sleep).
 SLEEP_1 = dict(enumerate([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]))
@@ -141,7 +149,7 @@ def test_identical_cells_differ_by_nothing(n: int) -> None:
     values = {seed: 70 + 0.1 * seed for seed in range(n)}
     difference = paired.paired_difference(values, values)
     assert (difference.difference, difference.sd, difference.p, difference.permutation_p) == (0.0, 0.0, 1.0, 1.0)
-    assert (difference.ci_low, difference.ci_high, difference.minimum_detectable) == (0.0, 0.0, None)
+    assert (difference.ci_low, difference.ci_high) == (0.0, 0.0)
     [member] = paired.holm_family([difference])
     assert (member.p_holm, member.rejected, member.ci_family_low, member.ci_family_high) == (1.0, False, 0.0, 0.0)
 
@@ -189,40 +197,65 @@ def test_a_family_of_one_is_the_plain_interval() -> None:
     assert (member.ci_family_low, member.ci_family_high) == pytest.approx((difference.ci_low, difference.ci_high))
 
 
-def test_intervals_exclude_zero_exactly_where_holm_rejects() -> None:
+def test_family_intervals_are_bonferronis_and_lie_around_the_difference() -> None:
+    """Whatever Holm says, at every number of seeds: no interval is cut at 0."""
     rng = np.random.default_rng(0)
-    cut = 0
+    alone = 0
     for trial in range(150):
         size = int(rng.integers(2, 8))
-        differences = [drawn(int(rng.integers(4, 12)), float(rng.normal()), 1000 * trial + i) for i in range(size)]
+        differences = [drawn(int(rng.integers(2, 12)), float(rng.normal()), 1000 * trial + i) for i in range(size)]
         for difference, member in zip(differences, paired.holm_family(differences), strict=True):
-            assert difference.difference is not None
-            assert member.p_holm is not None
-            low, high = member.ci_family_low, member.ci_family_high
-            assert low is not None
-            assert high is not None
-            assert low < difference.difference < high
-            assert member.rejected == (member.p_holm < 0.05) == (low > 0 or high < 0)
-            cut += member.rejected and min(abs(low), abs(high)) < 1e-8
-    assert cut > 25  # both kinds of interval have been seen
+            n, mean, sd = difference.n_pairs, difference.difference, difference.sd
+            assert mean is not None
+            assert sd is not None
+            reach = float(scipy.stats.t.isf(0.025 / size, n - 1)) * sd / sqrt(n)
+            assert (member.ci_family_low, member.ci_family_high) == pytest.approx((mean - reach, mean + reach))
+            excludes = abs(mean) > reach
+            assert member.rejected or not excludes, "an interval without 0 is a rejection of Holm's first step"
+            assert member.holm_alone == (member.rejected and not excludes)
+            alone += member.holm_alone
+    assert alone > 10  # both kinds have been seen
 
 
-def test_family_intervals_by_hand() -> None:
-    """Two of three rejected: those at .02 * .05 / 3, the third at .05 / 3; all rejected: all at .05 / 3."""
+def test_a_rejected_difference_has_the_interval_that_a_paper_prints() -> None:
+    """Without a teacher five seeds of digits lose 13.40 points, among six comparisons: t(.05 / 12, 4) = 4.8510."""
+    base = by_seed(74.358974, 76.811594, 78.483835, 77.591973, 78.372352)
+    student_only = by_seed(63.210702, 64.659978, 60.535117, 61.092531, 69.119287)
+    others = [drawn(5, effect, seed) for seed, effect in enumerate((0.1, -0.1, 0.2, 0.0, 0.3))]
+    member = paired.holm_family([paired.paired_difference(student_only, base), *others])[0]
+    assert member.rejected
+    assert not member.holm_alone
+    assert (member.ci_family_low, member.ci_family_high) == (
+        pytest.approx(-21.38, abs=0.005), pytest.approx(-5.42, abs=0.005),
+    )  # fmt: skip
+
+
+def test_two_seeds_have_intervals_with_two_ends() -> None:
+    """+32.85 with sd 0.897 (p .012): Holm's second step rejects it, and t(.05 / 6, 1) = 38.19."""
+    base = by_seed(50.0, 50.0)
+    large, small = paired.paired_difference(by_seed(83.484, 82.216), base), drawn(2, 0.0)
+    sure = paired.paired_difference(by_seed(60.0, 60.001), base)
+    [first, second, _] = paired.holm_family([sure, large, small])
+    assert first.rejected
+    assert second.rejected
+    reach = float(scipy.stats.t.isf(0.05 / 6, 1)) * 1.268 / 2
+    assert (second.ci_family_low, second.ci_family_high) == pytest.approx((32.85 - reach, 32.85 + reach))
+
+
+def test_holm_may_reject_what_its_interval_covers() -> None:
+    """Three differences with n = 9, sd 1: |t| 30, 3 and 0.3, p 2e-9, .017 and .77; t(.05 / 6, 8) = 3.016."""
 
     def made(mean: float) -> Difference:
         p = 2 * float(scipy.stats.t.sf(abs(mean) * sqrt(9), 8))
         return Difference(9, tuple(range(9)), mean, 1.0, p=p)
 
-    wide, narrow = (float(scipy.stats.t.isf(share * 0.05 / 6, 8)) / 3 for share in (0.02, 1))
-    some = paired.holm_family([made(10.0), made(-1.2), made(0.1)])
-    assert (some[0].ci_family_low, some[0].ci_family_high) == pytest.approx((10 - wide, 10 + wide))
-    assert (some[1].ci_family_low, some[1].ci_family_high) == pytest.approx((-1.2 - wide, -1.2e-9))
-    assert (some[2].ci_family_low, some[2].ci_family_high) == pytest.approx((0.1 - narrow, 0.1 + narrow))
-    every = paired.holm_family([made(10.0), made(-5.0), made(0.9)])
-    assert [member.rejected for member in every] == [True] * 3
-    assert (every[0].ci_family_low, every[0].ci_family_high) == pytest.approx((10 - narrow, 10 + narrow))
-    assert (every[2].ci_family_low, every[2].ci_family_high) == pytest.approx((0.9e-9, 0.9 + narrow))
+    reach = float(scipy.stats.t.isf(0.05 / 6, 8)) / 3
+    family = paired.holm_family([made(10.0), made(-1.0), made(0.1)])
+    assert reach == pytest.approx(1.0053, abs=1e-4)
+    assert [member.rejected for member in family] == [True, True, False]
+    assert [member.holm_alone for member in family] == [False, True, False]
+    assert family[1].p_holm == pytest.approx(0.034, abs=5e-4)
+    assert (family[1].ci_family_low, family[1].ci_family_high) == pytest.approx((-1 - reach, -1 + reach))
 
 
 def test_differences_without_p_stay_outside_the_family() -> None:
@@ -279,10 +312,29 @@ def test_seeds_needed_is_the_first_number_that_suffices(sd: float, resolve: floa
 
 
 def test_more_seeds_count_from_those_there_are() -> None:
-    assert more_seeds(1.0, 4, 1.0) == 6
-    assert more_seeds(1.0, 10, 1.0) == more_seeds(1.0, 50, 1.0) == 0
-    assert more_seeds(0.3, 4) == seeds_needed(0.3, 0.3) - 4
-    assert more_seeds(0.0, 2) == 0
+    """R: power.t.test(delta = 1, sd = 1, power = .8, type = "paired") asks for 10, with sd 1.7275 for 26 (25.4)."""
+    assert spread_limit(1.0, 4) == pytest.approx(sqrt(3 / scipy.stats.chi2.ppf(0.2, 3)))
+    assert spread_limit(1.0, 4) == pytest.approx(1.7275, abs=1e-4)
+    assert more_seeds(1.0, 4, 1.0, alpha=0.05) == (6, 22)
+    assert more_seeds(1.0, 50, 1.0, alpha=0.05) == (0, 0)
+    low, high = more_seeds(0.3, 5, alpha=0.05 / 6) or (0, 0)
+    assert low == seeds_needed(0.3, 0.3, alpha=0.05 / 6) - 5 > seeds_needed(0.3, 0.3) - 5
+    assert high == required_seeds([0.3 * step for step in (-1, -1, 0, 1, 1)], 0.3, alpha=0.05 / 6).n - 5
+    assert more_seeds(0.0, 2, alpha=0.05) is more_seeds(0.3, 1, alpha=0.05) is None
+
+
+@pytest.mark.parametrize(("sd", "n"), [(1.0, 2), (0.4, 5), (2.0, 8), (1.0, 20)])
+@pytest.mark.parametrize("size", [1, 6])
+def test_what_seeds_show_and_what_they_need_follow_one_rule(sd: float, n: int, size: int) -> None:
+    """Seeds that show d at the level of the rule need no further one for d, and need some for a little less."""
+    low, high = detectable(sd, n, alpha=0.05 / size) or (0.0, 0.0)
+    assert low == minimum_detectable(sd, n, alpha=0.05 / size)
+    assert high / low == pytest.approx(sqrt((n - 1) / scipy.stats.chi2.ppf(0.2, n - 1)))
+    assert more_seeds(sd, n, 1.0001 * high, alpha=0.05 / size) == (0, 0)
+    fewest, most = more_seeds(sd, n, 0.9999 * high, alpha=0.05 / size) or (0, 0)
+    assert (fewest, most) == (0, 1)
+    assert (more_seeds(sd, n, 0.9999 * low, alpha=0.05 / size) or (0, 0))[0] == 1
+    assert detectable(0.0, n, alpha=0.05) is detectable(sd, 1, alpha=0.05) is None
 
 
 def test_required_seeds_stand_on_the_upper_limit() -> None:

@@ -16,7 +16,10 @@ from akdtune.statistics import paired
 from akdtune.statistics.power import t_quantile
 from tests.checkout import ROOT
 
-REPLICATES = {"pilots": 400, "effects": 600, "bca_coverage": 1000, "families": 1000, "sign_flips": 1000}
+REPLICATES = {
+    "pilots": 400, "effects": 600, "bca_coverage": 1000, "families": 1000, "max_t": 600, "further_seeds": 1000,
+    "sign_flips": 1000,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,8 @@ def simulations() -> ModuleType:
 
 
 NAMES = [
-    "t_coverage", "percentile_coverage", "bca_coverage", "sign_flips", "families", "power", "pilots", "equivalence",
-    "effects", "crossed",
+    "t_coverage", "percentile_coverage", "bca_coverage", "sign_flips", "families", "max_t", "power",
+    "further_seeds", "pilots", "equivalence", "effects", "crossed", "noise_floors",
 ]  # fmt: skip
 
 
@@ -59,7 +62,7 @@ def test_the_simulations_notice_intervals_that_are_too_narrow(
     monkeypatch.setattr(paired, "t_quantile", normal)
     rows = {row.what: row for row in [*simulations.t_coverage(1000), *simulations.families(500)]}
     assert not rows["t interval, n = 5: coverage"].holds
-    assert not rows["Holm, n = 5, no effects: simultaneous coverage"].holds
+    assert not rows["Bonferroni, n = 5, no effects: simultaneous coverage"].holds
 
 
 def test_the_simulations_notice_a_family_without_correction(
