@@ -1,11 +1,20 @@
-"""Where and in which precision numbers are computed: device, TF32, bfloat16."""
+"""Where and in which precision numbers are computed: device, processor, TF32, bfloat16."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+
+from akdtune import __version__
+
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that hold oneDNN below what the processor can; torch's own limit shows in its capability."""
 
 
 def resolve_device(setting: str) -> torch.device:
@@ -40,3 +49,37 @@ def float32_as_set(device: torch.device, tf32: bool) -> Iterator[None]:
 def has_bfloat16() -> bool:
     """Whether this processor computes in bfloat16 itself; torch else imitates it at a tenth of float32's speed."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def trained_on(device: torch.device) -> dict[str, str | int]:
+    """What the last digits of a trial depend on, beside its settings and seed: as this process stands now.
+
+    Args:
+        device: that the trial is trained on.
+
+    Returns:
+        `processor`, `capability` (the instruction set that torch takes), `onednn_max_cpu_isa` where one is set,
+        `threads`, `device`, and the versions `torch`, `akdtune` and `python`.
+    """
+    limits = [os.environ[name] for name in ISA_LIMITS if os.environ.get(name)]
+    return {
+        "processor": processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        **({"onednn_max_cpu_isa": limits[0]} if limits else {}),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+        "akdtune": __version__,
+        "python": platform.python_version(),
+    }
+
+
+@functools.cache
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The name of this machine's processor, as far as the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name" and name.strip():
+                return " ".join(name.split())
+    return platform.processor() or platform.machine() or "unknown"

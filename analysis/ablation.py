@@ -23,6 +23,8 @@ from akdtune.reports import ablation_tables, winners
 from akdtune.reports.ablation_figures import draw
 from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result, headings, notes_of, paper_rows, said_of, status_lines, title_of
+from akdtune.reports.figures import stamped
+from akdtune.reports.origin import origin_of
 from akdtune.reports.text import csv_text, exit_code, interval, probability, save, save_json, signed
 
 if TYPE_CHECKING:
@@ -137,18 +139,22 @@ def _publish(done: Sequence[Result], run: Path, out: Path) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else CONSOLE_WIDTH)
-    name = run.resolve().name
+    name, origin = run.resolve().name, origin_of(run)
     console.print(f"ablation in {run}")
     for result in done:
         print_result(console, result)
     written = [
-        save_json(out / "ablation.json", ablation_tables.report_of(done)),
-        save(out / "ablation.md", ablation_tables.markdown(done, name)),
-        save(out / "ablation.tex", ablation_tables.tex(done, name)),
+        save_json(out / "ablation.json", ablation_tables.report_of(done) | origin.report()),
+        save(out / "ablation.md", ablation_tables.markdown(done, name) + origin.markdown()),
+        save(out / "ablation.tex", ablation_tables.tex(done, name) + origin.tex()),
         save(out / "ablation.csv", csv_text(ablation_tables.rows_for_csv(done))),
     ]
     for result in done:
-        written += [save(out / file, image) for file, image in draw(result, name).items()]
+        with stamped(origin.short):
+            written += [save(out / file, image) for file, image in draw(result, name).items()]
+    console.print()
+    for line in origin.lines():
+        _print_item(console, line)
     console.print(f"\nwritten to {out}: " + ", ".join(path.name for path in written), soft_wrap=True)
 
 

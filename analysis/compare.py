@@ -28,6 +28,7 @@ from akdtune.reports.comparison import (
     shared_cells,
     verdict,
 )
+from akdtune.reports.origin import ROUNDING, origin_of
 from akdtune.reports.text import counted, exit_code, interval, number, save_json, signed
 
 if TYPE_CHECKING:
@@ -121,9 +122,14 @@ def _run(run_a: Path, run_b: Path, metric: str | None, out: Path | None) -> None
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else CONSOLE_WIDTH)
     console.print(f"A: {run_a}\nB: {run_b}\n")
     print_report(console, a, b, shared)
+    origins = {"A": origin_of(run_a), "B": origin_of(run_b)}
+    console.print()
+    for line in [*(f"{name} {origin}" for name, origin in origins.items()), ROUNDING]:
+        _item(console, line)
     path = (out or run_a / "reports") / f"compare_{b.path.resolve().name}.json"
+    content = report_of(a, b, shared) | {f"origin_{name.lower()}": one.report() for name, one in origins.items()}
     try:
-        written = save_json(path, report_of(a, b, shared))
+        written = save_json(path, content)
     except StudyError as error:
         if out is not None:
             raise

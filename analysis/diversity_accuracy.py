@@ -22,6 +22,8 @@ from akdtune.reports.diversity import ESTIMANDS, FURTHER, HEADLINE, DiversityPan
 from akdtune.reports.diversity_figures import draw
 from akdtune.reports.diversity_report import READING, counts_text, grouped_estimands, report, size_text
 from akdtune.reports.diversity_verdict import TABLE_HEADINGS, Verdict, coefficient_text, headline_sentence, judge
+from akdtune.reports.figures import stamped
+from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, save, save_json
 from akdtune.statistics import association
 
@@ -149,11 +151,14 @@ def _run(run_dir: Path, out: Path, *, everything: bool, draws: int, seed: int) -
         others = [panel.title.split(":")[0] for panel in panels if panel.name != "probe" and panel.arms]
         parts = ["pooled and adjusted estimates", "rank correlations", "five further measures", *others]
         console.print(f"with --all: {', '.join(parts)}", highlight=False, soft_wrap=True)
-    content = report(panels, relations, counts, draws=draws, seed=seed)
+    origin = origin_of(run_dir)
+    console.print("; ".join(origin.lines()), highlight=False)
+    content = report(panels, relations, counts, draws=draws, seed=seed) | origin.report()
     written = [save_json(out / "diversity_accuracy.json", content)]
     if any(panel.arms for panel in panels):
-        for kind, image in draw(panels, relations, run_dir.resolve().name).items():
-            written.append(save(out / f"diversity_accuracy.{kind}", image))
+        with stamped(origin.short):
+            images = draw(panels, relations, run_dir.resolve().name)
+        written += [save(out / f"diversity_accuracy.{kind}", image) for kind, image in images.items()]
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 

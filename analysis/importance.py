@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
+from akdtune.reports.figures import stamped
 from akdtune.reports.importance import (
     DRAWS,
     EVALUATORS,
     FANOVA_SHARE,
+    INTERVALS,
     MIN_DRAWS,
     READING,
-    ROLES,
     JudgedArm,
-    arms_of,
     judge,
     known_domains,
     report_of,
 )
 from akdtune.reports.importance_figures import draw
+from akdtune.reports.origin import origin_of
+from akdtune.reports.searched_arms import POOLS, ROLES, SearchedArm, Selection, arms_of
 from akdtune.reports.text import exit_code, number, save, save_json
 
 if TYPE_CHECKING:
@@ -43,9 +45,10 @@ def print_arm(console: Console, judged: JudgedArm) -> None:
 
     arm = judged.arm
     by_role = ", ".join(f"{count} {role}" for role, count in arm.trials.items()) or "none"
+    values = f", {arm.values}" if arm.configurations else ""
     left = ", ".join(f"{count} {status}" for status, count in arm.excluded.items()) or "none"
     console.print(f"\n{arm.name}", style="bold")
-    console.print(f"{len(arm.configurations)} finished configurations (trials: {by_role}); excluded: {left}")
+    console.print(f"{len(arm.configurations)} finished configurations{values} (trials: {by_role}); excluded: {left}")
     if judged.refused:
         console.print(judged.refused)
         return
@@ -79,12 +82,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Which searched settings matter for validation accuracy, arm by arm.\n\n"
         + textwrap.fill(READING, 100),
         epilog="examples:\n  akdtune analyze importance runs/digits_angular\n"
-        "  python analysis/importance.py runs/digits_angular --roles probe --out figures\n\n"
-        "writes importance.json, .png and .svg, and importance_marginals.png and .svg",
+        "  python analysis/importance.py runs/digits_angular --role probe --out figures\n\n"
+        "writes importance.json, .png and .svg, and importance_slices.png and .svg",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a study directory, e.g. runs/digits_angular")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/reports)")
-    parser.add_argument("--roles", nargs="+", choices=ROLES, default=ROLES, help="whose trials (default: both)")
+    parser.add_argument("--role", choices=ROLES, help="whose trials (default: search; probe where nothing is searched)")
+    parser.add_argument("--pool", nargs="+", choices=POOLS, default=(), help="roles: trials of both; seeds: a value "
+                        "is over all seeds of a configuration (default: over those that all have)")  # fmt: skip
     parser.add_argument("--draws", type=int, default=DRAWS, help="resamples for PED-ANOVA (default: %(default)s); "
                         f"fANOVA gets one in {FANOVA_SHARE}, at least {MIN_DRAWS}")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of resamples and forests (default: %(default)s)")
@@ -98,31 +103,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _analyze(arguments: argparse.Namespace) -> None:
-    print(f"importance of searched settings in {require_study(arguments.run)}", flush=True)
+    require_study(arguments.run)
     if arguments.draws < MIN_DRAWS:
         raise AkdtuneError(f"--draws: {arguments.draws} is too few for an interval (allowed: {MIN_DRAWS} or more)")
     if arguments.trees is not None and arguments.trees < 2:
         raise AkdtuneError(f"--trees: {arguments.trees} are no forest (allowed: 2 or more)")
+    if arguments.role is not None and "roles" in arguments.pool:
+        raise AkdtuneError(f"--role {arguments.role} and --pool roles say different things; give one of them")
+    selection, arms = arms_of(arguments.run, arguments.role, arguments.pool)
+    if not arms:
+        role = arguments.role or " or ".join(ROLES)
+        raise AkdtuneError(f"{arguments.run}: has no {role} trial, so nothing was searched here")
+    print(f"importance of searched settings in {arguments.run}: {selection}", flush=True)
     how = {"draws": arguments.draws, "seed": arguments.seed}
-    _run(arguments.run, arguments.out or arguments.run / "reports", arguments.roles, arguments.trees, how)
+    _run(arguments.run, arguments.out or arguments.run / "reports", selection, arms, arguments.trees, how)
 
 
-def _run(run: Path, out: Path, roles: Sequence[str], trees: int | None, how: Mapping[str, int]) -> None:
+def _run(
+    run: Path,
+    out: Path,
+    selection: Selection,
+    arms: Sequence[SearchedArm],
+    trees: int | None,
+    how: Mapping[str, int],
+) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 100)
-    arms = arms_of(run, roles)
-    if not arms:
-        raise AkdtuneError(f"{run}: has no {' or '.join(roles)} trial, so nothing was searched here")
     known = known_domains(run)
     judged = []
     for arm in arms:
         judged.append(judge(arm, known, **how, trees=trees))
         print_arm(console, judged[-1])
     console.print()
-    console.print(textwrap.fill(f"{READING}; intervals: 90 % of resampled configurations", console.width))
-    written = [save_json(out / "importance.json", report_of(judged, roles=list(roles), **how))]
-    written += [save(out / file, image) for file, image in draw(judged, run.resolve().name).items()]
+    console.print(textwrap.fill(f"{READING}; {INTERVALS}", console.width))
+    origin = origin_of(run)
+    console.print(textwrap.fill("; ".join(origin.lines()), console.width))
+    content = report_of(judged, roles=list(selection.roles), pool_seeds=selection.pool_seeds, **how) | origin.report()
+    written = [save_json(out / "importance.json", content)]
+    with stamped(origin.short):
+        written += [save(out / file, image) for file, image in draw(judged, run.resolve().name).items()]
     console.print("written: " + ", ".join(map(str, written)), soft_wrap=True)
 
 

@@ -25,6 +25,7 @@ def declared() -> tuple[Column, ...]:
     return joined(
         ROW_COLUMNS,
         tables.WHOLE_TRIAL_COLUMNS,
+        tables.LATER_TRIAL_COLUMNS,
         TRAINING_COLUMNS,
         HELD_OUT_COLUMNS,
         CACHE_COLUMNS,

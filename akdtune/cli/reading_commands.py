@@ -62,7 +62,10 @@ def show(
         return
     rows = browse.Filter(arm, status, role, sort, top).apply(trials, columns)
     if pareto:
+        from akdtune.reports.origin import origin_of
+
         print(browse.pareto_text(directory, rows))
+        print(f"\n{origin_of(directory)}")
         return
     if csv:
         print(browse.as_csv(rows, columns), end="")

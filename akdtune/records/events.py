@@ -318,6 +318,7 @@ class TrialEnded(Event):
         error: what a failed one raised.
         diverged_in: the epoch whose loss was not finite.
         test_accuracy: percent, where it has read the test set.
+        trained_on: processor, threads and versions, where it ended by itself.
     """
 
     kind: Terminal
@@ -329,6 +330,7 @@ class TrialEnded(Event):
     error: str | None = None
     diverged_in: int | None = None
     test_accuracy: float | None = None
+    trained_on: Mapping[str, Any] | None = None
 
     @classmethod
     def of_outcome(cls, trial_id: str, outcome: Mapping[str, Any], reused_from: str | None = None) -> TrialEnded:
@@ -348,6 +350,7 @@ class TrialEnded(Event):
             error=outcome.get("error"),
             diverged_in=outcome.get("diverged_in"),
             test_accuracy=outcome.get("test_accuracy"),
+            trained_on=outcome.get("trained_on"),
         )
 
 

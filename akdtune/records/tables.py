@@ -75,6 +75,11 @@ WHOLE_TRIAL_COLUMNS = (
 )
 """What a row of `trials.parquet` holds besides what its epochs hold."""
 
+LATER_TRIAL_COLUMNS = (
+    Column("trained_on", "", "processor, threads, device and versions that trained it, as JSON", "trial"),
+)
+"""The same, in studies that know it."""
+
 _BEFORE_DECLARATIONS: dict[str, Summary] = {
     "wall_time_s": "sum", "warmup_time_s": "sum", "images_per_s": "mean", "peak_memory_mib": "max",
 }  # fmt: skip
@@ -310,6 +315,7 @@ class _Outcome:
     reason: str | None = None
     attempts: int = 0
     reused_from: str | None = None
+    trained_on: str | None = None
     student_macs: int | None = None
     timed: bool = False
 
@@ -337,6 +343,7 @@ def _outcomes(events: Iterable[Event]) -> dict[str, _Outcome]:
         if isinstance(event, TrialEnded):
             outcome.status, outcome.reason = event.kind, event.reason or event.error
             outcome.reused_from = event.reused_from
+            outcome.trained_on = None if event.trained_on is None else json.dumps(event.trained_on, sort_keys=True)
         elif isinstance(event, RungDecided) and event.decision == "STOP":
             outcome.status, outcome.reason = "pruned", f"rung {event.rung}"
         elif isinstance(event, TrialStarted | TrialInterrupted):
@@ -384,7 +391,10 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
         columns[f"param.{key}"] = inferred([settings.get(key) for settings in params])
         types[f"param.{key}"] = columns[f"param.{key}"].type
     types |= {field.name: field.type for field in measured.schema if field.name not in types}
-    known = declarations(types, (*ROW_COLUMNS, *WHOLE_TRIAL_COLUMNS, *described(measured.schema)))
+    if any(outcome.trained_on is not None for outcome in of_rows):
+        columns["trained_on"], types["trained_on"] = [outcome.trained_on for outcome in of_rows], pa.string()
+    declared = (*ROW_COLUMNS, *WHOLE_TRIAL_COLUMNS, *LATER_TRIAL_COLUMNS, *described(measured.schema))
+    known = declarations(types, declared)
     schema = pa.schema([field_of(name, kind, known.get(name)) for name, kind in types.items()])
     arrays = [
         columns[name] if isinstance(columns[name], pa.ChunkedArray) else pa.array(columns[name], type=kind)

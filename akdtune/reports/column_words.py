@@ -10,7 +10,7 @@ import pyarrow as pa
 from akdtune.columns import Column, declarations
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.records.files import ROW_COLUMNS
-from akdtune.records.tables import WHOLE_TRIAL_COLUMNS
+from akdtune.records.tables import LATER_TRIAL_COLUMNS, WHOLE_TRIAL_COLUMNS
 from akdtune.reports.notebook import html_table
 
 
@@ -40,7 +40,7 @@ class Described:
 
 def _declared(schema: pa.Schema) -> dict[str, Column]:
     """What the file says of its columns; of files of earlier versions, which say nothing, what every row holds."""
-    always = declarations(schema.names, [*ROW_COLUMNS, *WHOLE_TRIAL_COLUMNS])
+    always = declarations(schema.names, [*ROW_COLUMNS, *WHOLE_TRIAL_COLUMNS, *LATER_TRIAL_COLUMNS])
     return {
         field.name: Column.of_metadata(field.name, field.metadata)
         or always.get(field.name)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -31,6 +32,19 @@ LONGEST = 4.0
 
 IMAGE_DPI = 120
 """Of what stands in an SVG as an image."""
+
+
+_STAMP: ContextVar[str] = ContextVar("stamp", default="")
+
+
+@contextlib.contextmanager
+def stamped(text: str) -> Iterator[None]:
+    """Figures that are drawn within it have a small grey text along their right edge, from the bottom."""
+    before = _STAMP.set(text)
+    try:
+        yield
+    finally:
+        _STAMP.reset(before)
 
 
 class Sheet:
@@ -69,7 +83,23 @@ def sheet(width: float, height: float) -> Iterator[Sheet]:
     from akdtune.reports.styled import StyledFigure
 
     with mpl.rc_context(STYLE):
-        yield Sheet(StyledFigure(STYLE, figsize=(width, height), dpi=200, layout="constrained"))
+        figure = StyledFigure(STYLE, figsize=(width, height), dpi=200, layout="constrained")
+        if _STAMP.get():
+            _stamp(figure, _STAMP.get(), width + STAMP_INCHES, height)
+        yield Sheet(figure)
+
+
+STAMP_INCHES, STAMP_POINTS = 0.12, 5.0
+
+
+def _stamp(figure: Any, text: str, width: float, height: float) -> None:
+    """Widens a figure by a margin at the right, with as much of the text as its height holds."""
+    letters = int(height * 72 / (STAMP_POINTS * 0.56))
+    shown = text if len(text) <= letters else text[: letters - 1] + "…"
+    figure.set_size_inches(width, height)
+    figure.get_layout_engine().set(rect=(0, 0, 1 - STAMP_INCHES / width, 1))
+    figure.text(1 - 0.2 * STAMP_INCHES / width, 0.01, shown, rotation=90, ha="right", va="bottom",
+                fontsize=STAMP_POINTS, color="#888888").set_in_layout(False)  # fmt: skip
 
 
 @dataclass(frozen=True)

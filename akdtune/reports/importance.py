@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from akdtune.records import tables
 from akdtune.records.files import read_lock
-from akdtune.statistics.resampling import Floats
+from akdtune.reports.searched_arms import SearchedArm
+from akdtune.reports.text import counted
 
 if TYPE_CHECKING:
     from akdtune.statistics.importance import Bin, Distribution, Evaluator, Importance
 
 
-ROLES = ("search", "probe")
 LEAST = 10
 EVALUATORS: dict[Evaluator, str] = {"ped_anova": "PED-ANOVA", "fanova": "fANOVA"}
 DRAWS, MIN_DRAWS = 100, 20
 FANOVA_SHARE = 4
 """fANOVA gets one draw for so many of PED-ANOVA's: it takes ten times as long."""
 
+INTERVALS = (
+    "intervals: 90 % for the mean share of studies with as many configurations, by the spread of resampled "
+    "configurations around the share (scale asin sqrt)"
+)
 READING = (
     "PED-ANOVA: what sets the best configurations apart; fANOVA: what explains accuracy over the whole space, in a "
     "forest's eyes; both describe the configurations that were tried, no cause"
@@ -33,33 +33,6 @@ SURVIVORS = (
     "pruning ended {pruned} of {all} trials early; those that finished are no random sample (low accuracies are cut "
     "off), so settings whose bad values were pruned look less important than they are; probe trials are never pruned"
 )
-
-
-@dataclass(frozen=True)
-class SearchedArm:
-    """The finished configurations of one arm.
-
-    Attributes:
-        name: of the arm.
-        configurations: searched settings by key path, each configuration once.
-        scores_N: validation accuracy in percent, mean over the seeds of a configuration.
-        trials: how many finished trials that were, by role.
-        excluded: trials that do not count, by status.
-    """
-
-    name: str
-    configurations: list[dict[str, Any]]
-    scores_N: Floats
-    trials: dict[str, int]
-    excluded: dict[str, int]
-
-    @property
-    def settings(self) -> list[str]:
-        """Key paths of settings that differ between configurations."""
-        names = dict.fromkeys(name for configuration in self.configurations for name in configuration)
-        return [
-            name for name in names if len({repr(configuration.get(name)) for configuration in self.configurations}) > 1
-        ]
 
 
 @dataclass(frozen=True)
@@ -90,38 +63,6 @@ class JudgedArm:
         return list(dict.fromkeys([*order, *self.kinds]))
 
 
-def arms_of(run: Path, roles: Sequence[str] = ROLES) -> list[SearchedArm]:
-    """The arms of a study with their finished search and probe trials, in the order of the plan."""
-    arms = []
-    rows = [row for row in tables.read_trials(run).to_pylist() if row["role"] in roles]
-    for name in dict.fromkeys(row["arm"] for row in rows):
-        mine = [row for row in rows if row["arm"] == name]
-        done = [row for row in mine if row["status"] == "done" and _finite(row["val_accuracy"])]
-        cells: dict[str, list[Mapping[str, Any]]] = {}
-        for row in done:
-            cells.setdefault(row["cell_id"], []).append(row)
-        settings = [
-            {
-                key.removeprefix("param."): value
-                for key, value in of_cell[0].items()
-                if key.startswith("param.") and value is not None
-            }
-            for of_cell in cells.values()
-        ]
-        scores_N = np.array(
-            [np.mean([row["val_accuracy"] for row in of_cell]) for of_cell in cells.values()], np.float64
-        )
-        left = Counter(
-            "without a value" if row["status"] == "done" else row["status"] for row in mine if row not in done
-        )
-        arms.append(SearchedArm(name, settings, scores_N, dict(Counter(row["role"] for row in done)), dict(left)))
-    return arms
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and bool(np.isfinite(value))
-
-
 def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int, trees: int | None = None) -> JudgedArm:
     """Importances and marginal means of one arm, or why there are none.
 
@@ -140,6 +81,7 @@ def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int, 
     refused = ""
     if count < LEAST:
         refused = f"refused: {count} finished configurations, {LEAST} needed"
+        refused += f"; --pool roles gives {arm.pooled}" if arm.pooled >= LEAST else ""
     elif not settings:
         refused = "refused: no searched setting differs between the configurations of this arm"
     if refused:
@@ -175,9 +117,17 @@ def _notes(arm: SearchedArm, shares: Mapping[Evaluator, Sequence[Importance]], g
     lacking = [name for name in arm.settings if not all(name in configuration for configuration in arm.configurations)]
     if lacking:
         notes.append(f"conditional, hence without fANOVA: {', '.join(lacking)}")
+    if arm.further_seeds:
+        notes.append(
+            f"{counted(arm.further_seeds, 'trial')} of seeds that not all configurations have finished do not count: "
+            f"--pool seeds takes them"
+        )
+    if arm.seeds_N and min(arm.seeds_N) < max(arm.seeds_N):
+        notes.append("values over more seeds are more exact than others; the evaluators take all alike")
     if guessed:
         notes.append(
-            f"the settings do not say what these were drawn from, so the range of their values was taken: "
+            f"the settings do not say what these were drawn from, so the range of their values was taken, logarithmic "
+            f"from a factor of ten on: "
             f"{', '.join(guessed)}"
         )
     pruned = arm.excluded.get("pruned", 0) + arm.excluded.get("diverged", 0)
@@ -214,6 +164,7 @@ def _arm_json(judged: JudgedArm) -> dict[str, Any]:
         ]
     return {
         "configurations": len(judged.arm.configurations), "trials": judged.arm.trials, "excluded": judged.arm.excluded,
+        "seeds": list(judged.arm.seeds) or None, "further_seeds": judged.arm.further_seeds,
         "refused": judged.refused or None, "settings": settings, "notes": judged.notes,
     }  # fmt: skip
 

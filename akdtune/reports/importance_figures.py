@@ -1,4 +1,4 @@
-"""Figures of hyper-parameter importance: shares by setting, and accuracy against each setting."""
+"""Figures of hyper-parameter importance: shares by setting, and slices: accuracy against each setting."""
 
 from __future__ import annotations
 
@@ -84,14 +84,15 @@ def _importance_legend(figure: Any, evaluators: Sequence[str], footnote: str) ->
 
 
 @dataclass(frozen=True)
-class Marginal:
-    """Scores against one setting, and their means by option or bin.
+class Slice:
+    """Every configuration's score against one setting.
 
     Attributes:
         setting: its key path.
         x: place of each configuration: its value, or the index of its option.
         scores: of the same configurations.
-        places, means, lows, highs, counts: of the bins; `lows` and `highs` hold None where there is no interval.
+        numbers: their places in the plan.
+        places, means, lows, highs: of bins or options; `lows` and `highs` hold None where there is no interval.
         options: labels along the axis; empty for numbers.
         log: whether numbers stand on a logarithmic axis.
     """
@@ -99,82 +100,110 @@ class Marginal:
     setting: str
     x: Sequence[float]
     scores: Sequence[float]
+    numbers: Sequence[float]
     places: Sequence[float]
     means: Sequence[float]
     lows: Sequence[float | None]
     highs: Sequence[float | None]
-    counts: Sequence[int]
     options: Sequence[str]
     log: bool
 
 
-def marginal_panels(arms: Mapping[str, Sequence[Marginal]], *, title: str, ylabel: str) -> dict[str, bytes]:
-    """Scores against every searched setting, a block of panels per arm, as PNG and SVG."""
+PANEL, BLOCK = 2.35, 0.35
+"""Inches of a row of panels, and of an arm's heading."""
+
+
+def slice_panels(arms: Mapping[str, Sequence[Slice]], *, title: str, ylabel: str) -> dict[str, bytes]:
+    """A panel per searched setting with a point per configuration, coloured by its place in the plan, as PNG and SVG.
+
+    Panels of an arm stand in one block and share the axis of scores; colours mean the same in all blocks.
+    """
     rows = [ceil(len(of_arm) / COLUMNS) for of_arm in arms.values()]
     columns = min(COLUMNS, max(len(of_arm) for of_arm in arms.values()))
-    with sheet(max(4.6, 0.5 + 2.45 * columns), 0.7 + sum(0.3 + 2.35 * count for count in rows)) as drawn:
-        blocks = drawn.figure.subfigures(
-            len(arms), 1, squeeze=False, height_ratios=[0.3 + 2.35 * count for count in rows]
-        )[:, 0]
+    heights = [BLOCK + PANEL * count for count in rows]
+    last = max((number for of_arm in arms.values() for drawn in of_arm for number in drawn.numbers), default=1.0)
+    with sheet(max(5.4, 1.2 + 2.45 * columns), 0.75 + sum(heights)) as drawn:
+        blocks = drawn.figure.subfigures(len(arms), 1, squeeze=False, height_ratios=heights)[:, 0]
         for block, count, (arm, of_arm) in zip(blocks, rows, arms.items(), strict=True):
             block.suptitle(arm, x=0.01, ha="left", fontsize=9, fontweight="bold")
             axes = block.subplots(count, columns, sharey=True, squeeze=False)
+            points = None
             for place, axis in enumerate(axes.flat):
                 if place >= len(of_arm):
                     axis.set_visible(False)
                     continue
-                _draw_marginal(axis, of_arm[place])
+                points = _draw_slice(axis, of_arm[place], max(1.0, last))
                 if place % columns == 0:
                     axis.set_ylabel(ylabel)
+            bar = block.colorbar(points, ax=axes, aspect=28 * count, pad=0.01, shrink=0.9)
+            bar.set_label("place in the plan")
+            bar.outline.set_linewidth(0.4)
         suptitle(drawn.figure, title)
     return drawn.files
 
 
-def _draw_marginal(axis: Any, marginal: Marginal) -> None:
-    jitter = (
-        np.random.default_rng(0).uniform(-0.12, 0.12, len(marginal.x))
-        if marginal.options
-        else np.zeros(len(marginal.x))
-    )
-    axis.scatter(np.array(marginal.x) + jitter, marginal.scores, s=9, color="#9a9a9a", alpha=0.6, linewidths=0,
-                 zorder=2, rasterized=len(marginal.x) > 500)  # fmt: skip
-    axis.plot(
-        marginal.places,
-        marginal.means,
-        color=COLOURS[0],
-        marker="o",
-        markersize=4.5,
-        linewidth=0 if marginal.options else 1.1,
-        zorder=4,
-    )
-    for place, low, high in zip(marginal.places, marginal.lows, marginal.highs, strict=True):
+def _draw_slice(axis: Any, drawn: Slice, last: float) -> Any:
+    jitter = np.zeros(len(drawn.x))
+    if drawn.options:
+        jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(drawn.x))
+    points = axis.scatter(np.array(drawn.x) + jitter, drawn.scores, c=drawn.numbers, cmap=_order_colours(), vmin=0,
+                          vmax=last, s=15, edgecolors="#777777", linewidths=0.3, zorder=2,
+                          rasterized=len(drawn.x) > 500)  # fmt: skip
+    width = 0.26 if drawn.options else None
+    for place, mean, low, high in zip(drawn.places, drawn.means, drawn.lows, drawn.highs, strict=True):
+        if width is not None:
+            axis.plot([place - width, place + width], [mean, mean], color=COLOURS[1], linewidth=1.6, zorder=4)
         if low is not None and high is not None:
-            axis.plot([place, place], [low, high], color=COLOURS[0], linewidth=1.3, marker="_", markersize=5, zorder=3)
-    if marginal.log:
-        from matplotlib.ticker import LogLocator, NullFormatter  # late: reports without a figure do not wait for it
-
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    if marginal.options:
-        axis.set_xticks(
-            range(len(marginal.options)),
-            [option if len(option) < 12 else option[:10] + "…" for option in marginal.options],
-        )
-        axis.set_xlim(-0.5, len(marginal.options) - 0.5)
-    for place, count in zip(marginal.places, marginal.counts, strict=True):
-        axis.annotate(
-            str(count),
-            (place, 1.0),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            fontsize=6.5,
-            color=GREY,
-        )
-    axis.set_xlabel(marginal.setting)
+            axis.plot([place, place], [low, high], color=COLOURS[1], linewidth=1.1, zorder=3)
+    if width is None:
+        axis.plot(drawn.places, drawn.means, color=COLOURS[1], marker="o", markersize=3, linewidth=1.0, zorder=4)
+    if drawn.log:
+        _log_axis(axis, drawn.x)
+    if drawn.options:
+        _option_axis(axis, drawn.options)
+    axis.set_xlabel(_end_of(drawn.setting, SETTING_LETTERS))
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.5)
+    axis.set_axisbelow(True)
+    return points
+
+
+def _order_colours() -> Any:
+    """Blues as in Optuna's slice plot, without those that white paper swallows."""
+    from matplotlib import colormaps  # late: reports without a figure do not wait for it
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["Blues"](np.linspace(0.2, 1.0, 256)))
+
+
+def _log_axis(axis: Any, x: Sequence[float]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter  # late: reports without a figure do not wait for it
+
+    decades = np.log10(max(x) / min(x))
+    axis.set_xscale("log")
+    subs = (1.0, 2.0, 5.0) if decades < 1.2 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+    axis.xaxis.set_major_locator(LogLocator(subs=subs))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+SETTING_LETTERS, OPTION_LETTERS, ROW_LETTERS = 27, 14, 30
+"""What fits under a panel: of a setting's name, of an option's, of all options side by side."""
+
+
+def _option_axis(axis: Any, options: Sequence[str]) -> None:
+    """Names of options under their points; slanted where they would touch each other."""
+    shown = [_end_of(option, OPTION_LETTERS, keep_start=True) for option in options]
+    crowded = max(map(len, shown)) * len(shown) > ROW_LETTERS
+    slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor", "fontsize": 7} if crowded else {}
+    axis.set_xticks(range(len(shown)), shown, **slanted)
+    axis.set_xlim(-0.5, len(shown) - 0.5)
+
+
+def _end_of(text: str, letters: int, keep_start: bool = False) -> str:
+    """A long text without its beginning, or without its end."""
+    if len(text) <= letters:
+        return text
+    return text[: letters - 1] + "…" if keep_start else "…" + text[1 - letters :]
 
 
 ARMS_DRAWN = 8
@@ -196,12 +225,12 @@ def draw(judged: Sequence[JudgedArm], name: str) -> dict[str, bytes]:
     if shares:
         drawn["importance"] = importance_panels(
             shares, title=f"{name}: importance of the searched settings for validation accuracy",
-            footnote="bars: 90 % of resamples of finished configurations",
+            footnote="bars: 90 % intervals by resampled configurations",
         )  # fmt: skip
     if shown:
-        drawn["importance_marginals"] = marginal_panels(
-            {_heading(arm): [_marginal(arm, setting) for setting in arm.by_importance] for arm in shown},
-            title=f"{name}: finished configurations (grey), means with 95 % intervals (blue), their number above",
+        drawn["importance_slices"] = slice_panels(
+            {_heading(arm): [_slice(arm, setting) for setting in arm.by_importance] for arm in shown},
+            title=f"{name}: configurations; orange: means, 95 % if n ≥ 5",
             ylabel="validation accuracy (%)",
         )  # fmt: skip
     return {f"{stem}.{kind}": image for stem, files in drawn.items() for kind, image in files.items()}
@@ -213,19 +242,19 @@ def _heading(judged: JudgedArm) -> str:
     return f"{judged.arm.name}, n = {len(judged.arm.configurations)}{survivors}"
 
 
-def _marginal(judged: JudgedArm, setting: str) -> Marginal:
-    bins = judged.marginals[setting]
-    has = [i for i, configuration in enumerate(judged.arm.configurations) if setting in configuration]
-    options = [bin_.label for bin_ in bins] if all(bin_.one_value for bin_ in bins) else []
+def _slice(judged: JudgedArm, setting: str) -> Slice:
+    arm, bins, kind = judged.arm, judged.marginals[setting], judged.kinds[setting]
+    has = [i for i, configuration in enumerate(arm.configurations) if setting in configuration]
+    options = [bin_.label for bin_ in bins if bin_.x is None]
     if options:
         at = list(map(float, range(len(bins))))
         place = {member: float(index) for index, bin_ in enumerate(bins) for member in bin_.members}
         x = [place[index] for index in range(len(has))]
     else:
-        at = [bin_.x or 0.0 for bin_ in bins]
-        x = [float(judged.arm.configurations[i][setting]) for i in has]
-    return Marginal(
-        setting, x, judged.arm.scores_N[has].tolist(), at, [bin_.mean for bin_ in bins], [bin_.low for bin_ in bins],
-        [bin_.high for bin_ in bins], [bin_.n for bin_ in bins], options,
-        bool(getattr(judged.kinds[setting], "log", False)) and not options,
+        at = [0.0 if bin_.x is None else bin_.x for bin_ in bins]
+        x = [float(arm.configurations[i][setting]) for i in has]
+    return Slice(
+        setting, x, arm.scores_N[has].tolist(), arm.numbers_N[has].tolist(), at, [bin_.mean for bin_ in bins],
+        [bin_.low for bin_ in bins], [bin_.high for bin_ in bins], options,
+        bool(getattr(kind, "log", False)) and not options,
     )  # fmt: skip

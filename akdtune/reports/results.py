@@ -22,6 +22,7 @@ from akdtune.records.run_names import resolve_run
 from akdtune.reports import answers, curves
 from akdtune.reports.column_words import Columns
 from akdtune.reports.notebook import html_table
+from akdtune.reports.origin import Origin, origin_of
 from akdtune.roles import STATUSES
 from akdtune.statistics import association
 
@@ -180,6 +181,11 @@ class Results:
         file = f"{trial_id}.yaml"
         export = shlex.join(["akdtune", "best", str(self.directory), "--arm", arm, "--export", file])
         return f"{export} && {shlex.join(['akdtune', 'run', file])}"
+
+    @functools.cached_property
+    def origin(self) -> Origin:
+        """Which processor, threads and versions trained the finished trials, and which versions read them."""
+        return origin_of(self.directory)
 
     def curves(self, column: str = JUDGED_BY, *, arm: str | None = None, role: str | None = None) -> curves.Curves:
         """How a column of `epochs` went in each trial; `.figure()` draws it by arm.

@@ -79,16 +79,18 @@ def run(
         AkdtuneError: for anything the user can mend.
     """
     console = console or Console(markup=False)
-    directory, outline = StudyDirectory(root.expanduser()), Outline(study)
+    directory = StudyDirectory(root.expanduser())
     check_resources(study, address)
     with directory.opened():
         lock = directory.read_lock()
         added: list[str] = []
         if lock is not None:
             added = refuse_changes(study, lock, directory.root, extend)
+            study = study.begun_as(lock)
             ended = directory.reconcile()
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+        outline = Outline(study)
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
         for line in added:
             console.print(f"  extended: {line}", highlight=False, soft_wrap=True)

@@ -110,6 +110,7 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "source": str(study.source),
         "overrides": list(study.overrides),
         "settings": study.resolved(),
+        "arms": [arm.name for arm in study.arms],
         "resolved": facts,
         "data": {"hash": identity.prepared.data_hash, "name": study.data.name},
         "teacher": asdict(teacher),

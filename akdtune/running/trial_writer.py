@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from akdtune.devices import resolve_device, trained_on
 from akdtune.records.files import write_predictions
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.teacher.checkpoints import load_plain
@@ -169,6 +170,7 @@ class TrialWriter:
         return self._ended(outcome)
 
     def _ended(self, outcome: Row) -> Row:
+        outcome["trained_on"] = trained_on(resolve_device(self.request.settings["training"].get("device", "auto")))
         if self.directory is not None:
             self.directory.write_outcome(outcome)
         return outcome

@@ -2,7 +2,7 @@
 
 The journal is derived: the ledger and the plan say what was proposed and how it ended, and the journal is rebuilt
 from them whenever it does not load or disagrees. Proposal number n is drawn by a sampler that is seeded from
-(search seed, bracket, n), so what was drawn before does not shift it.
+(search seed, what the bracket is drawn as, n), so what was drawn before does not shift it.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Searcher:
         return {} if self._several else _intermediate(record)
 
     def _sampler(self, bracket: str, number: int) -> optuna.samplers.BaseSampler:
-        seed = derived_seed("search", self.seed, bracket, number) % 2**32
+        seed = derived_seed("search", self.seed, self.brackets[bracket].drawn_as, number) % 2**32
         if self.algorithm == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)

@@ -74,9 +74,16 @@ Names = dict[tuple[KeyPath, str], str]
 
 
 class Space:
-    """Whatever can be sampled: an arm, or all arms pooled."""
+    """Whatever can be sampled: an arm, or all arms pooled.
+
+    Attributes:
+        name: by which plan, ledger and reports name it.
+        drawn_as: the name that its draws are derived from; stays what it is when an arm gets another name.
+        dimensions: what is searched.
+    """
 
     name: str
+    drawn_as: str
     dimensions: tuple[Dimension, ...]
 
     def sample(self, suggest: Suggest) -> Proposal:
@@ -111,7 +118,7 @@ class Arm(Space):
     """One choice of every component, with what remains to be searched.
 
     Attributes:
-        name: `views/method[/network]`, e.g. `angular/kd+crd`.
+        name: `views/method[/network]`, e.g. `angular/kd+crd`, `none/kd[weight=2]`.
         tree: the settings with every structural choice decided.
         dimensions: what is searched.
         probed: names of the dimensions that probes vary: those of the views, without fixed ones.
@@ -124,8 +131,10 @@ class Arm(Space):
         names: Names,
         complete: Callable[[dict[str, Any]], dict[str, Any]],
         fixed: Mapping[str, Any] | None = None,
+        drawn_as: str | None = None,
     ) -> None:
         self.name = name
+        self.drawn_as = name if drawn_as is None else drawn_as
         self.tree = tree
         self._complete = complete
         self._fixed = dict(fixed or {})
@@ -137,6 +146,12 @@ class Arm(Space):
         self.dimensions = tuple(self._dimension(placed) for placed in self._placed)
         of_views = [dimension for dimension in self.dimensions if dimension.path.startswith("views.")]
         self.probed = tuple(dimension.name for dimension in of_views if dimension.path not in self._fixed)
+
+    def named(self, name: str) -> Arm:
+        """The same arm, which proposes the same, under another name."""
+        other = copy.copy(self)
+        other.name = name
+        return other
 
     @override
     def sample(self, suggest: Suggest) -> Proposal:
@@ -200,7 +215,7 @@ class Arm(Space):
 class Pooled(Space):
     """All arms in one space: which arm is itself a searched choice."""
 
-    name = "pooled"
+    name = drawn_as = "pooled"
 
     def __init__(self, arms: Sequence[Arm], decisions: Sequence[Sequence[Decision]], names: Names):
         self.arms = tuple(arms)
@@ -213,6 +228,12 @@ class Pooled(Space):
         own = [Dimension(name, name, "choice", options=labels) for name, labels in structure]
         rest = {dimension.name: dimension for arm in arms for dimension in arm.dimensions}
         self.dimensions = (*own, *rest.values())
+
+    def of(self, arms: Sequence[Arm]) -> Pooled:
+        """The same space of the same arms under other names."""
+        other = copy.copy(self)
+        other.arms = tuple(arms)
+        return other
 
     @override
     def sample(self, suggest: Suggest) -> Proposal:

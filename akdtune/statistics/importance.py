@@ -1,4 +1,4 @@
-"""How much each searched setting matters, by Optuna's evaluators, with intervals over resampled configurations.
+"""How much each searched setting matters, by Optuna's evaluators, with intervals by resampled configurations.
 
 Beside `search/optuna_search.py` the only module that imports Optuna; it stands alone so that reading a study loads no
 torch.
@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, create_trial
 from akdtune.settings import domains, space
 from akdtune.settings.domains import Choice, Domain, Range
 from akdtune.statistics.paired import cell_summary
+from akdtune.statistics.power import t_quantile
 
 Evaluator: TypeAlias = Literal["ped_anova", "fanova"]
 Distribution: TypeAlias = BaseDistribution
@@ -37,6 +38,12 @@ TREES, DRAWS_TREES_SHARE = 64, 8
 
 MARGINAL_BINS, PER_BIN = 6, 5
 
+LEAST_FOR_INTERVAL = 5
+"""A mean of fewer values has no interval: a t interval of so few says more about their number than about them."""
+
+LOG_SPAN = 10.0
+"""Positive values whose range the settings do not say count as drawn on a logarithmic scale from this factor on."""
+
 
 @dataclass(frozen=True)
 class Importance:
@@ -45,7 +52,7 @@ class Importance:
     Attributes:
         name: key path of the setting.
         share: 0 to 1; shares of all settings add up to 1.
-        low, high: of the resamples.
+        low, high: of the share that studies of so many configurations give on average; the share lies between them.
         chance: the share that the setting stays below in 95 % of shuffles of the scores.
     """
 
@@ -63,10 +70,10 @@ class Importance:
 
 @dataclass(frozen=True)
 class Bin:
-    """Mean score of the configurations whose setting lies here; `low` and `high` are None for fewer than two.
+    """Mean score of the configurations whose setting lies here; `low` and `high` are None for fewer than five.
 
     Attributes:
-        x: mean of the setting; None for an option.
+        x: mean of the setting, geometric on a logarithmic scale; None for an option.
         one_value: whether all members have the same value.
         members: their places among the configurations that have the setting.
     """
@@ -100,6 +107,8 @@ def domains_of(settings: Mapping[str, Any]) -> dict[str, list[Domain]]:
 def distribution(values: Sequence[Any], known: Sequence[Domain]) -> tuple[Distribution, bool]:
     """What the values of a setting were drawn from, and whether that is known and not taken from the values.
 
+    Where it is not known, positive numbers that span a factor of ten or more count as drawn on a logarithmic scale.
+
     Args:
         values: of all configurations that have the setting.
         known: domains that it may have come from.
@@ -110,9 +119,11 @@ def distribution(values: Sequence[Any], known: Sequence[Domain]) -> tuple[Distri
         if isinstance(domain, Range) and all(domain.holds(value) for value in values):
             return _of_range(domain), True
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        low, high = min(values), max(values)
+        log = bool(low > 0 and high >= LOG_SPAN * low)
         if all(isinstance(value, int) for value in values):
-            return IntDistribution(min(values), max(values)), False
-        return FloatDistribution(float(min(values)), float(max(values))), False
+            return IntDistribution(low, high, log=log), False
+        return FloatDistribution(float(low), float(high), log=log), False
     return CategoricalDistribution(sorted(set(map(domains.label, values)))), False
 
 
@@ -136,7 +147,7 @@ def importances(
     """The importance of each setting for the score, largest first.
 
     PED-ANOVA asks what sets the best configurations apart, fANOVA what explains the score everywhere; fANOVA leaves out
-    settings that some configurations lack.
+    settings that some configurations lack. Intervals: `share_interval`.
 
     Args:
         configurations: values by setting; each configuration once.
@@ -174,13 +185,35 @@ def importances(
             resampled_DP.append(measure(drawn, scores_N[drawn]))
         if draw % 2 == 0:
             shuffled_DP.append(measure(everything, rng.permutation(scores_N)))
-    low_P, high_P = np.quantile(resampled_DP, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low_P, high_P = share_interval(share_P, np.array(resampled_DP), level)
     chance_P = np.quantile(shuffled_DP, 0.95, axis=0)
     rows = zip(names, share_P, low_P, high_P, chance_P, strict=True)
     return sorted(
         (Importance(n, *map(float, row)) for n, *row in rows),
         key=lambda importance: (-importance.share, importance.name),
     )
+
+
+def share_interval(share_P: Shares, resampled_DP: Shares, level: float = LEVEL) -> tuple[Shares, Shares]:
+    """Intervals of shares by the spread of resamples around the shares themselves.
+
+    A resample holds configurations twice, which blurs what sets them apart: shares of settings that matter are lower
+    there, all others higher. Its quantiles are those of a shifted distribution, and a share can lie outside of them.
+    Only the spread is taken, on the scale asin(sqrt(share)), where it depends little on the share and ends stay in
+    [0, 1]. What is covered is the mean share of studies with as many configurations, not that of endless ones.
+
+    Args:
+        share_P: of P settings, 0 to 1.
+        resampled_DP: of D resamples, at least two.
+        level: of coverage, 0 to 1.
+
+    Returns:
+        The lower and the upper ends; every share lies between its own.
+    """
+    angle_P, angles_DP = (np.arcsin(np.sqrt(np.clip(shares, 0, 1))) for shares in (share_P, resampled_DP))
+    reach_P = t_quantile((1 - level) / 2, len(angles_DP)) * angles_DP.std(axis=0, ddof=1)
+    low_P, high_P = (np.sin(np.clip(angle_P + side * reach_P, 0, np.pi / 2)) ** 2 for side in (-1, 1))
+    return np.minimum(low_P, share_P), np.maximum(high_P, share_P)  # a share of no spread, after rounding
 
 
 def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> list[Bin]:
@@ -196,6 +229,7 @@ def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> lis
         options = [option for option in kind.choices if option in labels_N]
         return [_bin(str(option), None, labels_N == option, scores_N) for option in options]
     values_N = np.array(values, np.float64)
+    middle = _geometric_mean if getattr(kind, "log", False) else np.mean
     distinct = np.unique(values_N)
     if len(distinct) <= MARGINAL_BINS:
         return [_bin(f"{value:g}", float(value), values_N == value, scores_N) for value in distinct]
@@ -205,7 +239,7 @@ def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> lis
     return [
         _bin(
             f"{edges[i]:.3g} to {edges[i + 1]:.3g}",
-            float(values_N[places_N == i].mean()),
+            float(middle(values_N[places_N == i])),
             places_N == i,
             scores_N,
             False,
@@ -215,11 +249,16 @@ def marginal(values: Sequence[Any], scores_N: Shares, kind: Distribution) -> lis
     ]
 
 
+def _geometric_mean(values_N: Shares) -> np.float64:
+    return np.float64(np.exp(np.log(values_N).mean()))
+
+
 def _bin(label: str, x: float | None, inside_N: npt.NDArray[np.bool_], scores_N: Shares, one_value: bool = True) -> Bin:
     summary = cell_summary(scores_N[inside_N])
     assert summary.mean is not None
     members = np.flatnonzero(inside_N).tolist()
-    return Bin(label, one_value, members, x, summary.n, summary.mean, summary.ci_low, summary.ci_high)
+    low, high = (summary.ci_low, summary.ci_high) if summary.n >= LEAST_FOR_INTERVAL else (None, None)
+    return Bin(label, one_value, members, x, summary.n, summary.mean, low, high)
 
 
 def _as_drawn(configuration: Mapping[str, Any], distributions: Mapping[str, Distribution]) -> dict[str, Any]:

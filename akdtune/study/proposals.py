@@ -76,7 +76,8 @@ class Outline:
         cells = probe.trials // len(probe.seeds)
         counts = [cells // len(arms) + (place < cells % len(arms)) for place in range(len(arms))]
         per_arm = [
-            arm.probes(count, derived_seed("probe", seed, arm.name)) for arm, count in zip(arms, counts, strict=True)
+            arm.probes(count, derived_seed("probe", seed, arm.drawn_as))
+            for arm, count in zip(arms, counts, strict=True)
         ]
         return tuple(proposal for of_arm in per_arm for proposal in of_arm)
 
@@ -153,13 +154,13 @@ def _grid(brackets: dict[str, Space], trials: int | None) -> Proposals:
 
 def _random(name: str, space: Space, count: int, seed: int) -> Proposals:
     """Random configurations, each from (search seed, bracket, number) alone."""
-    return [(name, space.random(derived_seed("search", seed, name, number))) for number in range(count)]
+    return [(name, space.random(derived_seed("search", seed, space.drawn_as, number))) for number in range(count)]
 
 
 def _quasi_random(name: str, space: Space, count: int, seed: int) -> Proposals:
     """A scrambled Halton sequence over every searched setting of a bracket."""
     names = [dimension.name for dimension in space.dimensions]
-    points = halton(count, len(names), derived_seed("search", seed, name)) or [[]] * count
+    points = halton(count, len(names), derived_seed("search", seed, space.drawn_as)) or [[]] * count
     return [(name, space.sample(Point(dict(zip(names, at, strict=True))))) for at in points]
 
 

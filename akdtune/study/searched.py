@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from akdtune.settings.domains import Choice, Issue, PlacedDomain, Range
 from akdtune.settings.file import KeyPath, SettingsFile, shown, written
 from akdtune.settings.space import Arm, Pooled
 from akdtune.settings.trial import trial_settings
+from akdtune.study import arm_names
 
 NO_DOMAIN: dict[str | KeyPath, str] = {
     "data": "one split serves the teacher and every comparison; make one study per data set",
@@ -131,16 +132,14 @@ class Searched:
     def arms(self, constants: dict[str, Any], fixed: Mapping[str, Any]) -> tuple[tuple[Arm, ...], Pooled]:
         """The arms with their names, and all of them pooled."""
         given: space.Names = {}
+        trees = [tree for tree, _, _ in self.expanded]
         decided = [[logical for _, logical, _ in taken] for _, _, taken in self.expanded]
-        labels = [_arm_name(tree, paths) for (tree, _, _), paths in zip(self.expanded, decided, strict=True)]
-        alike = {label for label in labels if labels.count(label) > 1}
-        for place, (tree, _, _) in enumerate(self.expanded):
-            if labels[place] in alike and "variant" in tree["views"]:
-                labels[place] = _arm_name(tree, [*decided[place], ("views", "variant")])
         complete = functools.partial(_complete, constants)
         arms = tuple(
-            Arm(name, tree, given, complete, fixed)
-            for name, (tree, _, _) in zip(domains.unique(labels), self.expanded, strict=True)
+            Arm(name, tree, given, complete, fixed, drawn_as)
+            for name, drawn_as, tree in zip(
+                arm_names.names(trees, decided), arm_names.numbered_names(trees, decided), trees, strict=True
+            )
         )
         return arms, Pooled(arms, [taken for _, _, taken in self.expanded], given)
 
@@ -166,18 +165,6 @@ def _described(domain: domains.Domain) -> str:
     if isinstance(domain, Choice):
         return "[" + ", ".join(domain.labels) + "]"
     return f"{domain.kind} [{domain.low}, {domain.high}]"
-
-
-def _arm_name(tree: Mapping[str, Any], decided: Sequence[KeyPath]) -> str:
-    """`views[:variant]/method[+method][/network]`; variant and network where they distinguish arms."""
-    views, terms = tree["views"], tree["method"]
-    name = str(views["name"])
-    if ("views", "variant") in decided:
-        name += f":{views['variant']}"
-    parts = [name, "+".join(str(term["name"]) for term in (terms if isinstance(terms, list) else [terms]))]
-    if any(path[:2] == ("student", "network") or path == ("student",) for path in decided):
-        parts.append(domains.label(tree["student"]["network"]))
-    return "/".join(parts)
 
 
 def _complete(constants: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,16 @@ class Study:
     def spaces(self) -> tuple[Space, ...]:
         """What is searched separately: the arms, or all of them pooled."""
         return (self.pooled,) if self.search.fair == "pooled" else self.arms
+
+    def begun_as(self, lock: Mapping[str, Any]) -> Study:
+        """The study with the names of arms that its directory holds.
+
+        Args:
+            lock: content of `study.lock.yaml`; one from before arms were named by their settings has no names.
+        """
+        names = lock.get("arms") or [arm.drawn_as for arm in self.arms]
+        arms = tuple(arm.named(name) for arm, name in zip(self.arms, names, strict=True))
+        return replace(self, arms=arms, pooled=self.pooled.of(arms))
 
     @property
     def constants(self) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def test_an_event_of_an_old_ledger_may_lack_what_came_later() -> None:
 
 
 def test_the_end_of_a_trial_is_what_its_outcome_says() -> None:
-    outcome = {"outcome": "done", "epoch": 6, "test_accuracy": 80.5, "disk": None}
+    where = {"processor": "a", "threads": 1}
+    outcome = {"outcome": "done", "epoch": 6, "test_accuracy": 80.5, "disk": None, "trained_on": where}
     assert TrialEnded.of_outcome("t", outcome, reused_from="there") == TrialEnded(
-        kind="done", trial_id="t", epoch=6, test_accuracy=80.5, reused_from="there"
+        kind="done", trial_id="t", epoch=6, test_accuracy=80.5, reused_from="there", trained_on=where
     )

@@ -288,9 +288,10 @@ class TestReference:
         written = {
             name: json.loads((folder / f"{name}.json").read_text()) for name in ("diversity_accuracy", "ablation")
         }
-        assert json.loads(json.dumps(reference.diversity().report())) == written["diversity_accuracy"]
+        origin = reference.origin.report()
+        assert json.loads(json.dumps(reference.diversity().report() | origin)) == written["diversity_accuracy"]
         parts = [reference.ablation().result, reference.confirmation().result]
-        assert json.loads(json.dumps(ablation_tables.report_of(parts))) == written["ablation"]
+        assert json.loads(json.dumps(ablation_tables.report_of(parts) | origin)) == written["ablation"]
 
     def test_tables_and_best(self, reference: Results) -> None:
         assert (reference.trials.num_rows, reference.counts()) == (33, {"done": 30, "pruned": 3})

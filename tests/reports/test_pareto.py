@@ -13,6 +13,7 @@ from akdtune.planning.cost import network_macs
 from akdtune.records import tables
 from akdtune.records.study_directory import TrialRecord
 from akdtune.reports import pareto
+from akdtune.reports.origin import origin_of
 from akdtune.reports.pareto import COLUMNS, table
 from akdtune.running import display
 from akdtune.running.lock import lock_content
@@ -59,7 +60,9 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
     played.directory.write_lock(lock_content(study, played.identity))
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "run"), "--pareto"])
     assert shown.exit_code == 0, shown.output
-    heads, *cells = shown.output.splitlines()
+    heads, *cells, empty, origin = shown.output.splitlines()
+    assert (empty, origin) == ("", str(origin_of(tmp_path / "run")))
+    assert origin.startswith("trained on: processor not recorded, ")
     assert heads.split("  ")[0] == "trial" and "training s" in heads
     columns = [COLUMNS[name] for name in study.search.objectives]
     front = pareto.front([[row[column] for column in columns] for row in rows], study.search.objectives)

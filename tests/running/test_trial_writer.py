@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from akdtune.devices import trained_on
 from akdtune.records.files import read_rows
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running.trial_writer import TrialWriter, resumed, shut_gates
@@ -16,7 +17,9 @@ from akdtune.teacher.file import TeacherFile
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Epoch, Trial
 
-REQUEST = TrialRequest(trial_id="t", settings={"training": {"epochs": 3}}, teacher_file=TeacherFile.none())
+REQUEST = TrialRequest(
+    trial_id="t", settings={"training": {"epochs": 3, "device": "cpu"}}, teacher_file=TeacherFile.none()
+)
 
 
 def student(number: int, **row: float | None) -> Epoch:
@@ -49,7 +52,8 @@ def test_a_whole_trial_leaves_rows_state_predictions_and_outcome(directory: Tria
     assert directory.read_outcome() is None
     outcome = writer.close(live(test_accuracy=61.0))
     expected = {"outcome": "done", "epoch": 3, "streams": 2, "test_accuracy": 61.0}
-    assert outcome == directory.read_outcome() == expected
+    where = trained_on(torch.device("cpu"))
+    assert outcome == directory.read_outcome() == {**expected, "trained_on": where}
     rows = directory.read_rows()
     assert [list(row)[:3] for row in rows] == [["trial_id", "attempt", "epoch"]] * 3
     assert [(row["trial_id"], row["attempt"], row["epoch"], row["warmup_time_s"]) for row in rows] == [
@@ -66,7 +70,11 @@ def test_a_diverged_trial_keeps_its_rows(directory: TrialDirectory) -> None:
     writer = TrialWriter(REQUEST, directory)
     writer.finished(student(1))
     assert directory.read_rows() == []
-    assert writer.diverged(2) == directory.read_outcome() == {"outcome": "diverged", "epoch": 1, "diverged_in": 2}
+    outcome = writer.diverged(2)
+    assert outcome == directory.read_outcome()
+    assert {**outcome, "trained_on": None} == {
+        "outcome": "diverged", "epoch": 1, "diverged_in": 2, "trained_on": None,
+    }  # fmt: skip
     assert [row["epoch"] for row in directory.read_rows()] == [1]
 
 

@@ -156,9 +156,11 @@ def test_arm_names(load: Loader) -> None:
     assert {"none/kd/resnet8", "angular:paper/kd+crd/resnet14", "angular:constrained/dkd/resnet8"} <= set(arms)
 
 
-def test_arms_that_would_share_a_name_are_numbered(load: Loader) -> None:
+def test_arms_of_the_same_components_are_named_by_what_differs(load: Loader) -> None:
     text = changed(MANY, "- [{name: kd}, {name: crd}]", "- {name: kd, weight: 2}")
-    assert [arm.name for arm in load(text).arms] == ["angular/kd", "angular/dkd", "angular/kd#2"]
+    assert [arm.name for arm in load(text).arms] == [
+        "angular/kd[temperature=2|4]", "angular/dkd", "angular/kd[weight=2]",
+    ]  # fmt: skip
 
 
 def test_pooled_search_is_one_space(load: Loader) -> None:
@@ -201,7 +203,9 @@ def test_numbers_as_people_write_them(load: Loader) -> None:
 def test_anchors_and_merge_keys(load: Loader) -> None:
     text = changed(MANY, "- {name: kd, temperature: {choice: [2, 4]}}", "- &kd {name: kd, weight: {uniform: [1, 2]}}")
     text = changed(text, "- [{name: kd}, {name: crd}]", "- [*kd, {name: crd}]\n    - {<<: *kd, weight: 3}")
-    assert [arm.name for arm in load(text).arms] == ["angular/kd", "angular/dkd", "angular/kd+crd", "angular/kd#2"]
+    assert [arm.name for arm in load(text).arms] == [
+        "angular/kd[weight=1..2]", "angular/dkd", "angular/kd+crd", "angular/kd[weight=3]",
+    ]  # fmt: skip
 
 
 def test_paths_are_absolute_for_the_workers(load: Loader, tmp_path: Path) -> None:
