@@ -205,7 +205,8 @@ def test_who_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert panels["probe"]["measures"]["diversity_ce"]["pooled"]["slope"]["value"] == pytest.approx(1, abs=0.2)
     assert (panels["search"]["selected_on_accuracy"], panels["probe"]["selected_on_accuracy"]) == (True, False)
     assert "the study is not finished" in printed
-    assert "search survivors" in printed.splitlines()[-2]  # only named: it is behind --all
+    (of_all,) = (line for line in printed.splitlines() if line.startswith("with --all"))
+    assert "search survivors" in of_all
     everything = analyse(study, capsys, "--all")[1]
     assert "search survivors: selected on accuracy" in everything
     assert ".34" not in everything  # of other studies
