@@ -30,7 +30,7 @@ def shown_and_needed(finding: Finding, unit: str) -> list[str]:
 def needed(low: int, high: int, what: str) -> str:
     """`needs about 15 to 40 more seeds to resolve 0.3 points with power .8`; both ends rounded up."""
     if high == 0:
-        return f"{what} would have shown by itself"
+        return f"{what} would have shown with power .8"
     fewest, most = rounded_up(low), rounded_up(high)
     if low > MOST:
         count = f"more than {MOST:,}"
