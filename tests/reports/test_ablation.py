@@ -155,6 +155,7 @@ def test_what_seeds_need_follows_the_rule_that_judges(tmp_path: Path, capsys: py
     text = " ".join(capsys.readouterr().out.split())
     assert f"by the rule that judges (alpha over the size of the family): {low:.2f} to {high:.2f}" in text
     assert "with the larger number of seeds four of five studies reach that power" in text
+    assert "seeds that are added after this look are a second look at the same alpha" in text
 
 
 def test_without_spread_no_number_of_seeds_is_known(tmp_path: Path) -> None:
