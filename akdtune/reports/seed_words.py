@@ -57,6 +57,6 @@ def remarks(findings: Sequence[Finding]) -> list[str]:
         f"family): {number(min(low for low, _ in known))} to {number(max(high for _, high in known))}",
         "what seeds show or need runs from the standard deviation as these seeds have it to its upper 80 % limit: with "
         "the larger number of seeds four of five studies reach that power, with the smaller fewer than half",
-        "seeds that are added after this look are a second look at the same alpha: a study of fresh seeds, their number "
-        "declared beforehand, is judged by its own",
+        "seeds that are added after this look are a second look at the same alpha: a study of fresh seeds, their "
+        "number declared beforehand, is judged by its own",
     ]
