@@ -62,7 +62,7 @@ def test_runs_as_stored(notebook: Any, tmp_path: Path, monkeypatch: pytest.Monke
     assert {name: kinds(cell) for name, cell in cells.items()} == {cell.id: kinds(cell) for cell in code(notebook)}
     (printed,) = (cell.outputs[0].text for cell in cells.values() if "akdtune.run(" in cell.source)
     assert printed.startswith("study notebook in runs/notebook (new)\n"), "Tune has cleared nothing"
-    assert "14 trials: 14 done\n" in printed
+    assert "16 trials: 16 done\n" in printed
     (right,) = (cell.outputs[0].data["text/plain"] for cell in cells.values() if "predicted ==" in cell.source)
     shares = re.findall(r"([\d.]+) %", right)
     assert len(shares) == 2
