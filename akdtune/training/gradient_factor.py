@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from akdtune.methods import Method
-from akdtune.signals import Batch, Signals, Teaching, Terms
-from akdtune.training.objective import dot, targets_of
+from akdtune.signals import Batch, Signals, Teaching
+from akdtune.training.pull import READS_VIEWS, summed_terms
 from akdtune.views import plain_teaching
 
 
@@ -52,7 +52,7 @@ def gradient_factors(
     student, leaves = _leaf(student)
     factors: dict[str, float] = {}
     for name, method in methods.items():
-        if method.consumes not in ("logits", "pooled"):
+        if method.consumes not in READS_VIEWS:
             continue
         given = _lengths(method, student, leaves, teacher, batch, teaching, strong)
         of_plain = _lengths(method, student, leaves, teacher, batch, plain, plain_strong)
@@ -84,15 +84,13 @@ def _lengths(
     strong: Teaching | None,
 ) -> dict[str, float]:
     """Length of the gradient of each weighted term's sum over targets."""
-    targets = targets_of(method, student, teacher, teaching, strong)
-    parts: list[Terms] = [method.terms(student, target.target, batch) for target in targets]
+    totals = summed_terms(method, student, teacher, batch, teaching, strong)
     of_kind, lengths = list(leaves[method.consumes]), {}
     for term, weight in method.weights(batch.epoch).items():
         if not weight:
             continue
-        total = dot([target.weight for target in targets], [part[term] for part in parts])
-        if total.requires_grad:
-            gradients = torch.autograd.grad(total, of_kind, retain_graph=True, allow_unused=True)
+        if totals[term].requires_grad:
+            gradients = torch.autograd.grad(totals[term], of_kind, retain_graph=True, allow_unused=True)
             squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
             lengths[term] = float(sum(squares)) ** 0.5
     return lengths

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from akdtune.methods import Method
-from akdtune.signals import Batch, Signals, Teaching
+from akdtune.signals import Batch, Signals, Teaching, Terms
 from akdtune.training.objective import dot, targets_of
 
 READS_VIEWS = ("logits", "pooled")
@@ -53,15 +53,22 @@ def pull(
     for name, method in methods.items():
         if method.consumes not in READS_VIEWS:
             continue
-        targets = targets_of(method, said, teacher, teaching, strong)
-        parts = [method.terms(said, target.target, batch) for target in targets]
+        totals = summed_terms(method, said, teacher, batch, teaching, strong)
         trained = [*leaves, *(parameter for parameter in method.parameters() if parameter.requires_grad)]
         weights = [method.weights(epoch) for epoch in range(1, epochs + 1)]
         for term in weights[0]:
-            total = dot([target.weight for target in targets], [part[term] for part in parts])
-            if any(of_epoch[term] for of_epoch in weights) and total.requires_grad:
-                by_term[name if term == name else f"{name}.{term}"] = _gradient_P(total, trained)
+            if any(of_epoch[term] for of_epoch in weights) and totals[term].requires_grad:
+                by_term[name if term == name else f"{name}.{term}"] = _gradient_P(totals[term], trained)
     return by_term
+
+
+def summed_terms(
+    method: Method, student: Signals, teacher: Signals, batch: Batch, teaching: Teaching, strong: Teaching | None
+) -> Terms:
+    """Each loss term of a method, summed over targets with their weights, as it enters the loss."""
+    targets = targets_of(method, student, teacher, teaching, strong)
+    parts = [method.terms(student, target.target, batch) for target in targets]
+    return {term: dot([target.weight for target in targets], [part[term] for part in parts]) for term in parts[0]}
 
 
 def _gradient_P(total: Tensor, variables: Sequence[Tensor]) -> Tensor:
