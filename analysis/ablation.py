@@ -25,7 +25,7 @@ from akdtune.reports.ablation_measured import phases_of
 from akdtune.reports.ablation_tables import Result, headings, notes_of, paper_rows, said_of, status_lines, title_of
 from akdtune.reports.figures import stamped
 from akdtune.reports.origin import origin_of
-from akdtune.reports.text import csv_text, exit_code, interval, probability, save, save_json, signed
+from akdtune.reports.text import csv_text, exit_code, interval, print_whole, probability, save, save_json, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def _print_table(console: Console, names: Sequence[str], rows: Sequence[Sequence
         )
     for index, row in enumerate(rows):
         table.add_row(*row, end_section=index + 1 == own, style=None if index < own else "dim")
-    console.print(table)
+    print_whole(console, table)
 
 
 def _print_item(console: Console, text: str) -> None:

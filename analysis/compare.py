@@ -29,7 +29,7 @@ from akdtune.reports.comparison import (
     verdict,
 )
 from akdtune.reports.origin import ROUNDING, origin_of
-from akdtune.reports.text import counted, exit_code, interval, number, save_json, signed
+from akdtune.reports.text import counted, exit_code, interval, number, print_whole, save_json, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def print_report(console: Console, a: Side, b: Side, shared: Sequence[Shared]) -
             table.add_row(
                 name, str(len(cell.seeds)), number(cell.a.mean), number(cell.b.mean), _gap(cell), cell.reproduced
             )
-        console.print(table)
+        print_whole(console, table)
     _item(console, verdict(shared))
     _item(console, f"compared: {', '.join(dict.fromkeys(cell.metric for cell in shared)) or 'nothing'}; {READING}")
     for label, names in (("A", only_in(a, b)), ("B", only_in(b, a))):

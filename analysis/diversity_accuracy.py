@@ -24,7 +24,7 @@ from akdtune.reports.diversity_report import READING, counts_text, grouped_estim
 from akdtune.reports.diversity_verdict import TABLE_HEADINGS, Verdict, coefficient_text, headline_sentence, judge
 from akdtune.reports.figures import stamped
 from akdtune.reports.origin import origin_of
-from akdtune.reports.text import exit_code, save, save_json
+from akdtune.reports.text import exit_code, print_whole, save, save_json
 from akdtune.statistics import association
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def print_headline(console: Console, panels: Sequence[DiversityPanel], verdicts:
             table = _table(TABLE_HEADINGS, right=("Holm p", "cells"))
             for row in verdict.table():
                 table.add_row(*row)
-            console.print(table)
+            print_whole(console, table)
             console.print(READING, highlight=False, soft_wrap=True)
 
 
@@ -67,7 +67,7 @@ def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Rel
             )
             table.add_row(label, letters, str(relation.trials), str(estimate.clusters), *numbers)
             label = ""
-    console.print(table)
+    print_whole(console, table)
     for remark in dict.fromkeys(_remarks(relations)):
         console.print(remark, highlight=False, soft_wrap=True)
 
@@ -75,9 +75,9 @@ def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Rel
 def _table(headings: Sequence[str], right: Sequence[str]) -> Table:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+        table.add_column(heading.replace(", ", ",\n"), justify="right" if heading in right else "left", no_wrap=True)
     return table
 
 

@@ -33,7 +33,7 @@ from akdtune.reports.importance import (
 from akdtune.reports.importance_figures import draw
 from akdtune.reports.origin import origin_of
 from akdtune.reports.searched_arms import POOLS, ROLES, SearchedArm, Selection, arms_of
-from akdtune.reports.text import exit_code, number, save, save_json
+from akdtune.reports.text import exit_code, number, print_whole, save, save_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +67,7 @@ def print_arm(console: Console, judged: JudgedArm) -> None:
                 f"{number(share.share)} [{number(share.low)}, {number(share.high)}]", number(share.chance)]  # fmt: skip
         best = max(judged.marginals[name], key=lambda bin_: bin_.mean)
         table.add_row(*row, f"{best.label} ({number(best.mean)})")
-    console.print(table)
+    print_whole(console, table)
     for note in judged.notes:
         console.print(textwrap.fill(note, console.width, initial_indent="- ", subsequent_indent="  "))
 

@@ -9,10 +9,17 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from akdtune import atomic
 from akdtune.errors import AkdtuneError, StudyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WIDEST_TABLE = 200
+"""Columns of a terminal that no table needs."""
 
 MINUS = "\N{MINUS SIGN}"
 _TEX = {
@@ -157,3 +164,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Prints a table at its own width: a terminal that is narrower breaks its lines, and no number is cut."""
+    before = console.width
+    console.width = max(before, WIDEST_TABLE)
+    console.print(table)
+    console.width = before
