@@ -15,6 +15,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from akdtune.data.decoding import Square, open_image, pixels, squared
+from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
 from akdtune.data.store import (
     Images,
@@ -197,6 +198,7 @@ class FolderSource(Source):
     own_settings = STREAMING_SETTINGS | {"root"}
     default_root: ClassVar[str | None] = None
     default_size: ClassVar[int | None] = None
+    classes: ClassVar[int | None] = None
     mean: ClassVar[tuple[float, ...] | None] = None
     std: ClassVar[tuple[float, ...] | None] = None
 
@@ -219,6 +221,12 @@ class FolderSource(Source):
     def test_files(cls, root: Path, classes: list[str]) -> ImageFiles:
         """The test set."""
         return listed(cls.test_folder(root), classes)
+
+    @classmethod
+    @override
+    def shape(cls, settings: DataSettings) -> Shape:
+        guessed = () if cls.classes else ("num_classes",)
+        return Shape(3, settings.size or cls.default_size or 32, cls.classes or 10, guessed)
 
     @classmethod
     @override
@@ -297,6 +305,7 @@ class TinyImagenet(FolderSource):
     source = "Le and Yang 2015, Tiny ImageNet visual recognition challenge, Stanford CS 231N"
     default_root = "~/data/tiny-imagenet-200"
     default_size = 64
+    classes = 200
     mean = (0.4802, 0.4481, 0.3975)
     std = (0.2302, 0.2265, 0.2262)
 
@@ -331,6 +340,7 @@ class Imagenet(FolderSource):
     source = "Russakovsky et al., IJCV 2015, arXiv 1409.0575"
     default_root = "~/data/imagenet"
     default_size = 224
+    classes = 1000
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 

@@ -11,6 +11,7 @@ from filelock import FileLock
 from typing_extensions import override
 
 from akdtune.data.decoding import check_labels
+from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
 from akdtune.data.store import Images, Labels, Stored, stored
 from akdtune.errors import DataError
@@ -25,6 +26,7 @@ class Torchvision(Source):
     own_settings = frozenset({"root", "download"})
     torchvision_name: ClassVar[str]
     classes: ClassVar[int]
+    size: ClassVar[int]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
@@ -42,6 +44,11 @@ class Torchvision(Source):
     def arguments(cls, is_train: bool) -> dict[str, Any]:
         """What torchvision's class calls its training and its test set."""
         return {"train": is_train}
+
+    @classmethod
+    @override
+    def shape(cls, settings: DataSettings) -> Shape:
+        return Shape(len(cls.mean), cls.size, cls.classes)
 
     @classmethod
     @override
@@ -132,6 +139,7 @@ class Cifar100(Cifar):
     source = CIFAR_SOURCE
     torchvision_name = "CIFAR100"
     classes = 100
+    size = 32
     mean = (0.5071, 0.4867, 0.4408)
     std = (0.2675, 0.2565, 0.2761)
     folder = "cifar-100-python"
@@ -145,6 +153,7 @@ class Cifar10(Cifar):
     source = CIFAR_SOURCE
     torchvision_name = "CIFAR10"
     classes = 10
+    size = 32
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
     folder = "cifar-10-batches-py"
@@ -158,6 +167,7 @@ class FashionMnist(Torchvision):
     source = "Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747"
     torchvision_name = "FashionMNIST"
     classes = 10
+    size = 28
     mean = (0.2860,)
     std = (0.3530,)
 
@@ -194,6 +204,7 @@ class Stl10(ChannelFirst):
     source = "Coates, Lee and Ng, AISTATS 2011"
     torchvision_name = "STL10"
     classes = 10
+    size = 96
     mean = (0.4467, 0.4398, 0.4066)
     std = (0.2603, 0.2566, 0.2713)
 
@@ -216,6 +227,7 @@ class Svhn(ChannelFirst):
     source = "Netzer et al., NeurIPS Workshop on Deep Learning and Unsupervised Feature Learning 2011"
     torchvision_name = "SVHN"
     classes = 10
+    size = 32
     mean = (0.4377, 0.4438, 0.4728)
     std = (0.1980, 0.2010, 0.1970)
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -199,6 +208,11 @@ class DataSettings(ComponentSettings):
     image_column: str = Field("image", description="parquet: encoded images, bytes or {bytes, path}")
     label_column: str = Field("label", description="parquet: integers from 0")
     num_classes: PositiveInt | None = Field(None, description="parquet: null: the largest training label + 1")
+    rehearsal: PositiveInt | None = Field(
+        None,
+        description="set by `akdtune rehearse`: so many training images, the first of each class, or made-up ones of"
+        " the set's shape where its files are missing; null: all",
+    )
 
     @model_validator(mode="after")
     def _belongs_to_the_data_set(self) -> DataSettings:
@@ -219,6 +233,14 @@ class DataSettings(ComponentSettings):
         if self.strong is not None and (self.strong.mixup or self.strong.cutmix):
             raise ValueError("strong has mixup or cutmix; allowed only in augmentation, which then mixes both alike")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_rehearsal(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what only a rehearsal has, so that what was derived from these settings stays valid."""
+        values: dict[str, Any] = handler(self)
+        if self.rehearsal is None:
+            values.pop("rehearsal", None)
+        return values
 
 
 STREAMING_SETTINGS = frozenset({"size", "stream", "memory_mib", "workers"})
