@@ -21,7 +21,7 @@ START_S = 60.0
 """Loading the SDK from a slow file system may take so long."""
 
 ANSWER_S = 5.0
-"""A server that takes longer is taken to be gone."""
+"""A server that takes longer for an answer is taken to be gone."""
 
 Answer = dict[str, Any]
 
@@ -47,7 +47,8 @@ class Child:
             env=environment(mode), cwd=folder, start_new_session=True,
         )  # fmt: skip
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(json.dumps(dict(asked)),), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(json.dumps(dict(asked)),), daemon=True)
+        self._reader.start()
 
     def _read(self, asked: str) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -77,9 +78,15 @@ class Child:
 
     def end(self) -> None:
         """Ends the process with all that it started; once is enough."""
-        with contextlib.suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
 
 
 class Probe:
@@ -89,19 +96,23 @@ class Probe:
         self._child = Child("probe", {}, "online")
 
     def refusal(self, given_up: Callable[[], bool] = lambda: False) -> str | None:
-        """Why runs cannot be online, in a few words; None: they can. Comes within `ANSWER_S` of the SDK's start."""
+        """Why runs cannot be online, in a few words; None: they can."""
         where = server()
         try:
             self._child.answer(START_S, given_up)
         except TooLong:
             return "the Weights & Biases SDK did not start"
         try:
-            error = self._child.answer(ANSWER_S, given_up).get("error")
+            answer = self._child.answer(2 * ANSWER_S, given_up)  # the SDK's service has to start as well
         except TooLong:
-            return f"{where} did not answer within {ANSWER_S:g} s"
+            answer = {"error": "", "late": True}
         finally:
             self.end()
-        return None if error is None else f"{where} refused: {error}"
+        if answer["error"] is None:
+            return None
+        if answer["late"]:
+            return f"{where} did not answer within {ANSWER_S:g} s"
+        return f"{where} refused: {answer['error'].removeprefix(f'Failed to verify credentials with {where}: ')}"
 
     def end(self) -> None:
         """Asks no longer."""

@@ -23,7 +23,7 @@ ANSWER_S = 60.0
 def tracked_as(root: Path) -> dict[str, Any]:
     """The `wandb` settings that a study's runs are written with; empty where it is not tracked."""
     known = read_decision(root)
-    if known is not None:
+    if known is not None and (known[1] or known[0].mode == "disabled"):
         return {} if known[0].mode == "disabled" else known[1]
     lock = files.read_lock(root) or {}
     section = lock.get("settings", {}).get("tracking") or {}

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ def _probe(_: Mapping[str, Any]) -> Iterator[Answer]:
     import wandb  # late: loaded where tracking is on
 
     yield {"ready": True}
+    began = time.monotonic()
     try:
-        viewer = wandb.Api(timeout=int(ANSWER_S)).viewer
-        yield {"error": None if viewer else "the key is not known there"}
+        known = wandb.Api(timeout=int(ANSWER_S)).viewer
+        yield {"error": None if known else "the key is not known there", "late": False}
     except Exception as error:
-        yield {"error": reason(error)}
+        yield {"error": reason(error), "late": time.monotonic() - began >= ANSWER_S}
 
 
 def _tag(asked: Mapping[str, Any]) -> Iterator[Answer]:
