@@ -56,7 +56,9 @@ def prepare(mode: Mode) -> None:
     kept = environment(mode)
     for name in set(os.environ) - set(kept):
         del os.environ[name]
-    os.environ.update(kept)
+    for name, value in kept.items():
+        if os.environ.get(name) != value:  # else nothing is set while other threads may read
+            os.environ[name] = value
     with contextlib.suppress(Exception):
         import wandb  # noqa: F401  # late: a study without tracking does not load it
 

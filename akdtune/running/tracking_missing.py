@@ -45,6 +45,8 @@ def missing_runs(root: Path, others_write: bool) -> dict[str, str]:
         if attempt == 0 or (row["trial_id"] not in ends and (others_write or not directory.epochs.exists())):
             continue
         runs = read_record(directory.path)
+        if others_write and runs and runs[-1].running:
+            continue
         if not (runs and runs[-1].attempt >= attempt and runs[-1].is_whole(root)):
             unknown = "its process ended before the run was closed"
             missing[str(row["trial_id"])] = read_trouble(directory.path) or unknown

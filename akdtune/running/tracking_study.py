@@ -5,10 +5,13 @@ Begins to ask the server while the study prepares itself, so that nobody waits f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from akdtune.errors import AkdtuneError
+from akdtune.reports.text import counted
 from akdtune.running.tracking_child import Probe
 from akdtune.running.tracking_missing import missing_runs, write_missing
 from akdtune.running.tracking_mode import Decision, decide, read_decision, write_decision
@@ -49,8 +52,11 @@ class StudyTracking:
         self._settings = settings
         self._root = root
         self._decision = decide(settings)
-        self._probe = Probe() if self._decision.mode == "online" else None
+        self._probe: Probe | None = None
         self._settled = False
+        if self._decision.mode == "online":
+            with contextlib.suppress(OSError):  # no process, no answer
+                self._probe = Probe()
 
     def settle(self, given_up: Callable[[], bool] = lambda: False) -> str | None:
         """Decides, and writes the decision down; a line for the user where runs cannot be online.
@@ -61,11 +67,17 @@ class StudyTracking:
         if self._settled:
             return None
         self._settled = True
-        refusal = None if self._probe is None else self._probe.refusal(given_up)
+        refusal = self._refusal(given_up) if self._decision.mode == "online" else None
+        if given_up():
+            return None
         if refusal is not None:
             self._decision = Decision("offline", refusal, asked=False)
-        write_decision(self._root, self._decision, self._settings["wandb"] if self._settings.get("wandb") else None)
+        if self._decision.mode != "disabled" or read_decision(self._root) is not None:
+            write_decision(self._root, self._decision, self._settings.get("wandb"))
         return None if refusal is None else f"Weights & Biases: {refusal}; runs are written offline"
+
+    def _refusal(self, given_up: Callable[[], bool]) -> str | None:
+        return "no process could be started to ask the server" if self._probe is None else self._probe.refusal(given_up)
 
     @property
     def for_trials(self) -> dict[str, Any]:
@@ -82,18 +94,21 @@ class StudyTracking:
         """Makes the runs that trials could not write, and says what is not on the server; None: nothing."""
         if self._decision.mode == "disabled":
             return None
-        left = write_missing(self._root, missing_runs(self._root, others_write=False), CLOSING_S)
+        try:
+            left = write_missing(self._root, missing_runs(self._root, others_write=False), CLOSING_S)
+        except (AkdtuneError, OSError) as error:  # the study itself is done
+            return f"warning: Weights & Biases: runs that are missing could not be written: {error}"
         waiting = sum(self._waits(directory) for directory in (self._root / "trials").glob("*"))
-        command = f"`akdtune wandb sync {self._root}`"
         if not waiting and not left:
             return None
         known = read_decision(self._root)
         decision = self._decision if known is None else known[0]
         why = f": {decision.why}" if decision.mode == "offline" else ""
-        parts = [f"{waiting} runs are on this disk alone{why}"] if waiting else []
+        are = "is" if waiting == 1 else "are"
+        parts = [f"{counted(waiting, 'run')} {are} on this disk alone{why}"] if waiting else []
         parts += [f"trials without a run: {named(left)}"] if left else []
         warning = "" if decision.asked and not left else "warning: "
-        return f"{warning}Weights & Biases: {'; '.join(parts)}; {command} uploads them"
+        return f"{warning}Weights & Biases: {'; '.join(parts)}; `akdtune wandb sync {self._root}` uploads them"
 
     def _waits(self, directory: Path) -> bool:
         runs = read_record(directory)

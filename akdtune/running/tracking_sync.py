@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from akdtune.errors import AkdtuneError
+from akdtune.reports.text import counted
 from akdtune.running.tracking_child import ANSWER_S, START_S, Child, Probe, TooLong
 from akdtune.running.tracking_missing import missing_runs, tracked_as, write_missing
 from akdtune.running.tracking_mode import environment, key_place
@@ -132,15 +133,14 @@ def _sorted_in(run_dir: Path, runs: Sequence[RunRecord], report: SyncReport) -> 
 
 def _require_server(run_dir: Path, waiting: int) -> None:
     """Refuses to begin where nobody would answer."""
+    runs = f"{counted(waiting, 'run')} wait{'s' * (waiting == 1)} for upload"
     if key_place() is None:
         raise TrackingError(
-            f"{run_dir}: {waiting} runs wait for upload, but there is no API key: "
+            f"{run_dir}: {runs}, but there is no API key: "
             "set WANDB_API_KEY or run `wandb login`, then repeat this command"
         )
     if (refusal := Probe().refusal()) is not None:
-        raise TrackingError(
-            f"{run_dir}: {waiting} runs wait for upload, but {refusal}; nothing is lost, repeat this command later"
-        )
+        raise TrackingError(f"{run_dir}: {runs}, but {refusal}; nothing is lost, repeat this command later")
 
 
 def _upload(run_dir: Path, runs: Sequence[RunRecord]) -> None:

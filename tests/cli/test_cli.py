@@ -393,7 +393,7 @@ def test_wandb_sync_reports(finished: Path, capsys: pytest.CaptureFixture[str]) 
     log.parent.mkdir(parents=True)
     log.touch()
     write_record(trial_directory(finished, "t00000"), [run])
-    assert "1 runs wait for upload" in call(capsys, "wandb", "sync", "toy", code=2)
+    assert "1 run waits for upload" in call(capsys, "wandb", "sync", "toy", code=2)
     log.with_name(log.name + ".synced").touch()  # as the SDK leaves it
     assert call(capsys, "wandb", "sync", "toy") == "Weights & Biases runs: 0 uploaded, 1 already there\n"
 

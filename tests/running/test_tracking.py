@@ -224,7 +224,7 @@ def test_sync_without_runs_says_so(tmp_path: Path) -> None:
 
 def test_sync_without_a_key_says_how_many_wait(tmp_path: Path) -> None:
     tracked(tmp_path, rows(1, 1))
-    with pytest.raises(TrackingError, match=r"1 runs wait for upload, but there is no API key: set WANDB_API_KEY"):
+    with pytest.raises(TrackingError, match=r"1 run waits for upload, but there is no API key: set WANDB_API_KEY"):
         sync(tmp_path)
 
 

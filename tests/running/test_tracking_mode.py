@@ -173,6 +173,8 @@ def test_a_study_that_asks_no_server_decides_at_once(elsewhere: Path) -> None:
     assert study.for_trials["wandb"]["mode"] == "offline"
     assert (read_decision(elsewhere) or ())[1] == AUTO["wandb"]
     off = StudyTracking({"wandb": None}, elsewhere)
+    (elsewhere / tracking_mode.DECISION_FILE).unlink()
     assert off.settle() is None
+    assert not (elsewhere / tracking_mode.DECISION_FILE).exists()
     assert off.for_trials == {"wandb": None}
     assert off.closing() is None
