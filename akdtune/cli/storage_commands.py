@@ -128,15 +128,16 @@ def cache_prune(
 def wandb_sync(run: RunArgument) -> None:
     """Upload the runs that a study wrote offline; repeating it uploads only what is new.
 
-    Runs of attempts that a later attempt replaced are tagged `superseded`.
+    A trial that left no run gets one from its stored rows. Runs of attempts that a later attempt replaced are tagged
+    `superseded`. Exit code 1: something is left to do; 2: no key, or the server does not answer.
 
     \b
     Examples:
       WANDB_API_KEY=... akdtune wandb sync digits_angular
     """
     from akdtune.records import run_names
-    from akdtune.running import tracking
+    from akdtune.running import tracking_sync
 
-    report = tracking.sync(run_names.resolve_run(run))
+    report = tracking_sync.sync(run_names.resolve_run(run))
     print(report.sentence())
-    raise typer.Exit(1 if report.failed or report.untagged else 0)
+    raise typer.Exit(0 if report.complete else 1)

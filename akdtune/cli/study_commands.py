@@ -45,11 +45,11 @@ def run(
 
     Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed; 130: interrupted.
     """
-    from akdtune.running import tracking
+    from akdtune.running import tracking_study
     from akdtune.study import spec
 
     study = spec.load(file, overrides or [])
-    notice = tracking.notice(study.tracking.model_dump())
+    notice = tracking_study.notice(study.tracking.model_dump())
     if notice:
         print(notice, file=sys.stderr)
     root = directory or Path("runs") / study.name
@@ -78,8 +78,9 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     study = spec.load(file, overrides or [])  # what is wrong with it is said before torch and the data are loaded
     from akdtune.planning.plan import Plan
     from akdtune.planning.report import plan_report
+    from akdtune.running.tracking_study import plan_line
 
-    print("\n".join(plan_report(Plan.of(study))))
+    print("\n".join([*plan_report(Plan.of(study)), plan_line(study.tracking.model_dump())]))
 
 
 def rehearse(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from akdtune import networks
 from akdtune.data.dataset import DataSet, load_data, missing_files
-from akdtune.devices import resolve_device
+from akdtune.devices import available_cpus, resolve_device
 from akdtune.planning.prepared import Prepared
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
@@ -64,11 +63,6 @@ def missing_checkpoints(study: Study) -> dict[str, str]:
     teachers = study.teacher.with_paths()
     named = {written(("teacher", *path, "checkpoint")): teacher.checkpoint for path, teacher in teachers}
     return {key: path for key, path in named.items() if path not in ("auto", "pretrained") and not Path(path).exists()}
-
-
-def available_cpus() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

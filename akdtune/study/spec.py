@@ -24,10 +24,10 @@ from akdtune.settings.sections import (
     ResourcesSettings,
     SchedulerSettings,
     SearchSettings,
-    TrackingSettings,
 )
 from akdtune.settings.space import Arm, Pooled, Space, assert_plain
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
+from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
 from akdtune.study import check
 from akdtune.study.written import with_defaults
