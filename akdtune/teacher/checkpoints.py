@@ -40,9 +40,21 @@ def load_checkpoint(
     Raises:
         CheckpointError: listing missing and unexpected keys, different shapes, and tensors that are no weights.
     """
+    return load_noted(checkpoint, network, inputs, device, finite=finite)[0]
+
+
+def load_noted(
+    checkpoint: str | Path | CheckpointFile,
+    network: str | dict[str, Any],
+    inputs: InputSpec,
+    device: torch.device,
+    *,
+    finite: bool = True,
+) -> tuple[Network, str]:
+    """As `load_checkpoint`, and what was taken for granted in reading the weights, in one line; mostly empty."""
     built = networks.build(network, inputs, seed=0)
-    fill_weights(built, checkpoint, name=network_name(network), finite=finite)
-    return built.to(device).eval().requires_grad_(False)
+    note = fill_weights(built, checkpoint, name=network_name(network), finite=finite)
+    return built.to(device).eval().requires_grad_(False), note
 
 
 def fill_weights(

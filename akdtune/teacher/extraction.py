@@ -91,7 +91,7 @@ def _held(path: Path, until: ExitStack) -> Any:
             if name is None or name in classes or len(classes) == _MOST_CLASSES:
                 raise
             module, _, last = name.rpartition(".")
-            classes[name] = type(last, (_Empty,), {"__module__": module, "__qualname__": last})
+            classes[name] = type(last, (_Empty,), {"__module__": module or "builtins", "__qualname__": last})
 
 
 def _merged(path: Path, until: ExitStack) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _only_member(path: Path, packed: str, until: ExitStack) -> tuple[str, Binary
         names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
         opened: Callable[[str], Any] = archive.open
     else:
-        tar = until.enter_context(tarfile.open(path))
+        tar = until.enter_context(tarfile.open(path))  # noqa: SIM115  closed by the stack
         names = [entry.name for entry in tar.getmembers() if entry.isfile()]
         opened = tar.extractfile
         if {"sys_info", "pickle", "storages", "tensors"} <= set(names):

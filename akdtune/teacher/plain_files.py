@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+MISSING = "no such file"
+
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _UNPACKED = ("gzip", "bzip2", "xz", "zip", "tar")
 """Archives that `akdtune teacher weights` looks into."""
@@ -52,8 +54,7 @@ def with_tensors(node: Any, depth: int = 0) -> Any:
 
 def refused_global(error: BaseException) -> str | None:
     """The class or function that torch would not restore from a file; None where an error says something else."""
-    found = re.search(r"(?:GLOBAL |Unsupported global: GLOBAL |Unsupported class |Trying to load unsupported GLOBAL )"
-                      r"([\w.]+\.[\w.<>]+) (?:was not an allowed|whose module)", str(error))  # fmt: skip
+    found = re.search(r"GLOBAL ([\w.<>]+) was not an allowed global", str(error))
     return found.group(1) if found else None
 
 
@@ -69,7 +70,7 @@ def no_file(path: Path) -> str | None:
         with path.open("rb"):
             return None
     except FileNotFoundError:
-        return "no such file"
+        return MISSING
     except (OSError, ValueError) as error:  # a name too long, a null byte, no permission
         return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
 
@@ -143,7 +144,9 @@ def reason(error: Exception) -> str:
     if isinstance(error, SafetensorError):
         return f"safetensors: {error}"
     text = str(error)
-    inner = re.search(r"WeightsUnpickler error: (.+)", text)
+    if blocked := re.search(r"unsupported GLOBAL ([\w.]+) whose module", text):
+        return f"it asks for {blocked.group(1)}, as no checkpoint does: do not trust it"
+    inner = re.search(r"WeightsUnpickler error:\s*(.+)", text)
     if inner is None and "Weights only load failed" in text:
         return "it is no file of torch.save"
     return (inner.group(1) if inner else text or type(error).__name__).splitlines()[0][:200]

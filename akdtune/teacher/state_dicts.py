@@ -1,8 +1,8 @@
 """Which tensors in a file are a network's weights: under which key they stand, and what their names begin with.
 
-A set of tensors fits a network if, without one common beginning (`module.`, `student.`, any other or none), it has every
-name that the network has, in the same shape, and no further one with that beginning. What does not begin so is left
-aside, and said.
+A set of tensors fits a network if, without one common beginning (`module.`, `student.`, any other or none), it has
+every name that the network has, in the same shape, and no further one with that beginning. What does not begin so is
+left aside, and said.
 """
 
 from __future__ import annotations
@@ -45,12 +45,19 @@ class Wanted:
         shapes: of its tensors by name; None where any shape will do.
         spared: names that may be missing.
         may_differ: names that may be missing or of another shape, and are left out then.
+        open: whether any names will do, as none are known.
     """
 
     network: str
     shapes: Mapping[str, Shape | None]
     spared: Set[str] = frozenset()
     may_differ: Set[str] = frozenset()
+    open: bool = False
+
+    @classmethod
+    def anything(cls, network: str) -> Wanted:
+        """Of a network whose tensors are not known yet."""
+        return cls(network, {}, open=True)
 
     @classmethod
     def by(cls, network: str, shapes: Mapping[str, Shape | None], may_differ: Set[str] = frozenset()) -> Wanted:
@@ -99,6 +106,8 @@ def find_weights(held: Mapping[Any, Any], wanted: Wanted, file: CheckpointFile) 
         if chosen not in sets and not dict(_flat(_inside(held, chosen))):
             raise CheckpointError(f"{file.path}: {_no_such_key(chosen, sets)}")
         sets = {chosen: sets.get(chosen, {})}
+    if wanted.open:
+        return Found({}, chosen or "", "")
     attempts = [attempt for key, tensors in sets.items() for attempt in _attempts(key, tensors, wanted, file.strip)]
     if not any(attempt.fits for attempt in attempts):  # dictionaries in dictionaries, a level for each dot of a name
         attempts += _attempts(chosen or "", dict(_flat(_inside(held, chosen or ""))), wanted, file.strip)
