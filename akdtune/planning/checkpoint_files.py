@@ -83,7 +83,7 @@ def _wanted(network: str | dict[str, Any], classes: int | None, begins: bool) ->
     name = network_name(network)
     title = name if classes is None else f"{name} for {classes} classes"
     for pair in _SHAPES:
-        built = [_without_values(network, inputs, classes) for inputs in pair]
+        built = [_built(network, inputs, classes) for inputs in pair]
         if known := [one for one in built if one is not None]:
             first, last = known[0].state_dict(), known[-1].state_dict()
             if first.keys() != last.keys():
@@ -97,11 +97,16 @@ def _wanted(network: str | dict[str, Any], classes: int | None, begins: bool) ->
     return Wanted.anything(title)
 
 
-def _without_values(network: str | dict[str, Any], inputs: InputSpec, classes: int | None) -> networks.Network | None:
-    """A network with shapes alone; None where its code needs values, or does not take such images."""
+def _built(network: str | dict[str, Any], inputs: InputSpec, classes: int | None) -> networks.Network | None:
+    """A network to take shapes from; None where its code does not take such images.
+
+    One of another library, which may be large, is built without values. That takes torch seconds to learn, which only
+    such a library's own import has spent already.
+    """
+    device = torch.device("meta" if "/" in network_name(network) else "cpu")
     spec = InputSpec(inputs.channels, inputs.size, classes or inputs.num_classes)
     try:
-        with torch.device("meta"):
+        with device:
             return networks.build(network, spec, 0)
     except Exception:  # a plug-in's own code, or images it does not take: it is built once the data is there
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from akdtune.planning.checkpoint_files import check_checkpoints, missing_students
 from akdtune.planning.cost import (
     CPU,
     ArmCost,
@@ -28,7 +29,6 @@ from akdtune.planning.cost import (
 )
 from akdtune.planning.equal_cells import MeasuredPlan
 from akdtune.planning.identity import Identity, initial_rows
-from akdtune.planning.checkpoint_files import check_checkpoints, missing_students
 from akdtune.planning.prepared import Prepared, network_label
 from akdtune.roles import TrainOn
 from akdtune.settings.space import Dimension

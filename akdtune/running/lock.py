@@ -134,7 +134,8 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Version of each package that numbers depend on, and of those that brought components, by name."""
-    wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn")
+    wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn",
+              "timm")  # fmt: skip
     versions = {}
     for name in wanted:
         try:

@@ -179,7 +179,9 @@ def test_the_command_works_when_pasted_into_a_shell(tmp_path: Path) -> None:
     )
     (folder / "akdtune").chmod(0o755)
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, shell=True, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     loaded = load_checkpoint(tmp_path / "timm's $HOME_weights.pth", NETWORK, INPUTS, CPU)
     assert weights_hash(loaded) == weights_hash(networks.build(NETWORK, INPUTS, 3))

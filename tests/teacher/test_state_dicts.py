@@ -272,7 +272,10 @@ def test_paths_that_lead_to_no_file(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "the file is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "it is a pointer of Git LFS, not the file: git"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+            "it is a pointer of Git LFS, not the file: git",
+        ),
         (b"\n<!DOCTYPE html><html>", "it is a web page, perhaps of a download that was refused"),
         (b"\x28\xb5\x2f\xfd....", "it is an archive of zstd)"),
         (b"PK\x03\x04" + bytes(30), ""),
