@@ -36,9 +36,9 @@ STAGES = 4
 class TimmNetwork(AdaptedNetwork):
     """Any image size that the model takes and any number of channels; weights are drawn as timm does, never fetched.
 
-    The pooled feature is what goes into the last linear layer. Stage maps are where timm's feature information says, one
-    for each resolution (of transformers the tokens of each quarter of the depth, without class token and laid out as the
-    patches are), the stem first. They are not before and after a ReLU. Weights of timm's are a file, named as
+    The pooled feature is what goes into the last linear layer. Stage maps are where timm's feature information says,
+    one for each resolution (of transformers the tokens of each quarter of the depth, without class token and laid out
+    as the patches are), the stem first; there are none before their ReLU. Weights of timm's are a file, named as
     `teacher.checkpoint` or `student.checkpoint`.
 
     Differs: activations do not work in place.

@@ -209,7 +209,7 @@ def test_nothing_of_a_file_is_run(call: tuple[Any, ...], tmp_path: Path, monkeyp
             extract_weights(Path("t.pth"))
     elif call[0] is os.system:
         assert "it asks for posix.system, as no checkpoint does: do not trust it" in refusal(Path("t.pth"))
-        with pytest.raises(CheckpointError, match="it asks for posix.system"):
+        with pytest.raises(CheckpointError, match=r"it asks for posix\.system"):
             extract_weights(Path("t.pth"))
     else:
         assert list(extract_weights(Path("t.pth"))["model"]) == list(weights())
@@ -241,5 +241,5 @@ def test_an_index_reads_only_what_lies_beside_it(tmp_path: Path) -> None:
             extract_weights(tmp_path / "in/x.index.json")
     for content in ("[]", '{"weight_map": 3}', "{"):
         (tmp_path / "in/x.index.json").write_text(content)
-        with pytest.raises(CheckpointError, match="in/x.index.json: "):
+        with pytest.raises(CheckpointError, match=r"in/x\.index\.json: "):
             extract_weights(tmp_path / "in/x.index.json")

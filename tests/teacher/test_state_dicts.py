@@ -113,7 +113,10 @@ FILES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {name: tensor for name, tensor in weights().items() if "num_batches" not in name},
         "",
     ),
-    "parameters": (lambda: collections.OrderedDict((k, torch.nn.Parameter(v, False)) for k, v in weights().items()), ""),
+    "parameters": (
+        lambda: collections.OrderedDict((k, torch.nn.Parameter(v, False)) for k, v in weights().items()),
+        "",
+    ),
     "float64": (lambda: changed(Tensor.double), "stored as float64"),
 }  # fmt: skip
 
@@ -208,8 +211,14 @@ def test_what_differs_is_said_with_what_was_found(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "integer keys": (lambda: dict(enumerate(weights().values())), "no weights by name in it: its keys are 0, 1, 2, 3"),
-    "integer keys below": (lambda: {"model": dict(enumerate(weights().values()))}, "no weights in it, it holds 'model'"),
-    "sparse": (lambda: changed(Tensor.to_sparse, "fc.weight"), "fc.weight is sparse (sparse_coo): save tensor.to_dense"),
+    "integer keys below": (
+        lambda: {"model": dict(enumerate(weights().values()))},
+        "no weights in it, it holds 'model'",
+    ),
+    "sparse": (
+        lambda: changed(Tensor.to_sparse, "fc.weight"),
+        "fc.weight is sparse (sparse_coo): save tensor.to_dense()",
+    ),
     "csr": (lambda: changed(Tensor.to_sparse_csr, "fc.weight"), "fc.weight is sparse (sparse_csr)"),
     "complex": (
         lambda: changed(lambda tensor: tensor.to(torch.complex64), "fc.weight"),
