@@ -15,10 +15,12 @@ class CheckpointFile(ComponentSettings):
 
     path: str = Field(min_length=1, description="the file")
     key: str | None = Field(
-        None, min_length=1, description="where in it the weights are, e.g. state_dict_ema or model.student; null: found"
+        default=None,
+        min_length=1,
+        description="where in it the weights are, e.g. state_dict_ema or model.student; . is the top; null: found",
     )
     strip: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="beginning of their names that is left out, e.g. module.student.; weights without it are left"
         " aside; null: found",

@@ -114,7 +114,7 @@ def find_weights(held: Mapping[Any, Any], wanted: Wanted, file: CheckpointFile) 
     fitting = _distinct([attempt.found for attempt in attempts if attempt.fits])
     if not fitting:
         raise CheckpointError(f"{file.path}: {_misfit(attempts, sets, wanted, file.strip)}")
-    if len(fitting) > 1:
+    if len(fitting) > 1 and None not in wanted.shapes.values():  # else further shapes may tell them apart
         raise CheckpointError(_ambiguous(fitting, wanted, file))
     return fitting[0]
 
