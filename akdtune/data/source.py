@@ -42,6 +42,11 @@ class Source(Component):
         return []
 
     @classmethod
+    def class_count(cls, settings: DataSettings) -> int | None:
+        """Number of classes where it is known without reading images; None elsewhere."""
+        return settings.num_classes
+
+    @classmethod
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """The stored images and labels, or where they stay encoded.
 

@@ -236,6 +236,12 @@ class FolderSource(Source):
 
     @classmethod
     @override
+    def class_count(cls, settings: DataSettings) -> int | None:
+        """The class folders, which `read` counts as well."""
+        return None if cls.missing(settings) else len(class_names(cls._folder(settings) / "train"))
+
+    @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Lists the files, and decodes them once unless they are too many."""
         root = cls._folder(settings)

@@ -59,6 +59,11 @@ class Torchvision(Source):
 
     @classmethod
     @override
+    def class_count(cls, settings: DataSettings) -> int:
+        return cls.classes
+
+    @classmethod
+    @override
     def read(cls, settings: DataSettings) -> Stored:
         """Downloads what is missing, where allowed, and reads through torchvision once."""
         root = _root(settings)

@@ -21,6 +21,7 @@ from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
 from akdtune.errors import AkdtuneError, StudyError
+from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
@@ -134,6 +135,8 @@ class _Driver:
                     teachers.append(teacher)
                 identity = Identity(self.study, prepared, *teachers)
                 self._write_lock(lock, prepared, identity)
+                for line in reading_lines(teachers, prepared.notes):
+                    self.console.print(line, highlight=False, soft_wrap=True)
                 if lock is None or not self.directory.records or self.extended:
                     rows = initial_rows(self.outline, identity)
                     known = self.directory.records

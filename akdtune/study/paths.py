@@ -50,6 +50,8 @@ def _absolute_checkpoint(value: Any) -> Any:
     options = choice_key(value)
     if options is not None and isinstance(value[options], list):
         return {options: [_absolute_checkpoint(option) for option in value[options]]}
+    if isinstance(value, dict) and "path" in value:
+        return {**value, "path": _absolute_checkpoint(value["path"])}
     return _absolute(value) if isinstance(value, str) and value not in ("auto", "pretrained") else value
 
 
