@@ -3,7 +3,8 @@
 Every image of a folder, a Parquet file or a stream goes through `open_image`. What it makes of an image:
 
 - 8-bit grey and 1-bit images stay grey where the set has one channel; all else becomes RGB as in torchvision's own
-  loader: EXIF orientation, colour profiles and transparency are left aside, of several frames the first is taken.
+  loader: EXIF orientation (but that of TIFF, which Pillow follows), colour profiles and transparency are left aside,
+  of several frames the first is taken.
 - Grey images of more bits become their 8-bit copy: 0..full scale is scaled to 0..255 and rounded. Full scale is that
   of the bits in the file (16; 12 in some TIFF). (Of 16-bit colour Pillow itself takes the upper byte.)
 - What has no full scale (floating point, 32-bit or signed whole numbers) is refused.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -73,8 +74,8 @@ class Seen:
         setattr(self, kind, getattr(self, kind) + 1)
         self.examples.setdefault(kind, where)
 
-    def sentences(self) -> list[str]:
-        """One sentence for each kind that occurred."""
+    def sentences(self, folders: Iterable[Path] = ()) -> list[str]:
+        """One sentence for each kind that occurred; the set may lie elsewhere next time, so its folders are left out."""
         said = {
             "turned": "an EXIF orientation, which is left aside as torchvision's loader does: they stay as stored",
             "transparent": "transparent pixels: transparency is left out as torchvision's loader does, and the colour "
@@ -84,7 +85,7 @@ class Seen:
         counts = {kind: int(getattr(self, kind)) for kind in said}
         return [
             f"{counts[kind]:,} of {self.images:,} images {'have' if counts[kind] > 1 else 'has'} {words} "
-            f"(e.g. {self.examples[kind]})"
+            f"(e.g. {_below(folders, self.examples[kind])})"
             for kind, words in said.items()
             if counts[kind]
         ]
@@ -92,6 +93,12 @@ class Seen:
     def _dark(self) -> str:
         share = self.brightest
         return f"; no pixel is above {100 * share:.2g} % of full scale: nearly black" if 0 < share <= 1 / 8 else ""
+
+
+def _below(folders: Iterable[Path], where: str) -> str:
+    """The place of an image without the folder it lies in."""
+    known = (f"{folder}/" for folder in folders)
+    return next((where.removeprefix(folder) for folder in known if where.startswith(folder)), where)
 
 
 def open_image(encoded: bytes | Path, where: str, channels: int | None, seen: Seen | None = None) -> Any:
@@ -129,7 +136,8 @@ def glance(encoded: bytes | Path, where: str, seen: Seen | None = None) -> bool:
         deep = _full_scale(image, where) is not None
         if seen is not None:
             seen.images += 1
-            if image.format != "PNG" and _turned(image):  # a PNG would be decoded for it
+            # A PNG would be decoded for it; a TIFF is turned by Pillow itself.
+            if image.format not in ("PNG", "TIFF") and _turned(image):
                 seen.note("turned", where)
             if deep:
                 seen.note("deep", where)
@@ -224,7 +232,7 @@ def squared(image: Any, square: Square) -> Any:
 
 def pixels(image: Any) -> Images:
     """An image of Pillow's as uint8 [C, H, W]."""
-    array = np.asarray(image, dtype=np.uint8)
+    array = np.array(image, dtype=np.uint8)  # a copy: torch warns about Pillow's own, which is read-only
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 

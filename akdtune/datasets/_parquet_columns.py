@@ -53,7 +53,7 @@ def rows(files: Sequence[Path], column: str, batch_size: int = BATCH) -> Iterato
         row = 0
         for batch in _batches(file, "image_column", column, batch_size):
             _check_images(batch.type, file, column)
-            for encoded in _images(batch):
+            for encoded in _images(batch, file, column):
                 yield Row(*_found(encoded, file, row))
                 row += 1
 
@@ -80,13 +80,17 @@ def count_rows(files: Sequence[Path]) -> int:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Any]:
+    """A Parquet file; damaged bytes meet Arrow's readers with errors of every class, which become ours."""
+    about = "not a readable Parquet file, perhaps cut short"
     try:
-        opened = pq.ParquetFile(file)
-        _ = opened.schema_arrow
-    except Exception as error:  # damaged bytes meet Arrow's readers with errors of every class
-        raise DataError(f"{file}: not a readable Parquet file, perhaps cut short ({_first_line(error)})") from error
-    with opened:
-        yield opened
+        with pq.ParquetFile(file) as opened:
+            _ = opened.schema_arrow.names
+            about = "damaged or cut short"
+            yield opened
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{file}: {about} ({_first_line(error)})") from error
 
 
 def _batches(file: Path, key: str, column: str, batch_size: int) -> Iterator[Any]:
@@ -96,13 +100,9 @@ def _batches(file: Path, key: str, column: str, batch_size: int) -> Iterator[Any
         if (times := names.count(column)) != 1:
             twice = f"there are {times} columns '{column}'; rename all but one"
             raise DataError(f"{file}: data.{key}: {twice if times else unknown_name('column', column, names)}")
-        try:
-            for batch in opened.iter_batches(batch_size, columns=[column]):
+        for group in range(opened.num_row_groups):  # by itself: dictionaries of two in one structure cannot be read
+            for batch in opened.iter_batches(batch_size, row_groups=[group], columns=[column]):
                 yield batch.column(batch.schema.names.index(column))
-        except DataError:
-            raise
-        except Exception as error:  # as above
-            raise DataError(f"{file}: damaged or cut short ({_first_line(error)})") from error
 
 
 def _labels(file: Path, column: str) -> list[Any]:
@@ -141,14 +141,14 @@ def _check_images(kind: Any, file: Path, column: str) -> None:
         raise DataError(f"{file}: '{column}' must hold encoded images as bytes or {{bytes, path}}, got {kind}")
 
 
-def _images(batch: Any) -> Iterator[bytes | str | None]:
+def _images(batch: Any, file: Path, column: str) -> Iterator[bytes | str | None]:
     """Bytes of each image, its path where there are no bytes, or None."""
     if not pa.types.is_struct(batch.type):
-        yield from batch.to_pylist()
+        yield from _plain(batch, file, column)
         return
     parts = dict(zip((field.name for field in batch.type), batch.flatten(), strict=True))
-    held = parts["bytes"].to_pylist()
-    paths = parts["path"].to_pylist() if "path" in parts and None in held else [None] * len(held)
+    held = _plain(parts["bytes"], file, column)
+    paths = _plain(parts["path"], file, column) if "path" in parts and None in held else [None] * len(held)
     for encoded, path in zip(held, paths, strict=True):
         yield path if encoded is None else encoded
 

@@ -75,6 +75,11 @@ class Listing:
     files: dict[str, ImageFiles]
     notes: list[str]
 
+    @property
+    def folders(self) -> list[Path]:
+        """Where training and test folders lie."""
+        return [files.root.parent for files in self.files.values()]
+
 
 class FolderSource(Source):
     """A training folder with one folder for each class, and a test folder; three channels always.
@@ -130,7 +135,7 @@ class FolderSource(Source):
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Lists the files, and decodes them once unless they are too many."""
         if missing := cls.missing(settings):
-            raise DataError(f"{missing[0]}: no such folder; {cls.layout(settings)}")
+            raise DataError(f"{missing[0].partition(' (or ')[0]}: no such folder; {cls.layout(settings)}")
         size = settings.size or cls.default_size
         assert size is not None, "settings ask for it where there is no default"
         listing, square = cls.listing(settings), cls.square(size)
@@ -169,7 +174,7 @@ class FolderSource(Source):
                 np.save(folder / f"{role}_labels.npy", of_role.labels_N)
                 if role == "train":
                     mean, std = _published(cls.mean, cls.std) or channel_statistics(images)
-            return {"num_classes": len(classes), "mean": mean, "std": std, "notes": seen.sentences()}
+            return {"num_classes": len(classes), "mean": mean, "std": std, "notes": seen.sentences(listing.folders)}
 
         every = [of_role.at(row)[0] for of_role in files.values() for row in range(len(of_role))]
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
@@ -191,7 +196,7 @@ class FolderSource(Source):
                     glance(*of_role.at(row), seen)
             facts = [*options, "scaled to 8 bits"] if seen.deep else options  # what those became was something else
             hashed = streamed_hash(listing.files, rows, facts)
-            return {"statistics": statistics, "content_hash": hashed, "notes": seen.sentences()}
+            return {"statistics": statistics, "content_hash": hashed, "notes": seen.sentences(listing.folders)}
 
         # Sizes and times are all that says whether files are the same as last time: too many to read.
         facts = [of_role.facts() for of_role in listing.files.values()]
@@ -302,9 +307,13 @@ class ImageFolder(FolderSource):
     @classmethod
     @override
     def missing(cls, settings: DataSettings) -> list[str]:
-        if settings.split is None:
-            return super().missing(settings)
-        return [] if (folder := cls.train_folder(settings)).is_dir() else [str(folder)]
+        folder, root = cls.train_folder(settings), cls._folder(settings)
+        if settings.split is not None:
+            return [] if folder.is_dir() else [str(folder)]
+        absent, whole = super().missing(settings), folder if folder.is_dir() else root
+        if not absent or not whole.is_dir():
+            return absent
+        return [f"{absent[0]} (or data.split=0.2, a fifth of each class in {whole} as test set)", *absent[1:]]
 
     @classmethod
     @override

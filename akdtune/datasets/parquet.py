@@ -311,8 +311,9 @@ class _Whole:
 
     def _notes(self, facts: Mapping[str, Any], seen: Seen) -> list[str]:
         twins = [pair for pair in product(self.files["train"], self.files["test"]) if filecmp.cmp(*pair, shallow=False)]
-        same = [f"{train} and {test} hold the same bytes: the test set is trained on" for train, test in twins]
-        return [*facts["notes"], *same, *seen.sentences()]
+        same = [f"{train.name} and {test.name} hold the same bytes: the test set is trained on" for train, test in twins]
+        folders = dict.fromkeys(file.parent for of_role in self.files.values() for file in of_role)
+        return [*facts["notes"], *same, *seen.sentences(folders)]
 
 
 def _probe(
