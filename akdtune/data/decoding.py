@@ -30,6 +30,7 @@ GREY = frozenset({"1", "L"})
 _PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
 _ORIENTATION, _PHOTOMETRIC, _BITS = 0x0112, 262, 258
 """Tags of EXIF and TIFF."""
+_WITH_ORIENTATION = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
 
 
 class Square(NamedTuple):
@@ -75,7 +76,7 @@ class Seen:
         self.examples.setdefault(kind, where)
 
     def sentences(self, folders: Iterable[Path] = ()) -> list[str]:
-        """One sentence for each kind that occurred; the set may lie elsewhere next time, so its folders are left out."""
+        """One sentence for each kind that occurred, without the set's folders: a copy of it may lie elsewhere."""
         said = {
             "turned": "an EXIF orientation, which is left aside as torchvision's loader does: they stay as stored",
             "transparent": "transparent pixels: transparency is left out as torchvision's loader does, and the colour "
@@ -210,6 +211,8 @@ def _look(image: Any, where: str, seen: Seen) -> None:
 
 def _turned(image: Any) -> bool:
     """Whether a viewer that follows EXIF would turn or mirror the image."""
+    if not _WITH_ORIENTATION & image.info.keys():  # most have none, and looking closer takes a while
+        return False
     with contextlib.suppress(Exception):  # damaged EXIF data of an image that is sound
         return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
     return False

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from akdtune import atomic
 from akdtune.errors import DataError
 from akdtune.folders import cache_directory
 
+Kept = TypeVar("Kept")
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
@@ -102,27 +103,47 @@ def stored(
         DataError: for a cache folder that cannot be written; `read` raises its own for bad files.
     """
 
-    def build(folder: Path, key: str) -> Mapping[str, Any]:
+    def build(folder: Path, contents: str) -> Mapping[str, Any]:
         meta = dict(read(folder))
         return meta | {"content_hash": content_hash(_arrays(folder), meta["num_classes"])}
 
-    return _open(kept_folder(files, options, build, facts))
+    return kept(files, options, build, _open, facts)
 
 
-def kept_folder(
+def kept(
     files: Sequence[Path],
     options: Mapping[str, Any],
     build: Callable[[Path, str], Mapping[str, Any]],
+    opened: Callable[[Path], Kept],
     facts: Sequence[Any] | None = None,
-) -> Path:
-    """The folder of the cache that belongs to these files, built once; `meta.json` holds what `build` returned.
+) -> Kept:
+    """What lies in the folder of the cache that belongs to these files; the folder is built once.
 
     Args:
         files: everything the folder is built from.
         options: what else changes the result, as plain JSON.
-        build: fills the folder it is given; its second argument is a hash of contents and options.
+        build: fills the folder it is given; its second argument is a hash of contents and options. What it returns
+            stands in `meta.json`.
+        opened: reads the folder; where it cannot, because files in it are damaged, the folder is built again.
         facts: as for `stored`.
+
+    Raises:
+        DataError: for a cache folder that cannot be written; `build` raises its own.
     """
+    folder = _kept_folder(files, options, build, facts)
+    try:
+        return opened(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(folder, ignore_errors=True)
+    return opened(_kept_folder(files, options, build, facts))
+
+
+def _kept_folder(
+    files: Sequence[Path],
+    options: Mapping[str, Any],
+    build: Callable[[Path, str], Mapping[str, Any]],
+    facts: Sequence[Any] | None,
+) -> Path:
     root = cache_directory() / "data"
     try:
         shortcut = root / "index" / f"{_quick_key(files, options, facts)}.json"
@@ -146,8 +167,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Callable[[], Any]) -> Any:
-    """Plain JSON about these files, found out once as long as their sizes and modification times stay.
+def remembered(
+    files: Sequence[Path], options: Mapping[str, Any], find_out: Callable[[], Any], parse: Callable[[Any], Kept]
+) -> Kept:
+    """What is known about these files, found out (as plain JSON) once as long as sizes and modification times stay.
 
     Raises:
         DataError: for a cache folder that cannot be written; `find_out` raises its own.
@@ -155,12 +178,12 @@ def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Call
     root = cache_directory() / "data"
     try:
         note = root / "index" / f"{_quick_key(files, options, None)}.json"
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(note.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return parse(json.loads(note.read_text(encoding="utf-8")))
         facts = find_out()
         note.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(note, json.dumps(facts))
-        return facts
+        return parse(facts)
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
 
@@ -210,7 +233,7 @@ def _content_key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
 def _follow(shortcut: Path, root: Path) -> Path | None:
     try:
         folder = root / str(json.loads(shortcut.read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return folder if (folder / "meta.json").exists() else None
 

@@ -81,8 +81,8 @@ class Classes:
         if self.names is None or isinstance(self.names[0], str):
             return []
         return [
-            f"the labels in '{column}' are {listed(self.names)}: they become classes 0..{self.count - 1} in this order, "
-            "so that no class is without training images"
+            f"the labels in '{column}' are {listed(self.names)}: they become classes 0..{self.count - 1} in this "
+            "order, so that no class is without training images"
         ]
 
     def _unknown(self, value: int | str) -> str:

@@ -92,7 +92,7 @@ class ImageFiles:
 
 def named_folders(root: Path, names: Sequence[str]) -> list[Path]:
     """The folders in `root` of these names, in the order of the names; as written, or else in other letter cases."""
-    if not root.is_dir():
+    if not is_folder(root):
         return []
     every = sorted(entry.name for entry in _entries(root) if _is_folder(entry))
     return [root / found for name in names for found in sorted(every, key=name.__ne__) if found.lower() == name]
@@ -145,7 +145,7 @@ def listed(
         if name not in present:
             continue
         inside = folder / name / inner
-        inside = inside if inside.is_dir() else folder / name
+        inside = inside if is_folder(inside) else folder / name
         before = len(rows)
         for below, entry in _walked(inside, left_out):
             status = _status(entry)
@@ -166,7 +166,11 @@ def annotated(folder: Path, annotations: Path, classes: Sequence[str]) -> ImageF
     """
     labels = {name: label for label, name in enumerate(classes)}
     rows: list[_Row] = []
-    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = annotations.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{annotations}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
         name, _, rest = line.partition("\t")
         of_class = rest.partition("\t")[0]
         if of_class not in labels:
@@ -198,6 +202,18 @@ def refuse_shared(train: ImageFiles, test: ImageFiles) -> None:
     raise DataError(f"{names} is in the training set and in the test set{count}; no image may be in both")
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there.
+
+    Raises:
+        DataError: where that may not be seen.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def is_image(name: str) -> bool:
     """Whether a file is taken for an image, by its suffix."""
     return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
@@ -209,13 +225,16 @@ def _walked(top: Path, left_out: LeftOut) -> Iterator[tuple[str, os.DirEntry[str
 
     def enter(below: str, above: tuple[tuple[int, int], ...]) -> None:
         folder = top / below
-        status = folder.stat()
+        try:
+            status = folder.stat()
+        except OSError as error:
+            raise _unreadable(folder, error) from error
         if (place := (status.st_dev, status.st_ino)) in above:
             raise DataError(f"{folder}: link that leads back to a folder it lies in; remove it")
         files = []
         for entry in _entries(folder, left_out):
             if _is_folder(entry):
-                enter(os.path.join(below, entry.name), (*above, place))
+                enter(f"{below}/{entry.name}" if below else entry.name, (*above, place))
             elif is_image(entry.name):
                 files.append(entry)
             else:
@@ -268,13 +287,15 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
     return status
 
 
-def _unreadable(path: str, error: OSError) -> DataError:
+def _unreadable(path: str | Path, error: OSError) -> DataError:
     if error.errno == errno.ELOOP:
         return DataError(f"{path}: link that leads back to itself; remove it")
-    if error.errno == errno.ENOENT and os.path.islink(path):
+    if error.errno == errno.ENOENT and Path(path).is_symlink():
         return _dangling(path)
     return DataError(f"{path}: cannot be read ({error.strerror or error})")
 
 
-def _dangling(path: str) -> DataError:
-    return DataError(f"{path}: link to {os.readlink(path)}, which is not there; remove the link or restore the file")
+def _dangling(path: str | Path) -> DataError:
+    return DataError(
+        f"{path}: link to {Path(path).readlink()}, which is not there; remove the link or restore the file"
+    )

@@ -14,9 +14,18 @@ from typing_extensions import override
 
 from akdtune.data.decoding import Seen, Square, glance, open_image, pixels, squared
 from akdtune.data.source import Source
-from akdtune.data.store import Images, Stored, channel_statistics, kept_folder, new_memory_map, read_meta, stored
+from akdtune.data.store import Images, Stored, channel_statistics, kept, new_memory_map, read_meta, stored
 from akdtune.data.streaming import EncodedPixels, Streamed, sampled_statistics, spread, too_large
-from akdtune.datasets._image_files import ImageFiles, LeftOut, annotated, class_names, listed, named_folders, refuse_shared
+from akdtune.datasets._image_files import (
+    ImageFiles,
+    LeftOut,
+    annotated,
+    class_names,
+    is_folder,
+    listed,
+    named_folders,
+    refuse_shared,
+)
 from akdtune.errors import DataError
 from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, Augmentation, DataSettings, RandomResizedCrop
@@ -128,7 +137,7 @@ class FolderSource(Source):
     @override
     def missing(cls, settings: DataSettings) -> list[str]:
         folders = (cls.train_folder(settings), cls.test_folder(cls._folder(settings)))
-        return [str(folder) for folder in folders if not folder.is_dir()]
+        return [str(folder) for folder in folders if not is_folder(folder)]
 
     @classmethod
     @override
@@ -179,8 +188,8 @@ class FolderSource(Source):
         every = [of_role.at(row)[0] for of_role in files.values() for row in range(len(of_role))]
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
         named = [of_role.named() for of_role in files.values()]
-        kept = stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
-        return replace(kept, classes=tuple(classes), notes=(*listing.notes, *kept.notes))
+        found = stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
+        return replace(found, classes=tuple(classes), notes=(*listing.notes, *found.notes))
 
     @classmethod
     def _streamed(cls, listing: Listing, square: Square) -> Streamed:
@@ -201,8 +210,9 @@ class FolderSource(Source):
         # Sizes and times are all that says whether files are the same as last time: too many to read.
         facts = [of_role.facts() for of_role in listing.files.values()]
         named = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        kept = read_meta(kept_folder([], {"streamed": named, "options": options, "mean": cls.mean}, build, facts))
-        mean, std = (tuple(part) for part in kept["statistics"])
+        keyed = {"streamed": named, "options": options, "mean": cls.mean}
+        known = kept([], keyed, build, read_meta, facts)
+        mean, std = (tuple(part) for part in known["statistics"])
         return Streamed(
             train=train,
             train_labels=train.labels_N,
@@ -211,11 +221,11 @@ class FolderSource(Source):
             num_classes=len(listing.classes),
             mean=mean,
             std=std,
-            content_hash=str(kept["content_hash"]),
+            content_hash=str(known["content_hash"]),
             channels=3,
             square=square,
             classes=tuple(listing.classes),
-            notes=(*listing.notes, *kept["notes"]),
+            notes=(*listing.notes, *known["notes"]),
         )
 
     @classmethod
@@ -285,12 +295,13 @@ class Imagenet(FolderSource):
 
 @register("image_folder", kind="data")
 class ImageFolder(FolderSource):
-    """Any folder of image files: `train/<class>/*`, and `test`, `eval`, `val`, `valid`, `validation` or `dev` as test set.
+    """Any folder of image files: `train/<class>/*`, and `test/<class>/*` or `val/<class>/*` as the test set.
 
-    With `split: 0.2` the test set is a fifth of each class instead, of `train/<class>/*` or of a folder that holds
-    nothing but class folders. `size` in pixels is required: the shorter side is resized to it, and the middle cut
-    out. Pad an eighth of the size and flip, unless `augmentation` says otherwise. Mean and standard deviation are
-    those of the training images (of 1,024 of them where the set streams). Grey images become colour images.
+    The test set may be called `test`, `eval`, `val`, `valid`, `validation` or `dev`. With `split: 0.2` it is a fifth
+    of each class instead, of `train/<class>/*` or of a folder that holds nothing but class folders. `size` in pixels
+    is required: the shorter side is resized to it, and the middle cut out. Pad an eighth of the size and flip, unless
+    `augmentation` says otherwise. Mean and standard deviation are those of the training images (of 1,024 of them
+    where the set streams). Grey images become colour images.
     """
 
     own_settings = FolderSource.own_settings | {"split"}
@@ -302,16 +313,16 @@ class ImageFolder(FolderSource):
     def train_folder(cls, settings: DataSettings) -> Path:
         """`train`, or the root itself where it is split and has none."""
         folder = super().train_folder(settings)
-        return folder if settings.split is None or folder.is_dir() else cls._folder(settings)
+        return folder if settings.split is None or is_folder(folder) else cls._folder(settings)
 
     @classmethod
     @override
     def missing(cls, settings: DataSettings) -> list[str]:
         folder, root = cls.train_folder(settings), cls._folder(settings)
         if settings.split is not None:
-            return [] if folder.is_dir() else [str(folder)]
-        absent, whole = super().missing(settings), folder if folder.is_dir() else root
-        if not absent or not whole.is_dir():
+            return [] if is_folder(folder) else [str(folder)]
+        absent, whole = super().missing(settings), folder if is_folder(folder) else root
+        if not absent or not is_folder(whole):
             return absent
         return [f"{absent[0]} (or data.split=0.2, a fifth of each class in {whole} as test set)", *absent[1:]]
 
@@ -332,7 +343,7 @@ class ImageFolder(FolderSource):
             unused = [f"not used: {path}, beside the test set {used} {how}" for path in beside if path != used]
             return replace(whole, notes=[*whole.notes, *unused])
         if beside:
-            raise DataError(f"{beside[0]}: a test folder is there, so data.split ({settings.split:g}) has nothing to do")
+            raise DataError(f"{beside[0]}: a test folder is there; leave out data.split (now {settings.split:g})")
         left_out, classes = LeftOut(), class_names(folder)
         train, test = held_out(listed(folder, classes, left_out=left_out), classes, settings.split)
         return Listing(classes, {"train": train, "test": test}, left_out.sentences())

@@ -25,7 +25,7 @@ from akdtune.data.store import (
     Images,
     Stored,
     channel_statistics,
-    kept_folder,
+    kept,
     new_memory_map,
     read_meta,
     remembered,
@@ -269,33 +269,36 @@ class _Whole:
                 np.save(folder / f"{role}_ends.npy", ends)
                 facts[f"{role}_file_ends"] = file_ends
                 if role == "train":
-                    kept = KeptImages(folder / "train.bin", ends, _names(files), tuple(file_ends))
-                    facts["mean"], facts["std"] = sampled_statistics(EncodedPixels(kept, channels, square, exact))
+                    held = KeptImages(folder / "train.bin", ends, _names(files), tuple(file_ends))
+                    facts["mean"], facts["std"] = sampled_statistics(EncodedPixels(held, channels, square, exact))
             if seen.deep:  # what those became was something else
                 contents = hashlib.sha256(f"{contents}, scaled to 8 bits".encode()).hexdigest()[:32]
             return {**facts, "content_hash": contents, "notes": self._notes(facts, seen)}
 
-        folder = kept_folder(self.every, {**self.options, "encoded": True}, build)
-        facts = read_meta(folder)
-        kept = {}
-        for role, files in self.files.items():
-            ends = np.load(folder / f"{role}_ends.npy")
-            kept[role] = KeptImages(folder / f"{role}.bin", ends, _names(files), tuple(facts[f"{role}_file_ends"]))
-        return Streamed(
-            train=kept["train"],
-            train_labels=np.load(folder / "train_labels.npy"),
-            test=kept["test"],
-            test_labels=np.load(folder / "test_labels.npy"),
-            num_classes=int(facts["num_classes"]),
-            mean=tuple(facts["mean"]),
-            std=tuple(facts["std"]),
-            content_hash=str(facts["content_hash"]),
-            channels=channels,
-            square=square,
-            exact=exact,
-            classes=None if facts["classes"] is None else tuple(facts["classes"]),
-            notes=tuple(facts["notes"]),
-        )
+        def opened(folder: Path) -> Streamed:
+            facts, held = read_meta(folder), {}
+            for role, files in self.files.items():
+                ends, path = np.load(folder / f"{role}_ends.npy"), folder / f"{role}.bin"
+                if path.stat().st_size != ends[-1]:
+                    raise ValueError("cut short")
+                held[role] = KeptImages(path, ends, _names(files), tuple(facts[f"{role}_file_ends"]))
+            return Streamed(
+                train=held["train"],
+                train_labels=np.load(folder / "train_labels.npy"),
+                test=held["test"],
+                test_labels=np.load(folder / "test_labels.npy"),
+                num_classes=int(facts["num_classes"]),
+                mean=tuple(facts["mean"]),
+                std=tuple(facts["std"]),
+                content_hash=str(facts["content_hash"]),
+                channels=channels,
+                square=square,
+                exact=exact,
+                classes=None if facts["classes"] is None else tuple(facts["classes"]),
+                notes=tuple(facts["notes"]),
+            )
+
+        return kept(self.every, {**self.options, "encoded": True}, build, opened)
 
     def _write_labels(self, folder: Path) -> dict[str, Any]:
         """Writes both roles' labels as classes; returns what is to be remembered of them."""
@@ -311,19 +314,19 @@ class _Whole:
 
     def _notes(self, facts: Mapping[str, Any], seen: Seen) -> list[str]:
         twins = [pair for pair in product(self.files["train"], self.files["test"]) if filecmp.cmp(*pair, shallow=False)]
-        same = [f"{train.name} and {test.name} hold the same bytes: the test set is trained on" for train, test in twins]
+        same = [
+            f"{train.name} and {test.name} hold the same bytes: the test set is trained on" for train, test in twins
+        ]
         folders = dict.fromkeys(file.parent for of_role in self.files.values() for file in of_role)
         return [*facts["notes"], *same, *seen.sentences(folders)]
 
 
-def _probe(
-    files: Mapping[str, list[Path]], columns: ImageColumns, square: Square | None, size: int | None
-) -> Probe:
+def _probe(files: Mapping[str, list[Path]], columns: ImageColumns, square: Square | None, size: int | None) -> Probe:
     every = [file for of_role in files.values() for file in of_role]
     options = {"probe": [columns.image, columns.label, size], "files": len(files["train"])}
-    probe = Probe.parse(remembered(every, options, lambda: Probe.of(files, columns, square).plain()))
+    probe = remembered(every, options, lambda: Probe.of(files, columns, square).plain(), Probe.parse)
     if shared := [path for path in probe.outside["train"] if path in set(probe.outside["test"])]:
-        raise DataError(f"{shared[0]}: rows of the training files and of the test files name it; no image may be in both")
+        raise DataError(f"{shared[0]}: rows of training and of test files name it; no image may be in both")
     return probe
 
 
@@ -382,7 +385,7 @@ def _globbed(path: Path) -> list[Path]:
     """What a pattern matches; leading folders that are there by this very name are no pattern (`set[1]`)."""
     folder, parts = Path(path.anchor), path.parts[1:] if path.anchor else path.parts
     for index, part in enumerate(parts):
-        if set(part) & set("*?[") and not (folder / part).exists() or index == len(parts) - 1:
+        if (set(part) & set("*?[") and not (folder / part).exists()) or index == len(parts) - 1:
             return list(folder.glob("/".join(parts[index:])))
         folder = folder / part
     return []

@@ -57,12 +57,19 @@ def _expanded(path: str, base: str = ".") -> Path:
             path = str(Path(path).expanduser())
         except RuntimeError as error:
             raise ValueError(f"'{path}' names the home of a user that this machine does not know") from error
-    if not _VARIABLE.search(path) or os.path.lexists(os.path.join(base, path)):
+    if not _VARIABLE.search(path) or _is_there(Path(base) / path):
         return Path(path)
     expanded = os.path.expandvars(path)
     if unset := [found.group() for found in _VARIABLE.finditer(path) if _value(found) is None]:
         raise ValueError(f"'{path}': the variable {unset[0]} is not set")
     return Path(expanded).expanduser()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_symlink() or path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _value(found: re.Match[str]) -> str | None:

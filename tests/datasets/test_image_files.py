@@ -67,7 +67,7 @@ def test_subfolders_are_walked_as_torchvision_walks(root: Path, stream: str) -> 
     folder = root / "train" / "cat"
     for red, name in enumerate(("more/deep/a.png", "more-b/1.png", "more/2.png", "Z.png", "a.png"), start=200):
         save(folder / name, red)
-    os.symlink(save(root / "elsewhere" / "x.png", 205).parent, folder / "linked")
+    (folder / "linked").symlink_to(save(root / "elsewhere" / "x.png", 205).parent)
     expected = pytest.importorskip("torchvision.datasets").ImageFolder(root / "train")
     dataset = load(root, stream=stream)
     assert reds(dataset) == [Image.open(path).convert("RGB").getpixel((0, 0))[0] for path, _ in expected.samples]
@@ -111,10 +111,10 @@ def test_what_is_left_out_is_counted_with_an_example(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda cat: os.symlink("/nowhere/x.png", cat / "x.png"), "x.png: link to /nowhere/x.png, which is not there"),
-        (lambda cat: os.symlink("x.png", cat / "x.png"), "x.png: link that leads back to itself; remove it"),
-        (lambda cat: os.symlink(".", cat / "again"), "again: link that leads back to a folder it lies in; remove it"),
-        (lambda cat: os.symlink("../gone", cat.parent / "eel"), "eel: link to ../gone, which is not there"),
+        (lambda cat: (cat / "x.png").symlink_to("/nowhere/x.png"), "x.png: link to /nowhere/x.png, which is not there"),
+        (lambda cat: (cat / "x.png").symlink_to("x.png"), "x.png: link that leads back to itself; remove it"),
+        (lambda cat: (cat / "again").symlink_to("."), "again: link that leads back to a folder it lies in; remove it"),
+        (lambda cat: (cat.parent / "eel").symlink_to("../gone"), "eel: link to ../gone, which is not there"),
         (lambda cat: os.mkfifo(cat / "x.png"), "x.png: named like an image, but it is no file; remove it"),
         (lambda cat: (cat / "x.png").touch(), "x.png: not a readable image (it is empty)"),
     ],
@@ -144,9 +144,9 @@ def test_a_file_that_must_not_be_read_is_named(root: Path, monkeypatch: pytest.M
 def test_no_file_is_in_both_sets(root: Path, stream: str) -> None:
     image = root / "test" / "cat" / "0.png"
     image.unlink()
-    for link in (os.symlink, os.link):
-        link(root / "train" / "dog" / "1.png", image)
-        with pytest.raises(DataError, match=r"train/dog/1.png and .*test/cat/0.png are one file: it is in the training"):
+    for link in (image.symlink_to, image.hardlink_to):
+        link(root / "train" / "dog" / "1.png")
+        with pytest.raises(DataError, match=r"train/dog/1.png and .*test/cat/0.png are one file: it is in the tr"):
             load(root, stream=stream)
         image.unlink()
 
@@ -154,7 +154,7 @@ def test_no_file_is_in_both_sets(root: Path, stream: str) -> None:
 def test_no_folder_is_both_sets(root: Path) -> None:
     (root / "test").rename(root / "train" / "eel")
     for target in ("train", "train/eel", "."):
-        os.symlink(target, root / "test")
+        (root / "test").symlink_to(target)
         with pytest.raises(DataError, match=r"set/test: is the training folder .*set/train itself, or one lies in the"):
             load(root)
         (root / "test").unlink()
@@ -223,7 +223,7 @@ def test_a_flat_folder_is_split_class_by_class(flat: Path, stream: str) -> None:
 
 
 def test_a_training_folder_alone_is_split_too(root: Path) -> None:
-    with pytest.raises(DataError, match=r"set/test: a test folder is there, so data.split \(0.25\) has nothing to do"):
+    with pytest.raises(DataError, match=r"set/test: a test folder is there; leave out data.split \(now 0.25\)"):
         load(root, split=0.25)
     (root / "test").rename(root.parent / "away")
     dataset = load(root, split=0.25)
@@ -237,7 +237,9 @@ def test_what_is_missing_says_what_would_do(flat: Path, root: Path) -> None:
         load_data(asked, CPU)
     (root / "test").rename(root.parent / "away")
     asked = DataSettings(name="image_folder", root=str(root), size=8, validation=2)
-    assert missing_files(asked) == [f"{root}/test (or data.split=0.2, a fifth of each class in {root}/train as test set)"]
+    assert missing_files(asked) == [
+        f"{root}/test (or data.split=0.2, a fifth of each class in {root}/train as test set)"
+    ]
 
 
 def test_a_class_of_one_image_cannot_be_split(flat: Path) -> None:
@@ -272,9 +274,7 @@ def test_deep_pixels_of_a_folder_are_scaled_and_said(root: Path, stream: str) ->
     images: Any = dataset.train_pixels.images
     expected = np.rint(ramp / 65535 * 255).astype(np.uint8)
     assert np.array_equal(images.plain(torch.tensor([0])).numpy()[0], np.stack([expected] * 3))
-    assert dataset.notes == (
-        "4 of 12 images have more than 8 bits a pixel and are scaled to 8 (e.g. train/cat/0.png)",
-    )
+    assert dataset.notes == ("4 of 12 images have more than 8 bits a pixel and are scaled to 8 (e.g. train/cat/0.png)",)
     assert dataset.content_hash != before
 
 

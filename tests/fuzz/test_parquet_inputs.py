@@ -120,7 +120,9 @@ def tables(draw: st.DrawFn) -> Any:
     label = name if "string" in str(of_label) else number
     usual = st.sampled_from(["cat", "dog"]) if "string" in str(of_label) else st.integers(0, 2)
     labels = draw(st.lists(label if odd == "label" else usual, min_size=count, max_size=count))
-    names = draw(st.sampled_from([("image", "image"), ("x", "label"), ("a.b", "label")])) if odd == "names" else STANDARD
+    names = (
+        draw(st.sampled_from([("image", "image"), ("x", "label"), ("a.b", "label")])) if odd == "names" else STANDARD
+    )
     return pa.Table.from_arrays([column(rows, of_image), column(labels, of_label)], names=list(names))
 
 

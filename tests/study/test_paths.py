@@ -12,7 +12,6 @@ from akdtune.study import spec
 from akdtune.study.paths import make_paths_absolute
 
 
-
 @pytest.fixture(autouse=True)
 def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PICTURES", "/pictures")
@@ -84,5 +83,5 @@ def test_a_file_with_an_unset_variable_is_refused_with_its_line(tmp_path: Path) 
         f"{file}:1: data.validation: is missing (for example `validation: 5000`: images held out of the training pool, "
         "stratified by class: how many, or which share (0.1))"
     ) in str(caught.value)
-    with pytest.raises(SettingsError, match=r"the data set 'image_folder' needs root and size \(for example `root: ~/pict"):
+    with pytest.raises(SettingsError, match=r"the data set 'image_folder' needs root and size \(for example `root: ~/"):
         spec.load(file, ["data={name: image_folder, validation: 0.1}"])
