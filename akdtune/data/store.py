@@ -133,7 +133,7 @@ def kept(
     folder = _kept_folder(files, options, build, facts)
     try:
         return opened(folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         shutil.rmtree(folder, ignore_errors=True)
     return opened(_kept_folder(files, options, build, facts))
 

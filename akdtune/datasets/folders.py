@@ -350,7 +350,7 @@ class ImageFolder(FolderSource):
 
 
 def held_out(files: ImageFiles, classes: Sequence[str], share: float) -> tuple[ImageFiles, ImageFiles]:
-    """Training and test files: of each class a share, chosen by hashes of names, so that new files move no old one.
+    """Training and test files: of each class a share, chosen by hashes of names: a new file moves one old one at most.
 
     Raises:
         DataError: for a class of a single image.

@@ -81,9 +81,10 @@ def _paths(values: dict[str, Any]) -> Iterator[_Place]:
     for section, base in (("teacher", "."), ("student", "."), ("probe", None), ("ablation", None)):
         yield from _checkpoints(values.get(section), (section,), base)
     cache = values.get("teacher_cache")
-    for key in ("location", "seed_from") if isinstance(cache, dict) else ():
-        if isinstance(cache.get(key), str) and not cache[key].startswith("$"):  # each node's own to resolve
-            yield ("teacher_cache", key), cache, key, "."
+    if isinstance(cache, dict):
+        for key in ("location", "seed_from"):
+            if isinstance(cache.get(key), str) and not cache[key].startswith("$"):  # each node's own to resolve
+                yield ("teacher_cache", key), cache, key, "."
     data = values.get("data")
     if not isinstance(data, dict):
         return

@@ -349,3 +349,18 @@ def test_columns_may_have_dots_in_their_names(tmp_path: Path) -> None:
     for file in tmp_path.glob("*.parquet"):
         pq.write_table(pq.read_table(file).rename_columns(["a.b", "label"]), file)
     assert reds(load(tmp_path, image_column="a.b")) == [0, 1]
+
+
+@STREAMS
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]"])
+def test_what_is_damaged_in_the_cache_is_built_again(
+    tmp_path: Path, stream: str, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
+    first = load(folder(tmp_path, ["cat", "dog"], ["dog"]), stream=stream, validation=0)
+    kept = [file for file in (tmp_path / "cache" / "data").rglob("*") if file.suffix in (".npy", ".json", ".bin")]
+    assert len(kept) >= 7
+    for file in kept:
+        file.write_bytes(content)
+        again = load(tmp_path, stream=stream, validation=0)
+        assert (again.content_hash, labels(again), reds(again)) == (first.content_hash, [0, 1], [0, 1])
