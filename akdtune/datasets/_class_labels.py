@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,16 @@ from akdtune.errors import DataError, nearest
 _SHOWN = 12
 """Labels that a message lists in full."""
 
+Label = int | str
+"""A label as it stands in a file."""
+
 
 @dataclass(frozen=True)
 class FileLabels:
     """The labels of one file, by row; all whole numbers or all names."""
 
     file: Path
-    values: Sequence[int] | Sequence[str]
+    values: Sequence[Label]
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Classes:
         count: K.
     """
 
-    names: tuple[int, ...] | tuple[str, ...] | None
+    names: tuple[Label, ...] | None
     count: int
 
     @classmethod
@@ -48,8 +52,8 @@ class Classes:
         _refuse_two_kinds(train)
         for labels in train:
             _refuse_negative(labels)
-        values: set[int | str] = set().union(*(labels.values for labels in train))
-        names = tuple(sorted(values, key=lambda value: (str(type(value)), value)))
+        found: list[Any] = list(set[Label]().union(*(labels.values for labels in train)))
+        names: tuple[Label, ...] = tuple(sorted(found))
         if num_classes is not None:
             if not isinstance(names[0], str) and int(names[-1]) < num_classes:
                 return cls(None, num_classes)
@@ -65,8 +69,8 @@ class Classes:
         Raises:
             DataError: naming the first row whose label no training image has.
         """
-        known = range(self.count) if self.names is None else self.names
-        places: dict[int | str, int] = {name: number for number, name in enumerate(known)}
+        known: Sequence[Label] = range(self.count) if self.names is None else self.names
+        places = {name: number for number, name in enumerate(known)}
         numbers = []
         for labels in files:
             _refuse_negative(labels)
@@ -85,7 +89,7 @@ class Classes:
             "order, so that no class is without training images"
         ]
 
-    def _unknown(self, value: int | str) -> str:
+    def _unknown(self, value: Label) -> str:
         if self.names is None:
             return f"label {value!r} is out of range (allowed: 0..{self.count - 1})"
         close = nearest(str(value), map(str, self.names))
@@ -93,13 +97,13 @@ class Classes:
         return f"label {value!r} has no training image{hint} (allowed: {listed(self.names)})"
 
 
-def listed(names: Sequence[int | str]) -> str:
+def listed(names: Sequence[Label]) -> str:
     """Names in a row, the middle left out where there are many."""
     shown = [str(name) for name in names]
     return ", ".join(shown if len(shown) <= _SHOWN else [*shown[: _SHOWN - 2], "...", shown[-1]])
 
 
-def _wrong_count(train: Sequence[FileLabels], names: Sequence[int | str], num_classes: int) -> str:
+def _wrong_count(train: Sequence[FileLabels], names: Sequence[Label], num_classes: int) -> str:
     """Which label is too large for the number of classes, or that there are too many or too few names."""
     if isinstance(names[0], str):
         return (

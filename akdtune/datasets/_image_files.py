@@ -86,8 +86,9 @@ class ImageFiles:
 
     def some(self, rows: npt.NDArray[np.int64]) -> ImageFiles:
         """Some of the files."""
-        columns = (self.names_N, self.labels_N, self.stamps_N2, self.places_N2)
-        return ImageFiles(self.root, *(column[rows] for column in columns))
+        return ImageFiles(
+            self.root, self.names_N[rows], self.labels_N[rows], self.stamps_N2[rows], self.places_N2[rows]
+        )
 
 
 def named_folders(root: Path, names: Sequence[str]) -> list[Path]:
@@ -192,8 +193,9 @@ def refuse_shared(train: ImageFiles, test: ImageFiles) -> None:
     Raises:
         DataError: naming it, and both of its names where they differ.
     """
-    places = [files.places_N2.view([("device", "u8"), ("inode", "u8")]).reshape(-1) for files in (train, test)]
-    _, in_train, in_test = np.intersect1d(*places, return_indices=True)
+    place = np.dtype([("device", "u8"), ("inode", "u8")])
+    of_train, of_test = (files.places_N2.view(place).reshape(-1) for files in (train, test))
+    _, in_train, in_test = np.intersect1d(of_train, of_test, return_indices=True)
     if not in_train.size:
         return
     first, other = train.at(int(in_train[0]))[1], test.at(int(in_test[0]))[1]

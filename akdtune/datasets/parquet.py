@@ -33,6 +33,7 @@ from akdtune.data.store import (
 )
 from akdtune.data.streaming import EncodedPixels, Streamed, sampled_statistics, too_large
 from akdtune.datasets._class_labels import Classes
+from akdtune.datasets._file_patterns import files_of, matches, refuse_shared
 from akdtune.datasets._parquet_columns import ImageColumns, Row, count_rows, outside, read_labels, rows
 from akdtune.errors import DataError
 from akdtune.registry import register
@@ -193,14 +194,14 @@ class Parquet(Source):
     @override
     def missing(cls, settings: DataSettings) -> list[str]:
         """The names and patterns under `train` and `test` that match no file."""
-        return [pattern for role in ("train", "test") for pattern, files in _matches(settings, role) if not files]
+        return [pattern for role in ("train", "test") for pattern, files in matches(settings, role) if not files]
 
     @classmethod
     @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Reads the files once, into a memory map or, where that is too large, as they are; later starts open that."""
-        files = {role: _files(settings, role) for role in ("train", "test")}
-        _refuse_shared(files)
+        files = {role: files_of(settings, role) for role in ("train", "test")}
+        refuse_shared(files)
         columns = ImageColumns(settings.image_column, settings.label_column)
         square = None if settings.size is None else Square(settings.size, settings.size)
         probe = _probe(files, columns, square, settings.size)
@@ -330,62 +331,5 @@ def _probe(files: Mapping[str, list[Path]], columns: ImageColumns, square: Squar
     return probe
 
 
-def _refuse_shared(files: Mapping[str, list[Path]]) -> None:
-    """Refuses a file that is in both roles, or twice in one, by whatever name.
-
-    Raises:
-        DataError: naming it.
-    """
-    known: dict[tuple[int, int], tuple[str, Path]] = {}
-    for role, file in ((role, file) for role, of_role in files.items() for file in of_role):
-        status = file.stat()
-        other_role, other = known.setdefault((status.st_dev, status.st_ino), (role, file))
-        if (other_role, other) == (role, file):
-            continue
-        names = f"{file}" if file == other else f"{other} and {file} are one file: it"
-        if role == other_role:
-            raise DataError(f"data.{role}: {names} is named twice; name it once")
-        raise DataError(f"data.train and data.test: {names} is in both; the test set must not be trained on")
-
-
 def _names(files: list[Path]) -> tuple[str, ...]:
     return tuple(str(file) for file in files)
-
-
-def _files(settings: DataSettings, role: str) -> list[Path]:
-    """The files of a role, each once, in the order of its patterns.
-
-    Raises:
-        DataError: for a pattern that matches none.
-    """
-    matches = _matches(settings, role)
-    for pattern, matching in matches:
-        if not matching:
-            hint = f" (a folder: data.{role}={pattern}/*.parquet takes its files)" if Path(pattern).is_dir() else ""
-            raise DataError(f"data.{role}: no file matches {pattern}{hint}")
-    return list(dict.fromkeys(file for _, matching in matches for file in matching))
-
-
-def _matches(settings: DataSettings, role: str) -> list[tuple[str, list[Path]]]:
-    """Each pattern under `train` or `test`, made absolute, with the files it matches, sorted by name."""
-    value = getattr(settings, role)
-    base = Path(settings.root).expanduser() if settings.root else Path.cwd()
-    matches = []
-    for pattern in [value] if isinstance(value, str) else value or []:
-        path = base / Path(pattern).expanduser()
-        try:
-            files = [path] if path.is_file() else sorted(file for file in _globbed(path) if file.is_file())
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise DataError(f"data.{role}: {path} is no pattern of files ({error})") from error
-        matches.append((str(path), files))
-    return matches
-
-
-def _globbed(path: Path) -> list[Path]:
-    """What a pattern matches; leading folders that are there by this very name are no pattern (`set[1]`)."""
-    folder, parts = Path(path.anchor), path.parts[1:] if path.anchor else path.parts
-    for index, part in enumerate(parts):
-        if (set(part) & set("*?[") and not (folder / part).exists()) or index == len(parts) - 1:
-            return list(folder.glob("/".join(parts[index:])))
-        folder = folder / part
-    return []

@@ -334,6 +334,18 @@ def test_a_folder_in_place_of_files_is_told_how(tmp_path: Path) -> None:
         load(tmp_path, train="**x", test="files/test.parquet")
 
 
+def test_no_part_of_a_pattern_is_left_out_without_a_word(tmp_path: Path) -> None:
+    folder(tmp_path, [0, 1], [0])
+    (tmp_path / "train-1.parquet").symlink_to("gone")
+    for train in ("train*.parquet", "train-1.parquet"):
+        with pytest.raises(DataError, match=r"train-1.parquet: link to gone, which is not there; remove the link or"):
+            load(tmp_path, train=train)
+    (tmp_path / "train-1.parquet").unlink()
+    (tmp_path / "train-1.parquet").mkdir()
+    with pytest.raises(DataError, match=r"train-1.parquet: a folder, named like a file; .*train-1.parquet/\*.parquet"):
+        load(tmp_path)
+
+
 def test_columns_are_named_where_they_are_not_one(tmp_path: Path) -> None:
     folder(tmp_path, [0, 1], [0])
     twice = pa.Table.from_arrays(
