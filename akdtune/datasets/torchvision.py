@@ -10,7 +10,6 @@ import numpy as np
 from filelock import FileLock
 from typing_extensions import override
 
-from akdtune.data.decoding import check_labels
 from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
 from akdtune.data.store import Images, Labels, Stored, stored
@@ -79,7 +78,7 @@ class Torchvision(Source):
         def write(folder: Path) -> Mapping[str, Any]:
             for split, is_train in (("train", True), ("test", False)):
                 images, labels = cls._decode(cls._torchvision(root, download=False, **cls.arguments(is_train)))
-                check_labels(labels, cls.classes, str(root))
+                _check_labels(labels, cls.classes, root)
                 np.save(folder / f"{split}_images.npy", images)
                 np.save(folder / f"{split}_labels.npy", labels)
             return {"num_classes": cls.classes, "mean": cls.mean, "std": cls.std}
@@ -246,6 +245,12 @@ class Svhn(ChannelFirst):
     @override
     def files(cls, root: Path) -> list[Path]:
         return [root / f"{split}_32x32.mat" for split in ("train", "test")]
+
+
+def _check_labels(labels: Labels, num_classes: int, root: Path) -> None:
+    wrong = (labels < 0) | (labels >= num_classes)
+    if wrong.any():
+        raise DataError(f"{root}: label {labels[wrong][0]} is out of range (allowed: 0..{num_classes - 1})")
 
 
 def _root(settings: DataSettings) -> Path:

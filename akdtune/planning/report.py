@@ -51,7 +51,8 @@ def plan_report(plan: Plan) -> list[str]:
     if plan.estimate is not None:
         lines += _estimate_lines(plan.outline, plan.estimate)
     lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in plan.lacking]
-    return lines + [f"warning: {warning}" for warning in study.warnings]
+    notes = () if plan.estimate is None else plan.estimate.prepared.dataset.notes
+    return lines + [f"warning: {warning}" for warning in (*study.warnings, *notes)]
 
 
 def _missing_lines(plan: Plan) -> Iterator[str]:
@@ -87,6 +88,8 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     yield (
         f"data {study.data.name}: {images.training} training, {images.validation} validation, {images.test} test images"
     )
+    if words := estimate.prepared.dataset.classes_in_words:
+        yield words
     if study.teacher.absent:
         yield "no teacher: students learn from the labels and from themselves"
     elif estimate.teacher is not None:

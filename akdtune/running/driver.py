@@ -125,6 +125,8 @@ class _Driver:
 
     def go(self, lock: dict[str, Any] | None) -> int:
         prepared = Prepared.load(self.study)
+        for note in prepared.dataset.notes:
+            self.console.print(f"warning: {note}", highlight=False, soft_wrap=True)
         with self._signals(), Display(self.console, self.study.name, self._total, self.study.epochs) as shown:
             try:
                 teachers = []

@@ -112,7 +112,7 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "settings": study.resolved(),
         "arms": [arm.name for arm in study.arms],
         "resolved": facts,
-        "data": {"hash": identity.prepared.data_hash, "name": study.data.name},
+        "data": {"hash": identity.prepared.data_hash, "name": study.data.name, **_classes(identity)},
         "teacher": asdict(teacher),
         **({} if identity.report_teacher is None else {"report_teacher": asdict(identity.report_teacher)}),
         "students": student_hashes(study),
@@ -130,6 +130,12 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "streams": STREAMS,
         "source_code": source_code(),
     }
+
+
+def _classes(identity: Identity) -> dict[str, Any]:
+    """What the labels 0..K-1 stand for, where the data set's files say it."""
+    classes = identity.prepared.dataset.classes
+    return {} if classes is None else {"classes": list(classes)}
 
 
 def package_versions() -> dict[str, str]:
