@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
-from akdtune.errors import AkdtuneError, StudyError
+from akdtune.errors import AkdtuneError, StudyError, SurroundingsError
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
@@ -28,11 +28,14 @@ from akdtune.records import tables
 from akdtune.records.events import StudyFinished, StudyStarted
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.registry import plugin_folders
+from akdtune.reports.text import counted
 from akdtune.running import display
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
+from akdtune.running.failures import GOES_ON
 from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
 from akdtune.running.tune import (
@@ -73,9 +76,10 @@ def run(
         reuse: directories of studies whose finished trials are taken over where they are the same.
 
     Returns:
-        0 when every trial ended, 1 when some failed, 130 when interrupted.
+        0 when every trial ended, 1 when some failed, 3 when some wait for what they met outside, 130 when interrupted.
 
     Raises:
+        SurroundingsError: when trials in a row met the same thing outside them.
         AkdtuneError: for anything the user can mend.
     """
     console = console or Console(markup=False)
@@ -90,6 +94,12 @@ def run(
             ended = directory.reconcile()
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+            if again := retry_outside(directory):
+                console.print(
+                    f"tried again: {counted(len(again), 'trial')} that had met something outside, e.g. {again[0].why}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
         outline = Outline(study)
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
         for line in added:
@@ -152,6 +162,8 @@ class _Driver:
         tables.compact(self.directory.root)
         if self._stopping:
             return self._interrupted()
+        if self.run.halted is not None:
+            raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
         return self._closing()
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
@@ -243,7 +255,7 @@ class _Driver:
                     Adapter(run, f"akdtune-stop-{os.getpid()}" if actor is not None else None), max_concurrent=slots
                 ),
                 scheduler=scheduler,
-                num_samples=run.remaining() + 1,  # the end is ours to tell
+                num_samples=2 * run.remaining() + 1,  # the end is ours to tell; a trial may be handed out twice
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["id"]),
                 trial_name_creator=lambda trial: str(trial.config["id"]),
@@ -259,6 +271,8 @@ class _Driver:
             ),
         )
         run.stopping = self._stopping or None
+        if actor is not None:
+            run.stop_elsewhere = actor.stop.remote
         tuner.fit()
         if self.directory.broken is not None:
             raise self.directory.broken
@@ -332,7 +346,11 @@ class _Driver:
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
-        return 1 if any(record.terminal == "failed" for record in self.directory.records.values()) else 0
+        records = self.directory.records.values()
+        if any(record.terminal is None and record.why is not None for record in records):
+            self.console.print(f"mend what interrupted them, then {GOES_ON}", highlight=False, soft_wrap=True)
+            return SurroundingsError.exit_code
+        return 1 if any(record.terminal == "failed" for record in records) else 0
 
 
 def check_resources(study: Study, address: str | None) -> None:
