@@ -74,6 +74,9 @@ def retry(
             show_default=False,
         ),
     ] = None,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="End trials that wait as failed instead, so that the study goes on.")
+    ] = False,
     later: Annotated[
         bool, typer.Option("--later", help="Only note it down: the study's own command then goes on with them.")
     ] = False,
@@ -85,8 +88,8 @@ def retry(
 
     A trial fails when its own code raises the same error twice: mend a plug-in's bug, then retry. What trials meet
     outside themselves (a full disk, a teacher that is not there, no GPU memory, a killed process) only interrupts
-    them: the study's own command goes on with these, and needs no retry. Trials that are done, pruned or diverged stay
-    as they are. The ledger keeps the failure and adds an event `retried`. What the search proposed, and races and
+    them: the study's own command goes on with these, and needs no retry; where it can never be mended, --give-up ends
+    them, and a confirmation or ablation goes on without. Trials that are done, pruned or diverged stay as they are. The ledger keeps the failure and adds an event `retried`. What the search proposed, and races and
     pilots decided, while a trial counted as failed stays; what comes after learns from its result.
 
     
@@ -96,6 +99,7 @@ def retry(
       akdtune retry digits_angular                           (all that failed)
       akdtune retry digits_angular 3f2a 91bc resources.cpu=2 (two of them, with more threads)
       akdtune retry digits_angular --later && akdtune run digits_angular
+      akdtune retry digits_angular --give-up 77aa            (it needs more memory than this GPU has)
 
     Exit codes as of `akdtune run`. A name that is none of a failed trial's is refused, and nothing is retried.
     """
@@ -111,11 +115,13 @@ def retry(
     names = [name for name in trials or [] if "=" not in name]
     overrides = [*lock.get("overrides", []), *(text for text in trials or [] if "=" in text)]
     study = None if later else spec.load(lock["source"], overrides)  # before anything is noted down
-    again = retrying.retry(directory, names)
-    if not again:
-        print(f"{directory}: no trial has failed (what was interrupted goes on with the study's own command)")
+    chosen = retrying.give_up(directory, names) if give_up else retrying.retry(directory, names)
+    if not chosen:
+        none = "no trial waits" if give_up else "no trial has failed"
+        print(f"{directory}: {none} (what was interrupted goes on with the study's own command)")
         return
-    print(f"{directory}: tried again: {', '.join(record.trial_id for record in again)}", flush=True)
+    done = "given up" if give_up else "tried again"
+    print(f"{directory}: {done}: {', '.join(record.trial_id for record in chosen)}", flush=True)
     if study is None:
         print(f"the study's own command goes on with them, at first: {lock.get('command', '')}")
         return

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from akdtune.errors import StudyError, nearest
+from akdtune.records.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.running.failures import was_outside
 
 SHOWN = 4
+FAILED, WAITING = "failed", "waiting"
 
 
 def retry_outside(directory: StudyDirectory) -> list[TrialRecord]:
@@ -39,12 +41,39 @@ def retry(root: Path, names: Sequence[str] = ()) -> list[TrialRecord]:
     return chosen
 
 
+def give_up(root: Path, names: Sequence[str] = ()) -> list[TrialRecord]:
+    """Ends trials as failed that wait for something outside them, so that the study goes on without; returns these.
+
+    Args:
+        root: the study directory.
+        names: trial ids or beginnings of such; none: every one that waits.
+
+    Raises:
+        StudyError: when another process runs the study, or a name is none of a waiting trial's: nothing is ended then.
+    """
+    directory = StudyDirectory(root)
+    with directory.opened():
+        directory.reconcile()
+        chosen = _named(directory, names, WAITING) if names else _waiting(directory.records.values())
+        for record in chosen:
+            error = f"given up: {record.why}"
+            ended = TrialEnded(kind="failed", trial_id=record.trial_id, epoch=record.last_epoch, error=error)
+            directory.finish(ended)
+    return chosen
+
+
+def _waiting(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    return [record for record in records if record.terminal is None and record.why is not None]
+
+
 def _failed(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     return [record for record in records if record.terminal == "failed"]
 
 
-def _named(directory: StudyDirectory, names: Sequence[str]) -> list[TrialRecord]:
-    """The failed trials of these names, each once; all that is wrong with the names in one message."""
+def _named(directory: StudyDirectory, names: Sequence[str], what: str = FAILED) -> list[TrialRecord]:
+    """The failed, or the waiting, trials of these names, each once; all that is wrong with them in one message."""
+    every = directory.records.values()
+    allowed = {record.trial_id for record in (_failed(every) if what == FAILED else _waiting(every))}
     chosen: dict[str, TrialRecord] = {}
     problems = []
     for name in names:
@@ -52,14 +81,15 @@ def _named(directory: StudyDirectory, names: Sequence[str]) -> list[TrialRecord]
         matches = [record for record in matches if record.trial_id == name] or matches
         if len(matches) != 1:
             problems.append(_no_such(name, [record.trial_id for record in matches], directory))
-        elif matches[0].terminal != "failed":
-            problems.append(f"trial '{matches[0].trial_id}' {_standing(matches[0])}")
+        elif matches[0].trial_id not in allowed:
+            problems.append(f"trial '{matches[0].trial_id}' {_standing(matches[0], what)}")
         else:
             chosen[matches[0].trial_id] = matches[0]
     if problems:
-        failed = [record.trial_id for record in _failed(directory.records.values())]
-        problems.append(f"failed trials: {_some(failed)}" if failed else "no trial of this study has failed")
-        raise StudyError(f"{directory.root}: nothing is retried: " + "; ".join(problems))
+        known = sorted(allowed, key=list(directory.records).index)
+        problems.append(f"{what} trials: {_some(known)}" if known else f"no trial of this study is {what}")
+        done = "retried" if what == FAILED else "given up"
+        raise StudyError(f"{directory.root}: nothing is {done}: " + "; ".join(problems))
     return list(chosen.values())
 
 
@@ -70,8 +100,10 @@ def _no_such(name: str, matches: Sequence[str], directory: StudyDirectory) -> st
     return f"no trial '{name}'" + (f"; did you mean '{close}'?" if close else "")
 
 
-def _standing(record: TrialRecord) -> str:
-    """Why a trial that has not failed is not retried."""
+def _standing(record: TrialRecord, what: str) -> str:
+    """Why a trial that has not failed is not retried, or one that does not wait is not given up."""
+    if what == WAITING:
+        return "is interrupted for nothing outside it" if record.terminal is None else f"is {record.terminal}"
     if record.terminal is None:
         return "has not ended; the study's command goes on with it"
     if record.terminal == "diverged":

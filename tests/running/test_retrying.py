@@ -200,6 +200,20 @@ def test_what_is_no_failed_trial_is_refused_and_nothing_is_retried(played: Playe
     assert tables_of(played.root)[failed.trial_id][0] == "interrupted"
 
 
+def test_a_trial_that_can_never_go_on_is_given_up(played: Played) -> None:
+    record, other = begun(played), begun(played)
+    played.run.outcome(record, interrupted(record.trial_id))
+    (played.root / LOCK).touch()
+    with pytest.raises(StudyError, match=rf"nothing is given up: .*; waiting trials: {record.trial_id}"):
+        retrying.give_up(played.root, [record.trial_id, other.trial_id])
+    assert [given.trial_id for given in retrying.give_up(played.root)] == [record.trial_id]
+    assert tables_of(played.root)[record.trial_id] == ("failed", f"given up: {record.why}")
+    played.play()
+    assert played.ends()[record.trial_id] == "failed", "the same command leaves it"
+    assert retrying.retry_outside(played.directory) == []
+    assert retry(played) == [record.trial_id]
+
+
 def test_a_search_goes_on_as_its_ledger_says_after_a_retry(tmp_path: Path) -> None:
     """What was proposed while the trial counted as failed stays; later proposals are those of any resumed run."""
     study = load(tmp_path / "files", "search.algorithm=tpe", "search.trials=8")
