@@ -89,10 +89,12 @@ def retry(
     A trial fails when its own code raises the same error twice: mend a plug-in's bug, then retry. What trials meet
     outside themselves (a full disk, a teacher that is not there, no GPU memory, a killed process) only interrupts
     them: the study's own command goes on with these, and needs no retry; where it can never be mended, --give-up ends
-    them, and a confirmation or ablation goes on without. Trials that are done, pruned or diverged stay as they are. The ledger keeps the failure and adds an event `retried`. What the search proposed, and races and
-    pilots decided, while a trial counted as failed stays; what comes after learns from its result.
+    them, and a confirmation or ablation goes on without. Trials that are done, pruned or diverged stay as they are.
 
-    
+    The ledger keeps the failure and adds an event `retried`. What the search proposed, and races and pilots decided,
+    while a trial counted as failed stays; what comes after learns from its result.
+
+    \b
     Examples:
       akdtune show digits_angular --status failed
       akdtune logs digits_angular 3f2a                       (what it raised)
