@@ -116,7 +116,7 @@ def retry(
         raise AkdtuneError(f"{directory / LOCK}: no such file; without it the study's settings are not known")
     names = [name for name in trials or [] if "=" not in name]
     overrides = [*lock.get("overrides", []), *(text for text in trials or [] if "=" in text)]
-    study = None if later else spec.load(lock["source"], overrides)  # before anything is noted down
+    study = None if later else spec.load(str(lock.get("source")), overrides)  # before anything is noted down
     chosen = retrying.give_up(directory, names) if give_up else retrying.retry(directory, names)
     if not chosen:
         none = "no trial waits" if give_up else "no trial has failed"

@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
-from akdtune.errors import AkdtuneError, StudyError, SurroundingsError
+from akdtune.errors import StudyError, SurroundingsError
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
@@ -33,8 +33,8 @@ from akdtune.running import display
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
-from akdtune.running.failures import GOES_ON
 from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
 from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
@@ -221,10 +221,11 @@ class _Driver:
             except StopIteration:
                 return None
             except ray.exceptions.RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, AkdtuneError) else error
-                raise cause from None
+                raise of_teacher(error.cause) from error
             if row.get("done"):
-                return TeacherFile(**row["teacher"])
+                teacher = TeacherFile(**row["teacher"])
+                check_teacher_is_here(teacher.path, row["host"])
+                return teacher
             shown.teacher(row)
 
     _stopping: float = 0.0

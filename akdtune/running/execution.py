@@ -15,7 +15,8 @@ from akdtune.planning.identity import Identity
 from akdtune.planning.request import planned_request
 from akdtune.records.events import TimeBudgetSpent, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
-from akdtune.running.failures import Fault, InARow, of_unseen_directory
+from akdtune.running.failures import Fault, of_unseen_directory
+from akdtune.running.outages import InARow
 from akdtune.running.phases import Phases, order
 from akdtune.running.reuse import Donors
 from akdtune.search.follow_up import SearchPhase

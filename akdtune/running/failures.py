@@ -23,9 +23,6 @@ from typing import Any
 from akdtune.errors import AkdtuneError, CheckpointError, DataError, StudyError
 from akdtune.folders import cache_directory
 
-IN_A_ROW = 3
-"""So many trials in a row that meet the same thing stop the study."""
-
 FULL_BYTES = 1 << 20
 """A place with less room than this counts as full."""
 
@@ -107,7 +104,8 @@ class Fault:
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any] | None) -> Fault | None:
         """The inverse of `plain`; None of None."""
-        return None if plain is None else cls(**plain)
+        known = cls.__dataclass_fields__
+        return None if plain is None else cls(**{name: value for name, value in plain.items() if name in known})
 
     @property
     def cause(self) -> str:
@@ -125,7 +123,7 @@ class Lacking(AkdtuneError):
 
     def __init__(self, what: str, remedy: str, error: BaseException) -> None:
         self.what, self.remedy = what, remedy
-        super().__init__(f"{what}: {_text(error)}")
+        super().__init__(f"{what}: {on_one_line(error)}")
 
 
 @contextlib.contextmanager
@@ -155,20 +153,22 @@ def of_process(error: BaseException) -> Fault | None:
     text = str(error)
     named = type(error).__name__
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(text)):
-        return Fault("memory", f"out of memory: {_text(error)}", _remedy(errno.ENOMEM), lost=True)
+        return Fault("memory", f"out of memory: {on_one_line(error)}", remedy_of(errno.ENOMEM), lost=True)
     if not isinstance(error, RuntimeError):
         return None
     if named == "OutOfMemoryError" or _GPU_MEMORY.search(text):
         remedy = "let fewer trials share a GPU (resources.gpu) or free it of other processes; else training.batch_size"
-        return Fault("GPU memory", f"out of GPU memory: {_text(error)}", f"{remedy} is too large for it", lost=True)
+        return Fault(
+            "GPU memory", f"out of GPU memory: {on_one_line(error)}", f"{remedy} is too large for it", lost=True
+        )
     if _ASKED_WRONGLY.search(text):
         return None
     if named in ("AcceleratorError", "DistBackendError", "DistNetworkError", "DistStoreError") or _GPU.search(text):
         remedy = "look after that GPU and its driver (nvidia-smi)"
-        return Fault("GPU", f"the GPU failed: {_text(error)}", remedy, lost=True)
+        return Fault("GPU", f"the GPU failed: {on_one_line(error)}", remedy, lost=True)
     if _SHARED_MEMORY.search(text):
         remedy = "give /dev/shm more room, raise `ulimit -n`, or set data.workers: 0"
-        return Fault("shared memory", f"shared memory: {_text(error)}", remedy)
+        return Fault("shared memory", f"shared memory: {on_one_line(error)}", remedy)
     return None
 
 
@@ -178,17 +178,19 @@ def _of_files(error: BaseException) -> Fault | None:
         return Fault(error.what, str(error), error.remedy)
     if isinstance(error, CheckpointError):
         remedy = "put it back as it was when the study began, or make it visible on every node (AKDTUNE_CACHE)"
-        return Fault("checkpoint", _text(error), remedy)
+        return Fault("checkpoint", on_one_line(error), remedy)
     if isinstance(error, DataError):
-        return Fault("data", _text(error), "put the data back, or make it visible on every node under the same path")
+        return Fault(
+            "data", on_one_line(error), "put the data back, or make it visible on every node under the same path"
+        )
     if isinstance(error, StudyError):
-        return Fault("study directory", _text(error), "look after its disk or network file system")
+        return Fault("study directory", on_one_line(error), "look after its disk or network file system")
     if isinstance(error, ImportError):
-        return Fault("import", f"cannot import: {_text(error)}", "install it on every node")
+        return Fault("import", f"cannot import: {on_one_line(error)}", "install it on every node")
     if (number := system_error(error)) is not None:
-        return Fault(errno.errorcode.get(number, type(error).__name__), _of_system(error, number), _remedy(number))
+        return Fault(errno.errorcode.get(number, type(error).__name__), _of_system(error, number), remedy_of(number))
     if type(error).__module__.partition(".")[0] == "ray":
-        return Fault("ray", f"Ray: {_text(error)}", "see that the cluster is up (`ray status`)")
+        return Fault("ray", f"Ray: {on_one_line(error)}", "see that the cluster is up (`ray status`)")
     return None
 
 
@@ -280,10 +282,11 @@ def _of_system(error: BaseException, number: int) -> str:
     named = getattr(error, "filename", None)
     if number in (errno.ENOSPC, errno.EDQUOT) and not named and (full := full_places()):
         return f"{', '.join(map(str, full))}: {os.strerror(number)}"
-    return f"{os.fsdecode(named)}: {os.strerror(number)}" if named and number else _text(error)
+    return f"{os.fsdecode(named)}: {os.strerror(number)}" if named and number else on_one_line(error)
 
 
-def _remedy(number: int) -> str:
+def remedy_of(number: int) -> str:
+    """What to do about what the operating system refused, by its number."""
     for numbers, remedy in _REMEDIES.items():
         if number in numbers:
             return remedy
@@ -292,84 +295,9 @@ def _remedy(number: int) -> str:
     return "mend that"
 
 
-def _text(error: BaseException, most: int = 300) -> str:
+def on_one_line(error: BaseException, most: int = 300) -> str:
     """An error on one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[-1] if lines[0].startswith("Caught ") else lines[0]  # a DataLoader's, with its worker's traceback
     line = " ".join(line.split())
     return line if len(line) <= most else line[: most - 4] + " ..."
-
-
-# ------------------------------------------------------------------------------------------------- what a driver knows
-
-_OF_SYSTEM: tuple[type, ...] = (OSError, *OSError.__subclasses__(), *ConnectionError.__subclasses__())
-_SYSTEM_ERRORS = {kind.__name__ for kind in _OF_SYSTEM}
-_OTHERS = {"MemoryError", "OutOfMemoryError", "AcceleratorError", "ImportError", "ModuleNotFoundError",
-           "CheckpointError", "DataError", "StudyError"}  # fmt: skip
-
-
-def was_outside(error: str | None) -> bool:
-    """Whether a trial that an earlier version ended as failed had met something outside itself.
-
-    Args:
-        error: what stands in the ledger: `Type: message (file.py:12)`, or that its process died.
-    """
-    if error is None:
-        return False
-    if error.startswith("its process died"):
-        return True
-    named, _, message = error.partition(": ")
-    if named in _SYSTEM_ERRORS | _OTHERS or message.startswith("plugins: cannot import"):
-        return True
-    return named == "RuntimeError" and outside(RuntimeError(message)) is not None
-
-
-def of_died_process(tries: int, said: str, host: str, log: Path) -> Fault:
-    """A trial's process that died whenever it was tried.
-
-    Args:
-        tries: how often.
-        said: what Ray says of its last end.
-        host: where that was; empty where it is not known.
-        log: of the trial.
-    """
-    died = f"its process died {tries} times (see {log})"
-    host = host or "an unknown node"
-    if "low on memory" in said or "OutOfMemory" in said or "memory usage threshold" in said:
-        return Fault("memory", f"{died}: Ray's memory monitor killed it", _remedy(errno.ENOMEM), host)
-    if re.search(r"node (has )?(died|was terminated|is dead)|NodeDied|node_death|NODE_TERMINATED", said):
-        return Fault("node", f"{died}: its node was lost", "see that the cluster is up (`ray status`)", host)
-    if error := re.search(r"^(\w*Error): (.*)$", said, re.MULTILINE):
-        known = {"RayTaskError", "RayActorError", "ActorDiedError"}
-        if error[1] not in known:
-            return Fault("process", f"{died}: {error[0][:300]}", "see its log", host)
-    how = "killed by a signal, as the system does when memory is short, or crashed in native code"
-    return Fault("process", f"{died}: {how}", "see `dmesg`, and run fewer trials at once if memory is short", host)
-
-
-class InARow:
-    """Trials in a row that met the same thing outside themselves."""
-
-    def __init__(self) -> None:
-        self._kind = ""
-        self._trials: dict[str, Fault] = {}
-
-    def other(self) -> None:
-        """A trial ended in another way."""
-        self._trials.clear()
-
-    def met(self, trial_id: str, fault: Fault) -> str | None:
-        """One more met something; a sentence where the study has to stop."""
-        if fault.kind != self._kind:
-            self._trials.clear()
-        self._kind = fault.kind
-        self._trials[trial_id] = fault
-        count = len(self._trials)
-        if not fault.at_once and count < IN_A_ROW:
-            return None
-        met = "a trial" if count == 1 else f"{count} trials in a row"
-        hosts = ", ".join(dict.fromkeys(of_trial.host for of_trial in self._trials.values()))
-        return f"stopped, as {met} met the same outside: {fault.said} (on {hosts}); {fault.remedy}, then " + GOES_ON
-
-
-GOES_ON = "give the same command again: nothing is lost, it goes on where it stopped"

@@ -8,7 +8,7 @@ from pathlib import Path
 from akdtune.errors import StudyError, nearest
 from akdtune.records.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
-from akdtune.running.failures import was_outside
+from akdtune.running.outages import was_outside
 
 SHOWN = 4
 FAILED, WAITING = "failed", "waiting"

@@ -24,7 +24,7 @@ from akdtune.records.study_directory import TrialRecord
 from akdtune.roles import Terminal
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
-from akdtune.running.failures import of_died_process
+from akdtune.running.outages import of_died_process
 from akdtune.search.schedulers import METRIC, ArmScheduler
 from akdtune.study.spec import Study
 

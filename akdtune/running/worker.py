@@ -10,6 +10,7 @@ import ctypes
 import json
 import math
 import os
+import socket
 import sys
 import time
 import traceback
@@ -64,6 +65,8 @@ def run_trial(config: dict[str, Any]) -> None:
 def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Trains the study's teacher as a Ray task, yielding a row per epoch; the last holds the finished teacher.
 
+    Each row says which `host` it comes from.
+
     Args:
         request: plain JSON: `data` and `teacher` settings, `train_on`, `plugins`, `plugin_folders`, `cpu`, `root` and
             `stop_flag`.
@@ -75,7 +78,8 @@ def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     dataset = load_data(DataSettings(**request["data"]), device)
     settings = TeacherSettings(**request["teacher"])
     should_stop = stop_check(request["root"], request["stop_flag"])
-    yield from train_teachers(settings, dataset, request["train_on"], device, should_stop)
+    for row in train_teachers(settings, dataset, request["train_on"], device, should_stop):
+        yield {**row, "host": socket.gethostname()}
 
 
 def execute(
@@ -217,6 +221,9 @@ def _attempt(
         return outcome
     except SystemExit:
         status = "pruned"
+        raise
+    except Exception as error:
+        status = "failed" if outside(error) is None else "interrupted"
         raise
     except BaseException:
         status = "failed"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from akdtune.errors import AkdtuneError, CheckpointError, DataError, SettingsError, StudyError
-from akdtune.running import failures
-from akdtune.running.failures import Fault, InARow, as_the_driver_did, of_died_process, outside, spoils, was_outside
+from akdtune.errors import AkdtuneError, CheckpointError, DataError, SettingsError, StudyError, SurroundingsError
+from akdtune.running import failures, outages
+from akdtune.running.failures import Fault, as_the_driver_did, outside, spoils
+from akdtune.running.outages import InARow, of_died_process, was_outside
 
 
 def system(number: int, path: str | None = None) -> OSError:
@@ -166,6 +167,19 @@ def test_a_full_disk_is_the_studys_only_where_it_holds_the_study(
     fault = outside(system(errno.ENOSPC))
     assert fault is not None and fault.said == f"{cache}: {full}"
     assert failures.disk_refusal(system(errno.EIO, str(root / "x")), root) is None
+
+
+def test_what_ends_a_teachers_training_is_one_sentence(tmp_path: Path) -> None:
+    sentence = outages.of_teacher(system(errno.EIO, "/nfs/a"))
+    assert isinstance(sentence, SurroundingsError) and "while the teacher trained: /nfs/a: Input/output" in str(
+        sentence
+    )
+    own = outages.of_teacher(ValueError("a user's bug"))
+    assert type(own) is StudyError and str(own) == "the teacher's training failed: ValueError: a user's bug"
+    mistake = AkdtuneError("teacher.network: unknown")
+    assert outages.of_teacher(mistake) is mistake
+    with pytest.raises(SurroundingsError, match=r"t\.pt: the teacher was trained on node7.* AKDTUNE_CACHE"):
+        outages.check_teacher_is_here(str(tmp_path / "t.pt"), "node7")
 
 
 def test_three_trials_in_a_row_that_meet_the_same_stop_the_study_with_one_sentence() -> None:
