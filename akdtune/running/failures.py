@@ -233,7 +233,7 @@ def disk_refusal(error: BaseException, root: Path) -> str | None:
     for link in links:
         number = system_error(link)
         if number in _FULL:
-            return os.strerror(number) if _is_of_the_study(link, links, root) else None
+            return f"{os.strerror(number)} (on {socket.gethostname()})" if _is_of_the_study(link, links, root) else None
     return None
 
 

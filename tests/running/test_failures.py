@@ -157,7 +157,8 @@ def test_a_full_disk_is_the_studys_only_where_it_holds_the_study(
 ) -> None:
     root, cache = tmp_path / "run", tmp_path / "cache"
     root.mkdir()
-    full = os.strerror(errno.ENOSPC)
+    said = os.strerror(errno.ENOSPC)
+    full = f"{said} (on {socket.gethostname()})"
     assert failures.disk_refusal(system(errno.ENOSPC, str(root / "trials/t/x")), root) == full
     assert failures.disk_refusal(caused(StudyError("cannot write"), system(errno.ENOSPC)), root) == full
     assert failures.disk_refusal(system(errno.ENOSPC, str(cache / "x")), root) is None
@@ -165,7 +166,7 @@ def test_a_full_disk_is_the_studys_only_where_it_holds_the_study(
     monkeypatch.setattr(failures, "full_places", lambda: [cache])
     assert failures.disk_refusal(system(errno.ENOSPC), root) is None
     fault = outside(system(errno.ENOSPC))
-    assert fault is not None and fault.said == f"{cache}: {full}"
+    assert fault is not None and fault.said == f"{cache}: {said}"
     assert failures.disk_refusal(system(errno.EIO, str(root / "x")), root) is None
 
 

@@ -171,10 +171,11 @@ def test_a_disk_that_fills_up_under_a_trial_is_not_the_trials_fault(
     monkeypatch.setattr(worker, "resumed", resumed)
     monkeypatch.setattr(worker.tune, "report", reported.append)
     worker.run_trial({"trial": json.dumps(request.plain())})
-    assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": os.strerror(number)}]
+    said = f"{os.strerror(number)} (on {os.uname().nodename})"
+    assert reported == [{"trial": "t", "outcome": "interrupted", "epoch": 0, "disk": said}]
     directory = StudyDirectory(tmp_path)
     directory.refused(reported[0]["disk"])
-    assert str(directory.broken).startswith(f"{tmp_path}: cannot be written: {os.strerror(number)}; nothing recorded")
+    assert str(directory.broken).startswith(f"{tmp_path}: cannot be written: {said}; nothing recorded")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="writes /proc/self/clear_refs")
