@@ -256,10 +256,11 @@ class Run:
         if result.get("disk"):  # the study ends; the trial goes on when the same command is given again
             self.directory.refused(str(result["disk"]))
         fault = Fault.of_plain(result.get("fault"))
-        if fault is None and result["outcome"] != "interrupted":
+        if result["outcome"] != "interrupted":
             fault = self._unseen(record, result)
-        with contextlib.suppress(StudyError):  # what cannot be read now is taken up when the trial goes on
-            self.directory.catch_up(record)
+        else:
+            with contextlib.suppress(StudyError):  # what cannot be read now is taken up when the trial goes on
+                self.directory.catch_up(record)
         if fault is not None:
             self.met(record, fault)
             return False
@@ -297,15 +298,18 @@ class Run:
         self.stop_elsewhere()
 
     def _unseen(self, record: TrialRecord, result: Mapping[str, Any]) -> Fault | None:
-        """That what a trial says it wrote is not in the study directory; waits for a slow file system."""
+        """Takes up what a trial wrote, and says where that is not all it says; waits for a slow file system."""
         trial, until = self.directory.trial(record.trial_id), time.monotonic() + VISIBLE_WITHIN_S
         while True:
             try:
                 outcome, rows = trial.read_outcome(), trial.rows_written()
+                self.directory.catch_up(record)
                 if outcome is not None and outcome["outcome"] == result["outcome"] and rows >= int(result["epoch"]):
                     return None
                 met = f"{rows} of {result['epoch']} epochs" + ("" if outcome else " and no outcome.json")
             except (OSError, ValueError, StudyError) as error:
+                if self.directory.broken is not None:
+                    raise
                 met = f"what cannot be read ({error})"
             if time.monotonic() >= until:
                 met = f"a trial is {result['outcome']}, but here its folder holds {met}"

@@ -134,9 +134,10 @@ def _tried(
         except Superseded:
             raise
         except Exception as error:
+            fault = outside(error)
             with contextlib.suppress(OSError):  # a full disk takes no log either
                 traceback.print_exc()
-                if (fault := outside(error)) is not None:
+                if fault is not None:
                     print(f"interrupted: {fault.cause}; {fault.remedy}")
             if fault is not None:
                 raise

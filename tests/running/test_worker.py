@@ -75,6 +75,16 @@ def test_what_a_trial_meets_outside_itself_interrupts_it(
     assert json.dumps(outcome), "it travels"
 
 
+def test_a_log_that_takes_no_more_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    raising(monkeypatch, OSError(errno.EIO, "Input/output error", "/nfs/a"))
+
+    def refuse() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(worker.traceback, "print_exc", refuse)
+    assert executed(asked(tmp_path))["fault"]["said"] == "/nfs/a: Input/output error"
+
+
 def test_a_trials_own_error_ends_it_when_it_is_raised_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     raised = raising(monkeypatch, ValueError("a"), ValueError("b"), ValueError("b"))
     outcome = executed(asked(tmp_path))
