@@ -74,6 +74,24 @@ def teacher_fill(
     raise typer.Exit(teachers.fill(study, variants, train_on))
 
 
+def teacher_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint that holds other objects, too.")],
+    to: Annotated[Path, typer.Argument(metavar="NEW", help="The file to write; it must not be there yet.")],
+) -> None:
+    """Save the weights in a checkpoint alone, for teacher.checkpoint and student.checkpoint.
+
+    For files with an argparse namespace or other objects, whole pickled modules, TorchScript programs, indexes of
+    several files, and compressed ones. Objects in the file are not restored, so that nothing of it is run.
+
+    \b
+    Examples:
+      akdtune teacher weights resnet8_last.pth resnet8_last_weights.pth
+    """
+    from akdtune.cli import teachers
+
+    print(teachers.save_weights(file, to))
+
+
 LocationOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="A study's teacher_cache.location; default: in the cache folder."),

@@ -83,6 +83,32 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     print("\n".join([*plan_report(Plan.of(study)), plan_line(study.tracking.model_dump())]))
 
 
+def rehearse(
+    file: FileArgument,
+    overrides: Overrides = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Keep the miniature study there.  [default: only if it fails]"),
+    ] = None,
+) -> None:
+    """Run a whole study in miniature on this machine, to find what would fail in it.
+
+    Every arm, phase and control, two trials each, two short epochs on a few images. Where the data set, a checkpoint
+    or a GPU is not here, made-up images of the set's shape, untrained weights and the CPU stand for it, and the first
+    lines say so. The best thing to do before a night on a cluster.
+
+    \b
+    Examples:
+      akdtune rehearse search_spaces/cifar_angular.yaml
+      akdtune rehearse imagenet_r34_r18 --dir /tmp/rehearsal
+
+    Exit code 0: every trial ended and every analysis answered; 1: something failed; 130: interrupted.
+    """
+    from akdtune.running.rehearsal import rehearse as run_small
+
+    raise typer.Exit(run_small(file, overrides or [], directory))
+
+
 def spaces() -> None:
     """List the packaged settings files.
 

@@ -21,6 +21,7 @@ from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
 from akdtune.errors import AkdtuneError, StudyError
+from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
@@ -124,6 +125,8 @@ class _Driver:
 
     def go(self, lock: dict[str, Any] | None) -> int:
         prepared = Prepared.load(self.study)
+        for note in prepared.dataset.notes:
+            self.console.print(f"warning: {note}", highlight=False, soft_wrap=True)
         with self._signals(), Display(self.console, self.study.name, self._total, self.study.epochs) as shown:
             try:
                 teachers = []
@@ -134,6 +137,8 @@ class _Driver:
                     teachers.append(teacher)
                 identity = Identity(self.study, prepared, *teachers)
                 self._write_lock(lock, prepared, identity)
+                for line in reading_lines(teachers, prepared.notes):
+                    self.console.print(line, highlight=False, soft_wrap=True)
                 if lock is None or not self.directory.records or self.extended:
                     rows = initial_rows(self.outline, identity)
                     known = self.directory.records
