@@ -35,7 +35,7 @@ ENTRY_POINTS = "akdtune.plugins"
 KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-_families: dict[str, dict[str, _Family]] = {kind: {} for kind in KINDS}
+_families: dict[str, dict[str, Family]] = {kind: {} for kind in KINDS}
 _PACKAGES: dict[Kind, str] = {"methods": "methods", "views": "views", "networks": "networks", "data": "datasets"}
 _singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
 
@@ -111,39 +111,29 @@ def register(name: str, kind: Kind | None = None) -> Callable[[T], T]:
 
 
 @dataclass(frozen=True)
-class _Family:
-    """Components of another library.
+class Family:
+    """Components of another library, under names that begin with its own and a slash.
 
     Attributes:
-        make: the component for a name of the library's.
-        names: all of these.
+        make: the component for the rest of a name.
+        names: every such rest.
+        source: as of a component.
     """
 
     make: Callable[[str], Any]
     names: Callable[[], Iterable[str]]
+    source: str
 
 
-def register_family(family: str, kind: Kind, make: Callable[[str], Any], names: Callable[[], Iterable[str]]) -> None:
-    """Registers the components of another library, under names that begin with `family/`.
-
-    Args:
-        family: such as `timm`.
-        kind: of all of them.
-        make: the component for the rest of a name.
-        names: every such rest.
-    """
-    _families[kind][family] = _Family(make, names)
+def register_family(name: str, kind: Kind, family: Family) -> None:
+    """Registers the components of another library, such as `timm`."""
+    _families[kind][name] = family
 
 
-def family_names(kind: Kind, family: str) -> list[str]:
-    """Every name of another library, without what stands before the slash."""
-    return sorted(_families[kind][family].names())
-
-
-def families(kind: Kind) -> list[str]:
-    """Names that stand before a slash in names of this kind, as in `timm/resnet18`."""
+def families(kind: Kind) -> dict[str, Family]:
+    """Libraries whose components are used by their names there, as in `timm/resnet18`."""
     _import_all(kind)
-    return sorted(_families[kind])
+    return dict(sorted(_families[kind].items()))
 
 
 def lookup(kind: Kind, name: str) -> Any:
