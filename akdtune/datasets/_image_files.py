@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from akdtune.data.store import Labels, file_stamp
-from akdtune.errors import DataError, unknown_name
+from akdtune.errors import DataError, printable, unknown_name
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .webp .avif .ppm .pgm .pbm .pnm .pfm .tif .tiff .jp2 .j2k .jpx "
@@ -38,7 +38,7 @@ class LeftOut:
     def add(self, reason: str, path: str | Path) -> None:
         """Counts one file or folder."""
         self.counts[reason] += 1
-        self.examples.setdefault(reason, str(path))
+        self.examples.setdefault(reason, printable(str(path)))
 
     def sentences(self) -> list[str]:
         """One sentence for each reason."""
@@ -241,7 +241,7 @@ def _walked(top: Path, left_out: LeftOut) -> Iterator[tuple[str, os.DirEntry[str
                 files.append(entry)
             else:
                 suffix = Path(entry.name).suffix.lower()
-                left_out.add(f"ending in {suffix}" if suffix else "without a suffix", entry.path)
+                left_out.add(f"ending in {printable(suffix)}" if suffix else "without a suffix", entry.path)
         found.append((below, files))
 
     enter("", ())

@@ -26,7 +26,7 @@ from akdtune.datasets._image_files import (
     named_folders,
     refuse_shared,
 )
-from akdtune.errors import DataError
+from akdtune.errors import DataError, printable
 from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, Augmentation, DataSettings, RandomResizedCrop
 
@@ -83,6 +83,11 @@ class Listing:
     classes: list[str]
     files: dict[str, ImageFiles]
     notes: list[str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes as they are printed and written."""
+        return tuple(map(printable, self.classes))
 
     @property
     def folders(self) -> list[Path]:
@@ -189,7 +194,7 @@ class FolderSource(Source):
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
         named = [of_role.named() for of_role in files.values()]
         found = stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
-        return replace(found, classes=tuple(classes), notes=(*listing.notes, *found.notes))
+        return replace(found, classes=listing.names, notes=(*listing.notes, *found.notes))
 
     @classmethod
     def _streamed(cls, listing: Listing, square: Square) -> Streamed:
@@ -224,7 +229,7 @@ class FolderSource(Source):
             content_hash=str(known["content_hash"]),
             channels=3,
             square=square,
-            classes=tuple(listing.classes),
+            classes=listing.names,
             notes=(*listing.notes, *known["notes"]),
         )
 
@@ -372,7 +377,7 @@ def _untested(test: ImageFiles, classes: Sequence[str]) -> list[str]:
     absent = [name for label, name in enumerate(classes) if label not in present]
     if not absent:
         return []
-    return [f"{test.root}: no test images of {len(absent)} of {len(classes)} classes (e.g. '{absent[0]}')"]
+    return [f"{test.root}: no test images of {len(absent)} of {len(classes)} classes (e.g. '{printable(absent[0])}')"]
 
 
 def _refuse_nested(train: Path, test: Path) -> None:
