@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from akdtune.data.rehearsal import made_up, some_of
 from akdtune.data.source import Source
 from akdtune.data.splits import ImageSource, Pixels, Split, Splits, StoredImages
 from akdtune.data.store import Images, Labels, Stored
@@ -174,7 +175,11 @@ def load_data(settings: DataSettings, device: torch.device) -> DataSet:
         DataError: naming the file that is missing or wrong.
     """
     source: type[Source] = lookup("data", settings.name)
-    return DataSet(settings, source.read(settings), device)
+    if settings.rehearsal is None:
+        return DataSet(settings, source.read(settings), device)
+    if source.missing(settings):
+        return DataSet(settings, made_up(source.shape(settings), settings.rehearsal), device)
+    return DataSet(settings, some_of(source.read(settings), settings.rehearsal), device)
 
 
 def missing_files(settings: DataSettings) -> list[str]:

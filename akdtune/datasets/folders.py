@@ -13,6 +13,7 @@ import numpy as np
 from typing_extensions import override
 
 from akdtune.data.decoding import Seen, Square, glance, open_image, pixels, squared
+from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
 from akdtune.data.store import Images, Stored, channel_statistics, kept, new_memory_map, read_meta, stored
 from akdtune.data.streaming import EncodedPixels, Streamed, sampled_statistics, spread, too_large
@@ -105,6 +106,7 @@ class FolderSource(Source):
     own_settings = STREAMING_SETTINGS | {"root"}
     default_root: ClassVar[str | None] = None
     default_size: ClassVar[int | None] = None
+    classes: ClassVar[int | None] = None
     mean: ClassVar[tuple[float, ...] | None] = None
     std: ClassVar[tuple[float, ...] | None] = None
 
@@ -140,9 +142,21 @@ class FolderSource(Source):
 
     @classmethod
     @override
+    def shape(cls, settings: DataSettings) -> Shape:
+        guessed = () if cls.classes else ("num_classes",)
+        return Shape(3, settings.size or cls.default_size or 32, cls.classes or 10, guessed)
+
+    @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
         folders = (cls.train_folder(settings), cls.test_folder(cls._folder(settings)))
         return [str(folder) for folder in folders if not is_folder(folder)]
+
+    @classmethod
+    @override
+    def class_count(cls, settings: DataSettings) -> int | None:
+        """The class folders, which `read` counts as well."""
+        return None if cls.missing(settings) else len(class_names(cls.train_folder(settings)))
 
     @classmethod
     @override
@@ -249,6 +263,7 @@ class TinyImagenet(FolderSource):
     source = "Le and Yang 2015, Tiny ImageNet visual recognition challenge, Stanford CS 231N"
     default_root = "~/data/tiny-imagenet-200"
     default_size = 64
+    classes = 200
     mean = (0.4802, 0.4481, 0.3975)
     std = (0.2302, 0.2265, 0.2262)
 
@@ -283,6 +298,7 @@ class Imagenet(FolderSource):
     source = "Russakovsky et al., IJCV 2015, arXiv 1409.0575"
     default_root = "~/data/imagenet"
     default_size = 224
+    classes = 1000
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 

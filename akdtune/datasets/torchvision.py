@@ -10,6 +10,7 @@ import numpy as np
 from filelock import FileLock
 from typing_extensions import override
 
+from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
 from akdtune.data.store import Images, Labels, Stored, stored
 from akdtune.errors import DataError
@@ -24,6 +25,7 @@ class Torchvision(Source):
     own_settings = frozenset({"root", "download"})
     torchvision_name: ClassVar[str]
     classes: ClassVar[int]
+    size: ClassVar[int]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
@@ -44,10 +46,20 @@ class Torchvision(Source):
 
     @classmethod
     @override
+    def shape(cls, settings: DataSettings) -> Shape:
+        return Shape(len(cls.mean), cls.size, cls.classes)
+
+    @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
         root = _root(settings)
         absent = [str(file) for file in [*cls.files(root), *cls.unread(root)] if not file.exists()]
         return [f"{name} (will be downloaded)" for name in absent] if settings.download else absent
+
+    @classmethod
+    @override
+    def class_count(cls, settings: DataSettings) -> int:
+        return cls.classes
 
     @classmethod
     @override
@@ -131,6 +143,7 @@ class Cifar100(Cifar):
     source = CIFAR_SOURCE
     torchvision_name = "CIFAR100"
     classes = 100
+    size = 32
     mean = (0.5071, 0.4867, 0.4408)
     std = (0.2675, 0.2565, 0.2761)
     folder = "cifar-100-python"
@@ -144,6 +157,7 @@ class Cifar10(Cifar):
     source = CIFAR_SOURCE
     torchvision_name = "CIFAR10"
     classes = 10
+    size = 32
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
     folder = "cifar-10-batches-py"
@@ -157,6 +171,7 @@ class FashionMnist(Torchvision):
     source = "Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747"
     torchvision_name = "FashionMNIST"
     classes = 10
+    size = 28
     mean = (0.2860,)
     std = (0.3530,)
 
@@ -193,6 +208,7 @@ class Stl10(ChannelFirst):
     source = "Coates, Lee and Ng, AISTATS 2011"
     torchvision_name = "STL10"
     classes = 10
+    size = 96
     mean = (0.4467, 0.4398, 0.4066)
     std = (0.2603, 0.2566, 0.2713)
 
@@ -215,6 +231,7 @@ class Svhn(ChannelFirst):
     source = "Netzer et al., NeurIPS Workshop on Deep Learning and Unsupervised Feature Learning 2011"
     torchvision_name = "SVHN"
     classes = 10
+    size = 32
     mean = (0.4377, 0.4438, 0.4728)
     std = (0.1980, 0.2010, 0.1970)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from akdtune.planning.cell_lines import cell_lines, counts, factor_lines
+from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import TIMED_STEPS, CacheUse, UntrainedTeacher
 from akdtune.planning.plan import Configuration, Plan, StudyEstimate, Total
 from akdtune.planning.prepared import network_label
@@ -96,6 +97,8 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     else:
         for path, untrained in estimate.untrained.items():
             yield _untrained_line(path, untrained)
+    for line in reading_lines(estimate.teachers.values(), estimate.prepared.notes):
+        yield f"    {line}"
     yield from factor_lines(outline.cell_plan, estimate.gradient_factors)
     for name, configuration in estimate.configurations.items():
         yield _cost_line(name, configuration)

@@ -216,6 +216,11 @@ class DataSettings(ComponentSettings):
     num_classes: PositiveInt | None = Field(
         None, description="parquet: null: as many as different training labels occur; else labels below it stay as is"
     )
+    rehearsal: PositiveInt | None = Field(
+        None,
+        description="set by `akdtune rehearse`: so many training images, the first of each class, or made-up ones of"
+        " the set's shape where its files are missing; null: all",
+    )
 
     @model_validator(mode="after")
     def _belongs_to_the_data_set(self) -> DataSettings:
@@ -245,7 +250,7 @@ class DataSettings(ComponentSettings):
         return {key: value for key, value in values.items() if value is not None or key not in _ADDED_LATER}
 
 
-_ADDED_LATER = frozenset({"split"})
+_ADDED_LATER = frozenset({"split", "rehearsal"})
 _EXAMPLES = {
     "root": "root: ~/pictures",
     "size": "size: 64",

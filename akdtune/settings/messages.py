@@ -133,10 +133,12 @@ def _hint(options: list[str], got: Any) -> str:
 
 
 def _inside(values: Any, location: Iterable[int | str]) -> tuple[KeyPath, Any]:
-    """The part of a location that exists in the values (the rest names members of a union), and what stands there."""
+    """The part of a location that exists in the values (the rest names members of unions), and what stands there."""
     path: list[str | int] = []
     for key in location:
         inside = isinstance(values, dict) and key in values
+        if isinstance(values, dict) and not inside:
+            continue
         if not inside and not (isinstance(values, list) and isinstance(key, int) and key < len(values)):
             break
         values = values[key]
