@@ -12,6 +12,7 @@ import yaml
 from akdtune.errors import SettingsError
 from akdtune.folders import packaged
 from akdtune.settings import file as settings_file
+from akdtune.settings import overrides, yaml_text
 from akdtune.settings.file import COMMAND_LINE, SettingsFile
 from akdtune.study import spec
 from akdtune.study.written import export_yaml
@@ -21,7 +22,7 @@ def parsed(text: str, name: str = "s.yaml") -> tuple[Any, list[str]]:
     """The values and the problems of a text."""
     file = SettingsFile(name)
     try:
-        value = settings_file.parse(text, file, name)
+        value = yaml_text.parse(text, file, name)
     except SettingsError as error:
         return None, list(map(str, error.problems))
     return value, list(map(str, file.problems))
@@ -50,7 +51,7 @@ def test_a_scalar_is_what_yaml_1_2_says(written: str) -> None:
     assert (value, problems) == ({"a": expected}, [])
     assert type(value["a"]) is type(expected)
     file = SettingsFile("s.yaml", {"a": "before"})
-    settings_file.override(file, f"a={written}")
+    overrides.override(file, f"a={written}")
     assert (file.values, file.problems) == ({"a": expected}, [])
     assert type(file.values["a"]) is type(expected)
 
@@ -148,7 +149,7 @@ def test_merged_keys_give_way_to_own_ones() -> None:
 
 def test_every_value_has_its_line() -> None:
     file = SettingsFile("s.yaml")
-    settings_file.parse("a: 1\nb:\n  - {c: 2}\n  -\n    d: [3,\n        4]\n", file, "s.yaml")
+    yaml_text.parse("a: 1\nb:\n  - {c: 2}\n  -\n    d: [3,\n        4]\n", file, "s.yaml")
     lines = {settings_file.written(path): line for path, (_, line) in file.places.items()}
     assert lines == {
         "": 1, "a": 1, "b": 2, "b[0]": 3, "b[0].c": 3, "b[1]": 5, "b[1].d": 5, "b[1].d[0]": 5, "b[1].d[1]": 6,
@@ -165,7 +166,7 @@ YAML11.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE
 @pytest.mark.parametrize("name", packaged())
 def test_a_packaged_file_is_the_same_in_both_versions(name: str) -> None:
     path = packaged()[name]
-    file = settings_file.read(path, name)
+    file = yaml_text.read(path, name)
     assert file.problems == []
     assert repr(file.values) == repr(yaml.load(path.read_text(encoding="utf-8"), YAML11))
 
