@@ -315,7 +315,7 @@ def _refuse_misnamed(module: str, folders: Sequence[str]) -> None:
         )
     top = module.partition(".")[0]
     beside = [file for folder in folders if (file := _module_file(top, [folder]))]
-    if top in sys.stdlib_module_names:
+    if top in sys.stdlib_module_names or top == "test":  # which Python does not list
         other = f", so that {beside[0]} needs another name" if beside else ""
         raise AkdtuneError(f"plugins: '{module}' is a module of Python itself{other}")
     elsewhere = [

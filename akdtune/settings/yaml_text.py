@@ -51,6 +51,9 @@ _SCALARS = {
 }
 _PLAIN_TAGS = {ScalarNode: {*_SCALARS, "str"} - {"merge"}, SequenceNode: {"seq"}, MappingNode: {"map"}}
 _OLD_VERSION = re.compile(r"%YAML[ \t]+1\.[01][ \t]*(?:#.*)?$", re.MULTILINE)
+_UNCHECKED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What the library raises at values that it has not looked at before it turns them into Python's."""
+
 _WIDE = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 """How a file begins that is not in UTF-8 and says so; the longer ones first."""
 
@@ -157,8 +160,8 @@ def parse(text: str, into: SettingsFile, name: str) -> Any:
         line = text.count("\n", 0, error.position) + 1
     except _Refused as error:
         what, line = error.what, error.line
-    except ValueError as error:  # the library turns escapes such as \U00110000 into characters unchecked
-        what, line = f"it holds an escape of no character: {error}", None
+    except _UNCHECKED as error:  # such as of \U00110000, the escape of no character
+        what, line = f"{type(error).__name__}: {error}", None
     place = None if name == COMMAND_LINE else line
     raise SettingsError([Problem("(YAML)", f"cannot be parsed: {what}", place, name)])
 
@@ -221,7 +224,7 @@ class _Reader:
     def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
         try:
             value = self.yaml.constructor.construct_object(node)
-        except (ValueError, KeyError):  # of thousands of digits, or `!!bool x`
+        except _UNCHECKED:  # of thousands of digits, or `!!bool x`
             value = LARGEST_WHOLE + 1 if re.fullmatch(_SCALARS["int"][1], node.value) else node.value
         problem = _beyond_reason(value, node.value)
         return value if problem is None else self._refused(path, problem)
