@@ -20,6 +20,7 @@ from pydantic import (
 from akdtune.registry import ComponentSettings
 from akdtune.settings.file import shown
 from akdtune.settings.teacher import CacheSettings
+from akdtune.settings.tracking import TrackingSettings
 
 MOST_TRIALS = 100_000
 """Of one phase of a study; more than this can only be a mistake."""
@@ -356,26 +357,6 @@ class ResourcesSettings(ComponentSettings):
     gpu: NonNegativeFloat = Field(default=0.0, le=10_000, description="GPUs of a trial; 0.25 lets four share one")
     concurrent: PositiveInt | None = Field(
         default=None, le=MOST_TRIALS, description="trials at a time; null: as many as fit"
-    )
-
-
-class WandbSettings(ComponentSettings):
-    """Where Weights & Biases shows the trials."""
-
-    project: str = "akdtune"
-    entity: str | None = Field(default=None, description="team or user; null: the key's own")
-    mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        default="auto", description="auto: online with a key"
-    )
-    tags: list[str] = Field(default=[], description="shown on every run")
-
-
-class TrackingSettings(ComponentSettings):
-    """Live tracking; results are in the study directory in any case."""
-
-    wandb: WandbSettings | None = Field(default=None, description="null: no Weights & Biases")
-    finish_timeout_s: PositiveFloat = Field(
-        default=5.0, le=3600, description="seconds a trial waits for its run to close"
     )
 
 
