@@ -30,6 +30,7 @@ from akdtune.records.trial_directory import Superseded, TrialDirectory
 from akdtune.registry import load_plugins
 from akdtune.running.failures import Fault, as_the_driver_did, disk_refusal, of_unseen_directory, outside, spoils
 from akdtune.running.tracking import Tracker, prepare
+from akdtune.running.tracking_mode import mode_of_trial
 from akdtune.running.trial_writer import Limits, TrialWriter, resumed
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
@@ -127,7 +128,7 @@ def _tried(
     """Attempts until one comes to an outcome; the trial's own error ends it when it is raised again."""
     seen: dict[str, int] = {}
     _one_thread_per_cpu(request.cpu)
-    _load_libraries(request.tracking)
+    _load_libraries(request.tracking, Path(request.root))
     for _ in range(TRIES):
         try:
             return _attempt(request, directory, report, should_stop, limits)
@@ -254,11 +255,11 @@ def _one_thread_per_cpu(cpu: float) -> None:
     torch.set_num_threads(max(1, int(cpu)))
 
 
-def _load_libraries(tracking: Mapping[str, Any]) -> None:
+def _load_libraries(tracking: Mapping[str, Any], root: Path) -> None:
     """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
 
     torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
-    prepare(tracking)
+    prepare(mode_of_trial(tracking, root))
 
 
 def _give_memory_back() -> None:
