@@ -259,8 +259,7 @@ def _channels_first(map_BHWC: Tensor) -> Tensor:
 def _tokens_as_map(tokens_BTC: Tensor, prefix: int) -> Tensor:
     """Tokens of square images as a map [B, C, H, W], without those that stand before them."""
     side = _side(tokens_BTC.shape[1], prefix)
-    batch, _, channels = tokens_BTC.shape
-    return tokens_BTC[:, -side * side :].transpose(1, 2).reshape(batch, channels, side, side)
+    return tokens_BTC[:, -side * side :].transpose(1, 2).reshape(len(tokens_BTC), -1, side, side)
 
 
 def _last_map(module: nn.Module, run: _Run, classifier: str) -> str | None:
