@@ -76,3 +76,7 @@ class CheckpointError(AkdtuneError):
 
 class StudyError(AkdtuneError):
     """A study directory that belongs to another study, is locked, or cannot be written."""
+
+
+class RayError(AkdtuneError):
+    """Ray could not be started or joined, or was lost while a study ran."""

@@ -56,9 +56,10 @@ def run(
     if new:
         beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
         root = root if not root.exists() else next(path for path in beside if not path.exists())
-    from akdtune.running import driver
+    from akdtune.running import driver, supervision
 
-    code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
+    with supervision.leaving():
+        code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
     raise typer.Exit(code)
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import ray
@@ -20,21 +15,22 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
-from akdtune.errors import AkdtuneError, StudyError
+from akdtune.errors import AkdtuneError, RayError, StudyError
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
 from akdtune.records.events import StudyFinished, StudyStarted
-from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
-from akdtune.running import display
+from akdtune.running import display, interruption, ray_start
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
+from akdtune.running.supervision import Supervision
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
     STOP_PATIENCE_S,
@@ -44,8 +40,6 @@ from akdtune.running.tune import (
     StopActor,
     Stopper,
     concurrency,
-    start_ray,
-    stop_ray,
 )
 from akdtune.running.worker import run_trial, train_teacher
 from akdtune.search.schedulers import ArmScheduler, pruners
@@ -73,30 +67,20 @@ def run(
         reuse: directories of studies whose finished trials are taken over where they are the same.
 
     Returns:
-        0 when every trial ended, 1 when some failed, 130 when interrupted.
+        0 when every planned trial has ended, 1 when some failed or have no end, 130 when interrupted.
 
     Raises:
-        AkdtuneError: for anything the user can mend.
+        AkdtuneError: for anything the user can mend; `RayError` where Ray is lost or does not answer.
     """
     console = console or Console(markup=False)
-    directory = StudyDirectory(root.expanduser())
     check_resources(study, address)
-    with directory.opened():
-        lock = directory.read_lock()
-        added: list[str] = []
-        if lock is not None:
-            added = refuse_changes(study, lock, directory.root, extend)
-            study = study.begun_as(lock)
-            ended = directory.reconcile()
-            if ended:
-                console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
-        outline = Outline(study)
-        console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
-        for line in added:
-            console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
-        if lock is not None and (added or directory.unfinished()) and (differs := drawn_before(directory, lock)):
-            console.print(f"warning: {differs}", highlight=False, soft_wrap=True)
-        return _Driver(outline, directory, address, console, added, reuse).go(lock)
+    supervision = Supervision()
+    driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
+    try:
+        return supervision.run(lambda: driver.opened(extend), driver.left_behind)
+    finally:
+        if supervision.left_behind:
+            driver.leave()
 
 
 class _Driver:
@@ -104,55 +88,94 @@ class _Driver:
 
     def __init__(
         self,
-        outline: Outline,
+        study: Study,
         directory: StudyDirectory,
         address: str | None,
         console: Console,
-        extended: Sequence[str] = (),
-        reused: Sequence[Path] = (),
+        reused: Sequence[Path],
+        supervision: Supervision,
     ) -> None:
-        self.study = outline.study
-        self.outline = outline
+        self.study = study
+        self.outline = Outline(study)
         self.directory = directory
         self.address = address
         self.console = console
-        self.extended = extended
+        self.extended: list[str] = []
         self.reused = reused
+        self.supervision = supervision
         self.run: Run | None = None
+        self.shown: Display | None = None
 
-    def go(self, lock: dict[str, Any] | None) -> int:
-        prepared = Prepared.load(self.study)
-        with self._signals(), Display(self.console, self.study.name, self._total, self.study.epochs) as shown:
+    def opened(self, extend: bool) -> int:
+        """Opens the directory, refuses what it cannot go on with, and runs what is left; returns the exit code."""
+        with self.directory.opened():
+            lock = self.directory.read_lock()
+            if lock is not None:
+                self.extended = refuse_changes(self.study, lock, self.directory.root, extend)
+                self.study = self.study.begun_as(lock)
+                self.outline = Outline(self.study)
+                ended = self.directory.reconcile()
+                if ended:
+                    self.console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+            self._say(display.short_report(self.outline, self.directory))
+            for line in self.extended:
+                self._say(f"  extended: {line}")
+            unfinished = lock is not None and (self.extended or self.directory.unfinished())
+            if lock is not None and unfinished and (differs := drawn_before(self.directory, lock)):
+                self._say(f"warning: {differs}")
+            self.supervision.on_stop = self._stop
+            return self._go(lock)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _go(self, lock: dict[str, Any] | None) -> int:
+        with Display(self.console, self.study.name, self._total, self.study.epochs) as self.shown:
             try:
-                teachers = []
-                for train_on in prepared.trains_on:
-                    teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
-                    if teacher is None:
-                        return self._interrupted()
-                    teachers.append(teacher)
-                identity = Identity(self.study, prepared, *teachers)
-                self._write_lock(lock, prepared, identity)
-                if lock is None or not self.directory.records or self.extended:
-                    rows = initial_rows(self.outline, identity)
-                    known = self.directory.records
-                    self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
-                uid = (self.directory.read_lock() or {}).get("uid", "")
-                donors = Donors(self.directory, self.reused)
-                self.run = Run(self.outline, self.directory, identity, uid, donors)
-                self.run.plan_phases()
-                shown.total = self._total
-                self._print_notes()
-                if self.run.remaining() and not self._stopping:
-                    self.directory.wait_for_workers()
-                    self.directory.append(StudyStarted(pid=os.getpid()))
-                    self._tune(self.run, shown)
-                    self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
+                self._prepare_and_tune(lock, self.shown)
+            except ray.exceptions.RayError as error:
+                raise RayError(self._lost(error)) from error
             finally:
-                stop_ray()
-        tables.compact(self.directory.root)
-        if self._stopping:
+                self.supervision.lost = None
+                ray_start.stop_ray()
+        self.supervision.unhurried()
+        if self.run is None:
             return self._interrupted()
-        return self._closing()
+        tables.compact(self.directory.root)
+        return self._ended(self.run)
+
+    def _prepare_and_tune(self, lock: dict[str, Any] | None, shown: Display) -> None:
+        """Everything up to the last trial; `run` is set once the study is planned."""
+        prepared = Prepared.load(self.study)
+        teachers = []
+        for train_on in prepared.trains_on:
+            teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
+            if teacher is None:
+                return
+            teachers.append(teacher)
+        identity = Identity(self.study, prepared, *teachers)
+        self._write_lock(lock, prepared, identity)
+        if lock is None or not self.directory.records or self.extended:
+            rows = initial_rows(self.outline, identity)
+            known = self.directory.records
+            self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
+        uid = (self.directory.read_lock() or {}).get("uid", "")
+        donors = Donors(self.directory, self.reused)
+        run = Run(self.outline, self.directory, identity, uid, donors)
+        run.plan_phases()
+        self.run = run
+        shown.total = self._total
+        self._print_notes()
+        if run.remaining() and not self._stopping:
+            self.directory.wait_for_workers()
+            self.directory.append(StudyStarted(pid=os.getpid()))
+            self._tune(run, shown)
+            self.directory.append(StudyFinished(interrupted=self._is_unfinished(run)))
+
+    def _lost(self, error: Exception) -> str:
+        """What an error of Ray's own means for the study."""
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        return f"Ray is gone: {first}; nothing recorded so far is lost, the same command goes on"
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
         if lock is None:
@@ -215,16 +238,22 @@ class _Driver:
                 return TeacherFile(**row["teacher"])
             shown.teacher(row)
 
-    _stopping: float = 0.0
+    @property
+    def _stopping(self) -> float:
+        return self.supervision.stopping
 
     def _start_ray(self) -> None:
-        if ray.is_initialized():
-            return
-        start_ray(self.address, self.study.tracking.finish_timeout_s)
-        self._take_signals()
+        if not ray.is_initialized():
+            joins = self.address is not None and self.address != "local"
+            within_s = ray_start.JOIN_S if joins else ray_start.START_S
+            with self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s)):
+                ray_start.start_ray(self.address, self.study.tracking.finish_timeout_s)
+        self.supervision.lost = ray_start.watch()
 
     def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
+        if self._stopping:
+            return
         study = self.study
         leading = study.search.training_seeds[0] if run.phase.leads else None
         pruning = pruners(study, run.brackets)
@@ -265,36 +294,26 @@ class _Driver:
 
     _stop_actor: Any = None
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks the trials to save themselves; the second leaves at once."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._take_signals()
-        try:
-            yield
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-    def _take_signals(self) -> None:
-        """Makes the signals ours; again after Ray has started, which takes SIGTERM for itself."""
-        if threading.current_thread() is threading.main_thread():  # elsewhere, whoever runs us handles signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._stop)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
-            sys.stderr.write("\x1b[?25h\nleft at once; the same command resumes from the last saved states\n")
-            sys.stderr.flush()
-            os._exit(130)
-        self._stopping = time.monotonic()
+    def _stop(self) -> None:
+        """Asks the trials to save themselves and to end."""
         with contextlib.suppress(OSError):
             self.directory.stop_flag.touch()
         if self.run is not None:
             self.run.stopping = self._stopping
         if self._stop_actor is not None:
             self._stop_actor.stop.remote()
+
+    def left_behind(self) -> int:
+        """What is said when a signal was not answered in time; the files are as whole as ever."""
+        if self.shown is not None:
+            self.shown.__exit__()
+        return self._interrupted()
+
+    def leave(self) -> None:
+        """Cleans up behind a thread that hangs."""
+        if self.shown is not None:
+            self.shown.__exit__()
+        ray_start.abandon_ray()
 
     @property
     def _total(self) -> int:
@@ -310,16 +329,34 @@ class _Driver:
         for line in notes:
             self.console.print(line, highlight=False, soft_wrap=True)
 
+    def _without_end(self, run: Run) -> list[TrialRecord]:
+        """Planned trials that have no end and are not held back by the time budget."""
+        return [record for record in self.directory.unfinished() if not run.phase.held_back(record)]
+
+    def _is_unfinished(self, run: Run) -> bool:
+        """Whether something is left to do; what a stopped search had not planned yet counts as well."""
+        return bool(self._without_end(run)) or (bool(self._stopping) and run.remaining() > 0)
+
+    def _ended(self, run: Run) -> int:
+        """The exit code, by what the directory holds: 0 is for a study whose every planned trial has its end."""
+        if self._is_unfinished(run):
+            if self._stopping:
+                return self._interrupted()
+            self._say(
+                f"not finished: {len(self._without_end(run))} of {self._total} trials have no end yet. "
+                f"The same command goes on with them:\n  {display.command_line(self.study, self.directory.root)}"
+            )
+            return 1
+        return self._closing()
+
     def _interrupted(self) -> int:
-        records = self.directory.records.values()
+        records = list(self.directory.records.values())
         ended = sum(record.terminal is not None for record in records)
-        self.console.print(
+        self._say(
             f"stopped: {ended} of {self._total} trials have ended, nothing is lost. "
-            f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}",
-            highlight=False,
-            soft_wrap=True,
+            f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}"
         )
-        return 130
+        return interruption.INTERRUPTED
 
     def _closing(self) -> int:
         assert self.run is not None
@@ -332,7 +369,7 @@ class _Driver:
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
-        return 1 if any(record.terminal == "failed" for record in self.directory.records.values()) else 0
+        return int(any(record.terminal == "failed" for record in self.directory.records.values()))
 
 
 def check_resources(study: Study, address: str | None) -> None:
