@@ -23,7 +23,7 @@ from akdtune.records import tables
 from akdtune.records.events import StudyFinished, StudyStarted
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
-from akdtune.running import display, interruption, ray_start
+from akdtune.running import display, interruption, output, ray_start
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
@@ -76,11 +76,12 @@ def run(
     check_resources(study, address)
     supervision = Supervision()
     driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
-    try:
-        return supervision.run(lambda: driver.opened(extend), driver.left_behind)
-    finally:
-        if supervision.left_behind:
-            driver.leave()
+    with output.steady():
+        try:
+            return supervision.run(lambda: driver.opened(extend), driver.left_behind)
+        finally:
+            if supervision.left_behind:
+                driver.leave()
 
 
 class _Driver:
@@ -138,9 +139,9 @@ class _Driver:
             finally:
                 self.supervision.lost = None
                 ray_start.stop_ray()
-        self.supervision.unhurried()
-        if self.run is None:
+        if self.run is None or (self._stopping and self._is_unfinished(self.run)):
             return self._interrupted()
+        self.supervision.unhurried()
         tables.compact(self.directory.root)
         return self._ended(self.run)
 
@@ -339,11 +340,9 @@ class _Driver:
 
     def _ended(self, run: Run) -> int:
         """The exit code, by what the directory holds: 0 is for a study whose every planned trial has its end."""
-        if self._is_unfinished(run):
-            if self._stopping:
-                return self._interrupted()
+        if without_end := self._without_end(run):
             self._say(
-                f"not finished: {len(self._without_end(run))} of {self._total} trials have no end yet. "
+                f"not finished: {len(without_end)} of {self._total} trials have no end yet. "
                 f"The same command goes on with them:\n  {display.command_line(self.study, self.directory.root)}"
             )
             return 1

@@ -82,6 +82,17 @@ def taken(first: Callable[[], None], at_once: Callable[[], None]) -> Iterator[Ca
 
 
 @contextmanager
+def exiting() -> Iterator[None]:
+    """The first signal raises SystemExit where the main thread is, with the exit code of an interrupted command."""
+
+    def leave_in_order() -> None:
+        raise SystemExit(INTERRUPTED)
+
+    with taken(leave_in_order, lambda: leave(INTERRUPTED)):
+        yield
+
+
+@contextmanager
 def event() -> Iterator[threading.Event]:
     """An event that the first signal sets; the second ends the process."""
     stopping = threading.Event()

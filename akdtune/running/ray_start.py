@@ -279,12 +279,18 @@ def _join(address: str, environment: dict[str, str]) -> None:
         raise RayError(f"--address {named}: give host:port of the cluster's head (port 6379 unless told otherwise)")
     if place is not None and not _answers(*place):
         raise RayError(_no_answer(named))
+    level = os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # of this process: it says in a sentence what failed
     try:
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}
         )
     except Exception as error:
         raise RayError(f"--address {named}: {_refused(error)}") from error
+    finally:
+        if level == "fatal":
+            del os.environ["RAY_BACKEND_LOG_LEVEL"]
 
 
 def no_answer(address: str | None, within_s: float) -> str:
