@@ -43,7 +43,8 @@ def run(
       akdtune run digits_ablation ablation.seeds='[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]' --extend
       akdtune run digits_ablation --new --reuse runs/digits_ablation
 
-    Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed; 130: interrupted.
+    Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1) stops within seconds and loses nothing; a second Ctrl-C leaves at once.
+    Exit code 0: every trial ended; 1: some failed; 2: a message says what is wrong; 130: interrupted.
     """
     from akdtune.running import tracking
     from akdtune.study import spec

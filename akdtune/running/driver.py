@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,7 +98,6 @@ class _Driver:
         supervision: Supervision,
     ) -> None:
         self.study = study
-        self.outline = Outline(study)
         self.directory = directory
         self.address = address
         self.console = console
@@ -114,7 +114,6 @@ class _Driver:
             if lock is not None:
                 self.extended = refuse_changes(self.study, lock, self.directory.root, extend)
                 self.study = self.study.begun_as(lock)
-                self.outline = Outline(self.study)
                 ended = self.directory.reconcile()
                 if ended:
                     self.console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
@@ -127,6 +126,11 @@ class _Driver:
             self.supervision.on_stop = self._stop
             return self._go(lock)
 
+    @cached_property
+    def outline(self) -> Outline:
+        """The study's trials; first asked for when the study is the one that the directory began with."""
+        return Outline(self.study)
+
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
 
@@ -134,8 +138,13 @@ class _Driver:
         with Display(self.console, self.study.name, self._total, self.study.epochs) as self.shown:
             try:
                 self._prepare_and_tune(lock, self.shown)
+            except ray.exceptions.RayTaskError:
+                raise  # an error in our own code
             except ray.exceptions.RayError as error:
-                raise RayError(self._lost(error)) from error
+                first = next(iter(str(error).splitlines()), type(error).__name__)
+                raise RayError(
+                    f"Ray failed: {first}; nothing recorded so far is lost, the same command goes on"
+                ) from error
             finally:
                 self.supervision.lost = None
                 ray_start.stop_ray()
@@ -172,11 +181,6 @@ class _Driver:
             self.directory.append(StudyStarted(pid=os.getpid()))
             self._tune(run, shown)
             self.directory.append(StudyFinished(interrupted=self._is_unfinished(run)))
-
-    def _lost(self, error: Exception) -> str:
-        """What an error of Ray's own means for the study."""
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        return f"Ray is gone: {first}; nothing recorded so far is lost, the same command goes on"
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
         if lock is None:
@@ -235,6 +239,11 @@ class _Driver:
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause if isinstance(error.cause, AkdtuneError) else error
                 raise cause from None
+            except ray.exceptions.WorkerCrashedError:
+                raise RayError(
+                    "the process that trains the teacher died (killed, perhaps for want of memory); the same command "
+                    "goes on after its last saved epoch"
+                ) from None
             if row.get("done"):
                 return TeacherFile(**row["teacher"])
             shown.teacher(row)

@@ -36,7 +36,7 @@ LONGEST_FOLDER = 40
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Where Ray's folder lies if the path of the system's temporary folder is too long, or nothing can be written there."""
 
-START_S, JOIN_S = 180.0, 10.0
+START_S, JOIN_S = 180.0, 30.0
 """How long Ray may take to start here, and a cluster to take us in."""
 
 _TOKEN_HINT = (
@@ -46,8 +46,11 @@ _TOKEN_HINT = (
 
 _GONE_HINT = "(killed, perhaps for want of memory); nothing recorded so far is lost, the same command goes on"
 
-PROBE_S = 2.0
-"""How long an address has to answer."""
+PROBE_S, GREETING_S = 2.0, 5.0
+"""How long an address has to take a connection, and to answer a greeting."""
+
+GREETING, ANSWER = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), 4
+"""What whoever speaks gRPC, as Ray does, says first, and the kind of the frame that answers it (RFC 9113, 3.4)."""
 
 GONE_AFTER = {True: 2, False: 8}
 """So many unanswered probes in a row, and Ray is lost: one on this machine; a cluster, whose head may come back."""
@@ -277,8 +280,8 @@ def _join(address: str, environment: dict[str, str]) -> None:
         raise RayError(f"--address {named}: give host:port of the cluster's head, as `ray start` prints it, not a URL")
     if (place := _host_port(named)) is None and named != "auto":
         raise RayError(f"--address {named}: give host:port of the cluster's head (port 6379 unless told otherwise)")
-    if place is not None and not _answers(*place):
-        raise RayError(_no_answer(named))
+    if place is not None and not _speaks(*place):
+        raise RayError(f"--address {named}: no Ray cluster answers there{_TOKEN_HINT}")
     level = os.environ.setdefault(
         "RAY_BACKEND_LOG_LEVEL", "fatal"
     )  # of this process: it says in a sentence what failed
@@ -298,10 +301,6 @@ def no_answer(address: str | None, within_s: float) -> str:
     if address is None or address == "local":
         return f"Ray has not started on this machine within {within_s:.0f} s; the same command tries it again"
     return f"--address {address}: no Ray cluster answers there within {within_s:.0f} s{_TOKEN_HINT}"
-
-
-def _no_answer(named: str) -> str:
-    return f"--address {named}: nothing answers there{_TOKEN_HINT}"
 
 
 def _refused(error: Exception) -> str:
@@ -332,9 +331,8 @@ def watch() -> Callable[[], str | None]:
     """Asks, whenever it is called, whether the Ray that is up still lives; says what is wrong with it."""
     control = _host_port(ray.get_runtime_context().gcs_address)
     here = ray.get_runtime_context().get_node_id()
-    places = {
-        str(node["NodeID"]): (str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])) for node in ray.nodes()
-    }
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    places = {str(node["NodeID"]): (str(node["NodeManagerAddress"]), int(node["NodeManagerPort"])) for node in nodes}
     node = places.get(here)
     missed = {"control store": 0, "node manager": 0}
     limit = GONE_AFTER[_own is not None or _ray_is_kept]
@@ -354,6 +352,19 @@ def watch() -> Callable[[], str | None]:
 def _host_port(address: str) -> tuple[str, int] | None:
     host, _, port = address.rpartition(":")
     return (host.strip("[]"), int(port)) if host and port.isdigit() and 0 < int(port) < 65536 else None
+
+
+def _speaks(host: str, port: int) -> bool:
+    """Whether somebody there speaks Ray's protocol; behind TLS, whether somebody is there."""
+    try:
+        with socket.create_connection((host, port), timeout=PROBE_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return True
+            connection.settimeout(GREETING_S)
+            connection.sendall(GREETING)
+            return connection.recv(9)[3:4] == bytes([ANSWER])
+    except OSError:
+        return False
 
 
 def _answers(host: str, port: int) -> bool:

@@ -126,7 +126,6 @@ def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
 
     hostile = hostile_environment(tmp_path)
     output = interrupt(started(file, root, RANDOM, "epoch", 10, hostile), signal.SIGUSR1, "all")
-    assert not list(Path(hostile["TMPDIR"]).iterdir())
     assert "nothing is lost" in output and "akdtune run" in output and f"--dir {root}" in output
     assert events(root, "interrupted") >= 1, "running trials saved themselves"
 

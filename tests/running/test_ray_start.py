@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import psutil
@@ -60,8 +61,8 @@ def closed_port() -> int:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("127.0.0.1:{port}", "--address 127.0.0.1:{port}: nothing answers there; .*token.*RAY_AUTH_TOKEN_PATH"),
-        ("no.such.host.invalid:6379", "--address no.such.host.invalid:6379: nothing answers there"),
+        ("127.0.0.1:{port}", "--address 127.0.0.1:{port}: no Ray cluster answers there; .*token.*RAY_AUTH_TOKEN_PATH"),
+        ("no.such.host.invalid:6379", "--address no.such.host.invalid:6379: no Ray cluster answers there"),
         ("ray://127.0.0.1:10001", "--address ray://127.0.0.1:10001: give host:port of the cluster's head.*not a URL"),
         ("127.0.0.1", "--address 127.0.0.1: give host:port of the cluster's head"),
         ("127.0.0.1:port", "--address 127.0.0.1:port: give host:port"),
@@ -78,10 +79,29 @@ def test_an_address_where_no_ray_is_gets_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_who_answers_but_is_no_ray_gets_the_same(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_start, "GREETING_S", 0.2)
+    monkeypatch.setattr(ray_start.ray, "init", None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken: list[socket.socket] = []
+
+        def answering() -> None:
+            taken.append(server.accept()[0])
+            taken[0].sendall(answer)
+
+        thread = threading.Thread(target=answering)
+        thread.start()
+        with pytest.raises(RayError, match="no Ray cluster answers there"):
+            ray_start.start_ray(f"127.0.0.1:{server.getsockname()[1]}", 5.0)
+        thread.join()
+        taken[0].close()
+
+
 def test_auto_means_the_address_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port()}")
     monkeypatch.setattr(ray_start.ray, "init", None)
-    with pytest.raises(RayError, match=rf"--address {os.environ['RAY_ADDRESS']}: nothing answers"):
+    with pytest.raises(RayError, match=rf"--address {os.environ['RAY_ADDRESS']}: no Ray cluster answers"):
         ray_start.start_ray("auto", 5.0)
 
 
