@@ -99,6 +99,7 @@ def stop_ray() -> None:
 
 def abandon_ray() -> None:
     """Ends Ray without asking it, where a thread hangs in it; this process must not speak to it any more."""
+    _speak_again()
     with contextlib.suppress(Exception):
         atexit.unregister(ray.shutdown)
     if _own is not None:
@@ -282,9 +283,7 @@ def _join(address: str, environment: dict[str, str]) -> None:
         raise RayError(f"--address {named}: give host:port of the cluster's head (port 6379 unless told otherwise)")
     if place is not None and not _speaks(*place):
         raise RayError(f"--address {named}: no Ray cluster answers there{_TOKEN_HINT}")
-    level = os.environ.setdefault(
-        "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # of this process: it says in a sentence what failed
+    _hush()
     try:
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}
@@ -292,8 +291,30 @@ def _join(address: str, environment: dict[str, str]) -> None:
     except Exception as error:
         raise RayError(f"--address {named}: {_refused(error)}") from error
     finally:
-        if level == "fatal":
-            del os.environ["RAY_BACKEND_LOG_LEVEL"]
+        _speak_again()
+
+
+_stderr: int | None = None
+"""Where stderr leads while it is hushed."""
+
+
+def _hush() -> None:
+    """Keeps to itself what Ray's library prints about an address once a second: we say in one sentence what is wrong."""
+    global _stderr
+    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        _stderr = os.dup(2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+
+
+def _speak_again() -> None:
+    """Ends `_hush`; called by whoever comes first, the thread that joins or the one that gives up."""
+    global _stderr
+    kept, _stderr = _stderr, None
+    if kept is not None:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def no_answer(address: str | None, within_s: float) -> str:
