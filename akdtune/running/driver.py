@@ -106,6 +106,7 @@ class _Driver:
         self.supervision = supervision
         self.run: Run | None = None
         self.shown: Display | None = None
+        self._began = False
 
     def opened(self, extend: bool) -> int:
         """Opens the directory, refuses what it cannot go on with, and runs what is left; returns the exit code."""
@@ -179,6 +180,7 @@ class _Driver:
         if run.remaining() and not self._stopping:
             self.directory.wait_for_workers()
             self.directory.append(StudyStarted(pid=os.getpid()))
+            self._began = True
             self._tune(run, shown)
             self.directory.append(StudyFinished(interrupted=self._is_unfinished(run)))
 
@@ -317,6 +319,9 @@ class _Driver:
         """What is said when a signal was not answered in time; the files are as whole as ever."""
         if self.shown is not None:
             self.shown.__exit__()
+        if self._began:
+            with contextlib.suppress(StudyError):
+                self.directory.append(StudyFinished(interrupted=True))
         return self._interrupted()
 
     def leave(self) -> None:

@@ -248,7 +248,7 @@ def _sessions(pipe: int) -> Iterator[None]:
     """While it lasts, each process that this thread starts with a function before its program, as Ray does, gets a
     session of its own, and its number goes into the pipe."""
     global _starting, _hooked
-    if not _hooked:
+    if not _hooked and hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_apart)
         _hooked = True
     _starting = (threading.get_ident(), pipe)
@@ -299,7 +299,7 @@ _stderr: int | None = None
 
 
 def _hush() -> None:
-    """Keeps to itself what Ray's library prints about an address once a second: we say in one sentence what is wrong."""
+    """Drops what Ray's library prints about an address, a line a second: we say in one sentence what is wrong."""
     global _stderr
     sys.stderr.flush()
     with contextlib.suppress(OSError):

@@ -108,6 +108,8 @@ class Supervision:
                 return stopped()
             raise RayError(left)
         if isinstance(ended[0], BaseException):
+            if left is not None and not isinstance(ended[0], AkdtuneError):
+                raise RayError(left) from ended[0]
             raise ended[0]
         return ended[0]
 
