@@ -332,7 +332,7 @@ def _refused(error: Exception) -> str:
     words = " ".join(str(link) for link in chain).lower()
     if any(isinstance(link, ray.exceptions.AuthenticationError) for link in chain) or "token" in words:
         return (
-            f"the cluster does not take our token ({_first_line(error)}); give it the cluster's own by RAY_AUTH_TOKEN,"
+            f"the cluster does not take our token ({_first_line(error).partition('. ')[0]}); give it the cluster's own by RAY_AUTH_TOKEN,"
             " RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, and RAY_AUTH_MODE=token"
         )
     if "version mismatch" in words:
