@@ -80,3 +80,9 @@ class StudyError(AkdtuneError):
 
 class RayError(AkdtuneError):
     """Ray could not be started or joined, or was lost while a study ran."""
+
+
+class SurroundingsError(StudyError):
+    """A study that stopped because of something outside it; once that is mended the same command goes on."""
+
+    exit_code = 3

@@ -16,7 +16,8 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
-from akdtune.errors import AkdtuneError, RayError, StudyError
+from akdtune.errors import RayError, StudyError, SurroundingsError
+from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
@@ -24,14 +25,18 @@ from akdtune.records import tables
 from akdtune.records.events import StudyFinished, StudyStarted
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.registry import plugin_folders
+from akdtune.reports.text import counted
 from akdtune.running import display, interruption, output, ray_start
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
+from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
 from akdtune.running.supervision import Supervision
+from akdtune.running.tracking_study import StudyTracking
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
     STOP_PATIENCE_S,
@@ -68,9 +73,11 @@ def run(
         reuse: directories of studies whose finished trials are taken over where they are the same.
 
     Returns:
-        0 when every planned trial has ended, 1 when some failed or have no end, 130 when interrupted.
+        0 when every planned trial has ended, 1 when some failed or have no end, 3 when some wait for what they met
+        outside, 130 when interrupted.
 
     Raises:
+        SurroundingsError: when trials in a row met the same thing outside them.
         AkdtuneError: for anything the user can mend; `RayError` where Ray is lost or does not answer.
     """
     console = console or Console(markup=False)
@@ -105,6 +112,7 @@ class _Driver:
         self.reused = reused
         self.supervision = supervision
         self.run: Run | None = None
+        self.tracking: StudyTracking | None = None
         self.shown: Display | None = None
         self._began = False
 
@@ -118,6 +126,9 @@ class _Driver:
                 ended = self.directory.reconcile()
                 if ended:
                     self.console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+                if again := retry_outside(self.directory):
+                    trials = counted(len(again), "trial")
+                    self._say(f"tried again: {trials} that had met something outside, e.g. {again[0].why}")
             self._say(display.short_report(self.outline, self.directory))
             for line in self.extended:
                 self._say(f"  extended: {line}")
@@ -148,16 +159,22 @@ class _Driver:
                 ) from error
             finally:
                 self.supervision.lost = None
+                if self.tracking is not None:
+                    self.tracking.end()
                 ray_start.stop_ray()
         if self.run is None or (self._stopping and self._is_unfinished(self.run)):
             return self._interrupted()
         self.supervision.unhurried()
         tables.compact(self.directory.root)
+        if self.run.halted is not None:
+            raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
         return self._ended(self.run)
 
     def _prepare_and_tune(self, lock: dict[str, Any] | None, shown: Display) -> None:
         """Everything up to the last trial; `run` is set once the study is planned."""
         prepared = Prepared.load(self.study)
+        for note in prepared.dataset.notes:
+            self._say(f"warning: {note}")
         teachers = []
         for train_on in prepared.trains_on:
             teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
@@ -166,6 +183,8 @@ class _Driver:
             teachers.append(teacher)
         identity = Identity(self.study, prepared, *teachers)
         self._write_lock(lock, prepared, identity)
+        for line in reading_lines(teachers, prepared.notes):
+            self._say(line)
         if lock is None or not self.directory.records or self.extended:
             rows = initial_rows(self.outline, identity)
             known = self.directory.records
@@ -179,6 +198,7 @@ class _Driver:
         self._print_notes()
         if run.remaining() and not self._stopping:
             self.directory.wait_for_workers()
+            self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
             self.directory.append(StudyStarted(pid=os.getpid()))
             self._began = True
             self._tune(run, shown)
@@ -239,15 +259,16 @@ class _Driver:
             except StopIteration:
                 return None
             except ray.exceptions.RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, AkdtuneError) else error
-                raise cause from None
+                raise of_teacher(error.cause) from error
             except ray.exceptions.WorkerCrashedError:
                 raise RayError(
                     "the process that trains the teacher died (killed, perhaps for want of memory); the same command "
                     "goes on after its last saved epoch"
                 ) from None
             if row.get("done"):
-                return TeacherFile(**row["teacher"])
+                teacher = TeacherFile(**row["teacher"])
+                check_teacher_is_here(teacher.path, row["host"])
+                return teacher
             shown.teacher(row)
 
     @property
@@ -262,10 +283,18 @@ class _Driver:
                 ray_start.start_ray(self.address, self.study.tracking.finish_timeout_s)
         self.supervision.lost = ray_start.watch()
 
+    def _settle_tracking(self, run: Run) -> None:
+        """Decides how trials are tracked; the server had time to answer while Ray started."""
+        assert self.tracking is not None
+        if line := self.tracking.settle(lambda: bool(self._stopping)):
+            self._say(line)
+        run.tracking = self.tracking.for_trials
+
     def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
         if self._stopping:
             return
+        self._settle_tracking(run)
         study = self.study
         leading = study.search.training_seeds[0] if run.phase.leads else None
         pruning = pruners(study, run.brackets)
@@ -284,7 +313,7 @@ class _Driver:
                     Adapter(run, f"akdtune-stop-{os.getpid()}" if actor is not None else None), max_concurrent=slots
                 ),
                 scheduler=scheduler,
-                num_samples=run.remaining() + 1,  # the end is ours to tell
+                num_samples=2 * run.remaining() + 1,  # the end is ours to tell; a trial may be handed out twice
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["id"]),
                 trial_name_creator=lambda trial: str(trial.config["id"]),
@@ -300,6 +329,8 @@ class _Driver:
             ),
         )
         run.stopping = self._stopping or None
+        if actor is not None:
+            run.stop_elsewhere = actor.stop.remote
         tuner.fit()
         if self.directory.broken is not None:
             raise self.directory.broken
@@ -354,13 +385,19 @@ class _Driver:
 
     def _ended(self, run: Run) -> int:
         """The exit code, by what the directory holds: 0 is for a study whose every planned trial has its end."""
-        if without_end := self._without_end(run):
+        without_end = self._without_end(run)
+        if any(record.why is not None for record in without_end):
+            self._closing()
+            self._say(f"mend what interrupted them, then {GOES_ON}")
+            return SurroundingsError.exit_code
+        if without_end:
             self._say(
                 f"not finished: {len(without_end)} of {self._total} trials have no end yet. "
                 f"The same command goes on with them:\n  {display.command_line(self.study, self.directory.root)}"
             )
             return 1
-        return self._closing()
+        self._closing()
+        return int(any(record.terminal == "failed" for record in self.directory.records.values()))
 
     def _interrupted(self) -> int:
         records = list(self.directory.records.values())
@@ -371,7 +408,7 @@ class _Driver:
         )
         return interruption.INTERRUPTED
 
-    def _closing(self) -> int:
+    def _closing(self) -> None:
         assert self.run is not None
         donors = self.run.donors
         if donors is not None and donors.taken:
@@ -381,8 +418,9 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
-        return int(any(record.terminal == "failed" for record in self.directory.records.values()))
+        if self.tracking is not None and (line := self.tracking.closing()):
+            self._say(line)
+        self._say(display.closing_report(self.study, self.directory))
 
 
 def check_resources(study: Study, address: str | None) -> None:

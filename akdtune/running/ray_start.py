@@ -25,9 +25,9 @@ from typing import Any
 
 import ray
 
+from akdtune.devices import available_cpus
 from akdtune.errors import RayError
 from akdtune.folders import PACKAGE
-from akdtune.planning.cost import available_cpus
 from akdtune.running import interruption
 
 LONGEST_FOLDER = 40
@@ -128,6 +128,7 @@ def start_ray(address: str | None, finish_timeout_s: float) -> None:
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger names them
     }
     os.environ.update(environment | settings)
     for name in ("ray", "ray.tune", "ray.train"):
@@ -331,8 +332,9 @@ def _refused(error: Exception) -> str:
         chain.append(cause)
     words = " ".join(str(link) for link in chain).lower()
     if any(isinstance(link, ray.exceptions.AuthenticationError) for link in chain) or "token" in words:
+        why = _first_line(error).partition(". ")[0]
         return (
-            f"the cluster does not take our token ({_first_line(error).partition('. ')[0]}); give it the cluster's own by RAY_AUTH_TOKEN,"
+            f"the cluster does not take our token ({why}); give it the cluster's own by RAY_AUTH_TOKEN,"
             " RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, and RAY_AUTH_MODE=token"
         )
     if "version mismatch" in words:

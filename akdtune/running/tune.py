@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from akdtune.records.study_directory import TrialRecord
 from akdtune.roles import Terminal
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
+from akdtune.running.outages import of_died_process
 from akdtune.search.schedulers import METRIC, ArmScheduler
 from akdtune.study.spec import Study
 
@@ -97,6 +99,8 @@ class Callback(tune.Callback):
             record = self._record(trial)
             if self.run.outcome(record, result):
                 self.shown.finished(record)
+            else:
+                self.shown.interrupted(record)
 
     @override
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -109,11 +113,12 @@ class Callback(tune.Callback):
 
     @override
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's process died as often as it is tried: that is interrupted, not ended."""
         record = self._record(trial)
-        error = (
-            f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
-        )
-        self._ended(record, TrialEnded(kind="failed", trial_id=record.trial_id, epoch=record.last_epoch, error=error))
+        directory = self.run.directory.trial(record.trial_id)
+        fault = of_died_process(INFRASTRUCTURE_RETRIES + 1, _said_of(trial), directory.latest_host(), directory.log)
+        self.run.met(record, fault, again=False)
+        self.shown.interrupted(record)
 
     def _ended(self, record: TrialRecord, ended: TrialEnded) -> None:
         if self.run.ended(record, ended):
@@ -123,6 +128,16 @@ class Callback(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.shown.total = self.run.phases.outline.trials  # fewer than expected where cells were found to be equal
         self.shown.update(self.run.directory.records.values())
+
+
+def _said_of(trial: Trial) -> str:
+    """What Ray wrote about the last failure of a trial."""
+    try:
+        return (
+            Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2] if trial.error_file else ""
+        )
+    except OSError:
+        return ""
 
 
 class Stopper(tune.Stopper):
