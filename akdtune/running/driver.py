@@ -418,8 +418,8 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        if self.tracking is not None and (line := self.tracking.closing()):
-            self._say(line)
+        if self.tracking is not None and (of_tracking := self.tracking.closing()):
+            self._say(of_tracking)
         self._say(display.closing_report(self.study, self.directory))
 
 
