@@ -178,9 +178,12 @@ def rehearse(
 
     Exit code 0: every trial ended and every analysis answered; 1: something failed; 130: interrupted.
     """
+    from akdtune.running import supervision
     from akdtune.running.rehearsal import rehearse as run_small
 
-    raise typer.Exit(run_small(file, overrides or [], directory))
+    with supervision.leaving():
+        code = run_small(file, overrides or [], directory)
+    raise typer.Exit(code)
 
 
 def spaces() -> None:
