@@ -83,6 +83,10 @@ class StudyError(AkdtuneError):
     """A study directory that belongs to another study, is locked, or cannot be written."""
 
 
+class RayError(AkdtuneError):
+    """Ray could not be started or joined, or was lost while a study ran."""
+
+
 class SurroundingsError(StudyError):
     """A study that stopped because of something outside it; once that is mended the same command goes on."""
 

@@ -19,6 +19,7 @@ from akdtune.cli.listing_commands import data, methods, networks, views
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
 from akdtune.errors import AkdtuneError, AkdtuneWarning
+from akdtune.running import interruption
 
 _BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, logs)
 _BEHIND: tuple[Callable[..., None], ...] = (compare, spaces, methods, views, networks, data, schema)
@@ -40,9 +41,9 @@ wandb_app.command("sync")(storage_commands.wandb_sync)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; a mistake of the user's is one message and code 2."""
+    """Runs one command and returns its exit code: 2 and one message for a mistake of the user's, 130 for a signal."""
     try:
-        with _plain_warnings():
+        with _plain_warnings(), interruption.exiting():
             app(args=None if arguments is None else list(arguments), prog_name="akdtune")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
