@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -25,14 +26,17 @@ from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
-from akdtune.records.events import StudyFinished, StudyStarted
+from akdtune.records.events import StudyFinished
+from akdtune.records.files import check_lock
 from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.study_lock import this_driver
 from akdtune.registry import plugin_folders
 from akdtune.running import display
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.running.mending import check_ids, mend, refuse_lost_plan
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
 from akdtune.running.tune import (
@@ -85,13 +89,17 @@ def run(
         lock = directory.read_lock()
         added: list[str] = []
         if lock is not None:
+            check_lock(directory.root, lock, "settings.")
             added = refuse_changes(study, lock, directory.root, extend)
             study = study.begun_as(lock)
             ended = directory.reconcile()
+            mend(directory)
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
         outline = Outline(study)
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
+        for line in directory.found:
+            console.print(f"  found: {line}", highlight=False, soft_wrap=True)
         for line in added:
             console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
         if lock is not None and (added or directory.unfinished()) and (differs := drawn_before(directory, lock)):
@@ -132,8 +140,11 @@ class _Driver:
                     teachers.append(teacher)
                 identity = Identity(self.study, prepared, *teachers)
                 self._write_lock(lock, prepared, identity)
+                check_ids(self.directory, identity)
                 if lock is None or not self.directory.records or self.extended:
                     rows = initial_rows(self.outline, identity)
+                    if lock is not None and not self.directory.records:
+                        self._plan_again(rows)
                     known = self.directory.records
                     self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
                 uid = (self.directory.read_lock() or {}).get("uid", "")
@@ -144,7 +155,7 @@ class _Driver:
                 self._print_notes()
                 if self.run.remaining() and not self._stopping:
                     self.directory.wait_for_workers()
-                    self.directory.append(StudyStarted(pid=os.getpid()))
+                    self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
                     self._tune(self.run, shown)
                     self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
             finally:
@@ -158,8 +169,9 @@ class _Driver:
         if lock is None:
             self.directory.write_lock(lock_content(self.study, identity))
             return
+        check_lock(self.directory.root, lock)
         if lock["data"]["hash"] != prepared.data_hash or any(
-            TeacherFile(**lock[key]).identity != file.identity
+            TeacherFile.parse(lock[key]).identity != file.identity
             for key, file in (("teacher", identity.teacher), ("report_teacher", identity.report_teacher))
             if file is not None and key in lock
         ):
@@ -176,6 +188,26 @@ class _Driver:
             )
         if self.extended:
             self.directory.write_lock(running_lock.extended(lock, self.study, identity, self.extended))
+
+    def _plan_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Plans a study anew whose plan is lost, and takes up what was trained."""
+        refuse_lost_plan(self.directory, rows)
+        self.directory.add_to_plan(rows)
+        self.directory.load()
+        self.directory.reconcile()
+        mend(self.directory)
+        for line in self.directory.found:
+            self.console.print(f"  found: {line}", highlight=False, soft_wrap=True)
+        have = sum(record.terminal is not None for record in self.directory.records.values())
+        self.console.print(f"the plan was lost and is made again from the settings; {have} trials have ended already")
+
+    def _version_changes(self, lock: Mapping[str, Any] | None) -> dict[str, list[Any]] | None:
+        """Says where the study goes on with other versions than it began with; None where it does not."""
+        changes = running_lock.version_changes(lock or {})
+        if changes:
+            warning = running_lock.versions_warning(changes)
+            self.console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+        return changes or None
 
     def _train_teacher(self, train_on: str, shown: Display) -> TeacherFile | None:
         """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""

@@ -16,6 +16,7 @@ from akdtune.errors import CheckpointError
 from akdtune.networks import Network
 from akdtune.registry import network_name
 from akdtune.signals import InputSpec
+from akdtune.teacher.sealed import check_seal
 
 
 def load_checkpoint(
@@ -106,6 +107,7 @@ def load_plain(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a readable checkpoint of weights only ({reason})") from error
     if not isinstance(held, dict):
         raise CheckpointError(f"{path}: holds {type(held).__name__}, not weights by name")
+    check_seal(held, path)
     return held
 
 

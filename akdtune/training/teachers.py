@@ -45,6 +45,7 @@ from akdtune.teacher.find import (
     teacher_key,
 )
 from akdtune.teacher.frozen import FrozenTeacher
+from akdtune.teacher.sealed import sealed
 from akdtune.training.optimizers import set_learning_rate, sgd
 
 PROGRESS_EVERY_S = 30
@@ -252,7 +253,7 @@ class _Training:
 
     def _save(self, name: str, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
-        torch.save(state, buffer)
+        torch.save(sealed(state), buffer)
         with cache_errors(self.folder):
             atomic.write(self.folder / name, buffer.getbuffer(), durable=True)
 
