@@ -406,13 +406,15 @@ class StudyDirectory:
 
     def reopen(self, record: TrialRecord, why: str) -> None:
         """Lets a trial that had ended go on, as its files are damaged."""
-        self.remove(self.trial(record.trial_id).outcome)  # first, or the outcome would end it again
+        self.put_aside(self.trial(record.trial_id).outcome)  # first, or the outcome would end it again
         self.append(TrialRetried(trial_id=record.trial_id, ended=record.terminal, error=why))
 
-    def remove(self, path: Path) -> None:
-        """Takes a damaged file away."""
-        with writing(self.root):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    def put_aside(self, path: Path) -> None:
+        """Gives a damaged file another name, under which who wants to look at it finds it."""
+        with writing(self.root), contextlib.suppress(FileNotFoundError):
+            aside = path.with_name(f"{path.stem}.unusable{path.suffix}")
+            shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+            os.replace(path, aside)
 
     def catch_up(self, record: TrialRecord) -> None:
         """Records the epochs that are in the trial's file and not in the ledger; of a damaged file nothing."""
@@ -458,16 +460,16 @@ class StudyDirectory:
         trial = self.trial(record.trial_id)
         try:
             outcome = trial.read_outcome()
-        except StudyError as error:
-            why = str(error)
-        else:
             if outcome is None:
                 return None
             damage = damage_of(trial, outcome["outcome"], int(outcome["epoch"]))
             if not damage:
                 return outcome
-            why = next(iter(damage.values()))
-        self.remove(trial.outcome)
+        except StudyError as error:
+            damage = {trial.outcome.name: str(error)}
+        for name in {trial.outcome.name, *damage}:
+            self.put_aside(trial.path / name)
+        why = next(iter(damage.values()))
         self.found.append(f"{why}; trial {record.trial_id} goes on from its saved state, with the same numbers")
         return None
 

@@ -189,7 +189,7 @@ def _fingerprints(path: Path) -> dict[str, list[int | str]]:
     """Size and a hash of the end of plan and ledger: both change with every write, and survive a copy."""
     fingerprints: dict[str, list[int | str]] = {}
     for name in (PLAN, LEDGER):
-        with contextlib.suppress(FileNotFoundError), (path / name).open("rb") as file:
+        with contextlib.suppress(OSError), (path / name).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 4096))
             fingerprints[name] = [size, hashlib.sha256(file.read(4096)).hexdigest()[:16]]

@@ -39,12 +39,14 @@ def mend(directory: StudyDirectory) -> None:
         if record.terminal in ("done", "diverged"):
             why = next(iter(damage.values()))
             directory.reopen(record, why)
+            for name in damage.keys() - {trial.outcome.name}:
+                directory.put_aside(trial.path / name)
             directory.found.append(
                 f"{why}; trial {record.trial_id} goes on from its saved state, with the same numbers"
             )
             continue
         if trial.outcome.name in damage:
-            directory.remove(trial.outcome)
+            directory.put_aside(trial.outcome)
             directory.found.append(f"{damage[trial.outcome.name]}; the ledger says how the trial ended")
         if EPOCHS in damage:
             directory.found.append(f"{damage[EPOCHS]}; {_restored(directory, record, trial)}")
@@ -96,8 +98,8 @@ def _restored(directory: StudyDirectory, record: TrialRecord, trial: TrialDirect
     else:
         rows = _rows_of_ledger(directory, record.trial_id)
         said = "written anew from the ledger, which holds validation accuracy and score alone"
-    with contextlib.suppress(OSError):  # a folder in its place
-        trial.write_rows(rows)
+    directory.put_aside(trial.epochs)
+    trial.write_rows(rows)
     return said
 
 

@@ -73,6 +73,8 @@ def resumed(directory: TrialDirectory, trial_id: str) -> GoOn:
         return _put_aside(directory, f"is of epoch {done}, and {directory.epochs.name} holds {len(written)} epochs")
     if _agree(known, rows):
         return GoOn(own, rows, False, notes)
+    if not directory.epochs.exists():
+        return GoOn(own, rows, True)
     if not notes:
         notes = (f"{directory.epochs}: does not hold the {len(rows)} epochs of {directory.checkpoint.name}",)
     return GoOn(own, rows, True, (f"{notes[0]}; written anew from {directory.checkpoint.name}",))
