@@ -275,7 +275,12 @@ class StudyDirectory:
 
     def read_design(self) -> dict[str, Any]:
         """What design.json holds: the cells of confirmation and ablation, as far as they are decided."""
-        return files.read_design(self.root)
+        try:
+            return files.read_design(self.root)
+        except StudyError as error:
+            self.put_aside(self.root / DESIGN)
+            self.found.append(f"{error}; written anew from the settings")
+            return {}
 
     def write_design(self, section: str, content: Mapping[str, Any]) -> None:
         """Replaces one section of design.json, before the trials that it describes are planned."""

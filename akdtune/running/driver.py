@@ -36,7 +36,7 @@ from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
-from akdtune.running.mending import check_ids, mend, refuse_lost_plan
+from akdtune.running.mending import check_ids, mend, refuse_lost_plan, said
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
 from akdtune.running.tune import (
@@ -98,8 +98,8 @@ def run(
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
         outline = Outline(study)
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
-        for line in directory.found:
-            console.print(f"  found: {line}", highlight=False, soft_wrap=True)
+        for line in said(directory):
+            console.print(line, highlight=False, soft_wrap=True)
         for line in added:
             console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
         if lock is not None and (added or directory.unfinished()) and (differs := drawn_before(directory, lock)):
@@ -196,8 +196,6 @@ class _Driver:
         self.directory.load()
         self.directory.reconcile()
         mend(self.directory)
-        for line in self.directory.found:
-            self.console.print(f"  found: {line}", highlight=False, soft_wrap=True)
         have = sum(record.terminal is not None for record in self.directory.records.values())
         self.console.print(f"the plan was lost and is made again from the settings; {have} trials have ended already")
 
@@ -336,8 +334,10 @@ class _Driver:
     _printed: int = 0
 
     def _print_notes(self) -> None:
-        """What planning confirmation and ablation has to say, each sentence once."""
+        """What was found damaged, and what planning confirmation and ablation has to say, each sentence once."""
         assert self.run is not None
+        for line in said(self.directory):
+            self.console.print(line, highlight=False, soft_wrap=True)
         notes, self._printed = self.run.phases.notes[self._printed :], len(self.run.phases.notes)
         for line in notes:
             self.console.print(line, highlight=False, soft_wrap=True)

@@ -52,6 +52,12 @@ def mend(directory: StudyDirectory) -> None:
             directory.found.append(f"{damage[EPOCHS]}; {_restored(directory, record, trial)}")
 
 
+def said(directory: StudyDirectory) -> list[str]:
+    """A line for each thing that was found damaged since this was last asked."""
+    lines, directory.found[:] = [f"  found: {line}" for line in directory.found], []
+    return lines
+
+
 def check_ids(directory: StudyDirectory, identity: Identity) -> None:
     """Refuses to train a trial whose row of the plan is not what its id stands for.
 

@@ -48,9 +48,9 @@ FILES = [
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study that has finished, with every file that there may be."""
     study = StudyBuilder(tmp_path_factory.mktemp("fuzz") / "study")
-    study.cell("base", [60.0, 61.0, 62.5], predictions=40)
-    study.cell("other", [58.0, 60.0, 61.0], predictions=40)
-    for number in range(4):
+    study.cell("base", [60.0, 61.0], predictions=40)
+    study.cell("other", [58.0, 60.0], predictions=40)
+    for number in range(2):
         study.add("angular/kd", 50.0 + number, 0.1 * number, role="search", params={"views.margin": 0.1 * number})
     study.add("none/kd", 40.0, 0.1, role="search", status="pruned")
     study.add("none/kd", 40.0, 0.1, role="search", status="interrupted")
@@ -70,7 +70,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = trial.read_rows()
         save_state(trial, plan["trial_id"], {"stage": "student", "epoch": len(rows)}, rows)
         trial.write_outcome({"outcome": "done", "epoch": len(rows), "streams": 2})
-    for number in (10, 11):
+    for number in (6, 7):
         directory.trial(f"t{number:05d}").outcome.unlink()
     tables.compact(root)
     return root

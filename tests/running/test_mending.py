@@ -161,7 +161,7 @@ def garble(path: Path) -> None:
 def flip(path: Path) -> None:
     """Two bits in the middle of numbers."""
     content = bytearray(path.read_bytes())
-    place = len(content) // 2
+    place = 60  # in the first pages of a table
     if path.suffix == ".pt":
         place = content.index(next(iter(load_plain(path)["student"].values())).numpy().tobytes())
     content[place] ^= 4
