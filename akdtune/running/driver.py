@@ -31,6 +31,7 @@ from akdtune.records.files import check_lock
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.study_lock import this_driver
 from akdtune.registry import plugin_folders
+from akdtune.reports.text import counted
 from akdtune.running import display
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
@@ -197,7 +198,8 @@ class _Driver:
         self.directory.reconcile()
         mend(self.directory)
         have = sum(record.terminal is not None for record in self.directory.records.values())
-        self.console.print(f"the plan was lost and is made again from the settings; {have} trials have ended already")
+        line = f"the plan was lost and is made again from the settings; {counted(have, 'trial')} had ended already"
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def _version_changes(self, lock: Mapping[str, Any] | None) -> dict[str, list[Any]] | None:
         """Says where the study goes on with other versions than it began with; None where it does not."""
