@@ -21,7 +21,8 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
-from akdtune.errors import AkdtuneError, StudyError
+from akdtune.errors import StudyError, SurroundingsError
+from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
@@ -38,8 +39,11 @@ from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.running.mending import check_ids, mend, refuse_lost_plan, said
+from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
+from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
+from akdtune.running.tracking_study import StudyTracking
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
     STOP_PATIENCE_S,
@@ -78,9 +82,10 @@ def run(
         reuse: directories of studies whose finished trials are taken over where they are the same.
 
     Returns:
-        0 when every trial ended, 1 when some failed, 130 when interrupted.
+        0 when every trial ended, 1 when some failed, 3 when some wait for what they met outside, 130 when interrupted.
 
     Raises:
+        SurroundingsError: when trials in a row met the same thing outside them.
         AkdtuneError: for anything the user can mend.
     """
     console = console or Console(markup=False)
@@ -97,6 +102,12 @@ def run(
             mend(directory)
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+            if again := retry_outside(directory):
+                console.print(
+                    f"tried again: {counted(len(again), 'trial')} that had met something outside, e.g. {again[0].why}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
         outline = Outline(study)
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
         for line in said(directory):
@@ -128,9 +139,12 @@ class _Driver:
         self.extended = extended
         self.reused = reused
         self.run: Run | None = None
+        self.tracking: StudyTracking | None = None
 
     def go(self, lock: dict[str, Any] | None) -> int:
         prepared = Prepared.load(self.study)
+        for note in prepared.dataset.notes:
+            self.console.print(f"warning: {note}", highlight=False, soft_wrap=True)
         with self._signals(), Display(self.console, self.study.name, self._total, self.study.epochs) as shown:
             try:
                 teachers = []
@@ -142,6 +156,8 @@ class _Driver:
                 identity = Identity(self.study, prepared, *teachers)
                 self._write_lock(lock, prepared, identity)
                 check_ids(self.directory, identity)
+                for line in reading_lines(teachers, prepared.notes):
+                    self.console.print(line, highlight=False, soft_wrap=True)
                 if lock is None or not self.directory.records or self.extended:
                     rows = initial_rows(self.outline, identity)
                     if lock is not None and not self.directory.records:
@@ -156,14 +172,19 @@ class _Driver:
                 self._print_notes()
                 if self.run.remaining() and not self._stopping:
                     self.directory.wait_for_workers()
+                    self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
                     self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
                     self._tune(self.run, shown)
                     self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
             finally:
+                if self.tracking is not None:
+                    self.tracking.end()
                 stop_ray()
         tables.compact(self.directory.root)
         if self._stopping:
             return self._interrupted()
+        if self.run.halted is not None:
+            raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
         return self._closing()
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
@@ -241,10 +262,11 @@ class _Driver:
             except StopIteration:
                 return None
             except ray.exceptions.RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, AkdtuneError) else error
-                raise cause from None
+                raise of_teacher(error.cause) from error
             if row.get("done"):
-                return TeacherFile(**row["teacher"])
+                teacher = TeacherFile(**row["teacher"])
+                check_teacher_is_here(teacher.path, row["host"])
+                return teacher
             shown.teacher(row)
 
     _stopping: float = 0.0
@@ -255,8 +277,16 @@ class _Driver:
         start_ray(self.address, self.study.tracking.finish_timeout_s)
         self._take_signals()
 
+    def _settle_tracking(self, run: Run) -> None:
+        """Decides how trials are tracked; the server had time to answer while Ray started."""
+        assert self.tracking is not None
+        if line := self.tracking.settle(lambda: bool(self._stopping)):
+            self.console.print(line, highlight=False, soft_wrap=True)
+        run.tracking = self.tracking.for_trials
+
     def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
+        self._settle_tracking(run)
         study = self.study
         leading = study.search.training_seeds[0] if run.phase.leads else None
         pruning = pruners(study, run.brackets)
@@ -275,7 +305,7 @@ class _Driver:
                     Adapter(run, f"akdtune-stop-{os.getpid()}" if actor is not None else None), max_concurrent=slots
                 ),
                 scheduler=scheduler,
-                num_samples=run.remaining() + 1,  # the end is ours to tell
+                num_samples=2 * run.remaining() + 1,  # the end is ours to tell; a trial may be handed out twice
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["id"]),
                 trial_name_creator=lambda trial: str(trial.config["id"]),
@@ -291,6 +321,8 @@ class _Driver:
             ),
         )
         run.stopping = self._stopping or None
+        if actor is not None:
+            run.stop_elsewhere = actor.stop.remote
         tuner.fit()
         if self.directory.broken is not None:
             raise self.directory.broken
@@ -365,8 +397,14 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+        if self.tracking is not None and (line := self.tracking.closing()):
+            self.console.print(line, highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
-        return 1 if any(record.terminal == "failed" for record in self.directory.records.values()) else 0
+        records = self.directory.records.values()
+        if any(record.terminal is None and record.why is not None for record in records):
+            self.console.print(f"mend what interrupted them, then {GOES_ON}", highlight=False, soft_wrap=True)
+            return SurroundingsError.exit_code
+        return 1 if any(record.terminal == "failed" for record in records) else 0
 
 
 def check_resources(study: Study, address: str | None) -> None:

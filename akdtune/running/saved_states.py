@@ -124,12 +124,15 @@ def saved_state(directory: TrialDirectory, trial_id: str) -> tuple[dict[str, Any
     """
     path = directory.checkpoint
     try:
-        held = load_plain(path)
+        with path.open("rb"):
+            held = load_plain(path)
+    except FileNotFoundError:
+        return None, ""
+    except IsADirectoryError:
+        return None, "is a folder"
     except CheckpointError as error:
         cause = error.__cause__
-        if isinstance(cause, FileNotFoundError):
-            return None, ""
-        if isinstance(cause, OSError) and cause.errno not in (None, errno.EISDIR, errno.EINVAL):
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
             raise cause from None
         return None, str(error).removeprefix(f"{path}: ")
     if held.get(TRIAL, trial_id) != trial_id:
