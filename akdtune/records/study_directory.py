@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from typing import Any
 import yaml
 
 from akdtune import atomic
-from akdtune.errors import StudyError
+from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records import files, tables
 from akdtune.records.damage import damage_of
 from akdtune.records.events import (
@@ -398,7 +399,8 @@ class StudyDirectory:
         self._ended_since_compaction += 1
         if self._ended_since_compaction >= max(COMPACT_TRIALS, len(self.records) // COMPACT_SHARE):
             self._ended_since_compaction = 0
-            with contextlib.suppress(StudyError):  # a convenience for readers, who say what is wrong with a file
+            with contextlib.suppress(StudyError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", AkdtuneWarning)  # a convenience for readers, who say what is wrong
                 tables.compact_epochs(self.root)
         return True
 
