@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import threading
@@ -32,32 +33,33 @@ def write(target: Path, content: str | bytes | memoryview, *, durable: bool = Fa
 @contextlib.contextmanager
 def opened(target: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """A file to write that takes the target's place in one step; see `write`."""
-    with beside(target) as temporary, temporary.open("wb") as file:
+    with beside(target, durable=durable) as temporary, temporary.open("wb") as file:
         yield file
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    if durable:
-        _sync_names(target.parent)
 
 
 @contextlib.contextmanager
-def beside(target: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
+def beside(target: Path, check: Callable[[], None] | None = None, *, durable: bool = False) -> Iterator[Path]:
     """A path to write that is renamed over the target when all is written, and taken away when not.
 
     Args:
         target: the file; its folder is there.
         check: called before the target is replaced; what it raises leaves the target as it was.
+        durable: see `write`.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY}")
     try:
         yield temporary
         if check is not None:
             check()
+        if durable:
+            _sync(temporary)
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+    if durable:
+        with contextlib.suppress(OSError):  # some file systems have no such thing; the file itself is on disk
+            _sync(target.parent)
 
 
 def left_over(folder: Path, name: str) -> list[Path]:
@@ -65,10 +67,38 @@ def left_over(folder: Path, name: str) -> list[Path]:
     return list(folder.glob(f".{glob.escape(name)}.*{TEMPORARY}"))
 
 
-def _sync_names(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems have no such thing; the file itself is on disk
-        opened_folder = os.open(folder, os.O_RDONLY)
+def append(target: Path, content: bytes, *, durable: bool = False) -> None:
+    """Adds bytes at a file's end, all of them or none: what a full disk took of them is cut off again.
+
+    For files with one writer, whose readers look at whole lines.
+
+    Args:
+        target: the file; made if absent.
+        content: what is added.
+        durable: its bytes are on disk when this returns.
+
+    Raises:
+        OSError: as the operating system gives it; the file is as it was.
+    """
+    descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
         try:
-            os.fsync(opened_folder)
-        finally:
-            os.close(opened_folder)
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+            if durable:
+                os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # a pipe, a device
+                os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

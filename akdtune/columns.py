@@ -61,7 +61,7 @@ class Column:
 
         A summary that this version does not know is read as `last`, a relation to the teacher as `unread`.
         """
-        held = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+        held = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in (metadata or {}).items()}
         if f"{_KEY}sentence" not in held:
             return None
         unit, sentence, summary, teacher = (

@@ -23,7 +23,8 @@ from akdtune.planning.request import planned_request
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.text import counted
 from akdtune.running import interruption
-from akdtune.running.trial_writer import Limits, TrialWriter, resumed
+from akdtune.running.saved_states import GoOn, built_to_go_on, resumed
+from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.study import spec
 from akdtune.study.ids import cell_hash
 from akdtune.study.spec import Study
@@ -195,14 +196,12 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
     torch.set_num_threads(max(1, int(request.cpu)))
     with _legible():
         config = TrialConfig.parse(request)
-    state, rows = folder.begin()
-    writer = TrialWriter(request, folder.directory, rows, limits=limits)
-    live, done = Trial(config), "no epoch"
-    if folder.directory is not None:
-        folder.directory.columns = live.columns
-    with _shown(live, state) as show:
+    begins = GoOn() if folder.directory is None else resumed(folder.directory, request.trial_id)
+    live, begins = built_to_go_on(folder.directory, begins, lambda: Trial(config))
+    writer, done = TrialWriter(request, folder.directory, begins, limits=limits), "no epoch"
+    with _shown(live, begins.state) as show:
         try:
-            for epoch in live.run(state):
+            for epoch in live.run(begins.state):
                 show(epoch)
                 done = f"{'warm-up ' * (epoch.stage == 'warmup')}epoch {epoch.epoch}"
                 with folder.writing():
@@ -304,10 +303,6 @@ class _Folder:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of all epochs that are stored; none where nothing is kept."""
         return [] if self.directory is None else self.directory.read_rows()
-
-    def begin(self) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """The state to go on from, and the rows up to it."""
-        return (None, []) if self.directory is None else resumed(self.directory)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

@@ -61,6 +61,9 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
                 for file in (made, *made.others):
                     console.print(f"trained: {file.path}{_accuracies(file)}", soft_wrap=True)
                 return 0
+            if "waits" in row:
+                print(row["waits"], flush=True)
+                continue
             line = (
                 f"{_which(row)}epoch {row['epoch']} of {row['epochs']}: loss {row['loss']:.3f}, training accuracy "
                 f"{row['train_accuracy']:.2f} %, {row['seconds']:.0f} s"

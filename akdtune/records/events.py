@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from akdtune.roles import TERMINAL, Terminal
 
@@ -52,10 +54,17 @@ class StudyStarted(Event):
 
     Attributes:
         pid: its process.
+        host: the machine that it runs on.
+        born: tells the process from a later one of the same number, see `processes.born`.
+        versions: of akdtune and of packages that numbers depend on, where they are not those that the study began with:
+            then and now, by name.
     """
 
     kind: str = "study_started"
     pid: int | None = None
+    host: str | None = None
+    born: str | None = None
+    versions: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,28 +406,69 @@ _FIELDS: dict[type[Event], tuple[tuple[str, Any], ...]] = {
 }
 """Names and defaults of each class's fields after the head, in the order of the file."""
 
+_TYPES = {kind: get_type_hints(kind) for kind in _CLASSES}
+
 
 def parse(line: bytes) -> Event | None:
-    """The event in a line of the ledger; None where the line is not whole or holds none."""
-    try:
-        plain = json.loads(line.decode())
-    except ValueError:
-        return None
+    """The event in a line of the ledger; None where the line is not whole or holds none.
+
+    Earlier versions wrote on behind half a line that a full disk had left: what follows there counts.
+    """
+    plain = _loaded(line)
+    if plain is None and (whole := line.rfind(_BEGINS)) > 0:
+        plain = _loaded(line[whole:])
     return of_plain(plain) if isinstance(plain, dict) and "event" in plain else None
+
+
+_BEGINS = b'{"time": '
+
+
+def _loaded(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 def of_plain(plain: Mapping[str, Any]) -> Event:
     """The inverse of `Event.plain`."""
     kind, time = str(plain["event"]), plain.get("time", math.nan)
+    if not _fits(float, time):
+        time = math.nan
     trial_id = plain.get("trial_id", "")
     if not isinstance(trial_id, str):
         return Event(time=time, kind=kind)
     known = _KINDS.get(kind, Event)
     values = {name: plain[name] for name, _ in _FIELDS[known] if name in plain}
     try:
-        return known(time=time, kind=kind, **values)
-    except (KeyError, TypeError):  # it lacks what its kind holds, or holds it in another form
-        return Event(time=time, kind=kind, trial_id=trial_id)
+        if all(_fits(_TYPES[known][name], value) for name, value in values.items()):
+            return known(time=time, kind=kind, **values)
+    except (KeyError, TypeError):  # it lacks what its kind holds, or a part of it holds that in another form
+        pass
+    return Event(time=time, kind=kind, trial_id=trial_id)
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value of JSON is of a field's type."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(part, value) for part in parts)
+    if origin is Literal:
+        return value in parts if isinstance(value, str) else False
+    if kind in (None, NoneType):
+        return value is None
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if origin in (dict, abc.Mapping):
+        return isinstance(value, dict)
+    if origin is abc.Sequence:
+        return isinstance(value, list) and all(_fits(parts[0], item) for item in value)
+    if is_dataclass(kind):
+        return isinstance(value, dict) and all(
+            _fits(of, value[name])
+            for name, of in get_type_hints(kind).items()  # a missing one raises
+        )
+    return kind is Any or isinstance(value, kind)
 
 
 def _typed(kind: Any, value: Any) -> Any:

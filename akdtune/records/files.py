@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,8 +23,9 @@ import yaml
 
 from akdtune import atomic
 from akdtune.columns import Column, declarations
-from akdtune.errors import StudyError
+from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records.events import Event, TrialPlanned, parse
+from akdtune.records.shapes import check_shape, read_json
 
 PLAN = "plan.parquet"
 LEDGER = "ledger.jsonl"
@@ -70,6 +72,9 @@ _JSON_COLUMNS = ("params", "settings", "raw")
 SMALL_ROWS = 5_000
 """Tables shorter than this are written plainly: with dictionaries and statistics for each column, a trial's few rows
 take three times as long to write and to read."""
+
+VERIFIED = {"page_checksum_verification": True}
+"""How Parquet files are read: a bit that has flipped in a page with a checksum is found."""
 
 PLAN_CHUNK = 1_000
 """The plan is written and read so many trials at a time: as text and as columns it is larger than what is kept."""
@@ -141,9 +146,11 @@ def replacing(target: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 def _packing(table: pa.Table) -> dict[str, Any]:
     if table.num_rows >= SMALL_ROWS:
-        return {"compression": "zstd"}
+        return {"compression": "zstd", "write_page_checksum": True}
     texts = [column.name for column in table.schema if pa.types.is_string(column.type)]
-    return {"compression": "snappy", "use_dictionary": texts, "write_statistics": False}
+    return {
+        "compression": "snappy", "use_dictionary": texts, "write_statistics": False, "write_page_checksum": True
+    }  # fmt: skip
 
 
 def write_predictions(
@@ -181,7 +188,7 @@ def write_plan(run_dir: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]
     schema = pa.schema(list(PLAN_COLUMNS.items()))
     with (
         replacing(Path(run_dir) / PLAN, durable=True) as file,
-        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for start in range(0, len(rows), PLAN_CHUNK):
             few = rows[start : start + PLAN_CHUNK]
@@ -229,7 +236,7 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
     Raises:
         StudyError: when the file is missing, truncated or no Parquet file.
     """
-    with reading(path), pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path, **VERIFIED) as file:
         return file.read(use_threads=False)
 
 
@@ -266,7 +273,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise StudyError(f"{path}: no such file") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{path}: cannot be read, truncated or no Parquet file ({reason})") from error
 
@@ -289,11 +296,27 @@ def read_plan(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         StudyError: when the plan or the ledger cannot be read.
     """
-    rows = {row["trial_id"]: row for row in rows_of_plan_file(run_dir, tuple(PLAN_COLUMNS))}
+    rows, trouble = plan_file_rows(run_dir, tuple(PLAN_COLUMNS))
     for kind, trial_id, line in heads(Path(run_dir)):
         if kind == "planned" and trial_id not in rows and isinstance(event := parse(line), TrialPlanned):
-            rows[trial_id] = event.plan
+            with contextlib.suppress(StudyError):
+                check_plan_row(Path(run_dir) / LEDGER, event.plan)
+                rows[trial_id] = event.plan
+    if trouble is not None:
+        if not rows:
+            raise trouble
+        warnings.warn(f"{trouble}; the ledger has its rows", AkdtuneWarning, stacklevel=2)
     return list(rows.values())
+
+
+def plan_file_rows(
+    run_dir: str | os.PathLike[str], columns: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], StudyError | None]:
+    """The rows of `plan.parquet` by trial, decoded, and why there are none where it cannot be read."""
+    try:
+        return {row["trial_id"]: row for row in rows_of_plan_file(run_dir, columns)}, None
+    except StudyError as error:
+        return {}, error
 
 
 def read_plan_file(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -311,11 +334,66 @@ def rows_of_plan_file(run_dir: str | os.PathLike[str], columns: Sequence[str]) -
     if not path.exists():
         return
     encoded = [name for name in columns if name in _JSON_COLUMNS]
-    with reading(path), pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path, **VERIFIED) as file:
         there = [name for name in columns if name in file.schema_arrow.names]
+        if lacking := [name for name in columns if name in _PLAN_NEEDED and name not in there]:
+            raise StudyError(f"{path}: damaged, it has no column {', '.join(lacking)}")
         for few in file.iter_batches(PLAN_CHUNK, columns=there, use_threads=False):
             for row in few.to_pylist():
-                yield row | {name: json.loads(row[name]) for name in encoded if row.get(name) is not None}
+                for name in encoded:
+                    if isinstance(row.get(name), str):
+                        row[name] = _decoded(path, row, name)
+                check_plan_row(path, row, there)
+                yield row
+
+
+def _decoded(path: Path, row: Mapping[str, Any], name: str) -> Any:
+    try:
+        return json.loads(row[name])
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{path}: damaged, {name} of trial {row.get('trial_id')} is no JSON ({error})") from error
+
+
+_PLAN_SHAPE: dict[str, Any] = {
+    "number": (int, None), "trial_id": str, "cell_id": str, "seed": int, "role": str, "arm": str,
+    "bracket": (str, None), "proposal": (int, None), "params": dict, "settings": dict, "raw": (dict, None),
+    "cell": (str, None),
+}  # fmt: skip
+_PLAN_NEEDED = ("trial_id", "cell_id", "seed", "role", "arm", "params", "settings")
+_TRIAL_ID = re.compile(r"\w[\w.-]*")
+
+
+def check_plan_row(path: Path, row: Mapping[str, Any], columns: Iterable[str] = tuple(PLAN_COLUMNS)) -> None:
+    """Refuses a row of the plan of another form.
+
+    Args:
+        path: where it stands.
+        row: decoded.
+        columns: those that it was read with.
+
+    Raises:
+        StudyError: naming the file and the column.
+    """
+    check_shape(path, row, {name: _PLAN_SHAPE[name] for name in columns}, [c for c in columns if c in _PLAN_NEEDED])
+    if not _TRIAL_ID.fullmatch(row["trial_id"]):
+        raise StudyError(f"{path}: damaged, trial_id '{row['trial_id']}' is no name of a trial")
+
+
+def plan_difference(row: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
+    """The first thing in which a row of the plan's file is not what was planned, in words; empty where nothing is."""
+    for name in PLAN_COLUMNS:
+        now, then = row.get(name), planned.get(name)
+        if now != then:
+            key, now, then = _first_difference(name, now, then)
+            return f"{key} is {json.dumps(now)} instead of {json.dumps(then)}"
+    return ""
+
+
+def _first_difference(key: str, now: Any, then: Any) -> tuple[str, Any, Any]:
+    if isinstance(now, dict) and isinstance(then, dict):
+        name = next(name for name in (*then, *now) if now.get(name, now) != then.get(name, then))
+        return _first_difference(f"{key}.{name}", now.get(name), then.get(name))
+    return key, now, then
 
 
 def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("settings",)) -> dict[str, Any] | None:
@@ -331,17 +409,45 @@ def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("setti
 
     path = Path(run_dir) / LOCK
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+        held = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOCK_LOADER)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         held = None
     lacking = [name for name in sections if not isinstance(held, dict) or not isinstance(held.get(name), dict)]
-    if lacking:
-        raise StudyError(f"{path}: damaged, it holds no {' and no '.join(lacking)}; restore it from a copy")
+    if lacking or not isinstance(held, dict):
+        named = f"it holds no {' and no '.join(lacking)}" if lacking else "it holds no keys"
+        raise StudyError(f"{path}: damaged, {named}; restore it from a copy")
+    check_shape(path, held, _LOCK_SHAPE, ())
     return dict(held)
+
+
+def check_lock(run_dir: str | os.PathLike[str], lock: Mapping[str, Any], section: str = "") -> None:
+    """Refuses a lock that lacks what going on with its study needs, in one section or in all.
+
+    Raises:
+        StudyError: naming the key.
+    """
+    check_shape(Path(run_dir) / LOCK, lock, {}, [key for key in _LOCK_NEEDED if key.startswith(section)])
+
+
+_LOCK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOCK_SHAPE: dict[str, Any] = {
+    "akdtune": (str, None), "uid": str, "created": str, "command": str, "source": str, "overrides": list,
+    "arms": list, "packages": dict, "machine": dict, "source_code": (dict, None), "students": dict, "streams": int,
+    "seeds": dict, "extended": list, "settings": dict, "settings.study": str, "settings.plugins": (list, None),
+    "settings.search": dict, "settings.search.objectives": list, "settings.report": (dict, None),
+    "settings.scheduler": (dict, None),
+    "data.hash": str, "teacher.path": str, "teacher.key": str, "teacher.weights_hash": str,
+    "teacher.network": (str, dict), "teacher.val_accuracy": (float, None), "teacher.test_accuracy": (float, None),
+    "teacher.saw_validation": bool, "report_teacher": dict,
+}  # fmt: skip
+_LOCK_NEEDED = (
+    "settings.study", "settings.search", "data.hash",
+    *(key for key in _LOCK_SHAPE if key.startswith("teacher.")),
+)  # fmt: skip
 
 
 def study_uid(run_dir: str | os.PathLike[str]) -> str | None:
@@ -361,18 +467,7 @@ def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         StudyError: when it cannot be read.
     """
-    path = Path(run_dir) / DESIGN
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise StudyError(
-            f"{path}: damaged, no JSON ({error}); run the study's command again to have it written"
-        ) from error
-    return content if isinstance(content, dict) else {}
+    return read_json(Path(run_dir) / DESIGN) or {}
 
 
 def read_events(run_dir: str | os.PathLike[str]) -> list[Event]:
@@ -407,7 +502,10 @@ def heads(path: Path) -> Iterator[tuple[str, str, bytes]]:
         with path.open("rb") as lines:
             for line in lines:
                 head = _HEAD.search(line, 0, 200)
-                yield ("", "", line) if head is None else (head[1].decode(), (head[2] or b"").decode(), line)
+                if head is None or line.count(b'"event": "') > 1:  # or half a line before a whole one
+                    yield "", "", line
+                else:
+                    yield head[1].decode("ascii", "replace"), (head[2] or b"").decode("utf-8", "replace"), line
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

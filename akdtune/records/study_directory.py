@@ -11,31 +11,46 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from akdtune import atomic
-from akdtune.errors import StudyError
+from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records import files, tables
+from akdtune.records.damage import damage_of
 from akdtune.records.events import (
     EpochFinished,
     Event,
     RungDecided,
     StudyFinished,
+    StudyStarted,
     TrialEnded,
     TrialInterrupted,
     TrialPlanned,
     TrialRetried,
     TrialStarted,
+    parse,
 )
-from akdtune.records.files import DESIGN, LOCK, PLAN_COLUMNS, events, read_plan_file, write_plan
+from akdtune.records.files import (
+    DESIGN,
+    LEDGER,
+    LOCK,
+    PLAN_COLUMNS,
+    check_plan_row,
+    heads,
+    plan_difference,
+    plan_file_rows,
+    write_plan,
+)
+from akdtune.records.study_lock import LOCK_FILE, StudyLock
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.roles import TERMINAL
 
@@ -63,6 +78,8 @@ class TrialRecord:
         test: test accuracy, percent, of a trial that has read the test set.
         why: what a failed trial raised, or what an interrupted one met outside itself.
         retried: how often it went on after it had failed.
+        missing: epochs before `known_to` that the ledger lacks.
+        known_to: the last epoch when the trial ended; `epochs` lacks most of those before it.
     """
 
     plan: dict[str, Any]
@@ -73,6 +90,8 @@ class TrialRecord:
     test: float | None = None
     why: str | None = None
     retried: int = 0
+    missing: set[int] = field(default_factory=set)
+    known_to: int = 0
 
     @property
     def trial_id(self) -> str:
@@ -89,9 +108,15 @@ class TrialRecord:
         """Validation accuracy of the last epoch."""
         return self.epochs[self.last_epoch][0] if self.epochs else None
 
+    def lacks(self, epoch: int) -> bool:
+        """Whether the ledger does not hold an epoch."""
+        return epoch in self.missing or (epoch > self.known_to and epoch not in self.epochs)
+
     def end(self, terminal: str) -> None:
         """Notes how it ended, and forgets what nobody asks of a trial that has ended."""
         self.terminal = terminal
+        self.missing |= {epoch for epoch in range(self.known_to + 1, self.last_epoch) if epoch not in self.epochs}
+        self.known_to = self.last_epoch
         kept = {rung.epoch for rung in self.rungs.values()} | {self.last_epoch}
         self.epochs = {epoch: row for epoch, row in self.epochs.items() if epoch in kept}
 
@@ -103,6 +128,7 @@ class StudyDirectory:
         records: what is known of every planned trial, in plan order.
         events: the ledger without epochs and planned trials, which are in `records`.
         broken: why the directory could not be written, None while it could.
+        found: what was damaged and how that was mended, a sentence each.
     """
 
     def __init__(self, root: Path) -> None:
@@ -117,6 +143,10 @@ class StudyDirectory:
         self.records: dict[str, TrialRecord] = {}
         self.events: list[Event] = []
         self.broken: StudyError | None = None
+        self.found: list[str] = []
+        self._lock: StudyLock | None = None
+        self._runs = False
+        self._began = time.time() - time.monotonic()
         self._in_plan_file = 0
         self._ended_since_compaction = 0
 
@@ -132,34 +162,39 @@ class StudyDirectory:
             StudyError: the directory is in use, is not a study's, or cannot be written.
         """
         absent = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
-        lock = FileLock(self.root / ".lock")
+        self._lock = StudyLock(self.root)
         try:
-            self._begin(lock)
+            self._begin(self._lock)
             yield self
         finally:
-            if lock.is_locked and not self.lock_path.exists():
+            self._say_left()
+            if self._lock.held and not self.lock_path.exists():
                 self._remove_own_files()  # before others may take the lock
-            lock.release()
+            self._lock.release()
+            self._lock = None
             for folder in absent:  # only those that are empty go
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
-    def _begin(self, lock: FileLock) -> None:
+    def _begin(self, lock: StudyLock) -> None:
         """Takes the lock of the directory, makes what is missing and reads what is there."""
         try:
             self._refuse_other_folders()
             self.root.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.take()
             _probe(self.root)
             self.stop_flag.unlink(missing_ok=True)
             (self.root / "trials").mkdir(exist_ok=True)
             self.load()
-        except Timeout:
-            raise StudyError(
-                f"{self.root}: another akdtune is running this study (its lock is held); wait or stop it"
-            ) from None
         except OSError as error:
-            raise StudyError(f"{self.root}: cannot be written: {error.strerror or error}") from error
+            named = self.root if error.filename is None else error.filename
+            raise StudyError(f"{named}: cannot be written: {error.strerror or error}") from error
+
+    def _say_left(self) -> None:
+        """Notes that this process, which may live on, runs the study no more."""
+        if self._runs and self.broken is None:
+            with contextlib.suppress(StudyError):
+                self.append(StudyFinished(interrupted=True))
 
     def _refuse_other_folders(self) -> None:
         if not self.root.exists():
@@ -177,14 +212,57 @@ class StudyDirectory:
                 path.rmdir() if path.is_dir() else path.unlink()
 
     def load(self) -> None:
-        """Reads plan and ledger; a line that was torn when its writer died is cut off."""
+        """Reads plan and ledger; a line that was torn when its writer died is cut off.
+
+        The ledger says what was planned: a plan's file that is missing, damaged or differs is written anew from it.
+
+        Raises:
+            StudyError: for a plan that cannot be read, and that the ledger of an earlier version does not hold.
+        """
         cut_torn_line(self.ledger_path)
-        rows = read_plan_file(self.root)
+        self.found = []
+        rows, trouble = plan_file_rows(self.root, tuple(PLAN_COLUMNS))
         self._in_plan_file = len(rows)
-        self.records = {str(row["trial_id"]): TrialRecord(row) for row in rows}
+        self.records = {trial_id: TrialRecord(row) for trial_id, row in rows.items()}
         self.events = []
-        for event in events(self.root):
-            self._apply(event)
+        differing = self._read_ledger()
+        if trouble is not None and not self.records:
+            raise StudyError(f"{trouble}; restore it from a copy, or begin again with --new")
+        if trouble is not None:
+            self.found.append(f"{trouble}; written anew from {LEDGER}")
+        elif not self.plan_path.exists() and self.records:
+            self.found.append(f"{self.plan_path}: was missing; written anew from {LEDGER}")
+        self.found += differing
+        if self.found and self._lock is not None and self.records:
+            self.records = dict(sorted(self.records.items(), key=lambda item: item[1].plan.get("number") or 0))
+            self._write_plan_file()
+
+    def _read_ledger(self) -> list[str]:
+        """Applies all events; returns what is wrong with lines and with rows of the plan's file, a sentence each."""
+        differing, unread, first = [], 0, 0
+        for number, (_, _, line) in enumerate(heads(self.root), start=1):
+            event = parse(line)
+            if event is None and line.strip():
+                unread, first = unread + 1, first or number
+            if isinstance(event, TrialPlanned):
+                known = self.records.get(event.trial_id)
+                try:
+                    check_plan_row(self.ledger_path, event.plan)
+                except StudyError:
+                    unread, first = unread + 1, first or number
+                    continue
+                if known is not None and (difference := plan_difference(known.plan, event.plan)):
+                    known.plan = event.plan
+                    differing.append(
+                        f"{self.plan_path}: trial {event.trial_id}: {difference}, as which it was "
+                        f"planned; restored from {LEDGER}"
+                    )
+            if event is not None:
+                self._apply(event)
+        if unread:
+            lines = "1 line cannot be read" if unread == 1 else f"{unread} lines cannot be read"
+            differing.append(f"{self.ledger_path}: {lines} (the first: line {first}); left out")
+        return differing
 
     def read_lock(self) -> dict[str, Any] | None:
         """The content of study.lock.yaml, None for a new study."""
@@ -198,7 +276,12 @@ class StudyDirectory:
 
     def read_design(self) -> dict[str, Any]:
         """What design.json holds: the cells of confirmation and ablation, as far as they are decided."""
-        return files.read_design(self.root)
+        try:
+            return files.read_design(self.root)
+        except StudyError as error:
+            self.put_aside(self.root / DESIGN)
+            self.found.append(f"{error}; written anew from the settings")
+            return {}
 
     def write_design(self, section: str, content: Mapping[str, Any]) -> None:
         """Replaces one section of design.json, before the trials that it describes are planned."""
@@ -212,19 +295,16 @@ class StudyDirectory:
     def add_to_plan(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds trials to the plan, on disk when this returns.
 
-        Writing all of plan.parquet for each proposal of a search would cost the square of their number. Few new rows
-        beside many old ones are appended to the ledger, as `planned` events, where `results.read_plan` finds them.
+        They stand in the ledger as `planned` events, where `read_plan` finds them: writing all of plan.parquet for each
+        proposal of a search would cost the square of their number, so that it follows now and then.
         """
         added = [{**row, "number": number} for number, row in enumerate(rows, len(self.records))]
         ids = [row["trial_id"] for row in added]
         assert len(set(ids)) == len(ids) and not any(trial_id in self.records for trial_id in ids), ids
-        if (len(self.records) + len(added) - self._in_plan_file) * PLAN_SHARE < self._in_plan_file:
-            for row in added:
-                plan = {name: row.get(name) for name in PLAN_COLUMNS}
-                self._write(TrialPlanned(trial_id=row["trial_id"], plan=plan), durable=True)
-            return
-        self.records |= {str(row["trial_id"]): TrialRecord(row) for row in added}
-        self._write_plan_file()
+        plans = [{name: row.get(name) for name in PLAN_COLUMNS} for row in added]
+        self._write([TrialPlanned(trial_id=plan["trial_id"], plan=plan) for plan in plans], durable=True)
+        if (len(self.records) - self._in_plan_file) * PLAN_SHARE >= self._in_plan_file:
+            self._write_plan_file()
 
     def _write_plan_file(self) -> None:
         try:
@@ -243,20 +323,26 @@ class StudyDirectory:
         """
         if isinstance(event, StudyFinished) and self._in_plan_file < len(self.records):
             self._write_plan_file()
-        self._write(event)
+        self._write([event])
 
-    def _write(self, event: Event, durable: bool = False) -> None:
-        event = replace(event, time=time.time())
+    def _write(self, written: Sequence[Event], durable: bool = False) -> None:
+        written = [replace(event, time=self._now()) for event in written]
         try:
-            with writing(self.root), self.ledger_path.open("a", encoding="utf-8") as file:
-                file.write(event.line())
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
+            if self._lock is not None:
+                self._lock.check()
+            with writing(self.root):
+                atomic.append(self.ledger_path, "".join(event.line() for event in written).encode(), durable=durable)
         except StudyError as error:
             self.broken = error  # Tune swallows what its callbacks raise; the run asks for this
             raise
-        self._apply(event)
+        for event in written:
+            if isinstance(event, StudyStarted | StudyFinished):
+                self._runs = isinstance(event, StudyStarted)
+            self._apply(event)
+
+    def _now(self) -> float:
+        """Seconds since 1970 as they were when this process began, whatever the clock is set to meanwhile."""
+        return self._began + time.monotonic()
 
     def refused(self, reason: str) -> None:
         """Remembers that a trial could not write its files."""
@@ -271,6 +357,7 @@ class StudyDirectory:
         if isinstance(event, EpochFinished):
             if record is not None:
                 record.epochs[event.epoch] = (event.value, event.score)
+                record.missing.discard(event.epoch)
             return
         self.events.append(event)
         if record is None:
@@ -298,8 +385,7 @@ class StudyDirectory:
         record = self.records[trial_id]
         if epoch > record.last_epoch + 1:  # a worker that outlived its killed driver wrote what no driver has heard of
             self.catch_up(record)
-        ended = record.terminal is not None or record.retried > 0  # then `epochs` lacks most of what the ledger holds
-        if epoch in record.epochs or (ended and epoch <= record.last_epoch):
+        if not record.lacks(epoch):
             return False
         self.append(EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score)))
         return True
@@ -313,7 +399,8 @@ class StudyDirectory:
         self._ended_since_compaction += 1
         if self._ended_since_compaction >= max(COMPACT_TRIALS, len(self.records) // COMPACT_SHARE):
             self._ended_since_compaction = 0
-            with contextlib.suppress(StudyError):  # a convenience for readers, who say what is wrong with a file
+            with contextlib.suppress(StudyError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", AkdtuneWarning)  # a convenience for readers, who say what is wrong
                 tables.compact_epochs(self.root)
         return True
 
@@ -324,22 +411,47 @@ class StudyDirectory:
             self.trial(record.trial_id).outcome.unlink(missing_ok=True)
         self.append(TrialRetried(trial_id=record.trial_id, ended=record.terminal, error=record.why))
 
+    def reopen(self, record: TrialRecord, why: str) -> None:
+        """Lets a trial that had ended go on, as its files are damaged."""
+        self.put_aside(self.trial(record.trial_id).outcome)  # first, or the outcome would end it again
+        self.append(TrialRetried(trial_id=record.trial_id, ended=record.terminal, error=why))
+
+    def put_aside(self, path: Path) -> None:
+        """Gives a damaged file another name, under which who wants to look at it finds it."""
+        with writing(self.root), contextlib.suppress(FileNotFoundError):
+            aside = path.with_name(f"{path.stem}.unusable{path.suffix}")
+            shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+            os.replace(path, aside)
+
     def catch_up(self, record: TrialRecord) -> None:
-        """Records the epochs that are in the trial's file and not yet in the ledger."""
-        for row in self.trial(record.trial_id).read_rows():
+        """Records the epochs that are in the trial's file and not in the ledger; of a damaged file nothing."""
+        try:
+            rows = self.trial(record.trial_id).read_rows()
+            if any(row["trial_id"] != record.trial_id for row in rows):
+                return
+            if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+                return
+        except (StudyError, KeyError):  # the next attempt says what is wrong with it
+            return
+        for row in rows:
             epoch = int(row["epoch"])
-            if epoch == record.last_epoch + 1:
-                self.epoch(record.trial_id, epoch, row.get("val_accuracy"), row.get("score"))
+            if record.lacks(epoch) and (record.terminal is None or epoch in record.missing):
+                value, score = _finite(row.get("val_accuracy")), _finite(row.get("score"))
+                self.append(EpochFinished(trial_id=record.trial_id, epoch=epoch, value=value, score=score))
 
     def reconcile(self) -> list[str]:
         """Takes up what trials wrote and the driver never recorded; returns the ids that became terminal.
 
         A recorded stop is final even where the `pruned` event is missing; a trial whose outcome file exists has
-        ended; rows beyond the ledger are appended.
+        ended, if its rows reach as far; rows that the ledger lacks are added to it.
         """
         ended = []
-        for record in self.unfinished():
-            outcome = self.trial(record.trial_id).read_outcome()
+        for record in self.records.values():
+            if record.terminal is not None:
+                if record.missing:
+                    self.catch_up(record)
+                continue
+            outcome = self._outcome_of(record)
             self.catch_up(record)
             stop = next((rung for rung in record.rungs.values() if rung.decision == "STOP"), None)
             if stop is not None:
@@ -349,6 +461,24 @@ class StudyDirectory:
             if record.terminal is not None:
                 ended.append(record.trial_id)
         return ended
+
+    def _outcome_of(self, record: TrialRecord) -> dict[str, Any] | None:
+        """How a trial says it ended; what cannot be so is taken away, and the trial goes on."""
+        trial = self.trial(record.trial_id)
+        try:
+            outcome = trial.read_outcome()
+            if outcome is None:
+                return None
+            damage = damage_of(trial, outcome["outcome"], int(outcome["epoch"]))
+            if not damage:
+                return outcome
+        except StudyError as error:
+            damage = {trial.outcome.name: str(error)}
+        for name in {trial.outcome.name, *damage}:
+            self.put_aside(trial.path / name)
+        why = next(iter(damage.values()))
+        self.found.append(f"{why}; trial {record.trial_id} goes on from its saved state, with the same numbers")
+        return None
 
     def wait_for_workers(self, timeout_s: float = 10.0) -> list[int]:
         """Waits for workers of a killed driver to leave this machine; returns the process ids that did not."""
@@ -365,7 +495,7 @@ def _finite(value: float | None) -> float | None:
 
 
 _PROBE = ".probe"
-_OURS = {".lock", STOP_FLAG, "trials", f".{LOCK}", _PROBE}
+_OURS = {LOCK_FILE, STOP_FLAG, "trials", f".{LOCK}", _PROBE}
 """What may stand in the directory of a study that has not begun."""
 
 PROBE_BYTES = 1 << 16

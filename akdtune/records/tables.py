@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from akdtune.columns import Column, Summary, declarations, either
+from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records.events import (
     Event,
     RungDecided,
@@ -43,16 +45,18 @@ from akdtune.records.files import (
     ROW_COLUMNS,
     TRIAL_COLUMNS,
     TRIALS,
+    VERIFIED,
+    check_plan_row,
     described,
     field_of,
     heads,
     inferred,
+    plan_file_rows,
     read_schema,
     read_table,
     reading,
     replacing,
     require_study,
-    rows_of_plan_file,
     write_table,
 )
 from akdtune.roles import TERMINAL
@@ -129,9 +133,17 @@ def read_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
     path = require_study(run_dir)
     compacted = path / TRIALS
     if compacted.exists():
-        table = read_table(compacted)
-        if _up_to_date(path, table):
-            return table
+        only = not any((path / name).exists() for name in (PLAN, LEDGER))
+        try:
+            table = read_table(compacted)
+            if _up_to_date(path, table) and TRIAL_COLUMNS.keys() <= set(table.column_names):
+                return table
+        except StudyError as error:
+            if only:
+                raise
+            _warn(f"{error}; what it holds is built from the trials")
+        if only:
+            raise StudyError(f"{compacted}: damaged, it lacks columns of every study; restore it from a copy")
     return build_trials(path)
 
 
@@ -177,7 +189,7 @@ def _fingerprints(path: Path) -> dict[str, list[int | str]]:
     """Size and a hash of the end of plan and ledger: both change with every write, and survive a copy."""
     fingerprints: dict[str, list[int | str]] = {}
     for name in (PLAN, LEDGER):
-        with contextlib.suppress(FileNotFoundError), (path / name).open("rb") as file:
+        with contextlib.suppress(OSError), (path / name).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 4096))
             fingerprints[name] = [size, hashlib.sha256(file.read(4096)).hexdigest()[:16]]
@@ -190,36 +202,79 @@ def _up_to_date(path: Path, table: pa.Table) -> bool:
     if not sources:
         return True  # the compacted file is all there is
     if recorded is not None:
-        return bool(json.loads(recorded) == sources)
+        return bool(_plain(recorded) == sources)
     written = (path / TRIALS).stat().st_mtime_ns
     return all(written > (path / name).stat().st_mtime_ns for name in sources)
+
+
+def _plain(metadata: bytes | None) -> Any:
+    try:
+        return json.loads(metadata or b"{}")
+    except ValueError:
+        return {}
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, AkdtuneWarning, stacklevel=4)
+
+
+def read_stamps(path: Path) -> dict[str, list[int]]:
+    """Modification time in ns and size of those trials' files whose rows are in the compacted view; none without it."""
+    with contextlib.suppress(StudyError):
+        stamps = _plain((read_schema(path / EPOCHS).metadata or {}).get(_SOURCES))
+        return stamps if isinstance(stamps, dict) else {}
+    return {}
 
 
 class Epochs:
     """All epoch rows of a study, a few trials at a time: what was compacted and still holds, then trials' own files.
 
+    A trial's file that cannot be read, or is another trial's, gives what was compacted of it, else nothing; one
+    warning says so.
+
     Args:
         path: of the study directory.
         limits: of the chunks.
+        damaged: what is known already of `damaged`.
 
     Attributes:
         stamps: modification time in ns and size of every trial's file, taken before any is read.
         schema: of every chunk.
+        damaged: what is wrong with files, by trial.
     """
 
-    def __init__(self, path: Path, limits: ChunkLimits = ChunkLimits()) -> None:
+    def __init__(
+        self, path: Path, limits: ChunkLimits = ChunkLimits(), damaged: Mapping[str, str] | None = None
+    ) -> None:
         self.path, self.limits = path, limits
-        self.stamps = _stamps(path / "trials")
-        self._compacted = path / EPOCHS if (path / EPOCHS).exists() else None
+        self.damaged: dict[str, str] = dict(damaged or {})
+        self.stamps = {
+            trial_id: stamp for trial_id, stamp in _stamps(path / "trials").items() if not self.damaged.get(trial_id)
+        }
+        self._compacted: Path | None = path / EPOCHS
         schemas, recorded = [], {}
-        if self._compacted:
-            schemas.append(read_schema(self._compacted))
-            recorded = json.loads((schemas[0].metadata or {}).get(_SOURCES, b"{}"))
+        try:
+            schemas.append(_checked_schema(path / EPOCHS))
+            recorded = read_stamps(path)
+        except StudyError as error:
+            self._compacted = None
+            if (path / EPOCHS).exists():
+                _warn(f"{error}; what it holds is read from the trials")
         stale = [trial_id for trial_id, stamp in self.stamps.items() if recorded.get(trial_id) != stamp]
-        self._stale = pa.array(stale, pa.string())
-        self._files = [path / "trials" / trial_id / EPOCHS for trial_id in stale]
-        schemas += [read_schema(file) for file in self._files]
+        for trial_id in stale:
+            try:
+                schemas.append(_checked_schema(self._file(trial_id)))
+            except StudyError as error:
+                self._is_damaged(trial_id, str(error))
+        self._stale = [trial_id for trial_id in stale if trial_id not in self.damaged]
         self.schema = _common_schema(schemas)
+
+    def _file(self, trial_id: str) -> Path:
+        return self.path / "trials" / trial_id / EPOCHS
+
+    def _is_damaged(self, trial_id: str, why: str) -> None:
+        self.damaged[trial_id] = why
+        self.stamps.pop(trial_id)  # to be read again, not taken for compacted
 
     def chunks(self) -> Iterator[pa.Table]:
         """Tables of at least a few rows, each with all rows of its trials."""
@@ -236,18 +291,41 @@ class Epochs:
         """A row group at a time; one holds whole trials."""
         if self._compacted is None:
             return
-        with reading(self._compacted), pq.ParquetFile(self._compacted) as file:
+        fresh = pa.array(self._stale, pa.string())
+        with reading(self._compacted), pq.ParquetFile(self._compacted, **VERIFIED) as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, use_threads=False)
-                if len(self._stale):
-                    table = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=self._stale)))
+                if len(fresh):
+                    table = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=fresh)))
                 yield self._as_one(table)
 
     def _of_files(self) -> Iterator[pa.Table]:
         trials = self.limits.trials
-        for start in range(0, len(self._files), trials):
-            tables = [self._as_one(read_table(file)) for file in self._files[start : start + trials]]
-            yield pa.concat_tables(tables).combine_chunks()
+        for start in range(0, len(self._stale), trials):
+            read = (self._of_file(trial_id) for trial_id in self._stale[start : start + trials])
+            tables = [table for table in read if table is not None]
+            if tables:
+                yield pa.concat_tables(tables).combine_chunks()
+        if self.damaged:
+            first, why = next(iter(self.damaged.items()))
+            more = f", and those of {len(self.damaged) - 1} more trials" if len(self.damaged) > 1 else ""
+            _warn(
+                f"{why}: epochs of trial {first}{more} are missing or as they were compacted; `akdtune run` mends that"
+            )
+
+    def _of_file(self, trial_id: str) -> pa.Table | None:
+        if trial_id in self.damaged:
+            return None
+        path = self._file(trial_id)
+        try:
+            with reading(path):
+                table = self._as_one(read_table(path))
+            if table.num_rows and pc.unique(table["trial_id"]).to_pylist() != [trial_id]:
+                raise StudyError(f"{path}: is not this trial's")
+        except StudyError as error:
+            self._is_damaged(trial_id, str(error))
+            return None
+        return table
 
     def _as_one(self, table: pa.Table) -> pa.Table:
         """The same rows with the columns of all."""
@@ -257,6 +335,26 @@ class Epochs:
             for column in self.schema
         ]
         return pa.table(columns, schema=self.schema)
+
+
+def _checked_schema(path: Path) -> pa.Schema:
+    """The columns of a file of epochs.
+
+    Raises:
+        StudyError: for a file of anything else.
+    """
+    schema = read_schema(path)
+    for name, kind in EPOCH_COLUMNS.items():
+        field = schema.field(name) if name in schema.names else None
+        if field is None and name in ("trial_id", "epoch"):
+            raise StudyError(f"{path}: holds no epochs of trials (it has no column {name})")
+        if field is not None and not (field.type == kind or pa.types.is_null(field.type) or _both_numbers(field, kind)):
+            raise StudyError(f"{path}: holds no epochs of trials (column {name} is {field.type})")
+    return schema
+
+
+def _both_numbers(field: pa.Field, kind: pa.DataType) -> bool:
+    return _is_numeric(field.type) and _is_numeric(kind)
 
 
 def _common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -295,14 +393,21 @@ def _stamps(folder: Path) -> dict[str, list[int]]:
 
 def _write_compacted(path: Path, limits: ChunkLimits) -> list[pa.Table]:
     """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once."""
-    epochs = Epochs(path, limits)
-    schema = epochs.schema.with_metadata({_SOURCES: json.dumps(epochs.stamps)})
-    summaries = []
-    with replacing(path / EPOCHS) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for chunk in epochs.chunks():
-            writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
-            summaries.append(_summary(chunk))
-    return summaries
+    damaged: dict[str, str] = {}
+    while True:
+        epochs = Epochs(path, limits, damaged)
+        schema = epochs.schema.with_metadata({_SOURCES: json.dumps(epochs.stamps)})
+        known, summaries = len(epochs.damaged), []
+        with (
+            replacing(path / EPOCHS) as file,
+            pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+        ):
+            for chunk in epochs.chunks():
+                writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
+                summaries.append(_summary(chunk))
+        if len(epochs.damaged) == known:
+            return summaries
+        damaged = epochs.damaged  # found while the rows were read: what was compacted of it is to stay
 
 
 # ---------------------------------------------------------------------------------------------- trial rows
@@ -362,20 +467,26 @@ _PLANNED = ("trial_id", "cell_id", "arm", "role", "seed", "number", "cell")
 
 
 def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
-    plan = list(rows_of_plan_file(path, (*_PLANNED, "params")))
-    planned = {row["trial_id"] for row in plan}
+    rows_of_file, trouble = plan_file_rows(path, (*_PLANNED, "params"))
+    plan, planned = list(rows_of_file.values()), set(rows_of_file)
 
     def of_outcomes() -> Iterator[Event]:
         """One pass over the ledger; proposals that the plan's file lacks are taken up on the way."""
         for kind, trial_id, line in heads(path):
             if kind == "planned":
                 if trial_id not in planned and isinstance(row := parse(line), TrialPlanned):
-                    plan.append(row.plan)
-                    planned.add(trial_id)
+                    with contextlib.suppress(StudyError):
+                        check_plan_row(path / LEDGER, row.plan)
+                        plan.append(row.plan)
+                        planned.add(trial_id)
             elif (not kind or kind in _OF_OUTCOMES) and (event := parse(line)) is not None:
                 yield event
 
     outcomes = _outcomes(of_outcomes())
+    if trouble is not None:
+        if not plan:
+            raise trouble
+        _warn(f"{trouble}; the ledger has its rows")
     # Without a plan the ledger's trials still count; their arm and role are unknown.
     rows = plan + [{"trial_id": trial_id, "params": {}} for trial_id in outcomes if trial_id not in planned]
     of_rows = [outcomes.get(row["trial_id"], _Outcome()) for row in rows]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +15,11 @@ from typing import Any
 
 from akdtune import atomic
 from akdtune.columns import Column
+from akdtune.errors import StudyError
 from akdtune.records import files
-from akdtune.records.processes import is_alive
+from akdtune.records.processes import born, living
+from akdtune.records.shapes import check_shape, read_json
+from akdtune.roles import TERMINAL
 
 
 class TrialDirectory:
@@ -62,7 +67,7 @@ class TrialDirectory:
         while True:
             try:
                 with (folder / f"{number}.json").open("x") as file:
-                    json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}, file)
+                    json.dump(_this_process(), file)
             except FileExistsError:
                 number += 1
                 continue
@@ -81,8 +86,8 @@ class TrialDirectory:
     def latest_attempt(self) -> int:
         """The highest attempt number taken, 0 for none."""
         folder = self.path / "attempts"
-        numbers = [int(file.stem) for file in folder.glob("*.json")] if folder.is_dir() else []
-        return max(numbers, default=0)
+        names = [file.stem for file in folder.glob("*.json")] if folder.is_dir() else []
+        return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)
 
     def check_latest(self) -> None:
         """Raises Superseded when a later attempt has started."""
@@ -92,7 +97,7 @@ class TrialDirectory:
     @contextmanager
     def replacing(self, target: Path) -> Iterator[Path]:
         """Gives a temporary path to write, and renames it over `target` if this attempt is still the latest."""
-        with atomic.beside(target, self.check_latest) as temporary:
+        with atomic.beside(target, self.check_latest, durable=True) as temporary:
             yield temporary
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -110,12 +115,22 @@ class TrialDirectory:
 
     def write_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Writes how the trial ended, last of all its files."""
+        sealed = {**outcome, "files": self._digests()}
         with self.replacing(self.outcome) as temporary:
-            temporary.write_text(json.dumps(outcome))
+            temporary.write_text(json.dumps(sealed))
+
+    def _digests(self) -> dict[str, list[int | str]]:
+        """Size and digest of each file that belongs to the outcome."""
+        there = (path for path in (self.epochs, self.predictions) if path.exists())
+        return {path.name: [path.stat().st_size, digest_of(path)] for path in there}
 
     def read_outcome(self) -> dict[str, Any] | None:
-        """How the trial ended, None while it has not."""
-        return json.loads(self.outcome.read_text()) if self.outcome.exists() else None
+        """How the trial ended, None while it has not.
+
+        Raises:
+            StudyError: for a file that is not what `write_outcome` writes.
+        """
+        return _checked(read_json(self.outcome), self.outcome)
 
     def latest_host(self) -> str:
         """The node of the latest attempt, empty where that is not known."""
@@ -129,13 +144,42 @@ class TrialDirectory:
         """Process id of the latest attempt if it still lives on this machine."""
         latest = self.path / "attempts" / f"{self.latest_attempt()}.json"
         try:
-            record = json.loads(latest.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            record = read_json(latest)
+        except StudyError:
             return None
-        pid = int(record["pid"])
-        if record["host"] != socket.gethostname() or not is_alive(pid, float(record["started"])):
-            return None
-        return pid
+        started = None if record is None else record.get("started")
+        return None if record is None else living(record, started if isinstance(started, float) else None)
+
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+_OUTCOME: dict[str, Any] = {
+    "outcome": str, "epoch": int, "streams": int, "test_accuracy": (float, None), "warning": (str, None),
+    "error": (str, None), "diverged_in": (int, None), "trained_on": (dict, None), "reused_from": (str, None),
+    "trial_id": str, "files": dict,
+}  # fmt: skip
+
+
+def _checked(outcome: dict[str, Any] | None, path: Path) -> dict[str, Any] | None:
+    if outcome is not None:
+        check_shape(path, outcome, _OUTCOME, ("outcome", "epoch"))
+        if outcome["outcome"] not in TERMINAL:
+            raise StudyError(f"{path}: damaged, outcome '{outcome['outcome']}' is none of {', '.join(TERMINAL)}")
+    return outcome
+
+
+def _this_process() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"pid": pid, "host": socket.gethostname(), "started": time.time(), "born": born(pid)}
+
+
+def digest_of(path: Path) -> str:
+    """Hash of a file's bytes, 32 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:32]
 
 
 class Superseded(Exception):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from akdtune.records.files import trial_directory
+from akdtune.records.shapes import read_json
 from akdtune.reports.ablation_findings import Finding
 from akdtune.reports.ablation_measured import MeasuredCell, Phase
 from akdtune.reports.text import counted, number
@@ -122,8 +122,9 @@ def _streams(run: Path, cell: MeasuredCell) -> dict[int, int]:
     """The version of the random streams that each trial of a cell drew from, by seed; before there was one, 1."""
     found = {}
     for seed, trial in cell.trials.items():
-        path = trial_directory(run, trial) / "outcome.json"
-        found[seed] = int(json.loads(path.read_text()).get("streams", 1)) if path.exists() else 1
+        outcome = read_json(trial_directory(run, trial) / "outcome.json") or {}
+        streams = outcome.get("streams", 1)
+        found[seed] = streams if isinstance(streams, int) else 1
     return found
 
 

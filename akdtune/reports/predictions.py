@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from akdtune.errors import AkdtuneWarning, StudyError
+from akdtune.records.damage import predictions_trouble
 from akdtune.records.files import read_table, trial_directory
+from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.ablation_measured import MeasuredCell
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -77,10 +82,9 @@ class StoredPredictions:
         return None if isinstance(sides, str) else agreement(*sides)
 
     def of(self, trial_id: str) -> Stored | None:
-        """What a trial left; None where it left nothing."""
+        """What a trial left; None where it left nothing, or nothing whole, which a warning says."""
         if trial_id not in self._held:
-            path = trial_directory(self._run, trial_id) / "predictions.parquet"
-            self._held[trial_id] = _read(path) if path.exists() else None
+            self._held[trial_id] = _of_trial(TrialDirectory(trial_directory(self._run, trial_id)))
         return self._held[trial_id]
 
     def _sides(self, cell: MeasuredCell, reference: MeasuredCell) -> tuple[list[Stored], list[Stored]] | str:
@@ -116,6 +120,19 @@ def agreement(firsts: Sequence[Stored], seconds: Sequence[Stored]) -> Agreement:
         differing=sum(int((first.answers_N != second.answers_N).sum()) for first, second in pairs),
         same_outputs=all(first.outputs == second.outputs for first, second in pairs),
     )
+
+
+def _of_trial(trial: TrialDirectory) -> Stored | None:
+    if not trial.predictions.exists():
+        return None
+    try:
+        if why := predictions_trouble(trial):
+            raise StudyError(f"{trial.predictions}: {why}")
+        return _read(trial.predictions)
+    except (StudyError, KeyError, ValueError, pa.ArrowException) as error:
+        said = str(error) if isinstance(error, StudyError) else f"{trial.predictions}: holds no predictions ({error})"
+        warnings.warn(f"{said}; left out, `akdtune run` mends it", AkdtuneWarning, stacklevel=4)
+        return None
 
 
 def _read(path: Path) -> Stored:

@@ -66,6 +66,9 @@ class Display:
 
     def teacher(self, row: Mapping[str, object]) -> None:
         """Shows how far the teacher's training is: now in a terminal, now and then in a log."""
+        if "waits" in row:
+            self.console.print(row["waits"], highlight=False, soft_wrap=True)
+            return
         which = f"{row['network']} ({row['number']} of {row['networks']}), " if row.get("networks", 1) != 1 else ""
         self.teacher_line = (
             f"teacher: {which}epoch {row['epoch']} of {row['epochs']}, loss {row['loss']:.3f}, "

@@ -6,7 +6,8 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +23,10 @@ from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
-from akdtune.records.events import StudyFinished, StudyStarted
+from akdtune.records.events import StudyFinished
+from akdtune.records.files import check_lock
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.study_lock import this_driver
 from akdtune.registry import plugin_folders
 from akdtune.reports.text import counted
 from akdtune.running import display, interruption, output, ray_start
@@ -31,6 +34,7 @@ from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.running.mending import check_ids, mend, refuse_lost_plan, said
 from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
 from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
@@ -121,15 +125,19 @@ class _Driver:
         with self.directory.opened():
             lock = self.directory.read_lock()
             if lock is not None:
+                check_lock(self.directory.root, lock, "settings.")
                 self.extended = refuse_changes(self.study, lock, self.directory.root, extend)
                 self.study = self.study.begun_as(lock)
                 ended = self.directory.reconcile()
+                mend(self.directory)
                 if ended:
                     self.console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
                 if again := retry_outside(self.directory):
                     trials = counted(len(again), "trial")
                     self._say(f"tried again: {trials} that had met something outside, e.g. {again[0].why}")
             self._say(display.short_report(self.outline, self.directory))
+            for line in said(self.directory):
+                self._say(line)
             for line in self.extended:
                 self._say(f"  extended: {line}")
             unfinished = lock is not None and (self.extended or self.directory.unfinished())
@@ -183,10 +191,13 @@ class _Driver:
             teachers.append(teacher)
         identity = Identity(self.study, prepared, *teachers)
         self._write_lock(lock, prepared, identity)
+        check_ids(self.directory, identity)
         for line in reading_lines(teachers, prepared.notes):
             self._say(line)
         if lock is None or not self.directory.records or self.extended:
             rows = initial_rows(self.outline, identity)
+            if lock is not None and not self.directory.records:
+                self._plan_again(rows)
             known = self.directory.records
             self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
         uid = (self.directory.read_lock() or {}).get("uid", "")
@@ -199,7 +210,7 @@ class _Driver:
         if run.remaining() and not self._stopping:
             self.directory.wait_for_workers()
             self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
-            self.directory.append(StudyStarted(pid=os.getpid()))
+            self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
             self._began = True
             self._tune(run, shown)
             self.directory.append(StudyFinished(interrupted=self._is_unfinished(run)))
@@ -208,8 +219,9 @@ class _Driver:
         if lock is None:
             self.directory.write_lock(lock_content(self.study, identity))
             return
+        check_lock(self.directory.root, lock)
         if lock["data"]["hash"] != prepared.data_hash or any(
-            TeacherFile(**lock[key]).identity != file.identity
+            TeacherFile.parse(lock[key]).identity != file.identity
             for key, file in (("teacher", identity.teacher), ("report_teacher", identity.report_teacher))
             if file is not None and key in lock
         ):
@@ -226,6 +238,23 @@ class _Driver:
             )
         if self.extended:
             self.directory.write_lock(running_lock.extended(lock, self.study, identity, self.extended))
+
+    def _plan_again(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Plans a study anew whose plan is lost, and takes up what was trained."""
+        refuse_lost_plan(self.directory, rows)
+        self.directory.add_to_plan(rows)
+        self.directory.load()
+        self.directory.reconcile()
+        mend(self.directory)
+        have = sum(record.terminal is not None for record in self.directory.records.values())
+        self._say(f"the plan was lost and is made again from the settings; {counted(have, 'trial')} had ended already")
+
+    def _version_changes(self, lock: Mapping[str, Any] | None) -> dict[str, list[Any]] | None:
+        """Says where the study goes on with other versions than it began with; None where it does not."""
+        changes = running_lock.version_changes(lock or {})
+        if changes:
+            self._say(f"warning: {running_lock.versions_warning(changes)}")
+        return changes or None
 
     def _train_teacher(self, train_on: str, shown: Display) -> TeacherFile | None:
         """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""
@@ -369,8 +398,10 @@ class _Driver:
     _printed: int = 0
 
     def _print_notes(self) -> None:
-        """What planning confirmation and ablation has to say, each sentence once."""
+        """What was found damaged, and what planning confirmation and ablation has to say, each sentence once."""
         assert self.run is not None
+        for line in said(self.directory):
+            self._say(line)
         notes, self._printed = self.run.phases.notes[self._printed :], len(self.run.phases.notes)
         for line in notes:
             self.console.print(line, highlight=False, soft_wrap=True)

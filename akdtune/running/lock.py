@@ -151,6 +151,34 @@ def package_versions() -> dict[str, str]:
     return versions | add_on_versions()
 
 
+OF_NUMBERS = ("torch", "torchvision", "numpy", "optuna")
+"""Packages whose version may change what is computed or proposed."""
+
+
+def version_changes(lock: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Versions that numbers depend on, then and now, where they are not those that the study began with.
+
+    Args:
+        lock: its content; what it does not name is not compared.
+    """
+    then, now = dict(lock.get("packages") or {}), package_versions()
+    names = [*(name for name in OF_NUMBERS if name in then), *add_on_versions()]
+    changes = {name: [then[name], now.get(name)] for name in names if name in then and then[name] != now.get(name)}
+    if lock.get("akdtune") not in (None, __version__):
+        changes = {"akdtune": [lock["akdtune"], __version__], **changes}
+    return changes
+
+
+def versions_warning(changes: Mapping[str, Sequence[Any]]) -> str:
+    """A line about other versions than those that a study began with."""
+    named = ", ".join(f"{name} {then}" for name, (then, _) in changes.items())
+    present = ", ".join(f"{name} {now or 'not installed'}" for name, (_, now) in changes.items())
+    return (
+        f"this study began with {named} and goes on with {present}: numbers of trials to come may differ from those "
+        "before by more than chance (the ledger records it; --new begins a study with these versions alone)"
+    )
+
+
 def source_code(package: Path = PACKAGE) -> dict[str, str] | None:
     """Commit of akdtune's own source and what differs from it, where it runs from a checkout; else None."""
 
@@ -190,7 +218,9 @@ def _paths_alone(teacher: Any) -> Any:
 def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]) -> dict[str, Any]:
     """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
     fresh = lock_content(study, identity)
-    kept = {key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code")}
+    kept = {
+        key: lock[key] for key in ("uid", "created", "command", "machine", "packages", "source_code") if key in lock
+    }
     entry = {"time": fresh["created"], "command": fresh["command"], "added": list(added),
              "packages": fresh["packages"]}  # fmt: skip
     kept["streams"] = lock.get("streams", 1)

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import StudyError
+from akdtune.records.damage import damage_of
 from akdtune.records.events import TrialEnded
 from akdtune.records.files import LOCK, read_lock, trial_directory
 from akdtune.records.study_directory import StudyDirectory, TrialRecord, writing
+from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running.streams import draws, is_current
 
 VERSIONS = ("torch", "torchvision", "numpy")
@@ -100,13 +102,15 @@ class Donors:
 
 
 def _is_done(other: Path, trial_id: str) -> bool:
-    """Whether a trial reached its end there, with every file that makes one."""
-    folder = trial_directory(other, trial_id)
+    """Whether a trial reached its end there, with every file that makes one, as it wrote them."""
+    trial = TrialDirectory(trial_directory(other, trial_id))
     try:
-        outcome = json.loads((folder / "outcome.json").read_text())
-    except (OSError, ValueError):
+        outcome = trial.read_outcome()
+    except StudyError:
         return False
-    return outcome.get("outcome") == "done" and all((folder / name).exists() for name in FILES[:2])
+    if outcome is None or outcome["outcome"] != "done" or not all((trial.path / name).exists() for name in FILES[:2]):
+        return False
+    return not damage_of(trial, "done", int(outcome["epoch"]))
 
 
 def _versions(lock: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -5,19 +5,16 @@ Everything that a trial must leave is written before each report, because a prun
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from akdtune.devices import resolve_device, trained_on
 from akdtune.records.files import write_predictions
 from akdtune.records.trial_directory import TrialDirectory
-from akdtune.teacher.checkpoints import load_plain
+from akdtune.running.saved_states import GoOn, save_state
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Epoch, Trial
 
@@ -54,7 +51,7 @@ class TrialWriter:
     Args:
         request: what the trial was asked.
         directory: its files; None writes nothing.
-        rows: the stored rows that this attempt goes on from; a resumed trial reports its last one again.
+        begins: what this attempt goes on from; a resumed trial reports its last row again.
         report: takes what is reported; a pruned trial does not come back from it. None: nobody.
         log: takes each row as it is finished, before anything is reported. None: nobody.
         limits: how often.
@@ -68,20 +65,26 @@ class TrialWriter:
         self,
         request: TrialRequest,
         directory: TrialDirectory | None,
-        rows: Sequence[Row] = (),
+        begins: GoOn | None = None,
         report: Callable[[Row], None] | None = None,
         log: Callable[[Row], None] | None = None,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.request, self.directory, self.rows = request, directory, list(rows)
+        self.request, self.directory, self.rows = request, directory, []
+        begins = begins or GoOn()
+        self.rows += begins.rows
         self._report, self._log, self._clock = report, log, clock
         self.limits = limits or Limits()
         self._decisive = {*request.rungs, request.settings["training"]["epochs"]}
         self._attempt = 1 if directory is None or directory.attempt is None else directory.attempt
         self._state: Mapping[str, Any] | None = None
+        self._notes = list(begins.notes)
+        self._file_differs = begins.file_differs
         self._warmup_s = 0.0
         self._written = self._reported = len(self.rows)
+        if self._file_differs:
+            self._written = 0
         self._saved_at = self._reported_at = clock()
         self._pause_s = self.limits.checkpoint_every_s
         if self.rows:
@@ -120,10 +123,7 @@ class TrialWriter:
         self.write()
         started = self._clock()
         if self._state is not None and self.directory is not None:
-            buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
-            torch.save(self._state, buffer)
-            with self.directory.replacing(self.directory.checkpoint) as temporary:
-                temporary.write_bytes(buffer.getbuffer())
+            save_state(self.directory, self.request.trial_id, self._state, self.rows)
         self._saved_at = self._clock()
         took_s = self._saved_at - started
         self._pause_s = max(self.limits.checkpoint_every_s, took_s / self.limits.checkpoint_share)
@@ -139,9 +139,8 @@ class TrialWriter:
             [row["epoch"], _finite_or_none(row.get("val_accuracy")), _finite_or_none(row.get("score"))] for row in new
         ]
         epoch, value, score = rows[-1]
-        self._report(
-            {"trial": self.request.trial_id, "epoch": epoch, "val_accuracy": value, "score": score, "rows": rows}
-        )
+        told = {"trial": self.request.trial_id, "epoch": epoch, "val_accuracy": value, "score": score, "rows": rows}
+        self._report({**told, "notes": self._notes} if self._notes else told)
 
     def diverged(self, epoch: int) -> Row:
         """The loss was not finite in an epoch; returns the outcome."""
@@ -151,7 +150,7 @@ class TrialWriter:
     def close(self, live: Trial) -> Row:
         """The end of a full-length trial: last reading, predictions, outcome, in this order; returns the last."""
         closing, predictions = live.close()
-        if closing:
+        if closing or self._file_differs:  # what was restored before the columns were known gets their declarations
             self.rows[-1] = {**self.rows[-1], **closing}
             self._write_rows()
         if self.directory is not None:
@@ -172,15 +171,8 @@ class TrialWriter:
     def _ended(self, outcome: Row) -> Row:
         outcome["trained_on"] = trained_on(resolve_device(self.request.settings["training"].get("device", "auto")))
         if self.directory is not None:
-            self.directory.write_outcome(outcome)
-        return outcome
-
-
-def resumed(directory: TrialDirectory) -> tuple[dict[str, Any] | None, list[Row]]:
-    """The state that an attempt goes on from, and the rows up to it: later ones are computed again."""
-    state = load_plain(directory.checkpoint) if directory.checkpoint.exists() else None
-    done = state["epoch"] if state and state["stage"] == "student" else 0
-    return state, [row for row in directory.read_rows() if row["epoch"] <= done]
+            self.directory.write_outcome({**outcome, "trial_id": self.request.trial_id})
+        return {**outcome, "notes": self._notes} if self._notes else outcome
 
 
 def shut_gates(rows: Sequence[Mapping[str, Any]]) -> str | None:

@@ -95,6 +95,7 @@ class Callback(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial's outcome is told to the run; its epochs are told by the scheduler."""
+        self.run.warnings += [note for note in result.get("notes", ()) if note not in self.run.warnings]
         if result.get("outcome"):
             record = self._record(trial)
             if self.run.outcome(record, result):

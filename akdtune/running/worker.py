@@ -29,9 +29,10 @@ from akdtune.records.files import study_uid
 from akdtune.records.trial_directory import Superseded, TrialDirectory
 from akdtune.registry import load_plugins
 from akdtune.running.failures import Fault, as_the_driver_did, disk_refusal, of_unseen_directory, outside, spoils
+from akdtune.running.saved_states import built_to_go_on, resumed
 from akdtune.running.tracking import Tracker, prepare
 from akdtune.running.tracking_mode import mode_of_trial
-from akdtune.running.trial_writer import Limits, TrialWriter, resumed
+from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.training.config import TrialConfig
@@ -147,8 +148,8 @@ def _tried(
             seen[signature] = seen.get(signature, 0) + 1
             if seen[signature] >= SAME_ERROR_LIMIT or _spoiled:
                 break
-    outcome = {"outcome": "failed", "epoch": len(directory.read_rows()), "error": signature}
-    directory.write_outcome(outcome)
+    outcome = {"outcome": "failed", "epoch": _finished(directory), "error": signature}
+    directory.write_outcome({**outcome, "trial_id": request.trial_id})
     return outcome
 
 
@@ -193,18 +194,17 @@ def _attempt(
     attempt = directory.take_attempt()
     now, arm, role = time.strftime("%F %T"), request.arm, request.role
     print(f"{now} attempt {attempt} of {request.trial_id} ({arm}, {role}), pid {os.getpid()}")
-    state, rows = resumed(directory)
+    begins = resumed(directory, request.trial_id)
     tracker = Tracker(request.tracking, request.plain(), Path(request.root), attempt)
-    tracker.start(rows)
+    tracker.start(begins.rows)
     _give_memory_back()
     forget_memory_peak()
     status, writer = "interrupted", None
     try:
-        writer = TrialWriter(request, directory, rows, report, tracker.log, limits)
-        live = _prepared(request)
-        directory.columns = live.columns
+        live, begins = built_to_go_on(directory, begins, lambda: _prepared(request))
+        writer = TrialWriter(request, directory, begins, report, tracker.log, limits)
         try:
-            for epoch in live.run(state, should_stop, request.trial_id):
+            for epoch in live.run(begins.state, should_stop, request.trial_id):
                 writer.finished(epoch)
         except Interrupted:
             writer.save()
@@ -231,7 +231,7 @@ def _attempt(
         status = "failed"
         raise
     finally:
-        rows = rows if writer is None else writer.rows
+        rows = begins.rows if writer is None else writer.rows
         tracker.finish(status, rows[-1] if rows else {})
         directory.close_attempt()
 

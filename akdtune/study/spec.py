@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.designs.cells import CellPlan, plan_cells
-from akdtune.errors import Problem, SettingsError, nearest
+from akdtune.errors import Problem, SettingsError, StudyError, nearest
 from akdtune.folders import packaged
 from akdtune.settings import overrides as overriding
 from akdtune.settings import yaml_text
@@ -86,6 +86,11 @@ class Study:
             lock: content of `study.lock.yaml`; one from before arms were named by their settings has no names.
         """
         names = lock.get("arms") or [arm.drawn_as for arm in self.arms]
+        if len(names) != len(self.arms):
+            raise StudyError(
+                f"study.lock.yaml: damaged, arms has {len(names)} names, and the settings make {len(self.arms)} arms; "
+                "restore it from a copy"
+            )
         arms = tuple(arm.named(name) for arm, name in zip(self.arms, names, strict=True))
         return replace(self, arms=arms, pooled=self.pooled.of(arms))
 

@@ -17,6 +17,7 @@ from akdtune.registry import network_name
 from akdtune.settings.checkpoint import CheckpointFile
 from akdtune.signals import InputSpec
 from akdtune.teacher import plain_files
+from akdtune.teacher.sealed import check_seal
 from akdtune.teacher.state_dicts import Found, Wanted, find_weights, some
 
 
@@ -127,6 +128,7 @@ def load_plain(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a readable checkpoint of weights only ({said})") from error
     if not isinstance(held, dict):
         raise CheckpointError(f"{path}: holds {type(held).__name__}, not weights by name")
+    check_seal(held, path)
     return held
 
 

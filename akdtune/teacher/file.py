@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
+from akdtune.errors import CheckpointError
 from akdtune.registry import NO_NETWORK, network_name
 from akdtune.settings.checkpoint import CheckpointFile
 from akdtune.settings.teacher import TeacherSettings
@@ -64,9 +65,23 @@ class TeacherFile:
         return network_name(self.network) == NO_NETWORK
 
     @classmethod
-    def parse(cls, plain: Mapping[str, Any]) -> TeacherFile:
-        """The inverse of `plain`."""
-        return cls(**plain)
+    def parse(cls, plain: Mapping[str, Any], file: str = "teacher", remedy: str = "restore it") -> TeacherFile:
+        """The inverse of `plain`, for JSON that may also hold what another version knows.
+
+        Args:
+            plain: the content.
+            file: where it stands, for the message.
+            remedy: what to do about it.
+
+        Raises:
+            CheckpointError: naming a key that is missing.
+        """
+        known = {field.name: plain[field.name] for field in fields(cls) if field.name in plain}
+        needed = [field.name for field in fields(cls) if field.default is MISSING]
+        if lacking := [name for name in needed if name not in known]:
+            raise CheckpointError(f"{file}: damaged, {', '.join(lacking)} is missing; {remedy}")
+        others = [cls.parse(other, file, remedy) for other in known.get("others", ())]
+        return cls(**{**known, "others": tuple(others)})
 
     @property
     def identity(self) -> str:

@@ -102,7 +102,12 @@ def find_alone(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -
     if record is None or not (folder / "teacher.pt").exists():
         return None
     # The cache may have been moved since it was written; what an imported source has seen is declared anew.
-    file = TeacherFile(**record["teacher"] | {"path": str(folder / "teacher.pt")})
+    remedy = "delete it to have the teacher trained again"
+    described = record.get("teacher")
+    if not isinstance(described, dict):
+        raise CheckpointError(f"{folder / 'teacher.json'}: damaged, teacher is missing; {remedy}")
+    placed = described | {"path": str(folder / "teacher.pt")}
+    file = TeacherFile.parse(placed, str(folder / "teacher.json"), remedy)
     saw_validation = settings.saw_validation(train_on)
     return replace(file, saw_validation=saw_validation, val_accuracy=None if saw_validation else file.val_accuracy)
 
@@ -111,7 +116,8 @@ def listed_teachers() -> list[dict[str, Any]]:
     """The finished `auto` teachers of the cache folder, newest first: teacher, settings, data, seconds, created."""
     files = (cache_directory() / "teachers").glob("*/teacher.json")
     records = [record for file in files if (record := _read_json(file)) is not None]
-    return sorted(records, key=lambda record: float(record["created"]), reverse=True)
+    whole = (record for record in records if record.keys() >= {"teacher", "settings", "data", "seconds", "created"})
+    return sorted(whole, key=lambda record: float(record["created"]), reverse=True)
 
 
 def load_teacher(file: TeacherFile, inputs: InputSpec, device: torch.device) -> Network:
@@ -152,7 +158,7 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     cached = cache_directory() / "teachers" / "imported" / f"{name}.json"
     measured = _read_json(cached)
-    if measured is None:
+    if measured is None or measured.keys() != {"val_accuracy", "test_accuracy"}:
         splits = dataset.split(train_on)
         hidden = saw_validation or splits.validation is None
         measured = {
@@ -217,7 +223,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return held
+    return held if isinstance(held, dict) else None
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,7 +44,9 @@ from akdtune.teacher.find import (
     teacher_key,
 )
 from akdtune.teacher.frozen import FrozenTeacher
+from akdtune.teacher.sealed import sealed
 from akdtune.training.optimizers import set_learning_rate, sgd
+from akdtune.training.teacher_turn import TeacherTurn
 
 PROGRESS_EVERY_S = 30
 
@@ -65,7 +66,8 @@ def train_teachers(
 
     Yields:
         epoch, epochs, loss, train_accuracy, lr, seconds, network (its name), number (counted from 1) and networks (how
-        many are trained in this call); and last {"done": True, "teacher": a TeacherFile as dict}.
+        many are trained in this call); `waits` alone, a sentence, while another process trains one; and last
+        {"done": True, "teacher": a TeacherFile as dict}.
 
     Raises:
         AkdtuneError: when the loss is not finite, or the cache folder cannot be written.
@@ -108,19 +110,19 @@ def _train_one(
     folder = teacher_folder(teacher_key(settings, dataset, train_on))
     with cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(folder / "train.lock"), thread_local=False)
-        if not _acquired(lock, should_stop):
+    turn = TeacherTurn(folder)
+    with turn.until_done():
+        with cache_errors(folder):
+            taken = yield from turn.take(should_stop)
+        if not taken:
             return False
-    try:
         if find_alone(settings, dataset, train_on) is None:
             training = _Training(settings, dataset, train_on, device, folder)
-            for row in training.epochs(should_stop):
+            for row in training.epochs(turn.giving_signs(should_stop)):
                 yield {**row, **which}
             if training.epoch < settings.epochs:
                 return False
             training.finish()
-    finally:
-        lock.release()
     return True
 
 
@@ -252,7 +254,7 @@ class _Training:
 
     def _save(self, name: str, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
-        torch.save(state, buffer)
+        torch.save(sealed(state), buffer)
         with cache_errors(self.folder):
             atomic.write(self.folder / name, buffer.getbuffer(), durable=True)
 
@@ -277,15 +279,3 @@ def distillation_loss(logits_BK: Tensor, teachers: Sequence[Tensor], temperature
     log_teachers = [torch.log_softmax(tempered(teacher_BK, temperature), dim=-1) for teacher_BK in teachers]
     parts = [functional.kl_div(log_p_BK, log_BK, reduction="batchmean", log_target=True) for log_BK in log_teachers]
     return temperature**2 * torch.stack(parts).sum()
-
-
-def _acquired(lock: FileLock, should_stop: Callable[[], bool]) -> bool:
-    """Waits for the lock; False when asked to stop before it is free."""
-    while True:
-        try:
-            lock.acquire(timeout=0.2)
-        except Timeout:
-            if should_stop():
-                return False
-        else:
-            return True

@@ -24,6 +24,7 @@ from akdtune.study import spec
 from akdtune.teacher.checkpoints import load_plain
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher
+from akdtune.teacher.sealed import sealed
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Epoch, Trial
@@ -190,8 +191,8 @@ def test_rows_after_the_saved_state_are_computed_again(capsys: pytest.CaptureFix
     arguments = ("small.yaml", "--arm", KD, "--out", "here")
     assert run(capsys, *arguments, limits=Limits(-1.0, math.inf))[0] == 0
     Path("here/outcome.json").unlink()
-    state = load_plain(Path("here/checkpoint.pt")) | {"epoch": 1}
-    torch.save(state, "here/checkpoint.pt")
+    state = load_plain(Path("here/checkpoint.pt"))
+    torch.save(sealed(state | {"epoch": 1, "rows": state["rows"][:1]}), "here/checkpoint.pt")
     code, out, _ = run(capsys, *arguments)
     assert code == 0 and "going on after 3 of 5" in out
     assert [row["epoch"] for row in read_rows("here/epochs.parquet")] == [1, 2, 3]

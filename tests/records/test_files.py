@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from akdtune.errors import StudyError
+from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records import files, tables
 from akdtune.records.files import (
     EPOCHS,
@@ -219,7 +219,7 @@ def test_a_view_without_sources_counts_when_it_is_newer(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path)
     study.add("angular/kd", 60.0, 0.2)
     study.write()
-    write_rows(tmp_path / "trials.parquet", [{"trial_id": "from the file"}])
+    write_rows(tmp_path / "trials.parquet", [{"trial_id": "from the file"}], TRIAL_COLUMNS)
     ages = {name: (tmp_path / name).stat().st_mtime_ns for name in ("plan.parquet", "ledger.jsonl")}
     newest = max(ages.values())
     os.utime(tmp_path / "trials.parquet", ns=(newest + 10**9, newest + 10**9))
@@ -258,7 +258,9 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trials" / trial_id / "epochs.parquet"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StudyError, match=rf"{trial_id}/epochs.parquet: cannot be read, truncated"):
-        tables.read_trials(tmp_path)
+        read_rows(path)
+    with pytest.warns(AkdtuneWarning, match=rf"{trial_id}/epochs.parquet: cannot be read, truncated"):
+        assert tables.read_trials(tmp_path)["epochs"].to_pylist() == [None]
 
 
 def test_importing_is_light() -> None:

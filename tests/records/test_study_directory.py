@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from akdtune.errors import StudyError
 from akdtune.records.events import EpochFinished, RungDecided, TrialEnded, TrialStarted
 from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.study_lock import this_driver
 from akdtune.records.trial_directory import Superseded, TrialDirectory
 
 
@@ -76,19 +79,76 @@ def test_a_torn_last_line_is_cut_before_the_first_append(directory: StudyDirecto
     assert again.records["a-s0"].last_epoch == 1
     again.epoch("a-s0", 2, 51.0, 50.5)
     lines = again.ledger_path.read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert [event["epoch"] for event in map(json.loads, lines) if event["event"] == "epoch"] == [1, 2]
 
 
 def test_a_second_process_is_refused(directory: StudyDirectory) -> None:
+    second = opened_elsewhere(directory.root)
+    assert second.returncode == 2, second.stderr
+    assert "another akdtune is running this study" in second.stdout
+
+
+def opened_elsewhere(root: Path) -> subprocess.CompletedProcess[str]:
+    """Another process that wants to run the study."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom akdtune.errors import StudyError\n"
         "from akdtune.records.study_directory import StudyDirectory\n"
-        "try:\n    with StudyDirectory(Path(sys.argv[1])).opened(): pass\n"
+        "from akdtune.records.study_lock import this_driver\n"
+        "try:\n    with StudyDirectory(Path(sys.argv[1])).opened() as d: d.append(this_driver()); print('opened')\n"
         "except StudyError as error:\n    print(error); sys.exit(2)"
     )
-    second = subprocess.run([sys.executable, "-c", code, str(directory.root)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True)
+
+
+def test_without_the_lock_file_a_second_driver_sees_the_first(directory: StudyDirectory) -> None:
+    directory.append(this_driver())
+    (directory.root / ".lock").unlink()
+    second = opened_elsewhere(directory.root)
     assert second.returncode == 2, second.stderr
-    assert "another akdtune is running this study" in second.stdout
+    assert f"another akdtune is running this study (process {os.getpid()} on this machine; its lock" in second.stdout
+
+
+def test_a_driver_whose_lock_is_gone_writes_no_more(directory: StudyDirectory) -> None:
+    directory.append(replace(this_driver(), host="elsewhere"))
+    (directory.root / ".lock").unlink()
+    assert opened_elsewhere(directory.root).stdout == "opened\n"
+    before = directory.ledger_path.read_bytes()
+    with pytest.raises(StudyError, match=r"\.lock: was removed or replaced while this process ran the study; it stops"):
+        directory.epoch("a-s0", 1, 50.0, 50.0)
+    assert directory.broken is not None and directory.ledger_path.read_bytes() == before
+    assert directory.records["a-s0"].epochs == {}
+
+
+def test_a_process_that_left_the_study_keeps_nobody_out(tmp_path: Path) -> None:
+    """Python goes on after a run that failed; its process lives, and runs the study no more."""
+    with StudyDirectory(tmp_path / "study").opened() as directory:
+        directory.write_lock({"settings": {"study": "s"}})
+        directory.append(this_driver())  # and never that it finished, as after an error
+    assert opened_elsewhere(tmp_path / "study").stdout == "opened\n"
+
+
+def test_a_short_write_leaves_no_half_line(directory: StudyDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.epoch("a-s0", 1, 50.0, 50.0)
+    whole, write = directory.ledger_path.read_bytes(), os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:20]))
+        with pytest.raises(StudyError, match="No space left on device; nothing recorded so far is lost"):
+            directory.epoch("a-s0", 2, 51.0, 51.0)
+    assert directory.ledger_path.read_bytes() == whole
+    directory.epoch("a-s0", 2, 51.0, 51.0)
+    assert reopened(directory).records["a-s0"].last_epoch == 2
+
+
+def test_a_clock_that_is_set_back_changes_no_order(directory: StudyDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.epoch("a-s0", 1, 50.0, 50.0)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400)
+    directory.epoch("a-s0", 2, 50.0, 50.0)
+    first, second = (json.loads(line)["time"] for line in directory.ledger_path.read_text().splitlines()[-2:])
+    assert 0 <= second - first < 60
+    trial = directory.trial("a-s0")
+    trial.take_attempt()
+    assert trial.running_process() == os.getpid(), "an attempt that began before the clock that it reads"
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -174,14 +234,14 @@ class TestTrialDirectory:
         trial.take_attempt()
         assert trial.running_process() == os.getpid()
         record = trial.path / "attempts" / "1.json"
-        record.write_text(json.dumps({**json.loads(record.read_text()), "pid": 2**22 + 1}))
+        record.write_text(json.dumps({**json.loads(record.read_text()), "pid": 2**22 + 1, "born": None}))
         assert trial.running_process() is None
 
     def test_a_process_that_is_younger_than_the_attempt_is_another(self, tmp_path: Path) -> None:
         trial = TrialDirectory(tmp_path / "t")
         trial.take_attempt()
         record = trial.path / "attempts" / "1.json"
-        record.write_text(json.dumps({**json.loads(record.read_text()), "started": 1.0e9}))
+        record.write_text(json.dumps({**json.loads(record.read_text()), "started": 1.0e9, "born": None}))
         assert trial.running_process() is None
 
 

@@ -1,16 +1,23 @@
-"""What the lock says about the source it was written by, and about the names of arms."""
+"""What the lock says of source, versions and arms; a lock or a plan that is not what the study began with."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from akdtune.records.study_directory import StudyDirectory
-from akdtune.running import driver
+from akdtune import __version__
+from akdtune.errors import StudyError
+from akdtune.records.events import TrialStarted
+from akdtune.records.files import check_lock
+from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.running import driver, lock
 from akdtune.running.lock import source_code
+from akdtune.running.mending import check_ids, refuse_lost_plan
 from akdtune.study import spec
 from akdtune.study.proposals import Outline
 
@@ -82,3 +89,50 @@ def test_a_study_goes_on_under_the_names_that_it_began_with(
     assert list(driven[0].brackets) == names
     assert list(dict.fromkeys(proposal.arm for _, proposal in driven[0].proposals)) == names
     assert [p.params for _, p in driven[0].proposals] == [p.params for _, p in Outline(study).proposals]
+
+
+def test_other_versions_than_those_that_a_study_began_with_are_named() -> None:
+    now = lock.package_versions()
+    began = {"akdtune": "0.0.1", "packages": {**now, "torch": "1.0", "ray": "1.0"}}
+    changes = lock.version_changes(began)
+    assert changes == {"akdtune": ["0.0.1", __version__], "torch": ["1.0", now["torch"]]}, "ray computes no number"
+    said = (
+        f"this study began with akdtune 0.0.1, torch 1.0 and goes on with akdtune {__version__}, torch {now['torch']}:"
+    )
+    assert lock.versions_warning(changes).startswith(said)
+    assert lock.version_changes({"akdtune": __version__, "packages": now}) == lock.version_changes({}) == {}
+
+
+def test_a_row_that_is_not_what_its_id_says_is_refused(tmp_path: Path) -> None:
+    identity = cast(Any, SimpleNamespace(cell_id=lambda settings, role: "c" if settings == {"a": 1} else "d"))
+    row: dict[str, Any] = {"trial_id": "c-s1", "cell_id": "c", "seed": 1, "role": "search", "settings": {"a": 1}}
+    directory = StudyDirectory(tmp_path)
+    directory.records = {"c-s1": TrialRecord(row)}
+    check_ids(directory, identity)
+    row["settings"] = {"a": 2}
+    with pytest.raises(
+        StudyError, match=r"trial c-s1 is not what it is named after: its settings make cell d; its row"
+    ):
+        check_ids(directory, identity)
+    row |= {"settings": {"a": 1}, "seed": 2}
+    with pytest.raises(StudyError, match="its seed is 2"):
+        check_ids(directory, identity)
+
+
+def test_a_lost_plan_is_made_again_only_if_all_that_had_begun_follows_from_the_settings(tmp_path: Path) -> None:
+    directory = StudyDirectory(tmp_path)
+    directory.events = [TrialStarted(trial_id="a-s0"), TrialStarted(trial_id="b-s0")]
+    refuse_lost_plan(directory, [{"trial_id": "a-s0"}, {"trial_id": "b-s0"}])
+    with pytest.raises(StudyError, match=r"is lost, and 1 of 2 trials that had begun do not follow .* e\.g\. b-s0"):
+        refuse_lost_plan(directory, [{"trial_id": "a-s0"}])
+
+
+def test_a_lock_names_the_key_that_is_missing_or_of_another_type(tmp_path: Path) -> None:
+    directory = StudyDirectory(tmp_path)
+    directory.write_lock({"settings": {"study": "s"}, "data": {}, "teacher": {}})
+    held = directory.read_lock() or {}
+    with pytest.raises(StudyError, match=r"study\.lock\.yaml: damaged, settings\.search is missing; restore it"):
+        check_lock(tmp_path, held)
+    directory.write_lock({"settings": {"study": "s", "search": []}, "data": {}, "teacher": {}})
+    with pytest.raises(StudyError, match=r"settings\.search must be a mapping, is a list"):
+        directory.read_lock()

@@ -38,7 +38,7 @@ def donor(path: Path, **lock: Any) -> str:
     builder.write()
     folder = trial_directory(path, trial_id)
     (folder / "outcome.json").write_text(json.dumps({**OUTCOME, "test_accuracy": 71.5}))
-    (folder / "predictions.parquet").write_bytes(b"predictions")
+    (folder / "predictions.parquet").write_bytes(b"PAR1 predictions PAR1")
     (folder / "log.txt").write_text("trained\n")
     (path / files.LOCK).write_text(yaml.safe_dump({**LOCK, **lock}))
     return trial_id
@@ -63,7 +63,7 @@ def test_a_finished_trial_is_taken_over_and_marked(tmp_path: Path, taker: StudyD
     assert donors.taken == 1
     record = taker.records[trial_id]
     assert (record.terminal, record.last_epoch, record.test) == ("done", 2, 71.5)
-    assert (taker.trial(trial_id).path / "predictions.parquet").read_bytes() == b"predictions"
+    assert (taker.trial(trial_id).path / "predictions.parquet").read_bytes() == b"PAR1 predictions PAR1"
     rows = {row["trial_id"]: row for row in tables.build_trials(taker.root).to_pylist()}
     assert rows[trial_id]["status"] == "done"
     assert rows[trial_id]["test_accuracy"] == 71.5

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from akdtune.cli import browse
-from akdtune.errors import StudyError
+from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records import files, study_directory, tables
 from akdtune.records.events import RungDecided, StudyFinished, TrialEnded, TrialStarted, parse
 from akdtune.records.files import EPOCHS, SMALL_ROWS, read_events, read_plan, read_plan_file, read_table, write_rows
@@ -59,7 +59,7 @@ class TestPlan:
         for number in range(500):
             directory.add_to_plan([plan_row(number)])
         in_ledger = sum(event.kind == "planned" for event in read_events(directory.root))
-        assert len(written) + in_ledger == 500, "each is on disk once it is decided"
+        assert in_ledger == 500, "each is on disk once it is decided"
         assert sum(written) < 10 * 500
         assert max(after - before for before, after in zip(written, written[1:], strict=False)) <= 500 / 8 + 1
 
@@ -187,8 +187,8 @@ class TestEpochs:
         for number in range(COMPACT_TRIALS):
             assert directory.finish(done(f"t{number:05d}", 1))
         assert directory.broken is None
-        with pytest.raises(StudyError, match=r"t00000/epochs\.parquet: cannot be read"):
-            tables.read_epochs(directory.root)
+        with pytest.warns(AkdtuneWarning, match=r"t00000/epochs\.parquet: cannot be read"):
+            assert tables.read_epochs(directory.root).num_rows == 0
 
     def test_chunks_are_bounded_and_hold_whole_trials(self, tmp_path: Path) -> None:
         root = self.study(tmp_path, 23)

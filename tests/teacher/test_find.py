@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,9 +29,11 @@ from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
+from akdtune.teacher.checkpoints import load_plain
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import evaluate, find_teacher, listed_teachers, load_teacher, teacher_key
 from akdtune.teacher.frozen import FrozenTeacher
+from akdtune.training.teacher_turn import TeacherTurn, WaitLimits
 from akdtune.training.teachers import train_teachers
 
 CPU = torch.device("cpu")
@@ -224,6 +228,47 @@ def test_waiting_for_another_trainer_can_be_stopped(own_cache: Path) -> None:
         assert list(train_teachers(settings(), digits(), "subset", CPU, lambda: True)) == []
 
 
+def test_who_waits_for_another_trainer_says_for_whom_and_not_for_ever(own_cache: Path) -> None:
+    limits = WaitLimits(poll_s=0.01, say_every_s=0.05, patience_s=0.2)
+    folder = own_cache / "teachers" / "x"
+    folder.mkdir(parents=True)
+    first, second = TeacherTurn(folder, limits), TeacherTurn(folder, limits)
+    with first.until_done():
+        assert list(first.take(lambda: False)) == []
+        waiting = second.take(lambda: False)
+        since = json.loads((folder / "trainer.json").read_text())["since"]
+        said = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+        assert next(waiting) == {"waits": f"teacher: waits for {said}, which trains it in {folder}"}
+        with pytest.raises(CheckpointError, match=rf"waited for {said}, which trains this teacher and gave no sign"):
+            list(waiting)
+    assert list(second.take(lambda: False)) == []
+    second.release()
+    assert [path.name for path in folder.iterdir()] == ["train.lock"]
+
+
+def test_a_teachers_record_of_another_shape_is_named(own_cache: Path) -> None:
+    file = Path(trained(settings(), digits()).path).with_name("teacher.json")
+    record = json.loads(file.read_text())
+    record["teacher"] |= {"of_a_later_version": 1}
+    file.write_text(json.dumps(record))
+    assert find_teacher(settings(), digits(), "subset") is not None
+    del record["teacher"]["weights_hash"]
+    file.write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"teacher\.json: damaged, weights_hash is missing; delete it to have"):
+        find_teacher(settings(), digits(), "subset")
+
+
+def test_a_flipped_bit_in_the_state_of_a_teachers_training_starts_it_again(own_cache: Path) -> None:
+    whole = trained(settings(), digits())
+    shutil.rmtree(Path(whole.path).parent)
+    list(train_teachers(settings(), digits(), "subset", CPU, stop_after(7)))
+    path = Path(whole.path).with_name("progress.pt")
+    state = load_plain(path)
+    next(iter(state["model"].values()))[0] += 1
+    torch.save(state, path)
+    assert trained(settings(), digits()).weights_hash == whole.weights_hash
+
+
 def trainer(epochs: int, before: str = "pass") -> subprocess.Popen[str]:
     """Another process that trains the same teacher and prints each epoch's number."""
     program = (
@@ -243,7 +288,9 @@ def test_a_second_trainer_waits_and_finds_the_teacher() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         rows = list(train_teachers(settings(epochs=30), digits(), "subset", CPU))
-        assert [row.get("done") for row in rows] == [True]
+        assert [row for row in rows if "waits" not in row] == [rows[-1]]
+        assert rows[-1]["done"]
+        assert all("which trains it in" in row["waits"] for row in rows[:-1])
         assert process.stdout.read().split()[-2:] == ["30", "-1"]
 
 
@@ -283,7 +330,7 @@ def test_changed_weights_are_noticed() -> None:
     held = torch.load(file.path, weights_only=True)
     held["model"]["fc.bias"] += 1
     torch.save(held, file.path)
-    with pytest.raises(CheckpointError, match=r"teacher.pt: holds other weights \(\w+\) than when it was found"):
+    with pytest.raises(CheckpointError, match=r"teacher.pt: damaged: its content does not have the digest"):
         load_teacher(file, dataset.inputs, CPU)
 
 
