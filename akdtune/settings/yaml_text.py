@@ -274,10 +274,9 @@ class _Reader:
 
 def _merged(node: MappingNode, above: tuple[Node, ...]) -> int | None:
     """How many entries merge keys bring into a mapping; None where it merges itself."""
-    if node.merge is not None:
-        return 0
+    entries = node.value if node.merge is None else []
     count = 0
-    for key_node, value_node in node.value:
+    for key_node, value_node in entries:
         if key_node.value != "<<":
             continue
         sources = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
