@@ -227,14 +227,18 @@ class _Reader:
         except _UNCHECKED:  # of thousands of digits, or `!!bool x`
             value = LARGEST_WHOLE + 1 if re.fullmatch(_SCALARS["int"][1], node.value) else node.value
         problem = _beyond_reason(value, node.value)
-        return value if problem is None else self._refused(path, problem)
+        if problem is None:
+            return value
+        self._refused(path, problem)
+        return None
 
     def _mapping(self, node: MappingNode, path: KeyPath, above: tuple[Node, ...]) -> dict[str, Any] | None:
         if node.merge is None:  # else an alias led here before, and what it merges stands in it
             self._check_unique(node, path)
         merged = _merged(node, above)
         if merged is None:
-            return self._refused(path, "merges (`<<`) itself")
+            self._refused(path, "merges (`<<`) itself")
+            return None
         self._count(merged, node.start_mark.line + 1)
         self.yaml.constructor.flatten_mapping(node)
         values: dict[str, Any] = {}
@@ -270,10 +274,9 @@ class _Reader:
 
 def _merged(node: MappingNode, above: tuple[Node, ...]) -> int | None:
     """How many entries merge keys bring into a mapping; None where it merges itself."""
-    if node.merge is not None:
-        return 0
+    entries = node.value if node.merge is None else []
     count = 0
-    for key_node, value_node in node.value:
+    for key_node, value_node in entries:
         if key_node.value != "<<":
             continue
         sources = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
