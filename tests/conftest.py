@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     faults = parser.getgroup("faults")
     faults.addoption("--long", action="store_true", help="run every fault of tests/faults, not its short form")
     faults.addoption("--fault-seed", type=int, help="the seed that an earlier run of tests/faults printed")
+    faults.addoption("--fault-studies", help="a folder that keeps the undisturbed studies for the next run")
     faults.addoption("--fault-table", help="a file for the table of faults, as JSON")
 
 

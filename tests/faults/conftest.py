@@ -33,8 +33,11 @@ def fault_seed() -> int:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the processes of one run share."""
+    if (given := request.config.getoption("fault_studies")) is not None:
+        Path(given).mkdir(parents=True, exist_ok=True)
+        return Path(given).resolve()
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
     folder.mkdir(exist_ok=True)

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from akdtune import cli
-from tests.faults.studies import NEVER
+from tests.faults.studies import LONG_S, NEVER, patience
 
 
 def akdtune(
-    arguments: Sequence[str], printed: Path, environment: Mapping[str, str], timeout_s: float = 240.0
+    arguments: Sequence[str], printed: Path, environment: Mapping[str, str], timeout_s: float = LONG_S
 ) -> tuple[int, str]:
     """Runs `akdtune ARGUMENTS`: exit code, and what it printed; a traceback where it raises."""
     with warnings.catch_warnings():
@@ -24,6 +24,7 @@ def akdtune(
         pid = os.fork()
     if pid == 0:
         _run(arguments, printed, environment)
+    timeout_s *= patience()
     until = time.monotonic() + timeout_s
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from tests.faults import judge, studies
-from tests.faults.studies import EPOCHS
-from tests.faults.trouble import Trouble, patience
+from tests.faults.studies import EPOCHS, patience
+from tests.faults.trouble import Trouble
 
 pytestmark = pytest.mark.ray
 

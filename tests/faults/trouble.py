@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -11,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import judge, studies
-from tests.faults.studies import NEVER, Command, Study
+from tests.faults.studies import NEVER, Command, Study, patience
 
 TRACEBACK = "Traceback (most recent call last)"
 
 MOST_COMMANDS = 3
 """So often a study's command may be given after trouble until it is through."""
-
-
-def patience() -> float:
-    """By how much bounds are stretched on a machine that does other work."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @dataclass
@@ -98,7 +92,8 @@ class Trouble:
             study: what it runs.
             within_s: how long it may take, on a machine that does nothing else.
         """
-        code, output = command.end() if within_s is None else command.end(within_s * patience())
+        within_s = studies.LONG_S if within_s is None else within_s
+        code, output = command.end(within_s)
         left = judge.unfinished(study.root) if study.root.exists() else []
         if code == NEVER:
             self.found.append(f"never: no end within {within_s} s: {output[-300:]}")
@@ -112,7 +107,8 @@ class Trouble:
         """Looks for a traceback in what a command printed."""
         if TRACEBACK in output:
             self.counts["tracebacks"] = self.counts.get("tracebacks", 0) + 1
-            self.found.append(f"traceback: ...{output[output.index(TRACEBACK) :][-400:]}")
+            above, _, below = output.partition(TRACEBACK)
+            self.found.append(f"traceback: {above[-200:]}{TRACEBACK}{below[:200]} ... {below[-200:]}")
 
     def goes_on(self, study: Study, times: int = 1, **environment: str) -> str:
         """The same command until it says 0: so many times at most; returns what it printed."""
