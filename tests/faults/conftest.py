@@ -17,6 +17,8 @@ from tests.faults.studies import Study
 from tests.faults.trouble import Trouble
 
 _cases: list[dict[str, Any]] = []
+_file: list[Path] = []
+"""Where the table goes, if it is asked for."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if (given := config.getoption("fault_seed")) is not None:
         os.environ["AKDTUNE_FAULT_SEED"] = str(given)
     os.environ.setdefault("AKDTUNE_FAULT_SEED", str(secrets.randbelow(10**6)))
+    if (given := config.getoption("fault_table")) is not None and not hasattr(config, "workerinput"):
+        _file.append(Path(given).resolve())
 
 
 @pytest.fixture(scope="session")
@@ -98,16 +102,17 @@ def trouble(
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Collects the cases, here or from the processes that ran them."""
     if report.when == "teardown":
-        _cases.extend(value for name, value in report.user_properties if name == "trouble" and isinstance(value, dict))
+        new = [value for name, value in report.user_properties if name == "trouble" and isinstance(value, dict)]
+        _cases.extend(new)
+        for file in _file if new else ():  # a run that is given up has counted what it did
+            table.write(file, _cases)
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Prints the table, and writes it where `--fault-table` says."""
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints the table."""
     if not _cases:
         return
     terminalreporter.section("faults")
     terminalreporter.write_line(f"seed {os.environ['AKDTUNE_FAULT_SEED']} (--fault-seed repeats it)")
     for line in table.lines(_cases):
         terminalreporter.write_line(line)
-    if (file := config.getoption("fault_table")) is not None:
-        table.write(Path(file), _cases)

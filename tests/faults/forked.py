@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import akdtune.reports.results  # what every fork would load again
+import akdtune.running.driver
 from akdtune import cli
 from tests.faults.studies import LONG_S, NEVER, patience
 
