@@ -18,7 +18,7 @@ OF_A_TRIAL = (
 )  # fmt: skip
 """Damage to one of them costs that trial's epochs at most."""
 
-SAVED = ("epochs.parquet", "checkpoint.pt", "log.txt", "attempts/1.json")
+SAVED = ("checkpoint.pt", "epochs.parquet", "log.txt", "attempts/1.json")
 """What a trial has left that has been interrupted."""
 
 

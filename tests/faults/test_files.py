@@ -132,10 +132,8 @@ def test_file_of_a_finished_trial_of_an_interrupted_study(
 @pytest.mark.parametrize(
     ("name", "how"),
     [
-        (name, how)
-        for name in SAVED
-        for how in DAMAGES
-        if name in ("epochs.parquet", "checkpoint.pt") or how == "garbage"
+        *(("checkpoint.pt", how) for how in DAMAGES),
+        *((name, how) for name in SAVED[1:] for how in ("emptied", "garbage")),
     ],
 )
 def test_file_of_an_interrupted_trial(

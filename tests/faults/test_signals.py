@@ -44,11 +44,11 @@ def test_terminated_as_slurm_does(trouble: Trouble) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("to", ["driver", "group"])
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [("SIGINT", "driver"), ("SIGINT", "group"), ("SIGTERM", "driver"), ("SIGUSR1", "driver"), ("SIGHUP", "driver")],
+)
 def test_signals(trouble: Trouble, name: str, to: str) -> None:
-    if (name, to) == ("SIGTERM", "group"):
-        pytest.skip("in the short form")
     stop(trouble, signal.Signals[name], to, trouble.random.randint(1, 2 * EPOCHS))
 
 
@@ -70,7 +70,7 @@ def test_interrupted_twice_leaves_at_once(trouble: Trouble) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("after_s", [0.5, 3.0, 6.0])
+@pytest.mark.parametrize("after_s", [1.0, 5.0])
 def test_interrupted_while_it_starts(trouble: Trouble, after_s: float) -> None:
     study = trouble.study()
     command = trouble.begin(study)
