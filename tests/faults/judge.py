@@ -130,9 +130,12 @@ def _judge_trial(verdict: Verdict, root: Path, trial_id: str, events: Sequence[M
         verdict.gaps.append(f"{trial_id}: the ledger holds the epochs {_short(told)}")
     elif len(told) != len(epochs) and ends[-1] != "pruned":  # a pruned trial's last rows may never have been reported
         verdict.gaps.append(f"{trial_id}: {len(told)} epochs in the ledger, {len(epochs)} in epochs.parquet")
-    for event, row in zip(seen, rows, strict=False):
-        if _bits(event.get("value")) != _bits(row.get("val_accuracy")):
-            verdict.differing.append(f"{trial_id}: epoch {row['epoch']} is {event.get('value')} in the ledger")
+    values = {row["epoch"]: row.get("val_accuracy") for row in rows}
+    for event in seen:
+        epoch, value = event["epoch"], event.get("value")
+        if epoch in values and _bits(value) != _bits(values[epoch]):
+            verdict.differing.append(f"{trial_id}: epoch {epoch} is {value} in the ledger, {values[epoch]} in its rows")
+            break
     if ends[-1] == "done":
         for name in ("outcome.json", "predictions.parquet", "checkpoint.pt"):
             if not _folder(root, trial_id).joinpath(name).exists():
