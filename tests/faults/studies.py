@@ -230,7 +230,7 @@ class Command:
 
 def patience() -> float:
     """By how much bounds are stretched on a machine that does other work."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return min(6.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 NEVER = -1000
