@@ -89,8 +89,9 @@ def judge(
         _judge_trial(verdict, root, trial_id, [event for event in events if event.get("trial_id") == trial_id])
         if undisturbed is not None:
             verdict.differing += differences(root, undisturbed, trial_id)
+    retried = {event.get("trial_id") for event in events if event.get("event") == "retried"}
     for trial_id, count in (attempts or {}).items():
-        if (now := begun(root, trial_id)) > count:
+        if trial_id not in retried and (now := begun(root, trial_id)) > count:
             verdict.twice.append(f"{trial_id}: had ended after {count} attempts, and has {now} now")
     if plan is not None:
         _judge_settings(verdict, root, plan)
