@@ -35,6 +35,7 @@ ENTRY_POINTS = "akdtune.plugins"
 KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+_families: dict[str, dict[str, _Family]] = {kind: {} for kind in KINDS}
 _PACKAGES: dict[Kind, str] = {"methods": "methods", "views": "views", "networks": "networks", "data": "datasets"}
 _singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
 
@@ -109,6 +110,42 @@ def register(name: str, kind: Kind | None = None) -> Callable[[T], T]:
     return add
 
 
+@dataclass(frozen=True)
+class _Family:
+    """Components of another library.
+
+    Attributes:
+        make: the component for a name of the library's.
+        names: all of these.
+    """
+
+    make: Callable[[str], Any]
+    names: Callable[[], Iterable[str]]
+
+
+def register_family(family: str, kind: Kind, make: Callable[[str], Any], names: Callable[[], Iterable[str]]) -> None:
+    """Registers the components of another library, under names that begin with `family/`.
+
+    Args:
+        family: such as `timm`.
+        kind: of all of them.
+        make: the component for the rest of a name.
+        names: every such rest.
+    """
+    _families[kind][family] = _Family(make, names)
+
+
+def family_names(kind: Kind, family: str) -> list[str]:
+    """Every name of another library, without what stands before the slash."""
+    return sorted(_families[kind][family].names())
+
+
+def families(kind: Kind) -> list[str]:
+    """Names that stand before a slash in names of this kind, as in `timm/resnet18`."""
+    _import_all(kind)
+    return sorted(_families[kind])
+
+
 def lookup(kind: Kind, name: str) -> Any:
     """The component registered as `name`; imports its file on first use.
 
@@ -120,10 +157,14 @@ def lookup(kind: Kind, name: str) -> Any:
         importlib.import_module(f"akdtune.{kind}.{name}")
     if name not in components:
         _import_all(kind)
+    family, slash, rest = name.partition("/")
+    if name not in components and slash and family in _families[kind]:
+        return _families[kind][family].make(rest)
     if name not in components:
         _load_add_ons()
     if name not in components:
-        raise AkdtuneError("\n".join([unknown_name(_singular[kind], name, components), *_add_ons.failures]))
+        known = [*components, *(f"{other}/NAME" for other in _families[kind])]
+        raise AkdtuneError("\n".join([unknown_name(_singular[kind], name, known), *_add_ons.failures]))
     _warn_of_failures()
     return components[name]
 

@@ -16,10 +16,10 @@ from akdtune.cli import storage_commands
 from akdtune.cli.app import app, cache_app, teacher_app, wandb_app
 from akdtune.cli.listing_commands import data, methods, networks, views
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
-from akdtune.cli.study_commands import plan, run, schema, spaces
+from akdtune.cli.study_commands import plan, rehearse, run, schema, spaces
 from akdtune.errors import AkdtuneError, AkdtuneWarning
 
-_BEFORE: tuple[Callable[..., None], ...] = (run, plan, show, best, logs)
+_BEFORE: tuple[Callable[..., None], ...] = (run, plan, rehearse, show, best, logs)
 _BEHIND: tuple[Callable[..., None], ...] = (compare, spaces, methods, views, networks, data, schema)
 for _command in _BEFORE:
     app.command()(_command)
@@ -31,6 +31,7 @@ teacher_app.command("train")(storage_commands.teacher_train)
 teacher_app.command("list")(storage_commands.teacher_list)
 teacher_app.command("show")(storage_commands.teacher_show)
 teacher_app.command("fill")(storage_commands.teacher_fill)
+teacher_app.command("weights")(storage_commands.teacher_weights)
 cache_app.command("list")(storage_commands.cache_list)
 cache_app.command("verify")(storage_commands.cache_verify)
 cache_app.command("prune")(storage_commands.cache_prune)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from akdtune import signals as akdtune_signals
 from akdtune.errors import AkdtuneError
-from akdtune.registry import Component, Kind, Pair, lookup, names
+from akdtune.registry import Component, Kind, Pair, families, family_names, lookup, names
 
 SINGULAR: dict[Kind, str] = {"methods": "method", "views": "views", "networks": "network", "data": "data set"}
 
@@ -61,11 +61,32 @@ def rows(kind: Kind, pattern: str = "*") -> list[ComponentRow]:
     Raises:
         AkdtuneError: where nothing matches, with what there is.
     """
+    family, slash, _ = pattern.partition("/")
+    if slash and family in families(kind):
+        return _of_family(kind, family, pattern)
     known = sorted(names(kind), key=_natural)
     matching = [name for name in known if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
     if not matching:
         raise AkdtuneError(f"no {kind} match '{pattern}' (there are: {', '.join(known)})")
-    return [_row(kind, name) for name in matching]
+    whole = [_of_other_library(kind, other) for other in families(kind) if pattern == "*"]
+    return [*(_row(kind, name) for name in matching), *whole]
+
+
+def _of_family(kind: Kind, family: str, pattern: str) -> list[ComponentRow]:
+    """The names of another library that match a pattern, without what each of them is."""
+    known = [f"{family}/{name}" for name in family_names(kind, family)]
+    matching = [name for name in known if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+    if not matching:
+        raise AkdtuneError(f"no {kind} match '{pattern}' (there are {len(known)}, `akdtune {kind} '{family}/*'`)")
+    return [ComponentRow(name, "", "", "") for name in sorted(matching, key=_natural)]
+
+
+def _of_other_library(kind: Kind, family: str) -> ComponentRow:
+    """The line that stands for all names of another library."""
+    about = (
+        f"any {SINGULAR[kind]} of {family} by its name there (pip install {family}; list: akdtune {kind} '{family}/*')"
+    )
+    return ComponentRow(f"{family}/NAME", about, "", "differs by name")
 
 
 def is_pattern(name: str) -> bool:

@@ -74,6 +74,24 @@ def teacher_fill(
     raise typer.Exit(teachers.fill(study, variants, train_on))
 
 
+def teacher_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint that holds other objects, too.")],
+    to: Annotated[Path, typer.Argument(metavar="NEW", help="The file to write; it must not be there yet.")],
+) -> None:
+    """Save the weights in a checkpoint alone, for teacher.checkpoint and student.checkpoint.
+
+    For files with an argparse namespace or other objects, whole pickled modules, TorchScript programs, indexes of
+    several files, and compressed ones. Objects in the file are not restored, so that nothing of it is run.
+
+    \b
+    Examples:
+      akdtune teacher weights resnet8_last.pth resnet8_last_weights.pth
+    """
+    from akdtune.cli import teachers
+
+    print(teachers.save_weights(file, to))
+
+
 LocationOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="A study's teacher_cache.location; default: in the cache folder."),
@@ -128,15 +146,16 @@ def cache_prune(
 def wandb_sync(run: RunArgument) -> None:
     """Upload the runs that a study wrote offline; repeating it uploads only what is new.
 
-    Runs of attempts that a later attempt replaced are tagged `superseded`.
+    A trial that left no run gets one from its stored rows. Runs of attempts that a later attempt replaced are tagged
+    `superseded`. Exit code 1: something is left to do; 2: no key, or the server does not answer.
 
     \b
     Examples:
       WANDB_API_KEY=... akdtune wandb sync digits_angular
     """
     from akdtune.records import run_names
-    from akdtune.running import tracking
+    from akdtune.running import tracking_sync
 
-    report = tracking.sync(run_names.resolve_run(run))
+    report = tracking_sync.sync(run_names.resolve_run(run))
     print(report.sentence())
-    raise typer.Exit(1 if report.failed or report.untagged else 0)
+    raise typer.Exit(0 if report.complete else 1)

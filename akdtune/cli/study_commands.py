@@ -45,11 +45,11 @@ def run(
 
     Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed; 130: interrupted.
     """
-    from akdtune.running import tracking
+    from akdtune.running import tracking_study
     from akdtune.study import spec
 
     study = spec.load(file, overrides or [])
-    notice = tracking.notice(study.tracking.model_dump())
+    notice = tracking_study.notice(study.tracking.model_dump())
     if notice:
         print(notice, file=sys.stderr)
     root = directory or Path("runs") / study.name
@@ -78,8 +78,35 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     study = spec.load(file, overrides or [])  # what is wrong with it is said before torch and the data are loaded
     from akdtune.planning.plan import Plan
     from akdtune.planning.report import plan_report
+    from akdtune.running.tracking_study import plan_line
 
-    print("\n".join(plan_report(Plan.of(study))))
+    print("\n".join([*plan_report(Plan.of(study)), plan_line(study.tracking.model_dump())]))
+
+
+def rehearse(
+    file: FileArgument,
+    overrides: Overrides = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Keep the miniature study there.  [default: only if it fails]"),
+    ] = None,
+) -> None:
+    """Run a whole study in miniature on this machine, to find what would fail in it.
+
+    Every arm, phase and control, two trials each, two short epochs on a few images. Where the data set, a checkpoint
+    or a GPU is not here, made-up images of the set's shape, untrained weights and the CPU stand for it, and the first
+    lines say so. The best thing to do before a night on a cluster.
+
+    \b
+    Examples:
+      akdtune rehearse search_spaces/cifar_angular.yaml
+      akdtune rehearse imagenet_r34_r18 --dir /tmp/rehearsal
+
+    Exit code 0: every trial ended and every analysis answered; 1: something failed; 130: interrupted.
+    """
+    from akdtune.running.rehearsal import rehearse as run_small
+
+    raise typer.Exit(run_small(file, overrides or [], directory))
 
 
 def spaces() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,17 +20,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from akdtune import atomic
 from akdtune.data.dataset import load_data
 from akdtune.devices import resolve_device
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.folders import cache_directory
 from akdtune.randomness import Stream, below, random_order, random_words
 from akdtune.registry import load_plugins, network_name
+from akdtune.reports.text import counted
 from akdtune.study.spec import Study
 from akdtune.teacher.cache_files import Rows
+from akdtune.teacher.extraction import extract_weights
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, listed_teachers, load_others, load_teacher
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, live_reason
+from akdtune.teacher.state_dicts import weight_sets
 from akdtune.training.teachers import train_teachers
 
 FILL_STEP = 256
@@ -185,6 +192,26 @@ def table() -> Table:
             time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
         )
     return shown
+
+
+def save_weights(path: Path, to: Path) -> str:
+    """Writes the weights in a file alone; returns a line that says so.
+
+    Raises:
+        AkdtuneError: for a file without weights, and where the new one is there or cannot be written.
+    """
+    if os.path.lexists(to):
+        raise AkdtuneError(f"{to}: exists already; choose another file")
+    held = extract_weights(path)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError without a cause, a plain write does not
+        torch.save(held, buffer)
+        atomic.write(to, buffer.getbuffer(), durable=True)
+    except (OSError, ValueError) as error:
+        raise AkdtuneError(f"{to}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    sets = {key or "the top": len(tensors) for key, tensors in weight_sets(held).items()}
+    return f"wrote {to}: " + ", ".join(f"{key} ({counted(number, 'tensor')})" for key, number in sets.items())
 
 
 def _lineage(settings: Mapping[str, Any]) -> str:

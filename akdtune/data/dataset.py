@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from akdtune.data.rehearsal import made_up, some_of
 from akdtune.data.source import Source
 from akdtune.data.splits import ImageSource, Pixels, Split, Splits, StoredImages
 from akdtune.data.store import Images, Labels, Stored
@@ -27,6 +28,9 @@ from akdtune.registry import lookup
 from akdtune.roles import TrainOn
 from akdtune.settings.data import AugmentationSettings, DataSettings, LabelNoise, PixelNoise
 from akdtune.signals import InputSpec
+
+CLASSES_SHOWN = 12
+"""Classes that a line names one by one."""
 
 
 class DataSet:
@@ -42,6 +46,8 @@ class DataSet:
         mean_C: channel means, on the scale 0..1.
         std_C: channel standard deviations, on the scale 0..1.
         content_hash: of images and labels, before any split or noise (of a set that streams: see its source).
+        classes: what the labels 0..K-1 stand for; None where the files do not say it.
+        notes: sentences on what was left out of the files, or is odd in them.
         device: where images and labels are.
     """
 
@@ -60,6 +66,7 @@ class DataSet:
         self.mean_C = _per_channel("mean", settings.mean or stored.mean, channels, device)
         self.std_C = _per_channel("std", settings.std or stored.std, channels, device)
         self.content_hash = stored.content_hash
+        self.classes, self.notes = stored.classes, stored.notes
         self._train_labels = np.array(stored.train_labels)
         self._test_labels = np.array(stored.test_labels)
         self.train_pixels, self.test_pixels = (
@@ -94,6 +101,15 @@ class DataSet:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
     @property
+    def classes_in_words(self) -> str | None:
+        """The classes in their order, as the files call them; None where these do not say it."""
+        if self.classes is None:
+            return None
+        names = [str(name) for name in self.classes]
+        shown = names if len(names) <= CLASSES_SHOWN else [*names[: CLASSES_SHOWN - 2], "...", names[-1]]
+        return f"{len(names):,} classes, 0 to {len(names) - 1}: {', '.join(shown)}"
+
+    @property
     def images_key(self) -> list[Any]:
         """Plain JSON that names the stored images to the last bit, pixel noise included."""
         noise = self.settings.pixel_noise
@@ -109,9 +125,10 @@ class DataSet:
         return _first_of_each_class(every, self._train_labels, np.minimum(counts, limit), self._seed, Stream.LIMIT)
 
     def _validation(self, pool: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        wanted, labels = self.settings.validation, self._train_labels[pool]
-        if wanted == 0:
+        asked, labels = self.settings.validation, self._train_labels[pool]
+        if asked == 0:
             raise DataError("data.validation is 0, but trials of a search are selected on validation images")
+        wanted = asked if isinstance(asked, int) else max(1, round(asked * len(pool)))
         counts = np.bincount(labels, minlength=self.num_classes)
         shares = proportional(counts, wanted) if wanted < len(pool) else counts
         if (short := np.flatnonzero((counts > 0) & (shares >= counts))).size:
@@ -158,7 +175,11 @@ def load_data(settings: DataSettings, device: torch.device) -> DataSet:
         DataError: naming the file that is missing or wrong.
     """
     source: type[Source] = lookup("data", settings.name)
-    return DataSet(settings, source.read(settings), device)
+    if settings.rehearsal is None:
+        return DataSet(settings, source.read(settings), device)
+    if source.missing(settings):
+        return DataSet(settings, made_up(source.shape(settings), settings.rehearsal), device)
+    return DataSet(settings, some_of(source.read(settings), settings.rehearsal), device)
 
 
 def missing_files(settings: DataSettings) -> list[str]:

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,15 @@ from akdtune import atomic
 from akdtune.errors import DataError
 from akdtune.folders import cache_directory
 
+Kept = TypeVar("Kept")
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 FORMAT = 1
 """Part of every key: a change of what is stored makes old stores unused, not wrong."""
+
+READING = 2
+"""Part of where a set is kept, but not of its content hash: how files become pixels (2: of more than 8 bits, too)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Stored:
         num_classes: K; labels are 0..K-1.
         mean, std: per channel, on the scale 0..1.
         content_hash: of all images and labels.
+        classes: what the labels 0..K-1 stand for, where files name it.
+        notes: sentences on what was left out, or is odd.
     """
 
     train_images: Images
@@ -52,6 +58,8 @@ class Stored:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     content_hash: str
+    classes: tuple[str | int, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def content_hash(arrays: Sequence[npt.NDArray[Any]], num_classes: int) -> str:
@@ -87,34 +95,55 @@ def stored(
     Args:
         files: everything the set is read from.
         options: what else changes the result, as plain JSON.
-        read: writes `{train,test}_{images,labels}.npy` into the given folder and returns num_classes, mean and std.
+        read: writes `{train,test}_{images,labels}.npy` into the given folder and returns num_classes, mean and std,
+            and where there are any `classes` and `notes`.
         facts: size and modification time of all files, as plain JSON, where they are known; None: looked up.
 
     Raises:
         DataError: for a cache folder that cannot be written; `read` raises its own for bad files.
     """
 
-    def build(folder: Path, key: str) -> Mapping[str, Any]:
+    def build(folder: Path, contents: str) -> Mapping[str, Any]:
         meta = dict(read(folder))
         return meta | {"content_hash": content_hash(_arrays(folder), meta["num_classes"])}
 
-    return _open(kept_folder(files, options, build, facts))
+    return kept(files, options, build, _open, facts)
 
 
-def kept_folder(
+def kept(
     files: Sequence[Path],
     options: Mapping[str, Any],
     build: Callable[[Path, str], Mapping[str, Any]],
+    opened: Callable[[Path], Kept],
     facts: Sequence[Any] | None = None,
-) -> Path:
-    """The folder of the cache that belongs to these files, built once; `meta.json` holds what `build` returned.
+) -> Kept:
+    """What lies in the folder of the cache that belongs to these files; the folder is built once.
 
     Args:
         files: everything the folder is built from.
         options: what else changes the result, as plain JSON.
-        build: fills the folder it is given; its second argument is the key, a hash of contents and options.
+        build: fills the folder it is given; its second argument is a hash of contents and options. What it returns
+            stands in `meta.json`.
+        opened: reads the folder; where it cannot, because files in it are damaged, the folder is built again.
         facts: as for `stored`.
+
+    Raises:
+        DataError: for a cache folder that cannot be written; `build` raises its own.
     """
+    folder = _kept_folder(files, options, build, facts)
+    try:
+        return opened(folder)
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        shutil.rmtree(folder, ignore_errors=True)
+    return opened(_kept_folder(files, options, build, facts))
+
+
+def _kept_folder(
+    files: Sequence[Path],
+    options: Mapping[str, Any],
+    build: Callable[[Path, str], Mapping[str, Any]],
+    facts: Sequence[Any] | None,
+) -> Path:
     root = cache_directory() / "data"
     try:
         shortcut = root / "index" / f"{_quick_key(files, options, facts)}.json"
@@ -122,9 +151,10 @@ def kept_folder(
             return folder
         shortcut.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(root / "store.lock")):
-            key = _content_key(files, options)
+            contents = _content_key(files, options)
+            key = hashlib.sha256(f"{contents}/{READING}".encode()).hexdigest()[:32]
             if not (root / key / "meta.json").exists():
-                _build(root, key, build)
+                _build(root, key, lambda folder: build(folder, contents))
             atomic.write(shortcut, json.dumps({"key": key}))
         return root / key
     except OSError as error:
@@ -137,8 +167,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Callable[[], Any]) -> Any:
-    """Plain JSON about these files, found out once as long as their sizes and modification times stay.
+def remembered(
+    files: Sequence[Path], options: Mapping[str, Any], find_out: Callable[[], Any], parse: Callable[[Any], Kept]
+) -> Kept:
+    """What is known about these files, found out (as plain JSON) once as long as sizes and modification times stay.
 
     Raises:
         DataError: for a cache folder that cannot be written; `find_out` raises its own.
@@ -146,12 +178,12 @@ def remembered(files: Sequence[Path], options: Mapping[str, Any], find_out: Call
     root = cache_directory() / "data"
     try:
         note = root / "index" / f"{_quick_key(files, options, None)}.json"
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(note.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return parse(json.loads(note.read_text(encoding="utf-8")))
         facts = find_out()
         note.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(note, json.dumps(facts))
-        return facts
+        return parse(facts)
     except OSError as error:
         raise DataError(f"cannot use the cache folder {root} ({error}); AKDTUNE_CACHE names another one") from error
 
@@ -173,17 +205,27 @@ def new_memory_map(target: Path, shape: tuple[int, ...]) -> Images:
 
 def _quick_key(files: Sequence[Path], options: Mapping[str, Any], facts: Sequence[Any] | None) -> str:
     if facts is None:
-        facts = [(str(file.resolve()), *file_stamp(file)) for file in files]
-    return hashlib.sha256(json.dumps([FORMAT, facts, options], sort_keys=True).encode()).hexdigest()[:32]
+        facts = [_looked_up(file) for file in files]
+    return hashlib.sha256(json.dumps([FORMAT, READING, facts, options], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _looked_up(file: Path) -> tuple[str, int, int]:
+    try:
+        return str(file.resolve()), *file_stamp(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def _content_key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, options], sort_keys=True).encode())
     for file in files:
         of_file = hashlib.sha256()
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                of_file.update(block)
+        try:
+            with file.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    of_file.update(block)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
         digest.update(of_file.digest())
     return digest.hexdigest()[:32]
 
@@ -191,18 +233,18 @@ def _content_key(files: Sequence[Path], options: Mapping[str, Any]) -> str:
 def _follow(shortcut: Path, root: Path) -> Path | None:
     try:
         folder = root / str(json.loads(shortcut.read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return folder if (folder / "meta.json").exists() else None
 
 
-def _build(root: Path, key: str, build: Callable[[Path, str], Mapping[str, Any]]) -> None:
+def _build(root: Path, key: str, build: Callable[[Path], Mapping[str, Any]]) -> None:
     for abandoned in root.glob(".building-*"):  # we hold the lock: whoever made these is gone
         shutil.rmtree(abandoned)
     building = root / f".building-{key}"
     building.mkdir()
     try:
-        atomic.write(building / "meta.json", json.dumps(build(building, key)))
+        atomic.write(building / "meta.json", json.dumps(build(building)))
         if (root / key).exists():  # without meta.json, so not ours to keep
             shutil.rmtree(root / key)
         building.replace(root / key)
@@ -227,4 +269,6 @@ def _open(folder: Path) -> Stored:
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
         content_hash=str(facts["content_hash"]),
+        classes=None if facts.get("classes") is None else tuple(facts["classes"]),
+        notes=tuple(facts.get("notes", ())),
     )

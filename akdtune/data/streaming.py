@@ -44,6 +44,8 @@ class Streamed:
         channels: C.
         square: what each image becomes where it is not augmented.
         exact: whether images of another size are an error, not resized.
+        classes: what the labels 0..K-1 stand for, where files name it.
+        notes: sentences on what was left out, or is odd.
     """
 
     train: Encoded
@@ -57,6 +59,8 @@ class Streamed:
     channels: int
     square: Square
     exact: bool = False
+    classes: tuple[str | int, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Look(NamedTuple):

@@ -4,141 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
-from akdtune.data.decoding import Square, open_image, pixels, squared
+from akdtune.data.decoding import Seen, Square, glance, open_image, pixels, squared
+from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
-from akdtune.data.store import (
-    Images,
-    Labels,
-    Stored,
-    channel_statistics,
-    file_stamp,
-    kept_folder,
-    new_memory_map,
-    read_meta,
-    stored,
-)
+from akdtune.data.store import Images, Stored, channel_statistics, kept, new_memory_map, read_meta, stored
 from akdtune.data.streaming import EncodedPixels, Streamed, sampled_statistics, spread, too_large
-from akdtune.errors import DataError, unknown_name
+from akdtune.datasets._image_files import (
+    ImageFiles,
+    LeftOut,
+    annotated,
+    class_names,
+    is_folder,
+    listed,
+    named_folders,
+    refuse_shared,
+)
+from akdtune.errors import DataError
 from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, Augmentation, DataSettings, RandomResizedCrop
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 HEAD_BYTES = 65536
 """How much of a file goes into the content hash of a set that streams."""
 
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Image files with their labels.
-
-    Attributes:
-        root: folder that the names are relative to.
-        names_N: as bytes; an array, because it goes to other processes.
-        labels_N: int64.
-        stamps_N2: size in bytes and modification time of each file, int64.
-    """
-
-    root: Path
-    names_N: npt.NDArray[np.bytes_]
-    labels_N: Labels
-    stamps_N2: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.names_N)
-
-    def at(self, row: int) -> tuple[Path, str]:
-        """One file, twice: it is its own name in a message."""
-        path = self.root / os.fsdecode(bytes(self.names_N[row]))
-        return path, str(path)
-
-    def facts(self) -> list[Any]:
-        """Names, labels, sizes and times of all files, hashed."""
-        names = b"\0".join(self.names_N.tolist())
-        parts = (names, self.labels_N.tobytes(), np.ascontiguousarray(self.stamps_N2).tobytes())
-        return [str(self.root.resolve()), *(hashlib.sha256(part).hexdigest() for part in parts)]
-
-    def named(self) -> str:
-        """Hash of names and labels."""
-        return hashlib.sha256(b"\0".join(self.names_N.tolist()) + self.labels_N.tobytes()).hexdigest()
+VALIDATION_NAMES = ("val", "valid", "validation", "dev")
+"""Folders that hold the test set where there is no other: validation images are taken from the training pool."""
 
 
-def class_names(folder: Path) -> list[str]:
-    """The class folders of a training folder, sorted; a class is numbered by its place here.
-
-    Raises:
-        DataError: naming the folder that is missing or empty.
-    """
-    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
-    if not names:
-        raise DataError(f"{folder}: no class folders in it; expected one folder of images for each class")
-    return names
-
-
-def listed(folder: Path, classes: Sequence[str], inner: str = "") -> ImageFiles:
-    """The image files of a folder with one folder for each class, in the order of classes and names.
-
-    Args:
-        folder: e.g. `root/train`.
-        classes: folder names by label; those that are not there have no images.
-        inner: folder within each class folder that holds the files; the class folder itself where it is missing.
-
-    Raises:
-        DataError: naming a folder that is missing, empty, or of an unknown class.
-    """
-    present = class_names(folder)
-    for name in present:
-        if name not in classes:
-            raise DataError(f"{folder / name}: {unknown_name('class', name, classes)}")
-    rows: list[tuple[bytes, int, int, int]] = []
-    for label, name in enumerate(classes):
-        if name not in present:
-            continue
-        inside = folder / name / inner
-        inside = inside if inside.is_dir() else folder / name
-        files = sorted((entry for entry in _entries(inside) if _is_image(entry.name)), key=lambda entry: entry.name)
-        if not files:
-            raise DataError(f"{inside}: no image files in it ({', '.join(sorted(SUFFIXES))})")
-        base = inside.relative_to(folder)
-        for entry in files:
-            status = entry.stat()
-            rows.append((os.fsencode(str(base / entry.name)), label, status.st_size, status.st_mtime_ns))
-    return _files(folder, rows)
-
-
-def annotated(folder: Path, annotations: Path, classes: Sequence[str]) -> ImageFiles:
-    """The files that a table names (file, tab, class, tab, anything), as in Tiny ImageNet's validation folder.
-
-    Raises:
-        DataError: naming the file that is missing, or the line that is wrong.
-    """
-    labels = {name: label for label, name in enumerate(classes)}
-    rows: list[tuple[bytes, int, int, int]] = []
-    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), start=1):
-        name, _, rest = line.partition("\t")
-        of_class = rest.partition("\t")[0]
-        if of_class not in labels:
-            raise DataError(f"{annotations}:{number}: class '{of_class}' is not among the training folders")
-        try:
-            rows.append((os.fsencode(name), labels[of_class], *file_stamp(folder / name)))
-        except OSError as error:
-            raise DataError(f"{folder / name}: no such file, but {annotations}:{number} names it") from error
-    if not rows:
-        raise DataError(f"{annotations}: no lines")
-    return _files(folder, sorted(rows))
-
-
-def decode_folder(files: ImageFiles, target: Path, square: Square) -> Images:
-    """All images in one memory map, uint8 [N, 3, size, size].
+def decode_folder(files: ImageFiles, target: Path, square: Square, seen: Seen) -> Images:
+    """All images in one memory map, uint8 [N, 3, size, size]; `seen` counts what is worth saying about them.
 
     Raises:
         DataError: naming the file that cannot be read.
@@ -146,7 +47,7 @@ def decode_folder(files: ImageFiles, target: Path, square: Square) -> Images:
     images = new_memory_map(target, (len(files), 3, square.size, square.size))
     for row in range(len(files)):
         path, where = files.at(row)
-        images[row] = pixels(squared(open_image(path, where, channels=3), square))
+        images[row] = pixels(squared(open_image(path, where, 3, seen), square))
     return images
 
 
@@ -170,21 +71,24 @@ def streamed_hash(files: Mapping[str, ImageFiles], rows: Mapping[str, Sequence[i
     return digest.hexdigest()[:32]
 
 
-def _files(root: Path, rows: Sequence[tuple[bytes, int, int, int]]) -> ImageFiles:
-    numbers = np.asarray([row[1:] for row in rows], dtype=np.int64)
-    return ImageFiles(root, np.asarray([row[0] for row in rows]), numbers[:, 0].copy(), numbers[:, 1:].copy())
+@dataclass(frozen=True)
+class Listing:
+    """What a source of image files holds.
 
+    Attributes:
+        classes: names by label.
+        files: by role, `train` and `test`.
+        notes: sentences on what was left out, or is odd.
+    """
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{folder}: no such folder, or it cannot be read") from error
+    classes: list[str]
+    files: dict[str, ImageFiles]
+    notes: list[str]
 
-
-def _is_image(name: str) -> bool:
-    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+    @property
+    def folders(self) -> list[Path]:
+        """Where training and test folders lie."""
+        return [files.root.parent for files in self.files.values()]
 
 
 class FolderSource(Source):
@@ -197,8 +101,11 @@ class FolderSource(Source):
     own_settings = STREAMING_SETTINGS | {"root"}
     default_root: ClassVar[str | None] = None
     default_size: ClassVar[int | None] = None
+    classes: ClassVar[int | None] = None
     mean: ClassVar[tuple[float, ...] | None] = None
     std: ClassVar[tuple[float, ...] | None] = None
+
+    test_names: ClassVar[tuple[str, ...]] = VALIDATION_NAMES
 
     @classmethod
     def square(cls, size: int) -> Square:
@@ -206,79 +113,133 @@ class FolderSource(Source):
         return Square(size, size)
 
     @classmethod
-    def train_files(cls, root: Path, classes: list[str]) -> ImageFiles:
-        """The training pool."""
-        return listed(root / "train", classes)
+    def train_folder(cls, settings: DataSettings) -> Path:
+        """Where the class folders of the training pool lie."""
+        root = cls._folder(settings)
+        return next(iter(named_folders(root, ("train",))), root / "train")
 
     @classmethod
     def test_folder(cls, root: Path) -> Path:
-        """Where the test set lies."""
-        return root / "val"
+        """Where the test set lies: the first of the usual names that is there and holds folders."""
+        present = named_folders(root, cls.test_names)
+        with_classes = (path for path in present if any(entry.is_dir() for entry in path.iterdir()))
+        return next(with_classes, present[0] if present else root / cls.test_names[0])
 
     @classmethod
-    def test_files(cls, root: Path, classes: list[str]) -> ImageFiles:
-        """The test set."""
-        return listed(cls.test_folder(root), classes)
+    def train_files(cls, folder: Path, classes: list[str], left_out: LeftOut) -> ImageFiles:
+        """The training pool."""
+        return listed(folder, classes, left_out=left_out)
+
+    @classmethod
+    def test_files(cls, root: Path, classes: list[str], left_out: LeftOut) -> ImageFiles:
+        """The test set; classes may have no image in it."""
+        return listed(cls.test_folder(root), classes, may_be_empty=True, left_out=left_out)
+
+    @classmethod
+    @override
+    def shape(cls, settings: DataSettings) -> Shape:
+        guessed = () if cls.classes else ("num_classes",)
+        return Shape(3, settings.size or cls.default_size or 32, cls.classes or 10, guessed)
 
     @classmethod
     @override
     def missing(cls, settings: DataSettings) -> list[str]:
-        root = cls._folder(settings)
-        return [str(folder) for folder in (root / "train", cls.test_folder(root)) if not folder.is_dir()]
+        folders = (cls.train_folder(settings), cls.test_folder(cls._folder(settings)))
+        return [str(folder) for folder in folders if not is_folder(folder)]
+
+    @classmethod
+    @override
+    def class_count(cls, settings: DataSettings) -> int | None:
+        """The class folders, which `read` counts as well."""
+        return None if cls.missing(settings) else len(class_names(cls.train_folder(settings)))
 
     @classmethod
     @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Lists the files, and decodes them once unless they are too many."""
-        root = cls._folder(settings)
         if missing := cls.missing(settings):
-            raise DataError(f"{missing[0]}: no such folder; data.root (now {root}) names the folder that holds train")
+            raise DataError(f"{missing[0].partition(' (or ')[0]}: no such folder; {cls.layout(settings)}")
         size = settings.size or cls.default_size
         assert size is not None, "settings ask for it where there is no default"
-        classes, square = class_names(root / "train"), cls.square(size)
-        files = {"train": cls.train_files(root, classes), "test": cls.test_files(root, classes)}
-        if too_large(settings.stream, settings.memory_mib, sum(map(len, files.values())) * 3 * size**2):
-            return cls._streamed(files, len(classes), square)
+        listing, square = cls.listing(settings), cls.square(size)
+        refuse_shared(listing.files["train"], listing.files["test"])
+        of_all = sum(map(len, listing.files.values()))
+        if too_large(settings.stream, settings.memory_mib, of_all * 3 * size**2):
+            return cls._streamed(listing, square)
+        return cls._decoded(listing, square)
+
+    @classmethod
+    def layout(cls, settings: DataSettings) -> str:
+        """What is expected below `data.root`, in words."""
+        names = f"'{cls.test_names[0]}' (or {', '.join(repr(name) for name in cls.test_names[1:])})"
+        return f"data.root (now {cls._folder(settings)}) names the folder that holds 'train' and {names}"
+
+    @classmethod
+    def listing(cls, settings: DataSettings) -> Listing:
+        """All files by role."""
+        root, folder, left_out = cls._folder(settings), cls.train_folder(settings), LeftOut()
+        _refuse_nested(folder, cls.test_folder(root))
+        classes = class_names(folder)
+        files = {
+            "train": cls.train_files(folder, classes, left_out),
+            "test": cls.test_files(root, classes, left_out),
+        }
+        return Listing(classes, files, [*left_out.sentences(), *_untested(files["test"], classes)])
+
+    @classmethod
+    def _decoded(cls, listing: Listing, square: Square) -> Stored:
+        files, classes = listing.files, listing.classes
 
         def write(folder: Path) -> Mapping[str, Any]:
+            seen = Seen()
             for role, of_role in files.items():
-                images = decode_folder(of_role, folder / f"{role}_images.npy", square)
+                images = decode_folder(of_role, folder / f"{role}_images.npy", square, seen)
                 np.save(folder / f"{role}_labels.npy", of_role.labels_N)
                 if role == "train":
                     mean, std = _published(cls.mean, cls.std) or channel_statistics(images)
-            return {"num_classes": len(classes), "mean": mean, "std": std}
+            return {"num_classes": len(classes), "mean": mean, "std": std, "notes": seen.sentences(listing.folders)}
 
         every = [of_role.at(row)[0] for of_role in files.values() for row in range(len(of_role))]
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
         named = [of_role.named() for of_role in files.values()]
-        return stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
+        found = stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
+        return replace(found, classes=tuple(classes), notes=(*listing.notes, *found.notes))
 
     @classmethod
-    def _streamed(cls, files: Mapping[str, ImageFiles], num_classes: int, square: Square) -> Streamed:
-        train, test = files["train"], files["test"]
-        options = ["folder", num_classes, *square]
+    def _streamed(cls, listing: Listing, square: Square) -> Streamed:
+        train, test = listing.files["train"], listing.files["test"]
+        options = ["folder", len(listing.classes), *square]
 
-        def build(folder: Path, key: str) -> Mapping[str, Any]:
+        def build(folder: Path, contents: str) -> Mapping[str, Any]:
             statistics = _published(cls.mean, cls.std) or sampled_statistics(EncodedPixels(train, 3, square))
-            rows = {role: spread(len(of_role)) for role, of_role in files.items()}
-            return {"statistics": statistics, "content_hash": streamed_hash(files, rows, options)}
+            rows = {role: spread(len(of_role)) for role, of_role in listing.files.items()}
+            seen = Seen()
+            for role, of_role in listing.files.items():
+                for row in rows[role]:
+                    glance(*of_role.at(row), seen)
+            facts = [*options, "scaled to 8 bits"] if seen.deep else options  # what those became was something else
+            hashed = streamed_hash(listing.files, rows, facts)
+            return {"statistics": statistics, "content_hash": hashed, "notes": seen.sentences(listing.folders)}
 
         # Sizes and times are all that says whether files are the same as last time: too many to read.
-        facts = [of_role.facts() for of_role in files.values()]
+        facts = [of_role.facts() for of_role in listing.files.values()]
         named = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-        kept = read_meta(kept_folder([], {"streamed": named, "options": options, "mean": cls.mean}, build, facts))
-        mean, std = (tuple(part) for part in kept["statistics"])
+        keyed = {"streamed": named, "options": options, "mean": cls.mean}
+        known = kept([], keyed, build, read_meta, facts)
+        mean, std = (tuple(part) for part in known["statistics"])
         return Streamed(
             train=train,
             train_labels=train.labels_N,
             test=test,
             test_labels=test.labels_N,
-            num_classes=num_classes,
+            num_classes=len(listing.classes),
             mean=mean,
             std=std,
-            content_hash=str(kept["content_hash"]),
+            content_hash=str(known["content_hash"]),
             channels=3,
             square=square,
+            classes=tuple(listing.classes),
+            notes=(*listing.notes, *known["notes"]),
         )
 
     @classmethod
@@ -297,26 +258,27 @@ class TinyImagenet(FolderSource):
     source = "Le and Yang 2015, Tiny ImageNet visual recognition challenge, Stanford CS 231N"
     default_root = "~/data/tiny-imagenet-200"
     default_size = 64
+    classes = 200
     mean = (0.4802, 0.4481, 0.3975)
     std = (0.2302, 0.2265, 0.2262)
 
     @classmethod
     @override
-    def train_files(cls, root: Path, classes: list[str]) -> ImageFiles:
+    def train_files(cls, folder: Path, classes: list[str], left_out: LeftOut) -> ImageFiles:
         """The files in each class' `images` folder."""
-        return listed(root / "train", classes, inner="images")
+        return listed(folder, classes, inner="images", left_out=left_out)
 
     @classmethod
     @override
-    def test_files(cls, root: Path, classes: list[str]) -> ImageFiles:
+    def test_files(cls, root: Path, classes: list[str], left_out: LeftOut) -> ImageFiles:
         """The validation files, by their table where there is one."""
-        folder = root / "val"
+        folder = cls.test_folder(root)
         table = folder / "val_annotations.txt"
         if table.is_file():
             return annotated(folder / "images", table, classes)
         if (folder / "images").is_dir():
             raise DataError(f"{table}: no such file; it names the class of each file in {folder / 'images'}")
-        return listed(folder, classes, inner="images")
+        return listed(folder, classes, inner="images", may_be_empty=True, left_out=left_out)
 
 
 @register("imagenet", kind="data")
@@ -331,6 +293,7 @@ class Imagenet(FolderSource):
     source = "Russakovsky et al., IJCV 2015, arXiv 1409.0575"
     default_root = "~/data/imagenet"
     default_size = 224
+    classes = 1000
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
@@ -350,19 +313,91 @@ class Imagenet(FolderSource):
 class ImageFolder(FolderSource):
     """Any folder of image files: `train/<class>/*`, and `test/<class>/*` or `val/<class>/*` as the test set.
 
-    `size` in pixels is required: the shorter side is resized to it, and the middle cut out. Pad an eighth of the size
-    and flip, unless `augmentation` says otherwise. Mean and standard deviation are those of the training images (of
-    1,024 of them where the set streams). Grey images become colour images.
+    The test set may be called `test`, `eval`, `val`, `valid`, `validation` or `dev`. With `split: 0.2` it is a fifth
+    of each class instead, of `train/<class>/*` or of a folder that holds nothing but class folders. `size` in pixels
+    is required: the shorter side is resized to it, and the middle cut out. Pad an eighth of the size and flip, unless
+    `augmentation` says otherwise. Mean and standard deviation are those of the training images (of 1,024 of them
+    where the set streams). Grey images become colour images.
     """
 
-    own_settings = FolderSource.own_settings
+    own_settings = FolderSource.own_settings | {"split"}
     required_settings = ("root", "size")
+    test_names = ("test", "eval", *VALIDATION_NAMES)
 
     @classmethod
     @override
-    def test_folder(cls, root: Path) -> Path:
-        """`test` where it is there, else `val`."""
-        return root / "test" if (root / "test").is_dir() else root / "val"
+    def train_folder(cls, settings: DataSettings) -> Path:
+        """`train`, or the root itself where it is split and has none."""
+        folder = super().train_folder(settings)
+        return folder if settings.split is None or is_folder(folder) else cls._folder(settings)
+
+    @classmethod
+    @override
+    def missing(cls, settings: DataSettings) -> list[str]:
+        folder, root = cls.train_folder(settings), cls._folder(settings)
+        if settings.split is not None:
+            return [] if is_folder(folder) else [str(folder)]
+        absent, whole = super().missing(settings), folder if is_folder(folder) else root
+        if not absent or not is_folder(whole):
+            return absent
+        return [f"{absent[0]} (or data.split=0.2, a fifth of each class in {whole} as test set)", *absent[1:]]
+
+    @classmethod
+    @override
+    def layout(cls, settings: DataSettings) -> str:
+        return f"{super().layout(settings)}; data.split=0.2 takes a fifth of each class instead of a test folder"
+
+    @classmethod
+    @override
+    def listing(cls, settings: DataSettings) -> Listing:
+        """All files by role; folders that lie beside them and are not used are named."""
+        root, folder = cls._folder(settings), cls.train_folder(settings)
+        beside = named_folders(root, cls.test_names)
+        if settings.split is None:
+            whole, used = super().listing(settings), cls.test_folder(root)
+            how = "(validation images are taken from the training pool: data.validation)"
+            unused = [f"not used: {path}, beside the test set {used} {how}" for path in beside if path != used]
+            return replace(whole, notes=[*whole.notes, *unused])
+        if beside:
+            raise DataError(f"{beside[0]}: a test folder is there; leave out data.split (now {settings.split:g})")
+        left_out, classes = LeftOut(), class_names(folder)
+        train, test = held_out(listed(folder, classes, left_out=left_out), classes, settings.split)
+        return Listing(classes, {"train": train, "test": test}, left_out.sentences())
+
+
+def held_out(files: ImageFiles, classes: Sequence[str], share: float) -> tuple[ImageFiles, ImageFiles]:
+    """Training and test files: of each class a share, chosen by hashes of names: a new file moves one old one at most.
+
+    Raises:
+        DataError: for a class of a single image.
+    """
+    chosen = np.zeros(len(files), dtype=bool)
+    for label, name in enumerate(classes):
+        rows = np.flatnonzero(files.labels_N == label)
+        if len(rows) < 2:
+            raise DataError(f"{files.at(int(rows[0]))[1]}: the only image of class '{name}', which data.split divides")
+        hashes = [hashlib.sha256(bytes(files.names_N[row])).digest() for row in rows]
+        count = min(len(rows) - 1, max(1, round(share * len(rows))))
+        chosen[rows[sorted(range(len(rows)), key=hashes.__getitem__)[:count]]] = True
+    return files.some(np.flatnonzero(~chosen)), files.some(np.flatnonzero(chosen))
+
+
+def _untested(test: ImageFiles, classes: Sequence[str]) -> list[str]:
+    """A sentence where classes have no test image."""
+    present = set(test.labels_N.tolist())
+    absent = [name for label, name in enumerate(classes) if label not in present]
+    if not absent:
+        return []
+    return [f"{test.root}: no test images of {len(absent)} of {len(classes)} classes (e.g. '{absent[0]}')"]
+
+
+def _refuse_nested(train: Path, test: Path) -> None:
+    """Refuses a test folder that is the training folder, or lies in it, or the other way round."""
+    inner, outer = train.resolve(), test.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise DataError(
+            f"{test}: is the training folder {train} itself, or one lies in the other; no image may be in both sets"
+        )
 
 
 def _published(

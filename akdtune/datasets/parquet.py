@@ -6,76 +6,106 @@ Shapes: N images, C, H, W.
 from __future__ import annotations
 
 import bisect
+import filecmp
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from typing_extensions import override
 
-from akdtune.data.decoding import Square, check_labels, described, open_image, pixels, squared
+from akdtune.data.decoding import Seen, Square, described, glance, open_image, pixels, squared
 from akdtune.data.source import Source
 from akdtune.data.store import (
     Images,
-    Labels,
     Stored,
     channel_statistics,
-    kept_folder,
+    kept,
     new_memory_map,
     read_meta,
     remembered,
     stored,
 )
 from akdtune.data.streaming import EncodedPixels, Streamed, sampled_statistics, too_large
-from akdtune.errors import DataError, unknown_name
+from akdtune.datasets._class_labels import Classes
+from akdtune.datasets._file_patterns import files_of, matches, refuse_shared
+from akdtune.datasets._parquet_columns import ImageColumns, Row, count_rows, outside, read_labels, rows
+from akdtune.errors import DataError
 from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, DataSettings
 
 
-class ImageColumns(NamedTuple):
-    """Names of the two columns that are read."""
+class Probe(NamedTuple):
+    """What is found out about files before they are read as a whole.
 
-    image: str
-    label: str
+    Attributes:
+        rows: of all files.
+        shape: [C, H, W] of the first image, with one channel only where every image is grey.
+        outside: by role, files of images that rows name instead of holding them.
+    """
+
+    rows: int
+    shape: tuple[int, ...]
+    outside: dict[str, list[Path]]
+
+    @classmethod
+    def of(cls, files: Mapping[str, list[Path]], columns: ImageColumns, square: Square | None) -> Probe:
+        """Looks at the first image, at the headers of further ones while they are grey, and at missing bytes."""
+        every = [file for of_role in files.values() for file in of_role]
+        shape: tuple[int, ...] | None = None
+        for row in rows(every, columns.image):
+            is_grey = glance(*row)
+            if shape is None:
+                shape = _decode(row, 1 if is_grey else 3, square).shape
+            if not is_grey:
+                shape = (3, *shape[1:])
+                break
+        if shape is None:
+            raise DataError(f"{every[0]}: no rows")
+        beside = {role: outside(of_role, columns.image) for role, of_role in files.items()}
+        return cls(count_rows(every), shape, beside)
+
+    def plain(self) -> Any:
+        """As JSON."""
+        return [self.rows, list(self.shape), {role: [str(path) for path in of] for role, of in self.outside.items()}]
+
+    @classmethod
+    def parse(cls, plain: Any) -> Probe:
+        """From JSON."""
+        count, shape, beside = plain
+        return cls(count, tuple(shape), {role: [Path(path) for path in of] for role, of in beside.items()})
 
 
 def decode_files(
-    files: Sequence[Path],
-    columns: ImageColumns,
-    target: Path,
-    shape: tuple[int, ...] | None,
-    num_classes: int | None,
-    square: Square | None = None,
-) -> tuple[Images, Labels]:
-    """All images of some Parquet files in one memory map, and their labels.
+    files: Sequence[Path], column: str, target: Path, shape: tuple[int, ...], square: Square | None, seen: Seen
+) -> Images:
+    """All images of some Parquet files in one memory map.
 
     Args:
         files: in order.
-        columns: where images and labels stand.
+        column: where images stand.
         target: the .npy file to write.
-        shape: [C, H, W] that the images must have; None: that of the first.
-        num_classes: labels must be below; None: any label from 0.
+        shape: [C, H, W] that the images must have.
         square: what images of any size become; None: they must be equal and square.
+        seen: counts what is worth saying.
     """
-    labels = np.empty(count_rows(files), dtype=np.int64)
-    images: Images | None = None
-    for row, (encoded, label, where) in enumerate(_numbered(files, columns)):
-        image = _decode(encoded, where, None if shape is None else shape[0], square)
-        shape = image.shape if shape is None else shape
-        if image.shape != shape:
-            raise DataError(f"{where}: image of {described(image.shape)}, the ones before have {described(shape)}")
-        if images is None:
-            images = new_memory_map(target, (len(labels), *shape))
-        check_labels(np.asarray([label]), num_classes, where)
-        images[row], labels[row] = image, label
-    if images is None:
+    if not (count := count_rows(files)):
         raise DataError(f"{files[0]}: no rows")
-    return images, labels
+    images = new_memory_map(target, (count, *shape))
+    for index, row in enumerate(rows(files, column)):
+        image = _decode(row, shape[0], square, seen)
+        if image.shape != shape:
+            raise DataError(
+                f"{row.where}: image of {described(image.shape)}, the ones before have {described(shape)} "
+                "(data.size resizes and cuts them)"
+            )
+        images[index] = image
+    return images
 
 
 @dataclass(frozen=True)
@@ -108,128 +138,43 @@ class KeptImages:
 
 
 def keep_encoded(
-    files: Sequence[Path], columns: ImageColumns, target: Path, num_classes: int | None
-) -> tuple[npt.NDArray[np.int64], Labels, list[int]]:
+    files: Sequence[Path], column: str, target: Path, seen: Seen
+) -> tuple[npt.NDArray[np.int64], list[int]]:
     """Copies encoded images into one file, from which any of them can be read by itself.
 
     Args:
         files: Parquet files, in order.
-        columns: where images and labels stand.
+        column: where images stand.
         target: the file to write.
-        num_classes: labels must be below; None: any label from 0.
+        seen: counts what their headers say.
 
     Returns:
-        Where each image ends in bytes [N], labels [N], number of images up to the end of each file.
+        Where each image ends in bytes [N], number of images up to the end of each file.
     """
     ends: list[int] = []
-    labels: list[int] = []
     file_ends: list[int] = []
     with target.open("wb") as opened:
         for file in files:
-            for encoded, label, where in _numbered([file], columns):
-                check_labels(np.asarray([label]), num_classes, where)
-                opened.write(encoded)
+            for row in rows([file], column):
+                glance(*row, seen)
+                opened.write(row.encoded.read_bytes() if isinstance(row.encoded, Path) else row.encoded)
                 ends.append(opened.tell())
-                labels.append(label)
             file_ends.append(len(ends))
     if not ends:
         raise DataError(f"{files[0]}: no rows")
-    return np.asarray(ends, dtype=np.int64), np.asarray(labels, dtype=np.int64), file_ends
+    return np.asarray(ends, dtype=np.int64), file_ends
 
 
-def first_shape(file: Path, columns: ImageColumns, square: Square | None) -> tuple[int, ...]:
-    """[C, H, W] that the first image of a Parquet file has, or becomes.
-
-    Raises:
-        DataError: for an empty file or a bad image.
-    """
-    for encoded, _, where in _numbered([file], columns, batch_size=1):
-        return _decode(encoded, where, None, square).shape
-    raise DataError(f"{file}: no rows")
-
-
-def count_rows(files: Sequence[Path]) -> int:
-    """Number of rows in all files together."""
-    return sum(_count_rows(file) for file in files)
-
-
-def _numbered(files: Sequence[Path], columns: ImageColumns, batch_size: int = 512) -> Iterator[tuple[bytes, int, str]]:
-    """Encoded image, label and place of each row."""
-    for file in files:
-        for row, (encoded, label) in enumerate(_rows(file, columns, batch_size)):
-            yield encoded, label, f"{file}: row {row}"
-
-
-def _count_rows(file: Path) -> int:
-    with _parquet(file) as opened:
-        return int(opened.metadata.num_rows)
-
-
-def _parquet(file: Path) -> Any:
-
-    try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file, perhaps cut short ({_first_line(error)})") from error
-
-
-def _rows(file: Path, columns: ImageColumns, batch_size: int = 512) -> Iterator[tuple[bytes, int]]:
-    """Encoded image and label of each row, read one row group at a time."""
-
-    with _parquet(file) as opened:
-        names = opened.schema_arrow.names
-        for key, column in (("image_column", columns.image), ("label_column", columns.label)):
-            if column not in names:
-                raise DataError(f"{file}: data.{key}: {unknown_name('column', column, names)}")
-        kind = opened.schema_arrow.field(columns.label).type
-        if not pa.types.is_integer(kind):
-            raise DataError(f"{file}: labels in '{columns.label}' must be integers, got {kind}")
-        try:
-            for batch in opened.iter_batches(batch_size, columns=[columns.image, columns.label]):
-                encoded = _encoded(batch.column(columns.image), file, columns.image)
-                labels = batch.column(columns.label)
-                if encoded.null_count or labels.null_count:
-                    raise DataError(f"{file}: rows without image bytes or label")
-                yield from zip(encoded.to_pylist(), labels.to_pylist(), strict=True)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: damaged or cut short ({_first_line(error)})") from error
-
-
-def _encoded(column: Any, file: Path, name: str) -> Any:
-    """The bytes of an image column, which may be the {bytes, path} structure that Hugging Face writes."""
-
-    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-        column = column.field("bytes")
-    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        raise DataError(f"{file}: '{name}' must hold encoded images as bytes or {{bytes, path}}, got {column.type}")
-    return column
-
-
-def _decode(encoded: bytes, where: str, channels: int | None, square: Square | None) -> Images:
+def _decode(row: Row, channels: int, square: Square | None, seen: Seen | None = None) -> Images:
     """One image as uint8 [C, H, W]; without a square to cut it must be one."""
-    image = open_image(encoded, where, channels)
+    image = open_image(row.encoded, row.where, channels, seen)
     decoded = pixels(image if square is None else squared(image, square))
     if decoded.shape[1] != decoded.shape[2]:
         raise DataError(
-            f"{where}: image of {described(decoded.shape)}; networks here take square images "
+            f"{row.where}: image of {described(decoded.shape)}; networks here take square images "
             "(data.size resizes and cuts them)"
         )
     return decoded
-
-
-def count_classes(labels: Labels, files: Sequence[Path]) -> int:
-    """The largest label + 1; classes without a training image are taken for a mistake."""
-    num_classes, present = int(labels.max()) + 1, len(np.unique(labels))
-    if present < num_classes:
-        raise DataError(
-            f"{files[0]}: label {num_classes - 1} is out of range: only {present} different labels occur, so 0.."
-            f"{present - 1} were expected; set data.num_classes if some classes have no training images"
-        )
-    return num_classes
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @register("parquet", kind="data")
@@ -249,118 +194,142 @@ class Parquet(Source):
     @override
     def missing(cls, settings: DataSettings) -> list[str]:
         """The names and patterns under `train` and `test` that match no file."""
-        return [pattern for role in ("train", "test") for pattern, files in _matches(settings, role) if not files]
+        return [pattern for role in ("train", "test") for pattern, files in matches(settings, role) if not files]
 
     @classmethod
     @override
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """Reads the files once, into a memory map or, where that is too large, as they are; later starts open that."""
-        files: dict[str, list[Path]] = {}
-        for role in ("train", "test"):
-            matches = _matches(settings, role)
-            for pattern, matching in matches:
-                if not matching:
-                    raise DataError(f"data.{role}: no file matches {pattern}")
-            files[role] = list(dict.fromkeys(file for _, matching in matches for file in matching))
+        files = {role: files_of(settings, role) for role in ("train", "test")}
+        refuse_shared(files)
+        columns = ImageColumns(settings.image_column, settings.label_column)
+        square = None if settings.size is None else Square(settings.size, settings.size)
+        probe = _probe(files, columns, square, settings.size)
         options = {
             "name": "parquet",
             "files": [len(files["train"]), len(files["test"])],
-            "columns": [settings.image_column, settings.label_column],
+            "columns": list(columns),
             "num_classes": settings.num_classes,
         }
         if settings.size is not None:
             options["size"] = settings.size
-        columns = ImageColumns(settings.image_column, settings.label_column)
-        square = None if settings.size is None else Square(settings.size, settings.size)
-        if cls._streams(settings, files, columns, square):
-            return cls._streamed(files, columns, square, options, settings.num_classes)
+        whole = _Whole(files, columns, square, probe, settings.num_classes, options)
+        if too_large(settings.stream, settings.memory_mib, probe.rows * math.prod(probe.shape)):
+            return whole.streamed()
+        return whole.decoded()
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Parquet files that are read as one data set.
+
+    Attributes:
+        files: by role, `train` and `test`.
+        columns: where images and labels stand.
+        square: what images of any size become; None: they must be equal and square.
+        probe: what is known of them.
+        num_classes: as set.
+        options: what else changes the result, as plain JSON.
+    """
+
+    files: Mapping[str, list[Path]]
+    columns: ImageColumns
+    square: Square | None
+    probe: Probe
+    num_classes: int | None
+    options: Mapping[str, Any]
+
+    @property
+    def every(self) -> list[Path]:
+        """Everything that is read: the files, and images beside them."""
+        return [path for of in (self.files, self.probe.outside) for role in ("train", "test") for path in of[role]]
+
+    def decoded(self) -> Stored:
+        """All images in memory maps."""
 
         def write(folder: Path) -> Mapping[str, Any]:
-            shape: tuple[int, ...] | None = None
-            num_classes = settings.num_classes
-            for role in ("train", "test"):
+            facts, seen = self._write_labels(folder), Seen()
+            for role, files in self.files.items():
                 target = folder / f"{role}_images.npy"
-                images, labels = decode_files(files[role], columns, target, shape, num_classes, square)
-                np.save(folder / f"{role}_labels.npy", labels)
+                images = decode_files(files, self.columns.image, target, self.probe.shape, self.square, seen)
                 if role == "train":
-                    shape, num_classes = images.shape[1:], num_classes or count_classes(labels, files[role])
-                    mean, std = channel_statistics(images)
-            return {"num_classes": num_classes, "mean": mean, "std": std}
+                    facts["mean"], facts["std"] = channel_statistics(images)
+            return {**facts, "notes": self._notes(facts, seen)}
 
-        return stored([*files["train"], *files["test"]], options, write)
+        return stored(self.every, self.options, write)
 
-    @classmethod
-    def _streams(
-        cls, settings: DataSettings, files: Mapping[str, list[Path]], columns: ImageColumns, square: Square | None
-    ) -> bool:
-        if settings.stream == "never":
-            return False
-        every = [*files["train"], *files["test"]]
+    def streamed(self) -> Streamed:
+        """All images as they are, copied into the cache: single rows cannot be read from Parquet."""
+        channels, side, _ = self.probe.shape
+        square, exact = self.square or Square(side, side), self.square is None
 
-        def find_out() -> list[int]:
-            return [count_rows(every), *first_shape(every[0], columns, square)]
-
-        options = {"probe": [settings.image_column, settings.label_column, settings.size]}
-        return too_large(settings.stream, settings.memory_mib, math.prod(remembered(every, options, find_out)))
-
-    @classmethod
-    def _streamed(
-        cls,
-        files: Mapping[str, list[Path]],
-        columns: ImageColumns,
-        square: Square | None,
-        options: Mapping[str, Any],
-        num_classes: int | None,
-    ) -> Streamed:
-        def build(folder: Path, key: str) -> Mapping[str, Any]:
-            shape, known, facts = first_shape(files["train"][0], columns, square), num_classes, {}
-            for role in ("train", "test"):
-                ends, labels, file_ends = keep_encoded(files[role], columns, folder / f"{role}.bin", known)
-                known = known or count_classes(labels, files[role])
+        def build(folder: Path, contents: str) -> Mapping[str, Any]:
+            facts, seen = self._write_labels(folder), Seen()
+            for role, files in self.files.items():
+                ends, file_ends = keep_encoded(files, self.columns.image, folder / f"{role}.bin", seen)
                 np.save(folder / f"{role}_ends.npy", ends)
-                np.save(folder / f"{role}_labels.npy", labels)
                 facts[f"{role}_file_ends"] = file_ends
                 if role == "train":
-                    of_train = KeptImages(folder / "train.bin", ends, _names(files[role]), tuple(file_ends))
-                    whole = square or Square(shape[1], shape[1])
-                    mean, std = sampled_statistics(EncodedPixels(of_train, shape[0], whole, exact=square is None))
-            return {"num_classes": known, "shape": list(shape), "mean": mean, "std": std, "content_hash": key, **facts}
+                    held = KeptImages(folder / "train.bin", ends, _names(files), tuple(file_ends))
+                    facts["mean"], facts["std"] = sampled_statistics(EncodedPixels(held, channels, square, exact))
+            if seen.deep:  # what those became was something else
+                contents = hashlib.sha256(f"{contents}, scaled to 8 bits".encode()).hexdigest()[:32]
+            return {**facts, "content_hash": contents, "notes": self._notes(facts, seen)}
 
-        every = [*files["train"], *files["test"]]
-        folder = kept_folder(every, {**options, "encoded": True}, build)
-        facts = read_meta(folder)
-        kept = {}
-        for role in ("train", "test"):
-            ends = np.load(folder / f"{role}_ends.npy")
-            path = folder / f"{role}.bin"
-            kept[role] = KeptImages(path, ends, _names(files[role]), tuple(facts[f"{role}_file_ends"]))
-        return Streamed(
-            train=kept["train"],
-            train_labels=np.load(folder / "train_labels.npy"),
-            test=kept["test"],
-            test_labels=np.load(folder / "test_labels.npy"),
-            num_classes=int(facts["num_classes"]),
-            mean=tuple(facts["mean"]),
-            std=tuple(facts["std"]),
-            content_hash=str(facts["content_hash"]),
-            channels=int(facts["shape"][0]),
-            square=square or Square(int(facts["shape"][1]), int(facts["shape"][1])),
-            exact=square is None,
-        )
+        def opened(folder: Path) -> Streamed:
+            facts, held = read_meta(folder), {}
+            for role, files in self.files.items():
+                ends, path = np.load(folder / f"{role}_ends.npy"), folder / f"{role}.bin"
+                if path.stat().st_size != ends[-1]:
+                    raise ValueError("cut short")
+                held[role] = KeptImages(path, ends, _names(files), tuple(facts[f"{role}_file_ends"]))
+            return Streamed(
+                train=held["train"],
+                train_labels=np.load(folder / "train_labels.npy"),
+                test=held["test"],
+                test_labels=np.load(folder / "test_labels.npy"),
+                num_classes=int(facts["num_classes"]),
+                mean=tuple(facts["mean"]),
+                std=tuple(facts["std"]),
+                content_hash=str(facts["content_hash"]),
+                channels=channels,
+                square=square,
+                exact=exact,
+                classes=None if facts["classes"] is None else tuple(facts["classes"]),
+                notes=tuple(facts["notes"]),
+            )
+
+        return kept(self.every, {**self.options, "encoded": True}, build, opened)
+
+    def _write_labels(self, folder: Path) -> dict[str, Any]:
+        """Writes both roles' labels as classes; returns what is to be remembered of them."""
+        labels = {role: read_labels(files, self.columns.label) for role, files in self.files.items()}
+        for of_role in labels.values():
+            if not any(len(of_file.values) for of_file in of_role):
+                raise DataError(f"{of_role[0].file}: no rows")
+        classes = Classes.of(labels["train"], self.num_classes)
+        for role, of_role in labels.items():
+            np.save(folder / f"{role}_labels.npy", classes.numbers(of_role))
+        names = None if classes.names is None else list(classes.names)
+        return {"num_classes": classes.count, "classes": names, "notes": classes.sentences(self.columns.label)}
+
+    def _notes(self, facts: Mapping[str, Any], seen: Seen) -> list[str]:
+        twins = [pair for pair in product(self.files["train"], self.files["test"]) if filecmp.cmp(*pair, shallow=False)]
+        same = [
+            f"{train.name} and {test.name} hold the same bytes: the test set is trained on" for train, test in twins
+        ]
+        folders = dict.fromkeys(file.parent for of_role in self.files.values() for file in of_role)
+        return [*facts["notes"], *same, *seen.sentences(folders)]
+
+
+def _probe(files: Mapping[str, list[Path]], columns: ImageColumns, square: Square | None, size: int | None) -> Probe:
+    every = [file for of_role in files.values() for file in of_role]
+    options = {"probe": [columns.image, columns.label, size], "files": len(files["train"])}
+    probe = remembered(every, options, lambda: Probe.of(files, columns, square).plain(), Probe.parse)
+    if shared := [path for path in probe.outside["train"] if path in set(probe.outside["test"])]:
+        raise DataError(f"{shared[0]}: rows of training and of test files name it; no image may be in both")
+    return probe
 
 
 def _names(files: list[Path]) -> tuple[str, ...]:
     return tuple(str(file) for file in files)
-
-
-def _matches(settings: DataSettings, role: str) -> list[tuple[str, list[Path]]]:
-    """Each pattern under `train` or `test`, made absolute, with the files it matches, sorted by name."""
-    value = getattr(settings, role)
-    base = Path(settings.root).expanduser() if settings.root else Path.cwd()
-    matches = []
-    for pattern in [value] if isinstance(value, str) else value or []:
-        path = base / Path(pattern).expanduser()
-        plain = next((i for i, part in enumerate(path.parts) if set(part) & set("*?[")), len(path.parts) - 1)
-        files = [path] if path.is_file() else sorted(Path(*path.parts[:plain]).glob("/".join(path.parts[plain:])))
-        matches.append((str(path), [file for file in files if file.is_file()]))
-    return matches

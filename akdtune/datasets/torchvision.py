@@ -10,7 +10,7 @@ import numpy as np
 from filelock import FileLock
 from typing_extensions import override
 
-from akdtune.data.decoding import check_labels
+from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
 from akdtune.data.store import Images, Labels, Stored, stored
 from akdtune.errors import DataError
@@ -25,6 +25,7 @@ class Torchvision(Source):
     own_settings = frozenset({"root", "download"})
     torchvision_name: ClassVar[str]
     classes: ClassVar[int]
+    size: ClassVar[int]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
@@ -45,10 +46,20 @@ class Torchvision(Source):
 
     @classmethod
     @override
+    def shape(cls, settings: DataSettings) -> Shape:
+        return Shape(len(cls.mean), cls.size, cls.classes)
+
+    @classmethod
+    @override
     def missing(cls, settings: DataSettings) -> list[str]:
         root = _root(settings)
         absent = [str(file) for file in [*cls.files(root), *cls.unread(root)] if not file.exists()]
         return [f"{name} (will be downloaded)" for name in absent] if settings.download else absent
+
+    @classmethod
+    @override
+    def class_count(cls, settings: DataSettings) -> int:
+        return cls.classes
 
     @classmethod
     @override
@@ -67,7 +78,7 @@ class Torchvision(Source):
         def write(folder: Path) -> Mapping[str, Any]:
             for split, is_train in (("train", True), ("test", False)):
                 images, labels = cls._decode(cls._torchvision(root, download=False, **cls.arguments(is_train)))
-                check_labels(labels, cls.classes, str(root))
+                _check_labels(labels, cls.classes, root)
                 np.save(folder / f"{split}_images.npy", images)
                 np.save(folder / f"{split}_labels.npy", labels)
             return {"num_classes": cls.classes, "mean": cls.mean, "std": cls.std}
@@ -132,6 +143,7 @@ class Cifar100(Cifar):
     source = CIFAR_SOURCE
     torchvision_name = "CIFAR100"
     classes = 100
+    size = 32
     mean = (0.5071, 0.4867, 0.4408)
     std = (0.2675, 0.2565, 0.2761)
     folder = "cifar-100-python"
@@ -145,6 +157,7 @@ class Cifar10(Cifar):
     source = CIFAR_SOURCE
     torchvision_name = "CIFAR10"
     classes = 10
+    size = 32
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
     folder = "cifar-10-batches-py"
@@ -158,6 +171,7 @@ class FashionMnist(Torchvision):
     source = "Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747"
     torchvision_name = "FashionMNIST"
     classes = 10
+    size = 28
     mean = (0.2860,)
     std = (0.3530,)
 
@@ -194,6 +208,7 @@ class Stl10(ChannelFirst):
     source = "Coates, Lee and Ng, AISTATS 2011"
     torchvision_name = "STL10"
     classes = 10
+    size = 96
     mean = (0.4467, 0.4398, 0.4066)
     std = (0.2603, 0.2566, 0.2713)
 
@@ -216,6 +231,7 @@ class Svhn(ChannelFirst):
     source = "Netzer et al., NeurIPS Workshop on Deep Learning and Unsupervised Feature Learning 2011"
     torchvision_name = "SVHN"
     classes = 10
+    size = 32
     mean = (0.4377, 0.4438, 0.4728)
     std = (0.1980, 0.2010, 0.1970)
 
@@ -229,6 +245,12 @@ class Svhn(ChannelFirst):
     @override
     def files(cls, root: Path) -> list[Path]:
         return [root / f"{split}_32x32.mat" for split in ("train", "test")]
+
+
+def _check_labels(labels: Labels, num_classes: int, root: Path) -> None:
+    wrong = (labels < 0) | (labels >= num_classes)
+    if wrong.any():
+        raise DataError(f"{root}: label {labels[wrong][0]} is out of range (allowed: 0..{num_classes - 1})")
 
 
 def _root(settings: DataSettings) -> Path:

@@ -19,6 +19,7 @@ class Network(Component, nn.Module):
     Class attributes:
         offers: which maps `forward` returns when asked: `stages`; `preact` (stage maps before their ReLU, with
             `stage_norms`); `last_map` (the map whose spatial mean is the pooled feature).
+        takes_channels_last: whether the code of a network of ours is known to run with channels last; tried if not.
     Attributes:
         pooled_dim: width C of the pooled feature.
         stage_shapes: (C, H, W) of each stage map, stem first; empty where it offers none.
@@ -27,6 +28,7 @@ class Network(Component, nn.Module):
 
     kind: ClassVar[Kind] = "networks"
     offers: ClassVar[frozenset[str]] = frozenset({"stages", "preact", "last_map"})
+    takes_channels_last: ClassVar[bool] = True
     pooled_dim: int
     stage_shapes: tuple[tuple[int, int, int], ...] = ()
     last_map_shape: tuple[int, int, int] | None = None
@@ -58,8 +60,8 @@ def build(network: str | dict[str, Any], inputs: InputSpec, seed: int) -> Networ
         torch.manual_seed(seed)
         built: Network = lookup("networks", network_name(network))(typed("networks", network), inputs)
         built.to(memory_format=torch.channels_last)
-        own = type(built).__module__.startswith("akdtune.")
-        if not own and layout(built) == torch.channels_last and not _runs(built, inputs):
+        known = type(built).__module__.startswith("akdtune.") and built.takes_channels_last
+        if not known and layout(built) == torch.channels_last and not _runs(built, inputs):
             built.to(memory_format=torch.contiguous_format)
     return built
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +15,8 @@ from torch import Tensor, nn
 
 from akdtune import networks
 from akdtune.data.dataset import DataSet, load_data, missing_files
-from akdtune.devices import resolve_device
+from akdtune.devices import available_cpus, resolve_device
+from akdtune.planning.checkpoint_files import is_missing
 from akdtune.planning.prepared import Prepared
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
@@ -61,14 +60,12 @@ def missing(study: Study) -> list[str]:
 
 def missing_checkpoints(study: Study) -> dict[str, str]:
     """The files of teachers that are named and not there, by key path: `teacher.others[0].checkpoint`."""
-    teachers = study.teacher.with_paths()
-    named = {written(("teacher", *path, "checkpoint")): teacher.checkpoint for path, teacher in teachers}
-    return {key: path for key, path in named.items() if path not in ("auto", "pretrained") and not Path(path).exists()}
-
-
-def available_cpus() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    named = {
+        written(("teacher", *path, "checkpoint")): file.path
+        for path, teacher in study.teacher.with_paths()
+        if (file := teacher.imported) is not None
+    }
+    return {key: path for key, path in named.items() if is_missing(path)}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from akdtune.planning.equal_cells import MeasuredPlan, measured_plan
 from akdtune.planning.measured_targets import IMAGES, of_cells
 from akdtune.planning.prepared import Prepared
 from akdtune.roles import REPORT_ROLES
+from akdtune.settings.checkpoint import checkpoint_file
 from akdtune.settings.space import Proposal
 from akdtune.study import search_rules
 from akdtune.study.ids import cell_hash
@@ -27,20 +29,23 @@ from akdtune.teacher.file import TeacherFile
 def student_hashes(study: Study) -> dict[str, str]:
     """Hashes of the files that students begin with, by path."""
     corners = study.configurations
-    hashes = {str(corner["student"].get("checkpoint")): _student_hash(corner) for corner in corners}
-    return {path: value for path, value in sorted(hashes.items()) if value}
+    files = {checkpoint_file(file).label: corner for corner in corners if (file := corner["student"].get("checkpoint"))}
+    return {label: _student_hash(corner) for label, corner in sorted(files.items())}
 
 
 def _student_hash(settings: Mapping[str, Any]) -> str:
     """Hash of the file that a trial's student begins with; empty without one."""
-    path = settings["student"].get("checkpoint")
-    if path is None:
+    if settings["student"].get("checkpoint") is None:
         return ""
+    file = checkpoint_file(settings["student"]["checkpoint"])
     try:
-        facts = Path(path).stat()
-        return _file_hash(path, facts.st_size, facts.st_mtime_ns)
+        facts = Path(file.path).stat()
+        of_file = _file_hash(file.path, facts.st_size, facts.st_mtime_ns)
     except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error} (student.checkpoint)") from error
+        raise CheckpointError(f"{file.path}: {error.strerror or error} (student.checkpoint)") from error
+    if file.key is None and file.strip is None:
+        return of_file
+    return hashlib.sha256(json.dumps([of_file, file.key, file.strip]).encode()).hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=64)

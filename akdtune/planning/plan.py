@@ -9,6 +9,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from akdtune.planning.checkpoint_files import check_checkpoints, missing_students
 from akdtune.planning.cost import (
     CPU,
     ArmCost,
@@ -28,7 +29,7 @@ from akdtune.planning.cost import (
 )
 from akdtune.planning.equal_cells import MeasuredPlan
 from akdtune.planning.identity import Identity, initial_rows
-from akdtune.planning.prepared import Prepared, missing_students, network_label
+from akdtune.planning.prepared import Prepared, network_label
 from akdtune.roles import TrainOn
 from akdtune.settings.space import Dimension
 from akdtune.study.proposals import Outline
@@ -172,6 +173,7 @@ class Plan:
         """
         outline, machine = Outline(study), Machine.here(study.resources)
         checkpoints, students, absent = missing_checkpoints(study), missing_students(study), missing(study)
+        check_checkpoints(study, missing=False)
         estimate = None
         if not absent and not students:
             with one_thread():
@@ -224,7 +226,7 @@ def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: boo
 
     The outline is the same with the ablation's cells measured, where their teacher is trained.
     """
-    study, prepared = outline.study, Prepared.load(outline.study)
+    study, prepared = outline.study, Prepared.load(outline.study, checked=True)
     splits = prepared.split(prepared.train_on)
     files: dict[TrainOn, TeacherFile | None] = {}
     if with_teacher:

@@ -7,7 +7,6 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,11 +15,13 @@ from akdtune import networks
 from akdtune.contexts import method_context, view_context
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.data.splits import Splits
-from akdtune.errors import AkdtuneError, CheckpointError, Problem, SettingsError
+from akdtune.errors import AkdtuneError, Problem, SettingsError
 from akdtune.methods import MethodContext
 from akdtune.networks import Network
+from akdtune.planning.checkpoint_files import check_checkpoints
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
+from akdtune.settings.checkpoint import checkpoint_file
 from akdtune.settings.file import written
 from akdtune.settings.training import StudentSettings
 from akdtune.settings.trial import pair_of, published
@@ -34,15 +35,24 @@ from akdtune.views import ViewContext
 
 @dataclass(frozen=True)
 class Prepared:
-    """The study's data, loaded on the driver to know its hash and its classes."""
+    """The study's data, loaded on the driver to know its hash and its classes.
+
+    Attributes:
+        study: checked settings.
+        dataset: its data.
+        notes: how the files that students begin with were read, where that is not plain, by file.
+    """
 
     study: Study
     dataset: DataSet
+    notes: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _splits: dict[TrainOn, Splits] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def load(cls, study: Study) -> Prepared:
-        """Loads (and where allowed downloads) the data."""
+    def load(cls, study: Study, *, checked: bool = False) -> Prepared:
+        """Loads (and where allowed downloads) the data; the study's checkpoints come first unless they are checked."""
+        if not checked:
+            check_checkpoints(study, missing=True)
         prepared = cls(study, load_data(study.data, torch.device("cpu")))
         prepared.check_components()
         return prepared
@@ -94,13 +104,11 @@ class Prepared:
 
     def _begin(self, student: Mapping[str, Any], built: Network | None, problems: dict[Problem, None]) -> None:
         """Reads the file that a student begins with, as a trial would, into a copy of its network."""
-        path = student["checkpoint"]
-        if path is None or built is None:
+        if student["checkpoint"] is None or built is None:
             return
         try:
-            if not Path(path).exists():
-                raise CheckpointError(f"{path}: no such file")
-            begin_with(copy.deepcopy(built), StudentSettings(**student))
+            if note := begin_with(copy.deepcopy(built), StudentSettings(**student)):
+                self.notes[checkpoint_file(student["checkpoint"]).label] = note
         except AkdtuneError as error:
             problems[Problem("student.checkpoint", str(error), None, self.study.source)] = None
 
@@ -190,13 +198,6 @@ class Prepared:
     def _student_names(self) -> set[str]:
         networks = (arm.centre().settings["student"]["network"] for arm in self.study.arms)
         return {network if isinstance(network, str) else network["name"] for network in networks}
-
-
-def missing_students(study: Study) -> list[str]:
-    """Files that students are to begin with and that are not there."""
-    corners = (settings["student"] for settings in study.configurations)
-    paths = _distinct(student["checkpoint"] for student in corners if student.get("checkpoint"))
-    return [path for path in paths if not Path(path).exists()]
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

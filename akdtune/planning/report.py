@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from akdtune.planning.cell_lines import cell_lines, counts, factor_lines
+from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import TIMED_STEPS, CacheUse, UntrainedTeacher
 from akdtune.planning.plan import Configuration, Plan, StudyEstimate, Total
 from akdtune.planning.prepared import network_label
@@ -50,7 +51,8 @@ def plan_report(plan: Plan) -> list[str]:
     if plan.estimate is not None:
         lines += _estimate_lines(plan.outline, plan.estimate)
     lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in plan.lacking]
-    return lines + [f"warning: {warning}" for warning in study.warnings]
+    notes = () if plan.estimate is None else plan.estimate.prepared.dataset.notes
+    return lines + [f"warning: {warning}" for warning in (*study.warnings, *notes)]
 
 
 def _missing_lines(plan: Plan) -> Iterator[str]:
@@ -86,6 +88,8 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     yield (
         f"data {study.data.name}: {images.training} training, {images.validation} validation, {images.test} test images"
     )
+    if words := estimate.prepared.dataset.classes_in_words:
+        yield words
     if study.teacher.absent:
         yield "no teacher: students learn from the labels and from themselves"
     elif estimate.teacher is not None:
@@ -93,6 +97,8 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     else:
         for path, untrained in estimate.untrained.items():
             yield _untrained_line(path, untrained)
+    for line in reading_lines(estimate.teachers.values(), estimate.prepared.notes):
+        yield f"    {line}"
     yield from factor_lines(outline.cell_plan, estimate.gradient_factors)
     for name, configuration in estimate.configurations.items():
         yield _cost_line(name, configuration)

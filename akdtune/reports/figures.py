@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from akdtune.reports.backend import load_matplotlib
 from akdtune.reports.text import MINUS, interval, probability, signed
 
 # Okabe and Ito's palette without its yellow, told apart under every common colour blindness; shapes repeat the code.
@@ -77,6 +78,7 @@ class Sheet:
 @contextlib.contextmanager
 def sheet(width: float, height: float) -> Iterator[Sheet]:
     """A figure of so many inches in the common look."""
+    load_matplotlib()
     # late: reports without a figure do not wait for it
     import matplotlib as mpl
 

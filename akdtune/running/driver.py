@@ -21,6 +21,7 @@ from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
 from akdtune.errors import AkdtuneError, StudyError
+from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
@@ -35,6 +36,7 @@ from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
+from akdtune.running.tracking_study import StudyTracking
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
     STOP_PATIENCE_S,
@@ -119,9 +121,12 @@ class _Driver:
         self.extended = extended
         self.reused = reused
         self.run: Run | None = None
+        self.tracking: StudyTracking | None = None
 
     def go(self, lock: dict[str, Any] | None) -> int:
         prepared = Prepared.load(self.study)
+        for note in prepared.dataset.notes:
+            self.console.print(f"warning: {note}", highlight=False, soft_wrap=True)
         with self._signals(), Display(self.console, self.study.name, self._total, self.study.epochs) as shown:
             try:
                 teachers = []
@@ -132,6 +137,8 @@ class _Driver:
                     teachers.append(teacher)
                 identity = Identity(self.study, prepared, *teachers)
                 self._write_lock(lock, prepared, identity)
+                for line in reading_lines(teachers, prepared.notes):
+                    self.console.print(line, highlight=False, soft_wrap=True)
                 if lock is None or not self.directory.records or self.extended:
                     rows = initial_rows(self.outline, identity)
                     known = self.directory.records
@@ -144,10 +151,13 @@ class _Driver:
                 self._print_notes()
                 if self.run.remaining() and not self._stopping:
                     self.directory.wait_for_workers()
+                    self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
                     self.directory.append(StudyStarted(pid=os.getpid()))
                     self._tune(self.run, shown)
                     self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
             finally:
+                if self.tracking is not None:
+                    self.tracking.end()
                 stop_ray()
         tables.compact(self.directory.root)
         if self._stopping:
@@ -223,8 +233,16 @@ class _Driver:
         start_ray(self.address, self.study.tracking.finish_timeout_s)
         self._take_signals()
 
+    def _settle_tracking(self, run: Run) -> None:
+        """Decides how trials are tracked; the server had time to answer while Ray started."""
+        assert self.tracking is not None
+        if line := self.tracking.settle(lambda: bool(self._stopping)):
+            self.console.print(line, highlight=False, soft_wrap=True)
+        run.tracking = self.tracking.for_trials
+
     def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
+        self._settle_tracking(run)
         study = self.study
         leading = study.search.training_seeds[0] if run.phase.leads else None
         pruning = pruners(study, run.brackets)
@@ -331,6 +349,8 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+        if self.tracking is not None and (line := self.tracking.closing()):
+            self.console.print(line, highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
         return 1 if any(record.terminal == "failed" for record in self.directory.records.values()) else 0
 

@@ -35,6 +35,7 @@ class Run:
         self.directory = directory
         self.identity = identity
         self.study_uid = study_uid
+        self.tracking: Mapping[str, Any] = study.tracking.model_dump()
         self.epochs = study.epochs
         self.brackets = outline.brackets
         self.quotas = outline.quotas
@@ -247,7 +248,7 @@ class Run:
             planned_request(study, self.identity, record.plan),
             study_uid=self.study_uid,
             report_trains_on=study.report.train_on,
-            tracking=study.tracking.model_dump(),
+            tracking=self.tracking,
             rungs=study.rungs if prunes else [],
             root=str(directory.root.resolve()),
             stop_flag=directory.stop_flag.name,

@@ -112,10 +112,11 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "settings": study.resolved(),
         "arms": [arm.name for arm in study.arms],
         "resolved": facts,
-        "data": {"hash": identity.prepared.data_hash, "name": study.data.name},
+        "data": {"hash": identity.prepared.data_hash, "name": study.data.name, **_classes(identity)},
         "teacher": asdict(teacher),
         **({} if identity.report_teacher is None else {"report_teacher": asdict(identity.report_teacher)}),
         "students": student_hashes(study),
+        **({"students_read": notes} if (notes := identity.prepared.notes) else {}),
         "seeds": {
             "search": study.search.seed,
             "trial": study.search.training_seeds,
@@ -131,9 +132,16 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
     }
 
 
+def _classes(identity: Identity) -> dict[str, Any]:
+    """What the labels 0..K-1 stand for, where the data set's files say it."""
+    classes = identity.prepared.dataset.classes
+    return {} if classes is None else {"classes": list(classes)}
+
+
 def package_versions() -> dict[str, str]:
     """Version of each package that numbers depend on, and of those that brought components, by name."""
-    wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn")
+    wanted = ("torch", "torchvision", "ray", "optuna", "wandb", "pyarrow", "numpy", "pydantic", "scipy", "scikit-learn",
+              "timm")  # fmt: skip
     versions = {}
     for name in wanted:
         try:
@@ -166,6 +174,19 @@ def _with_absent(section: Any, later: Mapping[str, Any]) -> Any:
     return {**later, **section}
 
 
+def _paths_alone(teacher: Any) -> Any:
+    """A teacher's settings without where in a file its weights are, further teachers included."""
+    if not isinstance(teacher, dict):
+        return teacher
+    named = {key: item["path"] for key, item in teacher.items() if key == "checkpoint" and isinstance(item, dict)}
+    nested = {
+        key: [_paths_alone(further) for further in teacher[key]]
+        for key in ("others", "distilled_from")
+        if isinstance(teacher.get(key), list)
+    }
+    return {**teacher, **named, **nested}
+
+
 def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]) -> dict[str, Any]:
     """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
     fresh = lock_content(study, identity)
@@ -193,6 +214,8 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path, extend: bo
     for settings in (before, now):  # a study from before there was a cache runs its teachers live
         cache = settings.get("teacher_cache")
         settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
+    for settings in (before, now):  # which weights they are, their hash says
+        settings["teacher"] = _paths_alone(settings.get("teacher"))
     for section, later in ADDED_LATER.items():
         before[section] = _with_absent(before.get(section), later)
     for settings in (before, now):

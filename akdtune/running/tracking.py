@@ -2,7 +2,7 @@
 
 A thread of its own owns the run, so that neither a slow start, nor a lost network, nor a slow close holds up training.
 What goes wrong here becomes one line of the trial's log. Parquet stays the truth: a new attempt's run first replays
-the stored rows, and `sync` uploads what was written offline.
+the stored rows, and a run that could not be written is made from them later.
 """
 
 from __future__ import annotations
@@ -10,74 +10,57 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from akdtune.errors import AkdtuneError
-from akdtune.running.tracking_record import RunRecord, has_key, read_record, write_record
+from akdtune.running.tracking_child import ANSWER_S, Answer
+from akdtune.running.tracking_mode import Mode, environment, give_up, key_place, mode_of_trial, reason, server
+from akdtune.running.tracking_record import (
+    SUPERSEDED,
+    RunRecord,
+    mark_tagged,
+    note_trouble,
+    read_record,
+    read_trouble,
+    write_record,
+)
 
-SUPERSEDED = "superseded"
 INIT_TIMEOUT_S = 20.0
 INTERRUPTED_FINISH_S = 2.0
 """After Ctrl-C closing gets no more than this, whatever `finish_timeout_s` says."""
 
+STORED_FINISH_S = 30.0
+"""How long writing a run from stored rows may take to close: nobody trains meanwhile."""
+
 ENDED_WELL = frozenset({"done", "pruned", "diverged"})
+GROUP_CHARACTERS = 128
+"""A longer name of a group Weights & Biases refuses; the whole name of a cell is in the run's config."""
+
 _HEADER_BYTES = 7
 """A transaction log without a record."""
-
-SYNC_CHUNK = 100
-"""Runs handed to one `wandb sync` process."""
-
-Mode = Literal["online", "offline", "disabled"]
-
-unreachable = threading.Event()
-"""Set when the server did not answer once in this process: later trials in it write offline without trying."""
-
-
-class TrackingError(AkdtuneError):
-    """Runs that cannot be uploaded, for a reason the user can mend."""
-
-
-def resolve_mode(settings: Mapping[str, Any]) -> Mode:
-    """`online`, `offline` or `disabled` for this process.
-
-    `auto` follows the environment variable WANDB_MODE where it is set, else it is online with an API key, and offline
-    without one.
-    """
-    wandb_settings = settings.get("wandb")
-    if not wandb_settings:
-        return "disabled"
-    mode = str(wandb_settings.get("mode", "auto"))
-    if mode == "auto":
-        asked = os.environ.get("WANDB_MODE", "")
-        mode = asked if asked in ("online", "offline", "disabled") else ("online" if has_key() else "offline")
-    return "offline" if mode == "online" and unreachable.is_set() else cast(Mode, mode)
-
-
-def notice(settings: Mapping[str, Any]) -> str | None:
-    """One line for the start of a study when its runs are written offline, None otherwise."""
-    if resolve_mode(settings) != "offline":
-        return None
-    why = "as asked" if has_key() else "no API key found (WANDB_API_KEY or ~/.netrc)"
-    return f"Weights & Biases: runs are written offline, {why}; `akdtune wandb sync RUN` uploads them"
-
 
 _PLACE = ("study", "trial_id", "cell_id", "cell", "arm", "role", "seed")
 """What says where a run belongs."""
 
 
-def prepare(settings: Mapping[str, Any]) -> None:
-    """Loads the SDK, once per process; what goes wrong with it, each run says for itself."""
-    if resolve_mode(settings) != "disabled":
-        with contextlib.suppress(Exception):
-            import wandb  # noqa: F401  # late: a study without tracking does not load it
+def prepare(mode: Mode) -> None:
+    """Loads the SDK, once per process, in an environment that cannot disturb it; what goes wrong, each run says."""
+    if mode == "disabled":
+        return
+    kept = environment(mode)
+    for name in set(os.environ) - set(kept):
+        del os.environ[name]
+    for name, value in kept.items():
+        if os.environ.get(name) != value:  # else nothing is set while other threads may read
+            os.environ[name] = value
+    with contextlib.suppress(Exception):
+        import wandb  # noqa: F401  # late: a study without tracking does not load it
 
 
 class _Finish(NamedTuple):
@@ -105,16 +88,24 @@ class Tracker:
         self._attempt = attempt
         self._jobs: queue.SimpleQueue[Mapping[str, Any] | _Finish] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._mode: Mode = "disabled"
+        self._again = ""
+        self._left = threading.Event()
 
     @property
     def run_id(self) -> str:
         """The run's id on the server: a run per trial and attempt."""
         study = self._trial.get("study_uid")  # the same configuration may be a trial of several studies
-        return "-".join([*([study] if study else []), self._trial["trial_id"], f"a{self._attempt}"])
+        return "-".join([*([study] if study else []), self._trial["trial_id"], f"a{self._attempt}{self._again}"])
+
+    @property
+    def _directory(self) -> Path:
+        return self._root / "trials" / str(self._trial["trial_id"])
 
     def start(self, rows: Sequence[Mapping[str, Any]] = ()) -> None:
         """Opens the run and replays the rows of earlier attempts, so that the newest run holds the whole curve."""
-        if resolve_mode(self._settings) == "disabled":
+        self._mode = mode_of_trial(self._settings, self._root)
+        if self._mode == "disabled":
             return
         self._thread = threading.Thread(target=self._work, name=f"wandb {self.run_id}", daemon=True)
         self._thread.start()
@@ -142,27 +133,40 @@ class Tracker:
         self._thread.join(bound)
         if self._thread.is_alive():
             _say(f"run {self.run_id} did not close within {bound:g} s; it goes on in the background")
+            self._left.set()
+            if status != "interrupted":
+                self._lost_server(f"it did not take a run within {bound:g} s")
         self._thread = None
+
+    def _lost_server(self, why: str) -> None:
+        """Lets later trials write offline, where this one had a key and was to be online."""
+        if self._mode == "online" and key_place() is not None:
+            give_up(self._root, f"{server()}: {why}")
 
     def _work(self) -> None:
         """The thread: one run from its start to its end."""
         try:
-            run = self._open(resolve_mode(self._settings))
+            run = self._open()
             step = -1
             while not isinstance(job := self._jobs.get(), _Finish):
                 step = self._log(run, job, step)
             self._close(run, job, step)
         except Exception as error:  # tracking must not cost a trial
-            _say(f"run {self.run_id} stopped: {type(error).__name__}: {error}")
+            _say(f"run {self.run_id} stopped: {type(error).__name__}: {reason(error)}")
+            self._lost_server(reason(error))
+            with contextlib.suppress(OSError):
+                note_trouble(self._directory, f"{type(error).__name__}: {reason(error)}")
 
-    def _open(self, mode: Mode) -> Any:
+    def _open(self) -> Any:
+        prepare(self._mode)
         try:
-            run = self._init(mode)
+            run = self._init(self._mode)
         except Exception as error:
-            if mode != "online":
+            if self._mode != "online" or self._left.is_set():
                 raise
-            unreachable.set()
-            _say(f"the server did not take run {self.run_id} ({error}); this process writes offline from now on")
+            self._lost_server(reason(error))
+            _say(f"the server did not take run {self.run_id} ({reason(error)}); it is written offline")
+            self._mode, self._again = "offline", "b"  # the SDK holds on to the id of the run that failed
             run = self._init("offline")
         self._record(run, finished=False)
         return run
@@ -179,7 +183,7 @@ class Tracker:
             tags=list(own.get("tags") or []) or None,
             id=self.run_id,
             name=trial["trial_id"],
-            group=trial.get("cell") or trial["arm"],
+            group=_shortened(trial.get("cell") or trial["arm"]),
             job_type=trial["role"],
             config=config,
             dir=str(self._root),
@@ -208,9 +212,9 @@ class Tracker:
 
     def _record(self, run: Any, finished: bool) -> None:
         """Notes this run in the trial's directory, and that it supersedes the runs of earlier attempts."""
-        directory = self._root / "trials" / str(self._trial["trial_id"])
-        earlier = [known for known in read_record(directory) if known.id != self.run_id]
-        if any(known.attempt > self._attempt for known in earlier):
+        known_runs = read_record(self._directory)
+        earlier = [known for known in known_runs if known.attempt < self._attempt]
+        if any(known.attempt > self._attempt for known in known_runs):
             return  # a later attempt owns the file now
         own = RunRecord(
             id=self.run_id,
@@ -225,10 +229,35 @@ class Tracker:
         )
         for known in earlier:
             known.superseded_by = self.run_id
-        write_record(directory, [*earlier, own])
+        write_record(self._directory, [*earlier, own])
         late = [known for known in earlier if known.mode == "online"]
         if late and own.mode == "online" and not finished:
             threading.Thread(target=_tag_quietly, args=(self._root, late), daemon=True).start()
+
+
+def write_stored(trial: Mapping[str, Any], settings: Mapping[str, Any], root: Path) -> Answer:
+    """Writes the run of a trial that has none from what is stored, offline; in a process where nobody trains.
+
+    Args:
+        trial: as a tracker takes it, and `attempt`, `status`, `rows`.
+        settings: the study's tracking section.
+        root: the study directory.
+
+    Returns:
+        `id` of the trial, and `error`, None where the run is whole.
+    """
+    rows = trial["rows"]
+    own = {**settings, "wandb": {**settings["wandb"], "mode": "offline"}, "finish_timeout_s": STORED_FINISH_S}
+    tracker = Tracker(own, trial, root, trial["attempt"])
+    tracker.start(rows)
+    tracker.finish(trial["status"], rows[-1] if rows else {})
+    run = next((run for run in read_record(tracker._directory) if run.id == tracker.run_id), None)
+    if run is None or not run.is_whole(root):
+        return {"id": trial["trial_id"], "error": read_trouble(tracker._directory) or "it did not close"}
+    for folder in (root / "wandb").glob(f"*-{tracker.run_id}*"):  # halves of the same attempt
+        if folder.name.endswith((tracker.run_id, f"{tracker.run_id}b")) and folder != root / run.directory:
+            shutil.rmtree(folder, ignore_errors=True)
+    return {"id": trial["trial_id"], "error": None}
 
 
 def _wait_until_written(log: Path, quiet_polls: int = 3, poll_s: float = 0.02, bound_s: float = 2.0) -> None:
@@ -254,12 +283,17 @@ def _lean_settings(known: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
         "disable_job_creation": True,
         "init_timeout": INIT_TIMEOUT_S,
         "finish_timeout": float(settings.get("finish_timeout_s", 5.0)),
+        "finish_timeout_raises": True,
         "x_disable_meta": True,
         "x_disable_stats": True,
         "x_disable_machine_info": True,
         "x_save_requirements": False,
     }
     return {name: value for name, value in wanted.items() if name in known}
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= GROUP_CHARACTERS else name[: GROUP_CHARACTERS - 3] + "..."
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -277,109 +311,29 @@ def _say(message: str) -> None:
         print(f"wandb: {message}", file=sys.stderr, flush=True)
 
 
-@dataclass
-class SyncReport:
-    """What one `sync` did, as run ids."""
-
-    uploaded: list[str] = field(default_factory=list)
-    already: list[str] = field(default_factory=list)
-    running: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    tagged: list[str] = field(default_factory=list)
-    untagged: list[str] = field(default_factory=list)
-
-    def sentence(self) -> str:
-        """One line for the user."""
-        parts = [f"{len(self.uploaded)} uploaded", f"{len(self.already)} already there"]
-        parts += [f"{len(self.running)} left out because their trials still run"] if self.running else []
-        parts += [f"{len(self.failed)} failed ({', '.join(self.failed[:3])})"] if self.failed else []
-        parts += [f"{len(self.tagged)} tagged {SUPERSEDED}"] if self.tagged else []
-        parts += [f"{len(self.untagged)} could not be tagged {SUPERSEDED}"] if self.untagged else []
-        again = "; the same command tries again" if self.failed or self.untagged or self.running else ""
-        return f"Weights & Biases runs: {', '.join(parts)}{again}"
-
-
-def sync(run_dir: Path) -> SyncReport:
-    """Uploads a study's offline runs, oldest first, and tags the runs that a later attempt superseded.
-
-    Runs that are marked as uploaded are left alone, so the command can be repeated; runs whose trial still writes are
-    left for later.
-
-    Raises:
-        TrackingError: without runs or without an API key.
-    """
-    runs = [run for directory in sorted((run_dir / "trials").glob("*")) for run in read_record(directory)]
-    if not runs:
-        raise TrackingError(f"{run_dir}: no Weights & Biases runs here (tracking.wandb is null or disabled)")
-    report = SyncReport()
-    waiting = []
-    for run in sorted((run for run in runs if run.mode == "offline"), key=lambda run: run.directory):
-        if run.is_uploaded(run_dir):
-            report.already.append(run.id)
-        elif run.running:
-            report.running.append(run.id)
-        elif not run.log_file(run_dir).exists():
-            report.failed.append(run.id)
-        else:
-            waiting.append(run)
-    superseded = [run for run in runs if run.superseded_by and not _tag_mark(run_dir, run).exists()]
-    if not waiting and not superseded:
-        return report
-    if not has_key():
-        raise TrackingError(
-            f"{run_dir}: {len(waiting)} runs wait for upload, but there is no API key: "
-            "set WANDB_API_KEY or run `wandb login`, then repeat this command"
-        )
-    for chunk in _chunks(waiting, SYNC_CHUNK):
-        _upload([run_dir / run.directory for run in chunk])
-    for run in waiting:
-        (report.uploaded if run.is_uploaded(run_dir) else report.failed).append(run.id)
-    there = [run for run in superseded if run.mode == "online" or run.is_uploaded(run_dir)]
-    report.tagged, report.untagged = _tag(run_dir, there)
-    return report
-
-
-def _chunks(runs: Sequence[RunRecord], size: int) -> Iterator[Sequence[RunRecord]]:
-    for start in range(0, len(runs), size):
-        yield runs[start : start + size]
-
-
-def _upload(directories: Sequence[Path]) -> None:
-    """Hands runs to the SDK's own command, which shows its progress; success is read from its marks, not its status."""
-    subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, directories)], check=False)
-
-
-def _tag_mark(run_dir: Path, run: RunRecord) -> Path:
-    return run_dir / "wandb" / SUPERSEDED / run.id
-
-
-def _tag(run_dir: Path, runs: Sequence[RunRecord]) -> tuple[list[str], list[str]]:
-    """Tags runs on the server as superseded; returns the ids that were tagged and those that could not be."""
-    tagged: list[str] = []
-    untagged: list[str] = []
-    if not runs:
-        return tagged, untagged
-    import wandb  # late: a study without tracking does not load it
-
-    api = wandb.Api()
-    for run in runs:
-        path = "/".join(part for part in (run.entity, run.project, run.id) if part)
-        try:
-            remote: Any = api.run(path)
-            remote.tags = sorted({*remote.tags, SUPERSEDED})
-            remote.update()
-        except Exception as error:  # the SDK raises many kinds; the next sync tries again
-            _say(f"run {run.id} could not be tagged: {error}")
-            untagged.append(run.id)
-            continue
-        mark = _tag_mark(run_dir, run)
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-        tagged.append(run.id)
-    return tagged, untagged
-
-
-def _tag_quietly(run_dir: Path, runs: Sequence[RunRecord]) -> None:
+def _tag_quietly(root: Path, runs: Sequence[RunRecord]) -> None:
     """Tags from a running trial; `sync` tags what fails here."""
     with contextlib.suppress(Exception):
-        _tag(run_dir, runs)
+        for answer in tag_runs({run.id: run.path for run in runs}, SUPERSEDED):
+            if answer["error"] is None:
+                mark_tagged(root, answer["id"])
+
+
+def tag_runs(paths: Mapping[str, str], tag: str) -> Iterator[Answer]:
+    """Adds a tag to runs on the server.
+
+    Args:
+        paths: id: entity/project/id.
+        tag: as a text.
+    """
+    import wandb  # late: loaded where tracking is on
+
+    api = wandb.Api(timeout=int(ANSWER_S))
+    for run_id, path in paths.items():
+        try:
+            remote: Any = api.run(path)
+            remote.tags = sorted({*remote.tags, tag})
+            remote.update()
+            yield {"id": run_id, "error": None}
+        except Exception as error:  # the SDK raises many kinds; the next sync tries again
+            yield {"id": run_id, "error": reason(error)}

@@ -1,15 +1,13 @@
-"""What is known about a study's Weights & Biases runs without the SDK: their records, and whether there is a key."""
+"""What is known about a study's Weights & Biases runs without the SDK: a record in each trial's directory."""
 
 from __future__ import annotations
 
 import json
-import netrc
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 from akdtune import atomic
 from akdtune.records.processes import is_alive
@@ -17,24 +15,11 @@ from akdtune.records.processes import is_alive
 RECORD_FILE = "wandb.json"
 """In the trial's directory: the runs of all its attempts, oldest first; written by the trial alone."""
 
-PUBLIC_HOSTS = frozenset({"api.wandb.ai", "api.forge.coreweave.com"})
+SUPERSEDED = "superseded"
+"""Tag of runs that a later attempt replaced."""
 
-
-def has_key() -> bool:
-    """Whether an API key for Weights & Biases is in the environment or in the netrc file.
-
-    A server of one's own counts when WANDB_BASE_URL names it; else `tracking.wandb.mode: online` says so.
-    """
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-    try:
-        entries = netrc.netrc(file).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    configured = os.environ.get("WANDB_BASE_URL")
-    hosts = {urlsplit(configured).netloc} if configured else PUBLIC_HOSTS
-    return any(host in entries and entries[host][2] for host in hosts)
+_HEADER_BYTES = 7
+"""A transaction log without a record."""
 
 
 @dataclass
@@ -63,23 +48,76 @@ class RunRecord:
         """The SDK's transaction log, which holds everything that was logged."""
         return study_directory / self.directory / f"run-{self.id}.wandb"
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it has the types that it was written with; the file may have been damaged."""
+        texts = (self.id, self.mode, self.directory, self.host)
+        return (
+            all(isinstance(text, str) for text in texts) and isinstance(self.attempt, int) and isinstance(self.pid, int)
+        )
+
+    @property
+    def path(self) -> str:
+        """Where it is on the server."""
+        return "/".join(part for part in (self.entity, self.project, self.id) if part)
+
+    def is_whole(self, study_directory: Path) -> bool:
+        """Whether it was closed, and stands on the server or on this disk."""
+        if not self.finished or self.mode == "online":
+            return self.finished
+        try:
+            return self.log_file(study_directory).stat().st_size > _HEADER_BYTES
+        except OSError:
+            return False
+
     def is_uploaded(self, study_directory: Path) -> bool:
         """Whether `wandb sync` has uploaded it: the SDK leaves a mark beside the log."""
         log = self.log_file(study_directory)
         return log.with_name(log.name + ".synced").exists()
 
 
+def _stored(trial_directory: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads((trial_directory / RECORD_FILE).read_text(encoding="utf-8"))
+        return stored if isinstance(stored, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
 def read_record(trial_directory: Path) -> list[RunRecord]:
     """The runs of a trial's attempts, oldest first; none where nothing readable is stored."""
     try:
-        stored = json.loads((trial_directory / RECORD_FILE).read_text(encoding="utf-8"))
-        return [RunRecord(**entry) for entry in stored["runs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        runs = [RunRecord(**entry) for entry in _stored(trial_directory)["runs"]]
+    except (KeyError, TypeError):
         return []
+    return runs if all(run.is_sound for run in runs) else []
 
 
-def write_record(trial_directory: Path, runs: Sequence[RunRecord]) -> None:
+def read_trouble(trial_directory: Path) -> str | None:
+    """Why the trial's latest run could not be written, where that is known."""
+    trouble = _stored(trial_directory).get("trouble")
+    return None if trouble is None else str(trouble)
+
+
+def write_record(trial_directory: Path, runs: Sequence[RunRecord], trouble: str | None = None) -> None:
     """Replaces the record of a trial in one step."""
     trial_directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"runs": [vars(run) for run in runs]}, indent=1)
-    atomic.write(trial_directory / RECORD_FILE, text + "\n")
+    content = {"runs": [vars(run) for run in runs], **({} if trouble is None else {"trouble": trouble})}
+    atomic.write(trial_directory / RECORD_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def note_trouble(trial_directory: Path, trouble: str) -> None:
+    """Adds to a trial's record why its latest run could not be written."""
+    write_record(trial_directory, read_record(trial_directory), trouble)
+
+
+def tag_mark(study_directory: Path, run_id: str) -> Path:
+    """The file that says that a run is tagged as superseded."""
+    return study_directory / "wandb" / SUPERSEDED / run_id
+
+
+def mark_tagged(study_directory: Path, run_id: str) -> None:
+    """Notes that a run is tagged as superseded."""
+    mark = tag_mark(study_directory, run_id)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()

@@ -16,8 +16,8 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher as RaySearcher
 from typing_extensions import override
 
+from akdtune.devices import available_cpus
 from akdtune.errors import StudyError
-from akdtune.planning.cost import available_cpus
 from akdtune.records.events import TrialEnded
 from akdtune.records.study_directory import TrialRecord
 from akdtune.roles import Terminal

@@ -27,6 +27,7 @@ from akdtune.devices import resolve_device
 from akdtune.records.trial_directory import Superseded, TrialDirectory
 from akdtune.registry import load_plugins
 from akdtune.running.tracking import Tracker, prepare
+from akdtune.running.tracking_mode import mode_of_trial
 from akdtune.running.trial_writer import Limits, TrialWriter, resumed
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
@@ -89,7 +90,7 @@ def execute(
     seen: dict[str, int] = {}
     with _captured(directory.log):
         _one_thread_per_cpu(request.cpu)
-        _load_libraries(request.tracking)
+        _load_libraries(request.tracking, Path(request.root))
         for _ in range(TRIES):
             try:
                 return _attempt(request, directory, report, should_stop, limits)
@@ -178,11 +179,11 @@ def _one_thread_per_cpu(cpu: float) -> None:
     torch.set_num_threads(max(1, int(cpu)))
 
 
-def _load_libraries(tracking: Mapping[str, Any]) -> None:
+def _load_libraries(tracking: Mapping[str, Any], root: Path) -> None:
     """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
 
     torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
-    prepare(tracking)
+    prepare(mode_of_trial(tracking, root))
 
 
 def _give_memory_back() -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -165,7 +174,10 @@ class DataSettings(ComponentSettings):
     )
     root: str | None = Field(None, description="folder of the files; null: ~/data (parquet: the working directory)")
     download: bool = Field(False, description="fetch what is missing (torchvision's sets)")
-    validation: NonNegativeInt = Field(description="images held out of the training pool, stratified by class")
+    validation: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="images held out of the training pool, stratified by class: how many, or which share (0.1)",
+        examples=[5000, 0.1],
+    )
     split_seed: int = Field(0, description="of the validation split, limit_per_class, imbalance and fraction")
     limit_per_class: PositiveInt | None = Field(None, description="size of the training pool, validation included")
     imbalance: float | None = Field(
@@ -196,9 +208,19 @@ class DataSettings(ComponentSettings):
     )
     train: str | list[str] | None = Field(None, description="parquet: files or patterns of the training pool")
     test: str | list[str] | None = Field(None, description="parquet: files or patterns of the test set")
+    split: float | None = Field(
+        None, gt=0, lt=1, description="image_folder without a test folder: share of each class that is the test set"
+    )
     image_column: str = Field("image", description="parquet: encoded images, bytes or {bytes, path}")
-    label_column: str = Field("label", description="parquet: integers from 0")
-    num_classes: PositiveInt | None = Field(None, description="parquet: null: the largest training label + 1")
+    label_column: str = Field("label", description="parquet: whole numbers or names; a class is its place among them")
+    num_classes: PositiveInt | None = Field(
+        None, description="parquet: null: as many as different training labels occur; else labels below it stay as is"
+    )
+    rehearsal: PositiveInt | None = Field(
+        None,
+        description="set by `akdtune rehearse`: so many training images, the first of each class, or made-up ones of"
+        " the set's shape where its files are missing; null: all",
+    )
 
     @model_validator(mode="after")
     def _belongs_to_the_data_set(self) -> DataSettings:
@@ -213,18 +235,35 @@ class DataSettings(ComponentSettings):
                     f"'{key}' does not belong to the data set '{self.name}' (settings of its own: {', '.join(allowed)})"
                 )
         if missing := [key for key in source.required_settings if not getattr(self, key)]:
-            raise ValueError(f"the data set '{self.name}' needs {' and '.join(missing)}")
+            example = ", ".join(_EXAMPLES.get(key, f"{key}: ...") for key in missing)
+            raise ValueError(f"the data set '{self.name}' needs {' and '.join(missing)} (for example `{example}`)")
         if self.std is not None and min(self.std, default=1) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
         if self.strong is not None and (self.strong.mixup or self.strong.cutmix):
             raise ValueError("strong has mixup or cutmix; allowed only in augmentation, which then mixes both alike")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is absent: a setting that earlier versions did not have changes no id and no lock."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in _ADDED_LATER}
+
+
+_ADDED_LATER = frozenset({"split", "rehearsal"})
+_EXAMPLES = {
+    "root": "root: ~/pictures",
+    "size": "size: 64",
+    "train": "train: 'train-*.parquet'",
+    "test": "test: test.parquet",
+}
+"""Lines that can be pasted where a setting is missing."""
 
 STREAMING_SETTINGS = frozenset({"size", "stream", "memory_mib", "workers"})
 _OWNED_SETTINGS = STREAMING_SETTINGS | {
     "root",
     "download",
+    "split",
     "train",
     "test",
     "image_column",

@@ -69,7 +69,8 @@ def _explained(
         kind = detail["type"]
         if kind == "missing":
             # The path must name the missing key, though only its mapping stands in the file.
-            yield (*path, str(detail["loc"][-1])), "is missing"
+            key = str(detail["loc"][-1])
+            yield (*path, key), f"is missing{_example(key, _model_at(model, path))}"
         elif kind == "extra_forbidden":
             owner = _model_at(model, path[:-1])
             allowed = [*(also if len(path) == 1 else ()), *(owner.model_fields if owner else ())]
@@ -82,6 +83,14 @@ def _explained(
     for path, options in wanted.items():
         _, got = _inside(values, path)
         yield path, f"must be {' or '.join(dict.fromkeys(options))}, got {shown(got)}" + _hint(options, got)
+
+
+def _example(key: str, owner: type[BaseModel] | None) -> str:
+    """What can be pasted for a missing key, where its field has an example."""
+    field = owner.model_fields.get(key) if owner is not None else None
+    if field is None or not field.examples:
+        return ""
+    return f" (for example `{key}: {shown(field.examples[0])}`: {field.description})"
 
 
 def _unknown(key: str, allowed: list[str]) -> str:
@@ -124,10 +133,12 @@ def _hint(options: list[str], got: Any) -> str:
 
 
 def _inside(values: Any, location: Iterable[int | str]) -> tuple[KeyPath, Any]:
-    """The part of a location that exists in the values (the rest names members of a union), and what stands there."""
+    """The part of a location that exists in the values (the rest names members of unions), and what stands there."""
     path: list[str | int] = []
     for key in location:
         inside = isinstance(values, dict) and key in values
+        if isinstance(values, dict) and not inside:
+            continue
         if not inside and not (isinstance(values, list) and isinstance(key, int) and key < len(values)):
             break
         values = values[key]

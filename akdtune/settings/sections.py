@@ -19,6 +19,7 @@ from pydantic import (
 
 from akdtune.registry import ComponentSettings
 from akdtune.settings.teacher import CacheSettings
+from akdtune.settings.tracking import TrackingSettings
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*")
@@ -311,24 +312,6 @@ class ResourcesSettings(ComponentSettings):
     cpu: PositiveFloat = Field(default=1.0, description="CPUs of a trial; one thread each")
     gpu: NonNegativeFloat = Field(default=0.0, description="GPUs of a trial; 0.25 lets four share one")
     concurrent: PositiveInt | None = Field(default=None, description="trials at a time; null: as many as fit")
-
-
-class WandbSettings(ComponentSettings):
-    """Where Weights & Biases shows the trials."""
-
-    project: str = "akdtune"
-    entity: str | None = Field(default=None, description="team or user; null: the key's own")
-    mode: Literal["auto", "online", "offline", "disabled"] = Field(
-        default="auto", description="auto: online with a key"
-    )
-    tags: list[str] = Field(default=[], description="shown on every run")
-
-
-class TrackingSettings(ComponentSettings):
-    """Live tracking; results are in the study directory in any case."""
-
-    wandb: WandbSettings | None = Field(default=None, description="null: no Weights & Biases")
-    finish_timeout_s: PositiveFloat = Field(default=5.0, description="seconds a trial waits for its run to close")
 
 
 STUDY_LEVEL: dict[str, type[ComponentSettings]] = {

@@ -20,6 +20,7 @@ from pydantic import (
 from akdtune.folders import cache_directory
 from akdtune.registry import NO_NETWORK, ComponentSettings, network_name
 from akdtune.roles import TrainOn
+from akdtune.settings.checkpoint import Checkpoint, CheckpointFile, checkpoint_file
 from akdtune.settings.training import Recipe
 
 PRETRAINED = "pretrained"
@@ -57,10 +58,10 @@ class TeacherSettings(Recipe):
     network: str | dict[str, Any] = Field(
         description="a registered network, or {name: ..., its settings}; none: no teacher"
     )
-    checkpoint: str = Field(
+    checkpoint: Checkpoint = Field(
         "auto",
         description="auto: train once and re-use; pretrained: the network's own weights; else a file, ours or"
-        " published",
+        " published, or {path, key, strip} where it says not by itself which of its tensors are meant",
     )
     seed: int = Field(0, description="of the weights, batches and crops")
     clean_validation: bool = Field(
@@ -109,6 +110,11 @@ class TeacherSettings(Recipe):
     def absent(self) -> bool:
         """Whether there is no teacher."""
         return network_name(self.network) == NO_NETWORK
+
+    @property
+    def imported(self) -> CheckpointFile | None:
+        """The file that the weights are read from; None where it is trained here or brings its own."""
+        return None if self.checkpoint in ("auto", PRETRAINED) else checkpoint_file(self.checkpoint)
 
     @property
     def dropped(self) -> int:

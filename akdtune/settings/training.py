@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from typing_extensions import override
 
 from akdtune.registry import ComponentSettings
+from akdtune.settings.checkpoint import Checkpoint
 
 
 class Recipe(ComponentSettings):
@@ -121,11 +122,10 @@ class StudentSettings(ComponentSettings):
     """The network that learns."""
 
     network: str | dict[str, Any] = Field(description="a registered network, or {name: ..., its settings}")
-    checkpoint: str | None = Field(
+    checkpoint: Checkpoint | None = Field(
         None,
-        min_length=1,
-        description="weights to begin with: a trial's checkpoint.pt or a published file; a classifier for other classes"
-        " is left as drawn",
+        description="weights to begin with: a trial's checkpoint.pt or a published file, or {path, key, strip}; a"
+        " classifier for other classes is left as drawn",
     )
     train: Literal["all", "classifier"] = Field(
         "all", description="classifier: everything else keeps its weights and statistics (linear transfer)"

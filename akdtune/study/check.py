@@ -48,7 +48,8 @@ class Reading(Remarks):
         values = self.file.values
         self._sections(values)
         plugins = self._plugins(values.get("plugins"))
-        make_paths_absolute(values)
+        for path, message in make_paths_absolute(values):
+            self.problem(path, message)
         name = self._name(values.get("study"), source)
         fixed = {section: self._fixed_section(section, model) for section, model in _fixed_models().items()}
         for section in TRIAL_LEVEL:

@@ -2,63 +2,120 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from akdtune.registry import NO_NETWORK
-from akdtune.settings.file import choice_key
+from akdtune.settings.domains import Issue
+from akdtune.settings.file import KeyPath, choice_key
+
+_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
+_NO_PATHS = ("auto", "pretrained")
+"""Words that may stand where a checkpoint's path does."""
+
+_Place = tuple[KeyPath, Any, Any, str | None]
+"""A path of the file: its key path, what holds it under which key, what it is relative to (None: left relative)."""
 
 
-def make_paths_absolute(values: dict[str, Any]) -> None:
-    """Workers run elsewhere: `~` and relative paths are resolved here, against the working directory."""
-    data, teacher = values.get("data"), values.get("teacher")
-    if teacher == NO_NETWORK:
+def make_paths_absolute(values: dict[str, Any]) -> list[Issue]:
+    """Workers run elsewhere: `~`, `$VARIABLES` and relative paths are resolved here, against the working directory.
+
+    Returns:
+        What is wrong, by key path: variables that are not set, homes of nobody.
+    """
+    if values.get("teacher") == NO_NETWORK:
         values["teacher"] = {"network": NO_NETWORK}
-    _make_checkpoints_absolute(teacher)
-    _make_cache_absolute(values.get("teacher_cache"))
-    _make_checkpoints_absolute(values.get("student"))
+    issues: list[Issue] = []
+    for path, holder, key, base in _paths(values):
+        try:
+            holder[key] = absolute(holder[key], base) if base is not None else str(_expanded(holder[key]))
+        except ValueError as error:
+            issues.append((path, str(error)))
+    return issues
+
+
+def absolute(path: str, base: str = ".") -> str:
+    """A path that means the same everywhere.
+
+    Args:
+        path: as written; empty stays empty.
+        base: what it is relative to, where it is relative.
+
+    Raises:
+        ValueError: for a variable that is not set, or the home of a user that does not exist.
+    """
+    return str((Path.cwd() / base / _expanded(path, base)).absolute()) if path else path
+
+
+def _expanded(path: str, base: str = ".") -> Path:
+    """A path with `~` and variables resolved; a `$` in the name of something that is there stays."""
+    if path.startswith("~"):
+        try:
+            path = str(Path(path).expanduser())
+        except RuntimeError as error:
+            raise ValueError(f"'{path}' names the home of a user that this machine does not know") from error
+    if not _VARIABLE.search(path) or _is_there(Path(base) / path):
+        return Path(path)
+    expanded = os.path.expandvars(path)
+    if unset := [found.group() for found in _VARIABLE.finditer(path) if _value(found) is None]:
+        raise ValueError(f"'{path}': the variable {unset[0]} is not set")
+    return Path(expanded).expanduser()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_symlink() or path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _value(found: re.Match[str]) -> str | None:
+    return os.environ.get(found.group(1).strip("{}"))
+
+
+def _paths(values: dict[str, Any]) -> Iterator[_Place]:
+    """Every path of a file; of changes to a study only `~` and variables are resolved, as they stand in locks."""
+    for section, base in (("teacher", "."), ("student", "."), ("probe", None), ("ablation", None)):
+        yield from _checkpoints(values.get(section), (section,), base)
+    cache = values.get("teacher_cache")
+    if isinstance(cache, dict):
+        for key in ("location", "seed_from"):
+            if isinstance(cache.get(key), str) and not cache[key].startswith("$"):  # each node's own to resolve
+                yield ("teacher_cache", key), cache, key, "."
+    data = values.get("data")
     if not isinstance(data, dict):
         return
-    root = data.get("root")
-    if isinstance(root, str):
-        data["root"] = root = _absolute(root)
+    if isinstance(data.get("root"), str):
+        yield ("data", "root"), data, "root", "."
     for key in ("train", "test"):
-        base = root if isinstance(root, str) else "."
-        if isinstance(data.get(key), str):
-            data[key] = _absolute(data[key], base)
-        elif isinstance(data.get(key), list):
-            data[key] = [_absolute(item, base) if isinstance(item, str) else item for item in data[key]]
+        base = data["root"] if isinstance(data.get("root"), str) else "."  # absolute by now
+        yield from _texts(data, key, ("data", key), base)
 
 
-def _make_checkpoints_absolute(section: Any) -> None:
-    if not isinstance(section, dict):
-        return
-    options = choice_key(section)
-    if options is not None:
-        for option in section[options] if isinstance(section[options], list) else []:
-            _make_checkpoints_absolute(option)
-        return
-    if "checkpoint" in section:
-        section["checkpoint"] = _absolute_checkpoint(section["checkpoint"])
-    for key in ("others", "distilled_from"):
-        for teacher in section[key] if isinstance(section.get(key), list) else []:
-            _make_checkpoints_absolute(teacher)
+def _checkpoints(node: Any, path: KeyPath, base: str | None) -> Iterator[_Place]:
+    """Whatever stands under a key `checkpoint`, at any depth: of teachers in teachers, in choices, in arms."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in list(items):
+        if isinstance(key, str) and key.rpartition(".")[2] == "checkpoint":
+            yield from _texts(node, key, (*path, key), base)
+        else:
+            yield from _checkpoints(value, (*path, key), base)
 
 
-def _absolute_checkpoint(value: Any) -> Any:
-    """A path, or a choice of paths, made absolute; words that are no paths stay."""
+def _texts(holder: Any, key: Any, path: KeyPath, base: str | None) -> Iterator[_Place]:
+    """The paths that stand under a key: one, a list, a choice, or the `path` of a mapping."""
+    value = holder[key] if isinstance(holder, list) else holder.get(key)
     options = choice_key(value)
-    if options is not None and isinstance(value[options], list):
-        return {options: [_absolute_checkpoint(option) for option in value[options]]}
-    return _absolute(value) if isinstance(value, str) and value not in ("auto", "pretrained") else value
-
-
-def _make_cache_absolute(section: Any) -> None:
-    """Folders of the teacher cache; one that begins with a variable is each node's own to resolve."""
-    for key in ("location", "seed_from") if isinstance(section, dict) else ():
-        if isinstance(section.get(key), str) and not section[key].startswith("$"):
-            section[key] = _absolute(section[key])
-
-
-def _absolute(path: str, base: str = ".") -> str:
-    return str((Path.cwd() / base / Path(path).expanduser()).absolute()) if path else path
+    if isinstance(value, str):
+        if value not in _NO_PATHS or path[0] == "data":
+            yield path, holder, key, base
+    elif isinstance(value, list):
+        for index in range(len(value)):
+            yield from _texts(value, index, (*path, index), base)
+    elif options is not None:
+        yield from _texts(value, options, (*path, options), base)
+    elif isinstance(value, dict) and isinstance(value.get("path"), str):
+        yield from _texts(value, "path", (*path, "path"), base)

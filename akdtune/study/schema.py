@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from akdtune.registry import NO_NETWORK, Kind, lookup, names
+from akdtune.registry import NO_NETWORK, Kind, families, lookup, names
 from akdtune.settings.data import DataSettings
 from akdtune.settings.sections import STUDY_LEVEL
 from akdtune.settings.teacher import TeacherSettings
@@ -88,6 +88,9 @@ def _components(kind: Kind, searched: bool, name: str) -> Schema:
             {key: {"type": "array", "items": {"enum": known}, "minItems": 1} for key in ("choice", "grid")}
         )
         options.append({"type": "object", "properties": {"name": drawn}, "required": ["name"]})
+    for family in families(kind):  # of another library: their settings are not listed
+        named: Schema = {"type": "string", "pattern": f"^{family}/."}
+        options += [named, {"type": "object", "properties": {"name": named}, "required": ["name"]}]
     return {**definitions, name: {"anyOf": options}}
 
 

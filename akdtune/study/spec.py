@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from akdtune.errors import Problem, SettingsError, nearest
 from akdtune.folders import packaged
 from akdtune.settings import file as settings_file
 from akdtune.settings.data import DataSettings
+from akdtune.settings.file import SettingsFile
 from akdtune.settings.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -23,10 +24,10 @@ from akdtune.settings.sections import (
     ResourcesSettings,
     SchedulerSettings,
     SearchSettings,
-    TrackingSettings,
 )
 from akdtune.settings.space import Arm, Pooled, Space, assert_plain
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
+from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
 from akdtune.study import check
 from akdtune.study.written import with_defaults
@@ -140,12 +141,15 @@ class Study:
         return values
 
 
-def load(source: str | Path, overrides: Iterable[str] = ()) -> Study:
+def load(
+    source: str | Path, overrides: Iterable[str] = (), change: Callable[[SettingsFile], None] | None = None
+) -> Study:
     """Reads a study from a YAML file or from a packaged name.
 
     Args:
         source: path of a file, or a name out of `packaged()`.
         overrides: `key.path=value` texts that win over the file.
+        change: what is done to the values after that, before they are checked.
 
     Raises:
         SettingsError: with every problem of the file and the overrides.
@@ -154,6 +158,8 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Study:
     file = settings_file.read(_locate(str(source)), str(source))
     for text in overrides:
         settings_file.override(file, text)
+    if change is not None:
+        change(file)
     return Study(source=str(source), overrides=overrides, **check.Reading(file).study(str(source)))
 
 

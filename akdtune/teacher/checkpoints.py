@@ -1,10 +1,9 @@
-"""Checkpoint files: ours and the published RepDistiller / mdistiller layout, weights only."""
+"""Checkpoint files as networks: ours and published ones, weights only."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,68 +14,82 @@ from akdtune import networks
 from akdtune.errors import CheckpointError
 from akdtune.networks import Network
 from akdtune.registry import network_name
+from akdtune.settings.checkpoint import CheckpointFile
 from akdtune.signals import InputSpec
+from akdtune.teacher import plain_files
+from akdtune.teacher.state_dicts import Found, Wanted, find_weights, some
 
 
 def load_checkpoint(
-    path: str | Path, network: str | dict[str, Any], inputs: InputSpec, device: torch.device
+    checkpoint: str | Path | CheckpointFile,
+    network: str | dict[str, Any],
+    inputs: InputSpec,
+    device: torch.device,
+    *,
+    finite: bool = True,
 ) -> Network:
-    """A network with the weights of a file: ours, or the RepDistiller / mdistiller layout; eval mode, no gradients.
+    """A network with the weights of a file, ours or a published one, on a device: eval mode, no gradients.
+
+    Args:
+        checkpoint: the file, and where in it the weights are if that cannot be found.
+        network: as a setting.
+        inputs: what it is built for.
+        device: where to.
+        finite: whether weights that are not finite are refused.
 
     Raises:
-        CheckpointError: listing missing and unexpected keys and different shapes.
+        CheckpointError: listing missing and unexpected keys, different shapes, and tensors that are no weights.
     """
+    return load_noted(checkpoint, network, inputs, device, finite=finite)[0]
+
+
+def load_noted(
+    checkpoint: str | Path | CheckpointFile,
+    network: str | dict[str, Any],
+    inputs: InputSpec,
+    device: torch.device,
+    *,
+    finite: bool = True,
+) -> tuple[Network, str]:
+    """As `load_checkpoint`, and what was taken for granted in reading the weights, in one line; mostly empty."""
     built = networks.build(network, inputs, seed=0)
-    fill_weights(built, path, name=network_name(network))
-    return built.to(device).eval().requires_grad_(False)
+    note = fill_weights(built, checkpoint, name=network_name(network), finite=finite)
+    return built.to(device).eval().requires_grad_(False), note
 
 
-def fill_weights(network: Network, path: str | Path, *, may_differ: Set[str] = frozenset(), name: str = "") -> None:
+def fill_weights(
+    network: Network,
+    checkpoint: str | Path | CheckpointFile,
+    *,
+    may_differ: Set[str] = frozenset(),
+    name: str = "",
+    finite: bool = True,
+) -> str:
     """Gives a network the weights of a file, except those of other shapes whose keys may differ.
 
+    Returns:
+        What was taken for granted in reading them, in one line; mostly empty.
+
     Raises:
-        CheckpointError: listing missing and unexpected keys and different shapes.
+        CheckpointError: as `load_checkpoint`.
     """
-    weights = read_weights(path)
+    file = checkpoint if isinstance(checkpoint, CheckpointFile) else CheckpointFile(path=str(checkpoint))
     known = network.state_dict()
-    for key in may_differ & weights.keys() & known.keys():
-        if weights[key].shape != known[key].shape:
-            del weights[key]
-    # Files from before torch 0.4.1 do not count batches; nothing in eval mode reads that number.
-    spared = {key for key in known if key.endswith("num_batches_tracked")} | may_differ
-    missing = [key for key in known if key not in weights and key not in spared]
-    unexpected = [key for key in weights if key not in known]
-    shapes = [
-        f"{key} {list(weights[key].shape)} instead of {list(known[key].shape)}"
-        for key in known.keys() & weights.keys()
-        if weights[key].shape != known[key].shape
-    ]
-    parts = (("missing keys", missing), ("unexpected keys", unexpected), ("different shapes", sorted(shapes)))
-    if problems := [f"{what}: {_some(entries)}" for what, entries in parts if entries]:
-        classes = len(network.classifier()[1])
-        raise CheckpointError(
-            f"{path}: not a checkpoint of {name or type(network).__name__} for {classes} classes; "
-            + "; ".join(problems)
-        )
+    title = f"{name or type(network).__name__} for {len(network.classifier()[1])} classes"
+    shapes = {key: tuple(tensor.shape) for key, tensor in known.items()}
+    found = find_weights(_weights_in(file), Wanted.by(title, shapes, may_differ), file)
+    weights, remarks = _as_network_holds_them(found, known, file.path, finite)
     network.load_state_dict(known | weights)
+    return "; ".join([*found.remarks, *remarks])
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint file by key, on the CPU, without the `module.` of data parallelism.
-
-    Only weights are read, never code: a file with any other object in it, such as the argparse namespace in
-    RepDistiller's `_last.pth`, is refused with what to do about it. The weights may be the file itself or stand under
-    `model`, `state_dict`, `net`, or (in a trial's checkpoint) `student`.
+def fits(checkpoint: CheckpointFile, wanted: Wanted) -> Found:
+    """The weights in a file, as far as names and shapes say.
 
     Raises:
-        CheckpointError: for a file that is missing, damaged, or holds no weights.
+        CheckpointError: as `load_checkpoint`.
     """
-    held = load_plain(Path(path).expanduser())
-    for candidate in (held, *(held.get(key) for key in ("model", "state_dict", "net", "student"))):
-        if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
-            prefixed = all(key.startswith("module.") for key in candidate)
-            return {key.removeprefix("module.") if prefixed else key: value for key, value in candidate.items()}
-    raise CheckpointError(f"{path}: no weights in it, neither at the top nor under model, state_dict or net")
+    return find_weights(_weights_in(checkpoint), wanted, checkpoint)
 
 
 def weights_hash(network: Network) -> str:
@@ -90,43 +103,88 @@ def weights_hash(network: Network) -> str:
 
 
 def load_plain(path: Path) -> dict[str, Any]:
-    """A file of `torch.save` that holds tensors and plain data only, on the CPU; no code in it is run.
+    """A file that holds tensors and plain data only, on the CPU; no code in it is run.
 
     Raises:
         CheckpointError: for a file that is missing, damaged, or holds anything else.
     """
+    if problem := plain_files.no_file(path):
+        raise CheckpointError(f"{path}: {problem}")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file (teacher.checkpoint)") from error
+        if problem := plain_files.other_kind(path):
+            raise CheckpointError(f"{path}: not a readable checkpoint of weights only ({problem})")
+        held = plain_files.read_plain(path)
+    except CheckpointError:
+        raise
     except Exception as error:  # what torch's reader raises on a file of another kind is anything, IndexError included
-        if refused := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
-            raise CheckpointError(f"{path}: {_refused(refused.group(1), path)}") from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: not a readable checkpoint of weights only ({reason})") from error
+        if refused := plain_files.refused_global(error):
+            raise CheckpointError(
+                f"{path}: holds {refused} besides weights; only weights are read, as restoring other objects can run "
+                "code. Save the weights alone once (nothing in the file is run), with: "
+                f"{plain_files.weights_command(path)}"
+            ) from error
+        said = plain_files.reason(error)
+        raise CheckpointError(f"{path}: not a readable checkpoint of weights only ({said})") from error
     if not isinstance(held, dict):
         raise CheckpointError(f"{path}: holds {type(held).__name__}, not weights by name")
     return held
 
 
-def _refused(name: str, path: Path) -> str:
-    """What to do with a file that holds an object which only its own code could restore."""
-    message = f"holds {name} besides weights; only weights are read, as restoring other objects can run code."
-    if name != "argparse.Namespace":
-        return (
-            message
-            + " Save the weights alone where the file was made: torch.save({'model': network.state_dict()}, ...)"
-        )
-    # What RepDistiller's `_last.pth` holds. Namespace alone is allowed here, so this runs no code of the file either.
-    to = path.with_name(f"{path.stem}_weights.pth")
-    command = (
-        "import argparse, torch; torch.serialization.add_safe_globals([argparse.Namespace]); "
-        f"held = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
-        f"torch.save({{'model': held['model']}}, {str(to)!r})"
-    )
-    return f'{message} It is the command line of the training; save the weights alone once, with: python -c "{command}"'
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
-def _some(entries: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(entries) - most} more" if len(entries) > most else ""
-    return ", ".join(entries[:most]) + more
+def _weights_in(file: CheckpointFile) -> dict[Any, Any]:
+    """What a file holds, with NumPy's arrays as tensors."""
+    held: dict[Any, Any] = plain_files.with_tensors(load_plain(Path(file.path).expanduser()))
+    return held
+
+
+def _as_network_holds_them(
+    found: Found, known: Mapping[str, Tensor], path: str, finite: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights in the network's own types, and a remark where they were stored in others.
+
+    Raises:
+        CheckpointError: naming tensors that are no weights of this kind.
+    """
+    weights: dict[str, Tensor] = {}
+    problems: list[str] = []
+    stored: set[str] = set()
+    for name, tensor in found.weights.items():
+        counter = name.endswith("num_batches_tracked")
+        problem = _no_weights(tensor, known[name])
+        if problem is None:
+            weights[name] = tensor.detach().to(known[name].dtype)
+            if finite and weights[name].is_floating_point() and not bool(weights[name].isfinite().all()):
+                bad = int((~weights[name].isfinite()).sum())
+                problem = f"has {bad:,} of {tensor.numel():,} values that are not finite"
+            if tensor.dtype != known[name].dtype and not counter:
+                stored.add(_dtype(tensor))
+        if problem is not None and counter:
+            weights.pop(name, None)  # nothing in eval mode reads it
+        elif problem is not None:
+            problems.append(f"{name} {problem}")
+    if problems:
+        raise CheckpointError(f"{path}: holds what cannot be weights: {some(problems, longest=160)}")
+    return weights, [f"stored as {', '.join(sorted(stored))}"] if stored else []
+
+
+def _no_weights(tensor: Tensor, own: Tensor) -> str | None:
+    """Why a tensor cannot take the place of one of a network's; None where it can."""
+    if tensor.is_nested:
+        return "is nested"
+    if tensor.layout != torch.strided:
+        return f"is sparse ({str(tensor.layout).removeprefix('torch.')}): save tensor.to_dense()"
+    if tensor.is_meta:
+        return "has no values (it was saved on the device meta)"
+    if tensor.is_quantized:
+        return f"is quantized ({_dtype(tensor)}): save tensor.dequantize()"
+    if tensor.is_complex() and not own.is_complex():
+        return f"is complex ({_dtype(tensor)}), which the network's are not"
+    if own.is_floating_point() != tensor.is_floating_point():
+        return f"is {_dtype(tensor)}, the network's {_dtype(own)}"
+    return None
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from akdtune.registry import NO_NETWORK, network_name
+from akdtune.settings.checkpoint import CheckpointFile
 from akdtune.settings.teacher import TeacherSettings
 
 
@@ -26,6 +27,9 @@ class TeacherFile:
         saw_validation: whether our validation images may have been among its training images, or those of a teacher
             it was distilled from, or those of any of the others.
         others: further teachers, in the order of the settings; given as such or as dicts.
+        inside: where in the checkpoint the weights are, as set (`checkpoint.key`); None: found.
+        strip: what is left out of their names, as set; None: found.
+        note: what was taken for granted in reading an imported one, in one line.
     """
 
     path: str
@@ -36,6 +40,9 @@ class TeacherFile:
     test_accuracy: float | None
     saw_validation: bool
     others: tuple[TeacherFile, ...] = ()
+    inside: str | None = None
+    strip: str | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         given: Sequence[TeacherFile | Mapping[str, Any]] = self.others
@@ -45,6 +52,11 @@ class TeacherFile:
     def plain(self) -> dict[str, Any]:
         """The same as plain JSON."""
         return asdict(self) | {"others": [other.plain() for other in self.others]}
+
+    @property
+    def checkpoint(self) -> CheckpointFile:
+        """The file with where in it the weights are."""
+        return CheckpointFile(path=self.path, key=self.inside, strip=self.strip)
 
     @property
     def absent(self) -> bool:

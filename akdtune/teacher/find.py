@@ -27,10 +27,11 @@ from akdtune.folders import cache_directory
 from akdtune.networks import Network
 from akdtune.registry import network_name, typed
 from akdtune.roles import TrainOn
+from akdtune.settings.checkpoint import CheckpointFile
 from akdtune.settings.teacher import PRETRAINED, TeacherSettings
 from akdtune.settings.training import Recipe
 from akdtune.signals import InputSpec
-from akdtune.teacher.checkpoints import load_checkpoint, weights_hash
+from akdtune.teacher.checkpoints import load_checkpoint, load_noted, weights_hash
 from akdtune.teacher.file import TeacherFile
 
 FORMAT = 1
@@ -119,7 +120,7 @@ def load_teacher(file: TeacherFile, inputs: InputSpec, device: torch.device) -> 
     Raises:
         CheckpointError: for a file that is missing, does not fit the network, or holds other weights than recorded.
     """
-    network = load_checkpoint(file.path, file.network, inputs, device)
+    network = load_checkpoint(file.checkpoint, file.network, inputs, device)
     if (now := weights_hash(network)) != file.weights_hash:
         raise CheckpointError(f"{file.path}: holds other weights ({now}) than when it was found ({file.weights_hash})")
     return network
@@ -144,11 +145,8 @@ def evaluate(network: Network, split: Split, batch_size: int = EVALUATION_BATCH)
 
 
 def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile:
-    if settings.checkpoint == PRETRAINED:
-        path = _pretrained(settings, dataset.inputs)
-    else:
-        path = Path(settings.checkpoint).expanduser().resolve()
-    network = load_checkpoint(path, settings.network, dataset.inputs, dataset.device)
+    checkpoint = _imported_from(settings, dataset.inputs)
+    network, note = load_noted(checkpoint, settings.network, dataset.inputs, dataset.device)
     weights, saw_validation = weights_hash(network), not settings.clean_validation
     facts = [FORMAT, weights, network_name(settings.network), dataset.fingerprint(train_on), saw_validation]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -164,7 +162,28 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
         with cache_errors(cached.parent):
             cached.parent.mkdir(parents=True, exist_ok=True)
             atomic.write(cached, json.dumps(measured), durable=True)
-    return TeacherFile(str(path), "", weights, settings.network, saw_validation=saw_validation, **measured)
+    return TeacherFile(
+        path=checkpoint.path,
+        key="",
+        weights_hash=weights,
+        network=settings.network,
+        saw_validation=saw_validation,
+        inside=checkpoint.key,
+        strip=checkpoint.strip,
+        note=note,
+        **measured,
+    )
+
+
+def _imported_from(settings: TeacherSettings, inputs: InputSpec) -> CheckpointFile:
+    """The file of a teacher that is not trained here, with its whole path."""
+    file = settings.imported
+    if file is None:
+        return CheckpointFile(path=str(_pretrained(settings, inputs)))
+    try:
+        return file.model_copy(update={"path": str(Path(file.path).expanduser().resolve())})
+    except (OSError, ValueError, RuntimeError):  # a name too long, a null byte, no home: said where it is opened
+        return file
 
 
 def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:

@@ -12,6 +12,7 @@ from akdtune.data.dataset import DataSet
 from akdtune.methods import Method
 from akdtune.randomness import derived_seed
 from akdtune.registry import lookup
+from akdtune.settings.checkpoint import checkpoint_file
 from akdtune.settings.training import StudentSettings
 from akdtune.settings.trial import resolve_ce_weight
 from akdtune.teacher.checkpoints import fill_weights
@@ -44,17 +45,21 @@ def build_parts(
     return objective.to(device), student
 
 
-def begin_with(student: networks.Network, settings: StudentSettings) -> None:
+def begin_with(student: networks.Network, settings: StudentSettings) -> str:
     """Loads the weights a student begins with, and freezes what does not train.
+
+    Returns:
+        What was taken for granted in reading the file, in one line; mostly empty.
 
     Raises:
         CheckpointError: for a file that is missing or does not fit the network.
     """
     if settings.checkpoint is None:
-        return
+        return ""
     own = {tensor.data_ptr() for tensor in student.classifier()}
     last_layer = {name for name, parameter in student.named_parameters() if parameter.data_ptr() in own}
-    fill_weights(student, settings.checkpoint, may_differ=last_layer)
+    note = fill_weights(student, checkpoint_file(settings.checkpoint), may_differ=last_layer)
     if settings.train == "classifier":
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name in last_layer)
+    return note

@@ -45,7 +45,7 @@ def trained_student(
         AkdtuneError: for a checkpoint that is damaged or another network's; as `data_of`.
     """
     inputs = data_of(settings, plugins, folders).inputs
-    student = load_checkpoint(checkpoint, settings["student"]["network"], inputs, CPU)
+    student = load_checkpoint(checkpoint, settings["student"]["network"], inputs, CPU, finite=False)
     if warning := through_a_method(settings):
         warnings.warn(warning, stacklevel=3)
     return student

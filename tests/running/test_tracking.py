@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from akdtune.running import tracking
-from akdtune.running.tracking import Tracker, TrackingError, notice, resolve_mode, sync
-from akdtune.running.tracking_record import RunRecord, has_key, read_record, write_record
+from akdtune.running.tracking import Tracker
+from akdtune.running.tracking_mode import read_decision
+from akdtune.running.tracking_record import RunRecord, read_record, read_trouble, write_record
+from akdtune.running.tracking_sync import TrackingError, sync
+from tests.wandb_log import Stored
 
 # A long bound: starting the SDK takes seconds on a busy machine, and most tests read the finished run.
 OFFLINE = {"wandb": {"project": "akdtune", "entity": None, "mode": "auto", "tags": ["pilot"]}, "finish_timeout_s": 60.0}
@@ -53,57 +52,6 @@ def curve(given: list[dict[str, Any]]) -> dict[int, dict[str, float]]:
     return {row["epoch"]: {name: row[name] for name in ("epoch", "val_accuracy", "loss.ce")} for row in given}
 
 
-def transaction_records(path: Path) -> Iterator[bytes]:
-    """The records of a .wandb file: 7 bytes of header, then 32 KiB blocks of (crc 4, length 2, type 1, data)."""
-    content = path.read_bytes()
-    position, parts = 7, b""
-    while position + 7 <= len(content):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        length, kind = struct.unpack("<HB", content[position + 4 : position + 7])
-        parts += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield parts
-            parts = b""
-
-
-class Stored:
-    """An offline run as it stands on disk."""
-
-    def __init__(self, path: Path) -> None:
-        from wandb.proto import wandb_internal_pb2
-
-        self.history: dict[int, dict[str, float]] = {}
-        self.summary: dict[str, Any] = {}
-        self.run: Any = None
-        self.exit_code: int | None = None
-        for data in transaction_records(path):
-            record = wandb_internal_pb2.Record.FromString(data)
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                self.run = record.run
-            elif kind == "history":
-                items = {key(item): json.loads(item.value_json) for item in record.history.item}
-                step = int(items["_step"])
-                assert step not in self.history, f"step {step} twice"
-                self.history[step] = {name: value for name, value in items.items() if not name.startswith("_")}
-            elif kind == "summary":
-                self.summary.update({key(item): json.loads(item.value_json) for item in record.summary.update})
-            elif kind == "exit":
-                self.exit_code = record.exit.exit_code
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {item.key: json.loads(item.value_json) for item in self.run.config.update}
-
-
-def key(item: Any) -> str:
-    return item.key or ".".join(item.nested_key)
-
-
 def stored_runs(root: Path) -> list[Path]:
     return sorted(root.glob("wandb/offline-run-*/*.wandb"))
 
@@ -114,12 +62,6 @@ def tracked(root: Path, given: list[dict[str, Any]], attempt: int = 1, replay: i
     for row in given[replay:]:
         tracker.log(row)
     tracker.finish("done", given[-1])
-
-
-@pytest.fixture(autouse=True)
-def reachable() -> Iterator[None]:
-    yield
-    tracking.unreachable.clear()
 
 
 def test_an_offline_run_holds_what_was_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -223,40 +165,31 @@ def test_a_slow_close_is_bounded_and_still_completes(
     assert Stored(*stored_runs(tmp_path)).exit_code == 0
 
 
-def test_trouble_is_one_line_and_never_an_exception(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    import wandb
-
-    def broken(*args: Any, **named: Any) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(wandb, "init", broken)
+def test_trouble_is_one_line_and_never_an_exception(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wandb").write_text("a file where the runs' folder should be")
     tracked(tmp_path, rows(1, 3))
-    assert capfd.readouterr().err.splitlines() == ["wandb: run 0123456789ab-0-a1 stopped: OSError: disk full"]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("wandb: run 0123456789ab-0-a1 stopped: ")
+    assert read_decision(tmp_path) is None  # offline: no server is to blame
+    assert str(read_trouble(tmp_path / "trials" / TRIAL["trial_id"])) in line
 
 
-def test_a_server_that_does_not_answer_means_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    import wandb
-
-    real, asked = wandb.init, []
-
-    def init(*args: Any, **named: Any) -> Any:
-        asked.append(named["mode"])
-        if named["mode"] == "online":
-            raise wandb.errors.CommError("no route")
-        return real(*args, **named)
-
-    monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    given = rows(1, 2)
-    tracked(tmp_path, given)
-    tracked(tmp_path, given, attempt=2)
-    assert asked == ["online", "offline", "offline"]
-    assert [Stored(path).history for path in stored_runs(tmp_path)] == [curve(given)] * 2
-    assert len(capfd.readouterr().err.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WANDB_MODE", "nonsense"), ("WANDB_TAGS", "x" * 100), ("WANDB_SERVICE", "gone"), ("HOME", "/dev/null/none")],
+)
+def test_an_environment_that_the_sdk_refuses_costs_no_run(name: str, value: str, tmp_path: Path) -> None:
+    """In a process of its own, because the SDK reads the environment once."""
+    code = f"""
+from pathlib import Path
+from akdtune.running.tracking import Tracker
+settings = {{"wandb": {{"project": "akdtune", "mode": "auto"}}, "finish_timeout_s": 60}}
+tracker = Tracker(settings, {TRIAL!r}, Path({str(tmp_path)!r}), 1)
+tracker.start([]); tracker.log({{"epoch": 1, "val_accuracy": 2.0}}); tracker.finish("done", {{"epoch": 1}})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, name: value})
+    (path,) = stored_runs(tmp_path)
+    assert Stored(path).history == {1: {"epoch": 1, "val_accuracy": 2.0}}
 
 
 def test_no_file_holds_the_key(tmp_path: Path) -> None:
@@ -274,78 +207,6 @@ tracker.start([]); tracker.log({{"epoch": 1}}); tracker.finish("done", {{"epoch"
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_mode_follows_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve_mode(OFFLINE) == "offline"
-    assert resolve_mode({"wandb": {"mode": "online"}}) == "online"
-    assert "no API key" in str(notice(OFFLINE))
-    file = tmp_path / "netrc"
-    file.write_text("machine api.wandb.ai\n  login user\n  password secret\n")
-    file.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(file))
-    assert has_key()
-    assert resolve_mode(OFFLINE) == "online"
-    assert notice(OFFLINE) is None
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not has_key()
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert resolve_mode(OFFLINE) == "disabled"
-
-
-class Server:
-    """Stands for `wandb sync` and for the public API: marks what is uploaded, keeps tags."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import wandb
-
-        self.uploaded: list[str] = []
-        self.tags: dict[str, list[str]] = {}
-        self.refuses: set[str] = set()
-        monkeypatch.setattr(tracking.subprocess, "run", self.upload)
-        monkeypatch.setattr(wandb, "Api", lambda: self)
-
-    def upload(self, command: list[str], check: bool) -> None:
-        assert command[:4] == [sys.executable, "-m", "wandb", "sync"] and not check
-        for directory in command[4:]:
-            (log,) = Path(directory).glob("*.wandb")
-            if log.stem not in self.refuses:
-                self.uploaded.append(log.stem.removeprefix("run-"))
-                log.with_name(log.name + ".synced").touch()
-
-    def run(self, path: str) -> Any:
-        server, name = self, path.split("/")[-1]
-        assert path == f"akdtune/{name}"
-
-        class Remote:
-            tags = server.tags.setdefault(name, ["pilot"])
-
-            def update(self) -> None:
-                server.tags[name] = self.tags
-
-        return Remote()
-
-
-def test_sync_uploads_once_and_tags_superseded_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracked(tmp_path, rows(1, 2))
-    tracked(tmp_path, rows(1, 3), attempt=2, replay=2)
-    with pytest.raises(TrackingError, match=r"2 runs wait for upload, but there is no API key: set WANDB_API_KEY"):
-        sync(tmp_path)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    server = Server(monkeypatch)
-    server.refuses = {"run-0123456789ab-0-a2"}
-    report = sync(tmp_path)
-    assert (report.uploaded, report.failed) == (["0123456789ab-0-a1"], ["0123456789ab-0-a2"])
-    assert "1 failed" in report.sentence()
-    server.refuses.clear()
-    report = sync(tmp_path)
-    assert (report.uploaded, report.already) == (["0123456789ab-0-a2"], ["0123456789ab-0-a1"])
-    assert server.uploaded == ["0123456789ab-0-a1", "0123456789ab-0-a2"]
-    assert server.tags == {"0123456789ab-0-a1": ["pilot", "superseded"]}
-    monkeypatch.delenv("WANDB_API_KEY")
-    report = sync(tmp_path)
-    assert (report.uploaded, len(report.already), report.tagged) == ([], 2, [])
-
-
 def test_sync_leaves_a_running_trial_alone(tmp_path: Path) -> None:
     directory = tmp_path / "trials" / "t"
     run = RunRecord("t-a1", 1, "offline", "wandb/offline-run-t-a1", host="elsewhere")
@@ -354,8 +215,32 @@ def test_sync_leaves_a_running_trial_alone(tmp_path: Path) -> None:
 
 
 def test_sync_without_runs_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="no Weights & Biases runs here"):
+    with pytest.raises(TrackingError, match=r"no Weights & Biases runs here \(tracking.wandb is null or disabled\)"):
         sync(tmp_path)
+    (tmp_path / "study.lock.yaml").write_text("settings: {tracking: {wandb: {project: p, mode: auto}}}")
+    with pytest.raises(TrackingError, match=r"no Weights & Biases runs here \(no trial has been trained yet\)"):
+        sync(tmp_path)
+
+
+def test_sync_without_a_key_says_how_many_wait(tmp_path: Path) -> None:
+    tracked(tmp_path, rows(1, 1))
+    with pytest.raises(TrackingError, match=r"1 run waits for upload, but there is no API key: set WANDB_API_KEY"):
+        sync(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": 3}', '{"runs": [{"id": 3}]}', "\x00"])
+def test_a_damaged_record_is_no_record(text: str, tmp_path: Path) -> None:
+    (tmp_path / "wandb.json").write_text(text)
+    assert read_record(tmp_path) == []
+
+
+def test_a_name_of_a_cell_that_is_too_long_for_a_group_is_shortened(tmp_path: Path) -> None:
+    tracker = Tracker(OFFLINE, {**TRIAL, "cell": "x" * 300}, tmp_path, 1)
+    tracker.start([])
+    tracker.finish("done", {})
+    (path,) = stored_runs(tmp_path)
+    assert Stored(path).run.run_group == "x" * 125 + "..."
+    assert Stored(path).config["trial"]["cell"] == "x" * 300
 
 
 def test_the_upload_command_exists(tmp_path: Path) -> None:

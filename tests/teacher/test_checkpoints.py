@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.signals import InputSpec
 from akdtune.teacher import find
-from akdtune.teacher.checkpoints import load_checkpoint, read_weights, weights_hash
+from akdtune.teacher.checkpoints import load_checkpoint, load_plain, weights_hash
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import evaluate, find_teacher, load_teacher
 from akdtune.training.teachers import train_teachers
@@ -73,38 +72,6 @@ def test_published_layouts_load_for_every_family(name: str, layout: str, tmp_pat
     assert weights_hash(loaded) == weights_hash(saved)
 
 
-class Options:
-    """A module's own class among the weights."""
-
-
-def test_a_namespace_is_refused_with_a_command_that_saves_the_weights(weights: Weights, tmp_path: Path) -> None:
-    file = tmp_path / "resnet8_last.pth"
-    torch.save({"opt": argparse.Namespace(lr=0.05), "model": weights, "accuracy": 72.5}, file)
-    message = failure(file)
-    start, command, end = message.split('"')
-    assert start == (
-        "resnet8_last.pth: holds argparse.Namespace besides weights; only weights are read, as restoring other "
-        "objects can run code. It is the command line of the training; save the weights alone once, with: python -c "
-    )
-    assert end == ""
-    assert "\n" not in message
-    # The command itself stays with weights only, and what it writes loads.
-    assert "weights_only=True" in command
-    try:
-        exec(command.replace("resnet8_last", str(tmp_path / "resnet8_last")))
-    finally:
-        torch.serialization.clear_safe_globals()
-    loaded = load_checkpoint(tmp_path / "resnet8_last_weights.pth", "resnet8", CIFAR100, CPU)
-    assert weights_hash(loaded) == weights_hash(networks.build("resnet8", CIFAR100, 3))
-
-
-def test_other_objects_are_refused_by_name(weights: Weights, tmp_path: Path) -> None:
-    torch.save({"model": weights, "options": Options()}, tmp_path / "t.pth")
-    message = failure(tmp_path / "t.pth")
-    assert "Options besides weights; only weights are read, as restoring other objects can run code. Save" in message
-    assert message.endswith("torch.save({'model': network.state_dict()}, ...)")
-
-
 def failure(path: Path, network: Any = "resnet8") -> str:
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(path, network, CIFAR100, CPU)
@@ -140,20 +107,20 @@ class Executed:
 def test_files_that_are_no_checkpoints(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "t.pth"
-    assert failure(file) == "t.pth: no such file (teacher.checkpoint)"
+    assert failure(file) == "t.pth: no such file"
     torch.save({"model": weights}, file)
     file.write_bytes(file.read_bytes()[:20_000])
     assert failure(file).startswith("t.pth: not a readable checkpoint of weights only (")
     file.write_bytes(b"")
-    assert failure(file).startswith("t.pth: not a readable checkpoint of weights only (")
+    assert failure(file) == "t.pth: not a readable checkpoint of weights only (the file is empty)"
     file.write_text("text")
     assert failure(file).startswith("t.pth: not a readable checkpoint of weights only (")
-    assert failure(tmp_path) != ""
+    assert failure(tmp_path) == f"{tmp_path.name}: is a folder, not a file (it holds t.pth)"
     torch.save({"model": weights, "extra": Executed()}, file)
     assert "besides weights; only weights are read" in failure(file)
     assert not Path("executed").exists()
     torch.save({"epoch": 3, "model": {}}, file)
-    assert failure(file) == "t.pth: no weights in it, neither at the top nor under model, state_dict or net"
+    assert failure(file) == "t.pth: no weights in it, it holds 'epoch', 'model'"
     torch.save([1, 2], file)
     assert failure(file) == "t.pth: holds list, not weights by name"
 
@@ -198,7 +165,7 @@ def test_clean_validation_is_a_declaration(tmp_path: Path) -> None:
 
 def test_a_missing_imported_checkpoint_is_named(tmp_path: Path) -> None:
     settings = TeacherSettings(network="resnet8", checkpoint=str(tmp_path / "no.pth"))
-    with pytest.raises(CheckpointError, match=r"no.pth: no such file \(teacher.checkpoint\)"):
+    with pytest.raises(CheckpointError, match=r"no.pth: no such file$"):
         find_teacher(settings, digits(), "subset")
 
 
@@ -211,7 +178,7 @@ def test_our_own_files_can_be_imported_by_path() -> None:
     assert file is not None
     assert trained is not None
     assert file.weights_hash == trained.weights_hash
-    assert set(read_weights(path)) == set(load_teacher(trained, dataset.inputs, CPU).state_dict())
+    assert set(load_plain(Path(path))["model"]) == set(load_teacher(trained, dataset.inputs, CPU).state_dict())
 
 
 def test_weights_hash_sees_weights_and_statistics_but_not_counters() -> None:

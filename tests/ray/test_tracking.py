@@ -1,0 +1,56 @@
+"""A study whose Weights & Biases server is gone: every trial has its run on disk, and one line says so."""
+
+from __future__ import annotations
+
+import io
+import socket
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from akdtune.records.files import read_plan
+from akdtune.running import driver
+from akdtune.running.tracking_mode import read_decision
+from akdtune.running.tracking_record import read_record
+from akdtune.study import spec
+from tests.ray import studies
+from tests.wandb_log import Stored
+
+pytestmark = pytest.mark.ray
+
+STUDY = """
+study: tiny
+data: {name: digits, validation: 600}
+teacher: {network: {name: cnn, widths: [4, 8]}, epochs: 1, batch_size: 32}
+student: {network: {name: cnn, widths: [2, 4]}}
+views: none
+method: {name: kd, weight: {log_uniform: [0.1, 4.0]}}
+training: {epochs: 2, batch_size: 32}
+search: {algorithm: random, trials: 3}
+scheduler: {name: none}
+tracking: {wandb: {project: akdtune}, finish_timeout_s: 60}
+"""
+
+
+def test_no_run_is_lost_without_a_server(ray_up: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    root, shown = tmp_path / "tiny", io.StringIO()
+    console = Console(file=shown, width=400)
+    assert driver.run(spec.load(studies.write(tmp_path, STUDY), []), root, console=console) == 0
+    decided = read_decision(root)
+    assert decided is not None
+    assert (decided[0].mode, decided[0].asked) == ("offline", False)
+    for row in read_plan(root):
+        (run,) = read_record(root / "trials" / row["trial_id"])
+        assert run.mode == "offline"
+        assert list(Stored(run.log_file(root)).history) == [1, 2]
+    lines = [line for line in shown.getvalue().splitlines() if line.startswith("warning: ")]
+    assert lines == [
+        f"warning: Weights & Biases: 3 runs are on this disk alone: {decided[0].why}; "
+        f"`akdtune wandb sync {root}` uploads them"
+    ]

@@ -1,0 +1,180 @@
+"""How runs are written follows from settings, environment and the SDK's files; no server is asked here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from akdtune.running import tracking_mode
+from akdtune.running.tracking_mode import (
+    Decision,
+    decide,
+    environment,
+    give_up,
+    key_place,
+    mode_of_trial,
+    read_decision,
+)
+from akdtune.running.tracking_study import StudyTracking, notice, plan_line
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+AUTO = {"wandb": {"project": "akdtune", "mode": "auto"}}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home and a working directory that hold nothing."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", [True, False])
+@pytest.mark.parametrize(
+    ("said", "mode"),
+    [
+        ("online", "online"), ("run", "online"), ("shared", "online"), ("offline", "offline"), ("dryrun", "offline"),
+        ("DryRun", "offline"), ("disabled", "disabled"), ("nonsense", "offline"),
+    ],
+)  # fmt: skip
+def test_the_variable_says_which_mode(said: str, mode: str, key: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", said)
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert decide(AUTO).mode == mode
+    assert decide({"wandb": {"mode": "offline"}}) == Decision("offline", "tracking.wandb.mode is offline")
+    assert decide({"wandb": None}).mode == "disabled"
+
+
+def test_an_unknown_mode_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    assert not decide(AUTO).asked
+    assert "WANDB_MODE is 'nonsense', which is none of online, run, shared, offline, dryrun, disabled" in str(
+        notice(AUTO)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("[default]\nmode = offline\n", "offline"),
+        ("[default]\nmode = disabled\n", "disabled"),
+        ("[default]\ndisabled = true\n", "disabled"),
+        ("[default]\nentity = me%\n", "online"),
+        ("no section", "online"),
+        ("", "online"),
+    ],
+)
+def test_a_settings_file_of_the_sdk_counts(
+    text: str, mode: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    for folder in (elsewhere / "home" / ".config" / "wandb", elsewhere / "wandb"):
+        folder.mkdir(parents=True)
+        (folder / "settings").write_text(text)
+        assert decide(AUTO).mode == mode
+        (folder / "settings").unlink()
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(elsewhere))
+    (elsewhere / "settings").write_text(text)
+    assert decide(AUTO).mode == mode
+    monkeypatch.setenv("WANDB_MODE", "online")  # the environment counts more
+    assert decide(AUTO).mode == "online"
+
+
+def test_disabled_by_the_old_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert decide(AUTO) == Decision("disabled", "WANDB_DISABLED is disabled")
+    monkeypatch.setenv("WANDB_DISABLED", "false")
+    assert decide(AUTO).mode == "offline"
+
+
+def test_where_a_key_is_found(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert key_place() is None
+    assert "no API key" in str(notice(AUTO))
+    file = elsewhere / "netrc"
+    monkeypatch.setenv("NETRC", str(file))
+    file.write_bytes(b"machine \xff\xfe")  # not text
+    assert key_place() is None
+    file.write_text("machine api.wandb.ai\n  login user\n  password secret\n")
+    assert key_place() == str(file)
+    assert decide(AUTO) == Decision("online", f"API key in {file}")
+    assert notice(AUTO) is None
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert key_place() is None  # a server of one's own needs its own
+    monkeypatch.delenv("WANDB_BASE_URL")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(elsewhere))
+    (elsewhere / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n")
+    assert key_place() is None
+    file.write_text("machine wandb.example.org login user password secret")
+    assert key_place() == str(file)
+    file.unlink()
+    file.mkdir()
+    assert key_place() is None
+
+
+def test_the_plan_says_how_runs_will_be_written_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan_line({"wandb": None}) == "Weights & Biases: off (tracking.wandb is null)"
+    assert plan_line(AUTO) == (
+        "Weights & Biases: offline (no API key found (WANDB_API_KEY or ~/.netrc)); `akdtune wandb sync` uploads the "
+        "runs later"
+    )
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert plan_line(AUTO) == (
+        "Weights & Biases: online (API key in WANDB_API_KEY); offline if the server does not answer when the study "
+        "starts"
+    )
+
+
+def test_what_disturbs_the_sdk_is_not_handed_on(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+    given = {"WANDB_API_KEY": KEY, "WANDB_MODE": "x", "WANDB_SERVICE": "gone", "WANDB_ENTITY": "team", "OTHER": "o"}
+    for name, value in {**given, "WANDB_TAGS": "a,b"}.items():
+        monkeypatch.setenv(name, value)
+    ours = {name for name in environment("offline") if name.startswith("WANDB_")}
+    assert ours == {"WANDB_ENTITY", "WANDB_TAGS"}
+    assert environment("offline")["OTHER"] == "o"
+    ours = {name for name in environment("online") if name.startswith("WANDB_")}
+    assert ours == {"WANDB_API_KEY", "WANDB_ENTITY", "WANDB_TAGS"}
+    monkeypatch.setenv("WANDB_TAGS", "a,")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(elsewhere))
+    assert environment("offline")["WANDB_CONFIG_DIR"] == str(elsewhere)
+    (elsewhere / "settings").write_bytes(b"\xff")
+    assert environment("offline")["WANDB_CONFIG_DIR"] == "/dev/null"
+    assert "WANDB_TAGS" not in environment("offline")
+
+
+def test_a_server_that_is_gone_is_written_down_for_later_trials(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    online = {"wandb": {"project": "p", "mode": "online"}}
+    assert mode_of_trial(online, elsewhere) == "online"
+    tracking_mode.write_decision(elsewhere, Decision("online", "key"), {"project": "p"})
+    assert mode_of_trial(online, elsewhere) == "online"
+    give_up(elsewhere, f"no route for {KEY}")
+    assert mode_of_trial(online, elsewhere) == "offline"
+    assert read_decision(elsewhere) == (Decision("offline", "no route for ***", asked=False), {"project": "p"})
+    give_up(elsewhere, "another reason")  # the first one stands
+    assert (read_decision(elsewhere) or [Decision("online", "")])[0].why == "no route for ***"
+    assert KEY not in (elsewhere / tracking_mode.DECISION_FILE).read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", json.dumps({"mode": "x"}), json.dumps({"mode": "online"}), "3"])
+def test_a_damaged_decision_is_none(content: str, elsewhere: Path) -> None:
+    (elsewhere / tracking_mode.DECISION_FILE).write_text(content)
+    assert read_decision(elsewhere) is None
+    assert mode_of_trial({"wandb": {"mode": "online"}}, elsewhere) == "online"
+
+
+def test_a_study_that_asks_no_server_decides_at_once(elsewhere: Path) -> None:
+    study = StudyTracking(AUTO, elsewhere)
+    assert study.settle() is None
+    assert study.for_trials["wandb"]["mode"] == "offline"
+    assert (read_decision(elsewhere) or ())[1] == AUTO["wandb"]
+    off = StudyTracking({"wandb": None}, elsewhere)
+    (elsewhere / tracking_mode.DECISION_FILE).unlink()
+    assert off.settle() is None
+    assert not (elsewhere / tracking_mode.DECISION_FILE).exists()
+    assert off.for_trials == {"wandb": None}
+    assert off.closing() is None
