@@ -286,8 +286,12 @@ def _try(read: Any) -> tuple[Any, list[str]]:
         return None, [f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"]
 
 
-def _short(numbers: Sequence[Any]) -> str:
-    return str(list(numbers)) if len(numbers) <= 12 else f"{list(numbers[:6])} ... {list(numbers[-5:])}"
+def _short(epochs: Sequence[Any]) -> str:
+    """What is wrong with a row of epochs that is not 1..n."""
+    missing = sorted(set(range(1, max(epochs, default=0) + 1)) - set(epochs))
+    repeated = sorted({epoch for epoch in epochs if list(epochs).count(epoch) > 1})
+    order = "" if missing or repeated else ", out of order"
+    return f"1..{max(epochs, default=0)}, missing {missing}, repeated {repeated}{order}"
 
 
 # ------------------------------------------------------------------------------------------------------- processes
