@@ -76,3 +76,9 @@ class CheckpointError(AkdtuneError):
 
 class StudyError(AkdtuneError):
     """A study directory that belongs to another study, is locked, or cannot be written."""
+
+
+class SurroundingsError(StudyError):
+    """A study that stopped because of something outside it; once that is mended the same command goes on."""
+
+    exit_code = 3

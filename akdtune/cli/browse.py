@@ -279,6 +279,24 @@ def summary_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return as_csv(flat, list(columns))
 
 
+REASONS_SHOWN = 4
+"""Reasons, and trials of each, that are named."""
+
+
+def reason_lines(rows: Sequence[Row]) -> list[str]:
+    """Why trials failed, or were interrupted by something outside them: a line for each reason."""
+    trials: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["status"] in ("failed", "interrupted") and row["stop_reason"]:
+            trials.setdefault((row["status"], row["stop_reason"]), []).append(row["trial_id"])
+    lines = []
+    for (status, reason), of_reason in sorted(trials.items(), key=lambda item: -len(item[1])):
+        more = f" and {len(of_reason) - REASONS_SHOWN} more" if len(of_reason) > REASONS_SHOWN else ""
+        lines.append(f"{status}: {', '.join(of_reason[:REASONS_SHOWN])}{more}: {reason}")
+    left = len(lines) - REASONS_SHOWN
+    return lines[:REASONS_SHOWN] + ([f"and {left} more reasons (--csv: stop_reason)"] if left > 0 else [])
+
+
 def follow(run: Path, trial_id: str, poll_s: float = 0.3) -> Iterator[str]:
     """What a trial's log holds and what is added to it, until the trial has ended or was interrupted."""
     log = trial_directory(run, trial_id) / "log.txt"

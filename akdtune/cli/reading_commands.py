@@ -73,6 +73,8 @@ def show(
     print(f"{directory}: {browse.tally(rows)}", flush=True)
     for line in browse.pilot_lines(directory):
         print(line, flush=True)
+    for line in browse.reason_lines(rows):
+        print(line, flush=True)
     extra = [sort] if sort and sort in columns else []
     print_trials(rows, extra)
 

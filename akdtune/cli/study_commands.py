@@ -1,4 +1,4 @@
-"""Commands that begin with a settings file: run, plan, spaces, schema."""
+"""Commands that begin with a settings file, or go on with one: run, retry, plan, spaces, schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from akdtune.cli.app import FileArgument, Overrides
+from akdtune.cli.app import FileArgument, Overrides, RunArgument
+from akdtune.errors import AkdtuneError
 
 
 def run(
@@ -43,7 +44,8 @@ def run(
       akdtune run digits_ablation ablation.seeds='[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]' --extend
       akdtune run digits_ablation --new --reuse runs/digits_ablation
 
-    Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed; 130: interrupted.
+    Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed (`akdtune retry`);
+    3: something outside the study has to be mended first; 130: interrupted.
     """
     from akdtune.running import tracking_study
     from akdtune.study import spec
@@ -60,6 +62,74 @@ def run(
 
     code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
     raise typer.Exit(code)
+
+
+def retry(
+    run: RunArgument,
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TRIAL]... [KEY=VALUE]...",
+            help="Failed trials, by id or its beginning; none: all. KEY=VALUE: resources and tracking for the new run.",
+            show_default=False,
+        ),
+    ] = None,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="End trials that wait as failed instead, so that the study goes on.")
+    ] = False,
+    later: Annotated[
+        bool, typer.Option("--later", help="Only note it down: the study's own command then goes on with them.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="Join a running Ray cluster instead of starting Ray here.")
+    ] = None,
+) -> None:
+    """Try failed trials of a study again, each from its last saved state.
+
+    A trial fails when its own code raises the same error twice: mend a plug-in's bug, then retry. What trials meet
+    outside themselves (a full disk, a teacher that is not there, no GPU memory, a killed process) only interrupts
+    them: the study's own command goes on with these, and needs no retry; where it can never be mended, --give-up ends
+    them, and a confirmation or ablation goes on without. Trials that are done, pruned or diverged stay as they are.
+
+    The ledger keeps the failure and adds an event `retried`. What the search proposed, and races and pilots decided,
+    while a trial counted as failed stays; what comes after learns from its result.
+
+    \b
+    Examples:
+      akdtune show digits_angular --status failed
+      akdtune logs digits_angular 3f2a                       (what it raised)
+      akdtune retry digits_angular                           (all that failed)
+      akdtune retry digits_angular 3f2a 91bc resources.cpu=2 (two of them, with more threads)
+      akdtune retry digits_angular --later && akdtune run digits_angular
+      akdtune retry digits_angular --give-up 77aa            (it needs more memory than this GPU has)
+
+    Exit codes as of `akdtune run`. A name that is none of a failed trial's is refused, and nothing is retried.
+    """
+    from akdtune.records import run_names
+    from akdtune.records.files import LOCK, read_lock
+    from akdtune.running import retrying
+    from akdtune.study import spec
+
+    directory = run_names.resolve_run(run)
+    lock = read_lock(directory)
+    if lock is None:
+        raise AkdtuneError(f"{directory / LOCK}: no such file; without it the study's settings are not known")
+    names = [name for name in trials or [] if "=" not in name]
+    overrides = [*lock.get("overrides", []), *(text for text in trials or [] if "=" in text)]
+    study = None if later else spec.load(str(lock.get("source")), overrides)  # before anything is noted down
+    chosen = retrying.give_up(directory, names) if give_up else retrying.retry(directory, names)
+    if not chosen:
+        none = "no trial waits" if give_up else "no trial has failed"
+        print(f"{directory}: {none} (what was interrupted goes on with the study's own command)")
+        return
+    done = "given up" if give_up else "tried again"
+    print(f"{directory}: {done}: {', '.join(record.trial_id for record in chosen)}", flush=True)
+    if study is None:
+        print(f"the study's own command goes on with them, at first: {lock.get('command', '')}")
+        return
+    from akdtune.running import driver
+
+    raise typer.Exit(driver.run(study, directory, address))
 
 
 def plan(file: FileArgument, overrides: Overrides = None) -> None:

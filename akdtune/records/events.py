@@ -298,11 +298,28 @@ class TrialInterrupted(Event):
 
     Attributes:
         epoch: the last one finished.
+        cause: what it met outside itself; None where it was asked to stop.
     """
 
     kind: str = "interrupted"
     trial_id: str
     epoch: int | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRetried(Event):
+    """A trial that had ended is to go on: the terminal event before this one counts no more.
+
+    Attributes:
+        ended: how it had.
+        error: what it had raised.
+    """
+
+    kind: str = "retried"
+    trial_id: str
+    ended: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +386,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch": EpochFinished,
     "rung": RungDecided,
     "interrupted": TrialInterrupted,
+    "retried": TrialRetried,
     **dict.fromkeys(TERMINAL, TrialEnded),
 }
 

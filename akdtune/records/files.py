@@ -243,6 +243,16 @@ def read_schema(path: str | os.PathLike[str]) -> pa.Schema:
         return pq.read_schema(path)
 
 
+def count_rows(path: str | os.PathLike[str]) -> int:
+    """How many rows a Parquet file holds.
+
+    Raises:
+        StudyError: as `read_table`.
+    """
+    with reading(path), pq.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def described(schema: pa.Schema) -> list[Column]:
     """What a table says about its columns, in their order; nothing about those from before columns were declared."""
     known = (Column.of_metadata(field.name, field.metadata) for field in schema)
@@ -332,6 +342,17 @@ def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("setti
     if lacking:
         raise StudyError(f"{path}: damaged, it holds no {' and no '.join(lacking)}; restore it from a copy")
     return dict(held)
+
+
+def study_uid(run_dir: str | os.PathLike[str]) -> str | None:
+    """What tells a study apart from others of its name, as its lock says; None where no lock is visible or says it."""
+    try:
+        with (Path(run_dir) / LOCK).open(encoding="utf-8") as lines:
+            line = next((line for line in lines if line.startswith("uid:")), "")
+        held = yaml.safe_load(line)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return str(held["uid"]) if isinstance(held, dict) else None
 
 
 def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:

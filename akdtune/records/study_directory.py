@@ -30,7 +30,9 @@ from akdtune.records.events import (
     RungDecided,
     StudyFinished,
     TrialEnded,
+    TrialInterrupted,
     TrialPlanned,
+    TrialRetried,
     TrialStarted,
 )
 from akdtune.records.files import DESIGN, LOCK, PLAN_COLUMNS, events, read_plan_file, write_plan
@@ -59,6 +61,8 @@ class TrialRecord:
         terminal: done | pruned | diverged | failed, or None while it is unfinished.
         attempts: number of executions that started.
         test: test accuracy, percent, of a trial that has read the test set.
+        why: what a failed trial raised, or what an interrupted one met outside itself.
+        retried: how often it went on after it had failed.
     """
 
     plan: dict[str, Any]
@@ -67,6 +71,8 @@ class TrialRecord:
     terminal: str | None = None
     attempts: int = 0
     test: float | None = None
+    why: str | None = None
+    retried: int = 0
 
     @property
     def trial_id(self) -> str:
@@ -273,8 +279,14 @@ class StudyDirectory:
             record.rungs[event.rung] = event
         elif isinstance(event, TrialStarted):
             record.attempts += 1
+            record.why = None
+        elif isinstance(event, TrialInterrupted):
+            record.why = event.cause
+        elif isinstance(event, TrialRetried):
+            record.terminal = record.test = None
+            record.retried += 1
         elif isinstance(event, TrialEnded):
-            record.test = event.test_accuracy
+            record.test, record.why = event.test_accuracy, event.error
             record.end(event.kind)
 
     def unfinished(self) -> list[TrialRecord]:
@@ -286,7 +298,8 @@ class StudyDirectory:
         record = self.records[trial_id]
         if epoch > record.last_epoch + 1:  # a worker that outlived its killed driver wrote what no driver has heard of
             self.catch_up(record)
-        if epoch in record.epochs or (record.terminal is not None and epoch <= record.last_epoch):
+        ended = record.terminal is not None or record.retried > 0  # then `epochs` lacks most of what the ledger holds
+        if epoch in record.epochs or (ended and epoch <= record.last_epoch):
             return False
         self.append(EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score)))
         return True
@@ -303,6 +316,13 @@ class StudyDirectory:
             with contextlib.suppress(StudyError):  # a convenience for readers, who say what is wrong with a file
                 tables.compact_epochs(self.root)
         return True
+
+    def retry(self, record: TrialRecord) -> None:
+        """Lets a failed trial go on from its last saved state; its end stays in the ledger and counts no more."""
+        assert record.terminal == "failed"
+        with writing(self.root):  # first, or the outcome would end it again
+            self.trial(record.trial_id).outcome.unlink(missing_ok=True)
+        self.append(TrialRetried(trial_id=record.trial_id, ended=record.terminal, error=record.why))
 
     def catch_up(self, record: TrialRecord) -> None:
         """Records the epochs that are in the trial's file and not yet in the ledger."""

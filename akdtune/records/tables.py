@@ -30,6 +30,7 @@ from akdtune.records.events import (
     TrialEnded,
     TrialInterrupted,
     TrialPlanned,
+    TrialRetried,
     TrialStarted,
     parse,
 )
@@ -65,7 +66,7 @@ WHOLE_TRIAL_COLUMNS = (
     Column("cell", "", "name of the cell in a confirmation or an ablation", "trial"),
     Column("reused_from", "", "study directory that the finished trial was taken from", "trial"),
     Column("status", "", "planned, running, interrupted, done, pruned, diverged or failed", "trial"),
-    Column("stop_reason", "", "why it ended before its last epoch", "trial"),
+    Column("stop_reason", "", "why it ended, or was interrupted, before its last epoch", "trial"),
     Column("attempts", "", "how often the trial was begun", "trial"),
     Column("epochs", "", "student epochs that are finished", "trial"),
     Column("val_accuracy_best", "percent", "highest val_accuracy of all epochs", "trial"),
@@ -320,11 +321,14 @@ class _Outcome:
     timed: bool = False
 
 
-_OF_OUTCOMES = {"study_started", "study_finished", "started", "rung", "interrupted", *TERMINAL}
+_OF_OUTCOMES = {"study_started", "study_finished", "started", "rung", "interrupted", "retried", *TERMINAL}
 
 
 def _outcomes(events: Iterable[Event]) -> dict[str, _Outcome]:
-    """The state of every trial that the ledger names; the first terminal event counts, as does a recorded stop."""
+    """The state of every trial that the ledger names; the first terminal event counts, as does a recorded stop.
+
+    Of a trial that was retried, it is the first one after that.
+    """
     outcomes: dict[str, _Outcome] = {}
     for event in events:
         if isinstance(event, StudyStarted | StudyFinished):  # whatever ran under an earlier driver runs no more
@@ -338,6 +342,8 @@ def _outcomes(events: Iterable[Event]) -> dict[str, _Outcome]:
             outcome.attempts = max(outcome.attempts + 1, event.attempt)
             outcome.student_macs = event.student_macs
             outcome.timed = "time" in event.objectives
+        if isinstance(event, TrialRetried):
+            outcome.status, outcome.reason = "interrupted", event.error
         if outcome.status in TERMINAL:
             continue
         if isinstance(event, TrialEnded):
@@ -348,6 +354,7 @@ def _outcomes(events: Iterable[Event]) -> dict[str, _Outcome]:
             outcome.status, outcome.reason = "pruned", f"rung {event.rung}"
         elif isinstance(event, TrialStarted | TrialInterrupted):
             outcome.status = "running" if isinstance(event, TrialStarted) else "interrupted"
+            outcome.reason = None if isinstance(event, TrialStarted) else event.cause
     return outcomes
 
 

@@ -104,6 +104,10 @@ class TrialDirectory:
         """Rows of all finished epochs; empty before the first."""
         return files.read_rows(self.epochs) if self.epochs.exists() else []
 
+    def rows_written(self) -> int:
+        """How many epochs are on disk."""
+        return files.count_rows(self.epochs) if self.epochs.exists() else 0
+
     def write_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Writes how the trial ended, last of all its files."""
         with self.replacing(self.outcome) as temporary:
@@ -112,6 +116,14 @@ class TrialDirectory:
     def read_outcome(self) -> dict[str, Any] | None:
         """How the trial ended, None while it has not."""
         return json.loads(self.outcome.read_text()) if self.outcome.exists() else None
+
+    def latest_host(self) -> str:
+        """The node of the latest attempt, empty where that is not known."""
+        try:
+            held = json.loads((self.path / "attempts" / f"{self.latest_attempt()}.json").read_text())
+            return str(held["host"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     def running_process(self) -> int | None:
         """Process id of the latest attempt if it still lives on this machine."""

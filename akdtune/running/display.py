@@ -93,6 +93,18 @@ class Display:
                 soft_wrap=True,
             )
 
+    def interrupted(self, record: TrialRecord) -> None:
+        """Takes a trial that saved itself out of those that run; a log gets a line where it met something outside."""
+        self.running.pop(record.trial_id, None)
+        if self._live is None and record.why is not None:
+            which = record.plan.get("cell") or record.plan["arm"]
+            self.console.print(
+                f"{self._clock()} {record.trial_id} {which} {record.plan['role']}: "
+                f"interrupted at epoch {record.last_epoch}: {record.why}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
     def update(self, records: Iterable[TrialRecord]) -> None:
         """Redraws the live table, at most a few times a second; a line now and then where there is no terminal."""
         now = time.monotonic()
@@ -165,15 +177,21 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
     records = list(directory.records.values())
     kinds = ("done", "pruned", "diverged", "failed")
     counts = {kind: sum(record.terminal == kind for record in records) for kind in kinds}
+    counts["unfinished"] = sum(record.terminal is None for record in records)
     lines = [
         f"{counted(len(records), 'trial')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     ]
+    root = shlex.quote(str(directory.root))
     for record in records:
         if record.terminal == "failed":
-            lines.append(
-                f"  failed: {record.trial_id} ({record.plan['arm']}), see {directory.trial(record.trial_id).log}"
-            )
-    root = shlex.quote(str(directory.root))
+            why = "" if record.why is None else f": {record.why}"
+            log = directory.trial(record.trial_id).log
+            lines.append(f"  failed: {record.trial_id} ({record.plan['arm']}){why}, see {log}")
+    if counts["failed"]:
+        lines.append(f"  once that is mended: akdtune retry {root}")
+    for record in records:
+        if record.terminal is None and record.why is not None:
+            lines.append(f"  interrupted: {record.trial_id} ({record.plan['arm']}): {record.why}")
     if study.search.searches:
         lines += _best_lines(study, directory, records)
     if study.reports:

@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
-from akdtune.errors import AkdtuneError, StudyError
+from akdtune.errors import StudyError, SurroundingsError
 from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
@@ -29,11 +29,14 @@ from akdtune.records import tables
 from akdtune.records.events import StudyFinished, StudyStarted
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.registry import plugin_folders
+from akdtune.reports.text import counted
 from akdtune.running import display
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
+from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
+from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
 from akdtune.running.tracking_study import StudyTracking
@@ -75,9 +78,10 @@ def run(
         reuse: directories of studies whose finished trials are taken over where they are the same.
 
     Returns:
-        0 when every trial ended, 1 when some failed, 130 when interrupted.
+        0 when every trial ended, 1 when some failed, 3 when some wait for what they met outside, 130 when interrupted.
 
     Raises:
+        SurroundingsError: when trials in a row met the same thing outside them.
         AkdtuneError: for anything the user can mend.
     """
     console = console or Console(markup=False)
@@ -92,6 +96,12 @@ def run(
             ended = directory.reconcile()
             if ended:
                 console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+            if again := retry_outside(directory):
+                console.print(
+                    f"tried again: {counted(len(again), 'trial')} that had met something outside, e.g. {again[0].why}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
         outline = Outline(study)
         console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
         for line in added:
@@ -162,6 +172,8 @@ class _Driver:
         tables.compact(self.directory.root)
         if self._stopping:
             return self._interrupted()
+        if self.run.halted is not None:
+            raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
         return self._closing()
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
@@ -219,10 +231,11 @@ class _Driver:
             except StopIteration:
                 return None
             except ray.exceptions.RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, AkdtuneError) else error
-                raise cause from None
+                raise of_teacher(error.cause) from error
             if row.get("done"):
-                return TeacherFile(**row["teacher"])
+                teacher = TeacherFile(**row["teacher"])
+                check_teacher_is_here(teacher.path, row["host"])
+                return teacher
             shown.teacher(row)
 
     _stopping: float = 0.0
@@ -261,7 +274,7 @@ class _Driver:
                     Adapter(run, f"akdtune-stop-{os.getpid()}" if actor is not None else None), max_concurrent=slots
                 ),
                 scheduler=scheduler,
-                num_samples=run.remaining() + 1,  # the end is ours to tell
+                num_samples=2 * run.remaining() + 1,  # the end is ours to tell; a trial may be handed out twice
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["id"]),
                 trial_name_creator=lambda trial: str(trial.config["id"]),
@@ -277,6 +290,8 @@ class _Driver:
             ),
         )
         run.stopping = self._stopping or None
+        if actor is not None:
+            run.stop_elsewhere = actor.stop.remote
         tuner.fit()
         if self.directory.broken is not None:
             raise self.directory.broken
@@ -352,7 +367,11 @@ class _Driver:
         if self.tracking is not None and (line := self.tracking.closing()):
             self.console.print(line, highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
-        return 1 if any(record.terminal == "failed" for record in self.directory.records.values()) else 0
+        records = self.directory.records.values()
+        if any(record.terminal is None and record.why is not None for record in records):
+            self.console.print(f"mend what interrupted them, then {GOES_ON}", highlight=False, soft_wrap=True)
+            return SurroundingsError.exit_code
+        return 1 if any(record.terminal == "failed" for record in records) else 0
 
 
 def check_resources(study: Study, address: str | None) -> None:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from akdtune.errors import StudyError
 from akdtune.planning.cost import network_macs
 from akdtune.planning.identity import Identity
 from akdtune.planning.request import planned_request
 from akdtune.records.events import TimeBudgetSpent, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.running.failures import Fault, of_unseen_directory
+from akdtune.running.outages import InARow
 from akdtune.running.phases import Phases, order
 from akdtune.running.reuse import Donors
 from akdtune.search.follow_up import SearchPhase
 from akdtune.search.optuna_search import Searcher
 from akdtune.study.proposals import Outline
 
+VISIBLE_WITHIN_S = 10.0
+"""How long the driver waits for what a trial wrote on another node."""
+
 
 class Run:
-    """One execution of a study: what is planned, what is still to do, what the driver tells whom."""
+    """One execution of a study: what is planned, what is still to do, what the driver tells whom.
+
+    Attributes:
+        halted: why the study has to stop, one sentence; None while it need not.
+        stop_elsewhere: asks trials on other machines to save themselves, which do not see the flag in time.
+    """
 
     def __init__(
         self,
@@ -55,6 +67,11 @@ class Run:
         self.warnings: list[str] = []
         self.pruned_at: dict[str, float] = {}
         self._time_noted = False
+        self.halted: str | None = None
+        self.stop_elsewhere: Callable[[], object] = lambda: None
+        self._again: list[TrialRecord] = []
+        self._met: dict[str, int] = {}
+        self._in_a_row = InARow()
 
     def _searcher(self) -> Searcher | None:
         search = self.study.search
@@ -108,6 +125,8 @@ class Run:
             proposed = self._propose()
             if proposed is not None:
                 return proposed
+        if self._again:  # before the phases, which wait for the search
+            return self._again.pop(0)
         if not self.later:
             self.plan_phases()
         return self.later.pop(0) if self.later else None
@@ -124,9 +143,9 @@ class Run:
         return records if self.donors is None else self.donors.take(records)
 
     def awaits(self) -> bool:
-        """Whether trials that run now may bring further ones when they end."""
+        """Whether trials that run now may bring further ones when they end, or are to be tried again."""
         ending = self.stopping is not None or self.directory.broken is not None
-        return not ending and bool(self.handed_out) and (self.phase.owed() > 0 or self._phases_to_come() > 0)
+        return not ending and bool(self.handed_out)
 
     def _phases_to_come(self) -> int:
         return self.phases.awaited(self._search_has_ended())
@@ -198,7 +217,7 @@ class Run:
         waiting = sum(not self.phase.held_back(record) for record in self.queue) + len(self.later)
         seeds = len(self.study.search.training_seeds) if self.phase.leads else 1
         proposals = 0 if self.phase.time_is_up() else self._proposals_left()
-        return waiting + proposals * seeds + self.phase.owed() + self._phases_to_come()
+        return waiting + len(self._again) + proposals * seeds + self.phase.owed() + self._phases_to_come()
 
     def started(self, record: TrialRecord) -> None:
         """Writes down that a trial begins: which attempt, and for several objectives what the search weighs."""
@@ -213,8 +232,8 @@ class Run:
 
     def ended(self, record: TrialRecord, ended: TrialEnded) -> bool:
         """A trial reached a terminal state: the ledger first, then whoever learns from it."""
-        self.running.pop(record.trial_id, None)
-        self.handed_out.discard(record.trial_id)
+        self._in_a_row.other()
+        self._left(record)
         if not self.directory.finish(ended):
             return False
         if ended.kind == "pruned":
@@ -228,17 +247,75 @@ class Run:
             self.queue += self._not_taken_over([self.directory.records[row["trial_id"]] for row in rows])
         return True
 
+    def _left(self, record: TrialRecord) -> None:
+        """A trial runs no more."""
+        self.running.pop(record.trial_id, None)
+        self.handed_out.discard(record.trial_id)
+
     def outcome(self, record: TrialRecord, result: Mapping[str, Any]) -> bool:
         """Takes the outcome row of a trial; True when it is terminal."""
         if result.get("disk"):  # the study ends; the trial goes on when the same command is given again
             self.directory.refused(str(result["disk"]))
-        self.directory.catch_up(record)
+        fault = Fault.of_plain(result.get("fault"))
+        if result["outcome"] != "interrupted":
+            fault = self._unseen(record, result)
+        else:
+            with contextlib.suppress(StudyError):  # what cannot be read now is taken up when the trial goes on
+                self.directory.catch_up(record)
+        if fault is not None:
+            self.met(record, fault)
+            return False
         if result["outcome"] == "interrupted":
-            self.running.pop(record.trial_id, None)
-            self.handed_out.discard(record.trial_id)
+            self._left(record)
             self.directory.append(TrialInterrupted(trial_id=record.trial_id, epoch=int(result["epoch"])))
             return False
         return self.ended(record, TrialEnded.of_outcome(record.trial_id, result))
+
+    def met(self, record: TrialRecord, fault: Fault, again: bool = True) -> None:
+        """A trial met something outside itself: it goes on at this run's end, once, else with the next command.
+
+        Args:
+            record: of the trial.
+            fault: what it met.
+            again: whether it is to be tried again in this run.
+        """
+        self._left(record)
+        self.directory.append(
+            TrialInterrupted(trial_id=record.trial_id, epoch=record.last_epoch, cause=f"{fault.cause}; {fault.remedy}")
+        )
+        self._met[record.trial_id] = self._met.get(record.trial_id, 0) + 1
+        if (sentence := self._in_a_row.met(record.trial_id, fault)) is not None:
+            self.halt(sentence)
+        elif again and self._met[record.trial_id] == 1:
+            self._again.append(record)
+
+    def halt(self, sentence: str) -> None:
+        """Lets running trials save themselves and starts no other, as Ctrl-C does."""
+        if self.stopping is not None:
+            return
+        self.halted, self.stopping = sentence, time.monotonic()
+        with contextlib.suppress(OSError):
+            self.directory.stop_flag.touch()
+        self.stop_elsewhere()
+
+    def _unseen(self, record: TrialRecord, result: Mapping[str, Any]) -> Fault | None:
+        """Takes up what a trial wrote, and says where that is not all it says; waits for a slow file system."""
+        trial, until = self.directory.trial(record.trial_id), time.monotonic() + VISIBLE_WITHIN_S
+        while True:
+            try:
+                outcome, rows = trial.read_outcome(), trial.rows_written()
+                self.directory.catch_up(record)
+                if outcome is not None and outcome["outcome"] == result["outcome"] and rows >= int(result["epoch"]):
+                    return None
+                met = f"{rows} of {result['epoch']} epochs" + ("" if outcome else " and no outcome.json")
+            except (OSError, ValueError, StudyError) as error:
+                if self.directory.broken is not None:
+                    raise
+                met = f"what cannot be read ({error})"
+            if time.monotonic() >= until:
+                met = f"a trial is {result['outcome']}, but here its folder holds {met}"
+                return of_unseen_directory(trial.path, met, str(result.get("hostname") or ""))
+            time.sleep(min(0.1, VISIBLE_WITHIN_S))
 
     def payload(self, record: TrialRecord, stop_actor: str | None) -> str:
         """What reaches a trial: plain JSON."""

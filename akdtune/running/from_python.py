@@ -52,7 +52,7 @@ def run(
         raise KeyboardInterrupt(f"{directory}: stopped; the same call goes on")
     results = Results(directory)
     if code != 0:
-        raise StudyError(_failed(results))
+        raise StudyError(_left(results))
     return results
 
 
@@ -71,13 +71,20 @@ def _console() -> Console:
     return Console(markup=False, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
 
 
-def _failed(results: Results) -> str:
-    """Which trials failed, and what to do about it."""
+def _left(results: Results) -> str:
+    """Which trials met something outside and wait, or else failed, and what to do about it."""
     rows = results.trials.select(["trial_id", "status", "stop_reason"]).to_pylist()
+    waiting = [row for row in rows if row["status"] == "interrupted" and row["stop_reason"]]
+    if waiting:
+        return (
+            f"{results.directory}: {len(waiting)} of {len(rows)} trials wait, e.g. {waiting[0]['trial_id']} "
+            f"({waiting[0]['stop_reason']}); once that is mended the same call goes on, nothing is lost"
+        )
     failed = [row for row in rows if row["status"] == "failed"]
     listed = [f"{row['trial_id']} ({row['stop_reason'] or 'no reason given'})" for row in failed[:FAILED_SHOWN]]
     more = f" and {len(failed) - FAILED_SHOWN} more" if len(failed) > FAILED_SHOWN else ""
     return (
         f"{results.directory}: {len(failed)} of {len(rows)} trials failed: {', '.join(listed)}{more}; "
-        f"`akdtune logs {results.directory} TRIAL` shows why, akdtune.load('{results.directory}') holds the others"
+        f"`akdtune logs {results.directory} TRIAL` shows why, `akdtune retry {results.directory}` tries them again, "
+        f"akdtune.load('{results.directory}') holds the others"
     )

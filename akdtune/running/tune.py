@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,6 +24,7 @@ from akdtune.records.study_directory import TrialRecord
 from akdtune.roles import Terminal
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
+from akdtune.running.outages import of_died_process
 from akdtune.search.schedulers import METRIC, ArmScheduler
 from akdtune.study.spec import Study
 
@@ -102,6 +104,8 @@ class Callback(tune.Callback):
             record = self._record(trial)
             if self.run.outcome(record, result):
                 self.shown.finished(record)
+            else:
+                self.shown.interrupted(record)
 
     @override
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -114,11 +118,12 @@ class Callback(tune.Callback):
 
     @override
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's process died as often as it is tried: that is interrupted, not ended."""
         record = self._record(trial)
-        error = (
-            f"its process died {INFRASTRUCTURE_RETRIES + 1} times (see {self.run.directory.trial(record.trial_id).log})"
-        )
-        self._ended(record, TrialEnded(kind="failed", trial_id=record.trial_id, epoch=record.last_epoch, error=error))
+        directory = self.run.directory.trial(record.trial_id)
+        fault = of_died_process(INFRASTRUCTURE_RETRIES + 1, _said_of(trial), directory.latest_host(), directory.log)
+        self.run.met(record, fault, again=False)
+        self.shown.interrupted(record)
 
     def _ended(self, record: TrialRecord, ended: TrialEnded) -> None:
         if self.run.ended(record, ended):
@@ -128,6 +133,16 @@ class Callback(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.shown.total = self.run.phases.outline.trials  # fewer than expected where cells were found to be equal
         self.shown.update(self.run.directory.records.values())
+
+
+def _said_of(trial: Trial) -> str:
+    """What Ray wrote about the last failure of a trial."""
+    try:
+        return (
+            Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2] if trial.error_file else ""
+        )
+    except OSError:
+        return ""
 
 
 class Stopper(tune.Stopper):
@@ -213,6 +228,7 @@ def start_ray(address: str | None, finish_timeout_s: float) -> None:
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger names them
     }
     os.environ.update(environment | settings)
     for name in ("ray", "ray.tune", "ray.train"):

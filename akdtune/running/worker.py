@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import json
 import math
 import os
+import socket
 import sys
 import time
 import traceback
@@ -24,8 +24,11 @@ from ray import tune
 
 from akdtune.data.dataset import load_data
 from akdtune.devices import resolve_device
+from akdtune.errors import AkdtuneError
+from akdtune.records.files import study_uid
 from akdtune.records.trial_directory import Superseded, TrialDirectory
 from akdtune.registry import load_plugins
+from akdtune.running.failures import Fault, as_the_driver_did, disk_refusal, of_unseen_directory, outside, spoils
 from akdtune.running.tracking import Tracker, prepare
 from akdtune.running.tracking_mode import mode_of_trial
 from akdtune.running.trial_writer import Limits, TrialWriter, resumed
@@ -38,24 +41,32 @@ from akdtune.training.trial import Diverged, Interrupted, Trial
 
 SAME_ERROR_LIMIT = 2
 TRIES = 3
+VISIBLE_WITHIN_S = 10.0
+"""How long a worker waits for the study directory, which a network file system may show late."""
 
 Report = Callable[[dict[str, Any]], None]
 
 
+class SpoiledProcess(Exception):
+    """An earlier trial lost the GPU or ran out of memory in this process: Ray gives the next one a new process."""
+
+
+_spoiled = False
+
+
 def run_trial(config: dict[str, Any]) -> None:
     """The function that Ray Tune calls; `config["trial"]` is what the trial is asked, as JSON text."""
+    if _spoiled:
+        raise SpoiledProcess
     request = TrialRequest.parse(json.loads(config["trial"]))
-    try:
-        outcome = execute(request, tune.report, stop_check(request.root, request.stop_flag, request.stop_actor))
-    except Exception as error:
-        if (refused := _disk_refusal(error)) is None:
-            raise
-        outcome = {"outcome": "interrupted", "epoch": 0, "disk": refused}
+    outcome = execute(request, tune.report, stop_check(request.root, request.stop_flag, request.stop_actor))
     tune.report({"trial": request.trial_id, **outcome})
 
 
 def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Trains the study's teacher as a Ray task, yielding a row per epoch; the last holds the finished teacher.
+
+    Each row says which `host` it comes from.
 
     Args:
         request: plain JSON: `data` and `teacher` settings, `train_on`, `plugins`, `plugin_folders`, `cpu`, `root` and
@@ -68,13 +79,16 @@ def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     dataset = load_data(DataSettings(**request["data"]), device)
     settings = TeacherSettings(**request["teacher"])
     should_stop = stop_check(request["root"], request["stop_flag"])
-    yield from train_teachers(settings, dataset, request["train_on"], device, should_stop)
+    for row in train_teachers(settings, dataset, request["train_on"], device, should_stop):
+        yield {**row, "host": socket.gethostname()}
 
 
 def execute(
     request: TrialRequest, report: Report, should_stop: Callable[[], bool], limits: Limits | None = None
 ) -> dict[str, Any]:
     """Runs one trial to an outcome; an error of the trial itself is retried once from its checkpoint.
+
+    What stands outside the trial interrupts it at its last saved state.
 
     Args:
         request: what it is asked.
@@ -83,30 +97,89 @@ def execute(
         limits: how often it writes and reports.
 
     Returns:
-        {"outcome": done | diverged | interrupted | failed, "epoch": last finished epoch, ...}.
+        {"outcome": done | diverged | interrupted | failed, "epoch": last finished epoch, ...}; with `fault`,
+        a `Fault` as plain JSON, where it met something outside, or `disk`, what the study directory's disk said.
     """
+    if (unseen := _unseen(request)) is not None:  # before anything is made there
+        return _interrupted(0, unseen)
     directory = TrialDirectory(Path(request.root) / "trials" / request.trial_id)
-    directory.path.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        with _captured(directory.log):
+            return _tried(request, directory, report, should_stop, limits)
+    except Superseded:
+        raise  # a later attempt goes on
+    except Exception as error:
+        _note_spoiled(error)
+        if (refused := disk_refusal(error, Path(request.root))) is not None:
+            return {"outcome": "interrupted", "epoch": 0, "disk": refused}
+        if (fault := outside(error)) is None:
+            raise
+        return _interrupted(_finished(directory), fault)
+
+
+def _tried(
+    request: TrialRequest,
+    directory: TrialDirectory,
+    report: Report,
+    should_stop: Callable[[], bool],
+    limits: Limits | None,
+) -> dict[str, Any]:
+    """Attempts until one comes to an outcome; the trial's own error ends it when it is raised again."""
     seen: dict[str, int] = {}
-    with _captured(directory.log):
-        _one_thread_per_cpu(request.cpu)
-        _load_libraries(request.tracking, Path(request.root))
-        for _ in range(TRIES):
-            try:
-                return _attempt(request, directory, report, should_stop, limits)
-            except (MemoryError, Superseded):
-                raise  # not this trial's fault: Ray retries, or a later attempt goes on
-            except Exception as error:
-                if _disk_refusal(error) is not None:
-                    raise
+    _one_thread_per_cpu(request.cpu)
+    _load_libraries(request.tracking, Path(request.root))
+    for _ in range(TRIES):
+        try:
+            return _attempt(request, directory, report, should_stop, limits)
+        except Superseded:
+            raise
+        except Exception as error:
+            fault = outside(error)
+            with contextlib.suppress(OSError):  # a full disk takes no log either
                 traceback.print_exc()
-                signature = _signature(error)
-                seen[signature] = seen.get(signature, 0) + 1
-                if seen[signature] >= SAME_ERROR_LIMIT:
-                    break
-        outcome = {"outcome": "failed", "epoch": len(directory.read_rows()), "error": signature}
-        directory.write_outcome(outcome)
-        return outcome
+                if fault is not None:
+                    print(f"interrupted: {fault.cause}; {fault.remedy}")
+            if fault is not None:
+                raise
+            _note_spoiled(error)
+            signature = _signature(error)
+            seen[signature] = seen.get(signature, 0) + 1
+            if seen[signature] >= SAME_ERROR_LIMIT or _spoiled:
+                break
+    outcome = {"outcome": "failed", "epoch": len(directory.read_rows()), "error": signature}
+    directory.write_outcome(outcome)
+    return outcome
+
+
+def _interrupted(epoch: int, fault: Fault) -> dict[str, Any]:
+    return {"outcome": "interrupted", "epoch": epoch, "fault": fault.plain()}
+
+
+def _finished(directory: TrialDirectory) -> int:
+    """Epochs of a trial that are on disk, 0 where that cannot be read."""
+    try:
+        return directory.rows_written()
+    except (OSError, AkdtuneError):
+        return 0
+
+
+def _note_spoiled(error: BaseException) -> None:
+    global _spoiled
+    _spoiled = _spoiled or spoils(error)
+
+
+def _unseen(request: TrialRequest) -> Fault | None:
+    """What this node sees where the study directory should be, if it is not that; waits for a slow file system."""
+    if not request.study_uid:
+        return None
+    until = time.monotonic() + VISIBLE_WITHIN_S
+    while (found := study_uid(request.root)) != request.study_uid:
+        if found is not None or time.monotonic() >= until:
+            met = "is not visible" if found is None else f"holds another study (uid {found}, not {request.study_uid})"
+            return of_unseen_directory(request.root, met)
+        time.sleep(min(0.1, VISIBLE_WITHIN_S))
+    return None
 
 
 def _attempt(
@@ -128,7 +201,7 @@ def _attempt(
     status, writer = "interrupted", None
     try:
         writer = TrialWriter(request, directory, rows, report, tracker.log, limits)
-        live = Trial(TrialConfig.parse(request))
+        live = _prepared(request)
         directory.columns = live.columns
         try:
             for epoch in live.run(state, should_stop, request.trial_id):
@@ -151,6 +224,9 @@ def _attempt(
     except SystemExit:
         status = "pruned"
         raise
+    except Exception as error:
+        status = "failed" if outside(error) is None else "interrupted"
+        raise
     except BaseException:
         status = "failed"
         raise
@@ -160,13 +236,13 @@ def _attempt(
         directory.close_attempt()
 
 
-def _disk_refusal(error: BaseException | None) -> str | None:
-    """What a full or read-only disk said, if that is what stands behind an error: no fault of the trial's."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            return os.strerror(error.errno)
-        error = error.__cause__ or error.__context__
-    return None
+def _prepared(request: TrialRequest) -> Trial:
+    """A trial with all that it is made of; what the driver had and this node lacks is said so."""
+    with as_the_driver_did("plug-ins and settings", "install the same packages and plug-ins on every node"):
+        config = TrialConfig.parse(request)
+    with as_the_driver_did("data", "make the data visible on every node, under the same path and unchanged"):
+        dataset = load_data(config.data, resolve_device(config.training.device))
+    return Trial(config, dataset=dataset)
 
 
 def _signature(error: BaseException) -> str:

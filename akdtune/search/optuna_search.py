@@ -222,7 +222,8 @@ class Searcher:
                 expected[int(plan["proposal"])] = self._frozen(bracket, plan["raw"], record)
         for event in self.directory.events:
             if isinstance(event, DuplicateProposed) and event.bracket == bracket:
-                known = self.directory.records[event.of] if event.status else None
+                told = event.status not in (None, "failed")  # of a failed trial that is retried it stays told so
+                known = self.directory.records[event.of] if told else None
                 expected[event.proposal] = self._frozen(bracket, event.raw, known)
         lost = create_trial(state=TrialState.FAIL)
         return {number: expected.get(number, lost) for number in range(max(expected, default=-1) + 1)}

@@ -26,7 +26,9 @@ from akdtune.study import spec
 from akdtune.study.schema import json_schema
 from tests.study_fixture import StudyBuilder
 
-COMMANDS = ["run", "plan", "show", "best", "logs", "analyze", "compare", "spaces", "schema", "teacher", "wandb"]
+COMMANDS = [
+    "run", "retry", "plan", "show", "best", "logs", "analyze", "compare", "spaces", "schema", "teacher", "wandb",
+]  # fmt: skip
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 0) -> str:
@@ -342,6 +344,58 @@ def test_run_hands_over_the_study(
     assert asked[1][2:] == (Path("elsewhere"), "auto", False, [])
     call(capsys, "run", "digits_angular", "--extend", "--reuse", "a", "--reuse", "b", "tracking.wandb=null", code=130)
     assert asked[2][2:] == (Path("runs/digits_angular"), None, True, [Path("a"), Path("b")])
+
+
+@pytest.fixture
+def failed(home: Path) -> Path:
+    """A study in runs/toy, of which two trials failed and one waits."""
+    build = StudyBuilder(home / "runs" / "toy")
+    build.lock = {"settings": {}, "source": "digits_angular", "overrides": ["search.trials=8", "tracking.wandb=null"],
+                  "data": {}, "teacher": {}, "command": "akdtune run digits_angular"}  # fmt: skip
+    build.add("angular/kd", 61.5, 0.1, role="search")
+    for _ in range(2):
+        trial_id = build.add("angular/kd", 12.0, 0.1, role="search", status="running")
+        build.event("failed", trial_id, epoch=2, error="ValueError: a bug (p.py:3)")
+    trial_id = build.add("angular/kd", 12.0, 0.1, role="search", status="running")
+    build.event("interrupted", trial_id, epoch=2, cause="/t.pt: no such file (on node7); put it back")
+    return build.write()
+
+
+def test_retry_notes_down_which_trials_go_on_and_runs_the_study(
+    failed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def run(study: spec.Study, root: Path, address: str | None) -> int:
+        asked.append((study.search.trials, study.resources.cpu, root, address))
+        return 1
+
+    monkeypatch.setattr(driver, "run", run)
+    assert "did you mean 'training'?" in call(capsys, "retry", "toy", "trainin.epochs=2", code=2)
+    assert not asked and '"retried"' not in (failed / LEDGER).read_text(), "the study is read first"
+    call(capsys, "retry", "toy", "t00001", "resources.cpu=2", "--address", "auto", code=1)
+    assert asked == [(8, 2, Path("runs/toy"), "auto")]
+    out = call(capsys, "retry", "toy", "--later")
+    assert "tried again: t00002" in out and "akdtune run digits_angular" in out
+    assert "no trial has failed" in call(capsys, "retry", "toy")
+    assert len(asked) == 1
+    assert [row["status"] for row in tables.read_trials(failed).to_pylist()] == ["done", *["interrupted"] * 3]
+
+
+def test_retry_refuses_what_has_not_failed(failed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (failed / LEDGER).read_bytes()
+    assert "trial 't00000' is done" in call(capsys, "retry", "toy", "t00001", "t00000", "--later", code=2)
+    assert "did you mean 't00001'?" in call(capsys, "retry", "toy", "t0x001", "--later", code=2)
+    assert "did you mean 'runs/toy'?" in call(capsys, "retry", "tyo", code=2)
+    assert (failed / LEDGER).read_bytes() == before
+
+
+def test_show_says_why_trials_failed_or_wait(failed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = call(capsys, "show", "toy").splitlines()
+    assert lines[1:3] == [
+        "failed: t00001, t00002: ValueError: a bug (p.py:3)",
+        "interrupted: t00003: /t.pt: no such file (on node7); put it back",
+    ]
 
 
 def test_new_takes_the_next_free_directory(

@@ -13,6 +13,7 @@ import yaml
 from akdtune.errors import StudyError
 from akdtune.records import tables
 from akdtune.records.files import events, read_events, read_plan
+from akdtune.running import retrying
 from tests.ray import studies
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_up")]
@@ -115,7 +116,7 @@ resources: {concurrent: 1}
 
 
 class Troubled(NamedTuple):
-    """A finished study of four trials, three of which meet trouble in their second epoch."""
+    """A finished study of five trials, four of which meet trouble in their second epoch."""
 
     file: Path
     root: Path
@@ -132,15 +133,22 @@ def troubled(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> Troubled
     folder = tmp_path_factory.mktemp("troubled")
     settings = {**yaml.safe_load(studies.TINY), **yaml.safe_load(TROUBLED)}
     mark = str(folder / "died")
-    settings["method"]["trouble"] = {"choice": ["none", "infinite", "error", mark]}
+    settings["method"]["trouble"] = {"choice": ["none", "infinite", "error", mark, f"disk:{mark}.too"]}
     file = studies.write(folder, yaml.safe_dump(settings))
     assert studies.run(file, folder / "run") == 1, "a trial failed"
     return Troubled(file, folder / "run", mark)
 
 
 def test_trouble_stays_with_its_trial(troubled: Troubled) -> None:
-    studies.assert_exactly_once(troubled.root, trials=4, epochs=3)
+    studies.assert_exactly_once(troubled.root, trials=5, epochs=3)
     assert troubled.row("none")["status"] == "done"
+
+
+def test_what_passes_outside_a_trial_costs_it_nothing(troubled: Troubled) -> None:
+    row = troubled.row(f"disk:{troubled.mark}.too")
+    assert (row["status"], row["stop_reason"], row["epochs"]) == ("done", None, 3)
+    (event,) = [event for event in events(troubled.root, {"interrupted"}) if event.trial_id == row["trial_id"]]
+    assert f"{troubled.mark}.too: Input/output error" in event.plain()["cause"]
 
 
 def test_an_infinite_loss_is_recorded_as_diverged(troubled: Troubled) -> None:
@@ -166,6 +174,17 @@ def test_a_killed_worker_is_retried_and_changes_no_number(troubled: Troubled, tm
     assert len(attempts) == 2
     studies.run_here(studies.payload_of(troubled.root, row["trial_id"], tmp_path, troubled.file))
     assert studies.metrics(tmp_path)[row["trial_id"]] == studies.metrics(troubled.root)[row["trial_id"]]
+
+
+def test_a_retried_trial_ends_once_more(troubled: Troubled) -> None:
+    """The last of these tests: its bug is still there."""
+    row = troubled.row("error")
+    assert [record.trial_id for record in retrying.retry(troubled.root)] == [row["trial_id"]]
+    assert troubled.row("error")["status"] == "interrupted"
+    assert studies.run(troubled.file, troubled.root) == 1
+    studies.assert_exactly_once(troubled.root, trials=5, epochs=3)
+    assert len(events(troubled.root, {"failed"})) == 2
+    assert troubled.row("error")["status"] == "failed"
 
 
 def test_a_slow_close_neither_fails_the_successor_nor_stalls_the_study(tmp_path: Path) -> None:

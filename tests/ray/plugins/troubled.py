@@ -1,5 +1,6 @@
 """A plugin for tests: a method whose trials misbehave on request, at epoch 2."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -18,7 +19,10 @@ class Troubled(KD):
     class Settings(KD.Settings):
         """What happens."""
 
-        trouble: str = Field("none", description="none, error, infinite, or a file: die once, leaving it behind")
+        trouble: str = Field(
+            "none",
+            description="none, error, infinite, or a file: die once, leaving it behind; disk:FILE: fail to read it",
+        )
 
     def terms(self, student, target, batch):  # type: ignore[no-untyped-def]
         terms = super().terms(student, target, batch)
@@ -27,6 +31,9 @@ class Troubled(KD):
             raise RuntimeError("a user's bug")
         if batch.epoch == 2 and trouble == "infinite":
             return {"troubled": terms["kd"] * torch.inf}
+        if batch.epoch == 2 and trouble.startswith("disk:") and not (file := Path(trouble[5:])).exists():
+            file.touch()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
         if batch.epoch == 2 and trouble.startswith("/") and not Path(trouble).exists():
             Path(trouble).touch()
             os.kill(os.getpid(), signal.SIGKILL)
