@@ -6,6 +6,7 @@ What a study is, costs or has measured is computed elsewhere. Importing this pac
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AkdtuneError as error:
         print(f"akdtune: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"akdtune: {error.filename}: a name in this path is longer than the file system takes", file=sys.stderr)
+        return 2
     return 0
 
 

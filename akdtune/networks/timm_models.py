@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.networks.adapter import AdaptedNetwork, Captures, InputOf
-from akdtune.registry import ComponentSettings, register_family
+from akdtune.registry import ComponentSettings, Family, register_family
 from akdtune.signals import InputSpec
 
 Shape: TypeAlias = tuple[int, ...]
@@ -279,4 +279,4 @@ def _last_map(module: nn.Module, run: _Run, classifier: str) -> str | None:
     return InputOf(name) if all(isinstance(parts[leaf], idle) for leaf in between) else None
 
 
-register_family("timm", "networks", timm_network, model_names)
+register_family("timm", "networks", Family(timm_network, model_names, TimmNetwork.source))

@@ -364,8 +364,8 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        if self.tracking is not None and (line := self.tracking.closing()):
-            self.console.print(line, highlight=False, soft_wrap=True)
+        if self.tracking is not None and (untold := self.tracking.closing()):
+            self.console.print(untold, highlight=False, soft_wrap=True)
         self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
         records = self.directory.records.values()
         if any(record.terminal is None and record.why is not None for record in records):

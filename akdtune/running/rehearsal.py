@@ -22,6 +22,7 @@ from akdtune import networks
 from akdtune.data.dataset import load_data, missing_files
 from akdtune.data.source import Source
 from akdtune.errors import AkdtuneError
+from akdtune.records.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.registry import lookup
 from akdtune.reports.text import duration
@@ -138,11 +139,11 @@ def _found(study: Study, root: Path) -> Rehearsed:
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
     for record in directory.records.values():
         groups.setdefault((record.plan["role"], record.plan["cell"] or record.plan["arm"]), []).append(record)
-    errors = {event.trial_id: event.error for event in directory.events if getattr(event, "error", None)}
+    errors = {event.trial_id: event.error for event in directory.events if isinstance(event, TrialEnded)}
     rows = []
     for (role, arm), records in groups.items():
         bad = [record for record in records if record.terminal in (None, "failed")]
-        said = tuple(dict.fromkeys(str(errors.get(record.trial_id, "did not end")) for record in bad))
+        said = tuple(dict.fromkeys(errors.get(record.trial_id) or "did not end" for record in bad))
         rows.append((role, arm, len(records), len(records) - len(bad), said))
     asked = [name for section, name in ANALYSES.items() if _has(study, section)]
     return Rehearsed(tuple(rows), dict(_broken(asked, root)))
