@@ -71,9 +71,8 @@ class TrialWriter:
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.request, self.directory, self.rows = request, directory, []
         begins = begins or GoOn()
-        self.rows += begins.rows
+        self.request, self.directory, self.rows = request, directory, list(begins.rows)
         self._report, self._log, self._clock = report, log, clock
         self.limits = limits or Limits()
         self._decisive = {*request.rungs, request.settings["training"]["epochs"]}
