@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.metadata
+import os
 import pkgutil
 import sys
 import traceback
@@ -304,6 +305,10 @@ def _left_out(entry_point: importlib.metadata.EntryPoint, error: BaseException) 
     )
 
 
+BROUGHT = "AKDTUNE_BROUGHT"
+"""Set in workers of a cluster that akdtune and the plug-ins were brought to: these are found by their names alone."""
+
+
 def load_plugins(modules: Iterable[str], folders: Iterable[str] = ()) -> None:
     """Imports the modules named under `plugins`, so that what they register can be used.
 
@@ -315,9 +320,10 @@ def load_plugins(modules: Iterable[str], folders: Iterable[str] = ()) -> None:
         AkdtuneError: naming the module that cannot be imported, or that is another one, too.
     """
     modules, folders = list(dict.fromkeys(modules)), list(folders)
-    for module in modules:
+    brought = BROUGHT in os.environ
+    for module in modules if not brought else ():
         _refuse_misnamed(module, folders)
-    if modules:
+    if modules and not brought:
         sys.path.extend(folder for folder in folders if folder not in sys.path)
         importlib.invalidate_caches()  # a file may have been written since its folder was last looked into
     for module in modules:
@@ -372,6 +378,13 @@ def _raised_in(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     inside = not isinstance(error, SyntaxError) and frames and not frames[-1].filename.startswith("<")
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if inside else ""
+
+
+def plugin_files(modules: Iterable[str]) -> list[str]:
+    """The file or folder of each imported plug-in's top-level module, as Ray brings it to other machines."""
+    tops = (sys.modules[module.partition(".")[0]] for module in modules)
+    files = [Path(top.__file__).resolve() for top in tops if top.__file__]
+    return list(dict.fromkeys(str(file.parent if file.stem == "__init__" else file) for file in files))
 
 
 def plugin_folders(modules: Iterable[str]) -> list[str]:

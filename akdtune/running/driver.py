@@ -309,7 +309,7 @@ class _Driver:
             joins = self.address is not None and self.address != "local"
             within_s = ray_start.JOIN_S if joins else ray_start.START_S
             with self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s)):
-                ray_start.start_ray(self.address, self.study.tracking.finish_timeout_s)
+                ray_start.start_ray(self.address, self.study.tracking.finish_timeout_s, self.study.plugins)
         self.supervision.lost = ray_start.watch()
 
     def _settle_tracking(self, run: Run) -> None:

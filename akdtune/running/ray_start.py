@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import ray
 from akdtune.devices import available_cpus
 from akdtune.errors import RayError
 from akdtune.folders import PACKAGE
+from akdtune.registry import BROUGHT, plugin_files
 from akdtune.running import interruption
 
 LONGEST_FOLDER = 40
@@ -106,8 +107,13 @@ def abandon_ray() -> None:
         _own.end(ask=False)
 
 
-def start_ray(address: str | None, finish_timeout_s: float) -> None:
+def start_ray(address: str | None, finish_timeout_s: float, plugins: Sequence[str] = ()) -> None:
     """Starts or joins Ray: dashboard off, token authentication on, its chatter off, one thread per worker.
+
+    Args:
+        address: of a cluster to join; None or `local`: one of our own.
+        finish_timeout_s: how long a trial's tracking may take to close.
+        plugins: imported modules that trials on a cluster's nodes will need.
 
     Raises:
         RayError: where it does not start, or cannot be joined.
@@ -136,7 +142,7 @@ def start_ray(address: str | None, finish_timeout_s: float) -> None:
     # Tune's own snapshots are never read: that a full disk took none is no news.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     if address and address != "local":
-        _join(address, environment)
+        _join(address, environment, plugins)
         _joined = True
     else:
         _own = _OwnRay()
@@ -271,7 +277,16 @@ def _apart() -> None:
 # ----------------------------------------------------------------------------------------------------------- joining
 
 
-def _join(address: str, environment: dict[str, str]) -> None:
+def _brought(environment: dict[str, str], plugins: Sequence[str]) -> dict[str, Any]:
+    """What Ray brings to the nodes of a cluster: this akdtune, the plug-ins, and where the shared cache lies."""
+    cache = {name: os.environ[name] for name in ("AKDTUNE_CACHE",) if os.environ.get(name)}
+    return {
+        "env_vars": {**environment, **cache, BROUGHT: "1"},
+        "py_modules": [str(PACKAGE), *plugin_files(plugins)],
+    }
+
+
+def _join(address: str, environment: dict[str, str], plugins: Sequence[str]) -> None:
     """Joins a running cluster.
 
     Raises:
@@ -287,7 +302,10 @@ def _join(address: str, environment: dict[str, str]) -> None:
     _hush()
     try:
         ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=_brought(environment, plugins),
         )
     except Exception as error:
         raise RayError(f"--address {named}: {_refused(error)}") from error
