@@ -302,7 +302,7 @@ class StudyDirectory:
         ids = [row["trial_id"] for row in added]
         assert len(set(ids)) == len(ids) and not any(trial_id in self.records for trial_id in ids), ids
         plans = [{name: row.get(name) for name in PLAN_COLUMNS} for row in added]
-        self._write([TrialPlanned(trial_id=plan["trial_id"], plan=plan) for plan in plans], durable=True)
+        self._write([TrialPlanned(trial_id=str(plan["trial_id"]), plan=plan) for plan in plans], durable=True)
         if (len(self.records) - self._in_plan_file) * PLAN_SHARE >= self._in_plan_file:
             self._write_plan_file()
 
@@ -447,10 +447,9 @@ class StudyDirectory:
         """
         ended = []
         for record in self.records.values():
-            if record.terminal is not None:
-                if record.missing:
-                    self.catch_up(record)
-                continue
+            if record.missing:
+                self.catch_up(record)
+        for record in self.unfinished():
             outcome = self._outcome_of(record)
             self.catch_up(record)
             stop = next((rung for rung in record.rungs.values() if rung.decision == "STOP"), None)

@@ -71,7 +71,7 @@ class TrialWriter:
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.request, self.directory, self.rows = request, directory, []
+        self.request, self.directory, self.rows = request, directory, list[Row]()
         begins = begins or GoOn()
         self.rows += begins.rows
         self._report, self._log, self._clock = report, log, clock
