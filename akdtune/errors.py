@@ -31,6 +31,11 @@ def unknown_name(what: str, name: str, names: Iterable[str]) -> str:
     return f"unknown {what} '{name}'{hint} (allowed: {', '.join(allowed)})"
 
 
+def printable(name: str) -> str:
+    """A name of a file or a class in one line that every terminal takes: line breaks and stray bytes are escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong in a settings file.
@@ -76,6 +81,10 @@ class CheckpointError(AkdtuneError):
 
 class StudyError(AkdtuneError):
     """A study directory that belongs to another study, is locked, or cannot be written."""
+
+
+class RayError(AkdtuneError):
+    """Ray could not be started or joined, or was lost while a study ran."""
 
 
 class SurroundingsError(StudyError):

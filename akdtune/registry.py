@@ -8,6 +8,7 @@ theirs by entry points of the group `akdtune.plugins`.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.metadata
 import pkgutil
 import sys
@@ -35,7 +36,7 @@ ENTRY_POINTS = "akdtune.plugins"
 KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-_families: dict[str, dict[str, _Family]] = {kind: {} for kind in KINDS}
+_families: dict[str, dict[str, Family]] = {kind: {} for kind in KINDS}
 _PACKAGES: dict[Kind, str] = {"methods": "methods", "views": "views", "networks": "networks", "data": "datasets"}
 _singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
 
@@ -111,39 +112,29 @@ def register(name: str, kind: Kind | None = None) -> Callable[[T], T]:
 
 
 @dataclass(frozen=True)
-class _Family:
-    """Components of another library.
+class Family:
+    """Components of another library, under names that begin with its own and a slash.
 
     Attributes:
-        make: the component for a name of the library's.
-        names: all of these.
+        make: the component for the rest of a name.
+        names: every such rest.
+        source: as of a component.
     """
 
     make: Callable[[str], Any]
     names: Callable[[], Iterable[str]]
+    source: str
 
 
-def register_family(family: str, kind: Kind, make: Callable[[str], Any], names: Callable[[], Iterable[str]]) -> None:
-    """Registers the components of another library, under names that begin with `family/`.
-
-    Args:
-        family: such as `timm`.
-        kind: of all of them.
-        make: the component for the rest of a name.
-        names: every such rest.
-    """
-    _families[kind][family] = _Family(make, names)
+def register_family(name: str, kind: Kind, family: Family) -> None:
+    """Registers the components of another library, such as `timm`."""
+    _families[kind][name] = family
 
 
-def family_names(kind: Kind, family: str) -> list[str]:
-    """Every name of another library, without what stands before the slash."""
-    return sorted(_families[kind][family].names())
-
-
-def families(kind: Kind) -> list[str]:
-    """Names that stand before a slash in names of this kind, as in `timm/resnet18`."""
+def families(kind: Kind) -> dict[str, Family]:
+    """Libraries whose components are used by their names there, as in `timm/resnet18`."""
     _import_all(kind)
-    return sorted(_families[kind])
+    return dict(sorted(_families[kind].items()))
 
 
 def lookup(kind: Kind, name: str) -> Any:
@@ -321,19 +312,59 @@ def load_plugins(modules: Iterable[str], folders: Iterable[str] = ()) -> None:
         folders: where to look besides the installed packages, e.g. the folder of the settings file.
 
     Raises:
-        AkdtuneError: naming the module that cannot be imported.
+        AkdtuneError: naming the module that cannot be imported, or that is another one, too.
     """
-    modules = list(modules)
+    modules, folders = list(dict.fromkeys(modules)), list(folders)
+    for module in modules:
+        _refuse_misnamed(module, folders)
     if modules:
         sys.path.extend(folder for folder in folders if folder not in sys.path)
+        importlib.invalidate_caches()  # a file may have been written since its folder was last looked into
     for module in modules:
         try:
             importlib.import_module(module)
         except (ImportError, AkdtuneError) as error:
-            raise AkdtuneError(f"plugins: cannot import '{module}': {error}") from error
+            place = "" if isinstance(error, SyntaxError) else _raised_in(error)
+            raise AkdtuneError(f"plugins: cannot import '{module}': {error}{place}") from error
         except (Exception, SystemExit) as error:  # whatever a user's own file does when it is imported
             reason = f"{type(error).__name__}: {error}"
             raise AkdtuneError(f"plugins: cannot import '{module}': {reason}{_raised_in(error)}") from error
+
+
+def _refuse_misnamed(module: str, folders: Sequence[str]) -> None:
+    """Refuses a plug-in that is no module's name, and one whose name means another module as well.
+
+    Raises:
+        AkdtuneError: naming the files.
+    """
+    if not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
+        stem = module.replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+        hint = f", write {stem}" if stem.isidentifier() else ""
+        raise AkdtuneError(
+            f"plugins: '{module}' is not the name of a module{hint}: a plug-in is found by its name beside the "
+            "settings file, in the working directory or among the installed packages"
+        )
+    top = module.partition(".")[0]
+    beside = [file for folder in folders if (file := _module_file(top, [folder]))]
+    if top in sys.stdlib_module_names or top == "test":  # which Python does not list
+        other = f", so that {beside[0]} needs another name" if beside else ""
+        raise AkdtuneError(f"plugins: '{module}' is a module of Python itself{other}")
+    elsewhere = [
+        path for path in sys.path if str(Path(path).resolve()) not in {str(Path(f).resolve()) for f in folders}
+    ]
+    imported = getattr(sys.modules.get(top), "__file__", None)
+    files = dict.fromkeys(
+        [*beside, *filter(None, [_module_file(top, elsewhere), imported and str(Path(imported).resolve())])]
+    )
+    if len(files) > 1:
+        one, other, *_ = files
+        raise AkdtuneError(f"plugins: '{module}' is {one} and {other}; give the plug-in another name")
+
+
+def _module_file(name: str, folders: Sequence[str]) -> str | None:
+    """The file of a module or package that these folders hold first; None without one, or for a bare folder."""
+    spec = importlib.machinery.PathFinder.find_spec(name, list(folders))
+    return None if spec is None or not spec.has_location or spec.origin is None else str(Path(spec.origin).resolve())
 
 
 def _raised_in(error: BaseException) -> str:

@@ -21,6 +21,20 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `tests/faults` asks for."""
+    faults = parser.getgroup("faults")
+    faults.addoption("--long", action="store_true", help="run every fault of tests/faults, not its short form")
+    faults.addoption("--fault-seed", type=int, help="the seed that an earlier run of tests/faults printed")
+    faults.addoption("--fault-studies", help="a folder that keeps the undisturbed studies for the next run")
+    faults.addoption("--fault-table", help="a file for the table of faults, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers of tests that an option asks for."""
+    config.addinivalue_line("markers", "long: left out unless asked for (pytest tests/faults --long)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of its own for the whole session, and no Weights & Biases key from the user's account."""
@@ -63,8 +77,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
     return RayTogether(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts what starts Ray first, as the longest piece; skips tests marked `gpu` where there is none."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the long ones out unless asked for; puts what starts Ray first, as the longest piece; skips `gpu`."""
+    if not config.getoption("long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in left_out]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:

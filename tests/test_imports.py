@@ -12,7 +12,19 @@ import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 PACKAGE_FILES = "akdtune/**/*.py"
-HEAVY = ["torch", "torchvision", "ray", "pandas", "wandb", "optuna", "matplotlib", "scipy", "sklearn", "statsmodels"]
+HEAVY = [
+    "torch",
+    "torchvision",
+    "ray",
+    "pandas",
+    "wandb",
+    "optuna",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "statsmodels",
+    "timm",
+]
 # The command line, and what the commands that only read stand on.
 LIGHT = [
     "cli", "cli.browse", "study.spec", "settings.space", "records.files", "records.tables", "statistics.association",

@@ -6,6 +6,7 @@ What a study is, costs or has measured is computed elsewhere. Importing this pac
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from akdtune.cli.listing_commands import data, methods, networks, views
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
 from akdtune.errors import AkdtuneError, AkdtuneWarning
+from akdtune.running import interruption
 
 _BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, logs)
 _BEHIND: tuple[Callable[..., None], ...] = (compare, spaces, methods, views, networks, data, schema)
@@ -39,15 +41,20 @@ wandb_app.command("sync")(storage_commands.wandb_sync)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; a mistake of the user's is one message and code 2."""
+    """Runs one command and returns its exit code: 2 and one message for a mistake of the user's, 130 for a signal."""
     try:
-        with _plain_warnings():
+        with _plain_warnings(), interruption.exiting():
             app(args=None if arguments is None else list(arguments), prog_name="akdtune")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except AkdtuneError as error:
         print(f"akdtune: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"akdtune: {error.filename}: a name in this path is longer than the file system takes", file=sys.stderr)
+        return 2
     return 0
 
 

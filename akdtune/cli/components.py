@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from akdtune import signals as akdtune_signals
 from akdtune.errors import AkdtuneError
-from akdtune.registry import Component, Kind, Pair, families, family_names, lookup, names
+from akdtune.registry import Component, Kind, Pair, families, lookup, names
 
 SINGULAR: dict[Kind, str] = {"methods": "method", "views": "views", "networks": "network", "data": "data set"}
 
@@ -74,7 +74,7 @@ def rows(kind: Kind, pattern: str = "*") -> list[ComponentRow]:
 
 def _of_family(kind: Kind, family: str, pattern: str) -> list[ComponentRow]:
     """The names of another library that match a pattern, without what each of them is."""
-    known = [f"{family}/{name}" for name in family_names(kind, family)]
+    known = [f"{family}/{name}" for name in families(kind)[family].names()]
     matching = [name for name in known if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
     if not matching:
         raise AkdtuneError(f"no {kind} match '{pattern}' (there are {len(known)}, `akdtune {kind} '{family}/*'`)")
@@ -86,7 +86,7 @@ def _of_other_library(kind: Kind, family: str) -> ComponentRow:
     about = (
         f"any {SINGULAR[kind]} of {family} by its name there (pip install {family}; list: akdtune {kind} '{family}/*')"
     )
-    return ComponentRow(f"{family}/NAME", about, "", "differs by name")
+    return ComponentRow(f"{family}/NAME", about, families(kind)[family].source, "differs by name")
 
 
 def is_pattern(name: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from akdtune.planning.prepared import Prepared
 from akdtune.planning.request import planned_request
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.text import counted
+from akdtune.running import interruption
 from akdtune.running.saved_states import GoOn, built_to_go_on, resumed
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.study import spec
@@ -71,17 +71,15 @@ NEEDED = ("settings", "seeds", "role", "teacher_file")
 def main(arguments: Sequence[str] | None = None, limits: Limits = LIMITS) -> int:
     """Trains one trial and returns the exit code; a mistake of the user's is one message and code 2."""
     given = _parser().parse_intermixed_args(None if arguments is None else list(arguments))
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run(given, limits)
+        with interruption.raising():
+            return _run(given, limits)
     except AkdtuneError as error:
         print(f"akdtune: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        interruption.say("stopped")
+        return interruption.INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,8 +210,8 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
             with folder.writing():
                 writer.save()
             again = "the same command goes on" if folder.path else "without --out nothing is kept"
-            print(f"stopped after {done}; {again}", file=sys.stderr)
-            return 130
+            interruption.say(f"stopped after {done}; {again}")
+            return interruption.INTERRUPTED
         except Diverged as error:
             with folder.writing():
                 writer.diverged(error.epoch)

@@ -44,7 +44,8 @@ def run(
       akdtune run digits_ablation ablation.seeds='[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]' --extend
       akdtune run digits_ablation --new --reuse runs/digits_ablation
 
-    Ctrl-C stops within seconds and loses nothing. Exit code 0: every trial ended; 1: some failed (`akdtune retry`);
+    Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1) stops within seconds and loses nothing; a second Ctrl-C leaves at once.
+    Exit code 0: every trial ended; 1: some failed (`akdtune retry`); 2: a message says what is wrong;
     3: something outside the study has to be mended first; 130: interrupted.
     """
     from akdtune.running import tracking_study
@@ -58,9 +59,12 @@ def run(
     if new:
         beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
         root = root if not root.exists() else next(path for path in beside if not path.exists())
-    from akdtune.running import driver
+    from akdtune.running import driver, interruption, supervision
 
-    code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
+    with supervision.leaving():
+        code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
+    if code == interruption.INTERRUPTED:
+        interruption.leave(code)  # whoever waits for it waits for no exit handlers
     raise typer.Exit(code)
 
 
@@ -174,9 +178,12 @@ def rehearse(
 
     Exit code 0: every trial ended and every analysis answered; 1: something failed; 130: interrupted.
     """
+    from akdtune.running import supervision
     from akdtune.running.rehearsal import rehearse as run_small
 
-    raise typer.Exit(run_small(file, overrides or [], directory))
+    with supervision.leaving():
+        code = run_small(file, overrides or [], directory)
+    raise typer.Exit(code)
 
 
 def spaces() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +26,7 @@ from akdtune.folders import cache_directory
 from akdtune.randomness import Stream, below, random_order, random_words
 from akdtune.registry import load_plugins, network_name
 from akdtune.reports.text import counted
+from akdtune.running import interruption
 from akdtune.study.spec import Study
 from akdtune.teacher.cache_files import Rows
 from akdtune.teacher.extraction import extract_weights
@@ -55,7 +54,7 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
             print(f"found: {file.path}{_accuracies(file)}")
         return 0
     console = Console(highlight=False, markup=False)
-    with _stop_on_signal() as stopping, console.status("") as status:
+    with interruption.event() as stopping, console.status("") as status:
         for row in train_teachers(study.teacher, dataset, train_on, where, stopping.is_set):
             if row.get("done"):
                 made = TeacherFile(**row["teacher"])
@@ -74,7 +73,7 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
             else:
                 print(line, flush=True)
     print("stopped; the same command goes on after the last saved epoch", file=sys.stderr)
-    return 130
+    return interruption.INTERRUPTED
 
 
 def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"], device: str = "auto") -> int:
@@ -98,7 +97,7 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
         raise AkdtuneError(f"{study.source}: the teacher is not trained yet: `akdtune teacher train {study.source}`")
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
     networks_of = (load_teacher(file, dataset.inputs, where), *load_others(file, dataset.inputs, where))
-    with _stop_on_signal() as stopping:
+    with interruption.event() as stopping:
         for network in networks_of:
             try:
                 rows = TeacherRows(network, split, dataset.augmentation, caching)
@@ -115,7 +114,7 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
                 return 1
             if stopping.is_set():
                 print("stopped; the same command goes on with what is missing", file=sys.stderr)
-                return 130
+                return interruption.INTERRUPTED
     return 0
 
 
@@ -159,23 +158,6 @@ def _accuracies(file: TeacherFile) -> str:
     known = {"validation": file.val_accuracy, "test": file.test_accuracy}
     shown = ", ".join(f"{split} accuracy {value:.2f} %" for split, value in known.items() if value is not None)
     return f" ({shown})" if shown else ""
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C interrupts at once."""
-    stopping = threading.Event()
-
-    def stop(number: int, frame: object) -> None:
-        stopping.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def table() -> Table:

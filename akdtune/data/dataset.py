@@ -22,7 +22,7 @@ from akdtune.data.source import Source
 from akdtune.data.splits import ImageSource, Pixels, Split, Splits, StoredImages
 from akdtune.data.store import Images, Labels, Stored
 from akdtune.data.streaming import EncodedPixels, Streamed, StreamedImages, worker_count
-from akdtune.errors import DataError
+from akdtune.errors import DataError, printable
 from akdtune.randomness import Stream, random_order, random_words
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
@@ -105,7 +105,7 @@ class DataSet:
         """The classes in their order, as the files call them; None where these do not say it."""
         if self.classes is None:
             return None
-        names = [str(name) for name in self.classes]
+        names = [printable(str(name)) for name in self.classes]
         shown = names if len(names) <= CLASSES_SHOWN else [*names[: CLASSES_SHOWN - 2], "...", names[-1]]
         return f"{len(names):,} classes, 0 to {len(names) - 1}: {', '.join(shown)}"
 

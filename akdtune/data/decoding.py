@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from akdtune.data.store import Images
-from akdtune.errors import DataError
+from akdtune.errors import DataError, printable
 
 GREY = frozenset({"1", "L"})
 _PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
@@ -86,7 +86,7 @@ class Seen:
         counts = {kind: int(getattr(self, kind)) for kind in said}
         return [
             f"{counts[kind]:,} of {self.images:,} images {'have' if counts[kind] > 1 else 'has'} {words} "
-            f"(e.g. {_below(folders, self.examples[kind])})"
+            f"(e.g. {printable(_below(folders, self.examples[kind]))})"
             for kind, words in said.items()
             if counts[kind]
         ]

@@ -56,17 +56,26 @@ def some_of(stored: Stored | Streamed, images: int) -> Stored | Streamed:
     """The first images of each class, `images` in training and a quarter of that for testing."""
     train = _first(stored.train_labels, images)
     test = _first(stored.test_labels, _tested(images))
-    labels = {"train_labels": stored.train_labels[train], "test_labels": stored.test_labels[test]}
+    train_labels, test_labels = stored.train_labels[train], stored.test_labels[test]
     if isinstance(stored, Stored):
-        pixels = {"train_images": stored.train_images[train], "test_images": stored.test_images[test]}
-        arrays = [pixels["train_images"], labels["train_labels"], pixels["test_images"], labels["test_labels"]]
-        return replace(stored, **pixels, **labels, content_hash=content_hash(arrays, stored.num_classes))
-    encoded = {
-        "train": Some(stored.train, tuple(map(int, train))),
-        "test": Some(stored.test, tuple(map(int, test))),
-    }
-    digest = hashlib.sha256(stored.content_hash.encode() + train.tobytes() + test.tobytes()).hexdigest()[:32]
-    return replace(stored, **encoded, **labels, content_hash=digest)
+        train_images, test_images = stored.train_images[train], stored.test_images[test]
+        return replace(
+            stored,
+            train_images=train_images,
+            train_labels=train_labels,
+            test_images=test_images,
+            test_labels=test_labels,
+            content_hash=content_hash([train_images, train_labels, test_images, test_labels], stored.num_classes),
+        )
+    digest = hashlib.sha256(stored.content_hash.encode() + train.tobytes() + test.tobytes())
+    return replace(
+        stored,
+        train=Some(stored.train, tuple(map(int, train))),
+        train_labels=train_labels,
+        test=Some(stored.test, tuple(map(int, test))),
+        test_labels=test_labels,
+        content_hash=digest.hexdigest()[:32],
+    )
 
 
 def made_up(shape: Shape, images: int) -> Stored:
@@ -83,7 +92,6 @@ def made_up(shape: Shape, images: int) -> Stored:
 
     train_images, test_images = drawn(train_labels), drawn(test_labels)
     mean, std = channel_statistics(train_images)
-    arrays = [train_images, train_labels, test_images, test_labels]
     return Stored(
         train_images,
         train_labels,
@@ -92,7 +100,7 @@ def made_up(shape: Shape, images: int) -> Stored:
         num_classes=shape.num_classes,
         mean=mean,
         std=std,
-        content_hash=content_hash(arrays, shape.num_classes),
+        content_hash=content_hash([train_images, train_labels, test_images, test_labels], shape.num_classes),
     )
 
 

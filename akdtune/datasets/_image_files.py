@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from akdtune.data.store import Labels, file_stamp
-from akdtune.errors import DataError, unknown_name
+from akdtune.errors import DataError, printable, unknown_name
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .webp .avif .ppm .pgm .pbm .pnm .pfm .tif .tiff .jp2 .j2k .jpx "
@@ -38,7 +38,7 @@ class LeftOut:
     def add(self, reason: str, path: str | Path) -> None:
         """Counts one file or folder."""
         self.counts[reason] += 1
-        self.examples.setdefault(reason, str(path))
+        self.examples.setdefault(reason, printable(str(path)))
 
     def sentences(self) -> list[str]:
         """One sentence for each reason."""
@@ -187,6 +187,32 @@ def annotated(folder: Path, annotations: Path, classes: Sequence[str]) -> ImageF
     return _files(folder, sorted(rows))
 
 
+def held_out(files: ImageFiles, classes: Sequence[str], share: float) -> tuple[ImageFiles, ImageFiles]:
+    """Training and test files: of each class a share, chosen by hashes of names: a new file moves one old one at most.
+
+    Raises:
+        DataError: for a class of a single image.
+    """
+    chosen = np.zeros(len(files), dtype=bool)
+    for label, name in enumerate(classes):
+        rows = np.flatnonzero(files.labels_N == label)
+        if len(rows) < 2:
+            raise DataError(f"{files.at(int(rows[0]))[1]}: the only image of class '{name}', which data.split divides")
+        hashes = [hashlib.sha256(bytes(files.names_N[row])).digest() for row in rows]
+        count = min(len(rows) - 1, max(1, round(share * len(rows))))
+        chosen[rows[sorted(range(len(rows)), key=hashes.__getitem__)[:count]]] = True
+    return files.some(np.flatnonzero(~chosen)), files.some(np.flatnonzero(chosen))
+
+
+def refuse_nested(train: Path, test: Path) -> None:
+    """Refuses a test folder that is the training folder, or lies in it, or the other way round."""
+    inner, outer = train.resolve(), test.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise DataError(
+            f"{test}: is the training folder {train} itself, or one lies in the other; no image may be in both sets"
+        )
+
+
 def refuse_shared(train: ImageFiles, test: ImageFiles) -> None:
     """Refuses a file that is in the training and in the test set, by whatever name.
 
@@ -241,7 +267,7 @@ def _walked(top: Path, left_out: LeftOut) -> Iterator[tuple[str, os.DirEntry[str
                 files.append(entry)
             else:
                 suffix = Path(entry.name).suffix.lower()
-                left_out.add(f"ending in {suffix}" if suffix else "without a suffix", entry.path)
+                left_out.add(f"ending in {printable(suffix)}" if suffix else "without a suffix", entry.path)
         found.append((below, files))
 
     enter("", ())

@@ -22,12 +22,14 @@ from akdtune.datasets._image_files import (
     LeftOut,
     annotated,
     class_names,
+    held_out,
     is_folder,
     listed,
     named_folders,
+    refuse_nested,
     refuse_shared,
 )
-from akdtune.errors import DataError
+from akdtune.errors import DataError, printable
 from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, Augmentation, DataSettings, RandomResizedCrop
 
@@ -84,6 +86,11 @@ class Listing:
     classes: list[str]
     files: dict[str, ImageFiles]
     notes: list[str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes as they are printed and written."""
+        return tuple(map(printable, self.classes))
 
     @property
     def folders(self) -> list[Path]:
@@ -178,7 +185,7 @@ class FolderSource(Source):
     def listing(cls, settings: DataSettings) -> Listing:
         """All files by role."""
         root, folder, left_out = cls._folder(settings), cls.train_folder(settings), LeftOut()
-        _refuse_nested(folder, cls.test_folder(root))
+        refuse_nested(folder, cls.test_folder(root))
         classes = class_names(folder)
         files = {
             "train": cls.train_files(folder, classes, left_out),
@@ -203,7 +210,7 @@ class FolderSource(Source):
         options = {"square": list(square), "classes": len(classes), "mean": cls.mean, "std": cls.std}
         named = [of_role.named() for of_role in files.values()]
         found = stored(every, {**options, "files": named}, write, [of_role.facts() for of_role in files.values()])
-        return replace(found, classes=tuple(classes), notes=(*listing.notes, *found.notes))
+        return replace(found, classes=listing.names, notes=(*listing.notes, *found.notes))
 
     @classmethod
     def _streamed(cls, listing: Listing, square: Square) -> Streamed:
@@ -238,7 +245,7 @@ class FolderSource(Source):
             content_hash=str(known["content_hash"]),
             channels=3,
             square=square,
-            classes=tuple(listing.classes),
+            classes=listing.names,
             notes=(*listing.notes, *known["notes"]),
         )
 
@@ -365,39 +372,13 @@ class ImageFolder(FolderSource):
         return Listing(classes, {"train": train, "test": test}, left_out.sentences())
 
 
-def held_out(files: ImageFiles, classes: Sequence[str], share: float) -> tuple[ImageFiles, ImageFiles]:
-    """Training and test files: of each class a share, chosen by hashes of names: a new file moves one old one at most.
-
-    Raises:
-        DataError: for a class of a single image.
-    """
-    chosen = np.zeros(len(files), dtype=bool)
-    for label, name in enumerate(classes):
-        rows = np.flatnonzero(files.labels_N == label)
-        if len(rows) < 2:
-            raise DataError(f"{files.at(int(rows[0]))[1]}: the only image of class '{name}', which data.split divides")
-        hashes = [hashlib.sha256(bytes(files.names_N[row])).digest() for row in rows]
-        count = min(len(rows) - 1, max(1, round(share * len(rows))))
-        chosen[rows[sorted(range(len(rows)), key=hashes.__getitem__)[:count]]] = True
-    return files.some(np.flatnonzero(~chosen)), files.some(np.flatnonzero(chosen))
-
-
 def _untested(test: ImageFiles, classes: Sequence[str]) -> list[str]:
     """A sentence where classes have no test image."""
     present = set(test.labels_N.tolist())
     absent = [name for label, name in enumerate(classes) if label not in present]
     if not absent:
         return []
-    return [f"{test.root}: no test images of {len(absent)} of {len(classes)} classes (e.g. '{absent[0]}')"]
-
-
-def _refuse_nested(train: Path, test: Path) -> None:
-    """Refuses a test folder that is the training folder, or lies in it, or the other way round."""
-    inner, outer = train.resolve(), test.resolve()
-    if inner == outer or inner in outer.parents or outer in inner.parents:
-        raise DataError(
-            f"{test}: is the training folder {train} itself, or one lies in the other; no image may be in both sets"
-        )
+    return [f"{test.root}: no test images of {len(absent)} of {len(classes)} classes (e.g. '{printable(absent[0])}')"]
 
 
 def _published(

@@ -111,7 +111,7 @@ class CRD(Method):
         idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("temperature", "momentum")}
 
         weight: NonNegativeFloat = Field(0.8, description="weight of the term")
-        embedding_dim: PositiveInt = Field(128, description="width of the shared embedding")
+        embedding_dim: PositiveInt = Field(128, le=65_536, description="width of the shared embedding")
         temperature: PositiveFloat = Field(0.07, description="temperature of the scores")
         momentum: float = Field(0.5, ge=0, lt=1, description="share of the old row kept when the banks are updated")
         negatives: Literal["auto", "with_replacement"] = Field(

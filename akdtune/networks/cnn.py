@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -28,7 +29,9 @@ class CNN(PooledNetwork):
     class Settings(ComponentSettings):
         """Widths of the convolutions, from the image on."""
 
-        widths: list[PositiveInt] = Field([16, 32, 64], min_length=1, description="channels of each convolution")
+        widths: list[Annotated[int, Field(gt=0, le=8192)]] = Field(
+            [16, 32, 64], min_length=1, description="channels of each convolution"
+        )
 
     def __init__(self, settings: Settings, inputs: InputSpec) -> None:
         """Builds the network.

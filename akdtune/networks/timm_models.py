@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.networks.adapter import AdaptedNetwork, Captures, InputOf
-from akdtune.registry import ComponentSettings, register_family
+from akdtune.registry import ComponentSettings, Family, register_family
 from akdtune.signals import InputSpec
 
 Shape: TypeAlias = tuple[int, ...]
@@ -259,7 +259,7 @@ def _channels_first(map_BHWC: Tensor) -> Tensor:
 def _tokens_as_map(tokens_BTC: Tensor, prefix: int) -> Tensor:
     """Tokens of square images as a map [B, C, H, W], without those that stand before them."""
     side = _side(tokens_BTC.shape[1], prefix)
-    return tokens_BTC[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+    return tokens_BTC[:, -side * side :].transpose(1, 2).reshape(len(tokens_BTC), -1, side, side)
 
 
 def _last_map(module: nn.Module, run: _Run, classifier: str) -> str | None:
@@ -279,4 +279,4 @@ def _last_map(module: nn.Module, run: _Run, classifier: str) -> str | None:
     return InputOf(name) if all(isinstance(parts[leaf], idle) for leaf in between) else None
 
 
-register_family("timm", "networks", timm_network, model_names)
+register_family("timm", "networks", Family(timm_network, model_names, TimmNetwork.source))

@@ -45,7 +45,6 @@ def check_checkpoints(study: Study, *, missing: bool) -> None:
     Raises:
         SettingsError: with every such file, by key path.
     """
-    classes = lookup("data", study.data.name).class_count(study.data)
     problems: dict[Problem, None] = {}
     named: list[tuple[str, CheckpointFile, Any, bool]] = [
         (written(("teacher", *path, "checkpoint")), teacher.imported, teacher.network, False)
@@ -53,6 +52,7 @@ def check_checkpoints(study: Study, *, missing: bool) -> None:
         if teacher.imported is not None
     ]
     named += [("student.checkpoint", file, network, True) for file, network in _students(study)]
+    classes = lookup("data", study.data.name).class_count(study.data) if named else None
     for key, file, network, begins in named:
         if not missing and is_missing(file.path):
             continue

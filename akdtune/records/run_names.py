@@ -18,8 +18,11 @@ def resolve_run(name: str) -> Path:
     Raises:
         StudyError: when neither is a study directory; names the nearest one.
     """
-    given = Path(name).expanduser()
-    folders = [path for path in (given, RUNS / name) if path.is_dir()]
+    try:
+        given = Path(name).expanduser()
+        folders = [path for path in (given, RUNS / name) if path.is_dir()]
+    except (OSError, ValueError, RuntimeError) as error:  # names that no folder has: too long, of no user
+        raise StudyError(f"{name}: no such study directory: {error}") from None
     for path in folders[:-1]:  # a folder that only has the same name as a study hides none
         with contextlib.suppress(StudyError):
             return require_study(path)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import ray
@@ -21,7 +17,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
-from akdtune.errors import StudyError, SurroundingsError
+from akdtune.errors import RayError, StudyError, SurroundingsError
 from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
@@ -29,11 +25,11 @@ from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
 from akdtune.records.events import StudyFinished
 from akdtune.records.files import check_lock
-from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.records.study_lock import this_driver
 from akdtune.registry import plugin_folders
 from akdtune.reports.text import counted
-from akdtune.running import display
+from akdtune.running import display, interruption, output, ray_start
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
@@ -43,6 +39,7 @@ from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
 from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
+from akdtune.running.supervision import Supervision
 from akdtune.running.tracking_study import StudyTracking
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
@@ -53,8 +50,6 @@ from akdtune.running.tune import (
     StopActor,
     Stopper,
     concurrency,
-    start_ray,
-    stop_ray,
 )
 from akdtune.running.worker import run_trial, train_teacher
 from akdtune.search.schedulers import ArmScheduler, pruners
@@ -82,41 +77,23 @@ def run(
         reuse: directories of studies whose finished trials are taken over where they are the same.
 
     Returns:
-        0 when every trial ended, 1 when some failed, 3 when some wait for what they met outside, 130 when interrupted.
+        0 when every planned trial has ended, 1 when some failed or have no end, 3 when some wait for what they met
+        outside, 130 when interrupted.
 
     Raises:
         SurroundingsError: when trials in a row met the same thing outside them.
-        AkdtuneError: for anything the user can mend.
+        AkdtuneError: for anything the user can mend; `RayError` where Ray is lost or does not answer.
     """
     console = console or Console(markup=False)
-    directory = StudyDirectory(root.expanduser())
     check_resources(study, address)
-    with directory.opened():
-        lock = directory.read_lock()
-        added: list[str] = []
-        if lock is not None:
-            check_lock(directory.root, lock, "settings.")
-            added = refuse_changes(study, lock, directory.root, extend)
-            study = study.begun_as(lock)
-            ended = directory.reconcile()
-            mend(directory)
-            if ended:
-                console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
-            if again := retry_outside(directory):
-                console.print(
-                    f"tried again: {counted(len(again), 'trial')} that had met something outside, e.g. {again[0].why}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-        outline = Outline(study)
-        console.print(display.short_report(outline, directory), highlight=False, soft_wrap=True)
-        for line in said(directory):
-            console.print(line, highlight=False, soft_wrap=True)
-        for line in added:
-            console.print(f"  extended: {line}", highlight=False, soft_wrap=True)
-        if lock is not None and (added or directory.unfinished()) and (differs := drawn_before(directory, lock)):
-            console.print(f"warning: {differs}", highlight=False, soft_wrap=True)
-        return _Driver(outline, directory, address, console, added, reuse).go(lock)
+    supervision = Supervision()
+    driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
+    with output.steady():
+        try:
+            return supervision.run(lambda: driver.opened(extend), driver.left_behind)
+        finally:
+            if supervision.left_behind:
+                driver.leave()
 
 
 class _Driver:
@@ -124,68 +101,119 @@ class _Driver:
 
     def __init__(
         self,
-        outline: Outline,
+        study: Study,
         directory: StudyDirectory,
         address: str | None,
         console: Console,
-        extended: Sequence[str] = (),
-        reused: Sequence[Path] = (),
+        reused: Sequence[Path],
+        supervision: Supervision,
     ) -> None:
-        self.study = outline.study
-        self.outline = outline
+        self.study = study
         self.directory = directory
         self.address = address
         self.console = console
-        self.extended = extended
+        self.extended: list[str] = []
         self.reused = reused
+        self.supervision = supervision
         self.run: Run | None = None
         self.tracking: StudyTracking | None = None
+        self.shown: Display | None = None
+        self._began = False
 
-    def go(self, lock: dict[str, Any] | None) -> int:
-        prepared = Prepared.load(self.study)
-        for note in prepared.dataset.notes:
-            self.console.print(f"warning: {note}", highlight=False, soft_wrap=True)
-        with self._signals(), Display(self.console, self.study.name, self._total, self.study.epochs) as shown:
+    def opened(self, extend: bool) -> int:
+        """Opens the directory, refuses what it cannot go on with, and runs what is left; returns the exit code."""
+        with self.directory.opened():
+            lock = self.directory.read_lock()
+            if lock is not None:
+                check_lock(self.directory.root, lock, "settings.")
+                self.extended = refuse_changes(self.study, lock, self.directory.root, extend)
+                self.study = self.study.begun_as(lock)
+                ended = self.directory.reconcile()
+                mend(self.directory)
+                if ended:
+                    self.console.print(f"taken up from an interrupted run: {len(ended)} finished trials")
+                if again := retry_outside(self.directory):
+                    trials = counted(len(again), "trial")
+                    self._say(f"tried again: {trials} that had met something outside, e.g. {again[0].why}")
+            self._say(display.short_report(self.outline, self.directory))
+            for line in said(self.directory):
+                self._say(line)
+            for line in self.extended:
+                self._say(f"  extended: {line}")
+            unfinished = lock is not None and (self.extended or self.directory.unfinished())
+            if lock is not None and unfinished and (differs := drawn_before(self.directory, lock)):
+                self._say(f"warning: {differs}")
+            self.supervision.on_stop = self._stop
+            return self._go(lock)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """The study's trials; first asked for when the study is the one that the directory began with."""
+        return Outline(self.study)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _go(self, lock: dict[str, Any] | None) -> int:
+        with Display(self.console, self.study.name, self._total, self.study.epochs) as self.shown:
             try:
-                teachers = []
-                for train_on in prepared.trains_on:
-                    teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
-                    if teacher is None:
-                        return self._interrupted()
-                    teachers.append(teacher)
-                identity = Identity(self.study, prepared, *teachers)
-                self._write_lock(lock, prepared, identity)
-                check_ids(self.directory, identity)
-                for line in reading_lines(teachers, prepared.notes):
-                    self.console.print(line, highlight=False, soft_wrap=True)
-                if lock is None or not self.directory.records or self.extended:
-                    rows = initial_rows(self.outline, identity)
-                    if lock is not None and not self.directory.records:
-                        self._plan_again(rows)
-                    known = self.directory.records
-                    self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
-                uid = (self.directory.read_lock() or {}).get("uid", "")
-                donors = Donors(self.directory, self.reused)
-                self.run = Run(self.outline, self.directory, identity, uid, donors)
-                self.run.plan_phases()
-                shown.total = self._total
-                self._print_notes()
-                if self.run.remaining() and not self._stopping:
-                    self.directory.wait_for_workers()
-                    self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
-                    self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
-                    self._tune(self.run, shown)
-                    self.directory.append(StudyFinished(interrupted=self.run.stopping is not None))
+                self._prepare_and_tune(lock, self.shown)
+            except ray.exceptions.RayTaskError:
+                raise  # an error in our own code
+            except ray.exceptions.RayError as error:
+                first = next(iter(str(error).splitlines()), type(error).__name__)
+                raise RayError(
+                    f"Ray failed: {first}; nothing recorded so far is lost, the same command goes on"
+                ) from error
             finally:
+                self.supervision.lost = None
                 if self.tracking is not None:
                     self.tracking.end()
-                stop_ray()
-        tables.compact(self.directory.root)
-        if self._stopping:
+                ray_start.stop_ray()
+        if self.run is None or (self._stopping and self._is_unfinished(self.run)):
             return self._interrupted()
+        self.supervision.unhurried()
+        tables.compact(self.directory.root)
         if self.run.halted is not None:
             raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
-        return self._closing()
+        return self._ended(self.run)
+
+    def _prepare_and_tune(self, lock: dict[str, Any] | None, shown: Display) -> None:
+        """Everything up to the last trial; `run` is set once the study is planned."""
+        prepared = Prepared.load(self.study)
+        for note in prepared.dataset.notes:
+            self._say(f"warning: {note}")
+        teachers = []
+        for train_on in prepared.trains_on:
+            teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
+            if teacher is None:
+                return
+            teachers.append(teacher)
+        identity = Identity(self.study, prepared, *teachers)
+        self._write_lock(lock, prepared, identity)
+        check_ids(self.directory, identity)
+        for line in reading_lines(teachers, prepared.notes):
+            self._say(line)
+        if lock is None or not self.directory.records or self.extended:
+            rows = initial_rows(self.outline, identity)
+            if lock is not None and not self.directory.records:
+                self._plan_again(rows)
+            known = self.directory.records
+            self.directory.add_to_plan([row for row in rows if row["trial_id"] not in known])
+        uid = (self.directory.read_lock() or {}).get("uid", "")
+        donors = Donors(self.directory, self.reused)
+        run = Run(self.outline, self.directory, identity, uid, donors)
+        run.plan_phases()
+        self.run = run
+        shown.total = self._total
+        self._print_notes()
+        if run.remaining() and not self._stopping:
+            self.directory.wait_for_workers()
+            self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
+            self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
+            self._began = True
+            self._tune(run, shown)
+            self.directory.append(StudyFinished(interrupted=self._is_unfinished(run)))
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
         if lock is None:
@@ -219,15 +247,13 @@ class _Driver:
         self.directory.reconcile()
         mend(self.directory)
         have = sum(record.terminal is not None for record in self.directory.records.values())
-        line = f"the plan was lost and is made again from the settings; {counted(have, 'trial')} had ended already"
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self._say(f"the plan was lost and is made again from the settings; {counted(have, 'trial')} had ended already")
 
     def _version_changes(self, lock: Mapping[str, Any] | None) -> dict[str, list[Any]] | None:
         """Says where the study goes on with other versions than it began with; None where it does not."""
         changes = running_lock.version_changes(lock or {})
         if changes:
-            warning = running_lock.versions_warning(changes)
-            self.console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+            self._say(f"warning: {running_lock.versions_warning(changes)}")
         return changes or None
 
     def _train_teacher(self, train_on: str, shown: Display) -> TeacherFile | None:
@@ -263,29 +289,40 @@ class _Driver:
                 return None
             except ray.exceptions.RayTaskError as error:
                 raise of_teacher(error.cause) from error
+            except ray.exceptions.WorkerCrashedError:
+                raise RayError(
+                    "the process that trains the teacher died (killed, perhaps for want of memory); the same command "
+                    "goes on after its last saved epoch"
+                ) from None
             if row.get("done"):
                 teacher = TeacherFile(**row["teacher"])
                 check_teacher_is_here(teacher.path, row["host"])
                 return teacher
             shown.teacher(row)
 
-    _stopping: float = 0.0
+    @property
+    def _stopping(self) -> float:
+        return self.supervision.stopping
 
     def _start_ray(self) -> None:
-        if ray.is_initialized():
-            return
-        start_ray(self.address, self.study.tracking.finish_timeout_s)
-        self._take_signals()
+        if not ray.is_initialized():
+            joins = self.address is not None and self.address != "local"
+            within_s = ray_start.JOIN_S if joins else ray_start.START_S
+            with self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s)):
+                ray_start.start_ray(self.address, self.study.tracking.finish_timeout_s)
+        self.supervision.lost = ray_start.watch()
 
     def _settle_tracking(self, run: Run) -> None:
         """Decides how trials are tracked; the server had time to answer while Ray started."""
         assert self.tracking is not None
         if line := self.tracking.settle(lambda: bool(self._stopping)):
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._say(line)
         run.tracking = self.tracking.for_trials
 
     def _tune(self, run: Run, shown: Display) -> None:
         self._start_ray()
+        if self._stopping:
+            return
         self._settle_tracking(run)
         study = self.study
         leading = study.search.training_seeds[0] if run.phase.leads else None
@@ -329,36 +366,29 @@ class _Driver:
 
     _stop_actor: Any = None
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks the trials to save themselves; the second leaves at once."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._take_signals()
-        try:
-            yield
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-    def _take_signals(self) -> None:
-        """Makes the signals ours; again after Ray has started, which takes SIGTERM for itself."""
-        if threading.current_thread() is threading.main_thread():  # elsewhere, whoever runs us handles signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._stop)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
-            sys.stderr.write("\x1b[?25h\nleft at once; the same command resumes from the last saved states\n")
-            sys.stderr.flush()
-            os._exit(130)
-        self._stopping = time.monotonic()
+    def _stop(self) -> None:
+        """Asks the trials to save themselves and to end."""
         with contextlib.suppress(OSError):
             self.directory.stop_flag.touch()
         if self.run is not None:
             self.run.stopping = self._stopping
         if self._stop_actor is not None:
             self._stop_actor.stop.remote()
+
+    def left_behind(self) -> int:
+        """What is said when a signal was not answered in time; the files are as whole as ever."""
+        if self.shown is not None:
+            self.shown.__exit__()
+        if self._began:
+            with contextlib.suppress(StudyError):
+                self.directory.append(StudyFinished(interrupted=True))
+        return self._interrupted()
+
+    def leave(self) -> None:
+        """Cleans up behind a thread that hangs."""
+        if self.shown is not None:
+            self.shown.__exit__()
+        ray_start.abandon_ray()
 
     @property
     def _total(self) -> int:
@@ -371,23 +401,45 @@ class _Driver:
         """What was found damaged, and what planning confirmation and ablation has to say, each sentence once."""
         assert self.run is not None
         for line in said(self.directory):
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._say(line)
         notes, self._printed = self.run.phases.notes[self._printed :], len(self.run.phases.notes)
         for line in notes:
             self.console.print(line, highlight=False, soft_wrap=True)
 
-    def _interrupted(self) -> int:
-        records = self.directory.records.values()
-        ended = sum(record.terminal is not None for record in records)
-        self.console.print(
-            f"stopped: {ended} of {self._total} trials have ended, nothing is lost. "
-            f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return 130
+    def _without_end(self, run: Run) -> list[TrialRecord]:
+        """Planned trials that have no end and are not held back by the time budget."""
+        return [record for record in self.directory.unfinished() if not run.phase.held_back(record)]
 
-    def _closing(self) -> int:
+    def _is_unfinished(self, run: Run) -> bool:
+        """Whether something is left to do; what a stopped search had not planned yet counts as well."""
+        return bool(self._without_end(run)) or (bool(self._stopping) and run.remaining() > 0)
+
+    def _ended(self, run: Run) -> int:
+        """The exit code, by what the directory holds: 0 is for a study whose every planned trial has its end."""
+        without_end = self._without_end(run)
+        if any(record.why is not None for record in without_end):
+            self._closing()
+            self._say(f"mend what interrupted them, then {GOES_ON}")
+            return SurroundingsError.exit_code
+        if without_end:
+            self._say(
+                f"not finished: {len(without_end)} of {self._total} trials have no end yet. "
+                f"The same command goes on with them:\n  {display.command_line(self.study, self.directory.root)}"
+            )
+            return 1
+        self._closing()
+        return int(any(record.terminal == "failed" for record in self.directory.records.values()))
+
+    def _interrupted(self) -> int:
+        records = list(self.directory.records.values())
+        ended = sum(record.terminal is not None for record in records)
+        self._say(
+            f"stopped: {ended} of {self._total} trials have ended, nothing is lost. "
+            f"The same command goes on where it stopped:\n  {display.command_line(self.study, self.directory.root)}"
+        )
+        return interruption.INTERRUPTED
+
+    def _closing(self) -> None:
         assert self.run is not None
         donors = self.run.donors
         if donors is not None and donors.taken:
@@ -397,14 +449,9 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        if self.tracking is not None and (line := self.tracking.closing()):
-            self.console.print(line, highlight=False, soft_wrap=True)
-        self.console.print(display.closing_report(self.study, self.directory), highlight=False, soft_wrap=True)
-        records = self.directory.records.values()
-        if any(record.terminal is None and record.why is not None for record in records):
-            self.console.print(f"mend what interrupted them, then {GOES_ON}", highlight=False, soft_wrap=True)
-            return SurroundingsError.exit_code
-        return 1 if any(record.terminal == "failed" for record in records) else 0
+        if self.tracking is not None and (of_tracking := self.tracking.closing()):
+            self._say(of_tracking)
+        self._say(display.closing_report(self.study, self.directory))
 
 
 def check_resources(study: Study, address: str | None) -> None:

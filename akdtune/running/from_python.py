@@ -12,11 +12,9 @@ from rich.console import Console
 from akdtune.errors import StudyError
 from akdtune.records.run_names import RUNS
 from akdtune.reports.results import Results
+from akdtune.running.interruption import INTERRUPTED
 from akdtune.study.from_python import as_study
 from akdtune.study.spec import Study
-
-INTERRUPTED = 130
-"""What the driver returns when Ctrl-C or SIGTERM stopped it."""
 
 FAILED_SHOWN = 4
 

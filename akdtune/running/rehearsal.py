@@ -21,7 +21,7 @@ from rich.table import Table
 from akdtune import networks
 from akdtune.data.dataset import load_data, missing_files
 from akdtune.data.source import Source
-from akdtune.errors import AkdtuneError
+from akdtune.errors import AkdtuneError, SurroundingsError
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.registry import lookup
 from akdtune.reports.text import duration
@@ -83,8 +83,12 @@ def rehearse(
         console.print(f"rehearsal of {whole.name}: the whole study in miniature", highlight=False)
         for line in notes:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
-        code = driver.run(study, folder / "study", console=console)
-        if code not in (0, 1):
+        try:
+            code = driver.run(study, folder / "study", console=console)
+        except SurroundingsError as error:  # what was met stands beside what else was found
+            console.print(f"{error}", highlight=False, soft_wrap=True)
+            code = error.exit_code
+        if code not in (0, 1, SurroundingsError.exit_code):
             kept = True
             return code
         found = _found(study, folder / "study")
@@ -138,11 +142,10 @@ def _found(study: Study, root: Path) -> Rehearsed:
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
     for record in directory.records.values():
         groups.setdefault((record.plan["role"], record.plan["cell"] or record.plan["arm"]), []).append(record)
-    errors = {event.trial_id: event.error for event in directory.events if getattr(event, "error", None)}
     rows = []
     for (role, arm), records in groups.items():
         bad = [record for record in records if record.terminal in (None, "failed")]
-        said = tuple(dict.fromkeys(str(errors.get(record.trial_id, "did not end")) for record in bad))
+        said = tuple(dict.fromkeys(record.why or "did not end" for record in bad))
         rows.append((role, arm, len(records), len(records) - len(bad), said))
     asked = [name for section, name in ANALYSES.items() if _has(study, section)]
     return Rehearsed(tuple(rows), dict(_broken(asked, root)))

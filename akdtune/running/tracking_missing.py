@@ -54,7 +54,9 @@ def missing_runs(root: Path, others_write: bool) -> dict[str, str]:
 
 
 def _ends(root: Path) -> dict[str, str]:
-    return {event.trial_id: event.kind for event in files.events(root, TERMINAL) if isinstance(event, TrialEnded)}
+    return {
+        event.trial_id: event.kind for event in files.events(root, frozenset(TERMINAL)) if isinstance(event, TrialEnded)
+    }
 
 
 def write_missing(root: Path, missing: Mapping[str, str], bound_s: float | None = None) -> dict[str, str]:

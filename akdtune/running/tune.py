@@ -1,13 +1,9 @@
-"""What Ray Tune calls while a study runs, and how Ray is started."""
+"""What Ray Tune calls while a study runs."""
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,6 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher as RaySearcher
 from typing_extensions import override
 
-from akdtune.devices import available_cpus
 from akdtune.errors import StudyError
 from akdtune.records.events import TrialEnded
 from akdtune.records.study_directory import TrialRecord
@@ -189,65 +184,6 @@ class StopActor:
     def stopped(self) -> bool:
         """What a trial asks at the end of each epoch."""
         return self._stopped
-
-
-_ray_is_kept = False
-
-
-@contextmanager
-def keep_ray() -> Iterator[None]:
-    """Keeps Ray up between studies of one process (tests, benchmarks)."""
-    global _ray_is_kept
-    _ray_is_kept = True
-    try:
-        yield
-    finally:
-        _ray_is_kept = False
-        ray.shutdown()
-
-
-def stop_ray() -> None:
-    """Ends Ray where it runs, unless it is kept for the next study."""
-    if ray.is_initialized() and not _ray_is_kept:
-        ray.shutdown()
-
-
-def start_ray(address: str | None, finish_timeout_s: float) -> None:
-    """Starts or joins Ray: dashboard off, token authentication on, its chatter off, one thread per worker."""
-    environment = {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "TUNE_FUNCTION_THREAD_TIMEOUT_S": str(int(finish_timeout_s) + 120),
-    }
-    settings = {
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger names them
-    }
-    os.environ.update(environment | settings)
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # Tune's own snapshots are never read: that a full disk took none is no news.
-    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-    if address:
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": environment}
-        )
-        return
-    ray.init(
-        num_cpus=available_cpus(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-    )
 
 
 def concurrency(study: Study) -> int:

@@ -197,14 +197,16 @@ class DataSettings(ComponentSettings):
     mean: list[float] | None = Field(None, description="per channel, scale 0..1; null: the data set's own")
     std: list[float] | None = Field(None, description="per channel, scale 0..1; null: the data set's own")
     size: PositiveInt | None = Field(
-        None, description="image folders and parquet: pixels a side, resized and cut; null: the data set's own"
+        None, le=4096, description="image folders and parquet: pixels a side, resized and cut; null: the data set's own"
     )
     stream: Literal["auto", "always", "never"] = Field(
         "auto", description="image folders and parquet: read encoded images batch by batch; auto: above memory_mib"
     )
     memory_mib: PositiveInt = Field(8192, description="size of the decoded set above which `stream: auto` streams")
     workers: NonNegativeInt | None = Field(
-        None, description="processes that decode a set that streams; null: 0 on the CPU, else torch's threads, up to 8"
+        None,
+        le=1024,
+        description="processes that decode a set that streams; null: 0 on the CPU, else torch's threads, up to 8",
     )
     train: str | list[str] | None = Field(None, description="parquet: files or patterns of the training pool")
     test: str | list[str] | None = Field(None, description="parquet: files or patterns of the test set")
@@ -214,7 +216,9 @@ class DataSettings(ComponentSettings):
     image_column: str = Field("image", description="parquet: encoded images, bytes or {bytes, path}")
     label_column: str = Field("label", description="parquet: whole numbers or names; a class is its place among them")
     num_classes: PositiveInt | None = Field(
-        None, description="parquet: null: as many as different training labels occur; else labels below it stay as is"
+        None,
+        le=1_000_000,
+        description="parquet: null: as many as different training labels occur; else labels below it stay as is",
     )
     rehearsal: PositiveInt | None = Field(
         None,

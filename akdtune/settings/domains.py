@@ -16,6 +16,15 @@ from typing import Any
 
 from akdtune.settings.file import DOMAINS, KeyPath, shown
 
+MOST_OPTIONS = 1000
+"""Of one choice: each is checked, named and counted by itself."""
+
+MOST_STEPS = 10**9
+"""Of one quantized range."""
+
+LARGEST_WHOLE_END = 10**15
+"""Of a range of whole numbers; all of them are numbers of double precision, too."""
+
 Issue = tuple[KeyPath, str]
 """A path as written in the file, and what is wrong there."""
 
@@ -131,6 +140,11 @@ def _choice(kind: str, body: Any, issues: list[Issue], notes: list[Issue], path:
         got = "an empty list" if body == [] else shown(body)
         issues.append((path, f"'{kind}' needs a list of at least one option, got {got}"))
         return None
+    if len(body) > MOST_OPTIONS:
+        issues.append(
+            (path, f"'{kind}' has {len(body):,} options (allowed: {MOST_OPTIONS:,}); a range has no such limit")
+        )
+        return None
     seen: dict[str, int] = {}
     for index, option in enumerate(body):
         text = json.dumps(option, sort_keys=True, default=str)
@@ -155,6 +169,12 @@ def _range(kind: str, body: Any, issues: list[Issue], notes: list[Issue], path: 
         issues.append((path, f"'{kind}' has its low end {low} above its high end {high}"))
     elif kind.startswith("log_") and low <= 0:
         issues.append((path, f"'{kind}' needs a low end above 0, got {low}"))
+    elif "int" in kind and max(-low, high) > LARGEST_WHOLE_END:
+        issues.append((path, f"'{kind}' needs ends between -10^15 and 10^15, got {shown(body)}"))
+    elif step is not None and step > 0 and (high - low) / step > MOST_STEPS:
+        issues.append(
+            (path, f"'{kind}' has {(high - low) / step:.0e} steps (allowed: {MOST_STEPS:,}), got {shown(body)}")
+        )
     elif step is not None and (step <= 0 or step > high - low):
         issues.append((path, f"'{kind}' needs a step above 0 and at most high - low, got {step}"))
     else:

@@ -123,13 +123,44 @@ def _must_be(detail: ErrorDetails) -> str:
 
 def _hint(options: list[str], got: Any) -> str:
     """The nearest allowed word, or the domain that a mapping in place of a value was probably meant to be."""
+    if plain := _plainly(options, got):
+        return f"; write {plain}"
     if isinstance(got, str):
         close = nearest(got, [word for option in options for word in re.findall(r"'([^']*)'", option)])
         return f"; did you mean '{close}'?" if close else ""
+    if any("text" in option for option in options) and isinstance(got, bool | int | float):
+        return "; in quotes it is text"
     if isinstance(got, dict) and len(got) == 1:
         close = nearest(next(iter(got)), DOMAINS)
         return f"; did you mean the domain '{close}'?" if close else ""
     return ""
+
+
+_TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_TRUTH |= {word: word for word in ("true", "false")}
+
+
+def _plainly(options: list[str], got: Any) -> str | None:
+    """How to write what was probably meant, where a number or truth value is wanted and something like it stands."""
+    if isinstance(got, float) and got.is_integer() and "a whole number" in options:
+        return str(int(got)) if abs(got) < 1e15 else None
+    if not isinstance(got, str):
+        return None
+    word = got.strip().lower()
+    if "true or false" in options:
+        return _TRUTH.get(word)
+    if not any(option in ("a number", "a whole number") for option in options):
+        return None
+    if re.fullmatch(r"[-+]?[0-9]{1,15}", word) or ("a number" in options and re.fullmatch(_DECIMAL, word)):
+        return f"{word} without quotes"
+    if re.fullmatch(r"[-+]?[0-9]{1,3}(?:_[0-9]{3})+|[-+]?[0-9_]{1,15}", word):
+        return word.replace("_", "")
+    if re.fullmatch(r"[0-9]+:[0-9:.]+", word):
+        return "a number without ':'"
+    return "a point instead of the comma" if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", word) else None
+
+
+_DECIMAL = r"[-+]?(?:[0-9]{1,15}(?:\.[0-9]{0,17})?|\.[0-9]{1,17})(?:e[-+]?[0-9]{1,3})?"
 
 
 def _inside(values: Any, location: Iterable[int | str]) -> tuple[KeyPath, Any]:

@@ -18,24 +18,55 @@ from pydantic import (
 )
 
 from akdtune.registry import ComponentSettings
+from akdtune.settings.file import shown
 from akdtune.settings.teacher import CacheSettings
 from akdtune.settings.tracking import TrackingSettings
 
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*")
+MOST_TRIALS = 100_000
+"""Of one phase of a study; more than this can only be a mistake."""
+
+MOST_SEEDS = 10_000
+
+LONGEST_ARM = 150
+"""Bytes of an arm's name, which stands in tables and figures and may name a file."""
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+_TEXT = re.compile(r"\s*" + "".join(rf"(?:({_NUMBER})\s*{unit}\s*)?" for unit in _UNITS))
+_CLOCK = re.compile(r"\s*([0-9]{1,6}):([0-5][0-9]):([0-5][0-9])\s*")
+_TWO_PARTS = re.compile(r"\s*([0-9]+):([0-9]{1,2})\s*")
+
+LONGEST_S = 3650 * 86400.0
+"""Ten years."""
 
 
 def seconds(value: float | str) -> float:
-    """The seconds that a number, or a text such as `90m`, `2h` or `1.5 d`, stands for.
+    """The seconds that a number stands for, or a text such as `90m`, `1h30m`, `1.5 d` or `2:30:00` (h:mm:ss).
 
     Raises:
-        ValueError: when it is neither, or nothing is left of it.
+        ValueError: when it is none of these, may be two of them (`1:30`), or nothing is left of it.
     """
-    parts = _TEXT.fullmatch(value) if isinstance(value, str) else None
-    number = float(parts[1]) * _UNITS[parts[2]] if parts else value if not isinstance(value, str) else math.nan
-    if not number > 0 or math.isinf(number):
-        raise ValueError(f"must be a number of seconds above 0, or text like 90m, 2h or 1d, got {value!r}")
+    if isinstance(value, str) and (two := _TWO_PARTS.fullmatch(value)):
+        first, second = two.groups()
+        raise ValueError(
+            f"{shown(value)} may be {first} h {second} min or {first} min {second} s: write {first}h{second}m or "
+            f"{first}m{second}s"
+        )
+    number = _read_time(value) if isinstance(value, str) else value
+    if not 0 < number <= LONGEST_S:
+        raise ValueError(
+            "must be a number of seconds above 0 (ten years at most), text like 90m, 1h30m or 2d, or h:mm:ss like "
+            f"2:30:00, got {shown(value)}"
+        )
     return number
+
+
+def _read_time(text: str) -> float:
+    if clock := _CLOCK.fullmatch(text):
+        return int(clock[1]) * 3600.0 + int(clock[2]) * 60.0 + int(clock[3])
+    if parts := _TEXT.fullmatch(text):
+        return sum(float(part) * unit for part, unit in zip(parts.groups(), _UNITS.values(), strict=True) if part)
+    return float(text) if re.fullmatch(rf"\s*{_NUMBER}\s*", text) else 0.0
 
 
 class SearchSettings(ComponentSettings):
@@ -46,7 +77,9 @@ class SearchSettings(ComponentSettings):
         description="tpe and gp (a Gaussian process) learn from what has ended; qmc: a scrambled Halton sequence;"
         " grid runs all listed values; none: no search, as when the section is left out",
     )
-    trials: PositiveInt | None = Field(default=None, description="configurations over all arms; grid: null for all")
+    trials: PositiveInt | None = Field(
+        default=None, le=MOST_TRIALS, description="configurations over all arms; grid: null for all"
+    )
     fair: Literal["per_arm", "pooled"] = Field(
         default="per_arm",
         description="per_arm: equal trials, a searcher and a bracket for each; pooled: one search",
@@ -64,7 +97,8 @@ class SearchSettings(ComponentSettings):
         description="accuracy alone, or with the student's multiply-adds and/or the training time (no early stopping)",
     )
     time_budget: float | str | None = Field(
-        default=None, description="seconds, or text like 90m or 2h: once spent, no further configuration starts"
+        default=None,
+        description="seconds, or text like 90m, 1h30m or 2:30:00: once spent, no further configuration starts",
     )
 
     @field_validator("time_budget")
@@ -170,7 +204,7 @@ def _flat(nested: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
 class ProbeSettings(ComponentSettings):
     """Unpruned trials spread evenly over the settings of the views, for the diversity-accuracy fit."""
 
-    trials: PositiveInt = Field(description="trials over all arms whose views have something to vary")
+    trials: PositiveInt = Field(le=MOST_TRIALS, description="trials over all arms whose views have something to vary")
     seeds: list[int] = Field(default=[1], min_length=1, description="training seeds of each configuration")
     fixed: dict[str, Any] = Field(default={}, description="key path: value, for settings not at their centre")
 
@@ -196,7 +230,9 @@ class ReportSettings(ComponentSettings):
 class ConfirmSettings(ComponentSettings):
     """The best configurations of the search, trained again with fresh seeds, the test set read once."""
 
-    top: PositiveInt = Field(default=1, description="configurations of each arm, by validation accuracy in the search")
+    top: PositiveInt = Field(
+        default=1, le=MOST_TRIALS, description="configurations of each arm, by validation accuracy in the search"
+    )
     seeds: list[int] = Field(min_length=1, description="training seeds; none of them may be a seed of the search")
     baselines: list[str] = Field(
         default=[], description="trained beside them: names of methods, views or controls, with their defaults"
@@ -214,12 +250,18 @@ class ConfirmSettings(ComponentSettings):
 class AutoSeeds(ComponentSettings):
     """A pilot that says how many seeds a difference needs."""
 
-    pilot: int = Field(default=5, ge=3, description="seeds of the pilot, judged on validation images, not reported")
+    pilot: int = Field(
+        default=5, ge=3, le=MOST_SEEDS, description="seeds of the pilot, judged on validation images, not reported"
+    )
     resolve: PositiveFloat = Field(default=0.3, description="points of accuracy that are to be resolved")
     power: float = Field(default=0.8, gt=0, lt=1, description="probability with which they are")
-    at_most: int = Field(default=20, ge=2, description="more seeds than this are not taken, and the report says so")
+    at_most: int = Field(
+        default=20, ge=2, le=MOST_SEEDS, description="more seeds than this are not taken, and the report says so"
+    )
     take: bool = Field(default=True, description="false: the study ends with the proposal")
-    first: int = Field(default=100, ge=0, description="report seeds are first, first + 1, ...; the pilot's follow them")
+    first: int = Field(
+        default=100, ge=0, le=2**60, description="report seeds are first, first + 1, ...; the pilot's follow them"
+    )
 
     @property
     def pilot_seeds(self) -> list[int]:
@@ -267,6 +309,8 @@ class AblationSettings(ComponentSettings):
 
     @model_validator(mode="after")
     def _fits_the_design(self) -> AblationSettings:
+        if long := [name for name in self.arms if len(name.encode()) > LONGEST_ARM]:
+            raise ValueError(f"arms have names of at most {LONGEST_ARM} bytes, got {shown(long[0])}")
         if self.design == "arms" and not self.arms:
             raise ValueError("arms is needed by design arms: a name for each configuration and what it changes")
         if self.design != "arms" and not self.factors:
@@ -309,9 +353,11 @@ class AblationSettings(ComponentSettings):
 class ResourcesSettings(ComponentSettings):
     """What one trial takes."""
 
-    cpu: PositiveFloat = Field(default=1.0, description="CPUs of a trial; one thread each")
-    gpu: NonNegativeFloat = Field(default=0.0, description="GPUs of a trial; 0.25 lets four share one")
-    concurrent: PositiveInt | None = Field(default=None, description="trials at a time; null: as many as fit")
+    cpu: PositiveFloat = Field(default=1.0, le=10_000, description="CPUs of a trial; one thread each")
+    gpu: NonNegativeFloat = Field(default=0.0, le=10_000, description="GPUs of a trial; 0.25 lets four share one")
+    concurrent: PositiveInt | None = Field(
+        default=None, le=MOST_TRIALS, description="trials at a time; null: as many as fit"
+    )
 
 
 STUDY_LEVEL: dict[str, type[ComponentSettings]] = {

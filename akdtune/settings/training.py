@@ -16,12 +16,17 @@ from typing_extensions import override
 from akdtune.registry import ComponentSettings
 from akdtune.settings.checkpoint import Checkpoint
 
+MOST_EPOCHS = 100_000
+"""Of one network; each has a row in the results."""
+
 
 class Recipe(ComponentSettings):
     """Optimisation settings of one network."""
 
-    epochs: PositiveInt = Field(240, description="student epochs (warm-up epochs of view heads come on top)")
-    batch_size: int = Field(64, ge=2, description="images per step")
+    epochs: PositiveInt = Field(
+        240, le=MOST_EPOCHS, description="student epochs (warm-up epochs of view heads come on top)"
+    )
+    batch_size: int = Field(64, ge=2, le=1_000_000, description="images per step")
     lr: PositiveFloat = Field(
         0.05,
         description="learning rate before the first milestone (published for MobileNetV2, ShuffleV1, ShuffleV2: 0.01)",

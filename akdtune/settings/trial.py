@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -13,6 +13,9 @@ from akdtune.settings.domains import Issue
 from akdtune.settings.file import KeyPath, shown
 from akdtune.settings.messages import typed
 from akdtune.settings.training import StudentSettings, TrainingSettings
+
+LARGEST_COUNT = 10_000_000
+"""Of anything inside a component."""
 
 
 def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple[dict[str, Any], list[Issue]]:
@@ -184,7 +187,18 @@ def _component(kind: Kind, value: Any, path: KeyPath, pair: Pair | None = None) 
     if kind == "methods":
         given = {**published(name, given, pair), **given}
     settings, issues = _mapping(given, model, path, ("name",))
+    issues += [] if issues else list(_beyond_reason(given, path))
     return {"name": name, **settings}, issues
+
+
+def _beyond_reason(value: Any, path: KeyPath) -> Iterator[Issue]:
+    """Whole numbers that are no count of anything in a component, whatever its own settings allow; seeds are free."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if not str(key).endswith("seed"):
+                yield from _beyond_reason(item, (*path, key))
+    elif isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        yield path, f"must be at most {LARGEST_COUNT:,}, got {value}"
 
 
 def _mapping(

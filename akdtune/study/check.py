@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from akdtune.registry import NO_NETWORK, load_plugins, lookup, names
 from akdtune.settings import domains
 from akdtune.settings.data import DataSettings
 from akdtune.settings.domains import Issue
-from akdtune.settings.file import DOMAINS, KeyPath, choice_key, shown
+from akdtune.settings.file import DOMAINS, KeyPath, choice_key, related, shown
 from akdtune.settings.messages import typed
 from akdtune.settings.sections import (
+    MOST_TRIALS,
     SECTIONS,
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -29,10 +31,13 @@ from akdtune.settings.sections import (
 from akdtune.settings.space import Arm
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.training import Recipe, TrainingSettings
-from akdtune.settings.trial import network_settings
 from akdtune.study import search_rules
 from akdtune.study.paths import make_paths_absolute
 from akdtune.study.searched import NO_DOMAIN, Remarks, Searched
+from akdtune.study.teacher_rules import check_networks, network_is, used_of
+
+LONGEST_NAME = 150
+"""Bytes of a study's name: with what is put behind it, it names folders, which may have 255."""
 
 
 class Reading(Remarks):
@@ -64,6 +69,7 @@ class Reading(Remarks):
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         arms, pooled = searched.arms(constants, fixed["probe"].fixed if fixed["probe"] else {})
         self._check_cells(fixed, arms, constants)
+        self._check_amount(fixed, arms)
         if self.problems:
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         self._oddities(fixed, arms)
@@ -95,7 +101,17 @@ class Reading(Remarks):
         name = Path(source).stem if value is None else value
         fits = isinstance(name, str) and name[:1].isalnum() and all(c.isalnum() or c in "._-" for c in name)
         if not fits:
-            self.problem(("study",), f"must be a name of letters, digits, '.', '_' and '-', got {shown(name)}")
+            quotes = (
+                "; a name that is also a number, true or false stands in quotes"
+                if isinstance(name, bool | int | float)
+                else ""
+            )
+            self.problem(("study",), f"must be a name of letters, digits, '.', '_' and '-', got {shown(name)}{quotes}")
+        elif len(name.encode()) > LONGEST_NAME:
+            self.problem(
+                ("study",),
+                f"must have at most {LONGEST_NAME} bytes, as a folder is called so: {shown(name)}",
+            )
         return str(name)
 
     def _fixed_section(self, section: str, model: type[BaseModel]) -> Any:
@@ -122,10 +138,10 @@ class Reading(Remarks):
         if section == "data" and isinstance(value.get("name"), str) and value["name"] not in names("data"):
             issues = [(("name",), unknown_name("data set", value["name"], names("data")))]
         if section == "teacher":
-            issues = _check_networks(value)
+            issues = check_networks(value)
         settings, more = typed(model, value)
         # What was just said here, placed precisely, needs no second message from there or from what holds it.
-        more = [(path, message) for path, message in more if not any(_related(path, said) for said, _ in issues)]
+        more = [(path, message) for path, message in more if not any(related(path, said) for said, _ in issues)]
         for path, message in issues + more:
             if not any((section, *path)[: len(other)] == other for other in refused):
                 self.problem((section, *path), message)
@@ -213,12 +229,31 @@ class Reading(Remarks):
                     plan = plan_cells(ablation, centre.written, constants)
                     for line in plan.warnings:
                         self.warn(("ablation",), line)
+                    trials = len(plan.cells) * len(ablation.possible_seeds())
+                    if trials > MOST_TRIALS:
+                        refused.add((("ablation", "seeds"), f"make {_counted(trials)} trials ({ALLOWED})"))
                 if confirm is not None:
                     baseline_cells(confirm.baselines, centre.settings, constants)
             except CellProblems as error:
                 refused.update(error.issues)
         for path, message in sorted(refused, key=str):
             self.problem(path, message)
+
+    def _check_amount(self, fixed: Mapping[str, Any], arms: Sequence[Arm]) -> None:
+        """Refuses more trials than any study has, before they are listed."""
+        search, confirm = fixed["search"], fixed["confirm"]
+        if search.searches:
+            grid = sum(arm.grid_size() or 0 for arm in arms) if search.algorithm == "grid" else 0
+            trials = search.trials or grid
+            if trials > MOST_TRIALS:
+                first = "search.trials takes the first ones"
+                self.problem(("search",), f"the grid has {_counted(trials)} configurations ({ALLOWED}); {first}")
+            elif trials * len(search.training_seeds) > MOST_TRIALS:
+                self.problem(("search", "seeds"), f"make {_counted(trials * len(search.training_seeds))} ({ALLOWED})")
+        if confirm is not None:
+            trials = (len(arms) * confirm.top + len(confirm.baselines)) * len(confirm.seeds)
+            if trials > MOST_TRIALS:
+                self.problem(("confirm",), f"makes {_counted(trials)} trials ({ALLOWED})")
 
     def _cache_without_teacher(self, fixed: dict[str, Any]) -> None:
         if fixed["teacher"] is not None and fixed["teacher"].absent:
@@ -265,7 +300,10 @@ class Reading(Remarks):
             size = sum(arm.grid_size() or 0 for arm in arms)
             if search.trials is not None and search.trials != size:
                 what = "the rest is left out" if search.trials < size else "there are no more"
-                self.warn(("search", "trials"), f"is {search.trials}, but the grid has {size} configurations: {what}")
+                self.warn(
+                    ("search", "trials"),
+                    f"is {search.trials}, but the grid has {_counted(size)} configurations: {what}",
+                )
             return
         if search.fair == "per_arm" and (search.trials or 0) % len(arms):
             self.warn(
@@ -300,14 +338,16 @@ class Reading(Remarks):
             )
 
 
+def _counted(number: int) -> str:
+    return f"{number:,}" if number < 10**12 else f"about 10^{math.log10(number):.0f}"
+
+
+ALLOWED = f"allowed: {MOST_TRIALS:,}"
+
+
 def _fixed_models() -> dict[str, type[BaseModel]]:
 
     return {"data": DataSettings, "teacher": TeacherSettings, **STUDY_LEVEL}
-
-
-def _related(path: KeyPath, other: KeyPath) -> bool:
-    """Whether one of two key paths leads to the other."""
-    return path[: len(other)] == other or other[: len(path)] == path
 
 
 def _domains_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
@@ -333,51 +373,3 @@ def _spelled_out(value: Any, section: str) -> Any:
     if section == "training" and value is None:
         return {}
     return {"name": value} if section in ("views", "method") and isinstance(value, str) else value
-
-
-def _check_networks(teacher: dict[str, Any], path: KeyPath = ()) -> list[Issue]:
-    """Types the networks of a teacher, of further teachers, and of those it is distilled from, in place."""
-    issues: list[Issue] = []
-    if network_is(teacher, NO_NETWORK):
-        issues = [((*path, "network"), f"{NO_NETWORK} is not a teacher")] if path else []
-    elif "network" in teacher:
-        teacher["network"], issues = network_settings(teacher["network"], (*path, "network"))
-    if teacher.get("checkpoint") == "pretrained" and not issues and (problem := _without_weights(teacher)):
-        issues = [((*path, "checkpoint"), problem)]
-    if path and teacher.get("others"):
-        return [*issues, ((*path, "others"), "only the study's main teacher has others")]
-    for key in ("others", "distilled_from"):
-        nested = teacher.get(key)
-        for index, further in enumerate(nested if isinstance(nested, list) else []):
-            if isinstance(further, dict):
-                issues += _check_networks(further, (*path, key, index))
-    return issues
-
-
-def network_is(teacher: Mapping[str, Any], name: str) -> bool:
-    """Whether a teacher's network, as a name or a mapping, has this name."""
-    network = teacher.get("network")
-    return (network.get("name") if isinstance(network, dict) else network) == name
-
-
-def used_of(teacher: Mapping[str, Any]) -> list[str]:
-    """The keys of a teacher's settings that say something: an imported one has no recipe, and none at all nothing."""
-    if network_is(teacher, NO_NETWORK):
-        return ["network"]
-    if teacher.get("checkpoint", "auto") == "auto":
-        return list(teacher)
-    return [key for key in ("network", "checkpoint", "clean_validation", "others") if key in teacher]
-
-
-def _without_weights(teacher: Mapping[str, Any]) -> str | None:
-    """Why `checkpoint: pretrained` cannot work with a (typed) network; None when it can, or when there is none."""
-    network = teacher.get("network", NO_NETWORK)
-    if network_is(teacher, NO_NETWORK) or (isinstance(network, dict) and network.get("weights")):
-        return None
-    name = network["name"] if isinstance(network, dict) else network
-    if "weights" in lookup("networks", name).Settings.model_fields:
-        how = f"name them: network: {{name: {name}, weights: ...}}"
-    else:
-        having = [known for known in names("networks") if "weights" in lookup("networks", known).Settings.model_fields]
-        how = f"'{name}' has none (networks that have: {', '.join(having) or 'none'})"
-    return f"pretrained needs a network with weights of its own: {how}"

@@ -152,8 +152,8 @@ class Miniature:
         ablation = self.study.ablation
         if ablation is not None:
             auto = ablation.auto_seeds
-            seeds = {"pilot": 3, "at_most": EACH, "first": auto.first} if auto else ablation.possible_seeds()[:EACH]
-            values["ablation"] = {**values["ablation"], "seeds": seeds}
+            few: Any = {"pilot": 3, "at_most": EACH, "first": auto.first} if auto else ablation.possible_seeds()[:EACH]
+            values["ablation"] = {**values["ablation"], "seeds": few}
 
     def _scheduler(self) -> dict[str, Any]:
         name = self.study.scheduler.name

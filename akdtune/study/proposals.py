@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -148,8 +149,8 @@ def trains_on(study: Study) -> list[TrainOn]:
 
 def _grid(brackets: dict[str, Space], trials: int | None) -> Proposals:
     """Every configuration of a grid, at most `trials`."""
-    dealt = _dealt([[(name, proposal) for proposal in space.grid()] for name, space in brackets.items()])
-    return dealt[:trials] if trials else dealt
+    first = {name: itertools.islice(space.grid(), trials) for name, space in brackets.items()}
+    return _dealt([[(name, proposal) for proposal in of_space] for name, of_space in first.items()])[:trials]
 
 
 def _random(name: str, space: Space, count: int, seed: int) -> Proposals:

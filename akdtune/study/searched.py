@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from akdtune.errors import Problem, SettingsError, unknown_name
+from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
 from akdtune.settings import domains, space
 from akdtune.settings.domains import Choice, Issue, PlacedDomain, Range
-from akdtune.settings.file import KeyPath, SettingsFile, shown, written
+from akdtune.settings.file import KeyPath, SettingsFile, related, shown, written
 from akdtune.settings.space import Arm, Pooled
 from akdtune.settings.trial import trial_settings
 from akdtune.study import arm_names
+
+MOST_CHECKS = 10_000
+"""Options of all arms together."""
 
 NO_DOMAIN: dict[str | KeyPath, str] = {
     "data": "one split serves the teacher and every comparison; make one study per data set",
@@ -35,8 +38,9 @@ class Remarks:
     warnings: list[str] = field(default_factory=list)
 
     def problem(self, path: KeyPath, message: str) -> None:
-        """Notes what is wrong at a path of the file."""
-        self.problems.append(self.file.problem(path, message))
+        """Notes what is wrong at a path of the file, unless a value there was refused while it was read."""
+        if not any(related(path, refused) for refused in self.file.refused):
+            self.problems.append(self.file.problem(path, message))
 
     def warn(self, path: KeyPath, message: str) -> None:
         """Notes what is odd at a path of the file."""
@@ -64,10 +68,26 @@ class Searched:
             if reason := NO_DOMAIN.get(placed.logical[:2]):
                 remarks.problem(placed.domain.path, f"cannot be searched over: {reason}")
                 self._refused.add(placed.logical[1])
-        self.expanded = space.expand(self.tree)
+        try:
+            self.expanded = space.expand(self.tree)
+        except AkdtuneError as error:
+            raise SettingsError([*remarks.problems, remarks.file.problem(("method",), str(error))]) from None
+        self._refuse_too_many()
         self._seen: set[Issue] = set()
         for tree, origins, _ in self.expanded:
             self._check_arm(tree, origins)
+
+    def _refuse_too_many(self) -> None:
+        """Every option is checked in every arm; more than this can only be a mistake."""
+        checks = 0
+        for tree, _, _ in self.expanded:
+            checks += 1 + sum(
+                len(placed.domain.options) if isinstance(placed.domain, Choice) else 2
+                for placed in domains.domains(tree)
+            )
+            if checks > MOST_CHECKS:
+                message = f"arms and their options are more than {MOST_CHECKS:,} combinations to check"
+                raise SettingsError([*self.remarks.problems, self.remarks.file.problem(("method",), message)])
 
     def _check_arm(self, tree: dict[str, Any], origins: dict[KeyPath, KeyPath]) -> None:
         """Types the base configuration, then each option and each end of every domain, one at a time."""

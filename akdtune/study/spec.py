@@ -11,9 +11,10 @@ from typing import Any
 from akdtune.designs.cells import CellPlan, plan_cells
 from akdtune.errors import Problem, SettingsError, StudyError, nearest
 from akdtune.folders import packaged
-from akdtune.settings import file as settings_file
+from akdtune.settings import overrides as overriding
+from akdtune.settings import yaml_text
 from akdtune.settings.data import DataSettings
-from akdtune.settings.file import SettingsFile
+from akdtune.settings.file import SettingsFile, shown
 from akdtune.settings.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -160,18 +161,21 @@ def load(
         SettingsError: with every problem of the file and the overrides.
     """
     overrides = tuple(overrides)
-    file = settings_file.read(_locate(str(source)), str(source))
+    file = yaml_text.read(_locate(str(source)), str(source))
     for text in overrides:
-        settings_file.override(file, text)
+        overriding.override(file, text)
     if change is not None:
         change(file)
     return Study(source=str(source), overrides=overrides, **check.Reading(file).study(str(source)))
 
 
 def _locate(source: str) -> Path:
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, ValueError, RuntimeError) as error:  # names that no file has: too long, of no user
+        raise SettingsError([Problem(shown(source), f"no file has this name: {error}")]) from None
     known = packaged()
     if source in known:
         return known[source]

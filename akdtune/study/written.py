@@ -16,7 +16,7 @@ from akdtune.settings.messages import typed
 from akdtune.settings.sections import TRIAL_LEVEL
 from akdtune.settings.training import TrainingSettings
 from akdtune.settings.trial import published
-from akdtune.study import check
+from akdtune.study.teacher_rules import network_is, used_of
 
 
 def with_defaults(value: Any, section: str, pairs: Set[Pair | None]) -> Any:
@@ -72,12 +72,11 @@ def _defaults(model: type[BaseModel], drawn: Sequence[Mapping[str, Any]]) -> dic
 
 def _used(teacher: Mapping[str, Any]) -> str | dict[str, Any]:
     """A teacher's settings without those that did not matter, further teachers included."""
-    if check.network_is(teacher, NO_NETWORK):
+    if network_is(teacher, NO_NETWORK):
         return NO_NETWORK
     nested = ("others", "distilled_from")
     return {
-        key: [_used(further) for further in teacher[key]] if key in nested else teacher[key]
-        for key in check.used_of(teacher)
+        key: [_used(further) for further in teacher[key]] if key in nested else teacher[key] for key in used_of(teacher)
     }
 
 
@@ -114,7 +113,7 @@ def export_yaml(
     body["search"] = {"algorithm": "grid", "trial_seed": seed}
     body["scheduler"] = {"name": "none"}
     body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
-    if not check.network_is(settings["teacher"], NO_NETWORK):
+    if not network_is(settings["teacher"], NO_NETWORK):
         body["teacher_cache"] = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
     head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it once.\n"
     return head + yaml.dump(

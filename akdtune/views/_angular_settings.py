@@ -177,7 +177,7 @@ class AngularSettings(VariantSettings):
         description="paper: as described; released: as the published code computes it; constrained: ours, the paper"
         " with a constraint that keeps views inside the margin, so that margin and diversity weight have an effect",
     )
-    num_views: PositiveInt = Field(5, description="number of heads")
+    num_views: PositiveInt = Field(5, le=1000, description="number of heads")
     margin: float = Field(0.2, gt=0, le=1, description="a view is inside the margin at similarity >= 1 - margin")
     logit_margin: float | None = Field(
         None, gt=0, le=1, description="margin of the logit views; null: the same as `margin`"
@@ -226,7 +226,9 @@ class AngularSettings(VariantSettings):
     train_heads: Literal["pretrain", "joint", "both", "frozen"] = Field(
         "both", description="when heads train: in the warm-up stage, beside the student, both, or never"
     )
-    warmup_epochs: NonNegativeInt = Field(30, description="epochs of the warm-up stage (used by pretrain and both)")
+    warmup_epochs: NonNegativeInt = Field(
+        30, le=100_000, description="epochs of the warm-up stage (used by pretrain and both)"
+    )
     warmup_lr: PositiveFloat = Field(0.1, description="its learning rate, a tenth after 1/3 and again after 2/3")
     heads_orthogonal: bool = Field(True, description="initial rows of different heads are orthogonal")
     norm_init: Literal["standard", "released"] = Field(

@@ -19,7 +19,7 @@ from akdtune.views import ViewAugmenter, ViewContext
 class DropoutSettings(ComponentSettings):
     """Settings of `dropout`."""
 
-    number: PositiveInt = Field(5, description="views, each with a mask of its own")
+    number: PositiveInt = Field(5, le=1000, description="views, each with a mask of its own")
     rate: float = Field(0.2, ge=0, lt=1, description="share of the pooled feature's numbers that a view loses")
     include_teacher: bool = Field(True, description="the plain teacher is a member of the ensemble, too")
 

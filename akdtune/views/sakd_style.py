@@ -24,7 +24,7 @@ from akdtune.views._angular_losses import Level, intra_loss_L, similarities
 class SAKDStyleSettings(ComponentSettings):
     """Settings of `sakd_style`."""
 
-    number: PositiveInt = Field(5, description="views; the number of parameters does not depend on it")
+    number: PositiveInt = Field(5, le=1000, description="views; the number of parameters does not depend on it")
     teacher_share: float = Field(0.9, ge=0, lt=1, description="a: a view is a * teacher + (1 - a) * shifted feature")
     hidden: PositiveInt = Field(
         120, description="width inside the generator; 120 gives the reported 46 thousand parameters for 256 -> 128"

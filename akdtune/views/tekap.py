@@ -50,8 +50,8 @@ class TeKAPSettings(VariantSettings):
         " 1 + 3 x 0.8 for logits (3.4 times the KD weight), one feature view with a tenth of the noise",
     )
     level: Literal["logit", "feature", "both"] = Field("both", description="what is perturbed")
-    number: PositiveInt = Field(3, description="logit views")
-    feature_number: PositiveInt = Field(3, description="feature views")
+    number: PositiveInt = Field(3, le=1000, description="logit views")
+    feature_number: PositiveInt = Field(3, le=1000, description="feature views")
     shrink: float = Field(0.1, ge=0, lt=1, description="a view is (1 - shrink) * teacher + noise * N(0, 1)")
     noise: NonNegativeFloat = Field(0.1, description="standard deviation of the noise on logits")
     feature_noise: NonNegativeFloat = Field(0.1, description="standard deviation of the noise on the pooled feature")

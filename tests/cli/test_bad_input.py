@@ -170,7 +170,19 @@ def check_words(message: str, words: list[str]) -> None:
          ["study.yaml:4: student.train: train is classifier, which needs a checkpoint"]),
         ("{trials: 2}", "{trials: 2, seeds: [0, 0]}", ["study.yaml:8: search.seeds: seeds must differ, got [0, 0]"]),
         ("{trials: 2}", "{trials: 2, time_budget: 2 hours}",
-         ["study.yaml:8: search.time_budget: must be a number of seconds above 0, or text like 90m, 2h or 1d"]),
+         ["study.yaml:8: search.time_budget: must be a number of seconds above 0", "text like 90m, 1h30m or 2d"]),
+        ("{trials: 2}", "{trials: 2, time_budget: 1:30}",
+         ["study.yaml:8: search.time_budget: '1:30' may be 1 h 30 min or 1 min 30 s: write 1h30m or 1m30s"]),
+        ("{trials: 2}", "{trials: 100000000000}",
+         ["study.yaml:8: search.trials: must be at most 100000, got 100000000000"]),
+        ("epochs: 4,", "epochs: 1:30,",
+         ["study.yaml:7: training.epochs: must be a whole number, got '1:30'; write a number without ':'"]),
+        ("study: small", "study: 20241129",
+         ["study.yaml:1: study: must be a name of letters", "got 20241129; a name that is also a number", "in quotes"]),
+        ("study: small", "study: " + "ä" * 100,
+         ["study.yaml:1: study: must have at most 150 bytes, as a folder is called so: 'ää"]),
+        ("study: small", "study: small\nplugins: [test]",
+         ["study.yaml:2: plugins: 'test' is a module of Python itself"]),
         ("{trials: 2}", "{trials: 2, objectives: [macs]}",
          ["study.yaml:8: search.objectives: objectives must hold accuracy, and each at most once"]),
         ("{trials: 2}", "{trials: 2, objectives: [accuracy, macs]}",
@@ -247,6 +259,17 @@ def test_a_file_that_is_not_there(refused: Refused, command: str, name: str, wor
 )
 def test_a_wrong_override(refused: Refused, command: str, override: str, words: list[str]) -> None:
     check_words(refused(command, "study.yaml", override), words)
+
+
+SAID = "longer than the file system takes"
+"""The system's own words where a folder is made, ours where it is looked for."""
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "ä" * 200, f"deep/{'n' * 256}/run"])
+def test_a_folder_whose_name_is_too_long(refused: Refused, name: str) -> None:
+    assert SAID in refused("run", "study.yaml", "--dir", name).replace("too long", SAID)
+    assert "no such study directory" in refused("show", name)
+    refused("plan", name)
 
 
 def test_two_mistakes_come_in_one_message(refused: Refused) -> None:

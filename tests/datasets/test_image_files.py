@@ -140,6 +140,16 @@ def test_a_file_that_must_not_be_read_is_named(root: Path, monkeypatch: pytest.M
         load(root)
 
 
+def test_names_of_any_bytes_are_said_in_one_line(root: Path) -> None:
+    for role in ("train", "test"):
+        (root / role / "dog").rename(root / role / os.fsdecode(b"d\xffg\n"))
+    (root / "train" / "cat" / os.fsdecode(b"\xfe\n.t\xfft")).touch()
+    dataset = load(root)
+    assert dataset.classes == ("cat", r"d\udcffg\n")
+    assert dataset.notes[0].endswith(r"ending in .t\udcfft (e.g. " + str(root) + r"/train/cat/\udcfe\n.t\udcfft)")
+    "\n".join([*dataset.notes, dataset.classes_in_words or ""]).encode()
+
+
 @pytest.mark.parametrize("stream", ["never", "always"])
 def test_no_file_is_in_both_sets(root: Path, stream: str) -> None:
     image = root / "test" / "cat" / "0.png"

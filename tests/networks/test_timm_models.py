@@ -152,7 +152,7 @@ def test_a_study_names_them_as_teacher_and_student(tmp_path: Path) -> None:
 
 
 def test_they_are_listed() -> None:
-    assert families("networks") == ["timm"]
+    assert list(families("networks")) == ["timm"]
     assert not any(name.startswith("timm/") for name in names("networks"))
     shown = {row.name: row for row in components.rows("networks")}
     assert "pip install timm" in shown["timm/NAME"].about

@@ -12,7 +12,7 @@ from tests.ray.studies import PLUGINS
 
 @pytest.fixture(scope="session")
 def ray_up() -> Iterator[None]:
-    from akdtune.running.tune import keep_ray, start_ray
+    from akdtune.running.ray_start import keep_ray, start_ray
 
     sys.path.insert(0, str(PLUGINS))  # before Ray starts: its workers take the driver's path
     start_ray(None, 5.0)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def run(file: Path, root: Path, *overrides: str) -> int:
     return driver.run(spec.load(file, list(overrides)), root, console=Console(quiet=True))
 
 
-def start(file: Path, root: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(
+    file: Path, root: Path, *overrides: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """The command in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "akdtune.cli", "run", str(file), *overrides, "--dir", str(root)],
@@ -69,7 +72,11 @@ def start(file: Path, root: Path, *overrides: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")]),
+            **(environment or {}),
+        },
     )
 
 

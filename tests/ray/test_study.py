@@ -183,7 +183,7 @@ def test_a_retried_trial_ends_once_more(troubled: Troubled) -> None:
     assert troubled.row("error")["status"] == "interrupted"
     assert studies.run(troubled.file, troubled.root) == 1
     studies.assert_exactly_once(troubled.root, trials=5, epochs=3)
-    assert len(events(troubled.root, {"failed"})) == 2
+    assert len(list(events(troubled.root, {"failed"}))) == 2
     assert troubled.row("error")["status"] == "failed"
 
 

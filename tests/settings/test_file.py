@@ -12,6 +12,7 @@ import yaml
 from akdtune.errors import SettingsError
 from akdtune.folders import packaged
 from akdtune.settings import file as settings_file
+from akdtune.settings import overrides, yaml_text
 from akdtune.settings.file import COMMAND_LINE, SettingsFile
 from akdtune.study import spec
 from akdtune.study.written import export_yaml
@@ -21,7 +22,7 @@ def parsed(text: str, name: str = "s.yaml") -> tuple[Any, list[str]]:
     """The values and the problems of a text."""
     file = SettingsFile(name)
     try:
-        value = settings_file.parse(text, file, name)
+        value = yaml_text.parse(text, file, name)
     except SettingsError as error:
         return None, list(map(str, error.problems))
     return value, list(map(str, file.problems))
@@ -50,7 +51,7 @@ def test_a_scalar_is_what_yaml_1_2_says(written: str) -> None:
     assert (value, problems) == ({"a": expected}, [])
     assert type(value["a"]) is type(expected)
     file = SettingsFile("s.yaml", {"a": "before"})
-    settings_file.override(file, f"a={written}")
+    overrides.override(file, f"a={written}")
     assert (file.values, file.problems) == ({"a": expected}, [])
     assert type(file.values["a"]) is type(expected)
 
@@ -59,9 +60,9 @@ def test_a_truth_value_of_yaml_1_1_is_refused_in_words() -> None:
     with pytest.raises(SettingsError) as caught:
         spec.load("digits_angular", ["data.download=on", "views.learnable_margin=no", "training.epochs=1_000"])
     assert [str(problem) for problem in caught.value.problems] == [
-        "command line: data.download: must be true or false, got 'on'",
-        "command line: views.learnable_margin: must be true or false, got 'no'",
-        "command line: training.epochs: must be a whole number, got '1_000'",
+        "command line: data.download: must be true or false, got 'on'; write true",
+        "command line: views.learnable_margin: must be true or false, got 'no'; write false",
+        "command line: training.epochs: must be a whole number, got '1_000'; write 1000",
     ]
 
 
@@ -72,6 +73,7 @@ def test_words_of_yaml_1_1_are_names_where_text_is_meant() -> None:
 
 TWICE = "stands twice; the first time in line"
 TAG = "only plain YAML values are read"
+TOO_DEEP = "it is nested too deeply (allowed: 50 levels of lists and mappings)"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,16 @@ TAG = "only plain YAML values are read"
         ("a: .nan", "s.yaml:1: a: must be a finite number, got .nan"),
         ("a: 1e400", "s.yaml:1: a: must be a finite number, got 1e400"),
         ("b: {? [1, 2] : 3}", "s.yaml:1: b: has a key that is not a word"),
+        ('b:\n  "a\\0": 1', "s.yaml:2: b: has the key 'a\\x00', which holds the character #x00"),
+        ('"a\\nb": 1', "s.yaml:1: (file): has the key 'a\\nb', which goes over several lines"),
+        ('a: "x\\0y"', "s.yaml:1: a: is a text which holds the character #x00"),
+        ('a: "\\ud800"', "s.yaml:1: a: is a text which holds the character #xd800"),
+        ("a: " + "ä" * 2049, "s.yaml:1: a: is a text which has 4,098 bytes (allowed: 4,096)"),
+        ("a: 1e31", "s.yaml:1: a: must be a number of at most 1e+30, got 1e31"),
+        ("a: 9223372036854775808", "s.yaml:1: a: must be a whole number of at most 2^63 - 1, got 9223372036854775808"),
+        ("a: -1" + "0" * 5000, "s.yaml:1: a: must be a whole number of at most 2^63 - 1, got -1" + "0" * 38
+         + "... (5,002 characters)"),
+        ("b: &b {<<: *b, c: 1}", "s.yaml:1: b: merges (`<<`) itself"),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_named_and_the_rest_is_read(text: str, problem: str) -> None:
@@ -110,16 +122,22 @@ def test_what_is_not_plain_is_named_and_the_rest_is_read(text: str, problem: str
         ("a: {<<: 3}",
          "1: (YAML): cannot be parsed: expected a mapping or list of mappings for merging, but found scalar while"
          " constructing a mapping"),
-        ("a: 1\n---\nb: 2", "2: (YAML): cannot be parsed: but found another document expected a single document in the"
-         " stream"),
+        ("a: 1\n---\nb: 2", "2: (YAML): cannot be parsed: it holds several documents (`---`); a settings file is one"),
         ("a: b: c", "1: (YAML): cannot be parsed: mapping values are not allowed here"),
         ("a: [1\nb: 2", "2: (YAML): cannot be parsed: expected ',' or ']', but got ':' while parsing a flow sequence"),
         ("a:\n\tb: 1",
          "2: (YAML): cannot be parsed: found character '\\t' that cannot start any token while scanning for the next"
-         " token"),
+         " token; indent with spaces"),
         ("a: 'x", "1: (YAML): cannot be parsed: found unexpected end of stream while scanning a quoted scalar"),
         ("a: 1\n\nb: \x01", "3: (YAML): cannot be parsed: it holds the character #x01, is this a text file?"),
-        ("a: " + "[" * 3000, " (YAML): cannot be parsed: it is nested too deeply"),
+        ("a: " + "[" * 3000, f"1: (YAML): cannot be parsed: {TOO_DEEP}"),
+        ("a: 1\nb:\n" + "".join(f"{' ' * level}c:\n" for level in range(1, 99)),
+         f"52: (YAML): cannot be parsed: {TOO_DEEP}"),
+        ("%YAML 1.1\n---\na: 1", "1: (YAML): cannot be parsed: %YAML 1.1 is not read: settings are YAML 1.2, where 0123"
+         " is 123 and yes is text; leave the line out"),
+        ("a: [" + ", ".join("1" * 20_000) + "]",
+         "1: (YAML): cannot be parsed: it has more than 10,000 values once its aliases are followed"),
+        ("a: 1 #" + "x" * 2**20, "1: (YAML): cannot be parsed: it is larger than 1 MiB"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_parsed(text: str, problem: str) -> None:
@@ -134,8 +152,19 @@ def test_aliases_of_aliases_end_somewhere() -> None:
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
     value, problems = parsed("\n".join(levels))
     assert value is None
-    what = "it has more than 100,000 values once its aliases are followed"
+    what = "it has more than 10,000 values once its aliases are followed"
     assert problems == [f"s.yaml:1: (YAML): cannot be parsed: {what}"]
+
+
+@pytest.mark.parametrize(
+    "inner", ["[*x, *x, *x, *x, *x, *x, *x, *x, *x]", "[{<<: [*x, *x, *x, *x, *x, *x, *x, *x]}, *x]"]
+)
+def test_merged_keys_end_somewhere(inner: str) -> None:
+    lines = ["x0: &x0 {" + ", ".join(f"k{i}: 1" for i in range(100)) + "}"]
+    lines += [f"x{i}: &x{i} {{<<: {inner.replace('*x', f'*x{i - 1}')}}}" for i in range(1, 12)]
+    assert parsed("\n".join(lines))[1] == [
+        "s.yaml:3: (YAML): cannot be parsed: it has more than 10,000 values once its aliases are followed"
+    ]
 
 
 def test_merged_keys_give_way_to_own_ones() -> None:
@@ -148,7 +177,7 @@ def test_merged_keys_give_way_to_own_ones() -> None:
 
 def test_every_value_has_its_line() -> None:
     file = SettingsFile("s.yaml")
-    settings_file.parse("a: 1\nb:\n  - {c: 2}\n  -\n    d: [3,\n        4]\n", file, "s.yaml")
+    yaml_text.parse("a: 1\nb:\n  - {c: 2}\n  -\n    d: [3,\n        4]\n", file, "s.yaml")
     lines = {settings_file.written(path): line for path, (_, line) in file.places.items()}
     assert lines == {
         "": 1, "a": 1, "b": 2, "b[0]": 3, "b[0].c": 3, "b[1]": 5, "b[1].d": 5, "b[1].d[0]": 5, "b[1].d[1]": 6,
@@ -165,7 +194,7 @@ YAML11.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE
 @pytest.mark.parametrize("name", packaged())
 def test_a_packaged_file_is_the_same_in_both_versions(name: str) -> None:
     path = packaged()[name]
-    file = settings_file.read(path, name)
+    file = yaml_text.read(path, name)
     assert file.problems == []
     assert repr(file.values) == repr(yaml.load(path.read_text(encoding="utf-8"), YAML11))
 
@@ -175,8 +204,8 @@ def test_what_is_exported_is_read_as_it_was() -> None:
     draw = random.Random(0)
     texts = [*SCALARS, "<<", "null ", " x", "a: b", "# x", "a\nb", "- x", "...", "---", "-.inf", "1e400"]
     texts += ["".join(draw.choices("0123456789eE.+-_xob:infa ", k=draw.randint(1, 8))) for _ in range(2000)]
-    numbers: list[Any] = [draw.uniform(-1, 1) * 10 ** draw.randint(-300, 300) for _ in range(500)]
-    numbers += [0, -0.0, 1e22, 1e-5, 1e16, 10**20, True, False, None, [], {}, [1, [2.0]]]
+    numbers: list[Any] = [draw.uniform(-1, 1) * 10 ** draw.randint(-300, 30) for _ in range(500)]
+    numbers += [0, -0.0, 1e22, 1e-5, 1e16, 10**18, True, False, None, [], {}, [1, [2.0]]]
     settings = {"data": "digits", "teacher": {"network": "none"}, "student": texts, "views": numbers}
     text = export_yaml({"study": "s"}, settings | {"method": "1e5", "training": {}})
     value, problems = parsed(text)

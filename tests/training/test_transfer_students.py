@@ -133,7 +133,7 @@ def test_the_student_of_a_trial_checkpoint_and_of_data_parallel_training(tmp_pat
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
     file = student(tmp_path / "a.pt", network={"name": "cnn", "widths": [2, 5]})
     built = networks.build(CNN, InputSpec(1, 8, 10), 0)
-    with pytest.raises(CheckpointError, match=r"a\.pt: not a checkpoint of CNN for 10 classes; different shapes"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: not a checkpoint of cnn for 10 classes; different shapes"):
         begin_with(built, StudentSettings(network=CNN, checkpoint=str(file)))
 
 
@@ -196,7 +196,7 @@ def test_a_student_that_does_not_fit_is_refused_before_anything_runs(home: Path)
     damaged, misshapen = raised.value.problems
     assert re.search(r"student\.checkpoint: .*a\.pt: not a readable checkpoint", str(damaged))
     assert re.search(
-        r"student\.checkpoint: .*b\.pt: not a checkpoint of CNN for 10 classes; different shapes", str(misshapen)
+        r"student\.checkpoint: .*b\.pt: not a checkpoint of cnn for 10 classes; different shapes", str(misshapen)
     )
 
 
