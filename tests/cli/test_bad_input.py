@@ -302,7 +302,7 @@ PARQUET = "data={name: parquet, train: train.parquet, test: test.parquet, valida
         ([0, 1] * 8, None, PARQUET, ["data.test: no file matches", "test.parquet"]),
         ([0, 1] * 8, [0, 7], PARQUET, ["test.parquet: row 1: label 7 is out of range (allowed: 0..1)"]),
         ([0, -1] * 8, [0, 1], PARQUET, ["train.parquet: row 1: label -1 is out of range (allowed: 0 and above)"]),
-        ([0, 9] * 8, [0, 1], PARQUET, ["train.parquet: label 9 is out of range: only 2 different labels occur"]),
+        ([0, 9] * 8, [0, 1], PARQUET, ["test.parquet: row 1: label 1 has no training image (allowed: 0, 9)"]),
         ([0, 1] * 8, [0, 1], PARQUET.replace("}", ", image_column: imge}"),
          ["train.parquet: data.image_column: unknown column 'imge'; did you mean 'image'?"]),
         ([0, 1] * 8, [0, 1], PARQUET.replace("validation: 4", "validation: 16"),
