@@ -135,8 +135,6 @@ def start_ray(address: str | None, finish_timeout_s: float) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Tune's own snapshots are never read: that a full disk took none is no news.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-    # That an actor died is told by the trial's next attempt or by its end, and not by a traceback.
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     if address and address != "local":
         _join(address, environment)
         _joined = True
