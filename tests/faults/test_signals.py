@@ -32,8 +32,8 @@ def stop(trouble: Trouble, number: signal.Signals, to: str, epochs: int, name: s
     left = judge.unfinished(study.root)
     if left and code < 0:
         trouble.found.append(f"exits: {code}, died of {number.name}: {output[-300:]}")
-    if left and "akdtune run" not in output:
-        trouble.found.append(f"unsaid: no sentence with the command that goes on: {output[-400:]}")
+    if left:
+        trouble.says_how_to_go_on(output)
     ended = judge.ended(study.root)
     trouble.goes_on(study)
     trouble.settle(study, attempts=ended)

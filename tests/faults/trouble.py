@@ -103,6 +103,11 @@ class Trouble:
         self.read(output)
         return code, output
 
+    def says_how_to_go_on(self, output: str) -> None:
+        """Looks for the command, or the sentence, with which a study goes on."""
+        if "akdtune run" not in output and "the same command" not in output.lower():
+            self.found.append(f"unsaid: no sentence with the command that goes on: {output[-400:]}")
+
     def read(self, output: str) -> None:
         """Looks for a traceback in what a command printed."""
         if TRACEBACK in output:
