@@ -16,6 +16,11 @@ def cache_directory() -> Path:
     return Path(os.environ.get("AKDTUNE_CACHE") or platformdirs.user_cache_dir("akdtune")).expanduser()
 
 
+def here(path: str) -> Path:
+    """A path of the settings on this node: one that begins with a variable is each node's own to resolve."""
+    return Path(os.path.expandvars(path) if path.startswith("$") else path).expanduser()
+
+
 def packaged() -> dict[str, Path]:
     """The study files that come with akdtune, by name."""
     inside = PACKAGE / "search_spaces"

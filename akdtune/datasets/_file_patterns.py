@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from akdtune.errors import DataError
+from akdtune.folders import here
 from akdtune.settings.data import DataSettings
 
 
@@ -26,7 +27,7 @@ def files_of(settings: DataSettings, role: str) -> list[Path]:
 def matches(settings: DataSettings, role: str) -> list[tuple[str, list[Path]]]:
     """Each pattern under `train` or `test`, made absolute, with the files it matches, sorted by name."""
     value = getattr(settings, role)
-    base = Path(settings.root).expanduser() if settings.root else Path.cwd()
+    base = here(settings.root) if settings.root else Path.cwd()
     matched = []
     for pattern in [value] if isinstance(value, str) else value or []:
         path = base / Path(pattern).expanduser()

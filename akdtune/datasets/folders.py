@@ -30,6 +30,7 @@ from akdtune.datasets._image_files import (
     refuse_shared,
 )
 from akdtune.errors import DataError, printable
+from akdtune.folders import here
 from akdtune.registry import register
 from akdtune.settings.data import STREAMING_SETTINGS, Augmentation, DataSettings, RandomResizedCrop
 
@@ -251,7 +252,7 @@ class FolderSource(Source):
 
     @classmethod
     def _folder(cls, settings: DataSettings) -> Path:
-        return Path(settings.root or cls.default_root or ".").expanduser()
+        return here(settings.root or cls.default_root or ".")
 
 
 @register("tiny_imagenet", kind="data")

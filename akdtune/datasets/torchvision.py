@@ -14,7 +14,7 @@ from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
 from akdtune.data.store import Images, Labels, Stored, stored
 from akdtune.errors import DataError
-from akdtune.folders import cache_directory
+from akdtune.folders import cache_directory, here
 from akdtune.registry import register
 from akdtune.settings.data import Augmentation, DataSettings
 
@@ -254,4 +254,4 @@ def _check_labels(labels: Labels, num_classes: int, root: Path) -> None:
 
 
 def _root(settings: DataSettings) -> Path:
-    return Path(settings.root or "~/data").expanduser()
+    return here(settings.root or "~/data")

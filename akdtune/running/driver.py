@@ -65,6 +65,7 @@ def run(
     console: Console | None = None,
     extend: bool = False,
     reuse: Sequence[Path] = (),
+    reports: bool = True,
 ) -> int:
     """Runs or resumes a study in `root`.
 
@@ -75,6 +76,7 @@ def run(
         console: where to show progress.
         extend: whether trials, seeds and cells may be added to a study that has begun.
         reuse: directories of studies whose finished trials are taken over where they are the same.
+        reports: whether to close with warnings and results.
 
     Returns:
         0 when every planned trial has ended, 1 when some failed or have no end, 3 when some wait for what they met
@@ -85,9 +87,11 @@ def run(
         AkdtuneError: for anything the user can mend; `RayError` where Ray is lost or does not answer.
     """
     console = console or Console(markup=False)
+    _refuse_uri(root)
     check_resources(study, address)
     supervision = Supervision()
     driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
+    driver.reports = reports
     with output.steady():
         try:
             return supervision.run(lambda: driver.opened(extend), driver.left_behind)
@@ -365,6 +369,7 @@ class _Driver:
             raise self.directory.broken
 
     _stop_actor: Any = None
+    reports = True
 
     def _stop(self) -> None:
         """Asks the trials to save themselves and to end."""
@@ -441,6 +446,8 @@ class _Driver:
 
     def _closing(self) -> None:
         assert self.run is not None
+        if not self.reports:
+            return
         donors = self.run.donors
         if donors is not None and donors.taken:
             self.console.print(f"taken over from other studies: {donors.taken} trials (reused_from says which)")
@@ -452,6 +459,16 @@ class _Driver:
         if self.tracking is not None and (of_tracking := self.tracking.closing()):
             self._say(of_tracking)
         self._say(display.closing_report(self.study, self.directory))
+
+
+def _refuse_uri(root: Path) -> None:
+    """Refuses what is no folder: an object store has no ledger that grows line by line, no renames and no locks."""
+    scheme, slash, rest = str(root).partition(":/")
+    if slash and scheme.isalnum() and len(scheme) > 1:
+        raise StudyError(
+            f"--dir {scheme}://{rest.lstrip('/')}: must be a folder that all nodes see, not a URI (docs/cluster.md "
+            "says why); mount the store, or copy the finished directory there"
+        )
 
 
 def check_resources(study: Study, address: str | None) -> None:

@@ -84,7 +84,7 @@ def rehearse(
         for line in notes:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
         try:
-            code = driver.run(study, folder / "study", console=console)
+            code = driver.run(study, folder / "study", console=console, reports=False)
         except SurroundingsError as error:  # what was met stands beside what else was found
             console.print(f"{error}", highlight=False, soft_wrap=True)
             code = error.exit_code

@@ -31,7 +31,9 @@ def make_paths_absolute(values: dict[str, Any]) -> list[Issue]:
     issues: list[Issue] = []
     for path, holder, key, base in _paths(values):
         try:
-            holder[key] = absolute(holder[key], base) if base is not None else str(_expanded(holder[key]))
+            resolved = absolute(holder[key], base) if base is not None else str(_expanded(holder[key]))
+            if path != ("data", "root") or not _of_a_node(holder[key]):
+                holder[key] = resolved
         except ValueError as error:
             issues.append((path, str(error)))
     return issues
@@ -65,6 +67,11 @@ def _expanded(path: str, base: str = ".") -> Path:
     return Path(expanded).expanduser()
 
 
+def _of_a_node(root: str) -> bool:
+    """Whether a data folder begins with a variable, as each node of a cluster resolves it."""
+    return root.startswith("$") and not _is_there(Path(root))
+
+
 def _is_there(path: Path) -> bool:
     try:
         return path.is_symlink() or path.exists()
@@ -88,11 +95,12 @@ def _paths(values: dict[str, Any]) -> Iterator[_Place]:
     data = values.get("data")
     if not isinstance(data, dict):
         return
-    if isinstance(data.get("root"), str):
+    root = data.get("root")
+    if isinstance(root, str):
         yield ("data", "root"), data, "root", "."
     for key in ("train", "test"):
-        base = data["root"] if isinstance(data.get("root"), str) else "."  # absolute by now
-        yield from _texts(data, key, ("data", key), base)
+        base = data["root"] if isinstance(root, str) else "."  # absolute by now
+        yield from _texts(data, key, ("data", key), None if isinstance(root, str) and _of_a_node(root) else base)
 
 
 def _checkpoints(node: Any, path: KeyPath, base: str | None) -> Iterator[_Place]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from akdtune.errors import StudyError
 from akdtune.records.events import StudyFinished, TrialEnded
 from akdtune.records.files import read_events
 from akdtune.running import driver
@@ -64,3 +65,11 @@ def test_the_exit_code_is_0_only_where_every_planned_trial_has_an_end(
 ) -> None:
     assert ended(tmp_path, monkeypatch, done, number) == code
     assert finished(tmp_path / "run").interrupted == (done < 2)
+
+
+def test_a_study_directory_is_no_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(ALONE)
+    with pytest.raises(StudyError, match="--dir s3://bucket/run: must be a folder that all nodes see, not a URI"):
+        driver.run(spec.load("study.yaml"), Path("s3://bucket/run"))
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]

@@ -15,6 +15,8 @@ import pytest
 import ray.exceptions
 
 from akdtune.errors import RayError
+from akdtune.folders import PACKAGE
+from akdtune.registry import BROUGHT, load_plugins
 from akdtune.running import ray_start
 
 
@@ -157,3 +159,37 @@ def session(pid: int) -> int | None:
         return os.getsid(pid)
     except OSError:
         return None
+
+
+def test_code_plug_ins_and_the_place_of_the_cache_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key does: a runtime environment stands in Ray's own files."""
+    (tmp_path / "of_a_file.py").touch()
+    (tmp_path / "of_a_folder" / "inner").mkdir(parents=True)
+    for part in ("of_a_folder", "of_a_folder/inner"):
+        (tmp_path / part / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AKDTUNE_CACHE", "/shared/cache")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    load_plugins(plugins := ["of_a_file", "of_a_folder.inner"])
+
+    brought = ray_start._brought({"OMP_NUM_THREADS": "1"}, plugins)
+
+    assert brought == {
+        "env_vars": {"OMP_NUM_THREADS": "1", "AKDTUNE_CACHE": "/shared/cache", BROUGHT: "1"},
+        "py_modules": [str(PACKAGE), str(tmp_path / "of_a_file.py"), str(tmp_path / "of_a_folder")],
+    }
+
+
+def test_a_plug_in_that_was_brought_is_found_by_its_name(tmp_path: Path) -> None:
+    """On a node that sees the driver's folders as well, it has two files, which is no mistake there."""
+    for folder in ("brought", "of_the_driver"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "travelling.py").write_text(f"print('{folder}')")
+    script = f"from akdtune.registry import load_plugins; load_plugins(['travelling'], ['{tmp_path}/of_the_driver'])"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "brought")}
+    done = [
+        subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+        for env in (environment, {**environment, BROUGHT: "1"})
+    ]
+    assert "give the plug-in another name" in done[0].stderr
+    assert (done[1].returncode, done[1].stdout) == (0, "brought\n"), done[1].stderr

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from akdtune.datasets._file_patterns import matches
 from akdtune.errors import SettingsError
+from akdtune.folders import here
+from akdtune.settings.data import DataSettings
 from akdtune.study import spec
 from akdtune.study.paths import make_paths_absolute
 
@@ -22,7 +25,7 @@ def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_variables_and_homes_are_resolved_everywhere(tmp_path: Path) -> None:
     values: dict[str, Any] = {
-        "data": {"root": "$PICTURES/set", "train": ["a", "~/b", "${PICTURES}/c-*"], "test": "$T"},
+        "data": {"root": "~/$T/set", "train": ["a", "~/b", "${PICTURES}/c-*"], "test": "$T"},
         "teacher": {
             "network": "resnet110",
             "checkpoint": {"path": "$PICTURES/t.pt", "key": "model"},
@@ -37,9 +40,9 @@ def test_variables_and_homes_are_resolved_everywhere(tmp_path: Path) -> None:
     home = Path.home()
     assert make_paths_absolute(values) == []
     assert values["data"] == {
-        "root": "/pictures/set",
-        "train": ["/pictures/set/a", str(home / "b"), "/pictures/c-*"],
-        "test": "/pictures/set/test.parquet",
+        "root": str(home / "test.parquet/set"),
+        "train": [str(home / "test.parquet/set/a"), str(home / "b"), "/pictures/c-*"],
+        "test": str(home / "test.parquet/set/test.parquet"),
     }
     assert values["teacher"]["checkpoint"] == {"path": "/pictures/t.pt", "key": "model"}
     assert values["teacher"]["others"][0]["checkpoint"] == "auto"
@@ -48,6 +51,20 @@ def test_variables_and_homes_are_resolved_everywhere(tmp_path: Path) -> None:
     assert values["teacher_cache"] == {"location": "$TMPDIR/x", "seed_from": str(home / "seed")}
     assert values["ablation"]["factors"]["student.checkpoint"] == ["/pictures/f.pt", "f.pt"]
     assert values["ablation"]["arms"]["other"]["student"]["checkpoint"] == str(home / "o.pt")
+
+
+def test_a_data_folder_that_begins_with_a_variable_is_each_nodes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, Any] = {"data": {"root": "$PICTURES/set", "train": ["a", "~/b"], "test": "$T"}}
+    assert make_paths_absolute(values) == []
+    assert values["data"] == {
+        "root": "$PICTURES/set",
+        "train": ["a", str(Path.home() / "b")],
+        "test": "test.parquet",
+    }
+    monkeypatch.setenv("PICTURES", "/of/another/node")
+    settings = DataSettings(name="parquet", validation=1, **values["data"])
+    assert [pattern for pattern, _ in matches(settings, "train")] == ["/of/another/node/set/a", str(Path.home() / "b")]
+    assert here("$PICTURES/set") == Path("/of/another/node/set")
 
 
 def test_what_cannot_be_resolved_is_named_by_key() -> None:
