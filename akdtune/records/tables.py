@@ -288,16 +288,21 @@ class Epochs:
             yield pa.concat_tables(held).combine_chunks()
 
     def _of_compacted(self) -> Iterator[pa.Table]:
-        """A row group at a time; one holds whole trials."""
+        """A row group at a time; one holds whole trials. From a damaged one on, trials' own files take their place."""
         if self._compacted is None:
             return
-        fresh = pa.array(self._stale, pa.string())
-        with reading(self._compacted), pq.ParquetFile(self._compacted, **VERIFIED) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, use_threads=False)
-                if len(fresh):
-                    table = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=fresh)))
-                yield self._as_one(table)
+        fresh, had = pa.array(self._stale, pa.string()), set(self._stale)
+        try:
+            with reading(self._compacted), pq.ParquetFile(self._compacted, **VERIFIED) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, use_threads=False)
+                    had.update(pc.unique(table["trial_id"]).to_pylist())
+                    if len(fresh):
+                        table = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=fresh)))
+                    yield self._as_one(table)
+        except StudyError as error:
+            _warn(f"{error}; what it holds is read from the trials")
+            self._stale += [trial_id for trial_id in self.stamps if trial_id not in had]
 
     def _of_files(self) -> Iterator[pa.Table]:
         trials = self.limits.trials

@@ -263,6 +263,24 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
         assert tables.read_trials(tmp_path)["epochs"].to_pylist() == [None]
 
 
+def test_a_view_with_flipped_bits_is_read_from_the_trials_and_written_anew(tmp_path: Path) -> None:
+    """Its schema is whole, a page is not: only the checksum of the page tells."""
+    study = StudyBuilder(tmp_path)
+    for number in range(4):
+        study.add("angular/kd", 60.0 + number, 0.2)
+    study.write()
+    tables.compact(tmp_path)
+    before = tables.read_epochs(tmp_path)
+    damaged = bytearray((tmp_path / "epochs.parquet").read_bytes())
+    damaged[60] ^= 3
+    (tmp_path / "epochs.parquet").write_bytes(damaged)
+    with pytest.warns(AkdtuneWarning, match="CRC checksum verification failed.*; what it holds is read from the tri"):
+        assert tables.read_epochs(tmp_path).equals(before)
+    with pytest.warns(AkdtuneWarning, match="CRC checksum"):
+        tables.compact(tmp_path)
+    assert tables.read_epochs(tmp_path).equals(before)
+
+
 def test_importing_is_light() -> None:
     heavy = "torch ray pandas wandb optuna scipy matplotlib statsmodels".split()
     modules = "akdtune.records.tables, akdtune.statistics.association"
