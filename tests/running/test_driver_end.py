@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,12 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch, done: int, number: sign
             run.ended(record, TrialEnded(kind="diverged", trial_id=record.trial_id, epoch=0))
         if number is not None:
             signal.raise_signal(number)
-            while not self._stopping:
-                pass
+            until = time.monotonic() + 60
+            while not self._stopping and time.monotonic() < until:
+                time.sleep(0.01)
 
+    if number is not None:
+        signal.signal(number, signal.SIG_DFL)  # whoever ran the tests under nohup has it ignored, and so would the run
     monkeypatch.setattr(driver._Driver, "_tune", tune)
     file = folder / "study.yaml"
     file.write_text(ALONE)
