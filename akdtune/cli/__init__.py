@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _plain_warnings(), interruption.exiting():
             app(args=None if arguments is None else list(arguments), prog_name="akdtune")
     except SystemExit as end:
+        if end.code == interruption.INTERRUPTED and arguments is None:
+            interruption.leave(end.code)  # whoever stopped it waits for no exit handlers
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except AkdtuneError as error:
         print(f"akdtune: {error}", file=sys.stderr)

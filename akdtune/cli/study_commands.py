@@ -59,12 +59,10 @@ def run(
     if new:
         beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
         root = root if not root.exists() else next(path for path in beside if not path.exists())
-    from akdtune.running import driver, interruption, supervision
+    from akdtune.running import driver, supervision
 
     with supervision.leaving():
         code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
-    if code == interruption.INTERRUPTED:
-        interruption.leave(code)  # whoever waits for it waits for no exit handlers
     raise typer.Exit(code)
 
 

@@ -8,6 +8,7 @@ kill at any instant loses nothing that was decided; whatever a trial wrote that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -187,7 +188,8 @@ class StudyDirectory:
             (self.root / "trials").mkdir(exist_ok=True)
             self.load()
         except OSError as error:
-            named = self.root if error.filename is None else error.filename
+            of_the_disk = error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+            named = self.root if error.filename is None or of_the_disk else error.filename
             raise StudyError(f"{named}: cannot be written: {error.strerror or error}") from error
 
     def _say_left(self) -> None:

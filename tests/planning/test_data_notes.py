@@ -66,7 +66,7 @@ def test_a_run_says_it_before_anything_trains(study: Study, tmp_path: Path, monk
     def reached(*_: object) -> None:
         raise Reached
 
-    monkeypatch.setattr(driver, "Display", reached)
+    monkeypatch.setattr(driver.Prepared, "find_teacher", reached)
     console = Console(file=io.StringIO(), markup=False, width=60)
     with pytest.raises(Reached):
         driver.run(study, tmp_path / "run", console=console)
