@@ -34,7 +34,7 @@ def test_resuming_and_extending_warn_once(tmp_path: Path, monkeypatch: pytest.Mo
         directory.add_to_plan(initial_rows(Outline(study), identity))
         first, *others = directory.records.values()
         end(directory, first.trial_id)
-    monkeypatch.setattr(driver._Driver, "go", lambda *_: 0)
+    monkeypatch.setattr(driver._Driver, "_go", lambda *_: 0)
 
     def said(*overrides: str) -> int:
         console = Console(file=io.StringIO(), markup=False, width=200)

@@ -84,7 +84,7 @@ def test_a_study_goes_on_under_the_names_that_it_began_with(
     root.mkdir()
     StudyDirectory(root).write_lock({"settings": study.resolved(), "data": {}, "teacher": {}, **locked})
     driven: list[Outline] = []
-    monkeypatch.setattr(driver._Driver, "go", lambda self, lock: driven.append(self.outline) or 0)
+    monkeypatch.setattr(driver._Driver, "_go", lambda self, lock: driven.append(self.outline) or 0)
     assert driver.run(study, root) == 0
     assert list(driven[0].brackets) == names
     assert list(dict.fromkeys(proposal.arm for _, proposal in driven[0].proposals)) == names
