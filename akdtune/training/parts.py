@@ -11,7 +11,7 @@ from akdtune.contexts import method_context, view_context
 from akdtune.data.dataset import DataSet
 from akdtune.methods import Method
 from akdtune.randomness import derived_seed
-from akdtune.registry import lookup
+from akdtune.registry import lookup, network_name
 from akdtune.settings.checkpoint import checkpoint_file
 from akdtune.settings.training import StudentSettings
 from akdtune.settings.trial import resolve_ce_weight
@@ -58,7 +58,8 @@ def begin_with(student: networks.Network, settings: StudentSettings) -> str:
         return ""
     own = {tensor.data_ptr() for tensor in student.classifier()}
     last_layer = {name for name, parameter in student.named_parameters() if parameter.data_ptr() in own}
-    note = fill_weights(student, checkpoint_file(settings.checkpoint), may_differ=last_layer)
+    file, name = checkpoint_file(settings.checkpoint), network_name(settings.network)
+    note = fill_weights(student, file, may_differ=last_layer, name=name)
     if settings.train == "classifier":
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name in last_layer)

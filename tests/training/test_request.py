@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from akdtune.errors import CheckpointError
 from akdtune.settings.teacher import CacheSettings
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
@@ -89,7 +90,7 @@ def test_what_is_of_another_form_is_refused() -> None:
         TrialRequest.parse({"settings": {}})
     with pytest.raises(TypeError, match="settings"):
         TrialRequest.parse({"teacher_file": plain["teacher_file"]})
-    with pytest.raises(TypeError, match="weights_hash"):
+    with pytest.raises(CheckpointError, match="teacher: damaged, key, weights_hash"):
         TrialRequest.parse({**plain, "teacher_file": {"path": "t.pt"}})
     with pytest.raises(ValidationError, match="dtype"):
         TrialRequest.parse({**plain, "teacher_cache": {"dtype": "fp8"}})
