@@ -110,6 +110,7 @@ def undisturbed(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return file, folder / "run"
 
 
+@pytest.mark.slow  # two minutes; tests/faults tries each of it in its short form
 def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ) -> None:
