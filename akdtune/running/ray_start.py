@@ -222,7 +222,10 @@ def own_folder() -> Path:
     """
     tried = []
     for parent in dict.fromkeys((os.environ.get("RAY_TMPDIR"), _temporary(), *FOLDERS)):
-        if parent is None or len(os.fsencode(parent)) + len("/akdtune-12345678/r") > LONGEST_FOLDER:
+        if not parent:
+            continue
+        parent = os.path.abspath(parent)
+        if len(os.fsencode(parent)) + len("/akdtune-12345678/r") > LONGEST_FOLDER:
             continue
         try:
             return Path(tempfile.mkdtemp(prefix="akdtune-", dir=parent))

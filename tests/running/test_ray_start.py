@@ -27,6 +27,17 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("temporary")
+@pytest.mark.parametrize("named", ["", "."])
+def test_rays_folder_is_absolute(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray takes no other; a variable that is set to nothing is one that is not set."""
+    monkeypatch.chdir("/tmp")
+    monkeypatch.setenv("RAY_TMPDIR", named)
+    folder = ray_start.own_folder()
+    folder.rmdir()
+    assert folder.is_absolute()
+
+
+@pytest.mark.usefixtures("temporary")
 @pytest.mark.parametrize("kind", ["long", "absent", "short"])
 def test_rays_folder_is_short_and_nobody_elses(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
