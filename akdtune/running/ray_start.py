@@ -224,7 +224,7 @@ def own_folder() -> Path:
     for parent in dict.fromkeys((os.environ.get("RAY_TMPDIR"), _temporary(), *FOLDERS)):
         if not parent:
             continue
-        parent = os.path.abspath(parent)
+        parent = str(Path(parent).absolute())
         if len(os.fsencode(parent)) + len("/akdtune-12345678/r") > LONGEST_FOLDER:
             continue
         try:
