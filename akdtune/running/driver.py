@@ -364,7 +364,11 @@ class _Driver:
         run.stopping = self._stopping or None
         if actor is not None:
             run.stop_elsewhere = actor.stop.remote
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError:
+            if self.directory.broken is None:
+                raise
         if self.directory.broken is not None:
             raise self.directory.broken
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -138,8 +139,8 @@ class Command:
     def __init__(self, command: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
         self.root = root
         self.marker = f"AKDTUNE_FAULTS={uuid.uuid4().hex}"
-        self.printed = root.parent / f"{root.name}.{self.marker[-6:]}.out"
-        self.printed.parent.mkdir(parents=True, exist_ok=True)
+        self.printed = Path(tempfile.gettempdir()) / f"{self.marker}.out"  # not on a disk that is made full
+        root.parent.mkdir(parents=True, exist_ok=True)
         name, _, value = self.marker.partition("=")
         with self.printed.open("wb") as file:  # no pipe: whoever inherits one holds up its reader
             self.process = subprocess.Popen(

@@ -41,9 +41,9 @@ def test_two_drivers(trouble: Trouble, lock: str) -> None:
     trouble.inject(f"second driver, lock {lock}")
     second = trouble.begin(study)
     codes = [trouble.ended(command, study)[0] for command in (second, first)]
-    if codes.count(0) != 1:
-        trouble.found.append(f"twice: second and first driver ended with {codes}")
     begun = studies.count(study.root, "study_started")
+    if codes.count(0) != 1 and begun != 1:  # where the first had ended already, the second finds nothing to do
+        trouble.found.append(f"twice: second and first driver ended with {codes}")
     if lock == "held" and begun != 1:
         trouble.found.append(f"twice: {begun} drivers began to train")
     if 0 not in codes:
