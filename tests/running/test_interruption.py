@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +26,16 @@ class Heard:
 
     def at_once(self) -> None:
         self.calls.append("at once")
+
+
+@pytest.fixture(autouse=True)
+def heard_by_default() -> Iterator[None]:
+    """Whoever runs the tests in the background or under nohup has some signals ignored, which the product respects."""
+    names = (*interruption.STOPPING, *interruption.AT_ONCE)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in interruption.numbers(*names)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", EVERY)

@@ -143,6 +143,7 @@ def test_a_cluster_that_does_not_take_us_gets_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_watchdog_ends_a_session_and_takes_the_folder_away(tmp_path: Path) -> None:
     folder = tmp_path / "ray"
     (folder / "session").mkdir(parents=True)

@@ -103,6 +103,7 @@ def test_servers_that_take_no_run_are_found_out_within_a_bound(monkeypatch: pyte
         running.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_of_a_study_costs_no_run(
     server: WandbServer, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
