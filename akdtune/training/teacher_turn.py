@@ -84,17 +84,7 @@ class TeacherTurn:
 
     def giving_signs(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
         """`should_stop` that shows others that this process lives."""
-        given = time.monotonic()
-
-        def asked() -> bool:
-            nonlocal given
-            if time.monotonic() - given > self.limits.sign_s:
-                given = time.monotonic()
-                with contextlib.suppress(OSError):
-                    os.utime(self.folder / TRAINER)
-            return should_stop()
-
-        return asked
+        return giving_signs(self.folder / TRAINER, self.limits.sign_s, should_stop)
 
     def release(self) -> None:
         """Lets the next one train, or find what was trained."""
@@ -124,3 +114,18 @@ class TeacherTurn:
             return f"process {held['pid']} on {held['host']}, since {held['since']}", path.stat().st_mtime_ns
         except (OSError, ValueError, KeyError, TypeError):  # not yet, not any more, or of an earlier version
             return "another process", 0
+
+
+def giving_signs(file: Path, every_s: float, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+    """`should_stop` that touches a file now and then: whoever waits for this process sees that it lives."""
+    given = time.monotonic()
+
+    def asked() -> bool:
+        nonlocal given
+        if time.monotonic() - given > every_s:
+            given = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(file)
+        return should_stop()
+
+    return asked

@@ -36,6 +36,7 @@ from akdtune.folders import cache_directory
 from akdtune.teacher.cache_files import HEADER, header_hash, key_of, read_header
 from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.training.config import TrialConfig
+from akdtune.training.teacher_turn import giving_signs
 from akdtune.views import ViewAugmenter
 
 FORMAT = 2
@@ -178,7 +179,7 @@ class SharedWarmup:
         self, done: int, train: Callable[[int, Callable[[], bool]], Row], should_stop: Callable[[], bool], keep: bool
     ) -> Generator[tuple[int, Row], None, None]:
         rows: list[Row] = []
-        alive = self._giving_signs(should_stop) if keep else should_stop
+        alive = giving_signs(self.folder / TRAINER, self.limits.sign_s, should_stop) if keep else should_stop
         for epoch in range(done + 1, self.views.warmup_epochs + 1):
             row = train(epoch, alive)
             rows.append({"epoch": epoch, **row})
@@ -237,19 +238,6 @@ class SharedWarmup:
             return trainer.read_text(encoding="utf-8"), trainer.stat().st_mtime_ns
         except (OSError, ValueError):  # not yet, or not any more
             return "another process", 0
-
-    def _giving_signs(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        given = time.monotonic()
-
-        def asked() -> bool:
-            nonlocal given
-            if time.monotonic() - given > self.limits.sign_s:
-                given = time.monotonic()
-                with contextlib.suppress(OSError):
-                    os.utime(self.folder / TRAINER)
-            return should_stop()
-
-        return asked
 
     # ---------------------------------------------------------------------------------------------------- the files
 
