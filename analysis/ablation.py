@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
-from akdtune.reports import ablation_tables, winners
-from akdtune.reports.ablation_figures import draw
-from akdtune.reports.ablation_measured import phases_of
-from akdtune.reports.ablation_tables import Result, headings, notes_of, paper_rows, said_of, status_lines, title_of
+from akdtune.reports.ablation import tables, winners
+from akdtune.reports.ablation.figures import draw
+from akdtune.reports.ablation.measured import phases_of
+from akdtune.reports.ablation.tables import Result, headings, notes_of, paper_rows, said_of, status_lines, title_of
 from akdtune.reports.figures import stamped
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import csv_text, exit_code, interval, print_whole, probability, save, save_json, signed
@@ -131,7 +131,7 @@ def _analyze(arguments: argparse.Namespace) -> None:
     if arguments.alpha is not None and not 0 < arguments.alpha < 0.5:
         raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
     phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
-    done = [ablation_tables.compute(phase, run, alpha=arguments.alpha, beside=phases) for phase in phases]
+    done = [tables.compute(phase, run, alpha=arguments.alpha, beside=phases) for phase in phases]
     _publish(done, run, arguments.out or run / "reports")
 
 
@@ -144,10 +144,10 @@ def _publish(done: Sequence[Result], run: Path, out: Path) -> None:
     for result in done:
         print_result(console, result)
     written = [
-        save_json(out / "ablation.json", ablation_tables.report_of(done) | origin.report()),
-        save(out / "ablation.md", ablation_tables.markdown(done, name) + origin.markdown()),
-        save(out / "ablation.tex", ablation_tables.tex(done, name) + origin.tex()),
-        save(out / "ablation.csv", csv_text(ablation_tables.rows_for_csv(done))),
+        save_json(out / "ablation.json", tables.report_of(done) | origin.report()),
+        save(out / "ablation.md", tables.markdown(done, name) + origin.markdown()),
+        save(out / "ablation.tex", tables.tex(done, name) + origin.tex()),
+        save(out / "ablation.csv", csv_text(tables.rows_for_csv(done))),
     ]
     for result in done:
         with stamped(origin.short):

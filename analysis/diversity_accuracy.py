@@ -18,10 +18,16 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
-from akdtune.reports.diversity import ESTIMANDS, FURTHER, HEADLINE, DiversityPanel, Relation, panels_of, relate
-from akdtune.reports.diversity_figures import draw
-from akdtune.reports.diversity_report import READING, counts_text, grouped_estimands, report, size_text
-from akdtune.reports.diversity_verdict import TABLE_HEADINGS, Verdict, coefficient_text, headline_sentence, judge
+from akdtune.reports.diversity.figures import draw
+from akdtune.reports.diversity.measured import ESTIMANDS, FURTHER, HEADLINE, DiversityPanel, Relation, panels_of, relate
+from akdtune.reports.diversity.report import READING, counts_text, grouped_estimands, report, size_text
+from akdtune.reports.diversity.verdict import (
+    TABLE_HEADINGS,
+    Verdict,
+    coefficient_text,
+    headline_sentence,
+    judge,
+)
 from akdtune.reports.figures import stamped
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, print_whole, save, save_json

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
 from akdtune.reports.figures import stamped
-from akdtune.reports.importance import (
+from akdtune.reports.importance.figures import draw
+from akdtune.reports.importance.searched_arms import POOLS, ROLES, SearchedArm, Selection, arms_of
+from akdtune.reports.importance.shares import (
     DRAWS,
     EVALUATORS,
     FANOVA_SHARE,
@@ -30,9 +32,7 @@ from akdtune.reports.importance import (
     known_domains,
     report_of,
 )
-from akdtune.reports.importance_figures import draw
 from akdtune.reports.origin import origin_of
-from akdtune.reports.searched_arms import POOLS, ROLES, SearchedArm, Selection, arms_of
 from akdtune.reports.text import exit_code, number, print_whole, save, save_json
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from paired_statistics import Row, row
 
-from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation, cell_means, relate
-from akdtune.reports.diversity_verdict import ALPHA, Verdict, judge
+from akdtune.reports.diversity.measured import HEADLINE, DiversityPanel, Relation, cell_means, relate
+from akdtune.reports.diversity.verdict import ALPHA, Verdict, judge
 from akdtune.statistics import association
 from akdtune.statistics.paired import holm
 from akdtune.statistics.permutation import p_within_groups

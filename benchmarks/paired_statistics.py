@@ -22,7 +22,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
-from akdtune.reports.seed_words import rounded_up
+from akdtune.reports.ablation.seed_words import rounded_up
 from akdtune.statistics import paired
 from akdtune.statistics.effects import contrasts, crossed_bootstrap
 from akdtune.statistics.noise_floor import noise_floor, pairing_share

@@ -171,7 +171,7 @@ def descendants_cpu_s() -> float:
 
 def tracking_s(row: Mapping[str, Any], epochs: int, folder: Path) -> tuple[float, float]:
     """CPU seconds per logged epoch and per run of offline tracking, the SDK's service included."""
-    from akdtune.running.tracking import Tracker
+    from akdtune.tracking.tracker import Tracker
 
     trial = {"study": "overhead", "trial_id": "t0", "cell_id": "t0", "arm": "a", "role": "search", "seed": 0}
     trial |= {"settings": {}, "params": {}}

@@ -29,13 +29,13 @@ HEAVY = [
 LIGHT = [
     "cli", "cli.browse", "study.spec", "settings.space", "records.files", "records.tables", "statistics.association",
     "statistics.resampling",
-    "statistics.paired", "reports.ablation_tables", "reports.figures", "running.tracking",
+    "statistics.paired", "reports.ablation.tables", "reports.figures", "tracking.tracker",
 ]  # fmt: skip
 LATE = {*HEAVY, "PIL"}
 """Libraries that a function may load."""
 LOADERS = {
     "akdtune.designs.controls": {"akdtune", "akdtune.contexts", "akdtune.signals"},
-    "akdtune.reports.importance": {"akdtune.statistics", "akdtune.statistics.importance"},
+    "akdtune.reports.importance.shares": {"akdtune.statistics", "akdtune.statistics.importance"},
     "akdtune.reports.results": {"akdtune.training.students"},
     "akdtune.running.from_python": {"akdtune.running"},
     "akdtune.reports.figures": {"akdtune.reports.styled"},

@@ -154,8 +154,8 @@ def wandb_sync(run: RunArgument) -> None:
       WANDB_API_KEY=... akdtune wandb sync digits_angular
     """
     from akdtune.records import run_names
-    from akdtune.running import tracking_sync
+    from akdtune.tracking.sync import sync
 
-    report = tracking_sync.sync(run_names.resolve_run(run))
+    report = sync(run_names.resolve_run(run))
     print(report.sentence())
     raise typer.Exit(0 if report.complete else 1)

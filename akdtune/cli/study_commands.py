@@ -48,8 +48,8 @@ def run(
     Exit code 0: every trial ended; 1: some failed (`akdtune retry`); 2: a message says what is wrong;
     3: something outside the study has to be mended first; 130: interrupted.
     """
-    from akdtune.running import tracking_study
     from akdtune.study import spec
+    from akdtune.tracking import study as tracking_study
 
     study = spec.load(file, overrides or [])
     notice = tracking_study.notice(study.tracking.model_dump())
@@ -150,7 +150,7 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     study = spec.load(file, overrides or [])  # what is wrong with it is said before torch and the data are loaded
     from akdtune.planning.plan import Plan
     from akdtune.planning.report import plan_report
-    from akdtune.running.tracking_study import plan_line
+    from akdtune.tracking.study import plan_line
 
     print("\n".join([*plan_report(Plan.of(study)), plan_line(study.tracking.model_dump())]))
 

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
-from akdtune.reports import ablation_figures, ablation_tables, diversity, diversity_figures, diversity_report, winners
-from akdtune.reports.ablation_findings import Finding
-from akdtune.reports.ablation_measured import phases_of
-from akdtune.reports.ablation_tables import Result
-from akdtune.reports.diversity import DiversityPanel, Relation
-from akdtune.reports.diversity_report import counts_text
-from akdtune.reports.diversity_verdict import TABLE_HEADINGS, Verdict, headline_sentence, judge
+from akdtune.reports.ablation import figures as ablation_figures
+from akdtune.reports.ablation import tables, winners
+from akdtune.reports.ablation.findings import Finding
+from akdtune.reports.ablation.measured import phases_of
+from akdtune.reports.ablation.tables import Result
+from akdtune.reports.ablation.winners import Ranks
+from akdtune.reports.diversity import figures as diversity_figures
+from akdtune.reports.diversity import measured as diversity
+from akdtune.reports.diversity import report as diversity_report
+from akdtune.reports.diversity.measured import DiversityPanel, Relation
+from akdtune.reports.diversity.report import counts_text
+from akdtune.reports.diversity.verdict import TABLE_HEADINGS, Verdict, headline_sentence, judge
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
-from akdtune.reports.winners import Ranks
 from akdtune.statistics import association
 from akdtune.statistics.effects import Effect
 
@@ -59,8 +63,8 @@ class Compared:
     @property
     def sentences(self) -> list[str]:
         """What may be concluded, a sentence for each finding, and how to read it."""
-        said = [ablation_tables.said_of(self.result, finding) for finding in self.findings]
-        return [*said, *ablation_tables.status_lines(self.result), *ablation_tables.notes_of(self.result)]
+        said = [tables.said_of(self.result, finding) for finding in self.findings]
+        return [*said, *tables.status_lines(self.result), *tables.notes_of(self.result)]
 
     @property
     def figures(self) -> list[str]:
@@ -86,14 +90,14 @@ class Compared:
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
         result = self.result
-        rows = [row for controls in (False, True) for row in ablation_tables.paper_rows(result, controls=controls)]
-        return ablation_tables.headings(result), rows
+        rows = [row for controls in (False, True) for row in tables.paper_rows(result, controls=controls)]
+        return tables.headings(result), rows
 
     def __repr__(self) -> str:
-        return f"{ablation_tables.title_of(self.result)}\n\n{markdown_table(*self._rows())}"
+        return f"{tables.title_of(self.result)}\n\n{markdown_table(*self._rows())}"
 
     def _repr_html_(self) -> str:
-        return html_table(*self._rows(), ablation_tables.title_of(self.result))
+        return html_table(*self._rows(), tables.title_of(self.result))
 
 
 def compared(
@@ -122,7 +126,7 @@ def compared(
             f"(it has: {there})"
         )
     every = list(phases.values())
-    return Compared(run.resolve().name, ablation_tables.compute(phases[phase], run, alpha=alpha, beside=every))
+    return Compared(run.resolve().name, tables.compute(phases[phase], run, alpha=alpha, beside=every))
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import tables
 from akdtune.records.files import LOCK, read_lock, require_study
-from akdtune.reports.ablation_measured import design_phases
+from akdtune.reports.ablation.measured import design_phases
 from akdtune.reports.text import counted, number
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings import file as settings_file

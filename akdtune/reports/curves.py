@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
-from akdtune.reports.diversity import is_viewless
+from akdtune.reports.diversity.measured import is_viewless
 from akdtune.reports.figures import COLOURS, GREY, sheet, suptitle
 from akdtune.statistics.resampling import Floats
 

@@ -40,7 +40,6 @@ from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
 from akdtune.running.supervision import Supervision
-from akdtune.running.tracking_study import StudyTracking
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
     STOP_PATIENCE_S,
@@ -56,6 +55,7 @@ from akdtune.search.schedulers import ArmScheduler, pruners
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
 from akdtune.teacher.file import TeacherFile
+from akdtune.tracking.study import StudyTracking
 
 
 def run(

@@ -30,11 +30,11 @@ from akdtune.records.trial_directory import Superseded, TrialDirectory
 from akdtune.registry import load_plugins
 from akdtune.running.failures import Fault, as_the_driver_did, disk_refusal, of_unseen_directory, outside, spoils
 from akdtune.running.saved_states import built_to_go_on, resumed
-from akdtune.running.tracking import Tracker, prepare
-from akdtune.running.tracking_mode import mode_of_trial
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
+from akdtune.tracking.mode import mode_of_trial
+from akdtune.tracking.tracker import Tracker, prepare
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.teachers import train_teachers

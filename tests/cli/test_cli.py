@@ -21,9 +21,9 @@ from akdtune.folders import packaged
 from akdtune.records import tables
 from akdtune.records.files import LEDGER, LOCK, read_plan, trial_directory, write_plan
 from akdtune.running import driver
-from akdtune.running.tracking_record import RunRecord, write_record
 from akdtune.study import spec
 from akdtune.study.schema import json_schema
+from akdtune.tracking.record import RunRecord, write_record
 from tests.study_fixture import StudyBuilder
 
 COMMANDS = [

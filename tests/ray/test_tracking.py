@@ -11,9 +11,9 @@ from rich.console import Console
 
 from akdtune.records.files import read_plan
 from akdtune.running import driver
-from akdtune.running.tracking_mode import read_decision
-from akdtune.running.tracking_record import read_record
 from akdtune.study import spec
+from akdtune.tracking.mode import read_decision
+from akdtune.tracking.record import read_record
 from tests.ray import studies
 from tests.wandb_log import Stored
 

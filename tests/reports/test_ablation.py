@@ -19,10 +19,10 @@ import pytest
 from akdtune import errors
 from akdtune.cli import main as akdtune
 from akdtune.records.files import read_rows, write_rows
-from akdtune.reports import seed_words
-from akdtune.reports.ablation_findings import level_means
-from akdtune.reports.ablation_measured import phases_of
-from akdtune.reports.predictions import StoredPredictions
+from akdtune.reports.ablation import seed_words
+from akdtune.reports.ablation.findings import level_means
+from akdtune.reports.ablation.measured import phases_of
+from akdtune.reports.ablation.predictions import StoredPredictions
 from akdtune.reports.text import save, tex_escape
 from akdtune.statistics import paired
 from akdtune.statistics.power import detectable, more_seeds

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from akdtune.reports.answers import diversity_in
-from akdtune.reports.diversity import HEADLINE, Relation, panels_of, relate
-from akdtune.reports.diversity_figures import CLAIM, POOLED, scatter
-from akdtune.reports.diversity_verdict import judge
+from akdtune.reports.diversity.figures import CLAIM, POOLED, scatter
+from akdtune.reports.diversity.measured import HEADLINE, Relation, panels_of, relate
+from akdtune.reports.diversity.verdict import judge
 from akdtune.statistics.association import Association, Coefficient
 from tests.study_fixture import DIVERSITY, StudyBuilder
 

@@ -15,7 +15,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from PIL import Image
 
-from akdtune.reports import importance_figures
+from akdtune.reports.importance import figures
 from akdtune.statistics.importance import distribution, domains_of
 from tests.study_fixture import StudyBuilder
 
@@ -233,11 +233,11 @@ def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "has no search or probe trial" in capsys.readouterr().err
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, study: StudyBuilder) -> dict[str, importance_figures.Slice]:
+def drawn(monkeypatch: pytest.MonkeyPatch, study: StudyBuilder) -> dict[str, figures.Slice]:
     """What the slices of the only arm are drawn from, by setting."""
-    seen: list[importance_figures.Slice] = []
+    seen: list[figures.Slice] = []
     monkeypatch.setattr(
-        importance_figures, "slice_panels", lambda arms, **_: seen.extend(*arms.values()) or {"png": b"", "svg": b""}
+        figures, "slice_panels", lambda arms, **_: seen.extend(*arms.values()) or {"png": b"", "svg": b""}
     )
     report(study)
     return {one.setting: one for one in seen}
@@ -268,7 +268,7 @@ def test_numbers_stand_on_an_axis_of_numbers_however_few_they_are(
 
 def test_slices_are_drawn_for_many_settings_and_long_options(tmp_path: Path) -> None:
     options = ["an_option_with_a_long_name", "another_option_with_a_long_name", "none"]
-    one = importance_figures.Slice(
+    one = figures.Slice(
         "method.a_method_of_a_long_name.its_setting", [0, 1, 2], [60.0, 61.0, 62.0], [0, 4, 9], [0, 1, 2],
         [60.0, 61.0, 62.0], [None] * 3, [None] * 3, options, False,
     )  # fmt: skip
@@ -276,7 +276,7 @@ def test_slices_are_drawn_for_many_settings_and_long_options(tmp_path: Path) -> 
                                  highs=[61, None], options=[], log=True)  # fmt: skip
     sizes = {}
     for count in (3, 20):
-        files = importance_figures.slice_panels(
+        files = figures.slice_panels(
             {"angular/kd": [one, number] * (count // 2) + [one] * (count % 2)}, title="t", ylabel="accuracy (%)"
         )
         sizes[count] = Image.open(io.BytesIO(files["png"])).size

@@ -20,8 +20,8 @@ from akdtune.cli.declared_columns import declared
 from akdtune.errors import AkdtuneError, StudyError
 from akdtune.records import tables
 from akdtune.records.files import EPOCHS, read_rows, trial_directory, write_rows
-from akdtune.reports import ablation_tables
-from akdtune.reports.ablation_measured import phases_of
+from akdtune.reports.ablation import tables as ablation_tables
+from akdtune.reports.ablation.measured import phases_of
 from akdtune.reports.curves import SURVIVORS
 from akdtune.reports.results import Results
 from tests.study_fixture import StudyBuilder

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from akdtune.records.files import trial_directory
-from akdtune.reports import ablation_tables, noise_floor
-from akdtune.reports.ablation_measured import phases_of
-from akdtune.reports.ablation_tables import Result
+from akdtune.reports.ablation import noise_floor, tables
+from akdtune.reports.ablation.measured import phases_of
+from akdtune.reports.ablation.tables import Result
 from akdtune.reports.answers import compared
 from akdtune.statistics.power import t_quantile
 from tests.study_fixture import StudyBuilder
@@ -39,32 +39,32 @@ def built(path: Path, *, replica: bool = True, of: str = "base") -> StudyBuilder
 def computed(study: StudyBuilder) -> Result:
     study.write()
     phases = phases_of(study.path)
-    return ablation_tables.compute(phases[0], study.path, draws=100, beside=phases)
+    return tables.compute(phases[0], study.path, draws=100, beside=phases)
 
 
 def test_the_floor_stands_beside_every_difference(tmp_path: Path) -> None:
     result = computed(built(tmp_path))
     assert result.noise.floor is not None and result.noise.floor.sd == pytest.approx(sqrt(5))
-    at = ablation_tables.headings(result).index("A/A")
-    rows = [*ablation_tables.paper_rows(result, controls=False), *ablation_tables.paper_rows(result, controls=True)]
+    at = tables.headings(result).index("A/A")
+    rows = [*tables.paper_rows(result, controls=False), *tables.paper_rows(result, controls=True)]
     assert [(row[0], row[at]) for row in rows] == [
         ("base", ""), ("small", FLOOR), ("large", FLOOR), ("replica", FLOOR),
     ]  # fmt: skip
-    assert {len(row) for row in rows} == {len(ablation_tables.headings(result))}
-    for text in (ablation_tables.markdown([result], "s"), ablation_tables.tex([result], "s")):
+    assert {len(row) for row in rows} == {len(tables.headings(result))}
+    for text in (tables.markdown([result], "s"), tables.tex([result], "s")):
         assert text.count(FLOOR) >= 4 or text.count(FLOOR.replace("±", r"$\pm$")) >= 3
-    content = ablation_tables.report_of([result])
+    content = tables.report_of([result])
     json.dumps(content, allow_nan=False)
     reach = t_quantile(0.025, 5) * sqrt(5) / sqrt(5)
     assert [found["noise_floor"] for found in content["differences"]] == pytest.approx([reach] * 3)
     assert content["noise"]["floor"]["dof"] == 4 and content["noise"]["pairs"] == ["replica repeats base"]
-    rows_of_csv = ablation_tables.rows_for_csv([result])
+    rows_of_csv = tables.rows_for_csv([result])
     assert rows_of_csv[1]["noise_floor"] == pytest.approx(reach) and rows_of_csv[1]["below_noise_floor"] is True
 
 
 def test_the_first_note_is_the_floor_and_the_second_what_lies_below_it(tmp_path: Path) -> None:
     result = computed(built(tmp_path))
-    first, second, third, *_ = ablation_tables.notes_of(result)
+    first, second, third, *_ = tables.notes_of(result)
     low, high = sqrt(4 * 5 / 11.1433), sqrt(4 * 5 / 0.484419)  # chi-square of 4, .975 and .025
     assert first == (
         "noise floor: two runs of the same thing (replica repeats base) differ by sd 2.24 points a seed, "
@@ -76,9 +76,9 @@ def test_the_first_note_is_the_floor_and_the_second_what_lies_below_it(tmp_path:
     )
     assert third.startswith("pairing by seed removes 100 %")
     small, large, _ = result.findings
-    assert ablation_tables.said_of(result, small).startswith("small: higher than base by 1.00 points")
-    assert ablation_tables.said_of(result, small).endswith(second.removeprefix("warning: small: "))
-    assert "two runs of the same thing" not in ablation_tables.said_of(result, large), "9 points lie above it"
+    assert tables.said_of(result, small).startswith("small: higher than base by 1.00 points")
+    assert tables.said_of(result, small).endswith(second.removeprefix("warning: small: "))
+    assert "two runs of the same thing" not in tables.said_of(result, large), "9 points lie above it"
     assert compared(tmp_path, "ablation").sentences[3] == first, "as from Python, after the findings"
 
 
@@ -86,7 +86,7 @@ def test_a_replica_is_noise_and_no_hypothesis(tmp_path: Path) -> None:
     result = computed(built(tmp_path))
     replica = result.findings[-1]
     assert (replica.verdict, replica.within, replica.more_seeds, replica.equivalence) == ("A/A", None, None, None)
-    said = ablation_tables.said_of(result, replica)
+    said = tables.said_of(result, replica)
     assert said.startswith("replica: A/A, +0.00 points against base, single [") and "more seeds" not in said
     assert said.endswith("in no family: it repeats base")
     assert [finding.family for finding in result.findings] == [2, 2, 0]
@@ -98,11 +98,11 @@ def test_a_replica_is_noise_and_no_hypothesis(tmp_path: Path) -> None:
 
 def test_without_a_replica_one_line_says_so(tmp_path: Path) -> None:
     result = computed(built(tmp_path, replica=False))
-    assert result.noise.floor is None and "A/A" not in ablation_tables.headings(result)
-    notes = ablation_tables.notes_of(result)
+    assert result.noise.floor is None and "A/A" not in tables.headings(result)
+    notes = tables.notes_of(result)
     assert notes[0] == noise_floor.UNKNOWN
     assert notes[1] == "pairing by seed removes 100 %, [100, 100] of the variance of differences"
-    assert not any("two runs of the same thing" in ablation_tables.said_of(result, f) for f in result.findings)
+    assert not any("two runs of the same thing" in tables.said_of(result, f) for f in result.findings)
     assert noise_floor.remarks(result.noise, result.findings, "points", is_ablation=False)[0] == notes[1]
 
 
@@ -112,7 +112,7 @@ def test_replicas_that_agree_have_no_floor_but_what_is_shown(tmp_path: Path) -> 
     study.cell("replica", BASE, role="control", replica_of="base")
     study.design["ablation"] |= {"reference": "base", "families": None}
     result = computed(study)
-    assert "have the same number on every seed" in ablation_tables.notes_of(result)[0]
+    assert "have the same number on every seed" in tables.notes_of(result)[0]
     assert result.findings[0].verdict == "A/A"
 
 
@@ -124,12 +124,12 @@ def test_halves_that_drew_from_other_streams_are_no_pair(tmp_path: Path) -> None
     for seed, trial in phases[0].cell("replica").trials.items():
         if seed > 1:
             (trial_directory(tmp_path, trial) / "outcome.json").write_text(json.dumps({"streams": 2}))
-    result = ablation_tables.compute(phases[0], tmp_path, draws=100, beside=phases)
+    result = tables.compute(phases[0], tmp_path, draws=100, beside=phases)
     assert result.noise.floor is not None and (result.noise.floor.dof, result.noise.older) == (1, 3)
-    assert ablation_tables.notes_of(result)[1].startswith("3 seeds of A/A pairs left out: one half drew from random")
+    assert tables.notes_of(result)[1].startswith("3 seeds of A/A pairs left out: one half drew from random")
     for trial in phases[0].cell("base").trials.values():
         (trial_directory(tmp_path, trial) / "outcome.json").write_text(json.dumps({"streams": 2}))
-    result = ablation_tables.compute(phases[0], tmp_path, draws=100, beside=phases)
+    result = tables.compute(phases[0], tmp_path, draws=100, beside=phases)
     assert result.noise.floor is not None and (result.noise.floor.dof, result.noise.older) == (2, 2)
 
 
@@ -145,7 +145,7 @@ def test_a_confirmation_takes_the_floor_of_the_ablation(tmp_path: Path) -> None:
     confirmed(study, {})
     study.write()
     phases = phases_of(tmp_path)
-    of_confirm = ablation_tables.compute(phases[1], tmp_path, draws=100, beside=phases)
+    of_confirm = tables.compute(phases[1], tmp_path, draws=100, beside=phases)
     assert noise_floor.shown(of_confirm.noise.reach(of_confirm.findings[0])) == FLOOR
-    alone = ablation_tables.compute(phases[1], tmp_path, draws=100)
-    assert alone.noise.floor is None and noise_floor.UNKNOWN not in ablation_tables.notes_of(alone)
+    alone = tables.compute(phases[1], tmp_path, draws=100)
+    assert alone.noise.floor is None and noise_floor.UNKNOWN not in tables.notes_of(alone)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from akdtune.reports import ablation_findings, ablation_words
-from akdtune.reports.ablation_measured import Phase, phases_of
+from akdtune.reports.ablation import findings, words
+from akdtune.reports.ablation.measured import Phase, phases_of
 from akdtune.statistics.paired import holm_family, paired_difference
 from tests.study_fixture import StudyBuilder
 
@@ -49,15 +49,15 @@ def phase(
 def test_a_weight_matched_control_with_factors_of_1_is_the_plain_teacher_again(tmp_path: Path) -> None:
     measured = phase(tmp_path, {"kd": 0.9999999977})
     assert {cell.name: cell.replica_of for cell in measured.cells if cell.replica_of} == {"weight_matched": "plain"}
-    assert ablation_findings.families_of(measured) == [["inter=false", "plain"]]
-    found = {finding.cell.name: finding for finding in ablation_findings.findings(measured, tmp_path, alpha=0.05)}
+    assert findings.families_of(measured) == [["inter=false", "plain"]]
+    found = {finding.cell.name: finding for finding in findings.findings(measured, tmp_path, alpha=0.05)}
     base, *others = (dict(enumerate(values)) for values in VALUES[:3])
     expected = holm_family([paired_difference(other, base) for other in others])
     held = [found[name].within for name in ("inter=false", "plain")]
     assert [within and within.p_holm for within in held] == pytest.approx([member.p_holm for member in expected])
     assert found["weight_matched"].within is None and found["weight_matched"].family == 0
-    assert "in no family: it repeats plain" in ablation_words.sentence(found["weight_matched"])
-    said = ablation_words.remarks(measured, list(found.values()), 0.05)
+    assert "in no family: it repeats plain" in words.sentence(found["weight_matched"])
+    said = words.remarks(measured, list(found.values()), 0.05)
     assert "weight_matched repeats plain (same targets, gradient factors 1): an A/A pair, outside the family" in said
 
 
@@ -76,16 +76,16 @@ def test_a_weight_matched_control_with_factors_of_1_is_the_plain_teacher_again(t
 def test_what_is_not_known_to_be_the_same_stays_in_its_family(tmp_path: Path, differently: dict[str, Any]) -> None:
     measured = phase(tmp_path, **differently)
     assert not any(cell.replica_of for cell in measured.cells)
-    assert ablation_findings.families_of(measured) == [["inter=false", "plain", "weight_matched"]]
-    assert not any("repeats" in line for line in ablation_words.remarks(measured, [], 0.05))
+    assert findings.families_of(measured) == [["inter=false", "plain", "weight_matched"]]
+    assert not any("repeats" in line for line in words.remarks(measured, [], 0.05))
 
 
 def test_a_recorded_replica_is_believed_and_stays_outside_declared_families(tmp_path: Path) -> None:
     families = [["weight_matched", "plain"], ["inter=false"]]
     measured = phase(tmp_path, None, families=families, replica_of="base")
     assert measured.cell("weight_matched").replica_of == "base"
-    assert ablation_findings.families_of(measured) == [["plain"], ["inter=false"]]
-    (line,) = (line for line in ablation_words.remarks(measured, [], 0.05) if "repeats" in line)
+    assert findings.families_of(measured) == [["plain"], ["inter=false"]]
+    (line,) = (line for line in words.remarks(measured, [], 0.05) if "repeats" in line)
     assert line == "weight_matched repeats base: an A/A pair, outside the family"
 
 
@@ -96,7 +96,7 @@ def test_what_the_reference_repeats_is_outside_the_family_too(tmp_path: Path) ->
     design["ablation"]["reference"] = "weight_matched"
     path.write_text(json.dumps(design))
     (measured,) = phases_of(tmp_path)
-    assert ablation_findings.families_of(measured) == [["base", "inter=false"]]
+    assert findings.families_of(measured) == [["base", "inter=false"]]
 
 
 def test_a_pair_that_is_planned_no_more_lacks_no_seed(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 import akdtune
 from akdtune.records.files import read_table, trial_directory, write_predictions
-from akdtune.reports import ablation_figures, ablation_tables
-from akdtune.reports.ablation_measured import phases_of
-from akdtune.reports.ablation_tables import Result, compute
-from akdtune.reports.ablation_words import sentence
-from akdtune.reports.winners import Ranks
+from akdtune.reports.ablation import figures, tables
+from akdtune.reports.ablation.measured import phases_of
+from akdtune.reports.ablation.tables import Result, compute
+from akdtune.reports.ablation.winners import Ranks
+from akdtune.reports.ablation.words import sentence
 from tests.study_fixture import StudyBuilder
 
 BASE = (70.0, 71.2, 69.5, 70.8, 72.1)
@@ -38,12 +38,12 @@ def result_of(study: StudyBuilder) -> Result:
 
 def texts(done: Result) -> dict[str, str]:
     """The report in each of its forms."""
-    rows = ablation_tables.rows_for_csv([done])
+    rows = tables.rows_for_csv([done])
     return {
-        "md": ablation_tables.markdown([done], "study"),
-        "tex": ablation_tables.tex([done], "study"),
+        "md": tables.markdown([done], "study"),
+        "tex": tables.tex([done], "study"),
         "csv": json.dumps(rows),
-        "json": json.dumps(ablation_tables.report_of([done])),
+        "json": json.dumps(tables.report_of([done])),
     }
 
 
@@ -62,8 +62,8 @@ def test_equal_differences_are_no_proof_of_anything_but_their_sign_flips(tmp_pat
     for form, text in texts(done).items():
         assert "would have shown" not in text, form
         assert "smallest difference that these seeds show" not in text, form
-    assert ablation_tables.paper_rows(done, controls=False)[1] == ["x", "5", "71.72 ± 1.02", "+1.00", "", "", ".062"]
-    (of_x,) = ablation_tables.report_of([done])["differences"]
+    assert tables.paper_rows(done, controls=False)[1] == ["x", "5", "71.72 ± 1.02", "+1.00", "", "", ".062"]
+    (of_x,) = tables.report_of([done])["differences"]
     assert [of_x[key] for key in ("ci_low", "ci_family_low", "minimum_detectable_low", "more_seeds_low")] == [None] * 4
 
 
@@ -141,13 +141,13 @@ def failed_reference(path: Path) -> StudyBuilder:
 
 def test_a_difference_of_two_pairs_says_so_beside_means_of_five(tmp_path: Path) -> None:
     done = result_of(failed_reference(tmp_path))
-    (base, x), (finding,) = ablation_tables.paper_rows(done, controls=False), done.findings
+    (base, x), (finding,) = tables.paper_rows(done, controls=False), done.findings
     assert base[:3] == ["base", "2/5", "71.45 ± 0.92 (3 failed)"]
     assert x[:4] == ["x", "5", "65.62 ± 6.39", "+1.10 (2 pairs)"]
     note = "x 72.55 against 71.45 (2 pairs)"
     for form in ("md", "tex"):
         assert "(2 pairs)" in texts(done)[form] and note in texts(done)[form], form
-    row = ablation_tables.rows_for_csv([done])[1]
+    row = tables.rows_for_csv([done])[1]
     assert (row["n"], row["n_pairs"]) == (5, 2)
     assert (row["mean_of_pairs"], row["reference_of_pairs"]) == (pytest.approx(72.55), pytest.approx(71.45))
     assert row["mean_of_pairs"] - row["reference_of_pairs"] == pytest.approx(row["difference"])
@@ -172,11 +172,9 @@ def test_the_verdict_itself_says_that_seeds_are_lost(tmp_path: Path, status: str
     assert finding.verdict == f"higher on 3 of 5 seeds; 2 {status}"
     start = f"strong: higher than base by 1.97 points on the 3 seeds that finished (2 of 5 {status}), simultaneous"
     assert sentence(finding).startswith(start)
-    (row,) = ablation_tables.paper_rows(done, controls=True)
+    (row,) = tables.paper_rows(done, controls=True)
     assert row[1:4] == ["3/5", f"72.50 ± 1.42 (2 {status})", "+1.97 (3 pairs)"]
-    labels = [
-        text.get_text() for text in ablation_figures.sheets(done, "study")["ablation"].figure.axes[0].get_yticklabels()
-    ]
+    labels = [text.get_text() for text in figures.sheets(done, "study")["ablation"].figure.axes[0].get_yticklabels()]
     assert f"strong (2 {status})" in labels
 
 
@@ -184,7 +182,7 @@ def test_seeds_that_still_run_are_no_outcome(tmp_path: Path) -> None:
     done = result_of(diverging_control(tmp_path, "planned"))
     (finding,) = done.findings
     assert finding.verdict == "higher on 3 of 5 seeds; 2 not finished"
-    assert ablation_tables.paper_rows(done, controls=True)[0][1:3] == ["3/5", "72.50 ± 1.42"]
+    assert tables.paper_rows(done, controls=True)[0][1:3] == ["3/5", "72.50 ± 1.42"]
 
 
 def test_a_cell_that_always_diverged_has_nothing_to_wait_for(tmp_path: Path) -> None:
@@ -215,9 +213,9 @@ def test_scores_of_different_images_are_compared_by_rank_alone(tmp_path: Path) -
     done = confirmation(tmp_path, (58.33, 57.5), (77.12, 78.0))
     for form, text in texts(done).items():
         assert "18.79" not in text and '"change"' not in text, form
-    first = ablation_tables.report_of([done])["confirm"]["cells"][0]
+    first = tables.report_of([done])["confirm"]["cells"][0]
     assert (first["search_rank"], first["confirmed_rank"], first["search_score"]) == (1, 2, 58.33)
-    row = ablation_tables.rows_for_csv([done])[0]
+    row = tables.rows_for_csv([done])[0]
     assert (row["search_score"], row["search_metric"], row["metric"]) == (58.33, "val_accuracy", "test_accuracy")
     assert (row["search_rank"], row["confirmed_rank"]) == (1, 2)
     assert "| angular/kd #1 | 1 | 2 | 58.33 | 77.12 |" in texts(done)["md"]
@@ -237,7 +235,7 @@ def test_five_winners_have_a_rank_correlation(tmp_path: Path) -> None:
 
 def test_the_figure_shows_ranks_and_no_search_score(tmp_path: Path) -> None:
     done = confirmation(tmp_path, (58.33, 57.5), (77.12, 78.0))
-    figure = ablation_figures.sheets(done, "study")["winners_curse"].figure
+    figure = figures.sheets(done, "study")["winners_curse"].figure
     left, right = figure.axes
     shown = [" ".join(text.get_text().split()) for text in left.get_yticklabels()]
     assert shown == ["rank in the search", "angular/kd #1 1", "angular/kd #2 2", "kd \N{EN DASH}"]
@@ -258,7 +256,7 @@ def test_an_interval_that_holds_more_and_is_narrower_is_explained(tmp_path: Path
     (finding,) = done.findings
     assert finding.crossed is not None and finding.difference.ci_low is not None
     assert finding.crossed[0] > finding.difference.ci_low
-    said = [note for note in ablation_tables.notes_of(done) if "percentiles" in note]
+    said = [note for note in tables.notes_of(done) if "percentiles" in note]
     assert said == [
         "the interval over test images too is narrower than that of the seeds alone in 1 of 1 comparisons, although it "
         "holds more: it takes percentiles of resampled seeds, which for n = 5 reach about 1.75 standard errors of the "
@@ -270,4 +268,4 @@ def test_and_only_where_it_occurs(tmp_path: Path) -> None:
     near = [value + more for value, more in zip(BASE, (0.9, 1.1, 1.0, 1.1, 0.9), strict=True)]
     done = result_of(study_of(tmp_path, {"base": BASE, "x": near}, predictions=1000))
     assert done.findings[0].crossed is not None
-    assert not [note for note in ablation_tables.notes_of(done) if "percentiles" in note]
+    assert not [note for note in tables.notes_of(done) if "percentiles" in note]

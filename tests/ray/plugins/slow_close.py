@@ -4,9 +4,9 @@ import sys
 import time
 from pathlib import Path
 
-from akdtune.running import tracking
+from akdtune.tracking import tracker
 
-_finish = tracking.Tracker.finish
+_finish = tracker.Tracker.finish
 
 
 def finish(self, status, summary):  # type: ignore[no-untyped-def]
@@ -15,4 +15,4 @@ def finish(self, status, summary):  # type: ignore[no-untyped-def]
 
 
 if Path(sys.argv[0]).name == "default_worker.py":  # not in that of the tests, which import it as well
-    tracking.Tracker.finish = finish  # type: ignore[method-assign]
+    tracker.Tracker.finish = finish  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What the SDK is asked in a process of its own: `python -m akdtune.running.tracking_tasks TASK`.
+"""What the SDK is asked in a process of its own: `python -m akdtune.tracking.tasks TASK`.
 
 Reads one line of JSON and answers with lines of JSON. Whoever asks bounds the time between two answers, and ends the
 process when it is exceeded; the process ends by itself when who asks is gone.
@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from akdtune.running.tracking import tag_runs, write_stored
-from akdtune.running.tracking_child import ANSWER_S, Answer
-from akdtune.running.tracking_mode import reason
+from akdtune.tracking.child import ANSWER_S, Answer
+from akdtune.tracking.mode import reason
+from akdtune.tracking.tracker import tag_runs, write_stored
 
 
 def _probe(_: Mapping[str, Any]) -> Iterator[Answer]:

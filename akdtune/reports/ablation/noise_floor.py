@@ -9,8 +9,8 @@ from typing import Any
 
 from akdtune.records.files import trial_directory
 from akdtune.records.shapes import read_json
-from akdtune.reports.ablation_findings import Finding
-from akdtune.reports.ablation_measured import MeasuredCell, Phase
+from akdtune.reports.ablation.findings import Finding
+from akdtune.reports.ablation.measured import MeasuredCell, Phase
 from akdtune.reports.text import counted, number
 from akdtune.statistics.noise_floor import NoiseFloor, Pair, PairingShare, noise_floor, pairing_share
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from akdtune.reports import ablation_findings, ablation_words, figures, winners
-from akdtune.reports.ablation_findings import Finding, LevelMean, level_means, margin_of
-from akdtune.reports.ablation_measured import MeasuredCell
-from akdtune.reports.ablation_tables import Result, lost_mark, title_of
+from akdtune.reports import figures
+from akdtune.reports.ablation import findings, winners, words
+from akdtune.reports.ablation.findings import Finding, LevelMean, level_means, margin_of
+from akdtune.reports.ablation.measured import MeasuredCell
+from akdtune.reports.ablation.tables import Result, lost_mark, title_of
 from akdtune.reports.text import interval, signed
 from akdtune.statistics.effects import Effect
 
@@ -63,7 +64,7 @@ def _bar(finding: Finding) -> figures.Bar:
         label, p = f"{label} (A/A)", None
     return figures.Bar(
         label, d.difference, d.ci_low, d.ci_high, low, high, d.n_pairs, p, finding.cell.is_control,
-        ablation_words.mark(finding),
+        words.mark(finding),
     )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def _factor_panels(result: Result) -> list[figures.FactorPanel]:
     """One per factor of a factorial design."""
     texts: dict[str, list[str]] = {}
     for effect in result.effects:
-        factors = ablation_findings.factors_of(result.phase, effect)
+        factors = findings.factors_of(result.phase, effect)
         if len(factors) == 1:
             texts.setdefault(factors[0], []).append(_effect_text(effect, factors))
     return [
@@ -99,7 +100,7 @@ def _interaction_panels(result: Result) -> list[figures.FactorPanel]:
     """One per pair of factors, the largest interactions first."""
     texts: dict[tuple[str, ...], list[str]] = {}
     for effect in sorted(result.effects, key=lambda effect: -abs(effect.estimate)):
-        factors = ablation_findings.factors_of(result.phase, effect)
+        factors = findings.factors_of(result.phase, effect)
         if len(factors) == 2:
             texts.setdefault(tuple(factors), []).append(_effect_text(effect, factors))
     panels = []

@@ -13,7 +13,7 @@ import numpy as np
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import files, tables
 from akdtune.records.files import DESIGN, require_study
-from akdtune.reports.replicas import replicas
+from akdtune.reports.ablation.replicas import replicas
 from akdtune.roles import REPORT_ROLES, STATUSES
 
 PHASES = ("ablation", "confirm")

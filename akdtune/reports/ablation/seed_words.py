@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, log10
 
-from akdtune.reports.ablation_findings import Finding
+from akdtune.reports.ablation.findings import Finding
 from akdtune.reports.text import number
 
 MOST = 1000

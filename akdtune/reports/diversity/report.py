@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from akdtune.reports.diversity import ESTIMANDS, HEADLINE, MIN_DOF, DiversityPanel, Relation
-from akdtune.reports.diversity_verdict import ALPHA, POWER, Verdict, headline_sentence, judge
+from akdtune.reports.diversity.measured import ESTIMANDS, HEADLINE, MIN_DOF, DiversityPanel, Relation
+from akdtune.reports.diversity.verdict import ALPHA, POWER, Verdict, headline_sentence, judge
 from akdtune.roles import STATUSES
 from akdtune.statistics import association, permutation
 from akdtune.statistics.association import Association, Coefficient

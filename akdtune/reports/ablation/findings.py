@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from akdtune.reports.ablation_measured import ALPHA, MARGIN, NOT_PLANNED, UNFINISHED, MeasuredCell, Phase
-from akdtune.reports.predictions import Agreement, StoredPredictions
+from akdtune.reports.ablation.measured import ALPHA, MARGIN, NOT_PLANNED, UNFINISHED, MeasuredCell, Phase
+from akdtune.reports.ablation.predictions import Agreement, StoredPredictions
 from akdtune.statistics import effects, power
 from akdtune.statistics import paired as statistics_paired
 from akdtune.statistics.effects import Effect

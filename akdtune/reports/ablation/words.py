@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
-from akdtune.reports import seed_words
-from akdtune.reports.ablation_findings import Finding, alpha_of, is_unfinished, lost_words
-from akdtune.reports.ablation_measured import Phase
+from akdtune.reports.ablation import seed_words
+from akdtune.reports.ablation.findings import Finding, alpha_of, is_unfinished, lost_words
+from akdtune.reports.ablation.measured import Phase
 from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.statistics.power import t_quantile
 

@@ -12,9 +12,9 @@ from akdtune.records import files
 from akdtune.records.events import TrialEnded
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.roles import TERMINAL
-from akdtune.running.tracking_child import START_S, Child, TooLong
-from akdtune.running.tracking_mode import decide, read_decision
-from akdtune.running.tracking_record import read_record, read_trouble
+from akdtune.tracking.child import START_S, Child, TooLong
+from akdtune.tracking.mode import decide, read_decision
+from akdtune.tracking.record import read_record, read_trouble
 
 ANSWER_S = 60.0
 """A run of a trial whose file holds thousands of rows is written well within it."""

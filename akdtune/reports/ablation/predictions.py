@@ -19,7 +19,7 @@ from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records.damage import predictions_trouble
 from akdtune.records.files import read_table, trial_directory
 from akdtune.records.trial_directory import TrialDirectory
-from akdtune.reports.ablation_measured import MeasuredCell
+from akdtune.reports.ablation.measured import MeasuredCell
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Integers: TypeAlias = npt.NDArray[np.int64]

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from akdtune.running.tracking_child import ANSWER_S, Answer
-from akdtune.running.tracking_mode import Mode, environment, give_up, key_place, mode_of_trial, reason, server
-from akdtune.running.tracking_record import (
+from akdtune.tracking.child import ANSWER_S, Answer
+from akdtune.tracking.mode import Mode, environment, give_up, key_place, mode_of_trial, reason, server
+from akdtune.tracking.record import (
     SUPERSEDED,
     RunRecord,
     mark_tagged,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from akdtune.running import tracking_mode
-from akdtune.running.tracking_mode import (
+from akdtune.tracking import mode
+from akdtune.tracking.mode import (
     Decision,
     decide,
     environment,
@@ -17,7 +17,7 @@ from akdtune.running.tracking_mode import (
     mode_of_trial,
     read_decision,
 )
-from akdtune.running.tracking_study import StudyTracking, notice, plan_line
+from akdtune.tracking.study import StudyTracking, notice, plan_line
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 AUTO = {"wandb": {"project": "akdtune", "mode": "auto"}}
@@ -150,19 +150,19 @@ def test_a_server_that_is_gone_is_written_down_for_later_trials(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     online = {"wandb": {"project": "p", "mode": "online"}}
     assert mode_of_trial(online, elsewhere) == "online"
-    tracking_mode.write_decision(elsewhere, Decision("online", "key"), {"project": "p"})
+    mode.write_decision(elsewhere, Decision("online", "key"), {"project": "p"})
     assert mode_of_trial(online, elsewhere) == "online"
     give_up(elsewhere, f"no route for {KEY}")
     assert mode_of_trial(online, elsewhere) == "offline"
     assert read_decision(elsewhere) == (Decision("offline", "no route for ***", asked=False), {"project": "p"})
     give_up(elsewhere, "another reason")  # the first one stands
     assert (read_decision(elsewhere) or [Decision("online", "")])[0].why == "no route for ***"
-    assert KEY not in (elsewhere / tracking_mode.DECISION_FILE).read_text()
+    assert KEY not in (elsewhere / mode.DECISION_FILE).read_text()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", json.dumps({"mode": "x"}), json.dumps({"mode": "online"}), "3"])
 def test_a_damaged_decision_is_none(content: str, elsewhere: Path) -> None:
-    (elsewhere / tracking_mode.DECISION_FILE).write_text(content)
+    (elsewhere / mode.DECISION_FILE).write_text(content)
     assert read_decision(elsewhere) is None
     assert mode_of_trial({"wandb": {"mode": "online"}}, elsewhere) == "online"
 
@@ -173,8 +173,8 @@ def test_a_study_that_asks_no_server_decides_at_once(elsewhere: Path) -> None:
     assert study.for_trials["wandb"]["mode"] == "offline"
     assert (read_decision(elsewhere) or ())[1] == AUTO["wandb"]
     off = StudyTracking({"wandb": None}, elsewhere)
-    (elsewhere / tracking_mode.DECISION_FILE).unlink()
+    (elsewhere / mode.DECISION_FILE).unlink()
     assert off.settle() is None
-    assert not (elsewhere / tracking_mode.DECISION_FILE).exists()
+    assert not (elsewhere / mode.DECISION_FILE).exists()
     assert off.for_trials == {"wandb": None}
     assert off.closing() is None

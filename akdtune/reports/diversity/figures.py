@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from akdtune.reports.diversity import HEADLINE, CellMeans, DiversityPanel, Relation, cell_means, is_viewless
-from akdtune.reports.diversity_verdict import Judged, coefficient_text, judge
+from akdtune.reports.diversity.measured import HEADLINE, CellMeans, DiversityPanel, Relation, cell_means, is_viewless
+from akdtune.reports.diversity.verdict import Judged, coefficient_text, judge
 from akdtune.reports.figures import COLOURS, MARKERS, Sheet, sheet
 from akdtune.reports.text import probability
 from akdtune.statistics.resampling import Floats

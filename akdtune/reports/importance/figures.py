@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from akdtune.reports.figures import COLOURS, COLUMNS, GREY, MARKERS, sheet, suptitle
-from akdtune.reports.importance import EVALUATORS, JudgedArm
+from akdtune.reports.importance.shares import EVALUATORS, JudgedArm
 
 
 @dataclass(frozen=True)

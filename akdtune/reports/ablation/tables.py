@@ -7,12 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune.reports import ablation_findings, ablation_words, winners
-from akdtune.reports.ablation_findings import Finding, alpha_of, is_unfinished, lost_words, margin_of, summaries
-from akdtune.reports.ablation_measured import UNFINISHED, MeasuredCell, Phase, counts
-from akdtune.reports.ablation_words import sentence
-from akdtune.reports.noise_floor import Noise, noise_json, noise_of, shown
-from akdtune.reports.noise_floor import remarks as noise_remarks
+from akdtune.reports.ablation import winners, words
+from akdtune.reports.ablation.findings import (
+    Finding,
+    alpha_of,
+    effects_of,
+    findings,
+    is_unfinished,
+    lost_words,
+    margin_of,
+    summaries,
+)
+from akdtune.reports.ablation.measured import UNFINISHED, MeasuredCell, Phase, counts
+from akdtune.reports.ablation.noise_floor import Noise, noise_json, noise_of, shown
+from akdtune.reports.ablation.noise_floor import remarks as noise_remarks
+from akdtune.reports.ablation.words import sentence
 from akdtune.reports.text import counted, interval, markdown_table, number, probability, signed, tex_table
 from akdtune.statistics.effects import Effect
 from akdtune.statistics.paired import CellSummary
@@ -53,10 +62,10 @@ def compute(
 ) -> Result:
     """Everything the report of one phase says; `beside` are phases of the same study, for their A/A pairs."""
     used = alpha_of(phase) if alpha is None else alpha
-    effects, why = ablation_findings.effects_of(phase, level=1 - used)
-    findings = ablation_findings.findings(phase, run, alpha=used, draws=draws)
-    noise = noise_of(phase, run, findings, level=1 - used, beside=beside)
-    return Result(phase, used, dict(summaries(phase.cells, 1 - used)), findings, effects, why, noise)
+    effects, why = effects_of(phase, level=1 - used)
+    found = findings(phase, run, alpha=used, draws=draws)
+    noise = noise_of(phase, run, found, level=1 - used, beside=beside)
+    return Result(phase, used, dict(summaries(phase.cells, 1 - used)), found, effects, why, noise)
 
 
 def said_of(result: Result, finding: Finding) -> str:
@@ -69,9 +78,9 @@ def notes_of(result: Result) -> list[str]:
     """Sentences that hold for the whole phase."""
     phase = result.phase
     notes = noise_remarks(result.noise, result.findings, result.unit, is_ablation=phase.name == "ablation")
-    notes += ablation_words.remarks(phase, result.findings, result.alpha)
-    crossed = ablation_words.crossed_remark(result.findings)
-    narrower = ablation_words.narrower_remark(result.findings, result.level)
+    notes += words.remarks(phase, result.findings, result.alpha)
+    crossed = words.crossed_remark(result.findings)
+    narrower = words.narrower_remark(result.findings, result.level)
     notes += [said for said in (crossed, narrower) if said]
     if phase.name == "confirm":
         notes += winners.notes(phase)
@@ -167,7 +176,7 @@ def _paper_row(result: Result, cell: MeasuredCell) -> list[str]:
     alone = "" if difference.ci_low is None else interval(difference.ci_low, difference.ci_high)
     span = p_holm = ""
     if finding.within is not None:
-        span = "" if finding.low is None else interval(finding.low, finding.high) + ablation_words.mark(finding)
+        span = "" if finding.low is None else interval(finding.low, finding.high) + words.mark(finding)
         p_holm = probability(finding.within.p_holm)
     floor = [] if result.noise.floor is None else [shown(result.noise.reach(finding))]
     pairs = f" ({counted(difference.n_pairs, 'pair')})" if finding.is_partial and difference.n_pairs else ""
@@ -222,11 +231,11 @@ def tex(done: Sequence[Result], name: str) -> str:
         heading = "Baselines" if phase.name == "confirm" else "Controls"
         caption = (
             f"{name}: {title_of(result)}. Differences are paired by seed; {100 * result.level:g} % intervals of each "
-            f"alone and of all together (simultaneous), and Holm p within the family; {ablation_words.CONDITIONAL}."
+            f"alone and of all together (simultaneous), and Holm p within the family; {words.CONDITIONAL}."
         )
-        means = ablation_words.paired_means_remark(result.findings)
+        means = words.paired_means_remark(result.findings)
         caption += f" {means[0].upper()}{means[1:]}." if means else ""
-        footnote = ablation_words.holm_alone_remark(result.findings)
+        footnote = words.holm_alone_remark(result.findings)
         caption += f" {footnote}." if footnote else ""
         groups = {"": own, heading: paper_rows(result, controls=True)}
         if result.noise.floor is not None:

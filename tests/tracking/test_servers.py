@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from akdtune.records.trial_directory import TrialDirectory
-from akdtune.running import tracking_child, tracking_sync
-from akdtune.running.tracking_child import Probe
-from akdtune.running.tracking_missing import missing_runs, write_missing
-from akdtune.running.tracking_mode import read_decision
-from akdtune.running.tracking_record import read_record
-from akdtune.running.tracking_study import StudyTracking
-from akdtune.running.tracking_sync import TrackingError, sync
+from akdtune.tracking import child
+from akdtune.tracking import sync as syncing
+from akdtune.tracking.child import Probe
+from akdtune.tracking.missing import missing_runs, write_missing
+from akdtune.tracking.mode import read_decision
+from akdtune.tracking.record import read_record
+from akdtune.tracking.study import StudyTracking
+from akdtune.tracking.sync import TrackingError, sync
 from tests.study_fixture import StudyBuilder
 from tests.wandb_log import Stored
 from tests.wandb_server import WandbServer
@@ -30,7 +31,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from akdtune.records.trial_directory import TrialDirectory
-from akdtune.running.tracking import Tracker
+from akdtune.tracking.tracker import Tracker
 root = Path(sys.argv[1])
 for trial in sys.argv[2:]:
     directory = TrialDirectory(root / "trials" / trial)
@@ -141,7 +142,7 @@ def test_a_server_that_dies_in_the_middle_of_a_study_costs_no_run(
 
 def _sync_and_again(server: WandbServer, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a server that hangs, one that dies while it takes runs, and one that takes them; then once more."""
-    monkeypatch.setattr(tracking_child, "ANSWER_S", 1.0)
+    monkeypatch.setattr(child, "ANSWER_S", 1.0)
     with pytest.raises(
         TrackingError, match=r"2 runs wait for upload, but .* did not answer within 1 s; nothing is lost"
     ):
@@ -149,7 +150,7 @@ def _sync_and_again(server: WandbServer, study: Path, monkeypatch: pytest.Monkey
     monkeypatch.undo()
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(tracking_sync, "STALL_S", 4.0)
+    monkeypatch.setattr(syncing, "STALL_S", 4.0)
     server.behaviour, server.hangs_for = "ok", {"UpsertBucket"}
     report = sync(study)
     assert (report.uploaded, len(report.failed), report.complete) == ([], 2, False)

@@ -12,11 +12,11 @@ from typing import Any
 
 from akdtune.errors import AkdtuneError
 from akdtune.reports.text import counted
-from akdtune.running.tracking_child import Probe
-from akdtune.running.tracking_missing import missing_runs, write_missing
-from akdtune.running.tracking_mode import Decision, decide, read_decision, write_decision
-from akdtune.running.tracking_record import read_record
-from akdtune.running.tracking_sync import named
+from akdtune.tracking.child import Probe
+from akdtune.tracking.missing import missing_runs, write_missing
+from akdtune.tracking.mode import Decision, decide, read_decision, write_decision
+from akdtune.tracking.record import read_record
+from akdtune.tracking.sync import named
 
 CLOSING_S = 30.0
 """At the end of a study, making runs from stored rows takes no longer; `sync` makes those that are left."""

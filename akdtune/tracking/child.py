@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from akdtune.running.tracking_mode import Mode, environment, server
+from akdtune.tracking.mode import Mode, environment, server
 
 START_S = 60.0
 """Loading the SDK from a slow file system may take so long."""
@@ -42,7 +42,7 @@ class Child:
 
     def __init__(self, task: str, asked: Mapping[str, Any], mode: Mode, folder: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "akdtune.running.tracking_tasks", task],
+            [sys.executable, "-m", "akdtune.tracking.tasks", task],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=environment(mode), cwd=folder, start_new_session=True,
         )  # fmt: skip

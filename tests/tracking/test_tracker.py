@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from akdtune.running.tracking import Tracker
-from akdtune.running.tracking_mode import read_decision
-from akdtune.running.tracking_record import RunRecord, read_record, read_trouble, write_record
-from akdtune.running.tracking_sync import TrackingError, sync
+from akdtune.tracking.mode import read_decision
+from akdtune.tracking.record import RunRecord, read_record, read_trouble, write_record
+from akdtune.tracking.sync import TrackingError, sync
+from akdtune.tracking.tracker import Tracker
 from tests.wandb_log import Stored
 
 # A long bound: starting the SDK takes seconds on a busy machine, and most tests read the finished run.
@@ -132,7 +132,7 @@ def test_disabled_writes_and_imports_nothing(settings: dict[str, Any], tmp_path:
     code = f"""
 import sys
 from pathlib import Path
-from akdtune.running.tracking import Tracker
+from akdtune.tracking.tracker import Tracker
 tracker = Tracker({settings!r}, {TRIAL!r}, Path({str(tmp_path)!r}), 1)
 tracker.start([]); tracker.log({{"epoch": 1}}); tracker.finish("done", {{"epoch": 1}})
 assert "wandb" not in sys.modules
@@ -182,7 +182,7 @@ def test_an_environment_that_the_sdk_refuses_costs_no_run(name: str, value: str,
     """In a process of its own, because the SDK reads the environment once."""
     code = f"""
 from pathlib import Path
-from akdtune.running.tracking import Tracker
+from akdtune.tracking.tracker import Tracker
 settings = {{"wandb": {{"project": "akdtune", "mode": "auto"}}, "finish_timeout_s": 60}}
 tracker = Tracker(settings, {TRIAL!r}, Path({str(tmp_path)!r}), 1)
 tracker.start([]); tracker.log({{"epoch": 1, "val_accuracy": 2.0}}); tracker.finish("done", {{"epoch": 1}})
@@ -196,7 +196,7 @@ def test_no_file_holds_the_key(tmp_path: Path) -> None:
     """In a process of its own, because the SDK reads the environment once."""
     code = f"""
 from pathlib import Path
-from akdtune.running.tracking import Tracker
+from akdtune.tracking.tracker import Tracker
 settings = {{"wandb": {{"project": "akdtune", "mode": "offline"}}, "finish_timeout_s": 60}}
 tracker = Tracker(settings, {TRIAL!r}, Path({str(tmp_path)!r}), 1)
 tracker.start([]); tracker.log({{"epoch": 1}}); tracker.finish("done", {{"epoch": 1}})

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from akdtune.reports.ablation_findings import lost_words
-from akdtune.reports.ablation_measured import Phase
+from akdtune.reports.ablation.findings import lost_words
+from akdtune.reports.ablation.measured import Phase
 from akdtune.reports.text import number, probability, signed
 
 SEARCH_METRIC = "val_accuracy"

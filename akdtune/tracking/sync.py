@@ -13,10 +13,10 @@ from filelock import FileLock, Timeout
 
 from akdtune.errors import AkdtuneError
 from akdtune.reports.text import counted
-from akdtune.running.tracking_child import ANSWER_S, START_S, Child, Probe, TooLong
-from akdtune.running.tracking_missing import missing_runs, tracked_as, write_missing
-from akdtune.running.tracking_mode import environment, key_place
-from akdtune.running.tracking_record import SUPERSEDED, RunRecord, mark_tagged, read_record, tag_mark
+from akdtune.tracking.child import ANSWER_S, START_S, Child, Probe, TooLong
+from akdtune.tracking.missing import missing_runs, tracked_as, write_missing
+from akdtune.tracking.mode import environment, key_place
+from akdtune.tracking.record import SUPERSEDED, RunRecord, mark_tagged, read_record, tag_mark
 
 SYNC_CHUNK = 100
 """Runs handed to one `wandb sync` process."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from akdtune.reports.diversity import HEADLINE, DiversityPanel, Relation
+from akdtune.reports.diversity.measured import HEADLINE, DiversityPanel, Relation
 from akdtune.reports.text import counted, probability, signed
 from akdtune.statistics import association
 from akdtune.statistics.association import Coefficient

@@ -1,0 +1,1 @@
+"""How cells of an ablation compare."""

@@ -1,0 +1,1 @@
+"""Diversity of an ensemble and accuracy of its student."""

@@ -1,0 +1,1 @@
+"""Which searched settings matter."""

@@ -1,0 +1,1 @@
+"""Trials as runs of Weights & Biases."""
