@@ -19,12 +19,14 @@ class Sentences:
         said: the sentences.
         listed: as a list.
         folded: heading under which they are folded away; empty for sentences that stand open.
+        heading: above them; empty for none.
         lead: the answer that a reader came for.
     """
 
     said: Sequence[str]
     listed: bool = False
     folded: str = ""
+    heading: str = ""
     lead: bool = False
 
 
@@ -46,6 +48,7 @@ class Table:
         right: columns of numbers, by index.
         looks: of the arms that rows are about, by the first text of the row.
         folded: whether it is long and opened by a click.
+        words: whether it names things and says what they are, without headings and without an order.
     """
 
     caption: str
@@ -54,6 +57,7 @@ class Table:
     right: Sequence[int] = ()
     looks: Mapping[str, Look] = field(default_factory=dict)
     folded: bool = False
+    words: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,11 @@ def _blocks(part: Part) -> Iterator[str]:
     elif isinstance(part, Table):
         yield f"**{plain(part.caption)}**"
         rows = [[plain(cell) for cell in row] for row in part.rows]
-        yield markdown_table([plain(heading) for heading in part.headings], rows, part.right).strip()
+        headings = [plain(heading) for heading in part.headings] or ["", ""]
+        yield markdown_table(headings, rows, part.right).strip()
     elif isinstance(part, Sentences):
-        if part.folded:
-            yield f"**{plain(part.folded)}**"
+        if part.folded or part.heading:
+            yield f"**{plain(part.folded or part.heading)}**"
         yield _list(part.said) if part.listed else "\n\n".join(_bold(said, part.lead) for said in part.said)
     elif isinstance(part, Figure):
         yield f"Figure, on the page alone: {plain(part.title)}."

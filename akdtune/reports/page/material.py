@@ -23,15 +23,18 @@ from akdtune.reports.ablation.measured import Phase, phases_of
 from akdtune.reports.ablation.tables import Result, compute
 from akdtune.reports.column_words import Columns
 from akdtune.reports.importance.searched_arms import arms_of
-from akdtune.reports.importance.shares import DRAWS, LEAST, JudgedArm, judge, known_domains
+from akdtune.reports.importance.shares import EVALUATORS, LEAST, MIN_DRAWS, JudgedArm, judge, known_domains
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.page.drawing.looks import Look, looks_of
+from akdtune.reports.short_names import searched, settings_text, short_names
 from akdtune.statistics.resampling import Floats
 
 Row = Mapping[str, Any]
 Course = tuple[npt.NDArray[Any], Floats]
 """Epochs, and a value for each."""
 T = TypeVar("T")
+FANOVA_UP_TO = 60
+"""Configurations of an arm: of more, its forests take longer than all else on the page together."""
 
 _HOME = re.compile(r"(?<![\w.~/-])(?:/home/[^/\s'\"]+|/Users/[^/\s'\"]+|/root)(?=/|$|['\"\s])")
 
@@ -46,15 +49,6 @@ def finite(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def searched(row: Row) -> dict[str, Any]:
-    """The searched settings of a trial, by key path."""
-    return {
-        name.removeprefix("param."): value
-        for name, value in row.items()
-        if name.startswith("param.") and value is not None
-    }
 
 
 @dataclass
@@ -94,6 +88,15 @@ class Material:
         """Colour and shape of every arm, and of every cell of a design behind them."""
         cells = [cell.name for phase in self.phases for cell in phase.cells]
         return looks_of((str(row["arm"]) for row in self.rows), cells)
+
+    @functools.cached_property
+    def short(self) -> dict[str, str]:
+        """Settings' names as short as they are unambiguous in this study."""
+        return short_names([*self.domains, *(path for row in self.rows for path in searched(row))])
+
+    def settings_text(self, row: Row) -> str:
+        """The searched settings of a trial on one line."""
+        return settings_text(searched(row), self.short)
 
     @functools.cached_property
     def domains(self) -> dict[str, Any]:
@@ -166,12 +169,14 @@ class Material:
 
     @functools.cached_property
     def judged(self) -> list[JudgedArm]:
-        """Which settings mattered, by arm; as `akdtune analyze importance` computes it."""
+        """Which settings mattered, by arm: as `akdtune analyze importance` computes it, with fewer resamples."""
         _, arms = arms_of(self.run)
         if all(len(arm.configurations) < LEAST for arm in arms):
             pooled = arms_of(self.run, pool=("roles",))[1]
             arms = pooled if any(len(arm.configurations) >= LEAST for arm in pooled) else arms
-        return [judge(arm, self.domains, draws=DRAWS, seed=0) for arm in arms]
+        large = any(len(arm.configurations) > FANOVA_UP_TO for arm in arms)
+        evaluators = [name for name in EVALUATORS if name != "fanova" or not large]
+        return [judge(arm, self.domains, draws=MIN_DRAWS, seed=0, evaluators=evaluators) for arm in arms]
 
     def kept(self, read: Callable[[], T], otherwise: T) -> T:
         """What `read` gives; where that fails, `otherwise`, and the page says why."""

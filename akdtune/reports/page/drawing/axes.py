@@ -81,7 +81,7 @@ class Plot:
     def _number_texts(self) -> Iterable[Markup]:
         ticks = self.x.ticks(max(2, int((self.x.end - self.x.start) / 70)))
         if self.whole:
-            ticks = [tick for tick in ticks if tick == int(tick)]
+            ticks = [tick for tick in ticks if tick == int(tick) and tick >= 1]
         for tick, label in zip(ticks, tick_texts(ticks), strict=True):
             yield svg.line(self.x(tick), self.y.start, self.x(tick), self.y.start + 4, "axis")
             yield svg.text(self.x(tick), self.y.start + 17, label, anchor="middle")
@@ -134,7 +134,7 @@ def plot(
         log_x: equal ratios are equally long on the horizontal axis.
         log_y: the same on the vertical one.
         options: names along the horizontal axis, whose values are their places.
-        whole: only whole numbers stand along the horizontal axis.
+        whole: only whole numbers from 1 on stand along the horizontal axis.
         keep_y: further values that the vertical axis holds.
         room_x: beside the values of the horizontal axis, as a share of it.
     """

@@ -14,10 +14,10 @@ from akdtune.reports.page.drawing.looks import level_of
 from akdtune.reports.page.drawing.points import Point
 from akdtune.statistics.resampling import Floats
 
-COLUMNS, ROWS = 44, 32
+COLUMNS, ROWS = 76, 56
 BANDWIDTH = 0.12
 """Of the kernel, as a share of each axis."""
-NEAR = 0.3
+NEAR = 0.45
 """Weight of all trials together below which a place stays empty: nothing was tried near it."""
 SIZE = (460.0, 330.0)
 
@@ -81,10 +81,8 @@ def contour(
             for row, start, end in runs
         )
         drawn.add(svg.element("path", d=cells, class_=f"q{level} area"))
-    points.draw(
-        drawn,
-        (Point(a, b, words, level=level_of(score, low, high)) for a, b, score, words in zip(x, y, scores, said, strict=True)),
-    )  # fmt: skip
+    tried = zip(x, y, scores, said, strict=True)
+    points.draw(drawn, (Point(a, b, words, level=level_of(score, low, high)) for a, b, score, words in tried))
     return drawn.drawing()
 
 

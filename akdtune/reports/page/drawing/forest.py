@@ -125,8 +125,7 @@ def _foot(x: Scale, layout: Layout, bottom: float, xlabel: str) -> Iterator[Mark
     texts = tick_texts(ticks)
     yield svg.group(
         "ax", svg.line(x.start, bottom, x.end, bottom, "axis"),
-        *(svg.text(x(tick), bottom + 16, label if label in ("0",) or label.startswith("0.0") and tick == 0
-                   else signed(tick, _digits(label)), anchor="middle")
+        *(svg.text(x(tick), bottom + 16, signed(tick, _digits(label)) if tick else "0", anchor="middle")
           for tick, label in zip(ticks, texts, strict=True)),
     )  # fmt: skip
     for place, words in enumerate(_folded(xlabel, 56 if layout.stacked else 90)):

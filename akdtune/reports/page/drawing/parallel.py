@@ -16,6 +16,11 @@ HEIGHT, TOP, BOTTOM, SIDE = 290.0, 44.0, 22.0, 62.0
 AXIS_ROOM, LETTERS = 150.0, 22
 
 
+def width_of(settings: int) -> float:
+    """Of a plot of so many settings, in pixels."""
+    return max(360.0, min(980.0, 2 * SIDE + AXIS_ROOM * settings))
+
+
 @dataclass(frozen=True)
 class Axis:
     """A setting.
@@ -54,7 +59,7 @@ def parallel(
     """
     shown = [place for place, score in enumerate(scores) if score is not None]
     every = [*axes, Axis(y_label, scores)]
-    width = max(360.0, min(1400.0, 2 * SIDE + AXIS_ROOM * (len(every) - 1)))
+    width = width_of(len(axes))
     scales = [_scale(axis, shown) for axis in every]
     at = [SIDE + (width - 2 * SIDE) * place / max(1, len(every) - 1) for place in range(len(every))]
     ended = [scores[place] or 0.0 for place in shown if not faint[place]] or [scores[p] or 0.0 for p in shown]

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from akdtune.records.events import RungDecided
 from akdtune.reports import curves as curves_report
 from akdtune.reports.curves import Curve
 from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table
 from akdtune.reports.page.drawing import lines, points, svg
-from akdtune.reports.page.drawing.axes import WIDE, Margins, plot
+from akdtune.reports.page.drawing.axes import PANEL, WIDE, Margins, plot
 from akdtune.reports.page.drawing.lines import Line
 from akdtune.reports.page.drawing.looks import Look, look
 from akdtune.reports.page.drawing.points import Point
@@ -80,7 +81,8 @@ def _curves(material: Material, kind: _Kind) -> Iterator[Figure]:
 
 def _groups(material: Material, kind: _Kind) -> dict[str, list[Curve]]:
     """Curves by arm or cell; values that are not finite are left out."""
-    course, groups = material.course(kind.column), {}
+    course = material.course(kind.column)
+    groups: dict[str, list[Curve]] = {}
     for row in kind.rows:
         if row["trial_id"] not in course:
             continue
@@ -138,8 +140,8 @@ def rungs(material: Material) -> Section | LeftOut:
         for bracket in brackets[:GROUPS_DRAWN]
     ]
     caption = (
-        "Filled: goes on; cross: stopped; tick: the score below which it would stop, none for the first ones of a rung. "
-        "From left to right within a rung in the order of the decisions."
+        "Filled: goes on; cross: stopped; tick: the score below which it would stop, none for the first ones of a "
+        "rung. From left to right within a rung in the order of the decisions."
     )
     parts: list[Part] = [Figure("Scores at the rungs", panels, caption), _rung_table(decided, brackets, levels)]
     if any(event.pilot for event in decided):
@@ -153,11 +155,13 @@ def _look(material: Material, bracket: str) -> Look:
 
 def _rung_panel(
     title: str, events: Sequence[RungDecided], levels: Sequence[int], beside: Sequence[float], of: Look
-) -> str:
+) -> Markup:
     options = [f"epoch {rung}" for rung in levels]
     drawn = plot(f"{title}: scores at the rungs and decisions", [], beside, y_label="score, %", title=title,
                  options=options, margins=Margins(left=46, top=40, bottom=26))  # fmt: skip
-    on, stopped, cutoffs = [], [], []
+    on: list[Markup] = []
+    stopped: list[Markup] = []
+    cutoffs: list[Markup] = []
     for place, rung in enumerate(levels):
         mine = [event for event in events if event.rung == rung]
         for index, event in enumerate(mine):
@@ -206,28 +210,38 @@ def history(material: Material) -> Section | LeftOut:
     if not held:
         why = "no search trial has a validation accuracy yet" if rows else "the study has no search"
         return LeftOut("Optimisation history", why)
-    drawn = plot(
-        "Validation accuracy of each search trial in the order of the plan, and the highest so far",
-        [place for place, _, _ in held], [value for _, _, value in held], size=WIDE, x_label="search trial, in the order of the plan",
-        y_label="validation accuracy, %", whole=True, margins=Margins(left=54, top=28),
-    )  # fmt: skip
-    best = [(float(place), value) for place, row, value in held if row["status"] == "done"]
-    top = np.maximum.accumulate([value for _, value in best]) if best else []
-    if best:
-        reached = [drawn.at(place, float(value)) for (place, _), value in zip(best, top, strict=True)]
-        drawn.add(svg.steps([*reached, (drawn.x.end, reached[-1][1])], "best"))
-    points.draw(
-        drawn,
-        (Point(place, value, f"{row['trial_id']}, {row['arm']}, {row['status']} after epoch {row['epochs']}: {number(value)} %",
-               material.looks[str(row["arm"])], faint=row["status"] != "done") for place, row, value in held),
-    )  # fmt: skip
     shown = {arm: material.looks[arm] for arm in material.looks if any(str(row["arm"]) == arm for _, row, _ in held)}
     caption = (
-        "Line: the highest of the trials that are done so far; faint: pruned, diverged or running, at their last epoch. "
-        "The highest of noisy numbers is too high."
+        "Line: the highest of the trials that are done so far; faint: pruned, diverged or running, at their last "
+        "epoch. The highest of noisy numbers is too high."
     )
-    return Section(
-        "history",
-        "Optimisation history",
-        [Figure("Validation accuracy from trial to trial", [Panel(drawn.drawing(), broad=True)], caption, shown)],
+    wide, narrow = (_history(material, held, size) for size in (WIDE, PANEL))
+    figure = Figure("Validation accuracy from trial to trial", [Panel(wide, narrow, broad=True)], caption, shown)
+    return Section("history", "Optimisation history", [figure])
+
+
+def _history(material: Material, held: Sequence[tuple[int, Row, float]], size: tuple[float, float]) -> Markup:
+    drawn = plot(
+        "Validation accuracy of each search trial in the order of the plan, and the highest so far",
+        [place for place, _, _ in held], [value for _, _, value in held], size=size,
+        x_label="search trial, in the order of the plan", y_label="validation accuracy, %", whole=True,
+        margins=Margins(left=46, top=28),
+    )  # fmt: skip
+    done = [(float(place), value) for place, row, value in held if row["status"] == "done"]
+    if done:
+        top = np.maximum.accumulate([value for _, value in done]).tolist()
+        reached = [drawn.at(place, value) for (place, _), value in zip(done, top, strict=True)]
+        drawn.add(svg.steps([*reached, (drawn.x.end, reached[-1][1])], "best"))
+    looks = material.looks
+    points.draw(
+        drawn,
+        (
+            Point(place, value, _said(row, value), looks[str(row["arm"])], faint=row["status"] != "done")
+            for place, row, value in held
+        ),
     )
+    return drawn.drawing()
+
+
+def _said(row: Row, value: float) -> str:
+    return f"{row['trial_id']}, {row['arm']}, {row['status']} after epoch {row['epochs']}: {number(value)} %"

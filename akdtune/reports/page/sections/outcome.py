@@ -110,11 +110,11 @@ def cost(material: Material) -> Section | LeftOut:
         elapsed = hours[1] - hours[0]
         said.append(f"{duration(elapsed)} from the first trial's start to the last event, pauses included")
         said.append(f"{total / elapsed:.1f} trials at once on average")
+    headings = ["arm or cell", "trials", "epochs", "time", "a trial", "an epoch, s", "images a second"]
+    rows_of_all = [_cost_row(name, rows) for name, rows in groups.items()]
     table = Table(
-        "Time of training, warm-up of views included", ["arm or cell", "trials", "epochs", "time", "a trial", "an epoch, s",
-                                                         "images a second"],
-        [_cost_row(name, rows) for name, rows in groups.items()], (1, 2, 3, 4, 5, 6), material.looks,
-    )  # fmt: skip
+        "Time of training, warm-up of views included", headings, rows_of_all, (1, 2, 3, 4, 5, 6), material.looks
+    )
     shown = sorted(groups.items(), key=lambda item: -sum(map(_seconds, item[1])))[:ARMS_DRAWN]
     drawn = bars.bars(
         [(name, sum(map(_seconds, rows)) / 60, duration(sum(map(_seconds, rows)))) for name, rows in shown],
@@ -148,7 +148,7 @@ def origin(material: Material) -> Section:
         parts.append(Sentences([str(material.origin) + "; " + ROUNDING + "."]))
     rows = list(_origin_rows(material))
     if rows:
-        parts.append(Table("Versions, data and teacher", ["", ""], rows))
+        parts.append(Table("Versions, data and teacher", [], rows, words=True))
     if command := reproduces(material):
         parts += [Sentences(["The study again, from its settings file:"]), Code(command)]
     extended = material.lock.get("extended")

@@ -12,8 +12,9 @@ from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.domains import Choice, Domain
 
-PHASES = {"search": ("search",), "probes": ("probe",), "pilot": ("pilot",), "confirmation": ("confirm",)}
-"""Roles of the trials of each phase but the last, which has those that are left of the report's."""
+SEARCHED = {"search": ("search",), "probes": ("probe",), "pilot": ("pilot",)}
+REPORTED = {"confirmation": ("confirm",), "ablation": ("ablation", "control")}
+"""Roles of the trials of each phase; a cell that two phases share has the role of one of them."""
 
 
 def question(material: Material) -> Section:
@@ -54,31 +55,26 @@ def _questions(material: Material) -> Iterator[str]:
 
 
 def _phases(material: Material) -> Table:
-    """How many trials each phase has, on what they are trained and judged."""
+    """How many trials each phase has, on what they are trained and judged; cells of two phases are trained once."""
     full = part_of(material.settings, "report").get("train_on", "full") == "full"
-    rest = tuple(role for role in REPORT_ROLES if role != "confirm")
-    confirmed = {cell.cell_id for phase in material.phases if phase.name == "confirm" for cell in phase.cells}
+    cells = {phase.name: {cell.cell_id for cell in phase.cells} for phase in material.phases}
     rows = []
-    for name, roles in {**PHASES, "ablation": rest}.items():
-        held = [row for row in material.rows if _phase(row, confirmed) == name]
+    for name, roles in {**SEARCHED, **REPORTED}.items():
+        held = material.of_roles(*roles)
+        if (key := "confirm" if name == "confirmation" else name) in cells:
+            held = [row for row in material.of_roles(*REPORT_ROLES) if row["cell_id"] in cells[key]]
         if not held:
             continue
-        reads_test = set(roles) & set(REPORT_ROLES)
         seeds = sorted({row["seed"] for row in held if row["seed"] is not None})
-        cells = len({row["cell_id"] for row in held})
+        read = name in REPORTED
         rows.append(
-            [name, str(len(held)), str(cells), _few(seeds),
-             "all training images" if reads_test and full else "training images without validation",
-             "test images, once, after the last epoch" if reads_test else "validation images"]
+            [name, str(len(held)), str(len({row["cell_id"] for row in held})), _few(seeds),
+             "all training images" if read and full else "training images without validation",
+             "test images, once, after the last epoch" if read else "validation images"]
         )  # fmt: skip
-    return Table("Phases", ["phase", "trials", "configurations", "seeds", "trained on", "judged on"], rows, (1, 2))
-
-
-def _phase(row: Mapping[str, Any], confirmed: set[str]) -> str:
-    """A baseline is a control that belongs to the confirmation."""
-    if row["role"] == "control":
-        return "confirmation" if row["cell_id"] in confirmed else "ablation"
-    return {"probe": "probes", "confirm": "confirmation"}.get(str(row["role"]), str(row["role"]))
+    shared = sum(int(row[1]) for row in rows) - len(material.rows)
+    caption = f"Phases; {counted(shared, 'trial')} of cells that two share, trained once" if shared > 0 else "Phases"
+    return Table(caption, ["phase", "trials", "configurations", "seeds", "trained on", "judged on"], rows, (1, 2))
 
 
 def _few(seeds: Sequence[int]) -> str:
@@ -113,7 +109,7 @@ def _subject(material: Material) -> Table:
         rows.append(["search", _listed(held)])
     if scheduler := part_of(settings, "scheduler"):
         rows.append(["early stopping", component(scheduler)])
-    return Table("What is trained", ["", "settings"], [[name, without_home(said)] for name, said in rows])
+    return Table("What is trained", [], [[name, without_home(said)] for name, said in rows], words=True)
 
 
 _DATA_LEFT_OUT = (
@@ -157,7 +153,7 @@ def _searched(material: Material) -> Table:
     """What each searched setting is drawn from."""
     known: Mapping[str, list[Domain]] = material.domains
     rows = [[path, "; ".join(map(domain_text, domains))] for path, domains in known.items()]
-    return Table("Searched settings", ["setting", "drawn from"], rows)
+    return Table("Searched settings, and what they are drawn from", [], rows, words=True)
 
 
 def domain_text(domain: Domain) -> str:

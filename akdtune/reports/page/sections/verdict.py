@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 from akdtune.reports import figures
 from akdtune.reports.ablation import figures as ablation_figures
@@ -14,8 +15,7 @@ from akdtune.reports.ablation.tables import Result
 from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table
 from akdtune.reports.page.drawing import forest as drawn_forest
 from akdtune.reports.page.drawing.looks import look
-from akdtune.reports.page.drawing.scales import short_number
-from akdtune.reports.page.material import Material, Row, finite, searched
+from akdtune.reports.page.material import Material, Row, finite
 from akdtune.reports.text import duration, number
 
 PHASES = {"ablation": "Ablation", "confirm": "Confirmation"}
@@ -30,22 +30,25 @@ def verdict(material: Material) -> Section | LeftOut:
     for result in material.results:
         said = [tables.said_of(result, finding) for finding in result.findings]
         if said:
-            parts.append(Sentences([f"{PHASES[result.phase.name]} ({tables.title_of(result)}):"], lead=True))
-            parts.append(Sentences(said, listed=True))
+            parts.append(Sentences(said, listed=True, heading=heading_of(result)))
         notes += [
             f"{PHASES[result.phase.name]}: {line}" for line in tables.status_lines(result) + tables.notes_of(result)
         ]
     if not isinstance(material.diversity, str):
-        parts.append(Sentences(["Diversity and accuracy:"], lead=True))
-        parts.append(Sentences(material.diversity.sentences, listed=True))
+        parts.append(Sentences(material.diversity.sentences, listed=True, heading="Diversity and accuracy"))
     if best := _best(material):
-        parts.append(Sentences(["Search:"], lead=True))
-        parts.append(Sentences(best, listed=True))
+        parts.append(Sentences(best, listed=True, heading="Search"))
     if not parts:
         return LeftOut("Verdict", f"no trial has reached its end yet ({_tally(material.rows)})")
     if notes:
         parts.append(Sentences(notes, listed=True, folded="How to read this"))
     return Section("verdict", "Verdict", parts)
+
+
+def heading_of(result: Result) -> str:
+    """`Ablation: leave one out, 7 cells, 5 seeds, against base`."""
+    title = tables.title_of(result)
+    return f"Ablation: {title}" if result.phase.name == "ablation" else title[:1].upper() + title[1:]
 
 
 def _best(material: Material) -> list[str]:
@@ -54,7 +57,7 @@ def _best(material: Material) -> list[str]:
     if not done:
         return []
     row = max(done, key=lambda row: float(row["val_accuracy"]))
-    settings = " ".join(f"{path}={setting_text(value)}" for path, value in searched(row).items())
+    settings = material.settings_text(row)
     confirmed = "" if any(phase.name == "confirm" for phase in material.phases) else "; nothing has confirmed it"
     return [
         f"the highest validation accuracy is {row['val_accuracy']:.2f} % ({row['arm']}, trial {row['trial_id']}, "
@@ -66,11 +69,6 @@ def _best(material: Material) -> list[str]:
 def _tally(rows: Sequence[Row]) -> str:
     counted = Counter(str(row["status"]) for row in rows)
     return ", ".join(f"{count} {status}" for status, count in counted.items()) or "no trials"
-
-
-def setting_text(value: object) -> str:
-    """A setting's value as tables show it."""
-    return short_number(value) if isinstance(value, float) else str(value)
 
 
 def arms(material: Material) -> Section | LeftOut:
@@ -101,8 +99,8 @@ def _arms_table(material: Material, held: Sequence[Row], caption: str) -> Table:
              _time(mine)]
         )  # fmt: skip
     rows.sort(key=lambda row: -float(row[5] or "-inf"))
-    headings = ["arm", "trials", "done", "others", "validation accuracy of those done, mean ± sd, %", "best, %", "epochs",
-                "training time"]  # fmt: skip
+    headings = ["arm", "trials", "done", "others", "validation accuracy of those done, mean ± sd, %", "best, %",
+                "epochs", "training time"]  # fmt: skip
     return Table(caption, headings, rows, (1, 2, 4, 5, 6, 7), material.looks)
 
 
@@ -114,7 +112,7 @@ def _time(rows: Sequence[Row]) -> str:
 def _cells_table(material: Material, result: Result) -> Table:
     """The table that a paper prints."""
     own, controls = (tables.paper_rows(result, controls=control) for control in (False, True))
-    caption = f"{PHASES[result.phase.name]}: {tables.title_of(result)}"
+    caption = heading_of(result)
     return Table(caption, tables.headings(result), [*own, *controls], tables.numeric(result), material.looks)
 
 
@@ -129,9 +127,9 @@ def _trials_table(material: Material) -> Table:
         if any(finite(row.get(name)) is not None for row in material.rows)
     ]
     rows = [
-        [str(row["trial_id"]), str(row.get("cell") or row["arm"]), str(row["role"]), str(row["seed"]), str(row["status"]),
-         str(row["epochs"] or 0), *(_two_digits(row.get(name)) for name, _ in shown),
-         " ".join(f"{path}={setting_text(value)}" for path, value in searched(row).items())]
+        [str(row["trial_id"]), str(row.get("cell") or row["arm"]), str(row["role"]), str(row["seed"]),
+         str(row["status"]), str(row["epochs"] or 0), *(_two_digits(row.get(name)) for name, _ in shown),
+         material.settings_text(row)]
         for row in material.rows[:TRIALS_SHOWN]
     ]  # fmt: skip
     more = len(material.rows) - TRIALS_SHOWN
@@ -169,8 +167,8 @@ def _differences(material: Material, result: Result) -> Iterator[Part]:
         bars = [ablation_figures.bar_of(finding) for finding in found]
         label = phase.metric.replace("_", " ")
         floor = result.noise.usual(result.findings)
-        name = f"{PHASES[phase.name]}: {tables.title_of(result)}"
-        how = {
+        name = heading_of(result)
+        how: dict[str, Any] = {
             "name": name, "xlabel": f"{label}: difference from {phase.reference}, paired by seed ({result.unit})",
             "margin": margin_of(phase), "level": result.level, "floor": floor,
             "looks": [material.looks.get(finding.cell.name, look(0)) for finding in found],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 from akdtune.reports import curves as curves_report
 from akdtune.reports.curves import Curve
@@ -16,9 +17,10 @@ from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, 
 from akdtune.reports.page.drawing import lines, points, svg
 from akdtune.reports.page.drawing.axes import Margins, Plot, plot
 from akdtune.reports.page.drawing.lines import Line
+from akdtune.reports.page.drawing.looks import Look
 from akdtune.reports.page.drawing.points import Point
 from akdtune.reports.page.drawing.scales import short_number
-from akdtune.reports.page.material import Material
+from akdtune.reports.page.material import Material, Row
 from akdtune.reports.text import number
 from akdtune.statistics.resampling import Floats
 
@@ -43,7 +45,7 @@ def diversity(material: Material) -> Section | LeftOut:
     return Section("diversity", "Diversity and accuracy", [*parts, Sentences([READING[0].upper() + READING[1:] + "."])])
 
 
-def _scatter(material: Material, panel: DiversityPanel, judged: Judged) -> svg.Markup:
+def _scatter(material: Material, panel: DiversityPanel, judged: Judged) -> Markup:
     measure = judged.relation.measure
     means = cell_means(panel, [measure], panel.fitted(measure))
     x_C, y_C = means.measures_CM[:, 0], means.accuracy_C
@@ -78,7 +80,12 @@ def _slopes(drawn: Plot, judged: Judged, x_C: Floats, y_C: Floats, arms: Sequenc
 
 
 def _table(panel: DiversityPanel, verdict: Verdict) -> Table:
-    return Table(f"{panel.title.split(':')[0]}: {verdict.sentence}", TABLE_HEADINGS, verdict.table(), (1, 2, 3, 4))
+    return Table(
+        f"Association of diversity and accuracy, {panel.title.split(':')[0]}",
+        TABLE_HEADINGS,
+        verdict.table(),
+        (1, 2, 3, 4),
+    )
 
 
 # ------------------------------------------------------------------------------------------------- geometry
@@ -96,6 +103,9 @@ def _percent(share: Floats) -> Floats:
 def _same(value: Floats) -> Floats:
     return value
 
+
+TRIALS_DRAWN = 200
+"""Thin lines of a plot."""
 
 GEOMETRY: dict[str, tuple[str, str, Callable[[Floats], Floats]]] = {
     "teacher_cosine": ("view to teacher, features", "degrees", _degrees),
@@ -115,23 +125,27 @@ GEOMETRY: dict[str, tuple[str, str, Callable[[Floats], Floats]]] = {
 
 def geometry(material: Material) -> Section | LeftOut:
     """Angles of views to their teacher and to each other, margins and gates over the epochs, by arm."""
-    roles = {row["trial_id"]: row for row in material.rows if row["role"] is not None}
-    panels, arms = [], {}
+    ended = [row for row in material.rows if row["status"] == "done"]
+    rows = {row["trial_id"]: row for row in ended or material.rows}
+    panels: list[Panel] = []
+    arms: dict[str, Look] = {}
     for column, (title, unit, of) in GEOMETRY.items():
         groups = {
-            arm: held for arm, held in _curves(material, column, of, roles).items() if not is_viewless(arm)
+            arm: held for arm, held in _curves(material, column, of, rows).items() if not is_viewless(arm)
         }  # fmt: skip
         if not groups:
             continue
         arms |= {arm: material.looks[arm] for arm in groups}
-        drawn = [line for arm, group in groups.items() for line in _lines(material, arm, group)]
+        thin = [line for arm, group in groups.items() for line in _trials(material, arm, group)]
+        drawn = [*thin[:TRIALS_DRAWN], *(_mean(material, arm, group) for arm, group in groups.items())]
         name = f"{title}, {unit}, mean of each arm over epochs"
         panels.append(Panel(lines.panel(title, drawn, name=name, y_label=unit)))
     if not panels:
         return LeftOut("Geometry of the views", "no trial has views whose angles or gates were measured")
     caption = (
-        "Means of each arm's trials; angles are those of mean cosines over held-out images: 0 is the same direction, 90 "
-        "orthogonal. Views that go on changing are measured at rungs, in each tenth and in the last epoch."
+        "Thin: a trial that is done; bold: mean of its arm. Angles are those of mean cosines over held-out images: 0 "
+        "is the same direction, 90 orthogonal. Views that go on changing are measured at rungs, in each tenth and in "
+        "the last epoch."
     )
     missing = ["the angle of views to the teacher itself was not recorded by the version that ran this study"]
     said = [] if any(material.course(name) for name in ("teacher_cosine", "teacher_cosine_prob")) else missing
@@ -140,7 +154,7 @@ def geometry(material: Material) -> Section | LeftOut:
 
 
 def _curves(
-    material: Material, column: str, of: Callable[[Floats], Floats], rows: dict[str, dict[str, object]]
+    material: Material, column: str, of: Callable[[Floats], Floats], rows: Mapping[str, Row]
 ) -> dict[str, list[Curve]]:
     groups: dict[str, list[Curve]] = {}
     for trial, (epochs, values) in material.course(column).items():
@@ -152,10 +166,13 @@ def _curves(
     return groups
 
 
-def _lines(material: Material, arm: str, group: Sequence[Curve]) -> Iterator[Line]:
+def _trials(material: Material, arm: str, group: Sequence[Curve]) -> Iterator[Line]:
     look = material.looks[arm]
-    epochs, means = curves_report.mean_of(group)
-    ends = f"{number(float(means[0]))} to {number(float(means[-1]))}" if len(means) > 1 else number(float(means[0]))
-    yield Line(
-        epochs, means, f"{look.name} {look.line} bold", f"{arm}, mean of {len(group)} trials: {ends}", look.shape
-    )
+    for curve in group:
+        said = f"{curve.trial_id}, {arm}: {number(float(curve.values[-1]))} after epoch {int(curve.epochs[-1])}"
+        yield Line(curve.epochs, curve.values, f"{look.name} ln one", said, look.shape)
+
+
+def _mean(material: Material, arm: str, group: Sequence[Curve]) -> Line:
+    look, (epochs, means) = material.looks[arm], curves_report.mean_of(group)
+    return Line(epochs, means, f"{look.name} {look.line} bold", f"{arm}, mean of {len(group)} trials", look.shape)
