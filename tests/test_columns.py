@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -304,5 +305,5 @@ def test_it_is_read_where_there_is_neither_the_plugin_nor_torch(study: Path, tmp
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     first, header, *lines = run.stdout.splitlines()
     assert json.loads(first) == [[None, 9.0], ["nats", "how puzzled the views are", "max"], ""]
-    assert header.endswith(",counted,perplexity,unspoken")
-    assert lines[0].endswith(",3.0,9.0,7.0")
+    assert header.endswith(",counted,perplexity,teacher_cosine,teacher_cosine_prob,unspoken")
+    assert re.search(r",3\.0,9\.0,[\d.]+,[\d.]+,7\.0$", lines[0])

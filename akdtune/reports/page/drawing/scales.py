@@ -10,6 +10,8 @@ from akdtune.reports.text import MINUS
 
 ROOM = 0.05
 """Of an axis beyond its lowest and highest value."""
+LARGEST_POWER = 300.0
+"""Of ten, that an axis reaches."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ def scale_of(
     held = [value for value in (*values, *keep) if isfinite(value) and (value > 0 or not log)]
     low, high = (min(held), max(held)) if held else (0.0, 1.0)
     if log:
-        ratio = high / low if high > low else 4.0
-        return Scale(low / ratio**room, high * ratio**room if high > low else high * 2, start, end, True)
+        powers = log10(low), log10(high)
+        beside = room * (powers[1] - powers[0]) or 0.3
+        ends = max(-LARGEST_POWER, powers[0] - beside), min(LARGEST_POWER, powers[1] + beside)
+        return Scale(10.0 ** ends[0], 10.0 ** ends[1], start, end, True)
     span = high - low or abs(high) * 0.1 or 1.0
     if not isfinite(span):
         low, high, span = low / 4, high / 4, high / 4 - low / 4
@@ -72,7 +76,7 @@ def _round_step(raw: float) -> float:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    decades = log10(high / low)
+    decades = log10(high) - log10(low)
     factors = (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.6 else (1,)
     every = max(1, ceil(decades / 6))
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)

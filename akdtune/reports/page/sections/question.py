@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from akdtune.reports.ablation.findings import level_text
-from akdtune.reports.page.content import Part, Section, Sentences, Table
+from akdtune.reports.page.content import LeftOut, Part, Section, Sentences, Table
 from akdtune.reports.page.material import Material, as_yaml, without_home
 from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
@@ -17,14 +17,17 @@ REPORTED = {"confirmation": ("confirm",), "ablation": ("ablation", "control")}
 """Roles of the trials of each phase; a cell that two phases share has the role of one of them."""
 
 
-def question(material: Material) -> Section:
+def question(material: Material) -> Section | LeftOut:
     """The section that everything else answers."""
     asked = list(_questions(material))
     parts: list[Part] = [Sentences(asked, listed=len(asked) > 1)] if asked else []
     parts += [table for table in (_phases(material), _subject(material)) if table.rows]
     parts += list(_designs(material))
     searched = _searched(material)
-    return Section("question", "Question and design", [*parts, *([searched] if searched.rows else [])])
+    parts += [searched] if searched.rows else []
+    if not parts:
+        return LeftOut("Question and design", "neither settings nor trials say anything yet")
+    return Section("question", "Question and design", parts)
 
 
 def part_of(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
