@@ -61,24 +61,24 @@ def show(
 
     directory = run_names.resolve_run(run)
     trials, columns = browse.read_trials(directory)
+    of_these = browse.Filter(arm, status, role).apply(trials, columns)
     if summary:
-        rows = browse.Filter(arm, status, role).apply(trials, columns)
-        column = browse.column_named(sort or browse.judged_by(rows), columns, rows)
-        means = cell_means(rows, column)
+        column = browse.column_named(sort or browse.judged_by(of_these), columns, of_these)
+        means = cell_means(of_these, column)
         if csv:
             print(browse.means_as_csv(means[:top]), end="")
             return
         shown = f"; {top} of {len(means)} configurations shown" if top is not None and top < len(means) else ""
-        say(f"{directory}: {tally(trials)}{_of_these(rows, trials)}{shown}")
+        say(f"{directory}: {tally(trials)}{_of_these(of_these, trials)}{shown}")
         print_means(means[:top], column, columns, every=every or top is not None)
         return
-    rows = browse.Filter(arm, status, role, sort, top).apply(trials, columns)
     if pareto:
         from akdtune.reports.origin import origin_of
 
-        print_points(rows, browse.objectives(directory), columns, every=every)
+        print_points(of_these, browse.objectives(directory), columns, every=every, top=top)
         say(["", str(origin_of(directory))])
         return
+    rows = browse.Filter(sort=sort, top=top).apply(of_these, columns)
     if csv:
         print(browse.as_csv(rows, columns), end="")
         return

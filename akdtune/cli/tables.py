@@ -102,7 +102,12 @@ def _plain_settings(settings: Mapping[str, Any]) -> str:
 
 
 def print_points(
-    rows: Sequence[Row], objectives: Sequence[str], columns: Sequence[str], *, every: bool = False
+    rows: Sequence[Row],
+    objectives: Sequence[str],
+    columns: Sequence[str],
+    *,
+    every: bool = False,
+    top: int | None = None,
 ) -> None:
     """Prints a row for each configuration of the search that no other one beats.
 
@@ -111,12 +116,13 @@ def print_points(
         objectives: as in `search.objectives`.
         columns: names of all columns of the study.
         every: all rows in a terminal, too.
+        top: only so many.
     """
     width = text.columns()
     if width is None:
-        print(pareto.text(rows, objectives))
+        print(pareto.text(rows, objectives, top))
         return
-    points = pareto.points(rows, objectives)
+    points = pareto.points(rows, objectives, top)
     values = [pareto.shown(point, objectives) for point in points]
     of_each = [
         Column("trial", [str(point.first["trial_id"]) for point in points], whole=True),
@@ -129,7 +135,7 @@ def print_points(
     ]
     names = setting_names(columns, {of.heading for of in of_each})
     sheet = Sheet(of_each, [searched(point.first) for point in points], names)
-    _print(layout.lines(sheet, width, None if every else ROWS_SHOWN))
+    _print(layout.lines(sheet, width, None if every or top else ROWS_SHOWN))
 
 
 def setting_names(columns: Sequence[str], taken: Collection[str] = ()) -> dict[str, str]:

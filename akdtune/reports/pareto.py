@@ -49,7 +49,7 @@ class Point:
     values: tuple[float, ...]
 
 
-def points(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[Point]:
+def points(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: int | None = None) -> list[Point]:
     """The configurations of the search that no other one dominates, most accurate first.
 
     Trials of one configuration that differ in their seed count as one point: the mean of each objective.
@@ -57,6 +57,7 @@ def points(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list
     Args:
         rows: of trials.parquet; search trials that are done count.
         objectives: as in `search.objectives`.
+        top: only so many.
     """
     columns = [COLUMNS[name] for name in objectives]
     cells: dict[str, list[Mapping[str, Any]]] = {}
@@ -66,22 +67,24 @@ def points(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list
     means = [tuple(sum(float(row[column]) for row in of) / len(of) for column in columns) for of in cells.values()]
     every = [Point(of[0], len(of), values) for of, values in zip(cells.values(), means, strict=True)]
     kept = [every[place] for place in front(means, objectives)]
-    return sorted(kept, key=lambda point: -point.values[list(objectives).index("accuracy")])
+    return sorted(kept, key=lambda point: -point.values[list(objectives).index("accuracy")])[:top]
 
 
-def table(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def table(
+    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: int | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the points; arguments as `points`."""
     cells = [
         [str(point.first["trial_id"]), str(point.first["arm"]), str(point.seeds), *shown(point, objectives),
          settings_text(searched(point.first), {})]
-        for point in points(rows, objectives)
+        for point in points(rows, objectives, top)
     ]  # fmt: skip
     return ["trial", "arm", "seeds", *(HEADINGS[name] for name in objectives), "searched settings"], cells
 
 
-def text(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> str:
+def text(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: int | None = None) -> str:
     """The table as text, columns two spaces apart; as `table`."""
-    headings, cells = table(rows, objectives)
+    headings, cells = table(rows, objectives, top)
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     numeric = range(2, 3 + len(objectives))
     form = "  ".join(f"{{:{'>' if place in numeric else '<'}{width}}}" for place, width in enumerate(widths))

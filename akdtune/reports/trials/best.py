@@ -60,8 +60,7 @@ class Best:
         """Why the best is not what it seems; empty where nothing was chosen."""
         if self.metric == TEST:
             return "chosen by the test set"
-        finished = sum(row["status"] == "done" and measured(row, self.metric) is not None for row in self.rows)
-        return "the highest of noisy numbers, so optimistic" if finished > 1 else ""
+        return "the highest of noisy numbers, so optimistic" if len(self.rows) > 1 else ""
 
     @property
     def sentences(self) -> list[str]:
@@ -79,8 +78,8 @@ class Best:
 
     def _beside_the_search(self) -> str:
         """The best of another role, where it is better than the search's best."""
-        of_search = _best_done([row for row in self.rows if row["role"] == "search"], self.metric)
-        best = _best_done(self.rows, self.metric)
+        of_search = best_done([row for row in self.rows if row["role"] == "search"], self.metric)
+        best = best_done(self.rows, self.metric)
         if of_search is None or best is None or best["role"] == "search":
             return ""
         high, low = measured(best, self.metric), measured(of_search, self.metric)
@@ -145,11 +144,24 @@ def bests(rows: Sequence[Row]) -> list[Best]:
         if trials:
             found.append(Best(metric, judged, trials, _cells_of_each_arm(judged, metric)))
     if not found:
-        raise StudyError(f"no trial has reached its last epoch yet ({tally(rows)})")
+        raise StudyError(f"{none_yet(rows)} ({tally(rows)})")
     return found
 
 
-def _best_done(rows: Sequence[Row], metric: str, status: str = "done") -> Row | None:
+def of_one_kind(rows: Sequence[Row]) -> tuple[str, list[Row]]:
+    """By what trials are judged, and these: on validation images, or where there are none on the test set."""
+    metrics = {judged_by(row) for row in rows}
+    metric = TEST if metrics == {TEST} else VALIDATION
+    return metric, [row for row in rows if judged_by(row) == metric]
+
+
+def none_yet(rows: Sequence[Row], of: str = "") -> str:
+    """What is said of trials of which none has an end with a value."""
+    roles = " or ".join(dict.fromkeys(str(row["role"]) for row in rows))
+    return f"no {f'{roles} ' if roles else ''}trial{of} has reached its last epoch yet"
+
+
+def best_done(rows: Sequence[Row], metric: str, status: str = "done") -> Row | None:
     """The highest of those that ended so; of equal ones the first."""
     ended = [(value, row) for row in rows if row["status"] == status and (value := measured(row, metric)) is not None]
     return max(ended, key=lambda pair: pair[0])[1] if ended else None
@@ -159,7 +171,7 @@ def _of_each_arm(rows: Sequence[Row], metric: str) -> list[Row]:
     arms: dict[str, list[Row]] = {}
     for row in rows:
         arms.setdefault(row["arm"], []).append(row)
-    found = [_best_done(of, metric) or _best_done(of, metric, "pruned") for of in arms.values()]
+    found = [best_done(of, metric) or best_done(of, metric, "pruned") for of in arms.values()]
     return sorted(
         (row for row in found if row is not None),
         key=lambda row: (row["status"] != "done", -(measured(row, metric) or 0.0)),
