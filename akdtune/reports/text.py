@@ -124,7 +124,8 @@ def tex_cell(text: str) -> str:
 
 def _tex_heading(text: str) -> str:
     lines = [tex_escape(line) for line in text.split("\n")]
-    return lines[0] if len(lines) == 1 else rf"\shortstack[r]{{{r' \\ '.join(lines)}}}"
+    stacked = r" \\ ".join(lines)
+    return stacked if len(lines) == 1 else rf"\shortstack[r]{{{stacked}}}"
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

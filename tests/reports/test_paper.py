@@ -69,7 +69,9 @@ def printed(table: PaperTable, width: int = 80) -> str:
 
 
 def test_pairs_are_columns_methods_rows_teacher_and_student_above(tmp_path: Path) -> None:
-    first = study(tmp_path / "a", {"student_only": [69.0, 69.2, 69.1], "kd": [70.0, 70.4, 70.2], "dkd": [71.0, 71.3, 71.2]})
+    first = study(
+        tmp_path / "a", {"student_only": [69.0, 69.2, 69.1], "kd": [70.0, 70.4, 70.2], "dkd": [71.0, 71.3, 71.2]}
+    )
     second = study(
         tmp_path / "b", {"kd": [66.0, 66.2, 66.4], "crd": [67.0, 67.5, 67.1]}, lock=lock("wrn_40_2", "wrn_16_2")
     )
@@ -95,8 +97,10 @@ def test_networks_and_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
         runs.append(study(tmp_path / name, {"kd": [70.0, 71.0]}, lock=held))
     heads = [" ".join(lines[:-1]) for lines in table_of(runs).heads]
     assert heads == [
-        "cifar100: resnet56 → cnn[4,8]", "cifar100: resnet56 → cnn[8,16]", "cifar100[fraction=0.25]: resnet56 → cnn[4,8]",
-    ]  # fmt: skip
+        "cifar100: resnet56 → cnn[4,8]",
+        "cifar100: resnet56 → cnn[8,16]",
+        "cifar100[fraction=0.25]: resnet56 → cnn[4,8]",
+    ]
 
 
 def test_the_same_configuration_pools_its_seeds_each_once(tmp_path: Path) -> None:
@@ -173,7 +177,9 @@ def test_bold_is_the_best_where_it_is_resolved_against_the_runner_up(tmp_path: P
     rows = texts(table)
     assert [isinstance(rows[name][0], Strong) for name in ("kd", "dkd", "crd")] == [False, True, False]
     assert not any("†" in cells[0] for cells in rows.values())
-    assert any(note.startswith("bold: the best of its column, resolved against the runner-up (Holm") for note in table.notes)
+    assert any(
+        note.startswith("bold: the best of its column, resolved against the runner-up (Holm") for note in table.notes
+    )
     lines = list(csv.DictReader(io.StringIO(forms.csv(table))))
     numbers = {line["row"]: line for line in lines}
     p = {name: float(ttest_rel(SUPERIOR, values).pvalue) for name, values in
@@ -208,7 +214,9 @@ def test_seeds_that_are_not_shared_are_compared_by_welchs_test() -> None:
     first, second = {0: 71.0, 1: 72.0, 2: 71.5}, {10: 70.0, 11: 69.0, 12: 70.5, 13: 68.0}
     (rival,) = leading({0: first, 1: second}).rivals
     assert rival.pairs == 0
-    assert rival.p == pytest.approx(float(ttest_ind(list(first.values()), list(second.values()), equal_var=False).pvalue))
+    assert rival.p == pytest.approx(
+        float(ttest_ind(list(first.values()), list(second.values()), equal_var=False).pvalue)
+    )
     few_shared = leading({0: {s: 70.0 + s for s in range(6)}, 1: {s: 60.0 - s for s in range(4, 10)}}).rivals[0]
     assert few_shared.pairs == 0, "two of six seeds would throw the others away"
     most_shared = leading({0: {s: 70.0 + s for s in range(4)}, 1: {s: 60.0 - s for s in range(1, 5)}}).rivals[0]
@@ -358,7 +366,11 @@ def test_missing_diverged_and_running_trials_are_said(tmp_path: Path) -> None:
     built.cell("pkt", [70.0, float("nan"), 71.0], arm="none/pkt")
     table = table_of([built.write(finished=False)])
     rows = texts(table)
-    assert rows["dkd"] == ["70.00 (1/3)"] and rows["crd"] == ["– (0/3)"] and rows["pkt"][0].startswith("70.50 ± 0.71 (2/3)")
+    assert (
+        rows["dkd"] == ["70.00 (1/3)"]
+        and rows["crd"] == ["– (0/3)"]
+        and rows["pkt"][0].startswith("70.50 ± 0.71 (2/3)")
+    )
     lost = next(note for note in table.notes if note.startswith("seeds without a value"))
     assert "dkd: 1 of 3 diverged, 1 not finished" in lost and "crd: 3 of 3 not finished" in lost
     assert "pkt: 1 of 3 without a value" in lost
@@ -378,7 +390,7 @@ def test_rows_stand_in_the_studys_order_or_by_mean(tmp_path: Path) -> None:
 def test_a_study_that_has_nothing_says_what_it_has(tmp_path: Path) -> None:
     built = StudyBuilder(tmp_path / "a")
     built.add("none/kd", 70.0, None, role="probe")
-    with pytest.raises(StudyError, match="nothing for a table: it has no confirmation, .*1 probe"):
+    with pytest.raises(StudyError, match=r"nothing for a table: it has no confirmation, .*1 probe"):
         table_of([built.write()])
 
 
@@ -387,7 +399,10 @@ def test_a_study_that_has_nothing_says_what_it_has(tmp_path: Path) -> None:
 
 def four_pairs(tmp_path: Path) -> PaperTable:
     pairs = [("resnet32x4", "resnet8x4"), ("resnet56", "resnet20"), ("wrn_40_2", "wrn_16_2"), ("vgg13", "mobilenetv2")]
-    cells: dict[str, list[float | None]] = {"a_method_of_a_very_long_name_that_goes_on_and_on": [*MIDDLE], "dkd": [*SUPERIOR]}
+    cells: dict[str, list[float | None]] = {
+        "a_method_of_a_very_long_name_that_goes_on_and_on": [*MIDDLE],
+        "dkd": [*SUPERIOR],
+    }
     return table_of([study(tmp_path / f"s{i}", cells, lock=lock(*pair)) for i, pair in enumerate(pairs)])
 
 
@@ -413,7 +428,7 @@ def tex_rows(text: str) -> Iterator[list[str]]:
             yield re.split(r"(?<!\\)&", line)
 
 
-HARD = "a&b_c 100% #1 $x$ {y} ~z^ \\w <v> |u| \"q\" [p]"
+HARD = 'a&b_c 100% #1 $x$ {y} ~z^ \\w <v> |u| "q" [p]'
 
 
 def test_latex_takes_any_name(tmp_path: Path) -> None:
@@ -424,7 +439,9 @@ def test_latex_takes_any_name(tmp_path: Path) -> None:
     assert r"a\&b\_c 100\% \#1 \$x\$ \{y\}" in text
     assert r"\textbf{74.08 $\pm$ 0.19}" in text
     assert "\n    {}[b] &" in text
-    bare = re.sub(r"\\[a-zA-Z]+|\\[\\&%$#_{}]|\$\\?[^$]*\$", "", text[text.index(r"\begin{table}") : text.rindex(r"\end{table}")])
+    bare = re.sub(
+        r"\\[a-zA-Z]+|\\[\\&%$#_{}]|\$\\?[^$]*\$", "", text[text.index(r"\begin{table}") : text.rindex(r"\end{table}")]
+    )
     assert not re.search(r"[#%~^_$]", bare), "nothing that LaTeX would read as its own"
     for rule in (r"\begin{table}", r"\toprule", r"\midrule", r"\bottomrule", r"\end{minipage}", r"\end{table}"):
         assert rule in text
@@ -450,7 +467,9 @@ def test_markdown_takes_any_name(tmp_path: Path) -> None:
 def test_csv_holds_every_number(tmp_path: Path) -> None:
     table = table_of([study(tmp_path / "a", {"kd": [1 / 3, 2 / 3], "dkd": [70.0, 71.0]})])
     lines = {line["row"]: line for line in csv.DictReader(io.StringIO(forms.csv(table)))}
-    assert float(lines["kd"]["mean"]) == 0.5 and lines["kd"]["seeds"] == "0 1" and lines["kd"]["cell_id"] == cell_id("kd")
+    assert (
+        float(lines["kd"]["mean"]) == 0.5 and lines["kd"]["seeds"] == "0 1" and lines["kd"]["cell_id"] == cell_id("kd")
+    )
     assert lines["teacher"]["mean"] == "72.34" and lines["dkd"]["best"] == "True"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from akdtune.reports.paper.table import PaperTable
 from akdtune.reports.text import Strong
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 LONGEST_LABEL = 30
 """A longer name of a row goes on in a line below."""
@@ -82,9 +82,6 @@ def _print_block(
     label: int,
 ) -> None:
     """Prints some columns, given by their places with their widths."""
-    from rich.table import Table
-    from rich.text import Text
-
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, BETWEEN, 0, 0))
     shown.add_column("", width=label, overflow="fold")
     deepest = max(len(heads[place]) for place in block)
