@@ -66,7 +66,9 @@ def test_every_analysis_writes_the_kinds_that_are_asked_for(
     monkeypatch.setattr(figures.Sheet, "image", image)
     study = StudyBuilder(tmp_path / "s")
     for number in range(16):
-        study.add("angular/kd", 60.0 + number, 0.1 * number, role="search", params={"views.margin": 0.03 * number + 0.1})
+        study.add(
+            "angular/kd", 60.0 + number, 0.1 * number, role="search", params={"views.margin": 0.03 * number + 0.1}
+        )
         study.add("angular/kd", 60.0 + number, 0.1 * number)
     study.cell("base", [70.0, 71.0])
     study.cell("other", [69.0, 70.5])

@@ -235,7 +235,7 @@ def test_a_single_seed_is_compared_with_nothing(tmp_path: Path) -> None:
     rows = texts(table)
     assert rows["kd"] == ["99.00 (1/5)"]
     assert not any(isinstance(cells[0], Strong) for cells in rows.values())
-    assert any("kd lies highest with a single seed, so that nothing is bold" in note for note in table.notes)
+    assert any("kd lies highest and is compared with nothing, so that nothing is bold" in note for note in table.notes)
     assert any(note.startswith("one seed, not replicated and not compared: kd") for note in table.notes)
 
 
@@ -287,6 +287,20 @@ def test_a_grid_with_seeds_is_replicated(tmp_path: Path) -> None:
     table = table_of([search(tmp_path / "s", seeds=3)])
     assert texts(table)["kd"] == ["70.10 ± 0.10"]
     assert not any("not replicated" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("configurations", [1, 2])
+def test_what_a_search_chose_by_the_same_images_is_compared_with_nothing(tmp_path: Path, configurations: int) -> None:
+    built = StudyBuilder(tmp_path / "s")
+    built.lock = lock()
+    built.lock["settings"]["search"] = {"seeds": [0, 1, 2, 3, 4]}
+    for name, values in (("kd", MIDDLE), ("dkd", SUPERIOR)):
+        for cell in range(configurations):
+            for seed, value in enumerate(values):
+                built.add(f"none/{name}", value - cell, None, role="search", cell=f"{name}{cell}", seed=seed)
+    table = table_of([built.write()])
+    assert isinstance(texts(table)["dkd"][0], Strong) is (configurations == 1)
+    assert any("compared with nothing" in note for note in table.notes) is (configurations > 1)
 
 
 def test_a_phase_may_be_asked_for(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -44,18 +44,16 @@ class Leading:
     Attributes:
         best: place of the highest mean among rows with two seeds or more; None where fewer than two can be compared.
         rivals: every other such row, the runner-up first.
-        higher_untested: rows with a higher mean and a single seed, of which nothing can be said.
-        single: rows with a single seed.
+        higher_untested: rows with a higher mean that are compared with nothing.
     """
 
     best: int | None
     rivals: tuple[Rival, ...]
     higher_untested: tuple[int, ...]
-    single: tuple[int, ...]
 
     @property
     def settled(self) -> bool:
-        """Whether the best is resolved against its runner-up, and no single run lies above it."""
+        """Whether the best is resolved against its runner-up, and nothing untested lies above it."""
         return bool(self.rivals) and self.rivals[0].resolved and not self.higher_untested
 
     @property
@@ -72,7 +70,7 @@ class Leading:
         return tuple(rival.row for rival in self.rivals if not rival.resolved) if self.settled else ()
 
 
-def leading(values: Mapping[int, Mapping[int, float]]) -> Leading:
+def leading(values: Mapping[int, Mapping[int, float]], chosen: Set[int] = frozenset()) -> Leading:
     """Compares the best row of a column with every other one, Holm over these comparisons.
 
     Seeds that both have are paired, where they are two or more and at least half of the seeds of the row with fewer;
@@ -83,12 +81,13 @@ def leading(values: Mapping[int, Mapping[int, float]]) -> Leading:
 
     Args:
         values: by row and seed; rows without a value are left out.
+        chosen: rows that a search has chosen by these values, which are too good by selection; they are compared with
+            nothing, as rows with a single seed.
     """
     means = {row: fmean(seeds.values()) for row, seeds in values.items() if seeds}
-    able = [row for row in means if len(values[row]) >= FEWEST]
-    single = tuple(row for row in means if len(values[row]) < FEWEST)
+    able = [row for row in means if len(values[row]) >= FEWEST and row not in chosen]
     if len(able) < 2:
-        return Leading(None, (), (), single)
+        return Leading(None, (), ())
     best = max(able, key=lambda row: means[row])
     others = sorted((row for row in able if row != best), key=lambda row: -means[row])
     tests = [_test(values[best], values[row]) for row in others]
@@ -97,8 +96,8 @@ def leading(values: Mapping[int, Mapping[int, float]]) -> Leading:
         Rival(row, difference, pairs, p, p_holm)
         for row, (difference, pairs, p), (p_holm, _) in zip(others, tests, steps, strict=True)
     ]
-    higher = tuple(row for row in single if means[row] > means[best])
-    return Leading(best, tuple(rivals), higher, single)
+    higher = tuple(row for row in means if row not in able and means[row] > means[best])
+    return Leading(best, tuple(rivals), higher)
 
 
 def _test(best: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, int, float]:

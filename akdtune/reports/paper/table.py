@@ -129,10 +129,7 @@ def table_of(runs: Sequence[Path], *, phase: str | None = None, sort: str = "stu
     joined = join(studies)
     if sort == "mean":
         joined = Joined(joined.columns, _by_mean(joined), joined.notes)
-    leads = {
-        pair: leading({place: row.cells[pair].values for place, row in enumerate(joined.rows) if pair in row.cells})
-        for pair in joined.columns
-    }
+    leads = {pair: _leading(joined, pair) for pair in joined.columns}
     names = {pair: one_line(lines) for pair, lines in zip(joined.columns, headings(joined.columns), strict=True)}
     if len({pair.images for pair in joined.columns}) > 1:
         names = {pair: f"{name} ({pair.images})" for pair, name in names.items()}
@@ -140,6 +137,12 @@ def table_of(runs: Sequence[Path], *, phase: str | None = None, sort: str = "stu
     if twice := len(runs) - len(once):
         notes.append(f"{twice} of {len(runs)} directories repeat another one: counted once")
     return PaperTable(tuple(studies), joined, leads, tuple(notes))
+
+
+def _leading(joined: Joined, pair: Pair) -> Leading:
+    cells = {place: row.cells[pair] for place, row in enumerate(joined.rows) if pair in row.cells}
+    chosen = {place for place, cell in cells.items() if cell.chosen_from > 1}
+    return leading({place: cell.values for place, cell in cells.items()}, chosen)
 
 
 def _named(studies: Sequence[PaperStudy]) -> list[PaperStudy]:

@@ -60,7 +60,7 @@ def _marks(leads: Mapping[Pair, Leading], names: Mapping[Pair, str], joined: Joi
     for pair, lead in leads.items():
         if lead.higher_untested:
             rows = ", ".join(joined.rows[row].label for row in lead.higher_untested)
-            said.append(f"{names[pair]}: {rows} lies highest with a single seed, so that nothing is bold")
+            said.append(f"{names[pair]}: {rows} lies highest and is compared with nothing, so that nothing is bold")
         if lead.uncertain:
             rows = ", ".join(joined.rows[row].label for row in lead.uncertain)
             said.append(f"{names[pair]}: not resolved from the best either, though below the runner-up: {rows}")
@@ -77,7 +77,8 @@ def _images(joined: Joined, studies: Sequence[PaperStudy], names: Mapping[Pair, 
         if study.phase != "search":
             continue
         most = max((entry.chosen_from for entry in study.entries), default=1)
-        chosen = f", the best of up to {most} configurations by these images, too good by selection" if most > 1 else ""
+        chosen = f", the best of up to {most} configurations by these images: too good by selection" if most > 1 else ""
+        chosen += ", compared with nothing" if most > 1 else ""
         single = all(len(entry.values) < 2 for entry in study.entries)
         replicated = ", not replicated (one seed)" if single else ""
         said.append(f"{study.name}: validation accuracies of its search{replicated}{chosen}{_confirm(study)}")
