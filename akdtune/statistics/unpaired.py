@@ -48,7 +48,7 @@ def welch_difference(first_N: Sequence[float], second_M: Sequence[float]) -> Unp
         return Unpaired(n, m, difference, None)
     scale = float(max(np.abs(first).max(), np.abs(second).max()))
     sds = spread(first, scale), spread(second, scale)
-    if sds == (0, 0):
+    if not any(sds):
         equal = spread(np.concatenate([first, second]), scale) == 0
         return Unpaired(n, m, 0.0 if equal else difference, 1.0 if equal else (1 + (n == m)) / comb(n + m, n))
     from scipy.stats import ttest_ind_from_stats  # late: commands that only list trials do not wait for it
