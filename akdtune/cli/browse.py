@@ -145,7 +145,7 @@ def column_named(name: str, columns: Sequence[str], rows: Sequence[Row] = ()) ->
     """
     settings = {column.removeprefix(PARAM): column for column in columns if column.startswith(PARAM)}
     short = {short: settings[full] for full, short in short_names(settings).items()}
-    meant = [column for column in (name, f"{PARAM}{name}", short.get(name)) if column in columns]
+    meant = [column for column in (name, f"{PARAM}{name}", short.get(name, name)) if column in columns]
     if not meant:
         raise AkdtuneError(unknown_name("column", name, [column.removeprefix(PARAM) for column in columns]))
     return next((column for column in meant if any(row[column] is not None for row in rows)), meant[0])
