@@ -71,7 +71,7 @@ class TestLoad:
         results = akdtune.load(builder.write())
         assert repr(results) == f"results of {builder.path}: 0 trials; 0 epochs; arms: none"
         assert results.settings == {"study": "small"}
-        with pytest.raises(StudyError, match="no search trial has reached its last epoch yet \\(0 trials\\)"):
+        with pytest.raises(StudyError, match="no trial has reached its last epoch yet \\(0 trials\\)"):
             results.best()
         with pytest.raises(StudyError, match="small: no trial has a value of val_accuracy yet"):
             results.curves()
