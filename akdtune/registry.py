@@ -181,8 +181,8 @@ def name_of(component: type[Component]) -> str:
 
 
 def network_name(network: str | Mapping[str, Any]) -> str:
-    """The registered name in a `network` setting, which is a name or `{name: ..., settings}`."""
-    return network if isinstance(network, str) else str(network["name"])
+    """The registered name in a `network` setting, which is a name or `{name: ..., settings}`; empty for none."""
+    return network if isinstance(network, str) else str(network.get("name", ""))
 
 
 def typed(kind: Kind, setting: str | Mapping[str, Any]) -> ComponentSettings:

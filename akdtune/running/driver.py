@@ -177,6 +177,7 @@ class _Driver:
         if self.run is None or (self._stopping and self._is_unfinished(self.run)):
             return self._interrupted()
         self.supervision.unhurried()
+        self.directory.remove_left_over()
         tables.compact(self.directory.root)
         if self.run.halted is not None:
             raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
