@@ -51,6 +51,8 @@ from akdtune.running.tune import (
     concurrency,
 )
 from akdtune.running.worker import run_trial, train_teacher
+from akdtune.search.optuna_phases import add_phases
+from akdtune.search.optuna_trials import Worth
 from akdtune.search.schedulers import ArmScheduler, pruners
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -178,6 +180,7 @@ class _Driver:
             return self._interrupted()
         self.supervision.unhurried()
         tables.compact(self.directory.root)
+        self._complete_journal(self.run)
         if self.run.halted is not None:
             raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
         return self._ended(self.run)
@@ -414,6 +417,16 @@ class _Driver:
         notes, self._printed = self.run.phases.notes[self._printed :], len(self.run.phases.notes)
         for line in notes:
             self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _complete_journal(self, run: Run) -> None:
+        """Adds to optuna.journal what its sampler does not see."""
+        searcher = run.searcher
+        search = Worth(tuple(self.study.search.objectives), run.costs) if searcher is None else searcher.worth
+        spaces = {**{arm.name: arm for arm in self.study.arms}, **run.brackets}
+        try:
+            add_phases(self.directory, spaces, () if searcher is None else searcher.brackets, search)
+        except StudyError as error:
+            self._say(f"warning: {error}")
 
     def _without_end(self, run: Run) -> list[TrialRecord]:
         """Planned trials that have no end and are not held back by the time budget."""
