@@ -216,7 +216,8 @@ class _Driver:
         self._print_notes()
         if run.remaining() and not self._stopping:
             self.directory.wait_for_workers()
-            self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
+            own = self.study.tracking.model_dump()
+            self.tracking = StudyTracking(own, self.directory.root, lambda: self.outline.varied)
             self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
             self._began = True
             self._tune(run, shown)
@@ -473,8 +474,8 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        if self.tracking is not None and (of_tracking := self.tracking.closing()):
-            self._say(of_tracking)
+        for line in () if self.tracking is None else self.tracking.closing():
+            self._say(line)
         self._say(display.closing_report(self.study, self.directory))
 
 

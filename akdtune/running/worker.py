@@ -33,7 +33,6 @@ from akdtune.running.saved_states import built_to_go_on, resumed
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
-from akdtune.tracking.mode import mode_of_trial
 from akdtune.tracking.tracker import Tracker, prepare
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
@@ -196,12 +195,13 @@ def _attempt(
     print(f"{now} attempt {attempt} of {request.trial_id} ({arm}, {role}), pid {os.getpid()}")
     begins = resumed(directory, request.trial_id)
     tracker = Tracker(request.tracking, request.plain(), Path(request.root), attempt)
-    tracker.start(begins.rows)
+    tracker.start()
     _give_memory_back()
     forget_memory_peak()
     status, writer = "interrupted", None
     try:
         live, begins = built_to_go_on(directory, begins, lambda: _prepared(request))
+        tracker.declare(live.columns, begins.rows)
         writer = TrialWriter(request, directory, begins, report, tracker.log, limits)
         try:
             for epoch in live.run(begins.state, should_stop, request.trial_id):
@@ -232,6 +232,8 @@ def _attempt(
         raise
     finally:
         rows = begins.rows if writer is None else writer.rows
+        if writer is None:
+            tracker.declare((), rows)
         tracker.finish(status, rows[-1] if rows else {})
         directory.close_attempt()
 
@@ -259,7 +261,7 @@ def _load_libraries(tracking: Mapping[str, Any], root: Path) -> None:
     """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
 
     torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
-    prepare(mode_of_trial(tracking, root))
+    prepare(tracking, root)
 
 
 def _give_memory_back() -> None:

@@ -197,9 +197,18 @@ def environment(mode: Mode) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------- of a study that runs
 
 
-def write_decision(root: Path, decision: Decision, wandb: Mapping[str, Any] | None) -> None:
-    """Writes down how a study is tracked, for its trials and for `sync`; a disk that refuses it stops nothing."""
-    content = {**vars(decision), "wandb": wandb}
+def write_decision(
+    root: Path, decision: Decision, wandb: Mapping[str, Any] | None, names: Mapping[str, str] | None = None
+) -> None:
+    """Writes down how a study is tracked, for its trials and for `sync`; a disk that refuses it stops nothing.
+
+    Args:
+        root: the study directory.
+        decision: how.
+        wandb: the settings.
+        names: flat names of the study's settings; None: those that stand there stay.
+    """
+    content = {**vars(decision), "wandb": wandb, "names": known_names(root) if names is None else dict(names)}
     with contextlib.suppress(OSError):
         atomic.write(root / DECISION_FILE, json.dumps(content, indent=1) + "\n")
 
@@ -213,6 +222,15 @@ def read_decision(root: Path) -> tuple[Decision, dict[str, Any]] | None:
         return Decision(stored["mode"], str(stored["why"]), bool(stored["asked"])), dict(stored["wandb"] or {})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def known_names(root: Path) -> dict[str, str]:
+    """The flat names that a study's settings were given, by key path; empty where none are noted."""
+    try:
+        held = json.loads((root / DECISION_FILE).read_text(encoding="utf-8"))["names"]
+        return {str(path): str(name) for path, name in held.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def give_up(root: Path, why: str) -> None:
