@@ -5,6 +5,7 @@ One run for each study directory, whose id follows from the study's; every writi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -131,10 +132,11 @@ def _media(root: Path) -> Iterator[tuple[str, Any]]:
     import wandb  # late: in a process of its own
 
     for path in report_files(root):
-        if path.suffix == ".png":
-            yield f"figures/{path.stem}", wandb.Image(str(path))
-        elif path.suffix == ".html":
-            yield f"reports/{path.stem}", wandb.Html(str(path), inject=False)
+        with contextlib.suppress(OSError, ValueError):  # damaged; the artefact holds it as it is
+            if path.suffix == ".png":
+                yield f"figures/{path.stem}", wandb.Image(str(path))
+            elif path.suffix == ".html":
+                yield f"reports/{path.stem}", wandb.Html(str(path), inject=False)
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

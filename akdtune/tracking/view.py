@@ -6,6 +6,7 @@ Made through wandb-workspaces where that is installed; on the server alone, as t
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,10 @@ def view_of(entity: str, project: str, study: str, settings: Sequence[str], meas
         settings: flat names of what is searched or compared.
         measures: metrics of diversity that there are.
     """
-    import wandb_workspaces.reports.v2 as panels  # late: needs a further package
-    import wandb_workspaces.workspaces as workspaces  # late: needs a further package
+    with warnings.catch_warnings():  # of its own use of pydantic
+        warnings.simplefilter("ignore")
+        import wandb_workspaces.reports.v2 as panels  # late: needs a further package
+        import wandb_workspaces.workspaces as workspaces  # late: needs a further package
 
     last = panels.SummaryMetric(f"{ACCURACY}.last")
     curves = panels.LinePlot(
@@ -56,8 +59,7 @@ def view_of(entity: str, project: str, study: str, settings: Sequence[str], meas
     ]
     if scatters:
         sections.append(workspaces.Section("Diversity and accuracy", panels=scatters, is_open=True))
-    trials = workspaces.Metric("JobType") != "study"
-    of_study = workspaces.RunsetSettings(filters=[workspaces.Config("study") == study, trials])
+    of_study = workspaces.RunsetSettings(filters=f"Config('study') = '{study}' and Metric('JobType') != 'study'")
     name = f"akdtune: {study}"
     return workspaces.Workspace(entity, project, name, sections=sections, runset_settings=of_study)
 

@@ -48,9 +48,15 @@ def test_no_run_is_lost_without_a_server(ray_up: None, tmp_path: Path, monkeypat
     for row in read_plan(root):
         (run,) = read_record(root / "trials" / row["trial_id"])
         assert run.mode == "offline"
-        assert list(Stored(run.log_file(root)).history) == [1, 2]
+        stored = Stored(run.log_file(root))
+        assert list(stored.history) == [1, 2]
+        assert stored.config["kd_weight"] == row["params"]["method.kd.weight"]
+        assert {"loss/total", "loss/kd", "student/val_accuracy", "system/wall_time_s"} <= set(stored.history[2])
+    (own,) = read_record(root)
+    table = Stored(own.log_file(root)).history[0]["trials"]
+    assert table["nrows"] == 3
     lines = [line for line in shown.getvalue().splitlines() if line.startswith("warning: ")]
     assert lines == [
-        f"warning: Weights & Biases: 3 runs are on this disk alone: {decided[0].why}; "
+        f"warning: Weights & Biases: 4 runs are on this disk alone: {decided[0].why}; "
         f"`akdtune wandb sync {root}` uploads them"
     ]
