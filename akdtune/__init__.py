@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AkdtuneError", "Logger", "Method", "Network", "Results", "Source", "Study", "ViewAugmenter", "__version__", "load", "plan",
-    "read", "register", "run", "train",
+    "AkdtuneError", "Logger", "Method", "Network", "Results", "Source", "Study", "ViewAugmenter", "__version__", "load",
+    "plan", "read", "register", "run", "train",
 ]  # fmt: skip
 
 _HOMES = {

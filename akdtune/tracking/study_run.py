@@ -123,7 +123,8 @@ def _table(rows: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]:
 
     columns = [name for name in dict.fromkeys(name for row in rows for name in row)
                if any(row.get(name) is not None for row in rows)]  # fmt: skip
-    shown = [names.get(name.removeprefix(PARAM), name) if name.startswith(PARAM) else name for name in columns]
+    flat = {f"{PARAM}{path}": name for path, name in names.items()}
+    shown: list[str | int] = [flat.get(name, name) for name in columns]
     data = [[row.get(name) for name in columns] for row in rows]
     return {TABLE: wandb.Table(columns=shown, data=data, allow_mixed_types=True)}
 

@@ -38,8 +38,9 @@ def view_of(entity: str, project: str, study: str, settings: Sequence[str], meas
     """
     with warnings.catch_warnings():  # of its own use of pydantic
         warnings.simplefilter("ignore")
-        import wandb_workspaces.reports.v2 as panels  # late: needs a further package
+        import wandb_workspaces.reports.v2 as reports_v2  # late: needs a further package
         import wandb_workspaces.workspaces as workspaces  # late: needs a further package
+    panels: Any = reports_v2  # its names are not exported to type checkers
 
     last = panels.SummaryMetric(f"{ACCURACY}.last")
     curves = panels.LinePlot(

@@ -191,7 +191,8 @@ def test_a_section_is_kept_as_it_is_and_without_loggers_is_as_ever(tmp_path: Pat
 def test_flat_names_are_short_unique_and_stay() -> None:
     paths = ["views.margin", "views.seed", "method.kd.weight", "method.crd.weight", "method.a-b.weight",
              "method.a_b.weight", "method.1.x", "views.name", "method"]  # fmt: skip
-    assert (first := flat_names(paths)) == {
+    first = flat_names(paths)
+    assert first == {
         "views.margin": "margin", "views.seed": "views_seed", "method.kd.weight": "kd_weight",
         "method.crd.weight": "crd_weight", "method.a-b.weight": "a_b_weight",
         "method.a_b.weight": "method_a_b_weight", "method.1.x": "method_1_x",
@@ -203,15 +204,16 @@ def test_flat_names_are_short_unique_and_stay() -> None:
 
 
 def test_a_study_that_noted_no_names_gets_them_from_its_plan() -> None:
-    rows = [{"params": {"views.margin": 0.1}, "settings": {"views": {"margin": 0.1, "inter": 1}, "training": {"lr": lr}}}
-            for lr in (0.1, 0.2)]  # fmt: skip
+    views = {"margin": 0.1, "inter": 1}
+    rows = [{"params": {"views.margin": 0.1}, "settings": {"views": views, "training": {"lr": lr}}} for lr in (0.1, 0.2)]
     assert names_of_trials(rows) == {"views.margin": "margin", "training.lr": "lr"}
 
 
 def test_lists_and_mappings_become_text() -> None:
     settings = {"method": [{"name": "mlkd", "temperatures": [4, 3]}], "views": None, "training": {"milestones": [1, 2]}}
     config = flat_config(
-        {**TRIAL, "settings": settings}, {"method.mlkd.temperatures": "temperatures", "training.milestones": "milestones"}
+        {**TRIAL, "settings": settings},
+        {"method.mlkd.temperatures": "temperatures", "training.milestones": "milestones"},
     )
     assert (config["temperatures"], config["milestones"], config["method"]) == ("[4, 3]", "[1, 2]", "mlkd")
     assert all(isinstance(value, str | int | float | bool) for value in config.values())
@@ -221,10 +223,12 @@ def test_lists_and_mappings_become_text() -> None:
     ("column", "metric"),
     [
         (Column("val_accuracy", "percent", ""), "student/val_accuracy"), (Column("lr", "", ""), "student/lr"),
-        (Column("loss.views.a-b", "", "", teacher="needed"), "loss/views_a_b"), (Column("train_loss", "", ""), "loss/total"),
+        (Column("loss.views.a-b", "", "", teacher="needed"), "loss/views_a_b"),
+        (Column("train_loss", "", ""), "loss/total"),
         (Column("teacher_accuracy", "percent", "", teacher="judged"), "teacher/teacher_accuracy"),
         (Column("inter_cosine", "", "", teacher="judged"), "views/inter_cosine"),
-        (Column("wall_time_s", "s", ""), "system/wall_time_s"), (Column("peak_memory_mib", "MiB", ""), "system/peak_memory_mib"),
+        (Column("wall_time_s", "s", ""), "system/wall_time_s"),
+        (Column("peak_memory_mib", "MiB", ""), "system/peak_memory_mib"),
         (Column("teacher_cache_hit_rate", "share", "", teacher="needed"), "system/teacher_cache_hit_rate"),
         (Column("margin", "", "", section="views"), "views/margin"), (Column("mine", "", ""), "student/mine"),
         (Column("epoch", "", ""), "epoch"),

@@ -52,8 +52,9 @@ class TensorBoardLogger(Logger):
 
     @override
     def finish(self, status: str, metrics: Metrics) -> None:
-        from torch.utils.tensorboard.summary import hparams  # late: a study without it does not load it
+        import torch.utils.tensorboard.summary as summaries  # late: a study without it does not load it
 
+        hparams: Any = summaries.hparams
         known = self._last or {}
         for name, value in metrics.items():
             if name not in known and "epoch" in metrics:
