@@ -128,7 +128,7 @@ def _tried(
     """Attempts until one comes to an outcome; the trial's own error ends it when it is raised again."""
     seen: dict[str, int] = {}
     _one_thread_per_cpu(request.cpu)
-    _load_libraries(request.tracking, Path(request.root))
+    _load_libraries(request)
     for _ in range(TRIES):
         try:
             return _attempt(request, directory, report, should_stop, limits)
@@ -257,11 +257,13 @@ def _one_thread_per_cpu(cpu: float) -> None:
     torch.set_num_threads(max(1, int(cpu)))
 
 
-def _load_libraries(tracking: Mapping[str, Any], root: Path) -> None:
+def _load_libraries(request: TrialRequest) -> None:
     """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
 
     torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
-    prepare(tracking, root)
+    with contextlib.suppress(Exception):  # what is wrong with them is said where the trial is prepared
+        load_plugins(request.plugins, request.plugin_folders)  # they may bring loggers
+    prepare(request.tracking, Path(request.root))
 
 
 def _give_memory_back() -> None:

@@ -18,7 +18,7 @@ from akdtune.tracking.missing import missing_runs, save_view, study_run_is_due, 
 from akdtune.tracking.mode import Decision, decide, known_names, read_decision, write_decision
 from akdtune.tracking.record import read_record
 from akdtune.tracking.sync import named
-from akdtune.tracking.tracker import NAMES, NO_LOGGERS, read_trouble
+from akdtune.tracking.tracker import NAMES, asked, read_trouble
 
 CLOSING_S = 30.0
 """At the end of a study, making runs from stored rows takes no longer; `sync` makes those that are left."""
@@ -54,7 +54,7 @@ class StudyTracking:
     def __init__(self, settings: Mapping[str, Any], root: Path, paths: Callable[[], Sequence[str]] = list) -> None:
         self._settings = settings
         self._root = root
-        self._logs = any(own is not None for name, own in settings.items() if name not in NO_LOGGERS)
+        self._logs = bool(asked(settings))
         self._names = flat_names(paths(), known_names(root)) if self._logs else {}
         self._decision = decide(settings)
         self._probe: Probe | None = None

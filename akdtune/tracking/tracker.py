@@ -36,22 +36,22 @@ NO_LOGGERS = frozenset({"finish_timeout_s", NAMES})
 """Keys of the tracking section that name no logger."""
 
 
-def loggers_of(tracking: Mapping[str, Any], root: Path) -> dict[str, Mapping[str, Any]]:
-    """The loggers that a trial which starts now has, with their settings.
+def asked(tracking: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The loggers that a study asks for, with their settings.
 
     Args:
-        tracking: the study's tracking section as a plain mapping.
-        root: the study directory.
+        tracking: its tracking section as a plain mapping.
     """
-    asked = {name: own for name, own in tracking.items() if name not in NO_LOGGERS and own is not None}
-    return {name: own for name, own in asked.items() if lookup("loggers", name).wanted(own, root)}
+    return {name: own for name, own in tracking.items() if name not in NO_LOGGERS and own is not None}
 
 
 def prepare(tracking: Mapping[str, Any], root: Path) -> None:
-    """Loads what a study's loggers need, before the first trial of a process trains."""
-    for name, own in loggers_of(tracking, root).items():
+    """Loads what a study's loggers need, before the first trial of a process trains; what fails, `start` says."""
+    for name, own in asked(tracking).items():
         with contextlib.suppress(Exception):
-            lookup("loggers", name).prepare(own, root)
+            component = lookup("loggers", name)
+            if component.wanted(own, root):
+                component.prepare(own, root)
 
 
 class _Finish(NamedTuple):
@@ -118,14 +118,17 @@ class Tracker:
 
     def start(self) -> None:
         """Opens every logger; nobody waits for it."""
-        try:
-            forget_trouble(self.trial.directory)
-            for name, own in loggers_of(self._tracking, self.trial.root).items():
+        forget_trouble(self.trial.directory)
+        for name, own in asked(self._tracking).items():
+            try:
                 component = lookup("loggers", name)
-                logger: Logger = component(component.Settings(**own), self._patience_s)
-                self._lines.append(_Line(name, logger, self.trial))
-        except Exception as error:  # a plug-in that is wrong must not cost a trial
-            print(f"warning: tracking: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                if component.wanted(own, self.trial.root):
+                    logger: Logger = component(component.Settings(**own), self._patience_s)
+                    self._lines.append(_Line(name, logger, self.trial))
+            except Exception as error:  # a plug-in that is wrong must not cost a trial
+                why = f"{type(error).__name__}: {reason(error)}"
+                print(f"{name}: {why}", file=sys.stderr, flush=True)
+                note_trouble(self.trial.directory, name, why)
 
     def declare(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]] = ()) -> None:
         """Says once what the rows' columns are, and the rows of earlier attempts, so that a run has the whole curve.

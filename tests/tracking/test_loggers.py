@@ -205,7 +205,9 @@ def test_flat_names_are_short_unique_and_stay() -> None:
 
 def test_a_study_that_noted_no_names_gets_them_from_its_plan() -> None:
     views = {"margin": 0.1, "inter": 1}
-    rows = [{"params": {"views.margin": 0.1}, "settings": {"views": views, "training": {"lr": lr}}} for lr in (0.1, 0.2)]
+    rows = [
+        {"params": {"views.margin": 0.1}, "settings": {"views": views, "training": {"lr": lr}}} for lr in (0.1, 0.2)
+    ]
     assert names_of_trials(rows) == {"views.margin": "margin", "training.lr": "lr"}
 
 
