@@ -26,6 +26,10 @@ Section = Literal["student", "views", "loss", "teacher", "system"]
 _KEY = "akdtune."
 _OF_STUDENT = ("val_", "test_", "train_", "student_")
 _UNITS_OF_SYSTEM = ("s", "MiB", "images/s")
+_BEFORE_SECTIONS: Mapping[str, Section] = {
+    "agreement": "student", "js_divergence": "student", "margin": "views", "matched_temperature": "views",
+}  # fmt: skip
+"""Of columns whose section does not follow from what files of earlier versions say about them."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ def section_of(name: str, column: Column | None = None) -> Section:
     """
     if column is not None and column.section:
         return column.section
+    if name in _BEFORE_SECTIONS:
+        return _BEFORE_SECTIONS[name]
     if name.startswith("loss.") or name == "train_loss":
         return "loss"
     if name.startswith("teacher_cache_") or (column is not None and column.unit in _UNITS_OF_SYSTEM):

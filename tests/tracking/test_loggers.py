@@ -233,7 +233,8 @@ def test_lists_and_mappings_become_text() -> None:
         (Column("peak_memory_mib", "MiB", ""), "system/peak_memory_mib"),
         (Column("teacher_cache_hit_rate", "share", "", teacher="needed"), "system/teacher_cache_hit_rate"),
         (Column("margin", "", "", section="views"), "views/margin"), (Column("mine", "", ""), "student/mine"),
-        (Column("epoch", "", ""), "epoch"),
+        (Column("epoch", "", ""), "epoch"), (Column("margin", "", ""), "views/margin"),
+        (Column("agreement", "percent", "", teacher="needed"), "student/agreement"),
     ],
 )  # fmt: skip
 def test_a_metric_stands_in_the_section_that_its_column_says(column: Column, metric: str) -> None:
