@@ -131,7 +131,7 @@ class StudyTracking:
         known = read_decision(self._root)
         mode = (self._decision if known is None else known[0]).mode
         if (why := write_study_run(self._root, mode, CLOSING_S)) is not None and mode == "online":
-            why = write_study_run(self._root, "offline", CLOSING_S)
+            return write_study_run(self._root, "offline", CLOSING_S) or f"written offline ({why})"
         return why or save_view(self._root)
 
     def _on_this_disk(self, left: Mapping[str, str], own: str | None) -> str | None:

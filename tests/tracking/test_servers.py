@@ -194,3 +194,26 @@ def test_a_study_that_never_was_tracked_gets_no_runs(study: Path) -> None:
     with pytest.raises(TrackingError, match=r"tracking\.wandb is null or disabled"):
         sync(study)
     assert not (study / "wandb").exists()
+
+
+def test_online_the_projects_page_is_said_and_the_studys_run_and_view_are_there(
+    server: WandbServer, study: Path
+) -> None:
+    own = {"wandb": {"project": "akdtune", "mode": "auto"}}
+    tracking = StudyTracking(own, study, lambda: ["views.margin"])
+    assert tracking.settle() == f"Weights & Biases: {server.url}/me/akdtune"
+    assert tracking.for_trials["wandb"]["mode"] == "online"
+    assert tracking.for_trials["names"] == {"views.margin": "margin"}
+    assert tracking.closing() == [f"Weights & Biases: {server.url}/me/akdtune"]
+    assert server.groups == {"u-study": "toy"}
+    assert [run.mode for run in read_record(study)] == ["online"]
+    assert (study / "wandb" / "view.url").read_text().startswith(f"{server.url}/me/akdtune?nw=")
+    asked = len(server.operations)
+    assert tracking.closing() == [f"Weights & Biases: {server.url}/me/akdtune"]
+    assert (len(server.operations), len(server.views)) == (asked, 1), "nothing is new"
+    (study / "reports").mkdir()
+    (study / "reports" / "report.html").write_text("<p>new</p>")
+    assert tracking.closing() == [f"Weights & Biases: {server.url}/me/akdtune"]
+    assert len(server.operations) > asked
+    assert len(server.views) == 1
+    tracking.end()
