@@ -110,7 +110,7 @@ def tracking_model(given: Any) -> tuple[type[TrackingSettings], list[str]]:
         try:
             settings = lookup("loggers", key).Settings
         except AkdtuneError:
-            return _with(known), names("loggers")
+            return _with(known), [name for name in names("loggers") if name not in _ALWAYS and name not in known]
         known[key] = (settings | None, Field(default=None, description=f"null: no {key}"))
     return _with(known), []
 

@@ -162,7 +162,7 @@ def test_unknown_loggers_and_settings_are_refused_with_the_nearest(tmp_path: Pat
     said = refused(tmp_path, "{tensorbord: {}}")
     assert "toy.yaml:10" in said.replace(", line ", ":")
     assert "tracking.tensorbord" in said
-    assert "did you mean 'tensorboard'" in said
+    assert "did you mean 'tensorboard'? (allowed: csv, finish_timeout_s, tensorboard, wandb)" in said
     assert "did you mean 'finish_timeout_s'" in refused(tmp_path, "{finish_timeout: 3}")
     assert "tracking.csv.path" in refused(tmp_path, "{csv: {path: x}}")
     assert "tracking.csv: must be a mapping, got true" in refused(tmp_path, "{csv: true}")
