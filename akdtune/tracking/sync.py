@@ -110,10 +110,10 @@ def sync(run_dir: Path) -> SyncReport:
     if not runs and not report.missing:
         why = "no trial has been trained yet" if tracked_as(run_dir) else "tracking.wandb is null or disabled"
         raise TrackingError(f"{run_dir}: no Weights & Biases runs here ({why})")
-    if runs and not study_runs and tracked_as(run_dir) and study_run_is_due(run_dir):
-        report.own = write_study_run(run_dir, "offline")
-    runs += read_record(run_dir)
     waiting = _sorted_in(run_dir, runs, report)
+    if not study_runs and (waiting or key_place()) and tracked_as(run_dir) and study_run_is_due(run_dir):
+        report.own = write_study_run(run_dir, "offline")  # not where it alone would ask for a key
+    waiting += _sorted_in(run_dir, read_record(run_dir), report)
     superseded = [run for run in runs if run.superseded_by and not tag_mark(run_dir, run.id).exists()]
     if not waiting and not superseded:
         return report

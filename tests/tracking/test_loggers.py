@@ -15,6 +15,7 @@ from akdtune.columns import Column
 from akdtune.errors import SettingsError
 from akdtune.registry import ComponentSettings, names, register
 from akdtune.study import spec
+from akdtune.study.schema import json_schema
 from akdtune.tracking.arrangement import flat_config, flat_names, metric_name, names_of_trials, shortened
 from akdtune.tracking.loggers import LoggedTrial, Logger
 from akdtune.tracking.study import StudyTracking
@@ -166,6 +167,11 @@ def test_unknown_loggers_and_settings_are_refused_with_the_nearest(tmp_path: Pat
     assert "did you mean 'finish_timeout_s'" in refused(tmp_path, "{finish_timeout: 3}")
     assert "tracking.csv.path" in refused(tmp_path, "{csv: {path: x}}")
     assert "tracking.csv: must be a mapping, got true" in refused(tmp_path, "{csv: true}")
+
+
+def test_the_schema_knows_every_logger() -> None:
+    section = json_schema()["properties"]["tracking"]["anyOf"][0]["properties"]
+    assert {"wandb", "csv", "tensorboard", "finish_timeout_s"} <= set(section)
 
 
 def test_a_package_that_is_missing_is_refused_with_the_command(tmp_path: Path, own_loggers: None) -> None:

@@ -17,7 +17,7 @@ from akdtune.tracking.arrangement import Arranged
 from akdtune.tracking.child import Probe
 from akdtune.tracking.missing import missing_runs, write_missing
 from akdtune.tracking.mode import read_decision
-from akdtune.tracking.record import read_record
+from akdtune.tracking.record import RunRecord, read_record, write_record
 from akdtune.tracking.study import StudyTracking
 from akdtune.tracking.sync import TrackingError, sync
 from tests.study_fixture import StudyBuilder
@@ -196,6 +196,7 @@ def test_a_study_that_never_was_tracked_gets_no_runs(study: Path) -> None:
     assert not (study / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_online_the_projects_page_is_said_and_the_studys_run_and_view_are_there(
     server: WandbServer, study: Path
 ) -> None:
@@ -217,3 +218,18 @@ def test_online_the_projects_page_is_said_and_the_studys_run_and_view_are_there(
     assert len(server.operations) > asked
     assert len(server.views) == 1
     tracking.end()
+
+
+def test_a_study_whose_runs_are_all_there_asks_for_no_key(study: Path) -> None:
+    """An earlier version uploaded them, and made no run of the study itself."""
+    for trial in TRIALS:
+        log = study / "wandb" / f"offline-run-{trial}" / f"run-u-{trial}-a1.wandb"
+        log.parent.mkdir(parents=True)
+        log.write_bytes(b"a run of then")
+        log.with_name(f"{log.name}.synced").touch()
+        TrialDirectory(study / "trials" / trial).take_attempt()
+        run = RunRecord(f"u-{trial}-a1", 1, "offline", f"wandb/offline-run-{trial}", "akdtune", finished=True)
+        write_record(study / "trials" / trial, [run])
+    report = sync(study)
+    assert (len(report.already), report.complete, report.own) == (3, True, None)
+    assert read_record(study) == []

@@ -70,6 +70,7 @@ def test_a_study_has_one_run_with_table_figures_page_and_artefact(study: Path) -
     assert not list((Path.home() / ".local" / "share" / "wandb").glob("artifacts/staging/*"))
 
 
+@pytest.mark.slow
 def test_it_is_replaced_when_the_study_goes_on_or_a_report_is_new(study: Path) -> None:
     assert write_study_run(study, "offline") is None
     (first,) = stored_runs(study)
