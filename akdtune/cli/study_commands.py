@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from akdtune.cli import completion
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
 from akdtune.errors import AkdtuneError
+
+if TYPE_CHECKING:
+    from akdtune.study.spec import Study
 
 
 def run(
@@ -52,6 +56,7 @@ def run(
     from akdtune.tracking import study as tracking_study
 
     study = spec.load(file, overrides or [])
+    _say_what_it_takes_over(study)
     notice = tracking_study.notice(study.tracking.model_dump())
     if notice:
         print(notice, file=sys.stderr)
@@ -74,6 +79,7 @@ def retry(
             metavar="[TRIAL]... [KEY=VALUE]...",
             help="Failed trials, by id or its beginning; none: all. KEY=VALUE: resources and tracking for the new run.",
             show_default=False,
+            autocompletion=completion.trials,
         ),
     ] = None,
     give_up: Annotated[
@@ -134,6 +140,12 @@ def retry(
     raise typer.Exit(driver.run(study, directory, address))
 
 
+def _say_what_it_takes_over(study: Study) -> None:
+    """Names the files whose settings stand beneath those of a study's own (`base`)."""
+    if study.taken_over:
+        print(f"{study.source} takes over {', which takes over '.join(study.taken_over)}", flush=True)
+
+
 def plan(file: FileArgument, overrides: Overrides = None) -> None:
     """Show what a study would do, without doing it.
 
@@ -148,6 +160,7 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
     from akdtune.study import spec
 
     study = spec.load(file, overrides or [])  # what is wrong with it is said before torch and the data are loaded
+    _say_what_it_takes_over(study)
     from akdtune.planning.plan import Plan
     from akdtune.planning.report import plan_report
     from akdtune.tracking.study import plan_line
