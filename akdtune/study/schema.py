@@ -88,7 +88,8 @@ def _partial(node: Any) -> Any:
         return [_partial(item) for item in node]
     if not isinstance(node, dict):
         return node
-    partial = {key: _partial(item) for key, item in node.items() if key != "required"}
+    closed = node.get("additionalProperties") is False  # an open one would take anything
+    partial = {key: _partial(item) for key, item in node.items() if key != "required" or not closed}
     if isinstance(node.get("$ref"), str):
         partial["$ref"] = node["$ref"].replace("#/$defs/", f"#/$defs/{PART}")
     return partial

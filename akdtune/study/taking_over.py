@@ -56,9 +56,9 @@ def locate(source: str) -> Path:
 def _nearest_file(path: Path, source: str) -> str:
     """That a file is not there, with the nearest one."""
     known = packaged()
-    beside = [str(path.with_name(neighbour.name)) for neighbour in sorted(path.parent.glob("*.y*ml"))]
-    if close := nearest(str(path), beside):
-        hint = f"; did you mean '{close}'?"
+    beside = [neighbour.name for neighbour in sorted(path.parent.glob("*.y*ml"))]
+    if close := nearest(path.name, beside):
+        hint = f"; did you mean '{Path(source).with_name(close)}'?"
     elif close := path.stem if path.stem in known else nearest(path.stem, known):
         hint = f"; did you mean the packaged '{close}'?"
     elif "=" in source:
