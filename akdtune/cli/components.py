@@ -147,7 +147,7 @@ def details(kind: Kind, name: str) -> str:
     lines += ["", *settings_lines(kind, component)]
     if kind == "methods":
         lines += _published(component)
-    return "\n".join(lines).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
 def described(component: type[Component]) -> Iterator[str]:

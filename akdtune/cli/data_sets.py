@@ -19,8 +19,11 @@ _VALIDATION = "validation: 0.1"
 
 def settings_lines(source: Any) -> Iterator[str]:
     """An example, the settings that belong to this data set, and those of all."""
-    yield f"Example: `data: {example(source)}`, or on the command line"
-    yield f"    akdtune run digits_angular 'data={example(source)}'"
+    line = example(source)
+    quote = '"' if "'" in line else "'"
+    yield "Example, as a line of a settings file and on the command line:"
+    yield f"    data: {line}"
+    yield f"    akdtune run digits_angular {quote}data={line}{quote}"
     yield from _images(source)
     schema = DataSettings.model_json_schema()
     properties = {key: field for key, field in schema["properties"].items() if key not in _HIDDEN}
@@ -43,7 +46,8 @@ def _images(source: Any) -> Iterator[str]:
     shape = source.shape(settings)
     known = {"channels": shape.channels, "size": shape.size, "num_classes": shape.num_classes}
     words = [f"{key} {value}" for key, value in known.items() if key not in shape.guessed]
-    own = ", ".join(f"{key}: {shown(value)}" for key, value in source.augmentation(shape.size, shape.channels).facts().items())
+    parts = source.augmentation(shape.size, shape.channels).facts()
+    own = ", ".join(f"{key}: {shown(value)}" for key, value in parts.items())
     yield ""
     if words:
         yield f"Images: {', '.join(words)}"

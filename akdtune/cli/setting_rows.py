@@ -39,8 +39,12 @@ def _allowed(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if kind == "array":
         return f"list of {_allowed(field.get('items', {}), schema)}"
     bounds = {">=": "minimum", ">": "exclusiveMinimum", "<=": "maximum", "<": "exclusiveMaximum"}
-    limits = [f"{sign} {field[key]:g}" for sign, key in bounds.items() if key in field]
+    limits = [f"{sign} {_number(field[key])}" for sign, key in bounds.items() if key in field]
     return " ".join([kind, " and ".join(limits)]) if limits else kind
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 def shown(value: Any) -> str:

@@ -13,6 +13,7 @@ from akdtune.registry import KINDS, Component, Kind, load_plugins, lookup, names
 from akdtune.settings.file import SettingsFile, shown
 from akdtune.study import taking_over
 
+_PLURAL: dict[Kind, str] = {"methods": "methods", "views": "views", "networks": "networks", "data": "data sets"}
 _SINGULAR: dict[Kind, str] = {"methods": "method", "views": "views", "networks": "network", "data": "data set"}
 
 
@@ -30,11 +31,12 @@ class Brought:
 
     def sentence(self, kind: Kind) -> str:
         """What of one kind is there, and which other kinds are."""
-        here = f"{self.source} registers {len(self.names[kind])} {kind}" if kind in self.names else ""
+        count = len(self.names.get(kind, []))
+        here = f"{self.source} registers {count} {_SINGULAR[kind] if count == 1 else _PLURAL[kind]}" if count else ""
         others = "; ".join(f"{other}: {', '.join(known)}" for other, known in self.names.items() if other != kind)
         if here:
             return f"{here} (and {others})" if others else here
-        return f"{self.source} registers no {kind}" + (f", but {others}" if others else " and nothing else")
+        return f"{self.source} registers no {_PLURAL[kind]}" + (f", but {others}" if others else " and nothing else")
 
 
 def folders_of(file: SettingsFile) -> list[str]:
@@ -65,7 +67,6 @@ def brought_by(source: str) -> Brought:
         SettingsError: with every plug-in that cannot be imported, and every component that lacks what is needed.
     """
     modules, folders, place = _asked_for(source)
-    before = {kind: set(names(kind)) for kind in KINDS}
     problems = []
     for module in modules:
         try:
@@ -74,9 +75,9 @@ def brought_by(source: str) -> Brought:
             problems.append(Problem("plugins", str(error).removeprefix("plugins: "), place.line, place.file))
     found: dict[Kind, list[str]] = {}
     for kind in KINDS:
-        if fresh := sorted(set(names(kind)) - before[kind]):
-            found[kind] = fresh
-            lacking = ((name, _lacks(kind, name)) for name in fresh)
+        if of_kind := [name for name in names(kind) if _is_of(lookup(kind, name), modules)]:
+            found[kind] = of_kind
+            lacking = ((name, _lacks(kind, name)) for name in of_kind)
             problems += [Problem(f"{_SINGULAR[kind]} {name}", why, None, place.file) for name, why in lacking if why]
     if problems:
         raise SettingsError(problems)
@@ -102,6 +103,12 @@ def _asked_for(source: str) -> tuple[Sequence[str], list[str], Problem]:
     if not modules:
         raise AkdtuneError(f"{source}: names no plug-ins (`plugins: [my_module]`)")
     return modules, folders_of(file), place
+
+
+def _is_of(component: Any, modules: Sequence[str]) -> bool:
+    """Whether a component was written in one of some modules, or in a module of theirs."""
+    home = str(getattr(component, "__module__", ""))
+    return any(home == module or home.startswith(f"{module}.") for module in modules)
 
 
 def _lacks(kind: Kind, name: str) -> str | None:
