@@ -26,10 +26,9 @@ class Heard:
 def test_stages_inside_each_other() -> None:
     heard = Heard()
     with shown_by(heard):
-        with stage("reading"):
-            with stage("decoding"):
-                progress.at(1, 2)
-                progress.at(2, 2)  # too soon after the first
+        with stage("reading"), stage("decoding"):
+            progress.at(1, 2)
+            progress.at(2, 2)  # too soon after the first
         with pytest.raises(ValueError, match="x"), stage("training"):
             raise ValueError("x")
     assert heard.said == ["reading", "decoding", (1, 2, "images"), "reading", None, "training", None, None]

@@ -145,4 +145,3 @@ def _meant(one: _Unknown, options: Sequence[str], source: str | None) -> str:
 
 def _no_setting(key: str) -> str:
     return f"settings are written key.path=value, and none is called '{key}' (`akdtune schema` lists them)"
-

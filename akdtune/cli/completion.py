@@ -1,4 +1,4 @@
-"""What a shell offers at TAB: packaged studies, runs, trials, analyses, components. Nothing heavy is imported for it."""
+"""What a shell offers at TAB: studies, runs, trials, analyses, components. Nothing heavy is imported for it."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def _named(complete: completion.Complete) -> Any:
 PluginsOption = Annotated[str | None, typer.Option("--plugins", metavar="FILE", help=PLUGINS_HELP)]
 
 
-def methods(
-    name: Annotated[str | None, _named(completion.methods)] = None, plugins: PluginsOption = None
-) -> None:
+def methods(name: Annotated[str | None, _named(completion.methods)] = None, plugins: PluginsOption = None) -> None:
     """List the base methods, or show one: formulas, settings, where it differs from the published code.
 
     \b
@@ -83,9 +81,7 @@ def methods(
     _list_components("methods", name, plugins)
 
 
-def views(
-    name: Annotated[str | None, _named(completion.views)] = None, plugins: PluginsOption = None
-) -> None:
+def views(name: Annotated[str | None, _named(completion.views)] = None, plugins: PluginsOption = None) -> None:
     """List the view augmenters, or show one with its settings and variants.
 
     \b
@@ -96,9 +92,7 @@ def views(
     _list_components("views", name, plugins)
 
 
-def networks(
-    name: Annotated[str | None, _named(completion.networks)] = None, plugins: PluginsOption = None
-) -> None:
+def networks(name: Annotated[str | None, _named(completion.networks)] = None, plugins: PluginsOption = None) -> None:
     """List the networks and the signals they offer, or show one.
 
     \b
@@ -110,9 +104,7 @@ def networks(
     _list_components("networks", name, plugins)
 
 
-def data(
-    name: Annotated[str | None, _named(completion.data)] = None, plugins: PluginsOption = None
-) -> None:
+def data(name: Annotated[str | None, _named(completion.data)] = None, plugins: PluginsOption = None) -> None:
     """List the data sets, or show one with its settings.
 
     \b

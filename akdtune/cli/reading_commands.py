@@ -176,7 +176,12 @@ def _save_student(directory: Path, trial_id: str, file: Path) -> Path:
 
 def logs(
     run: RunArgument,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Trial id or its beginning.", show_default=False, autocompletion=completion.trials)],
+    trial: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIAL", help="Trial id or its beginning.", show_default=False, autocompletion=completion.trials
+        ),
+    ],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the trial has ended.")] = False,
 ) -> None:
     """Print what a trial printed, warned and raised.
@@ -239,8 +244,12 @@ def analyze(
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help=RUN_HELP, show_default=False, autocompletion=completion.runs)],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.", show_default=False, autocompletion=completion.runs)],
+    run_a: Annotated[
+        str, typer.Argument(metavar="RUN_A", help=RUN_HELP, show_default=False, autocompletion=completion.runs)
+    ],
+    run_b: Annotated[
+        str, typer.Argument(metavar="RUN_B", help="Another one.", show_default=False, autocompletion=completion.runs)
+    ],
     metric: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Default: test accuracy where there is one, else validation.")
     ] = None,

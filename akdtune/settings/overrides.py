@@ -45,7 +45,9 @@ def override(file: SettingsFile, text: str) -> None:
         key, value = right_form.as_override(text)
         options = right_form.overrides_meant(key, value, file.values)
         meant = right_form.said(options, ": ") or (f": {right_form.quoted(f'{key}={value}')}" if value else "")
-        file.problems.append(Problem(shortened(text, 200), f"must have the form key.path=value{meant}", None, COMMAND_LINE))
+        file.problems.append(
+            Problem(shortened(text, 200), f"must have the form key.path=value{meant}", None, COMMAND_LINE)
+        )
         return
     if path_text.count(".") + path_text.count("[") >= MOST_KEYS:
         file.problems.append(Problem(shown(path_text), f"has more than {MOST_KEYS} keys", None, COMMAND_LINE))

@@ -69,4 +69,3 @@ def test_negative_numbers_are_values(capsys: pytest.CaptureFixture[str]) -> None
 )
 def test_a_command_that_is_none(capsys: pytest.CaptureFixture[str], words: list[str], answer: str) -> None:
     assert answer in refused(capsys, *words)
-

@@ -1,4 +1,4 @@
-"""Values in place of one setting that were probably meant to be searched over: `[1, 3, 5]`, `1,3,5`, `uniform(0, 1)`."""
+"""Values in place of one setting that were meant to be searched over: `[1, 3, 5]`, `1,3,5`, `uniform(0, 1)`."""
 
 from __future__ import annotations
 

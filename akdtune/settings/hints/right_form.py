@@ -132,7 +132,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def as_override(text: str) -> tuple[str, str | None]:
-    """Key and value of a text that is no override: `trials: 48`, `--lr=.1`, `+training.lr=.1`, `trials 48`, `trials`."""
+    """Key and value of a text that is no override: `trials: 48`, `--lr=.1`, `+training.lr=.1`, `trials`."""
     bare = text.strip().lstrip("-+~")
     for pattern in (r"([^=:\s]+)\s*=\s*(.*)", r"([^=:\s]+)\s*:\s*(.*)", r"([^=:\s]+)\s+(.*)"):
         if found := re.fullmatch(pattern, bare, re.DOTALL):
