@@ -69,7 +69,7 @@ def _with_parts(properties: Mapping[str, Any], definitions: Mapping[str, Any]) -
         for name in _references(field):
             inner = definitions[name]
             options = [inner, *inner.get("anyOf", [])]
-            parts = next((option["properties"] for option in options if "properties" in option), {})
+            parts: Mapping[str, Any] = next((option["properties"] for option in options if "properties" in option), {})
             if name not in known:
                 yield from ((f"{key}.{part}", of_part) for part, of_part in parts.items())
             known.add(name)
