@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from akdtune.data.dataset import missing_files
 from akdtune.data.source import Source
-from akdtune.errors import StudyError
+from akdtune.errors import Problem, SettingsError, StudyError
 from akdtune.planning.checkpoint_files import missing_students
 from akdtune.planning.cost import Machine, missing_checkpoints
 from akdtune.registry import lookup
@@ -32,13 +32,15 @@ def check(study: Study, *, elsewhere: bool = False, teacher_only: bool = False) 
     """Refuses a study that lacks several things, before anything starts; a single one is refused where it is used.
 
     Raises:
-        StudyError: with all of them.
+        SettingsError: with all of them.
+        StudyError: for processors alone.
     """
     found = lacking(study, elsewhere=elsewhere, teacher_only=teacher_only)
-    resources = [sentence for sentence in found if sentence.startswith("resources.")]
-    if len(found) > 1 or resources:
-        head = f"{study.source}: {len(found)} things are missing:\n" if len(found) > 1 else ""
-        raise StudyError(head + "\n".join(found))
+    if len(found) > 1:
+        parts = (sentence.partition(": ") for sentence in found)
+        raise SettingsError(Problem(key, message, None, study.source) for key, _, message in parts)
+    if found and found[0].startswith("resources."):
+        raise StudyError(found[0])
 
 
 def _data(study: Study) -> list[str]:
