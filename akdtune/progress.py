@@ -12,7 +12,7 @@ EVERY_S = 0.2
 """Between two looks at how far a stage is."""
 
 PLAIN_AFTER_S = 5.0
-"""How long a stage may be silent where there is no terminal."""
+"""How long it may be silent where there is no terminal, whatever number of stages that takes."""
 
 
 class Listener(Protocol):
@@ -80,6 +80,7 @@ class Shown:
         self.console = console
         self._what: str | None = None
         self._began = 0.0
+        self._quiet_since = time.monotonic()
         self._said = False
         self._status: Any = None
         self._timer: threading.Timer | None = None
@@ -95,7 +96,8 @@ class Shown:
         if self.console.is_terminal:
             self._show(what)
         else:
-            self._timer = threading.Timer(PLAIN_AFTER_S, self._say)
+            left_s = PLAIN_AFTER_S - (self._began - self._quiet_since)
+            self._timer = threading.Timer(max(0.0, left_s), self._say)
             self._timer.daemon = True
             self._timer.start()
 
@@ -115,7 +117,7 @@ class Shown:
 
     def _say(self) -> None:
         if self._what is not None:
-            self._said = True
+            self._said, self._quiet_since = True, time.monotonic()
             self.console.print(f"{self._what} ...", highlight=False, soft_wrap=True)
 
     def _end(self) -> None:
@@ -125,6 +127,7 @@ class Shown:
         if self._status is not None:
             self._status.stop()
             self._status = None
-        if self._said and self._what is not None:
-            seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._began
+        if self._said and self._what is not None and seconds >= PLAIN_AFTER_S:
+            self._quiet_since = time.monotonic()
             self.console.print(f"{self._what}: {seconds:.0f} s", highlight=False, soft_wrap=True)

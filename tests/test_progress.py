@@ -68,3 +68,20 @@ def test_a_terminal_has_a_line_that_moves(monkeypatch: pytest.MonkeyPatch) -> No
         progress.at(12_345, 60_000)
     assert "decoding [cifar100]: 12,345 of 60,000 images" in text.getvalue()
     assert text.getvalue().rstrip().endswith("\x1b[2K")  # nothing of it stays
+
+
+def test_many_short_stages_are_no_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence counts from the last line on: a stage that begins after all of it is said at once."""
+    text = io.StringIO()
+    said = threading.Event()
+
+    class Noticed(Shown):
+        def _say(self) -> None:
+            super()._say()
+            said.set()
+
+    shown = Noticed(Console(file=text, markup=False))
+    shown._quiet_since -= 10 * progress.PLAIN_AFTER_S
+    with shown_by(shown), stage("starting Ray"):
+        assert said.wait(10)
+    assert text.getvalue() == "starting Ray ...\n"
