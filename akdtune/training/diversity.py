@@ -69,8 +69,9 @@ def mean_pair_cosine_B(vectors_BVR: Tensor) -> Tensor:
 def mean_cosine_with_first_B(members_BMR: Tensor) -> Tensor:
     """Mean over all other members of the cosine between them and the first one, per sample [B]; M of at least 2."""
     dot_BM = (members_BMR @ members_BMR[:, 0].unsqueeze(2)).squeeze(2)
-    length_BM = torch.linalg.vector_norm(members_BMR, dim=2).clamp_min(1e-12)
-    return (dot_BM[:, 1:] / (length_BM[:, 1:] * length_BM[:, :1])).mean(dim=1)
+    length_BM: Tensor = members_BMR.norm(dim=2).clamp_min(1e-12)
+    cosine_BV = dot_BM[:, 1:] / (length_BM[:, 1:] * length_BM[:, :1])
+    return cosine_BV.mean(dim=1)
 
 
 def _variance_B(offsets_BVV: Tensor) -> Tensor:
