@@ -230,7 +230,7 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
     if study.search.searches or study.probe is not None:
         lines += [] if study.reports else ["next:"]
         lines.append(f"  akdtune analyze diversity_accuracy {root}")
-    return "\n".join([*lines, f"  akdtune show {root}"])
+    return "\n".join([*lines, f"  akdtune show {root}", f"  akdtune report {root}"])
 
 
 def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
