@@ -26,7 +26,7 @@ from akdtune.study.ids import ADDED_LATER
 from akdtune.study.spec import Study
 
 _MAY_GROW: dict[str, tuple[str, ...]] = {
-    "search": ("trials", "seeds", "time_budget"),
+    "search": ("trials", "seeds", "time_budget", "enqueue"),
     "probe": ("trials", "seeds"),
     "confirm": ("top", "seeds", "baselines"),
     "ablation": ("factors", "arms", "controls", "seeds", "families", "reference"),

@@ -95,6 +95,7 @@ class Searcher:
         algorithm: tpe or gp.
         objectives: accuracy alone, or with others, which are minimised.
         costs: gives the other objectives of a trial that is done, by name.
+        enqueued: known points of each bracket, which are proposed before any is drawn.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Searcher:
         algorithm: str = "tpe",
         objectives: Sequence[str] = ("accuracy",),
         costs: Callable[[TrialRecord], Mapping[str, float]] | None = None,
+        enqueued: Mapping[str, Sequence[Proposal]] | None = None,
     ) -> None:
         self.directory = directory
         self.brackets = dict(brackets)
@@ -116,6 +118,7 @@ class Searcher:
         self.algorithm = algorithm
         self.objectives = tuple(objectives)
         self.costs = costs
+        self.enqueued = {name: list(points) for name, points in (enqueued or {}).items()}
         self.exhausted: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.studies = self._open()
@@ -125,6 +128,8 @@ class Searcher:
 
     def propose(self, bracket: str) -> tuple[Proposal, int] | None:
         """The next new proposal of a bracket and its number, or None when its space is exhausted."""
+        if (known_point := self._next_enqueued(bracket)) is not None:
+            return known_point
         arm = self.brackets[bracket]
         study = self.studies[bracket]
         for _ in range(DUPLICATES_IN_A_ROW):
@@ -147,6 +152,22 @@ class Searcher:
             self._tell(study, number, known if known.terminal else None)
         self.exhausted.add(bracket)
         return None
+
+    def _next_enqueued(self, bracket: str) -> tuple[Proposal, int] | None:
+        """The next known point that is not planned yet, as a proposal that the sampler learns from like any other."""
+        points, study = self.enqueued.get(bracket, []), self.studies[bracket]
+        while points:
+            proposal = points.pop(0)
+            if self.identify(proposal) not in self.directory.records:
+                number = len(study.get_trials(deepcopy=False))
+                study.add_trial(self._asked(bracket, proposal.raw))
+                return proposal, number
+        return None
+
+    def _asked(self, bracket: str, raw: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+        recorded = Distributions(raw)
+        self.brackets[bracket].sample(recorded)
+        return create_trial(state=TrialState.RUNNING, params=dict(raw), distributions=recorded.by_name)
 
     def tell(self, record: TrialRecord) -> None:
         """Tells the outcome of a finished search trial."""
