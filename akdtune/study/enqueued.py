@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from akdtune.errors import unknown_name
+from akdtune.errors import nearest
 from akdtune.settings.domains import Issue
 from akdtune.settings.file import KeyPath, shown
 from akdtune.settings.points import Leaf, described, equal, leaves, takes
-from akdtune.settings.sections import SECTIONS, STUDY_LEVEL, SearchSettings
+from akdtune.settings.sections import STUDY_LEVEL, SearchSettings
 from akdtune.settings.space import Arm, Pooled, Proposal
 
 PASSED_OVER = ("study", "plugins", *STUDY_LEVEL)
@@ -141,6 +141,12 @@ class _Known:
         ]
 
 
+def _hint(path: str, known: set[str]) -> str:
+    """The setting that was probably meant: one that ends so, else the nearest."""
+    close = next((name for name in sorted(known) if name.endswith(f".{path}")), None) or nearest(path, known)
+    return f"; did you mean '{close}'?" if close else ""
+
+
 def _within(path: str, above: str) -> bool:
     return path == above or path.startswith(f"{above}.")
 
@@ -152,13 +158,8 @@ def _nearest(
     every = {path for arm in known for path in arm.paths}
     unknown = [leaf for leaf in point if leaf.path not in every]
     for leaf in unknown:
-        section = leaf.path.partition(".")[0]
-        if section not in SECTIONS:
-            yield leaf, unknown_name("section", section, [name for name in SECTIONS if name not in PASSED_OVER])
-            continue
         searched = sorted({path for arm in known for path in arm.domains})
-        close = unknown_name("setting", leaf.path, every).partition(" (allowed")[0]
-        yield leaf, f"{close} (searched: {', '.join(searched) or 'nothing'})"
+        yield leaf, f"unknown setting '{leaf.path}'{_hint(leaf.path, every)} (searched: {', '.join(searched)})"
     if unknown:
         return
     place = min(range(len(known)), key=lambda index: len(by_arm[index]))

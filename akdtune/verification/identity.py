@@ -70,8 +70,9 @@ def _of_settings(lock: Lock, plans: Plans) -> Iterator[str]:
     """Where a trial's settings are not what the lock's make of what was drawn; each setting of an arm once."""
     said = set()
     for plan, path, stored, made in _differences(lock, plans):
-        if (path, str(plan["arm"])) not in said:
-            said.add((path, str(plan["arm"])))
+        of = "" if path.startswith(("data.", "teacher.")) else str(plan["arm"])
+        if (path, of) not in said:
+            said.add((path, of))
             yield f"{LOCK}, {path}: {made}, and trial {plan['trial_id']} was planned with {stored}"
 
 

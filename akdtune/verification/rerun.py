@@ -147,10 +147,9 @@ def _train(request: TrialRequest, directory: TrialDirectory, progress: Progress)
         live = Trial(TrialConfig.parse(request))
         directory.columns = live.columns
         writer = TrialWriter(request, directory, limits=Limits(checkpoint_every_s=float("inf")))
-        total, done = sum(live.epochs.values()), 0
-        for epoch in live.run():
+        total = sum(live.epochs.values())
+        for done, epoch in enumerate(live.run(), start=1):
             writer.finished(epoch)
-            done += 1
             progress(f"training {request.trial_id}", done, total)
         writer.close(live)
 

@@ -1,4 +1,4 @@
-"""Each trial's own files: rows against the ledger, outcome and digests, accuracy out of the predictions, saved state."""
+"""Each trial's own files: rows against the ledger, outcome and digests, accuracy out of predictions, saved state."""
 
 from __future__ import annotations
 
@@ -144,8 +144,9 @@ def _rows(trial: TrialDirectory, told: OfTrial, rows: Rows, plan: Mapping[str, A
                 yield f"ledger.jsonl and {place}, epoch {event.epoch}, {column}: {stored!r} and {row[column]!r}"
     for rung in told.rungs:
         row = by_epoch.get(rung.epoch)
-        if row is not None and rung.value is not None and not same(rung.value, _finite(row.get("score"))):
-            yield f"ledger.jsonl and {place}, rung at epoch {rung.epoch}, score: {rung.value!r} and {row.get('score')!r}"
+        score = None if row is None else _finite(row.get("score"))
+        if row is not None and rung.value is not None and not same(rung.value, score):
+            yield f"ledger.jsonl and {place}, rung at epoch {rung.epoch}, score: {rung.value!r} and {score!r}"
 
 
 def _finite(value: Any) -> Any:

@@ -15,6 +15,7 @@ import torch
 from akdtune.errors import CheckpointError, StudyError
 from akdtune.records.files import LOCK
 from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running import worker
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.request import TrialRequest

@@ -19,6 +19,9 @@ from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.statistics import paired
 
 CURVE_WIDTH = 44
+FEW_SETTINGS = 3
+"""Of a component that only one of the two has: so many are named."""
+
 POINTS = 5
 """Epochs of two curves whose values are written out."""
 
@@ -62,10 +65,26 @@ def _described(one: Named) -> str:
 def _settings(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[str]:
     if a is None or b is None:
         return ["", "settings are not known: the plan lacks them"]
-    differing = centre.differences(a["settings"], b["settings"])
+    differing = _gathered(centre.differences(a["settings"], b["settings"]))
     if a["seed"] != b["seed"]:
         differing.append(centre.Setting("seed", a["seed"], b["seed"]))
     return setting_table(differing, "settings that differ", "B", "A") or ["", "no setting differs"]
+
+
+def _gathered(settings: Sequence[centre.Setting]) -> list[centre.Setting]:
+    """Settings of a component that only one of the two has, as one line where they are many."""
+    groups: dict[tuple[str, bool], list[centre.Setting]] = {}
+    for setting in settings:
+        if centre.ABSENT in (setting.value, setting.other):
+            component = ".".join(setting.path.split(".")[: 2 if setting.path.startswith("method.") else 1])
+            groups.setdefault((component, setting.other == centre.ABSENT), []).append(setting)
+    large = {key: group for key, group in groups.items() if len(group) > FEW_SETTINGS}
+    gone = {id(setting) for group in large.values() for setting in group}
+    kept = [setting for setting in settings if id(setting) not in gone]
+    return kept + [
+        centre.Setting(f"{component}.*", *((f"{len(group)} more", centre.ABSENT)[:: 1 if mine else -1]))
+        for (component, mine), group in large.items()
+    ]
 
 
 def _results(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from akdtune.records.events import Event, RaceJudged, RungDecided
-from akdtune.reports.text import probability
+from akdtune.reports.text import counted, probability
 
 WINDOW = "mean validation accuracy of the last 3 epochs"
 
@@ -77,7 +77,7 @@ def _median(own: Sequence[RungDecided]) -> list[str]:
         if event.cutoff is not None:
             compared.append((best - event.cutoff, best, event))
     if not compared:
-        return lines or ([f"{len(own)} epochs asked about, too few others had come as far"] if own else [])
+        return lines or ([f"{counted(len(own), 'epoch')} asked about, too few others had come as far"] if own else [])
     _, of_best, nearest = min(compared, key=lambda pair: pair[0])
     below = of_best < (nearest.cutoff or 0)
     lines.append(

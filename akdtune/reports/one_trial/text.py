@@ -171,11 +171,21 @@ def _again(run: Path, row: Mapping[str, Any], plan: Mapping[str, Any] | None) ->
     lines = ["", "again"]
     description = TrialDirectory(files.trial_directory(run, trial_id)).description
     if description.exists():
-        lines.append(f"  alone:    python -m akdtune.training {shlex.quote(str(description))}")
+        lines += _command("alone", ["python -m akdtune.training", shlex.quote(str(description))])
     if row["status"] == "done":
-        lines.append(f"  compared: akdtune verify {folder} --trial {name}")
+        lines += _command("compared", [f"akdtune verify {folder}", f"--trial {name}"])
     if plan is not None:
         file = shlex.quote(f"{trial_id}.yaml")
-        lines.append(f"  a study:  akdtune best {folder} --export {file} --trial {name}")
-        lines.append(f"            akdtune run {file}")
+        lines += _command("a study", [f"akdtune best {folder}", name, f"--export {file}"])
+        lines += _command("", [f"akdtune run {file}"])
     return lines
+
+
+def _command(what: str, parts: Sequence[str]) -> list[str]:
+    """A command that can be pasted, on several lines where it does not fit one."""
+    head = f"  {what + ':' if what else '':10}"
+    if len(head) + len(" ".join(parts)) <= COLUMNS:
+        return [head + " ".join(parts)]
+    first, *rest = parts
+    broken = [f"{head}{first}", *(f"{'':14}{part}" for part in rest)]
+    return [*(f"{line} \\" for line in broken[:-1]), broken[-1]]
