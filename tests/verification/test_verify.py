@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,6 @@ from akdtune.verification import report
 from akdtune.verification.checks import Check, exit_code
 from akdtune.verification.report import Asked
 from tests.study_fixture import StudyBuilder
-from tests.trained_study import trained_study
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("verify")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AKDTUNE_CACHE", str(folder / "cache"))
-        return trained_study(folder / "runs" / "trained", folder)
-
-
-@pytest.fixture
-def study(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy that may be spoiled."""
-    monkeypatch.setenv("AKDTUNE_CACHE", str(trained.parent.parent / "cache"))
-    shutil.copytree(trained, tmp_path / "trained")
-    return tmp_path / "trained"
 
 
 def checked(study: Path, asked: Asked = Asked()) -> dict[str, Check]:
