@@ -1,4 +1,4 @@
-"""A small study on digits, trained without Ray: as `akdtune run` leaves it, with rows, states, predictions, outcomes."""
+"""A small study on digits, trained without Ray: as `akdtune run` leaves it, predictions and outcomes included."""
 
 from __future__ import annotations
 

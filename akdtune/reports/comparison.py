@@ -13,6 +13,7 @@ from akdtune.records import tables
 from akdtune.records.files import LOCK, read_lock, require_study
 from akdtune.reports.ablation.measured import design_phases
 from akdtune.reports.origin import NOT_RECORDED, OF_A_TRIAL, Origin
+from akdtune.reports.short_names import searched, short_value
 from akdtune.reports.text import counted, number
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings import file as settings_file
@@ -115,7 +116,7 @@ def read_side(run: Path) -> Side:
 
 
 def _described(row: Mapping[str, Any]) -> str:
-    settings = [f"{k.removeprefix('param.')}={v}" for k, v in row.items() if k.startswith("param.") and v is not None]
+    settings = [f"{name}={short_value(value)}" for name, value in searched(row).items()]
     return f"{row['arm']}" + (f" ({', '.join(settings)})" if settings else "")
 
 
@@ -293,7 +294,8 @@ def _beside_equal(shared: Sequence[Shared], trials: int) -> str:
 def report_of(a: Side, b: Side, shared: Sequence[Shared]) -> dict[str, Any]:
     """Everything that was compared, as plain JSON."""
     return {
-        "a": str(a.path), "b": str(b.path), "headline": headline(shared), "verdict": verdict(shared), "reading": READING,
+        "a": str(a.path), "b": str(b.path), "headline": headline(shared), "verdict": verdict(shared),
+        "reading": READING,
         "cells": [{**asdict(cell), "reproduced": cell.reproduced} for cell in shared],
         "only_in_a": only_in(a, b), "only_in_b": only_in(b, a), "differences_of_locks": lock_differences(a, b),
     }  # fmt: skip

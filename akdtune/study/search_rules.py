@@ -161,8 +161,10 @@ def further_lines(
     """What a plan says beside counts and rungs: known points, seeds of survivors, objectives, time budget."""
     lines = []
     if enqueued:
-        first = ", ".join(f"{len(points)} of {name}" for name, points in enqueued.items())
-        lines.append(f"known points come first: {first} (search.enqueue; what they leave open is at the arm's centre)")
+        by_bracket = ", ".join(f"{len(points)} of {name}" for name, points in enqueued.items())
+        lines.append(
+            f"known points come first: {by_bracket} (search.enqueue; what they leave open is at the arm's centre)"
+        )
     if first_seed_leads(search, scheduler):
         first, *rest = search.training_seeds
         others = f"seed{'s' * (len(rest) > 1)} {', '.join(map(str, rest))}"

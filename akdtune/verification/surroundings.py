@@ -51,7 +51,7 @@ class Data:
         truth: dict[int, int] = {}
         for train_on in ("subset", "full"):
             try:
-                splits = self.dataset.split(train_on)  # type: ignore[arg-type]
+                splits = self.dataset.split(train_on)
             except AkdtuneError:  # no validation images: nobody is judged on them
                 continue
             for part in (splits.validation, splits.test):

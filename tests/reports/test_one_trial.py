@@ -1,4 +1,4 @@
-"""`akdtune trial` and `akdtune diff`: what a trial is called, in what it differs, what was decided about it, and when."""
+"""`akdtune trial` and `akdtune diff`: what a trial is called, in what it differs, what was decided about it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def row(trial_id: str, **more: Any) -> dict[str, Any]:
 
 ROWS = [
     row("aa11-s0"), row("aa22-s0"), row("bb33-s1", role="ablation", cell="base", arm="none/kd"),
-    row("bb33-s2", role="ablation", cell="base", arm="none/kd"), row("cc44-s1", role="control", cell="plain", arm="x/y"),
+    row("bb33-s2", role="ablation", cell="base", arm="none/kd"),
+    row("cc44-s1", role="control", cell="plain", arm="x/y"),
 ]  # fmt: skip
 
 
@@ -84,7 +85,9 @@ def test_what_nothing_or_several_things_are_called_is_refused(name: str, said: s
 
 def test_one_trial_of_a_cell_has_to_be_named() -> None:
     assert one_trial(ROWS, "plain")["trial_id"] == "cc44-s1"
-    with pytest.raises(AkdtuneError, match=r"cell 'base' has 2 trials; name one: bb33-s1 \(ablation, seed 1\), bb33-s2"):
+    with pytest.raises(
+        AkdtuneError, match=r"cell 'base' has 2 trials; name one: bb33-s1 \(ablation, seed 1\), bb33-s2"
+    ):
         one_trial(ROWS, "base")
 
 
@@ -197,7 +200,9 @@ def study(tmp_path: Path) -> Path:
     first = build.add("angular/kd", 61.5, None, role="search", params={"views.margin": 0.25}, epochs=6)
     build.add("angular/kd", 66.5, None, role="search", params={"views.margin": 0.5}, epochs=6, seed=2)
     for plan in build.plan:
-        plan["cell"] = next((c["name"] for c in build.design["ablation"]["cells"] if c["cell_id"] == plan["cell_id"]), None)
+        plan["cell"] = next(
+            (c["name"] for c in build.design["ablation"]["cells"] if c["cell_id"] == plan["cell_id"]), None
+        )
     folder = trial_directory(build.path, first)
     (folder / "log.txt").write_text("epoch 1 of 6: ce 1\nwarning: gates stay shut\nx.py:1: UserWarning: odd\n")
     return build.write()

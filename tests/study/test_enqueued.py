@@ -21,7 +21,9 @@ BOTH = "method: {choice: [{name: kd, weight: {log_uniform: [0.1, 4.0]}}, [kd, cr
 
 def written(folder: Path, enqueue: str, *changes: tuple[str, str]) -> Path:
     """The tiny study with points, its `search` section in block style."""
-    text = TINY.replace("search: {algorithm: random, trials: 6}\n", f"search:\n  algorithm: random\n  trials: 6\n{enqueue}")
+    text = TINY.replace(
+        "search: {algorithm: random, trials: 6}\n", f"search:\n  algorithm: random\n  trials: 6\n{enqueue}"
+    )
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
@@ -70,7 +72,8 @@ def test_drawn_configurations_follow_the_points(tmp_path: Path, algorithm: str) 
 
 def test_a_grid_begins_with_the_points_and_has_each_configuration_once(tmp_path: Path) -> None:
     changes = (
-        ("algorithm: random", "algorithm: grid"), ("margin: {uniform: [0.1, 0.6]}", "margin: {choice: [0.1, 0.2, 0.3]}"),
+        ("algorithm: random", "algorithm: grid"),
+        ("margin: {uniform: [0.1, 0.6]}", "margin: {choice: [0.1, 0.2, 0.3]}"),
         ("weight: {log_uniform: [0.1, 4.0]}", "weight: {choice: [1, 2]}"),
     )  # fmt: skip
     points = "  enqueue: [{views.margin: 0.3, method.kd.weight: 2}, {views.margin: 0.2}]\n"
@@ -81,7 +84,9 @@ def test_a_grid_begins_with_the_points_and_has_each_configuration_once(tmp_path:
 
 @pytest.mark.parametrize("algorithm", ["tpe", "gp", "random"])
 @pytest.mark.parametrize("fair", ["per_arm", "pooled"])
-def test_a_search_begins_with_the_points_and_goes_on_where_it_was_cut(tmp_path: Path, algorithm: str, fair: str) -> None:
+def test_a_search_begins_with_the_points_and_goes_on_where_it_was_cut(
+    tmp_path: Path, algorithm: str, fair: str
+) -> None:
     points = POINT + "  - {views.margin: 0.2}\n"
     study = loaded(tmp_path, points, WITH_BOTH, ("algorithm: random", f"algorithm: {algorithm}\n  fair: {fair}"))
     whole = Played(study, tmp_path / "whole").play()
@@ -122,7 +127,9 @@ def test_the_plan_says_what_comes_first(tmp_path: Path) -> None:
 
 
 def test_terms_are_named_by_their_methods() -> None:
-    written = {leaf.path: leaf.value for leaf in leaves({"method": ["kd", {"name": "crd", "weight": 2.0}], "views": None})}
+    written = {
+        leaf.path: leaf.value for leaf in leaves({"method": ["kd", {"name": "crd", "weight": 2.0}], "views": None})
+    }
     assert written == {"method": ["kd", "crd"], "method.crd.weight": 2.0, "views.name": "none"}
     nested = {leaf.path: leaf.value for leaf in leaves({"method": {"kd": {"weight": 1}}, "student": {"network": "x"}})}
     assert nested == {"method.kd.weight": 1, "student.network.name": "x"}
@@ -134,7 +141,8 @@ def test_terms_are_named_by_their_methods() -> None:
 @pytest.mark.parametrize(
     ("point", "said"),
     [
-        ("{views.margn: 0.4}", "search.enqueue[0].views.margn: unknown setting 'views.margn'; did you mean 'views.margin'?"),
+        ("{views.margn: 0.4}",
+         "search.enqueue[0].views.margn: unknown setting 'views.margn'; did you mean 'views.margin'?"),
         ("{margin: 0.4}", "search.enqueue[0].margin: unknown setting 'margin'; did you mean 'views.margin'?"),
         ("{views.margin: 0.9}", "search.enqueue[0].views.margin: must be within uniform [0.1, 0.6], got 0.9"),
         ("{views: {margin: wide}}", "search.enqueue[0].views.margin: must be within uniform [0.1, 0.6], got 'wide'"),
@@ -154,13 +162,17 @@ def test_a_point_outside_the_space_is_refused_with_key_and_line(tmp_path: Path, 
 
 def test_a_point_that_fits_no_arm_is_told_of_the_nearest(tmp_path: Path) -> None:
     file = written(tmp_path, "  enqueue: [{method: [kd, crd], method.kd.weight: 2.0}]\n", WITH_BOTH)
-    with pytest.raises(SettingsError, match=r"is \['kd'\], and not searched there, got \['kd', 'crd'\] \(the nearest arm"):
+    with pytest.raises(
+        SettingsError, match=r"is \['kd'\], and not searched there, got \['kd', 'crd'\] \(the nearest arm"
+    ):
         spec.load(file)
 
 
 def test_more_points_than_trials_are_refused(tmp_path: Path) -> None:
     points = "".join(f"  - {{views.margin: 0.{number}}}\n" for number in range(2, 6))
-    with pytest.raises(SettingsError, match=r"search.enqueue: has 4 points for angular/kd, which gets 3 of search.trials"):
+    with pytest.raises(
+        SettingsError, match=r"search.enqueue: has 4 points for angular/kd, which gets 3 of search.trials"
+    ):
         loaded(tmp_path, f"  enqueue:\n{points}", WITH_BOTH)
 
 

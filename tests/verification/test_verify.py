@@ -19,8 +19,10 @@ from akdtune.verification.checks import Check, exit_code
 from akdtune.verification.report import Asked
 from tests.study_fixture import StudyBuilder
 
+NOTHING = Asked()
 
-def checked(study: Path, asked: Asked = Asked()) -> dict[str, Check]:
+
+def checked(study: Path, asked: Asked = NOTHING) -> dict[str, Check]:
     return {check.name: check for check in report.verify(study, asked, lambda *_: None)}
 
 
@@ -41,6 +43,10 @@ def with_value(path: Path, column: str, row: int, value: Any) -> None:
     values[row] = value
     place = table.column_names.index(column)
     pq.write_table(table.set_column(place, table.schema.field(column), pa.array(values, table[column].type)), path)
+
+
+def without_check(line: str) -> str:
+    return re.sub(r', "check": .*', "}", line.rstrip("\n"))
 
 
 def lines(study: Path) -> list[str]:
@@ -92,10 +98,8 @@ def test_a_row_that_was_changed_everywhere_is_found_by_training_again(study: Pat
 def test_another_processor_makes_equality_not_to_be_expected(study: Path) -> None:
     trial = done(study)
     with_value(study / "trials" / trial / "epochs.parquet", "train_accuracy", 1, 12.5)
-    ledger = [
-        with_check(re.sub(r', "check": .*', "}", line.rstrip("\n")).replace('"processor": "', '"processor": "Other ')) + "\n"
-        for line in lines(study)
-    ]  # fmt: skip
+    changed = [without_check(line).replace('"processor": "', '"processor": "Other ') for line in lines(study)]
+    ledger = [with_check(line) + "\n" for line in changed]
     (study / "ledger.jsonl").write_text("".join(ledger))
     checks = checked(study, Asked(trials=[trial]))
     rerun = checks[f"rerun {trial}"]
@@ -124,7 +128,9 @@ def _of_compacted(study: Path) -> str:
 
 
 def _of_ledger(study: Path) -> str:
-    changed = [line.replace('"value": ', '"value": 9', 1) if '"event": "epoch"' in line else line for line in lines(study)]
+    changed = [
+        line.replace('"value": ', '"value": 9', 1) if '"event": "epoch"' in line else line for line in lines(study)
+    ]
     (study / "ledger.jsonl").write_text("".join(changed))
     return "ledger"
 
@@ -191,9 +197,7 @@ def test_what_was_changed_by_hand_is_found(study: Path, change: Callable[[Path],
     assert named in found(study)
 
 
-def test_a_finding_names_file_trial_column_and_both_values(
-    study: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finding_names_file_trial_column_and_both_values(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = pq.read_table(study / "trials.parquet")
     trial, value = (whole[name].to_pylist()[1] for name in ("trial_id", "val_accuracy"))
     _of_trials(study)
@@ -224,7 +228,7 @@ def test_a_changed_line_is_told_with_its_number_and_against_the_rows(study: Path
 
 
 def test_ledgers_of_earlier_versions_have_no_check_words(study: Path) -> None:
-    old = [re.sub(r', "check": .*', "}", line.rstrip("\n")) + "\n" for line in lines(study)]
+    old = [without_check(line) + "\n" for line in lines(study)]
     (study / "ledger.jsonl").write_text("".join(old))
     ledger = checked(study)["ledger"]
     assert ledger.status == "ok" and f"{len(old)} of an earlier version without a check word" in ledger.said
@@ -267,7 +271,9 @@ def test_a_directory_without_a_lock_cannot_be_verified(tmp_path: Path, capsys: p
 def test_a_running_study_has_trials_without_an_end(study: Path) -> None:
     """Cut where a driver was killed: nothing is wrong with what is there."""
     trial = json.loads(next(line for line in reversed(lines(study)) if '"event": "done"' in line))["trial_id"]
-    kept = [line for line in lines(study) if '"study_finished"' not in line and not (trial in line and '"done"' in line)]
+    kept = [
+        line for line in lines(study) if '"study_finished"' not in line and not (trial in line and '"done"' in line)
+    ]
     (study / "ledger.jsonl").write_text("".join(kept) + '{"time": 1.0, "event": "ep')
     (study / "trials" / trial / "outcome.json").unlink()
     checks = checked(study)

@@ -22,6 +22,7 @@ from akdtune.records.events import (
     TrialPlanned,
     TrialRetried,
     TrialStarted,
+    parse,
 )
 from akdtune.records.trial_directory import TrialDirectory
 
@@ -74,7 +75,7 @@ def history(run: Path, trial_id: str) -> History:
     events = []
     for kind, of, line in files.heads(run):
         if kind != "epoch" and (of == trial_id or kind in _OF_ALL):
-            event = files.parse(line)
+            event = parse(line)
             if event is not None and (event.trial_id in ("", trial_id) or isinstance(event, RungDecided | RaceJudged)):
                 events.append(event)
     trial = TrialDirectory(files.trial_directory(run, trial_id))

@@ -15,6 +15,7 @@ from akdtune.reports.one_trial import centre, rungs
 from akdtune.reports.one_trial.centre import Setting
 from akdtune.reports.one_trial.curve import course, sparkline
 from akdtune.reports.one_trial.history import History, history, spent, times
+from akdtune.reports.short_names import short_value
 from akdtune.reports.text import counted, duration
 
 COLUMNS = 80
@@ -83,9 +84,7 @@ def setting_table(settings: Sequence[Setting], heading: str, other: str, own: st
 
 def shown(value: Any) -> str:
     """A value in few digits."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "null" if value is None else short_value(value)
 
 
 def _settings(
