@@ -7,6 +7,7 @@ What a study is, costs or has measured is computed elsewhere. Importing this pac
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,11 @@ from typing import Any
 
 from akdtune.cli import storage_commands
 from akdtune.cli.app import app, cache_app, teacher_app, wandb_app
+from akdtune.cli.arguments import StudyCommand
 from akdtune.cli.listing_commands import data, methods, networks, views
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
+<<<<<<< HEAD
 from akdtune.cli.trial_commands import diff, trial
 from akdtune.cli.verifying import verify
 from akdtune.errors import AkdtuneError, AkdtuneWarning
@@ -25,16 +28,25 @@ from akdtune.running import interruption
 
 _BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, trial, diff, logs)
 _BEHIND: tuple[Callable[..., None], ...] = (compare, verify, spaces, methods, views, networks, data, schema)
+=======
+from akdtune.cli.table_command import table
+from akdtune.errors import AkdtuneError, AkdtuneWarning
+from akdtune.running import interruption
+
+_STUDIES = (run, retry, plan, rehearse)
+_BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, logs)
+_BEHIND: tuple[Callable[..., None], ...] = (compare, table, spaces, methods, views, networks, data, schema)
+>>>>>>> main
 for _command in _BEFORE:
-    app.command()(_command)
+    app.command(cls=StudyCommand if _command in _STUDIES else None)(_command)
 # what follows the name of an analysis belongs to the analysis
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(analyze)
 for _command in _BEHIND:
     app.command()(_command)
-teacher_app.command("train")(storage_commands.teacher_train)
+teacher_app.command("train", cls=StudyCommand)(storage_commands.teacher_train)
 teacher_app.command("list")(storage_commands.teacher_list)
 teacher_app.command("show")(storage_commands.teacher_show)
-teacher_app.command("fill")(storage_commands.teacher_fill)
+teacher_app.command("fill", cls=StudyCommand)(storage_commands.teacher_fill)
 teacher_app.command("weights")(storage_commands.teacher_weights)
 cache_app.command("list")(storage_commands.cache_list)
 cache_app.command("verify")(storage_commands.cache_verify)
@@ -44,6 +56,9 @@ wandb_app.command("sync")(storage_commands.wandb_sync)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 2 and one message for a mistake of the user's, 130 for a signal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # names may hold what this terminal's encoding does not
     try:
         with _plain_warnings(), interruption.exiting():
             app(args=None if arguments is None else list(arguments), prog_name="akdtune")

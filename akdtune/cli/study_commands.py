@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from akdtune.cli import completion
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
+from akdtune.cli.waiting import load_study, waiting
 from akdtune.errors import AkdtuneError
 
 
@@ -48,10 +50,9 @@ def run(
     Exit code 0: every trial ended; 1: some failed (`akdtune retry`); 2: a message says what is wrong;
     3: something outside the study has to be mended first; 130: interrupted.
     """
-    from akdtune.study import spec
     from akdtune.tracking import study as tracking_study
 
-    study = spec.load(file, overrides or [])
+    study = load_study(file, overrides)
     notice = tracking_study.notice(study.tracking.model_dump())
     if notice:
         print(notice, file=sys.stderr)
@@ -59,7 +60,8 @@ def run(
     if new:
         beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
         root = root if not root.exists() else next(path for path in beside if not path.exists())
-    from akdtune.running import driver, supervision
+    with waiting("loading torch and Ray"):
+        from akdtune.running import driver, supervision
 
     with supervision.leaving():
         code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
@@ -74,6 +76,7 @@ def retry(
             metavar="[TRIAL]... [KEY=VALUE]...",
             help="Failed trials, by id or its beginning; none: all. KEY=VALUE: resources and tracking for the new run.",
             show_default=False,
+            autocompletion=completion.trials,
         ),
     ] = None,
     give_up: Annotated[
@@ -145,14 +148,14 @@ def plan(file: FileArgument, overrides: Overrides = None) -> None:
       akdtune plan search_spaces/cifar_angular.yaml
       akdtune plan digits_angular search.trials=96 scheduler.grace_period=16
     """
-    from akdtune.study import spec
+    study = load_study(file, overrides)  # what is wrong with it is said before torch and the data are loaded
+    with waiting("looking at data and networks"):
+        from akdtune.planning.plan import Plan
+        from akdtune.planning.report import plan_report
+        from akdtune.tracking.study import plan_line
 
-    study = spec.load(file, overrides or [])  # what is wrong with it is said before torch and the data are loaded
-    from akdtune.planning.plan import Plan
-    from akdtune.planning.report import plan_report
-    from akdtune.tracking.study import plan_line
-
-    print("\n".join([*plan_report(Plan.of(study)), plan_line(study.tracking.model_dump())]))
+        planned = Plan.of(study)
+    print("\n".join([*plan_report(planned), plan_line(study.tracking.model_dump())]))
 
 
 def rehearse(
@@ -192,11 +195,17 @@ def spaces() -> None:
       akdtune spaces
       akdtune run digits_angular          (a packaged name instead of a file)
     """
+    from akdtune.cli.tables import Listing, print_listing
+    from akdtune.cli.terminal import text
     from akdtune.folders import packaged
 
-    for name, path in packaged().items():
-        about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        print(f"{name}\n    {about}\n    {path}")
+    found = packaged()
+    about = {name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name, path in found.items()}
+    if text.columns() is None:
+        print("\n".join(f"{name}\n    {about[name]}\n    {path}" for name, path in found.items()))
+        return
+    text.say(f"in {next(iter(found.values())).parent}:")
+    print_listing(Listing(("name", "about"), list(about.items()), least={0: 30}))
 
 
 def schema() -> None:

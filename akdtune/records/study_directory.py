@@ -492,6 +492,14 @@ class StudyDirectory:
                 return alive
             time.sleep(0.1)
 
+    def remove_left_over(self) -> None:
+        """Takes away what killed writers left in folders that nobody else writes to: the study's and ended trials'."""
+        ended = (self.trial(record.trial_id).path for record in self.records.values() if record.terminal is not None)
+        for folder in (self.root, *ended):
+            for path in folder.glob(f".*{atomic.TEMPORARY}"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None

@@ -17,9 +17,10 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
+from akdtune import progress
 from akdtune.errors import RayError, StudyError, SurroundingsError
+from akdtune.planning import needs
 from akdtune.planning.checkpoint_files import reading_lines
-from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows, student_hashes
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
@@ -51,6 +52,8 @@ from akdtune.running.tune import (
     concurrency,
 )
 from akdtune.running.worker import run_trial, train_teacher
+from akdtune.search.optuna_phases import add_phases
+from akdtune.search.optuna_trials import Worth
 from akdtune.search.schedulers import ArmScheduler, pruners
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -88,7 +91,7 @@ def run(
     """
     console = console or Console(markup=False)
     _refuse_uri(root)
-    check_resources(study, address)
+    needs.check(study, elsewhere=bool(address))
     supervision = Supervision()
     driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
     driver.reports = reports
@@ -159,9 +162,10 @@ class _Driver:
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _go(self, lock: dict[str, Any] | None) -> int:
-        with Display(self.console, self.study.name, self._total, self.study.epochs) as self.shown:
+        begun = Display(self.console, self.study.name, self._total, self.study.epochs)
+        with begun as self.shown, progress.shown_by(begun):
             try:
-                self._prepare_and_tune(lock, self.shown)
+                self._prepare_and_tune(lock, begun)
             except ray.exceptions.RayTaskError:
                 raise  # an error in our own code
             except ray.exceptions.RayError as error:
@@ -177,7 +181,9 @@ class _Driver:
         if self.run is None or (self._stopping and self._is_unfinished(self.run)):
             return self._interrupted()
         self.supervision.unhurried()
+        self.directory.remove_left_over()
         tables.compact(self.directory.root)
+        self._complete_journal(self.run)
         if self.run.halted is not None:
             raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
         return self._ended(self.run)
@@ -213,7 +219,8 @@ class _Driver:
         self._print_notes()
         if run.remaining() and not self._stopping:
             self.directory.wait_for_workers()
-            self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
+            own = self.study.tracking.model_dump()
+            self.tracking = StudyTracking(own, self.directory.root, lambda: self.outline.varied)
             self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
             self._began = True
             self._tune(run, shown)
@@ -281,6 +288,7 @@ class _Driver:
                 "cpu": self.study.resources.cpu,
             }
         )
+        shown.stage("starting to train the teacher")
         while True:
             ready, _ = ray.wait([rows], timeout=0.2)
             if self._stopping and self._stopping + STOP_PATIENCE_S < time.monotonic():
@@ -312,7 +320,8 @@ class _Driver:
         if not ray.is_initialized():
             joins = self.address is not None and self.address != "local"
             within_s = ray_start.JOIN_S if joins else ray_start.START_S
-            with self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s)):
+            harmless = self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s))
+            with harmless, progress.stage("joining Ray" if joins else "starting Ray"):
                 ray_start.start_ray(self.address, self.study.tracking.finish_timeout_s, self.study.plugins)
         self.supervision.lost = ray_start.watch()
 
@@ -361,6 +370,7 @@ class _Driver:
                 progress_reporter=NoReport(),
             ),
         )
+        shown.stage("starting the first trials")
         run.stopping = self._stopping or None
         if actor is not None:
             run.stop_elsewhere = actor.stop.remote
@@ -415,6 +425,16 @@ class _Driver:
         for line in notes:
             self.console.print(line, highlight=False, soft_wrap=True)
 
+    def _complete_journal(self, run: Run) -> None:
+        """Adds to optuna.journal what its sampler does not see."""
+        searcher = run.searcher
+        search = Worth(tuple(self.study.search.objectives), run.costs) if searcher is None else searcher.worth
+        spaces = {**{arm.name: arm for arm in self.study.arms}, **run.brackets}
+        try:
+            add_phases(self.directory, spaces, () if searcher is None else searcher.brackets, search)
+        except StudyError as error:
+            self._say(f"warning: {error}")
+
     def _without_end(self, run: Run) -> list[TrialRecord]:
         """Planned trials that have no end and are not held back by the time budget."""
         return [record for record in self.directory.unfinished() if not run.phase.held_back(record)]
@@ -460,8 +480,8 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        if self.tracking is not None and (of_tracking := self.tracking.closing()):
-            self._say(of_tracking)
+        for line in () if self.tracking is None else self.tracking.closing():
+            self._say(line)
         self._say(display.closing_report(self.study, self.directory))
 
 
@@ -473,9 +493,3 @@ def _refuse_uri(root: Path) -> None:
             f"--dir {scheme}://{rest.lstrip('/')}: must be a folder that all nodes see, not a URI (docs/cluster.md "
             "says why); mount the store, or copy the finished directory there"
         )
-
-
-def check_resources(study: Study, address: str | None) -> None:
-    """Refuses a study that asks for more CPUs or GPUs than this machine has, before anything starts."""
-    if not address and (lacking := Machine.here(study.resources).lacking(study.resources)):
-        raise StudyError("\n".join(lacking))

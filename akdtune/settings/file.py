@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from akdtune.errors import Problem
@@ -13,6 +14,9 @@ from akdtune.registry import Kind
 KeyPath: TypeAlias = "tuple[str | int, ...]"
 
 COMMAND_LINE = "command line"
+BASE = "base"
+"""The key by which a file takes another over."""
+
 DOMAINS = ("choice", "grid", "uniform", "log_uniform", "int_uniform", "log_int_uniform", "quantized_uniform")
 COMPONENTS: dict[str, Kind] = {"views": "views", "method": "methods", "network": "networks"}
 """Keys whose value is a component: a name, or a mapping with `name` and the component's own settings."""
@@ -28,6 +32,7 @@ class SettingsFile:
         places: file and line of every key path, list items included.
         problems: what was wrong while reading; the rest is usable.
         refused: paths of values that were wrong while reading and stand as None.
+        bases: the files whose values these are besides, and what messages call them, the nearest first.
     """
 
     name: str
@@ -35,6 +40,7 @@ class SettingsFile:
     places: dict[KeyPath, tuple[str, int | None]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     refused: set[KeyPath] = field(default_factory=set)
+    bases: list[tuple[Path, str]] = field(default_factory=list)
 
     def problem(self, path: KeyPath, message: str) -> Problem:
         """A problem at a key path, placed at the closest line that is known."""
@@ -100,7 +106,7 @@ def has_domain(value: Any) -> bool:
 
 def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What changed between two resolved studies, one readable line each: `training.epochs: 40 -> 20`."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    before, after = dict(leaves(old)), dict(leaves(new))
     return [
         f"{path}: {before.get(path, '(absent)')} -> {after.get(path, '(absent)')}"
         for path in dict.fromkeys([*before, *after])
@@ -108,12 +114,13 @@ def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
     ]
 
 
-def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+    """Every setting of a mapping as a line holds it: its key path, and its value as text; a domain is one value."""
     if isinstance(value, Mapping) and value and not (len(value) == 1 and next(iter(value)) in DOMAINS[2:]):
         for key, item in value.items():
-            yield from _leaves(item, (*path, key))
+            yield from leaves(item, (*path, key))
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         for index, item in enumerate(value):
-            yield from _leaves(item, (*path, index))
+            yield from leaves(item, (*path, index))
     else:
         yield written(path), shown(value, 200)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,9 +45,17 @@ from akdtune.training.states import copied, lay_out
 from akdtune.training.warmup import SharedWarmup
 from akdtune.views import ViewAugmenter
 
+try:
+    import resource
+except ModuleNotFoundError:
+    raise AkdtuneError(
+        "akdtune trains on Linux and macOS, not on Windows itself: use it inside WSL 2 (docs/platforms.md)"
+    ) from None
+
 TRAINING_COLUMNS = (
     Column("lr", "", "learning rate of the student", "none"),
     Column("train_accuracy", "percent", "mean over the epoch of the student's accuracy on training batches"),
+    Column("train_loss", "", "mean over the epoch of the loss that training lowers: all terms, weighted and summed"),
     Column("loss.ce", "nats", "mean over the epoch of the student's cross-entropy with the label, unweighted", "none"),
     Column("loss.*", "", "mean over the epoch of this term of a method, unweighted", "none"),
     Column("loss.views.*", "", "mean over the epoch of this penalty of the views, unweighted", "none", "needed"),
@@ -468,7 +476,7 @@ class Trial:
     def _peak_memory_mib(self) -> float:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _timed(work: Callable[[int], object], epoch: int) -> float:
@@ -495,9 +503,9 @@ def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int) -> f
 
 
 def _finite(sums: _Sums, epoch: int) -> dict[str, float]:
-    """The epoch's means without the total; raises where the total was not finite in any step."""
+    """The epoch's means, the total as `train_loss`; raises where the total was not finite in any step."""
     means = sums.means()
-    total = means.pop("total")
+    means["train_loss"] = total = means.pop("total")
     if not (abs(total) < float("inf")):
         raise Diverged(epoch)
     return means

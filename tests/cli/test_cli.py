@@ -118,7 +118,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["run", "digits_angualr"], "did you mean the packaged 'digits_angular'?"),
-        (["run", "digits_angular", "trainin.epochs=2"], "did you mean 'training'?"),
+        (["run", "digits_angular", "trainin.epochs=2"], "did you mean training.epochs=2?"),
         (["plan", "nothing.yaml"], "nothing.yaml: there is no such file"),
         (["show", "tyo"], f"tyo: no such study directory; did you mean '{Path('runs/toy')}'?"),
         (["show", "toy", "--arm", "angular/kdd"], "unknown arm 'angular/kdd'; did you mean 'angular/kd'?"),
@@ -133,7 +133,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["best", "toy", "--export", "there.yaml"], "there.yaml: exists already"),
         (["wandb", "sync", "toy"], "no Weights & Biases runs here"),
         (["teacher", "show", "abc"], "no teacher 'abc'"),
-        (["shwo", "toy"], "No such command 'shwo'"),
+        (["shwo", "toy"], "unknown command 'shwo'; did you mean 'show'?"),
     ],
 )
 def test_a_mistake_is_one_message_and_code_2(
@@ -261,8 +261,17 @@ def test_the_exported_best_trains_with_its_own_seed(repeated: Path, capsys: pyte
     assert spec.load("best.yaml").search.trial_seed == 1
 
 
-def test_best_names_the_best_search_trial_of_each_arm(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_names_the_best_trial_of_each_arm(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = call(capsys, "best", "toy").splitlines()
+    assert [line.split()[:3] for line in lines[2:4]] == [
+        ["t00005", "angular/kd", "probe"],
+        ["t00002", "angular/crd", "search"],
+    ]
+    assert lines[5:] == [
+        "A probe is better than the search: t00005 (angular/kd, seed 1) has 70.00 %, the search's best t00001 "
+        "(angular/kd, seed 1) 66.50 %. Confirmation and ablation go by the search's."
+    ]
+    lines = call(capsys, "best", "toy", "--role", "search").splitlines()
     assert [line.split()[:2] for line in lines[2:]] == [["t00001", "angular/kd"], ["t00002", "angular/crd"]]
     lines = call(capsys, "best", "toy", "--arm", "angular/crd").splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["t00002"]
@@ -372,7 +381,7 @@ def test_retry_notes_down_which_trials_go_on_and_runs_the_study(
         return 1
 
     monkeypatch.setattr(driver, "run", run)
-    assert "did you mean 'training'?" in call(capsys, "retry", "toy", "trainin.epochs=2", code=2)
+    assert "did you mean training.epochs=2?" in call(capsys, "retry", "toy", "trainin.epochs=2", code=2)
     assert not asked and '"retried"' not in (failed / LEDGER).read_text(), "the study is read first"
     call(capsys, "retry", "toy", "t00001", "resources.cpu=2", "--address", "auto", code=1)
     assert asked == [(8, 2, Path("runs/toy"), "auto")]

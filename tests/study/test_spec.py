@@ -306,7 +306,7 @@ def test_overrides_may_put_a_network_setting_on_a_plain_name(load: Loader) -> No
         ("method.dkdd.beta=2", ["did you mean 'dkd'"]),
         ("training.epochs.x=2", ["leads nowhere", "training.epochs is 40"]),
         ("views.margn=0.2", ["unknown key 'margn'", "did you mean 'margin'"]),
-        ("vews.margin=0.2", ["unknown section 'vews'", "did you mean 'views'"]),
+        ("vews.margin=0.2", ["unknown section 'vews'", "did you mean views.margin=0.2?"]),
         ("training.lr", ["form key.path=value"]),
         ("=3", ["form key.path=value"]),
         ("training..lr=3", ["form key.path=value"]),
@@ -338,6 +338,7 @@ def test_overrides_that_cannot_be_applied(load: Loader, override: str, words: li
         ("validation: 600", "validation: 600, train: x", 2, "data.train", ["does not belong", "'digits'"]),
         ("name: digits", "name: digts", 2, "data.name", ["unknown data set 'digts'", "did you mean 'digits'"]),
         ("network: resnet20", "network: resnet32x", 3, "teacher.network", ["unknown network", "'resnet32x4'"]),
+        ("network: resnet20", "network: {widths: [4]}", 3, "teacher.network.name", ["is missing", "cnn"]),
         ("network: resnet8", "network: {name: cnn, width: [4]}", 4, "student.network.width", ["did you mean 'widths'"]),
         ("network: resnet8", "network: [resnet8]", 4, "student.network", ["a name or a mapping", "['resnet8']"]),
         ("{network: resnet8}", "resnet8", 4, "student", ["must be a mapping", "'resnet8'"]),
@@ -883,3 +884,19 @@ def test_every_setting_of_a_component_is_described_in_the_schema() -> None:
             for key, setting in model.model_fields.items():
                 if setting.description:
                     assert properties[key]["description"] == setting.description
+
+
+def test_every_base_method_is_a_cell_of_the_baselines_and_reads_the_test_set() -> None:
+    study = spec.load("cifar_baselines")
+    assert study.reports and not study.search.searches, "nothing is chosen, so nothing is judged on validation images"
+    plan = study.cell_plan
+    assert plan is not None and {cell.role for cell in plan.cells} == {"ablation"}
+    assert {term["name"] for cell in plan.cells for term in cell.settings["method"]} == set(names("methods"))
+    assert {cell.name for cell in plan.cells if not cell.changes} == {"base"} and plan.reference == "base"
+
+
+def test_the_search_of_the_baselines_that_was_measured_still_stands() -> None:
+    """docs/zoo.md: validation accuracies of the file as it was."""
+    grid = ["ablation=null", "search={algorithm: grid, seeds: [0, 1, 2]}", "method={choice: [student_only, kd]}"]
+    study = spec.load("cifar_baselines", [*grid, "data.validation=9"])
+    assert [arm.name for arm in study.arms] == ["none/student_only", "none/kd"] and not study.reports
