@@ -90,13 +90,8 @@ class Searcher:
         self.startup = startup
         self.identify = identify
         self.algorithm = algorithm
-<<<<<<< HEAD
-        self.objectives = tuple(objectives)
-        self.costs = costs
-        self.enqueued = {name: list(points) for name, points in (enqueued or {}).items()}
-=======
         self.worth = Worth(tuple(objectives), costs)
->>>>>>> main
+        self.enqueued = {name: list(points) for name, points in (enqueued or {}).items()}
         self.exhausted: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.studies = self._open()
@@ -132,7 +127,6 @@ class Searcher:
         self.exhausted.add(bracket)
         return None
 
-<<<<<<< HEAD
     def _next_enqueued(self, bracket: str) -> tuple[Proposal, int] | None:
         """The next known point that is not planned yet, as a proposal that the sampler learns from like any other."""
         points, study = self.enqueued.get(bracket, []), self.studies[bracket]
@@ -140,20 +134,16 @@ class Searcher:
             proposal = points.pop(0)
             if self.identify(proposal) not in self.directory.records:
                 number = len(study.get_trials(deepcopy=False))
-                study.add_trial(self._asked(bracket, proposal.raw))
+                asked = proposed(self.brackets[bracket], proposal.raw)
+                params, distributions = asked.params, asked.by_name
+                study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
                 return proposal, number
         return None
 
-    def _asked(self, bracket: str, raw: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
-        recorded = Distributions(raw)
-        self.brackets[bracket].sample(recorded)
-        return create_trial(state=TrialState.RUNNING, params=dict(raw), distributions=recorded.by_name)
-=======
     def planned(self, record: TrialRecord) -> None:
         """Notes beside a proposal which trial it has become."""
         study = self.studies[record.plan["bracket"]]
         _note(study, int(record.plan["proposal"]), attributes(record.plan))
->>>>>>> main
 
     def tell(self, record: TrialRecord) -> None:
         """Tells the outcome of a finished search trial."""
