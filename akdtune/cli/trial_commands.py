@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from akdtune.cli import completion
 from akdtune.cli.app import RunArgument
 
 NAME_HELP = "Trial id or its beginning; or a cell's name."
@@ -13,7 +14,9 @@ NAME_HELP = "Trial id or its beginning; or a cell's name."
 
 def trial(
     run: RunArgument,
-    name: Annotated[str, typer.Argument(metavar="TRIAL", help=NAME_HELP, show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="TRIAL", help=NAME_HELP, show_default=False, autocompletion=completion.trials)
+    ],
 ) -> None:
     """Show one trial: settings, curve, decisions of early stopping, time, warnings, and how to train it again.
 
@@ -42,8 +45,12 @@ def trial(
 
 def diff(
     run: RunArgument,
-    a: Annotated[str, typer.Argument(metavar="A", help=NAME_HELP, show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help=NAME_HELP, show_default=False, autocompletion=completion.trials)
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="Another one.", show_default=False, autocompletion=completion.trials)
+    ],
 ) -> None:
     """Show two trials of a study, or two of its cells, beside each other.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from akdtune.cli import completion
 from akdtune.cli.app import RunArgument
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def verify(
         int, typer.Option(metavar="N", min=0, help="Train N finished trials again and compare them bit by bit.")
     ] = 0,
     trial: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Train this trial again; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="ID", help="Train this trial again; may be repeated.", autocompletion=completion.trials),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Draws the trials of --rerun.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Name every finding.")] = False,
