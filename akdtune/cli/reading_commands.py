@@ -35,7 +35,11 @@ def show(
     ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Every column as comma-separated text.")] = False,
 ) -> None:
-    """Show the trials of a study, also of a running one.
+    """Show how a study stands and its trials, also of a running one.
+
+    Opens with the answer: which arm leads, by which phase, and whether it is more than luck; the arms, or the cells and
+    their paired differences; how far the study is and how long still; and the command to go on with, with its cost in
+    trials and time. Pruned trials stand in no mean. With an option that chooses trials, these alone are shown.
 
     \b
     Examples:
@@ -71,6 +75,10 @@ def show(
         print(browse.as_csv(rows, columns), end="")
         return
     print(f"{directory}: {browse.tally(rows)}", flush=True)
+    if (arm, status, role, sort, top) == (None,) * 5:
+        from akdtune.cli.opening import print_opening
+
+        print_opening(directory, trials)
     for line in browse.pilot_lines(directory):
         print(line, flush=True)
     for line in browse.reason_lines(rows):

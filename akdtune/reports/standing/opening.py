@@ -1,0 +1,153 @@
+"""What `akdtune show` opens with and `akdtune run` closes with: the answer, before the table of trials."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from akdtune.errors import StudyError
+from akdtune.records import files
+from akdtune.records.events import SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
+from akdtune.records.spans import read_times, spans_of
+from akdtune.records.study_lock import running_driver
+from akdtune.reports.ablation.measured import Phase, phases_of
+from akdtune.reports.ablation.tables import Result, compute
+from akdtune.reports.standing import arms, leader, progress
+from akdtune.reports.standing.leader import Leader
+from akdtune.reports.standing.next_step import Asked, NextStep, next_step
+from akdtune.reports.standing.progress import Durations
+from akdtune.reports.standing.table import Table
+from akdtune.roles import TERMINAL
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a study stands.
+
+    Attributes:
+        leader: which arm leads, in one sentence; None before a trial has reached its last epoch.
+        tables: the arms and cells that are comparable, the phase that decides first.
+        progress: lines on trials and time.
+        next: what to do next; None while the study runs, and where nothing is left to do.
+    """
+
+    leader: Leader | None
+    tables: Sequence[Table]
+    progress: Sequence[str]
+    next: NextStep | None
+
+    @property
+    def sentence(self) -> str:
+        """Which arm leads, by which phase, resolved or not."""
+        return "no trial has reached its last epoch yet" if self.leader is None else self.leader.sentence
+
+    def lines(self, width: int | None = None) -> list[str]:
+        """The whole as text, with an empty line between its parts.
+
+        Args:
+            width: of the terminal, to which tables are fitted and sentences wrapped; None: neither. Commands are never
+                broken, so that they can be copied.
+        """
+        parts = [
+            _wrapped([self.sentence], width),
+            *(table.lines(width) for table in self.tables),
+            _wrapped(self.progress, width),
+            [] if self.next is None else self.next.lines(),
+        ]
+        return [line for place, part in enumerate(filter(None, parts)) for line in ([""] if place else []) + part]
+
+
+def _wrapped(sentences: Sequence[str], width: int | None) -> list[str]:
+    if width is None:
+        return list(sentences)
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, max(40, width), break_on_hyphens=False)]
+
+
+def standing(run: Path, rows: Sequence[Row], asked: Asked | None = None, now: float | None = None) -> Standing:
+    """How a study stands, from its directory; neither torch nor predictions are read.
+
+    Args:
+        run: the study directory; the study may be running.
+        rows: of `trials.parquet`, as `tables.read_trials` gives them.
+        asked: what the study was asked for; None: what its lock says.
+        now: seconds since 1970; None: the clock's.
+    """
+    asked = asked or Asked.of_lock(run, files.read_lock(run))
+    live = running_driver(run) is not None
+    spans = spans_of(read_times(run), (time.time() if now is None else now) if live else None)
+    design = _design(run)
+    ended, held_back, needed = _said(run)
+    names = asked.arms or list(dict.fromkeys(str(row["arm"]) for row in rows))
+    done = ended and not any(row["status"] not in TERMINAL for row in rows)
+    to_come = progress.awaited(asked.settings, len(names), rows, design, done or held_back)
+    epochs = (asked.settings.get("training") or {}).get("epochs")
+    durations = Durations(rows, spans, epochs if isinstance(epochs, int) else None)
+    results = _results(run, rows)
+    leads = _leader(results, rows)
+    return Standing(
+        leader=leads,
+        tables=_tables(results, rows, asked),
+        progress=progress.lines(rows, spans, [] if held_back else to_come, durations),
+        next=next_step(asked, rows, durations, to_come, leads, design, needed, held_back),
+    )
+
+
+def _design(run: Path) -> dict[str, Any]:
+    """What design.json holds, nothing where it is damaged, which other commands say."""
+    try:
+        held = files.read_design(run)
+    except StudyError:
+        return {}
+    return {name: phase for name, phase in held.items() if isinstance(phase, dict)}
+
+
+def _said(run: Path) -> tuple[bool, bool, SeedsNeeded | None]:
+    """Whether the last driver came to the study's end, whether time was up, and what a pilot asks for."""
+    ended, held_back, needed = False, False, None
+    for event in files.events(run, {"study_started", "study_finished", "time_budget", "seeds"}):
+        if isinstance(event, StudyStarted):
+            ended = held_back = False
+        elif isinstance(event, StudyFinished):
+            ended = not event.interrupted
+        elif isinstance(event, TimeBudgetSpent):
+            held_back = True
+        elif isinstance(event, SeedsNeeded):
+            needed = event
+    return ended, held_back, needed
+
+
+def _results(run: Path, rows: Sequence[Row]) -> list[Result]:
+    """The phases that have begun, the confirmation first: it is of arms, an ablation of an arm's parts."""
+    try:
+        phases = phases_of(run, rows=rows)
+    except StudyError:
+        return []
+    order = sorted(phases, key=lambda phase: phase.name != "confirm")
+    return [compute(phase, run, draws=0, beside=phases) for phase in order if _has_begun(phase)]
+
+
+def _has_begun(phase: Phase) -> bool:
+    return any(cell.values or cell.outcomes for cell in phase.cells)
+
+
+def _leader(results: Sequence[Result], rows: Sequence[Row]) -> Leader | None:
+    """By the phase that decides: a confirmation, an ablation, seeds of a search, the best of a search."""
+    for result in results:
+        if (found := leader.of_result(result)) is not None:
+            return found
+    return leader.of_repeated(arms.repeated_arms(rows)) or leader.of_configurations(arms.configurations(rows))
+
+
+def _tables(results: Sequence[Result], rows: Sequence[Row], asked: Asked) -> list[Table]:
+    """Phases with replicates; without one what search and probes allow."""
+    if decided := [arms.of_result(result) for result in results]:
+        return decided
+    algorithm = (asked.settings.get("search") or {}).get("algorithm")
+    found = (arms.of_search(rows, role, algorithm) for role in ("search", "probe"))
+    return [table for table in found if table is not None]
