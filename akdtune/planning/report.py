@@ -214,7 +214,7 @@ def _total_lines(outline: Outline, total: Total, costs: Sequence[ArmCost]) -> It
     stopped = f", with early stopping about {duration(total.likely_s)}" if outline.study.rungs else ""
     timed = sum(not (cost.like or cost.estimated) for cost in costs)
     estimated = sum(cost.estimated for cost in costs)
-    of_arms = "an arm" if timed == len(costs) else f"of each of {timed} arms that stand for {len(costs) - estimated}"
+    of_arms = "an arm" if timed == len(costs) else f"of {counted(timed, 'arm')} for {len(costs) - estimated} alike"
     rest = f", {estimated} estimated: the time was up" if estimated else ""
     yield (
         f"time with {counted(total.slots, 'trial')} at once: at most {duration(total.longest_s)}{stopped} "

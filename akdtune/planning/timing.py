@@ -52,7 +52,7 @@ def like_cost(settings: Mapping[str, Any]) -> str:
     """What the cost of a step follows from: configurations with the same text cost alike.
 
     Networks, views and their number, batch, precision. Methods that read logits and nothing else are alike, since next
-    to the networks a loss on logits takes no time; every other method is itself.
+    to the networks a loss on logits takes no time, and so are those that need no teacher; every other is itself.
     """
     views, training = settings["views"], settings["training"]
     methods = sorted({_method_kind(term["name"]) for term in settings["method"]})
@@ -65,7 +65,7 @@ def _method_kind(name: str) -> str:
     method = lookup("methods", name)
     if method.consumes not in ("logits", "self") or method.needs or method.overlaps_batches or method.replaces_logits:
         return name
-    return "on logits"
+    return f"on {method.consumes}"
 
 
 class Timing:

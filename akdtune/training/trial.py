@@ -63,8 +63,8 @@ TRAINING_COLUMNS = (
 )
 """What an epoch of training says besides what is measured on held-out images."""
 
-TIMED_IMAGES = 256
-"""Validation images that the end of an epoch is timed with, where there are more."""
+TIMED_IMAGES, HURRIED_IMAGES = 256, 32
+"""Validation images that the end of an epoch is timed with, where there are more; and where the time is up."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -426,13 +426,15 @@ class Trial:
             times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps, until)
         times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps, until)
         validation, scale = self.evaluation.splits.validation, 1.0
-        if validation is not None and len(validation) > TIMED_IMAGES:
-            scale = len(validation) / TIMED_IMAGES
-            self.evaluation.splits = replace(self.evaluation.splits, validation=validation.first(TIMED_IMAGES))
+        few = TIMED_IMAGES if time.monotonic() < until else HURRIED_IMAGES
+        if validation is not None and len(validation) > few:
+            scale = len(validation) / few
+            self.evaluation.splits = replace(self.evaluation.splits, validation=validation.first(few))
         views_every = self.limits.views_every
         self.evaluation.validation_row(views_every)
-        with_views_s, without_s = (_timed(self.evaluation.validation_row, epoch) for epoch in (views_every, 1))
-        return times | {"epoch_end_s": scale * (without_s + (with_views_s - without_s) / views_every)}
+        without_s = _timed(self.evaluation.validation_row, 1)
+        with_views_s = _timed(self.evaluation.validation_row, views_every) if time.monotonic() < until else without_s
+        return times | {"epoch_end_s": scale * (without_s + max(0.0, with_views_s - without_s) / views_every)}
 
     def state(self, stage: str, epoch: int) -> dict[str, Any]:
         """A copy of everything that changes: networks, heads, banks, optimisers, scores, epoch."""
