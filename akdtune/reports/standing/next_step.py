@@ -15,6 +15,7 @@ from akdtune.reports.ablation.seed_words import rounded_up
 from akdtune.reports.standing.arms import configurations
 from akdtune.reports.standing.leader import Leader, Unresolved
 from akdtune.reports.standing.progress import Awaited, Durations, Seconds
+from akdtune.reports.standing.table import wrapped
 from akdtune.reports.text import counted
 from akdtune.roles import TERMINAL
 from akdtune.statistics.power import more_seeds
@@ -125,10 +126,11 @@ class NextStep:
         parts += [self.time.words] if self.time is not None else []
         return ", ".join(parts)
 
-    def lines(self) -> list[str]:
-        """The reason with the cost, the command on a line of its own, and the note."""
+    def lines(self, width: int | None = None) -> list[str]:
+        """The reason with the cost, the command on a line of its own that is never broken, and the note."""
         cost = f": {self.cost}" if self.cost else ""
-        return [f"next ({self.why}){cost}", f"  {self.command}", *([f"  ({self.note})"] if self.note else [])]
+        note = wrapped([f"({self.note})"] if self.note else [], width, "  ")
+        return [*wrapped([f"next ({self.why}){cost}"], width), f"  {self.command}", *note]
 
 
 # -------------------------------------------------------------------------------------------------------- decisions
@@ -318,9 +320,11 @@ def _read(asked: Asked, rows: Sequence[Row], leader: Leader | None) -> NextStep 
         analysis = "diversity_accuracy"
     if analysis is None or leader is None:
         return None
-    why = "resolved; all comparisons" if leader.resolved else "all comparisons, and what more seeds would show"
+    why = "resolved; all comparisons" if leader.resolved else "all comparisons"
     if analysis == "diversity_accuracy":
         why = "how diversity and accuracy go together"
+    if leader.open is not None and (count := _further(leader.open)) is not None:
+        why = f"not resolved: {leader.open.resolve:g} points need up to {counted(count, 'more seed')}; all comparisons"
     return NextStep(why, joined(["akdtune", "analyze", analysis, str(asked.root)]))
 
 

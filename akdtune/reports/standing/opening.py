@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from akdtune.reports.standing import arms, leader, progress
 from akdtune.reports.standing.leader import Leader
 from akdtune.reports.standing.next_step import Asked, NextStep, next_step
 from akdtune.reports.standing.progress import Durations
-from akdtune.reports.standing.table import Table
+from akdtune.reports.standing.table import Table, wrapped
 from akdtune.roles import TERMINAL
 
 Row: TypeAlias = Mapping[str, Any]
@@ -55,18 +54,12 @@ class Standing:
                 broken, so that they can be copied.
         """
         parts = [
-            _wrapped([self.sentence], width),
+            wrapped([self.sentence], width),
             *(table.lines(width) for table in self.tables),
-            _wrapped(self.progress, width),
-            [] if self.next is None else self.next.lines(),
+            wrapped(self.progress, width),
+            [] if self.next is None else self.next.lines(width),
         ]
         return [line for place, part in enumerate(filter(None, parts)) for line in ([""] if place else []) + part]
-
-
-def _wrapped(sentences: Sequence[str], width: int | None) -> list[str]:
-    if width is None:
-        return list(sentences)
-    return [line for sentence in sentences for line in textwrap.wrap(sentence, max(40, width), break_on_hyphens=False)]
 
 
 def standing(run: Path, rows: Sequence[Row], asked: Asked | None = None, now: float | None = None) -> Standing:
@@ -149,5 +142,5 @@ def _tables(results: Sequence[Result], rows: Sequence[Row], asked: Asked) -> lis
     if decided := [arms.of_result(result) for result in results]:
         return decided
     algorithm = (asked.settings.get("search") or {}).get("algorithm")
-    found = (arms.of_search(rows, role, algorithm) for role in ("search", "probe"))
+    found = (arms.of_search(rows, role, algorithm) for role in ("probe", "search"))
     return [table for table in found if table is not None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 GAP = "  "
 NARROWEST = 8
@@ -46,7 +48,15 @@ class Table:
             f"{{:{'>' if index in self.right else '<'}{width}}}" for index, width in zip(kept, widths, strict=True)
         )
         text = [form.format(*row).rstrip() for row in shown]
-        return [self.title, *text, *([self.note] if self.note else [])]
+        return [*wrapped([self.title], width), *text, *wrapped([self.note] if self.note else [], width)]
+
+
+def wrapped(sentences: Sequence[str], width: int | None, indent: str = "") -> list[str]:
+    """Sentences in lines of at most so many signs; as they are where no width is given."""
+    if width is None:
+        return [f"{indent}{sentence}" for sentence in sentences]
+    how: Any = {"initial_indent": indent, "subsequent_indent": indent, "break_on_hyphens": False}
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, max(40, width), **how)]
 
 
 def shortened(name: str, width: int) -> str:
