@@ -118,8 +118,8 @@ def test_pruned_trials_stand_in_no_mean_and_a_search_compares_no_arms(builder: S
     assert found.leader is not None and (found.leader.name, found.leader.resolved) == ("angular/kd", None)
     assert found.sentence == (
         "nothing is confirmed: angular/kd leads by the search, 62.00 % of the validation images (trial t00001, the "
-        "best of 3 configurations that reached the last epoch, so optimistic); whether angular/kd is the better arm is not "
-        "resolved: different configurations are no replicates"
+        "best of 3 configurations that reached the last epoch, so optimistic); whether angular/kd is the better arm "
+        "is not resolved: different configurations are no replicates"
     )
     (table,) = found.tables
     assert table.rows == [
