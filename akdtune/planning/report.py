@@ -114,9 +114,8 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
         yield "no teacher: students learn from the labels and from themselves"
     elif estimate.teacher is not None:
         yield from _found_lines(study, estimate.teacher)
-    else:
-        for path, untrained in estimate.untrained.items():
-            yield _untrained_line(path, untrained)
+    for path, untrained in estimate.untrained.items():
+        yield _untrained_line(path, untrained)
     for line in reading_lines(estimate.teachers.values(), estimate.prepared.notes):
         yield f"    {line}"
     yield from _measured_lines(outline)

@@ -86,7 +86,8 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 # -------------------------------------------------------------------------------------------------- once, not twice
 
 LOOKUPS = {"split", "dataset", "prepared", "teacher_networks", "train_on", "teacher", "study", "trials",
-           "search_trials", "probe_trials", "confirm_trials", "ablation_trials", "trial_s", "network_label"}  # fmt: skip
+           "search_trials", "probe_trials", "confirm_trials", "ablation_trials", "trial_s",
+           "network_label"}  # fmt: skip
 """What hands out a value that is held already, adds a few up, or names one."""
 
 

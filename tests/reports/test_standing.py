@@ -211,6 +211,17 @@ def test_a_running_study_says_how_long_still(
     assert found.next is None, "it runs: there is nothing to do"
 
 
+def test_a_driver_on_another_machine_runs_while_it_writes(builder: StudyBuilder, tmp_path: Path) -> None:
+    builder.lock = lock(tmp_path)
+    builder.add("angular/kd", None, None, role="search", status="planned")
+    builder.events = [{"time": 1000.0, "event": "study_started", "pid": 1, "host": "node7", "born": "x.1"}]
+    run = builder.write(finished=False)
+    rows = tables.read_trials(run).to_pylist()
+    live, silent = standing(run, rows, now=1100.0), standing(run, rows, now=9000.0)
+    assert live.progress[1].startswith("runs on node7 for 2 min") and live.next is None
+    assert silent.progress[1].startswith("stopped, ran for 0 s") and silent.next is not None
+
+
 def test_what_is_still_to_be_planned() -> None:
     settings: dict[str, Any] = {
         "search": {"algorithm": "tpe", "trials": 8, "seeds": [0, 1]}, "scheduler": {"name": "asha"},

@@ -18,8 +18,10 @@ from akdtune.statistics.paired import CellSummary, cell_summary
 
 Row: TypeAlias = Mapping[str, Any]
 
-LEARNING = ("tpe", "gp")
-"""Algorithms whose proposals follow from results."""
+SAMPLING = ("random", "qmc")
+"""Algorithms that draw configurations; others choose them by results, or take all there are."""
+
+GRID = "a grid holds every one"
 
 PHASES = {"ablation": "ablation", "confirm": "confirmation"}
 
@@ -79,6 +81,18 @@ def repeated_arms(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
     return values if len(seeds) > 1 and any(len(of_arm) > 1 for of_arm in values.values()) else {}
 
 
+def sampled_roles(rows: Sequence[Row], algorithm: str | None) -> tuple[str, ...]:
+    """The roles whose configurations nothing but chance has chosen, so that they are a sample of their arm.
+
+    Args:
+        rows: of all trials.
+        algorithm: of the search; None where it is not known.
+    """
+    pruned = {row["role"] for row in rows if row["status"] == "pruned"}
+    drawn = {"probe"} if algorithm not in SAMPLING else {"probe", "search"}
+    return tuple(role for role in ("probe", "search") if role in drawn - pruned)
+
+
 # ------------------------------------------------------------------------------------------------------ in a table
 
 
@@ -97,19 +111,18 @@ def of_search(rows: Sequence[Row], role: str, algorithm: str | None) -> Table | 
         return _of_repeated(mine, repeated)
     _, arms = arms_in(mine, role)
     pruned = any(arm.excluded.get("pruned") for arm in arms)
-    learned = role == "search" and (algorithm is None or algorithm in LEARNING)
-    table_rows = [_search_row(arm, bare=pruned or learned) for arm in sorted(arms, key=_by_best)]
+    sampled = role in sampled_roles(mine, algorithm)
+    table_rows = [_search_row(arm, bare=not sampled) for arm in sorted(arms, key=_by_best)]
     what = ", none pruned" if role == "probe" and not pruned else " that reached the last epoch"
-    why = [
-        *(["pruned ones stand in no mean"] if pruned else []),
-        *([f"{algorithm or 'the search'} proposes where it was good before"] if learned else []),
-    ]
+    why = ["pruned ones stand in no mean"] if pruned else []
+    if role == "search" and algorithm not in SAMPLING:
+        why.append(GRID if algorithm == "grid" else f"{algorithm or 'the search'} proposes where it was good before")
     return Table(
         title=f"{'probes' if role == 'probe' else 'search'}: validation accuracy over configurations{what}",
         headings=("arm", "n", "mean ± sd", "95 %", "best", "not counted"),
         rows=table_rows,
         right=(1, 2, 3, 4),
-        note=f"no interval where results chose the configurations: {', '.join(why)}" if why else "",
+        note=f"no interval where configurations are no sample: {', '.join(why)}" if why else "",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -13,6 +13,8 @@ from akdtune.reports.standing.arms import PHASES, Configuration
 from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.statistics.independent import independent_difference
 from akdtune.statistics.paired import Difference, InFamily, holm_family, paired_difference
+
+BY = {"search": "search", "probe": "probes"}
 
 MARGIN = 0.3
 """Points that a comparison without a margin of its own is to resolve, as in the reports."""
@@ -238,27 +240,32 @@ def _equals(p: float) -> str:
 # -------------------------------------------------------------------------------------------- over configurations
 
 
-def of_configurations(found: Sequence[Configuration], alpha: float = 0.05) -> Leader | None:
+def of_configurations(found: Sequence[Configuration], sampled: Collection[str], alpha: float = 0.05) -> Leader | None:
     """The leading arm where nothing is confirmed; None where no configuration has reached its last epoch.
 
-    Probes are spread evenly over the settings of each arm and never pruned: their means are compared as those of
-    independent samples. What a search has come to is the maximum of noisy numbers, and compares no arms.
+    Configurations that results did not choose are a sample of their arm: means of arms are compared as those of
+    independent samples. What results chose is the maximum of noisy numbers, and compares no arms.
+
+    Args:
+        found: configurations of search and probes.
+        sampled: the roles whose configurations are a sample, the one to judge by first.
+        alpha: error rate over all pairs of arms.
     """
     if not found:
         return None
     best = max(found, key=lambda configuration: configuration.mean)
-    probed: dict[str, list[float]] = {}
-    for configuration in found:
-        if configuration.role == "probe":
-            probed.setdefault(configuration.arm, []).append(configuration.mean)
-    arms = {name: means for name, means in probed.items() if len(means) > 1}
-    if len(arms) > 1:
-        return _of_probes(arms, best, len(found), alpha)
+    for role in sampled:
+        means: dict[str, list[float]] = {}
+        for configuration in found:
+            if configuration.role == role:
+                means.setdefault(configuration.arm, []).append(configuration.mean)
+        arms = {name: of_arm for name, of_arm in means.items() if len(of_arm) > 1}
+        if len(arms) > 1:
+            return _of_samples(role, arms, best, len(found), alpha)
     of_arms = ""
     if len({configuration.arm for configuration in found}) > 1:
         of_arms = f"; whether {best.arm} is the better arm is not resolved: different configurations are no replicates"
-    by = "search" if best.role == "search" else "probes"
-    said = f"nothing is confirmed: {best.arm} leads by the {by}, {_best(best, len(found))}{of_arms}"
+    said = f"nothing is confirmed: {best.arm} leads by the {BY[best.role]}, {_best(best, len(found))}{of_arms}"
     return Leader(best.arm, best.role, None, said)
 
 
@@ -271,7 +278,9 @@ def _best(best: Configuration, among: int) -> str:
     )
 
 
-def _of_probes(arms: Mapping[str, Sequence[float]], best: Configuration, among: int, alpha: float) -> Leader:
+def _of_samples(
+    role: str, arms: Mapping[str, Sequence[float]], best: Configuration, among: int, alpha: float
+) -> Leader:
     first, second, *_ = sorted(arms, key=lambda name: -fmean(arms[name]))
     pairs = len(arms) * (len(arms) - 1) / 2  # any two might have come out first and second
     compared = independent_difference(arms[first], arms[second])
@@ -283,9 +292,9 @@ def _of_probes(arms: Mapping[str, Sequence[float]], best: Configuration, among: 
             f"{signed(compared.difference)} points, simultaneous {interval(*span or (None, None))}, p {_equals(p)}"
         )
     said = (
-        f"nothing is confirmed: {first} leads by the probes, mean {number(fmean(arms[first]))} % of the validation "
+        f"nothing is confirmed: {first} leads by the {BY[role]}, mean {number(fmean(arms[first]))} % of the validation "
         f"images over {counted(len(arms[first]), 'configuration')}; {'resolved' if resolved else 'not resolved'} over "
         f"configurations against {second}, which follows ({numbers}); the best single one is of {best.arm}, "
         f"{_best(best, among)}"
     )
-    return Leader(first, "probe", resolved, said)
+    return Leader(first, role, resolved, said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias
 
 from akdtune.errors import StudyError
 from akdtune.records import files
-from akdtune.records.events import SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
+from akdtune.records.events import Event, SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
 from akdtune.records.spans import read_times, spans_of
 from akdtune.records.study_lock import running_driver
 from akdtune.reports.ablation.measured import Phase, phases_of
@@ -24,10 +25,13 @@ from akdtune.roles import TERMINAL
 
 Row: TypeAlias = Mapping[str, Any]
 
+RECENT_S = 600.0
+"""A driver on another machine that has written within this time is taken to run."""
+
 
 @dataclass(frozen=True)
 class Standing:
-    """How a study stands.
+    """How a study stands; prints as `akdtune show` opens.
 
     Attributes:
         leader: which arm leads, in one sentence; None before a trial has reached its last epoch.
@@ -45,6 +49,9 @@ class Standing:
     def sentence(self) -> str:
         """Which arm leads, by which phase, resolved or not."""
         return "no trial has reached its last epoch yet" if self.leader is None else self.leader.sentence
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
     def lines(self, width: int | None = None) -> list[str]:
         """The whole as text, with an empty line between its parts.
@@ -72,21 +79,30 @@ def standing(run: Path, rows: Sequence[Row], asked: Asked | None = None, now: fl
         now: seconds since 1970; None: the clock's.
     """
     asked = asked or Asked.of_lock(run, files.read_lock(run))
-    live = running_driver(run) is not None
-    spans = spans_of(read_times(run), (time.time() if now is None else now) if live else None)
+    now = time.time() if now is None else now
+    ended, held_back, needed, started = _said(run)
+    times = read_times(run)
+    elsewhere = _runs_elsewhere(started, times, now)
+    live = running_driver(run) is not None or elsewhere
+    spans = spans_of(times, now if live else None)
     design = _design(run)
-    ended, held_back, needed = _said(run)
     names = asked.arms or list(dict.fromkeys(str(row["arm"]) for row in rows))
     done = ended and not any(row["status"] not in TERMINAL for row in rows)
     to_come = progress.awaited(asked.settings, len(names), rows, design, done or held_back)
     epochs = (asked.settings.get("training") or {}).get("epochs")
     durations = Durations(rows, spans, epochs if isinstance(epochs, int) else None)
     results = _results(run, rows)
-    leads = _leader(results, rows)
+    leads = _leader(results, rows, (asked.settings.get("search") or {}).get("algorithm"))
     return Standing(
         leader=leads,
         tables=_tables(results, rows, asked),
-        progress=progress.lines(rows, spans, [] if held_back else to_come, durations),
+        progress=progress.lines(
+            rows,
+            spans,
+            [] if held_back else to_come,
+            durations,
+            f" on {started.host}" if elsewhere and started is not None else "",
+        ),
         next=next_step(asked, rows, durations, to_come, leads, design, needed, held_back),
     )
 
@@ -100,19 +116,26 @@ def _design(run: Path) -> dict[str, Any]:
     return {name: phase for name, phase in held.items() if isinstance(phase, dict)}
 
 
-def _said(run: Path) -> tuple[bool, bool, SeedsNeeded | None]:
-    """Whether the last driver came to the study's end, whether time was up, and what a pilot asks for."""
-    ended, held_back, needed = False, False, None
+def _runs_elsewhere(started: StudyStarted | None, times: Sequence[Event], now: float) -> bool:
+    """Whether another machine's driver, whose process cannot be seen from here, has written a moment ago."""
+    if started is None or started.host in (None, socket.gethostname()) or not times:
+        return False
+    return now - times[-1].time <= RECENT_S
+
+
+def _said(run: Path) -> tuple[bool, bool, SeedsNeeded | None, StudyStarted | None]:
+    """Whether the last driver came to the study's end, whether time was up, what a pilot asks for, and who drives."""
+    ended, held_back, needed, started = False, False, None, None
     for event in files.events(run, {"study_started", "study_finished", "time_budget", "seeds"}):
         if isinstance(event, StudyStarted):
-            ended = held_back = False
+            ended, held_back, started = False, False, event
         elif isinstance(event, StudyFinished):
-            ended = not event.interrupted
+            ended, started = not event.interrupted, None
         elif isinstance(event, TimeBudgetSpent):
             held_back = True
         elif isinstance(event, SeedsNeeded):
             needed = event
-    return ended, held_back, needed
+    return ended, held_back, needed, started
 
 
 def _results(run: Path, rows: Sequence[Row]) -> list[Result]:
@@ -129,12 +152,14 @@ def _has_begun(phase: Phase) -> bool:
     return any(cell.values or cell.outcomes for cell in phase.cells)
 
 
-def _leader(results: Sequence[Result], rows: Sequence[Row]) -> Leader | None:
+def _leader(results: Sequence[Result], rows: Sequence[Row], algorithm: str | None) -> Leader | None:
     """By the phase that decides: a confirmation, an ablation, seeds of a search, the best of a search."""
     for result in results:
         if (found := leader.of_result(result)) is not None:
             return found
-    return leader.of_repeated(arms.repeated_arms(rows)) or leader.of_configurations(arms.configurations(rows))
+    return leader.of_repeated(arms.repeated_arms(rows)) or leader.of_configurations(
+        arms.configurations(rows), arms.sampled_roles(rows, algorithm)
+    )
 
 
 def _tables(results: Sequence[Result], rows: Sequence[Row], asked: Asked) -> list[Table]:

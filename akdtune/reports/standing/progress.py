@@ -182,8 +182,18 @@ class Durations:
 # ------------------------------------------------------------------------------------------------------------ words
 
 
-def lines(rows: Sequence[Row], spans: Spans, to_come: Sequence[Awaited], durations: Durations) -> list[str]:
-    """Progress by role; where the study runs or is unfinished also how long it ran and how long it has left."""
+def lines(
+    rows: Sequence[Row], spans: Spans, to_come: Sequence[Awaited], durations: Durations, where: str = ""
+) -> list[str]:
+    """Progress by role; where the study runs or is unfinished also how long it ran and how long it has left.
+
+    Args:
+        rows: of all trials.
+        spans: when they ran.
+        to_come: trials that are not planned yet.
+        durations: how long trials take.
+        where: ` on` and the machine that runs it, if it is not this one.
+    """
     ended = sum(row["status"] in TERMINAL for row in rows)
     waiting = [row for row in rows if row["status"] not in TERMINAL]
     planned = len(rows) + sum(phase.trials or 0 for phase in to_come)
@@ -199,7 +209,7 @@ def lines(rows: Sequence[Row], spans: Spans, to_come: Sequence[Awaited], duratio
         remaining = "the time left is known once a trial has ended" if spans.trials else "nothing has been timed yet"
     else:
         remaining = f"{left.words} left{beside}"
-    ran = "runs" if spans.live else "stopped, ran"
+    ran = f"runs{where}" if spans.live else "stopped, ran"
     return [*said, f"{ran} for {duration(spans.elapsed_s)}; {remaining}"]
 
 
