@@ -23,7 +23,7 @@ from akdtune.reports.ablation import tables, winners
 from akdtune.reports.ablation.figures import draw
 from akdtune.reports.ablation.measured import phases_of
 from akdtune.reports.ablation.tables import Result, headings, notes_of, paper_rows, said_of, status_lines, title_of
-from akdtune.reports.figures import stamped
+from akdtune.reports.figures import FORMATS, add_format, stamped
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import csv_text, exit_code, interval, print_whole, probability, save, save_json, signed
 
@@ -107,8 +107,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Compares the cells of a study's ablation, and of its confirmation, with a reference by seed.\n"
         "Works on a running study. Holm's p and simultaneous intervals hold for each declared family.",
         epilog="examples:\n  akdtune analyze ablation digits_ablation\n"
-        "  python analysis/ablation.py runs/digits_ablation --metric train_accuracy --out figures\n\n"
-        "writes ablation.json, .md, .tex (booktabs), .csv; ablation.png and .svg (differences); for factorial designs\n"
+        "  python analysis/ablation.py runs/digits_ablation --metric train_accuracy --out figures\n"
+        "  akdtune analyze ablation digits_ablation --format pdf\n\n"
+        "writes ablation.json, .md, .tex (booktabs), .csv; figures: ablation (differences); for factorial designs\n"
         "ablation_factors and ablation_interactions; after a confirmation confirm and winners_curse",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a study directory, e.g. runs/digits_ablation")
@@ -118,6 +119,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--alpha", type=float, help="error rate of each family (default: what the design declares)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/reports)")
+    add_format(parser)
     return parser.parse_args(argv)
 
 
@@ -132,10 +134,10 @@ def _analyze(arguments: argparse.Namespace) -> None:
         raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
     phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
     done = [tables.compute(phase, run, alpha=arguments.alpha, beside=phases) for phase in phases]
-    _publish(done, run, arguments.out or run / "reports")
+    _publish(done, run, arguments.out or run / "reports", FORMATS[arguments.format])
 
 
-def _publish(done: Sequence[Result], run: Path, out: Path) -> None:
+def _publish(done: Sequence[Result], run: Path, out: Path, kinds: Sequence[str]) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else CONSOLE_WIDTH)
@@ -151,7 +153,7 @@ def _publish(done: Sequence[Result], run: Path, out: Path) -> None:
     ]
     for result in done:
         with stamped(origin.short):
-            written += [save(out / file, image) for file, image in draw(result, name).items()]
+            written += [save(out / file, image) for file, image in draw(result, name, kinds).items()]
     console.print()
     for line in origin.lines():
         _print_item(console, line)

@@ -28,7 +28,7 @@ from akdtune.reports.diversity.verdict import (
     headline_sentence,
     judge,
 )
-from akdtune.reports.figures import stamped
+from akdtune.reports.figures import FORMATS, add_format, stamped
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, print_whole, save, save_json
 from akdtune.statistics import association
@@ -111,13 +111,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "panel. Works on a running study; the figures are an association, never an effect.",
         epilog="examples:\n  akdtune analyze diversity_accuracy runs/digits_angular\n"
         "  python analysis/diversity_accuracy.py runs/digits_angular --all --out figures\n\n"
-        "writes diversity_accuracy.json, .png and .svg",
+        "writes diversity_accuracy.json, and the figure diversity_accuracy",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a study directory, e.g. runs/digits_angular")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/reports)")
     parser.add_argument("--all", action="store_true", help="print every panel, estimand and measure")
     parser.add_argument("--draws", type=int, default=association.DRAWS, help="bootstrap draws (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    add_format(parser)
     return parser.parse_args(argv)
 
 
@@ -131,10 +132,11 @@ def _analyze(arguments: argparse.Namespace) -> None:
     if arguments.draws < 100:
         raise AkdtuneError(f"--draws: {arguments.draws} is too few for an interval (allowed: 100 or more)")
     out = arguments.out or arguments.run / "reports"
-    _run(arguments.run, out, everything=arguments.all, draws=arguments.draws, seed=arguments.seed)
+    how = {"draws": arguments.draws, "seed": arguments.seed}
+    _run(arguments.run, out, FORMATS[arguments.format], everything=arguments.all, **how)
 
 
-def _run(run_dir: Path, out: Path, *, everything: bool, draws: int, seed: int) -> None:
+def _run(run_dir: Path, out: Path, kinds: Sequence[str], *, everything: bool, draws: int, seed: int) -> None:
     from rich.console import Console
 
     console = Console(markup=False, width=None if sys.stdout.isatty() else 140)
@@ -163,8 +165,8 @@ def _run(run_dir: Path, out: Path, *, everything: bool, draws: int, seed: int) -
     written = [save_json(out / "diversity_accuracy.json", content)]
     if any(panel.arms for panel in panels):
         with stamped(origin.short):
-            images = draw(panels, relations, run_dir.resolve().name)
-        written += [save(out / f"diversity_accuracy.{kind}", image) for kind, image in images.items()]
+            images = draw(panels, relations, run_dir.resolve().name, kinds)
+        written += [save(out / file, image) for file, image in images.items()]
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 

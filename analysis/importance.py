@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
-from akdtune.reports.figures import stamped
+from akdtune.reports.figures import FORMATS, add_format, stamped
 from akdtune.reports.importance.figures import draw
 from akdtune.reports.importance.searched_arms import POOLS, ROLES, SearchedArm, Selection, arms_of
 from akdtune.reports.importance.shares import (
@@ -83,7 +83,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         + textwrap.fill(READING, 100),
         epilog="examples:\n  akdtune analyze importance runs/digits_angular\n"
         "  python analysis/importance.py runs/digits_angular --role probe --out figures\n\n"
-        "writes importance.json, .png and .svg, and importance_slices.png and .svg",
+        "writes importance.json, and the figures importance and importance_slices",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a study directory, e.g. runs/digits_angular")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/reports)")
@@ -94,6 +94,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         f"fANOVA gets one in {FANOVA_SHARE}, at least {MIN_DRAWS}")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of resamples and forests (default: %(default)s)")
     parser.add_argument("--trees", type=int, metavar="N", help="of fANOVA's forests (default: 64); fewer are quicker")
+    add_format(parser)
     return parser.parse_args(argv)
 
 
@@ -116,7 +117,8 @@ def _analyze(arguments: argparse.Namespace) -> None:
         raise AkdtuneError(f"{arguments.run}: has no {role} trial, so nothing was searched here")
     print(f"importance of searched settings in {arguments.run}: {selection}", flush=True)
     how = {"draws": arguments.draws, "seed": arguments.seed}
-    _run(arguments.run, arguments.out or arguments.run / "reports", selection, arms, arguments.trees, how)
+    out, kinds = arguments.out or arguments.run / "reports", FORMATS[arguments.format]
+    _run(arguments.run, out, selection, arms, arguments.trees, how, kinds)
 
 
 def _run(
@@ -126,6 +128,7 @@ def _run(
     arms: Sequence[SearchedArm],
     trees: int | None,
     how: Mapping[str, int],
+    kinds: Sequence[str],
 ) -> None:
     from rich.console import Console
 
@@ -142,7 +145,7 @@ def _run(
     content = report_of(judged, roles=list(selection.roles), pool_seeds=selection.pool_seeds, **how) | origin.report()
     written = [save_json(out / "importance.json", content)]
     with stamped(origin.short):
-        written += [save(out / file, image) for file, image in draw(judged, run.resolve().name).items()]
+        written += [save(out / file, image) for file, image in draw(judged, run.resolve().name, kinds).items()]
     console.print("written: " + ", ".join(map(str, written)), soft_wrap=True)
 
 

@@ -18,11 +18,12 @@ from akdtune.cli.app import app, cache_app, teacher_app, wandb_app
 from akdtune.cli.listing_commands import data, methods, networks, views
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
+from akdtune.cli.table_command import table
 from akdtune.errors import AkdtuneError, AkdtuneWarning
 from akdtune.running import interruption
 
 _BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, logs)
-_BEHIND: tuple[Callable[..., None], ...] = (compare, spaces, methods, views, networks, data, schema)
+_BEHIND: tuple[Callable[..., None], ...] = (compare, table, spaces, methods, views, networks, data, schema)
 for _command in _BEFORE:
     app.command()(_command)
 # what follows the name of an analysis belongs to the analysis

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "v", "P", "X", "d")
 STYLE: Any = {
     "font.size": 8.5, "axes.titlesize": 8.5, "axes.labelsize": 8.5, "legend.fontsize": 8.5, "axes.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-    "svg.fonttype": "none", "svg.hashsalt": "akdtune", "axes.formatter.use_mathtext": True,
+    "svg.fonttype": "none", "svg.hashsalt": "akdtune", "pdf.fonttype": 42, "axes.formatter.use_mathtext": True,
 }  # fmt: skip
 GREY, BAND = "#555555", "#ececec"
 DASH = "\N{EN DASH}"
@@ -31,9 +31,14 @@ COLUMNS = 4
 LONGEST = 4.0
 """Of an interval in a forest plot, as a multiple of the median one's length."""
 
-IMAGE_DPI = 120
-"""Of what stands in an SVG as an image."""
+PNG_DPI, IMAGE_DPI = 200, 120
+"""Of a PNG, and of what stands in an SVG or a PDF as an image."""
 
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "png": ("png",), "svg": ("svg",), "pdf": ("pdf",), "both": ("png", "svg"), "all": ("png", "svg", "pdf"),
+}  # fmt: skip
+"""What `--format` of an analysis may say, and the kinds of files that it means."""
+BOTH = FORMATS["both"]
 
 _STAMP: ContextVar[str] = ContextVar("stamp", default="")
 
@@ -53,26 +58,59 @@ class Sheet:
 
     def __init__(self, figure: Any) -> None:
         self.figure = figure
+        self._images: dict[str, bytes] = {}
 
-    @functools.cached_property
+    @property
     def files(self) -> dict[str, bytes]:
-        """The figure as PNG and SVG; its layout is fixed from then on."""
+        """The figure as PNG and SVG."""
+        return {kind: self.image(kind) for kind in BOTH}
+
+    def image(self, kind: str) -> bytes:
+        """The figure as a file, the same bytes whenever it is drawn; its layout is fixed from then on.
+
+        Args:
+            kind: png, svg, or pdf with text that stays text.
+        """
+        if kind not in self._images:
+            self._images[kind] = self._drawn(kind)
+        return self._images[kind]
+
+    def _drawn(self, kind: str) -> bytes:
         # late: reports without a figure do not wait for it
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-        figure = self.figure
+        figure, held = self.figure, io.BytesIO()
         with mpl.rc_context(STYLE):
-            png_canvas = FigureCanvasAgg(figure)
-            figure.get_layout_engine().execute(figure)
-            figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
-            png, svg = io.BytesIO(), io.BytesIO()
-            png_canvas.print_png(png, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
-            figure.set_dpi(IMAGE_DPI)
-            svg_canvas: Any = FigureCanvasSVG(figure)
-            svg_canvas.print_svg(svg, metadata={"Date": None})
-        return {"png": png.getvalue(), "svg": svg.getvalue()}
+            if not self._images:
+                FigureCanvasAgg(figure)
+                figure.get_layout_engine().execute(figure)
+                figure.set_layout_engine("none")  # savefig would go through the whole figure once more for each format
+            figure.set_dpi(PNG_DPI if kind == "png" else IMAGE_DPI)
+            if kind == "png":
+                FigureCanvasAgg(figure).print_png(held, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
+            elif kind == "svg":
+                svg: Any = FigureCanvasSVG(figure)
+                svg.print_svg(held, metadata={"Date": None})
+            else:
+                pdf: Any = FigureCanvasPdf(figure)
+                pdf.print_pdf(held, metadata={"CreationDate": None})
+        return held.getvalue()
+
+
+def image_files(drawn: Mapping[str, Sheet], kinds: Sequence[str] = BOTH) -> dict[str, bytes]:
+    """Figures by file name, each as every kind, out of figures by the stem of their names."""
+    return {f"{stem}.{kind}": sheet.image(kind) for stem, sheet in drawn.items() for kind in kinds}
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Gives an analysis that draws the option `--format`; `FORMATS` says which files each of its values means."""
+    parser.add_argument(
+        "--format", choices=FORMATS, default="both",
+        help="of figures: png, svg, pdf (for papers; its text can be edited), both (png and svg, the default) or all",
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -85,7 +123,7 @@ def sheet(width: float, height: float) -> Iterator[Sheet]:
     from akdtune.reports.styled import StyledFigure
 
     with mpl.rc_context(STYLE):
-        figure = StyledFigure(STYLE, figsize=(width, height), dpi=200, layout="constrained")
+        figure = StyledFigure(STYLE, figsize=(width, height), dpi=PNG_DPI, layout="constrained")
         if _STAMP.get():
             _stamp(figure, _STAMP.get(), width + STAMP_INCHES, height)
         yield Sheet(figure)
@@ -163,7 +201,7 @@ def forest(
         axis.set_xlabel(xlabel)
         simultaneous = any(bar.family_low is not None for bar in bars)
         header = f"difference [{100 * level:g} %{' simultaneous], n, Holm p' if simultaneous else '], n'}"
-        _at_right(axis, heights, [_row_text(bar, simultaneous) for bar in ordered], header, -0.95)
+        at_right(axis, heights, [_row_text(bar, simultaneous) for bar in ordered], header, -0.95)
         suptitle(drawn.figure, title)
         _forest_legend(drawn.figure, ordered, margin, level, limits, floor)
     return drawn
@@ -190,7 +228,7 @@ def suptitle(figure: Any, title: str) -> None:
     figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
 
 
-def _at_right(axis: Any, heights: Sequence[float], texts: Sequence[str], header: str, at: float) -> None:
+def at_right(axis: Any, heights: Sequence[float], texts: Sequence[str], header: str, at: float) -> None:
     """Text at the right of each row, and a heading for it at the height `at`."""
     right = axis.twinx()
     right.set_ylim(axis.get_ylim())
@@ -345,70 +383,3 @@ def _draw_panel(axis: Any, panel: FactorPanel) -> None:
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.5)
     if panel.legend:
         axis.legend(title=panel.legend, title_fontsize=7.5, fontsize=7.5, frameon=False, loc="best", handlelength=2.4)
-
-
-@dataclass(frozen=True)
-class Place:
-    """One confirmed configuration: its ranks in the search and after confirmation, and what fresh seeds gave.
-
-    Attributes:
-        label: what it is called.
-        search_rank, confirmed_rank: among the winners; None for a baseline.
-        mean, low, high: of its seeds, with the interval; None for one seed.
-        n: seeds.
-    """
-
-    label: str
-    search_rank: int | None
-    confirmed_rank: int | None
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-def winners(places: Sequence[Place], *, title: str, xlabel: str, level: float) -> Sheet:
-    """Confirmed means in the order of the search, with their ranks there and after confirmation; baselines below.
-
-    Args:
-        places: of winners and baselines, in any order.
-        title: above the plot.
-        xlabel: what was confirmed.
-        level: of the intervals.
-    """
-    # A baseline was not ranked and stands last.
-    ordered = sorted(places, key=lambda place: place.search_rank or len(places) + 1)
-    with sheet(7.4, 1.6 + 0.32 * len(ordered)) as drawn:
-        axis = drawn.figure.subplots()
-        for height, place in enumerate(ordered):
-            colour, marker = (COLOURS[0], "o") if place.search_rank else (COLOURS[1], "s")
-            if place.low is not None and place.high is not None:
-                axis.plot([place.low, place.high], [height] * 2, color=colour, linewidth=2.4, solid_capstyle="butt")
-            axis.plot(place.mean, height, marker, color=colour, markersize=6, markeredgecolor="white", zorder=4)
-        axis.set_ylim(len(ordered) - 0.4, -1.2)
-        labels = [f"{place.label}   {place.search_rank or DASH:>2}" for place in ordered]
-        axis.set_yticks([-0.8, *range(len(ordered))], ["rank in the search", *labels])
-        axis.get_yticklabels()[0].set_color(GREY)
-        axis.tick_params(axis="y", length=0)
-        axis.spines["left"].set_visible(False)
-        axis.grid(axis="x", color="#e6e6e6", linewidth=0.5)
-        axis.set_axisbelow(True)
-        axis.margins(x=0.06)
-        axis.set_xlabel(xlabel)
-        suptitle(drawn.figure, title)
-        texts = [f"{place.confirmed_rank or DASH:>2}   n = {place.n}" for place in ordered]
-        _at_right(axis, range(len(ordered)), texts, "rank confirmed", -0.8)
-        _winners_legend(drawn.figure, ordered, level)
-    return drawn
-
-
-def _winners_legend(figure: Any, places: Sequence[Place], level: float) -> None:
-    from matplotlib.lines import Line2D  # late: reports without a figure do not wait for it
-
-    looks = [(True, "winner of the search", COLOURS[0], "o"), (False, "baseline, not searched", COLOURS[1], "s")]
-    handles = [
-        Line2D([], [], color=colour, marker=marker, linewidth=2.4, label=f"{label}, {100 * level:g} %")
-        for is_winner, label, colour, marker in looks
-        if any((place.search_rank is not None) is is_winner for place in places)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, columnspacing=1.3)

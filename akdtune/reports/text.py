@@ -27,7 +27,12 @@ _TEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "−": r"$-$", "≥": r"$\geq$", "≤": r"$\leq$",
     "×": r"$\times$", "→": r"$\rightarrow$", "–": "--", "†": r"$^\dagger$",
+    **{superscript: f"$^{digit}$" for digit, superscript in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
 }  # fmt: skip
+
+
+class Strong(str):
+    """The text of a cell that tables set in bold."""
 
 
 def exit_code(
@@ -108,16 +113,36 @@ def tex_escape(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in text)
 
 
+def tex_cell(text: str) -> str:
+    """The text of a cell as LaTeX shows it, in bold where it is `Strong`."""
+    escaped = tex_escape(text)
+    if isinstance(text, Strong):
+        return rf"\textbf{{{escaped}}}"
+    # A row that begins with a bracket would be read as the argument of the \\ before it.
+    return "{}" + escaped if escaped.startswith("[") else escaped
+
+
+def _tex_heading(text: str) -> str:
+    lines = [tex_escape(line) for line in text.split("\n")]
+    stacked = r" \\ ".join(lines)
+    return stacked if len(lines) == 1 else rf"\shortstack[r]{{{stacked}}}"
+
+
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """A GitHub Markdown table.
 
     Args:
-        headings: one per column.
-        rows: one text per column; bars are escaped.
+        headings: one per column; bars are escaped here, too.
+        rows: one text per column, in bold where it is `Strong`; bars are escaped.
         right: columns that are aligned to the right, by index.
     """
+
+    def cell(text: str) -> str:
+        escaped = text.replace("|", r"\|")
+        return f"**{escaped}**" if isinstance(text, Strong) else escaped
+
     rule = ["---:" if index in right else "---" for index in range(len(headings))]
-    lines = [headings, rule, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    lines = [[cell(text) for text in headings], rule, *([cell(text) for text in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -127,22 +152,24 @@ def tex_table(
     caption: str,
     label: str,
     right: Sequence[int] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     r"""A LaTeX `table` in booktabs style; needs `\usepackage{booktabs}` and `\usepackage[T1]{fontenc}`.
 
     Args:
-        headings: one per column, plain text.
+        headings: one per column, plain text; lines of one stand below each other.
         groups: rows of plain text under a heading each; an empty heading has no line of its own.
         caption: plain text.
         label: for references.
         right: columns that are aligned to the right, by index.
+        notes: plain text below the table, a paragraph each.
     """
     align = "".join("r" if index in right else "l" for index in range(len(headings)))
     lines = [
         r"% \usepackage{booktabs}", r"\begin{table}", r"  \centering",
         rf"  \caption{{{tex_escape(caption)}}}", rf"  \label{{{label}}}",
         rf"  \begin{{tabular}}{{@{{}}{align}@{{}}}}", r"    \toprule",
-        "    " + " & ".join(map(tex_escape, headings)) + r" \\",
+        "    " + " & ".join(map(_tex_heading, headings)) + r" \\",
     ]  # fmt: skip
     for heading, rows in groups.items():
         if not rows:
@@ -150,10 +177,13 @@ def tex_table(
         lines.append(r"    \midrule")
         if heading:
             lines.append(rf"    \multicolumn{{{len(headings)}}}{{@{{}}l}}{{\emph{{{tex_escape(heading)}}}}} \\")
-        # A row that begins with a bracket would be read as the argument of the \\ before it.
-        lines += ["    " + " & ".join("{}" + t if t.startswith("[") else t for t in map(tex_escape, row)) + r" \\"
-                  for row in rows]  # fmt: skip
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+        lines += ["    " + " & ".join(map(tex_cell, row)) + r" \\" for row in rows]
+    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    if notes:
+        lines += [r"  \par\medskip", r"  \begin{minipage}{\linewidth}\footnotesize"]
+        lines += [f"    {tex_escape(note)}\\par" for note in notes]
+        lines.append(r"  \end{minipage}")
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

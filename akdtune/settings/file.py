@@ -100,7 +100,7 @@ def has_domain(value: Any) -> bool:
 
 def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What changed between two resolved studies, one readable line each: `training.epochs: 40 -> 20`."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    before, after = dict(leaves(old)), dict(leaves(new))
     return [
         f"{path}: {before.get(path, '(absent)')} -> {after.get(path, '(absent)')}"
         for path in dict.fromkeys([*before, *after])
@@ -108,12 +108,13 @@ def settings_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
     ]
 
 
-def _leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+    """Every setting of a mapping as a line holds it: its key path, and its value as text; a domain is one value."""
     if isinstance(value, Mapping) and value and not (len(value) == 1 and next(iter(value)) in DOMAINS[2:]):
         for key, item in value.items():
-            yield from _leaves(item, (*path, key))
+            yield from leaves(item, (*path, key))
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         for index, item in enumerate(value):
-            yield from _leaves(item, (*path, index))
+            yield from leaves(item, (*path, index))
     else:
         yield written(path), shown(value, 200)

@@ -43,7 +43,7 @@ def drawn() -> None:
 def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of the time, so that only tests that look at figures draw."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(analysis, "draw", lambda result, name: {})
+        monkeypatch.setattr(analysis, "draw", lambda result, name, kinds: {})
 
 
 def values(mean: float, place: int, n: int = SEEDS) -> list[float]:

@@ -56,7 +56,7 @@ def report(study: StudyBuilder, *options: str) -> dict[str, Any]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures: what is tested is what is told, not how well."""
-    monkeypatch.setattr(analysis, "draw", lambda judged, name: {})
+    monkeypatch.setattr(analysis, "draw", lambda judged, name, kinds: {})
 
 
 def test_the_setting_that_matters_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,9 +236,8 @@ def test_mistakes_are_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[
 def drawn(monkeypatch: pytest.MonkeyPatch, study: StudyBuilder) -> dict[str, figures.Slice]:
     """What the slices of the only arm are drawn from, by setting."""
     seen: list[figures.Slice] = []
-    monkeypatch.setattr(
-        figures, "slice_panels", lambda arms, **_: seen.extend(*arms.values()) or {"png": b"", "svg": b""}
-    )
+    monkeypatch.setattr(figures, "slice_panels", lambda arms, **_: seen.extend(*arms.values()))
+    monkeypatch.setattr(figures, "image_files", lambda *_: {})
     report(study)
     return {one.setting: one for one in seen}
 
@@ -278,7 +277,7 @@ def test_slices_are_drawn_for_many_settings_and_long_options(tmp_path: Path) -> 
     for count in (3, 20):
         files = figures.slice_panels(
             {"angular/kd": [one, number] * (count // 2) + [one] * (count % 2)}, title="t", ylabel="accuracy (%)"
-        )
+        ).files
         sizes[count] = Image.open(io.BytesIO(files["png"])).size
         assert b"place in the plan" in files["svg"]
         assert "an_option_wit…".encode() in files["svg"]

@@ -883,3 +883,19 @@ def test_every_setting_of_a_component_is_described_in_the_schema() -> None:
             for key, setting in model.model_fields.items():
                 if setting.description:
                     assert properties[key]["description"] == setting.description
+
+
+def test_every_base_method_is_a_cell_of_the_baselines_and_reads_the_test_set() -> None:
+    study = spec.load("cifar_baselines")
+    assert study.reports and not study.search.searches, "nothing is chosen, so nothing is judged on validation images"
+    plan = study.cell_plan
+    assert plan is not None and {cell.role for cell in plan.cells} == {"ablation"}
+    assert {term["name"] for cell in plan.cells for term in cell.settings["method"]} == set(names("methods"))
+    assert {cell.name for cell in plan.cells if not cell.changes} == {"base"} and plan.reference == "base"
+
+
+def test_the_search_of_the_baselines_that_was_measured_still_stands() -> None:
+    """docs/zoo.md: validation accuracies of the file as it was."""
+    grid = ["ablation=null", "search={algorithm: grid, seeds: [0, 1, 2]}", "method={choice: [student_only, kd]}"]
+    study = spec.load("cifar_baselines", [*grid, "data.validation=9"])
+    assert [arm.name for arm in study.arms] == ["none/student_only", "none/kd"] and not study.reports

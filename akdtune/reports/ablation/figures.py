@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from akdtune.reports import figures
-from akdtune.reports.ablation import findings, winners, words
+from akdtune.reports.ablation import findings, winners, winners_plot, words
 from akdtune.reports.ablation.findings import Finding, LevelMean, level_means, margin_of
 from akdtune.reports.ablation.measured import MeasuredCell
 from akdtune.reports.ablation.tables import Result, lost_mark, title_of
@@ -20,10 +20,9 @@ TITLE_LEVELS = 12
 # ------------------------------------------------------------------------------------------------- figures
 
 
-def draw(result: Result, name: str) -> dict[str, bytes]:
-    """The figures of a phase by file name, PNG and SVG each."""
-    drawn = sheets(result, name)
-    return {f"{stem}.{kind}": image for stem, sheet in drawn.items() for kind, image in sheet.files.items()}
+def draw(result: Result, name: str, kinds: Sequence[str] = figures.BOTH) -> dict[str, bytes]:
+    """The figures of a phase by file name, each as every kind."""
+    return figures.image_files(sheets(result, name), kinds)
 
 
 def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
@@ -48,7 +47,7 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
             drawn[f"ablation_{kind}"] = figures.factor_panels(panels, title=title, ylabel=ylabel, footnote=footnote)
     places = [_place(result, cell) for cell in phase.cells if result.summaries[cell.name].mean is not None]
     if phase.name == "confirm" and places:
-        drawn["winners_curse"] = figures.winners(
+        drawn["winners_curse"] = winners_plot.winners(
             places, title=f"{name}: the search's winners on fresh seeds", level=result.level,
             xlabel=f"{label}{' (%)' if phase.in_percent else ''}",
         )  # fmt: skip
@@ -68,10 +67,10 @@ def _bar(finding: Finding) -> figures.Bar:
     )  # fmt: skip
 
 
-def _place(result: Result, cell: MeasuredCell) -> figures.Place:
+def _place(result: Result, cell: MeasuredCell) -> winners_plot.Place:
     summary, ranks = result.summaries[cell.name], winners.ranks(result.phase)[cell.name]
     assert summary.mean is not None
-    return figures.Place(
+    return winners_plot.Place(
         _label(cell), ranks.search_rank, ranks.confirmed_rank, summary.mean, summary.ci_low, summary.ci_high, summary.n
     )
 

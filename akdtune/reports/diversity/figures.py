@@ -9,7 +9,7 @@ import numpy as np
 
 from akdtune.reports.diversity.measured import HEADLINE, CellMeans, DiversityPanel, Relation, cell_means, is_viewless
 from akdtune.reports.diversity.verdict import Judged, coefficient_text, judge
-from akdtune.reports.figures import COLOURS, MARKERS, Sheet, sheet
+from akdtune.reports.figures import BOTH, COLOURS, MARKERS, Sheet, image_files, sheet
 from akdtune.reports.text import probability
 from akdtune.statistics.resampling import Floats
 
@@ -32,9 +32,14 @@ CLAIM, POOLED = 2.6, 0.8
 POOLED_COLOUR = "#8c8c8c"
 
 
-def draw(panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], name: str) -> dict[str, bytes]:
-    """The figure as PNG and SVG."""
-    return scatter(panels, relations, name).files
+def draw(
+    panels: Sequence[DiversityPanel],
+    relations: dict[str, list[Relation]],
+    name: str,
+    kinds: Sequence[str] = BOTH,
+) -> dict[str, bytes]:
+    """The figure by file name, as every kind."""
+    return image_files({"diversity_accuracy": scatter(panels, relations, name)}, kinds)
 
 
 def scatter(panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], name: str) -> Sheet:

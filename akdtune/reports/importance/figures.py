@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from akdtune.reports.figures import COLOURS, COLUMNS, GREY, MARKERS, sheet, suptitle
+from akdtune.reports.figures import BOTH, COLOURS, COLUMNS, GREY, MARKERS, Sheet, image_files, sheet, suptitle
 from akdtune.reports.importance.shares import EVALUATORS, JudgedArm
 
 
@@ -23,10 +23,8 @@ class Share:
     chance: float
 
 
-def importance_panels(
-    arms: Mapping[str, Mapping[str, Mapping[str, Share]]], *, title: str, footnote: str
-) -> dict[str, bytes]:
-    """Importance by arm, setting and evaluator, as PNG and SVG; one panel per arm, settings from top to bottom."""
+def importance_panels(arms: Mapping[str, Mapping[str, Mapping[str, Share]]], *, title: str, footnote: str) -> Sheet:
+    """Importance by arm, setting and evaluator; one panel per arm, settings from top to bottom."""
     heights = [max(2, len(settings)) for settings in arms.values()]
     evaluators = list(
         dict.fromkeys(name for settings in arms.values() for shares in settings.values() for name in shares)
@@ -39,7 +37,7 @@ def importance_panels(
         axes[-1].set_xlabel("share of importance (shares of one arm add up to 1)")
         suptitle(drawn.figure, title)
         _importance_legend(drawn.figure, evaluators, footnote)
-    return drawn.files
+    return drawn
 
 
 def _draw_importances(axis: Any, settings: Mapping[str, Mapping[str, Share]], evaluators: Sequence[str]) -> None:
@@ -113,8 +111,8 @@ PANEL, BLOCK = 2.35, 0.35
 """Inches of a row of panels, and of an arm's heading."""
 
 
-def slice_panels(arms: Mapping[str, Sequence[Slice]], *, title: str, ylabel: str) -> dict[str, bytes]:
-    """A panel per searched setting with a point per configuration, coloured by its place in the plan, as PNG and SVG.
+def slice_panels(arms: Mapping[str, Sequence[Slice]], *, title: str, ylabel: str) -> Sheet:
+    """A panel per searched setting with a point per configuration, coloured by its place in the plan.
 
     Panels of an arm stand in one block and share the axis of scores; colours mean the same in all blocks.
     """
@@ -139,7 +137,7 @@ def slice_panels(arms: Mapping[str, Sequence[Slice]], *, title: str, ylabel: str
             bar.set_label("place in the plan")
             bar.outline.set_linewidth(0.4)
         suptitle(drawn.figure, title)
-    return drawn.files
+    return drawn
 
 
 def _draw_slice(axis: Any, drawn: Slice, last: float) -> Any:
@@ -212,10 +210,10 @@ ARMS_DRAWN = 8
 # ------------------------------------------------------------------------------------------------- figures
 
 
-def draw(judged: Sequence[JudgedArm], name: str) -> dict[str, bytes]:
-    """The figures by file name, PNG and SVG each; of many arms the first `ARMS_DRAWN`."""
+def draw(judged: Sequence[JudgedArm], name: str, kinds: Sequence[str] = BOTH) -> dict[str, bytes]:
+    """The figures by file name, each as every kind; of many arms the first `ARMS_DRAWN`."""
     shown = [arm for arm in judged if not arm.refused][:ARMS_DRAWN]
-    drawn: dict[str, dict[str, bytes]] = {}
+    drawn: dict[str, Sheet] = {}
     shares: dict[str, dict[str, dict[str, Share]]] = {}
     for arm in shown:
         for evaluator, label in EVALUATORS.items():
@@ -233,7 +231,7 @@ def draw(judged: Sequence[JudgedArm], name: str) -> dict[str, bytes]:
             title=f"{name}: configurations; orange: means, 95 % if n ≥ 5",
             ylabel="validation accuracy (%)",
         )  # fmt: skip
-    return {f"{stem}.{kind}": image for stem, files in drawn.items() for kind, image in files.items()}
+    return image_files(drawn, kinds)
 
 
 def _heading(judged: JudgedArm) -> str:

@@ -11,8 +11,8 @@ from akdtune.reports.ablation.measured import MeasuredCell
 from akdtune.reports.ablation.tables import Result, said_of
 from akdtune.reports.standing.arms import PHASES, Configuration
 from akdtune.reports.text import counted, interval, number, probability, signed
-from akdtune.statistics.independent import independent_difference
 from akdtune.statistics.paired import Difference, InFamily, holm_family, paired_difference
+from akdtune.statistics.unpaired import welch_difference
 
 BY = {"search": "search", "probe": "probes"}
 
@@ -283,9 +283,9 @@ def _of_samples(
 ) -> Leader:
     first, second, *_ = sorted(arms, key=lambda name: -fmean(arms[name]))
     pairs = len(arms) * (len(arms) - 1) / 2  # any two might have come out first and second
-    compared = independent_difference(arms[first], arms[second])
+    compared = welch_difference(arms[first], arms[second])
     resolved, numbers = False, "no spread to judge by"
-    if compared is not None and compared.p is not None:
+    if compared.p is not None and compared.error:
         p, span = min(1.0, compared.p * pairs), compared.interval(alpha / pairs)
         resolved = p < alpha
         numbers = (
