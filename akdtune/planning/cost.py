@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import time
@@ -128,6 +129,9 @@ class ArmCost:
         return self.warmup_s + self.student_s + self.evaluation_s
 
 
+_BENCHES = itertools.count()
+
+
 class Bench:
     """What trials that are timed share, on each device once: the data, and the teachers' networks.
 
@@ -140,7 +144,7 @@ class Bench:
         self.prepared, self.teacher = prepared, teacher
         self._datasets = {"cpu": prepared.dataset}
         self._networks: dict[str, tuple[networks.Network, ...]] = {}
-        self.share_as = f"timed by {id(self)}"
+        self.share_as = f"timed {next(_BENCHES)}"
         """Under which what the teachers say about plain images is kept: it is asked once for all that is timed."""
 
     def dataset(self, device: torch.device) -> DataSet:

@@ -134,14 +134,14 @@ def added_to(begun: Begun, plan: Plan) -> Added:
         refuse_other_data(begun.lock, plan.estimate.prepared.data_hash, directory.root)
     if identity is None:
         later = _by_outline(plan.outline, Counter(str(r.plan["role"]) for r in directory.records.values()))
-        trials = [(role, None) for role, count in later.items() for _ in range(count)]
-        return Added(later, unfinished, ended, False, trials)
+        unknown = [(role, None) for role, count in later.items() for _ in range(count)]
+        return Added(later, unfinished, ended, False, unknown)
     refuse_other_files(begun.lock, identity, directory.root)
     check_ids(directory, identity)
     more, notes = _planned(begun, plan.outline, identity)
     found = [record for trial_id, record in directory.records.items() if trial_id not in before]
     new = Counter(str(record.plan["role"]) for record in found) + Counter(more)
-    trials = [
+    trials: list[tuple[str, str | None]] = [
         *((str(record.plan["role"]), str(record.plan["arm"])) for record in found),
         *((role, None) for role, count in more.items() for _ in range(count)),
     ]

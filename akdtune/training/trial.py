@@ -430,6 +430,8 @@ class Trial:
         if validation is not None and len(validation) > few:
             scale = len(validation) / few
             self.evaluation.splits = replace(self.evaluation.splits, validation=validation.first(few))
+            if self.evaluation.share_as:  # what teachers say about some images is not what they say about all
+                self.evaluation.share_as += f"/first {few}"
         views_every = self.limits.views_every
         self.evaluation.validation_row(views_every)
         without_s = _timed(self.evaluation.validation_row, 1)

@@ -177,7 +177,7 @@ def next_step(
     )
 
 
-def _go_on(asked: Asked, waiting: Sequence[Row], to_come: Sequence[Awaited], durations: Durations) -> NextStep:
+def _go_on(asked: Asked, waiting: Sequence[Row], to_come: Sequence[Awaited], durations: Durations) -> NextStep | None:
     trials = len(waiting) + sum(phase.trials or 0 for phase in to_come)
     causes = {row["stop_reason"] for row in waiting if row["status"] == "interrupted" and row.get("stop_reason")}
     note = "once what interrupted them is mended" if causes else ""
@@ -303,7 +303,8 @@ def _seeds_of(asked: Asked, design: Mapping[str, Any], phase: str) -> list[int]:
 
 def _fresh(known: Sequence[int], used: set[int], count: int) -> list[int]:
     """Seeds that follow the known ones and that no trial has used."""
-    taken, fresh, seed = used | set(known), [], max(known) + 1
+    taken, seed = used | set(known), max(known) + 1
+    fresh: list[int] = []
     while len(fresh) < count:
         if seed not in taken:
             fresh.append(seed)

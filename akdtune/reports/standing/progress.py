@@ -165,7 +165,7 @@ class Durations:
             return span.seconds
         if self.epochs is None or not row.get("epochs"):
             return None
-        return span.seconds * self.epochs / row["epochs"]
+        return span.seconds * self.epochs / int(row["epochs"])
 
     def _passing(self, costs: Sequence[Seconds | None], done_s: Sequence[float]) -> Seconds | None:
         known = [cost for cost in costs if cost is not None]
