@@ -25,17 +25,19 @@ if TYPE_CHECKING:
     from akdtune.running.from_python import run
     from akdtune.study.from_python import read
     from akdtune.study.spec import Study
+    from akdtune.tracking.loggers import Logger
     from akdtune.views import ViewAugmenter
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AkdtuneError", "Method", "Network", "Results", "Source", "Study", "ViewAugmenter", "__version__", "load", "plan",
-    "read", "register", "run", "train",
+    "AkdtuneError", "Logger", "Method", "Network", "Results", "Source", "Study", "ViewAugmenter", "__version__", "load",
+    "plan", "read", "register", "run", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "AkdtuneError": "akdtune.errors",
+    "Logger": "akdtune.tracking.loggers",
     "Method": "akdtune.methods",
     "Network": "akdtune.networks",
     "Results": "akdtune.reports.results",

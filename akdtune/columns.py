@@ -20,7 +20,16 @@ Teacher = Literal["unread", "needed", "judged"]
 """`unread`: does not depend on the teacher. `needed`: null without a teacher. `judged`: says how teacher and views do
 on held-out images, null without a teacher and where the teacher has trained on those images."""
 
+Section = Literal["student", "views", "loss", "teacher", "system"]
+"""Where dashboards show a column."""
+
 _KEY = "akdtune."
+_OF_STUDENT = ("val_", "test_", "train_", "student_")
+_UNITS_OF_SYSTEM = ("s", "MiB", "images/s")
+_BEFORE_SECTIONS: Mapping[str, Section] = {
+    "agreement": "student", "js_divergence": "student", "margin": "views", "matched_temperature": "views",
+}  # fmt: skip
+"""Of columns whose section does not follow from what files of earlier versions say about them."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +42,10 @@ class Column:
         sentence: what it holds, for people.
         summary: how the epochs of a trial become one value.
         teacher: whether it speaks of the teacher.
+        section: where dashboards show it; empty: as `section_of` says.
 
     Raises:
-        AkdtuneError: for a summary or a relation to the teacher that does not exist.
+        AkdtuneError: for a summary, a relation to the teacher or a section that does not exist.
     """
 
     name: str
@@ -43,32 +53,41 @@ class Column:
     sentence: str
     summary: Summary = "last"
     teacher: Teacher = "unread"
+    section: Section | Literal[""] = ""
 
     def __post_init__(self) -> None:
-        for what, given, allowed in (("summary", self.summary, Summary), ("teacher", self.teacher, Teacher)):
-            if given not in get_args(allowed):
-                raise AkdtuneError(f"column '{self.name}': {what}: {unknown_name(what, given, get_args(allowed))}")
+        for what, given, allowed in (
+            ("summary", self.summary, get_args(Summary)),
+            ("teacher", self.teacher, get_args(Teacher)),
+            ("section", self.section, ("", *get_args(Section))),
+        ):
+            if given not in allowed:
+                names = [name for name in allowed if name]
+                raise AkdtuneError(f"column '{self.name}': {what}: {unknown_name(what, given, names)}")
 
     def metadata(self) -> dict[str, str]:
         """What a file says about the column besides its name, as text; what is empty or says nothing is left out."""
         said = {"unit": self.unit, "sentence": self.sentence, "summary": self.summary}
         said |= {"teacher": self.teacher} if self.teacher != "unread" else {}
+        said |= {"section": self.section}
         return {f"{_KEY}{key}": value for key, value in said.items() if value or key == "sentence"}
 
     @classmethod
     def of_metadata(cls, name: str, metadata: Mapping[bytes, bytes] | None) -> Column | None:
         """The column that a file describes, None where it says nothing.
 
-        A summary that this version does not know is read as `last`, a relation to the teacher as `unread`.
+        A summary that this version does not know is read as `last`, a relation to the teacher as `unread`, a section
+        as none.
         """
         held = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in (metadata or {}).items()}
         if f"{_KEY}sentence" not in held:
             return None
-        unit, sentence, summary, teacher = (
-            held.get(f"{_KEY}{k}", "") for k in ("unit", "sentence", "summary", "teacher")
+        unit, sentence, summary, teacher, section = (
+            held.get(f"{_KEY}{k}", "") for k in ("unit", "sentence", "summary", "teacher", "section")
         )
         known: dict[str, Any] = {"summary": summary} if summary in get_args(Summary) else {}
         known |= {"teacher": teacher} if teacher in get_args(Teacher) else {}
+        known |= {"section": section} if section in get_args(Section) else {}
         return cls(name, unit, sentence, **known)
 
 
@@ -94,6 +113,27 @@ def _longest_first(column: Column) -> int:
 def declaration(name: str, columns: Iterable[Column]) -> Column | None:
     """The one of `declarations` for a name, None for an unknown one."""
     return declarations([name], columns).get(name)
+
+
+def section_of(name: str, column: Column | None = None) -> Section:
+    """Where dashboards show a column: as it says, else by unit and name; what speaks of the teacher is of the views.
+
+    Args:
+        name: as in the row.
+        column: what is declared about it.
+    """
+    if column is not None and column.section:
+        return column.section
+    if name in _BEFORE_SECTIONS:
+        return _BEFORE_SECTIONS[name]
+    if name.startswith("loss.") or name == "train_loss":
+        return "loss"
+    if name.startswith("teacher_cache_") or (column is not None and column.unit in _UNITS_OF_SYSTEM):
+        return "system"
+    if name.startswith("teacher_"):
+        return "teacher"
+    of_views = column is not None and column.teacher != "unread" and not name.startswith(_OF_STUDENT)
+    return "views" if of_views else "student"
 
 
 def joined(*groups: Iterable[Column]) -> tuple[Column, ...]:

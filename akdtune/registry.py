@@ -1,6 +1,6 @@
-"""Name -> class for views, methods, networks and data sets, imported on first use.
+"""Name -> class for views, methods, networks, data sets and loggers, imported on first use.
 
-A view or a method is one file whose name is its registered name; a network family is one file that registers
+A view, a method or a logger is one file whose name is its registered name; a network family is one file that registers
 several names. `plugins: [module]` in a study imports further modules that register more, and installed packages bring
 theirs by entry points of the group `akdtune.plugins`.
 """
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from akdtune.errors import AkdtuneError, AkdtuneWarning, Problem, SettingsError, unknown_name
 
-Kind = Literal["methods", "views", "networks", "data"]
+Kind = Literal["methods", "views", "networks", "data", "loggers"]
 T = TypeVar("T")
 
 NO_NETWORK = "none"
@@ -34,12 +34,15 @@ NO_NETWORK = "none"
 ENTRY_POINTS = "akdtune.plugins"
 """The group of entry points under which installed packages name the modules that register their components."""
 
-KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
+KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data", "loggers")
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _families: dict[str, dict[str, Family]] = {kind: {} for kind in KINDS}
-_PACKAGES: dict[Kind, str] = {"methods": "methods", "views": "views", "networks": "networks", "data": "datasets"}
-_singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set"}
+_PACKAGES: dict[Kind, str] = {
+    "methods": "methods", "views": "views", "networks": "networks", "data": "datasets", "loggers": "tracking.loggers",
+}  # fmt: skip
+_ONE_FILE_EACH = ("methods", "views", "loggers")
+_singular = {"methods": "method", "views": "view", "networks": "network", "data": "data set", "loggers": "logger"}
 
 
 @dataclass
@@ -145,8 +148,8 @@ def lookup(kind: Kind, name: str) -> Any:
         AkdtuneError: for an unknown name, with the nearest valid one and the add-ons that could not be loaded.
     """
     components = _registered[kind]
-    if name not in components and name.isidentifier() and kind in ("methods", "views") and name in _stems(kind):
-        importlib.import_module(f"akdtune.{kind}.{name}")
+    if name not in components and name.isidentifier() and kind in _ONE_FILE_EACH and name in _stems(kind):
+        importlib.import_module(f"akdtune.{_PACKAGES[kind]}.{name}")
     if name not in components:
         _import_all(kind)
     family, slash, rest = name.partition("/")
@@ -181,8 +184,8 @@ def name_of(component: type[Component]) -> str:
 
 
 def network_name(network: str | Mapping[str, Any]) -> str:
-    """The registered name in a `network` setting, which is a name or `{name: ..., settings}`."""
-    return network if isinstance(network, str) else str(network["name"])
+    """The registered name in a `network` setting, which is a name or `{name: ..., settings}`; empty for none."""
+    return network if isinstance(network, str) else str(network.get("name", ""))
 
 
 def typed(kind: Kind, setting: str | Mapping[str, Any]) -> ComponentSettings:

@@ -180,7 +180,7 @@ def tracking_s(row: Mapping[str, Any], epochs: int, folder: Path) -> tuple[float
         return time.process_time() + descendants_cpu_s()
 
     def settled(tracker: Tracker) -> None:
-        while not tracker._jobs.empty():
+        while not all(line.jobs.empty() for line in tracker._lines):
             time.sleep(0.01)
         time.sleep(0.3)
 
@@ -188,7 +188,8 @@ def tracking_s(row: Mapping[str, Any], epochs: int, folder: Path) -> tuple[float
     for attempt in (1, 2):  # the first one imports the SDK and starts its service
         started = spent_s()
         tracker = Tracker({"wandb": {"project": "p", "mode": "offline"}}, trial, folder, attempt)
-        tracker.start([{**row, "epoch": 1}])
+        tracker.start()
+        tracker.declare((), [{**row, "epoch": 1}])
         settled(tracker)
         opened = spent_s()
         for epoch in range(2, epochs + 2):

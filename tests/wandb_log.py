@@ -27,12 +27,21 @@ def transaction_records(path: Path) -> Iterator[bytes]:
 
 
 class Stored:
-    """An offline run as it stands on disk."""
+    """An offline run as it stands on disk.
+
+    Attributes:
+        history: numbers and media by step.
+        summary: values by name.
+        metrics: step metric and kinds of summary of each defined metric.
+        artifacts: files of each artefact, by its type.
+    """
 
     def __init__(self, path: Path) -> None:
         from wandb.proto import wandb_internal_pb2
 
-        self.history: dict[int, dict[str, float]] = {}
+        self.history: dict[int, dict[str, Any]] = {}
+        self.metrics: dict[str, tuple[str, set[str]]] = {}
+        self.artifacts: dict[str, set[str]] = {}
         self.summary: dict[str, Any] = {}
         self.run: Any = None
         self.exit_code: int | None = None
@@ -42,12 +51,21 @@ class Stored:
             if kind == "run":
                 self.run = record.run
             elif kind == "history":
-                items = {key(item): json.loads(item.value_json) for item in record.history.item}
+                items: dict[str, Any] = {}
+                for item in record.history.item:
+                    put(items, item)
                 step = int(items["_step"])
                 assert step not in self.history, f"step {step} twice"
                 self.history[step] = {name: value for name, value in items.items() if not name.startswith("_")}
             elif kind == "summary":
-                self.summary.update({key(item): json.loads(item.value_json) for item in record.summary.update})
+                for item in record.summary.update:
+                    put(self.summary, item)
+            elif kind == "metric":
+                of = record.metric
+                kinds = {name for name in ("min", "max", "last", "mean") if getattr(of.summary, name)}
+                self.metrics[of.name] = (of.step_metric, kinds)
+            elif kind == "artifact":
+                self.artifacts[record.artifact.type] = {entry.path for entry in record.artifact.manifest.contents}
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code
 
@@ -56,5 +74,11 @@ class Stored:
         return {item.key: json.loads(item.value_json) for item in self.run.config.update}
 
 
-def key(item: Any) -> str:
-    return item.key or ".".join(item.nested_key)
+def put(into: dict[str, Any], item: Any) -> None:
+    """Puts a value where its keys say."""
+    *outer, last = [item.key] if item.key else list(item.nested_key)
+    for name in outer:
+        held = into.get(name)
+        into[name] = held if isinstance(held, dict) else {}
+        into = into[name]
+    into[last] = json.loads(item.value_json)

@@ -19,6 +19,8 @@ class WandbServer:
         hangs_for: operations that hang whatever the behaviour: `UpsertBucket`.
         history: rows by run, as uploaded.
         tags, groups: by run.
+        artifacts: what was said of each artefact: name, type, run.
+        views: specifications of saved views.
         operations: names of the GraphQL operations that were asked, in order.
     """
 
@@ -28,6 +30,8 @@ class WandbServer:
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.tags: dict[str, list[str]] = {}
         self.groups: dict[str, str] = {}
+        self.artifacts: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
         self.operations: list[str] = []
         self._released = threading.Event()
         server = self
@@ -110,6 +114,16 @@ class WandbServer:
             if given.get("groupName"):
                 self.groups[name] = given["groupName"]
             return {"upsertBucket": {"bucket": self._run(name), "inserted": True}}
+        if "createArtifact(" in query:  # one that is there already needs no upload
+            self.artifacts.append(given)
+            sequence = {"id": "s", "latestArtifact": {"id": "a", "versionIndex": 0}}
+            return {"createArtifact": {"artifact": {"id": "a", "state": "COMMITTED", "artifactSequence": sequence}}}
+        if "query ArtifactType(" in query:  # there is none of this name yet
+            return {"project": {"artifact": None}}
+        if "upsertView" in query:
+            self.views.append(given)
+            return {"upsertView": {"view": {"id": "v", "name": "nw-abc-v", "displayName": "", "spec": "{}"},
+                                   "inserted": True}}  # fmt: skip
         if "createRunFiles" in query:  # a wrong answer would crash the SDK's service
             files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in given["files"]]
             return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}

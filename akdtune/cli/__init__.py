@@ -7,6 +7,7 @@ What a study is, costs or has measured is computed elsewhere. Importing this pac
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,9 @@ wandb_app.command("sync")(storage_commands.wandb_sync)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 2 and one message for a mistake of the user's, 130 for a signal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # names may hold what this terminal's encoding does not
     try:
         with _plain_warnings(), interruption.exiting():
             app(args=None if arguments is None else list(arguments), prog_name="akdtune")

@@ -5,22 +5,22 @@ Nothing here needs torch or Ray, and everything works on a running study.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import statistics
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from akdtune.errors import AkdtuneError, nearest, unknown_name
+from akdtune.errors import AkdtuneError, StudyError, nearest, unknown_name
 from akdtune.records import tables
-from akdtune.records.files import events, read_lock, trial_directory
-from akdtune.reports import pareto
-from akdtune.roles import STATUSES, TERMINAL
+from akdtune.records.files import events, read_design, read_lock, trial_directory
+from akdtune.reports.short_names import PARAM, short_names
+from akdtune.reports.trials.cell_means import CellMean
+from akdtune.roles import REPORT_ROLES, STATUSES, TERMINAL
 from akdtune.search import pilot
 
 METRIC = "val_accuracy"
@@ -47,7 +47,34 @@ def read_trials(run: Path) -> tuple[list[Row], list[str]]:
         table = tables.read_trials(run)
     finally:
         sys.meta_path.remove(_WithoutPandas)
-    return table.to_pylist(), table.column_names
+    return with_cell_names(run, table.to_pylist()), table.column_names
+
+
+def with_cell_names(run: Path, rows: list[Row]) -> list[Row]:
+    """The rows with the names that the study's design gives to cells, where the plan does not hold them."""
+
+    def lacks(row: Row) -> bool:
+        return row["role"] in REPORT_ROLES and row.get("cell") is None
+
+    names = _designed(run) if any(map(lacks, rows)) else {}
+    return [{**row, "cell": names.get(row["cell_id"])} if names and lacks(row) else row for row in rows]
+
+
+def _designed(run: Path) -> dict[str, str]:
+    """Names of a design's cells by their hash; none where it cannot be read, which whoever asks for it is told."""
+    with contextlib.suppress(StudyError):
+        cells = [cell for phase in read_design(run).values() if isinstance(phase, dict) for cell in _listed(phase)]
+        return {cell["cell_id"]: cell["name"] for cell in cells}
+    return {}
+
+
+def _listed(phase: Mapping[str, Any]) -> list[dict[str, str]]:
+    cells = phase.get("cells")
+    return [
+        cell
+        for cell in (cells if isinstance(cells, list) else [])
+        if isinstance(cell, dict) and isinstance(cell.get("cell_id"), str) and isinstance(cell.get("name"), str)
+    ]
 
 
 def find_trial(trial_ids: Sequence[str], prefix: str) -> str:
@@ -76,7 +103,7 @@ class Filter:
     Attributes:
         arm, status, role: keep only these; None keeps all.
         sort: a column; numbers largest first, text alphabetically, empty values last. None keeps the plan's order.
-        top: keep this many of the sorted rows; sorts by validation accuracy unless `sort` is given.
+        top: keep this many of the sorted rows; sorts by what `judged_by` says unless `sort` is given.
     """
 
     arm: str | None = None
@@ -99,61 +126,41 @@ class Filter:
             if wanted not in known:
                 raise AkdtuneError(unknown_name(column, wanted, known))
             kept = [row for row in kept if row[column] == wanted]
-        sort = self.sort or (METRIC if self.top is not None else None)
+        sort = self.sort or (judged_by(kept) if self.top is not None else None)
         if sort is not None:
-            kept = _sorted(kept, column_named(sort, columns))
+            kept = _sorted(kept, column_named(sort, columns, kept))
         return kept if self.top is None else kept[: self.top]
 
 
-def column_named(name: str, columns: Sequence[str]) -> str:
-    """A column by its name; searched settings also without their `param.`.
+def column_named(name: str, columns: Sequence[str], rows: Sequence[Row] = ()) -> str:
+    """A column by its name; searched settings also without their `param.`, or by their short name.
+
+    Args:
+        name: what somebody typed.
+        columns: of the study.
+        rows: where a name means several columns, the first one that holds something here is meant.
 
     Raises:
         AkdtuneError: for an unknown one, with the nearest that exists.
     """
-    for candidate in (name, f"param.{name}"):
-        if candidate in columns:
-            return candidate
-    raise AkdtuneError(unknown_name("column", name, [column.removeprefix("param.") for column in columns]))
+    settings = {column.removeprefix(PARAM): column for column in columns if column.startswith(PARAM)}
+    short = {short: settings[full] for full, short in short_names(settings).items()}
+    meant = [column for column in (name, f"{PARAM}{name}", short.get(name, name)) if column in columns]
+    if not meant:
+        raise AkdtuneError(unknown_name("column", name, [column.removeprefix(PARAM) for column in columns]))
+    return next((column for column in meant if any(row[column] is not None for row in rows)), meant[0])
 
 
 def _sorted(rows: Sequence[Row], column: str) -> list[Row]:
-    full = [row for row in rows if row[column] is not None]
-    empty = [row for row in rows if row[column] is None]
+    def has_none(row: Row) -> bool:
+        """NaN is no number that has a place in an order."""
+        return row[column] is None or row[column] != row[column]
+
+    full = [row for row in rows if not has_none(row)]
+    empty = [row for row in rows if has_none(row)]
     numbers = all(isinstance(row[column], int | float) for row in full)
     key: Callable[[Row], Any] = (lambda row: -row[column]) if numbers else (lambda row: str(row[column]))
     return sorted(full, key=key) + empty
-
-
-def searched(row: Row) -> dict[str, Any]:
-    """The searched settings of a trial, by key path."""
-    return {
-        name.removeprefix("param."): value
-        for name, value in row.items()
-        if value is not None and name.startswith("param.")
-    }
-
-
-def short(value: Any) -> str:
-    """A value as a table shows it."""
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """A table as wide as its content, columns two spaces apart; for pipes, files and thousands of rows.
-
-    Rich measures and wraps every cell, which takes a millisecond a row.
-
-    Args:
-        headings: one per column.
-        rows: one text per column.
-        right: columns that are aligned to the right, by index.
-    """
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    form = "  ".join(f"{{:{'>' if index in right else '<'}{width}}}" for index, width in enumerate(widths))
-    return "\n".join(form.format(*row).rstrip() for row in (headings, *rows))
 
 
 def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -163,29 +170,6 @@ def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def tally(rows: Sequence[Row]) -> str:
-    """How many trials are in which state: `24 trials: 20 done, 4 pruned`."""
-    counts = {status: sum(row["status"] == status for row in rows) for status in STATUSES}
-    known = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{len(rows)} trial{'' if len(rows) == 1 else 's'}" + (f": {known}" if known else "")
-
-
-def best_per_arm(rows: Sequence[Row]) -> list[Row]:
-    """The search trial with the highest last-epoch validation accuracy of each arm, best arm first.
-
-    Raises:
-        AkdtuneError: when no search trial has reached its last epoch yet.
-    """
-    finished = [row for row in rows if row["role"] == "search" and row["status"] == "done"]
-    candidates = [row for row in finished if row[METRIC] is not None]
-    if not candidates:
-        raise AkdtuneError(f"no search trial has reached its last epoch yet ({tally(rows)})")
-    best: dict[str, Row] = {}
-    for row in _sorted(candidates, METRIC):
-        best.setdefault(row["arm"], row)
-    return list(best.values())
 
 
 def judged_by(rows: Sequence[Row]) -> str:
@@ -210,70 +194,17 @@ def objectives(run: Path) -> list[str]:
     return names
 
 
-def pareto_text(run: Path, rows: Sequence[Row]) -> str:
-    """The search trials that no other one beats in every objective, as a table.
-
-    Raises:
-        AkdtuneError: as `objectives`.
-    """
-    return pareto.text(rows, objectives(run))
-
-
 def pilot_lines(run: Path) -> list[str]:
     """What the pilots of a search with early stopping showed; none where there are none."""
     return pilot.lines(events(run, {"pilot"}))
 
 
-def summary(rows: Sequence[Row], column: str = METRIC) -> list[dict[str, Any]]:
-    """Mean and standard deviation over the seeds of each configuration, best mean first.
-
-    Only trials that reached their last epoch count. A mean over the seeds that were not stopped is too good, so that
-    the others stand beside it.
-
-    Args:
-        rows: of trials, as `read_trials` gives them.
-        column: one that holds numbers.
-
-    Returns:
-        arm (or the name of the cell), role, n, mean, sd (None for one trial), left_out (`2 pruned`; other trials of the
-        configuration), settings (the searched ones), one dict per configuration.
-
-    Raises:
-        AkdtuneError: for a column of something else.
-    """
-    groups: dict[tuple[str, str], list[Row]] = {}
-    others: dict[tuple[str, str], Counter[str]] = {}
-    for row in rows:
-        if row["status"] == "done" and row[column] is not None:
-            if not isinstance(row[column], int | float):
-                raise AkdtuneError(f"a summary needs a column of numbers, and '{column}' holds {row[column]!r}")
-            groups.setdefault((row["role"], row["cell_id"]), []).append(row)
-        else:
-            others.setdefault((row["role"], row["cell_id"]), Counter())[row["status"]] += 1
-    rows_of_cells = []
-    for cell, of_cell in groups.items():
-        values = [float(row[column]) for row in of_cell]
-        first = of_cell[0]
-        rows_of_cells.append(
-            {
-                "arm": first.get("cell") or first["arm"],
-                "role": first["role"],
-                "n": len(values),
-                "mean": statistics.fmean(values),
-                "sd": statistics.stdev(values) if len(values) > 1 else None,
-                "left_out": ", ".join(f"{count} {status}" for status, count in others.get(cell, {}).items()),
-                "settings": searched(first),
-            }
-        )
-    return sorted(rows_of_cells, key=lambda row: -float(row["mean"]))
-
-
-def summary_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What `summary` returned as comma-separated text, a column for each searched setting."""
-    flat = [
-        {key: value for key, value in row.items() if key != "settings"}
-        | {f"param.{name}": value for name, value in row["settings"].items()}
-        for row in rows
+def means_as_csv(means: Sequence[CellMean]) -> str:
+    """Means over seeds as comma-separated text, a column for each searched setting."""
+    flat: list[dict[str, Any]] = [
+        {"arm": mean.name, "role": mean.role, "n": mean.n, "mean": mean.mean, "sd": mean.sd, "left_out": mean.left_out}
+        | {f"{PARAM}{name}": value for name, value in mean.settings.items()}
+        for mean in means
     ]
     columns = dict.fromkeys(["arm", "role", "n", "mean", "sd", "left_out", *(name for row in flat for name in row)])
     return as_csv(flat, list(columns))

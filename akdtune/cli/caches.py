@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from akdtune.cli.tables import Listing
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.settings.teacher import cache_location
 from akdtune.teacher.cache import Store
 from akdtune.teacher.cache_files import SUFFIX, Shape, read_header, taken
 
 DAY_S = 86400.0
+HEADINGS = "key|teacher|weights|data|input|crops|dtype|rows filled|share|MiB|last used".split("|")
 
 
 @dataclass(frozen=True)
@@ -94,27 +94,24 @@ def stores_in(location: Path | None, key: str | None = None) -> list[Entry]:
     return chosen
 
 
-def table(stores: Sequence[Entry], now: float | None = None) -> Table:
+def listing(stores: Sequence[Entry], now: float | None = None) -> Listing:
     """Stores with teacher, data, size and age, last used first."""
     now = time.time() if now is None else now
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    right = ("rows filled", "share", "MiB", "last used")
-    for name in ("key", "teacher", "weights", "data", "input", "crops", "dtype", *right):
-        shown.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+    rows: list[list[str]] = []
     for entry in stores:
         size, used = f"{entry.taken / 2**20:,.1f}", f"{age(now - entry.used_at)} ago"
         if entry.header is None:
-            shown.add_row(entry.folder.name, "header damaged", *[""] * 7, size, used)
+            rows.append([entry.folder.name, "header damaged", *[""] * 7, size, used])
             continue
         facts, about = entry.header["facts"], entry.header["about"]
         crops, share = facts.get("crops", {}), f"{100 * entry.share:.1f} %"
         described = f"pad {crops.get('pad')}{', flip' if crops.get('flip') else ''}"
         names = (str(about.get("network", "")), str(facts.get("weights", ""))[:8], str(about.get("data", "")))
         size_in = "x".join(map(str, facts.get("input", [])))
-        shown.add_row(
-            entry.folder.name, *names, size_in, described, facts["dtype"], f"{entry.filled:,}", share, size, used
+        rows.append(
+            [entry.folder.name, *names, size_in, described, facts["dtype"], f"{entry.filled:,}", share, size, used]
         )
-    return shown
+    return Listing(HEADINGS, rows, right=(7, 8, 9, 10), leave_out=(6, 4, 5, 2))
 
 
 def total(stores: Sequence[Entry]) -> str:

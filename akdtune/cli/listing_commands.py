@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from akdtune.cli.tables import print_table
+from akdtune.cli.tables import Listing, print_listing
 
 if TYPE_CHECKING:
     from akdtune.registry import Kind
+
+
+LEAST = {"name": 30, "about": 48, "source": 36, "signals": 20}
+"""Columns of a terminal that each column of a list has at least, before one is left out."""
 
 
 def _list_components(kind: Kind, name: str | None) -> None:
@@ -18,17 +22,11 @@ def _list_components(kind: Kind, name: str | None) -> None:
     if name is not None and not components.is_pattern(name):
         print(components.details(kind, name), end="")
         return
-    from rich.table import Table
-
     rows = components.rows(kind, name or "*")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    shown = ("name", "about", "source", "signals")
-    columns = [column for column in shown if any(getattr(row, column) for row in rows)]
-    for column in columns:
-        table.add_column(column, no_wrap=column == "name", overflow="fold")
-    for row in rows:
-        table.add_row(*(getattr(row, column) for column in columns))
-    print_table(table)
+    shown = [column for column in ("name", "about", "source", "signals") if any(getattr(row, column) for row in rows)]
+    least = {place: LEAST[column] for place, column in enumerate(shown)}
+    leave_out = [shown.index(column) for column in ("source", "signals") if column in shown]
+    print_listing(Listing(shown, [[getattr(row, column) for column in shown] for row in rows], (), least, leave_out))
 
 
 NameArgument = Annotated[

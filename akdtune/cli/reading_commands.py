@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,14 @@ from typing import Annotated
 import typer
 
 from akdtune.cli.app import RUN_HELP, RunArgument
-from akdtune.cli.tables import print_summary, print_trials
+from akdtune.cli.tables import ROWS_SHOWN, print_means, print_points, print_trials
+from akdtune.cli.terminal.text import say
 from akdtune.errors import AkdtuneError, unknown_name
+
+AllOption = Annotated[
+    bool, typer.Option("--all", help=f"All rows in a terminal, which otherwise shows {ROWS_SHOWN}; a pipe gets all.")
+]
+RoleOption = Annotated[str | None, typer.Option(help="Only search, probe, pilot, confirm, ablation or control trials.")]
 
 
 def show(
@@ -20,13 +26,13 @@ def show(
     status: Annotated[
         str | None, typer.Option(help="Only planned, running, interrupted, done, pruned, diverged or failed.")
     ] = None,
-    role: Annotated[
-        str | None, typer.Option(help="Only search, probe, pilot, confirm, ablation or control trials.")
-    ] = None,
+    role: RoleOption = None,
     sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column, largest first.")] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N, by validation accuracy unless --sort is given.")
+        int | None,
+        typer.Option(min=1, help="Only the first N, by validation accuracy (test where only that was read) or --sort."),
     ] = None,
+    every: AllOption = False,
     summary: Annotated[
         bool, typer.Option("--summary", help="Mean and standard deviation over the seeds of each configuration.")
     ] = False,
@@ -41,144 +47,111 @@ def show(
     their paired differences; how far the study is and how long still; and the command to go on with, with its cost in
     trials and time. Pruned trials stand in no mean. With an option that chooses trials, these alone are shown.
 
+    In a terminal one line a trial, settings by names as short as they are unambiguous, and what all rows share said
+    once above. A pipe or a file gets all rows, complete and as wide as they are; --csv every column in full.
+
     \b
     Examples:
       akdtune show digits_angular
       akdtune show runs/digits_angular --top 5
-      akdtune show digits_angular --role probe --sort diversity_sq_prob
+      akdtune show digits_angular --role probe --sort diversity_sq_prob --all
       akdtune show cifar_baselines --summary
       akdtune show digits_angular --arm angular/kd --status done --csv > trials.csv
     """
     from akdtune.cli import browse
     from akdtune.records import run_names
+    from akdtune.reports.short_names import PARAM
+    from akdtune.reports.trials.cell_means import cell_means, tally
 
     directory = run_names.resolve_run(run)
     trials, columns = browse.read_trials(directory)
+    of_these = browse.Filter(arm, status, role).apply(trials, columns)
     if summary:
-        rows = browse.Filter(arm, status, role).apply(trials, columns)
-        column = browse.column_named(sort or browse.judged_by(rows), columns)
-        means = browse.summary(rows, column)[:top]
+        column = browse.column_named(sort or browse.judged_by(of_these), columns, of_these)
+        means = cell_means(of_these, column)
         if csv:
-            print(browse.summary_as_csv(means), end="")
+            print(browse.means_as_csv(means[:top]), end="")
             return
-        print(f"{directory}: {browse.tally(rows)}", flush=True)
-        print_summary(means, column)
+        shown = f"; {top} of {len(means)} configurations shown" if top is not None and top < len(means) else ""
+        say(f"{directory}: {tally(trials)}{_of_these(of_these, trials)}{shown}")
+        print_means(means[:top], column, columns, every=every or top is not None)
         return
-    rows = browse.Filter(arm, status, role, sort, top).apply(trials, columns)
     if pareto:
         from akdtune.reports.origin import origin_of
 
-        print(browse.pareto_text(directory, rows))
-        print(f"\n{origin_of(directory)}")
+        print_points(of_these, browse.objectives(directory), columns, every=every, top=top)
+        say(["", str(origin_of(directory))])
         return
+    rows = browse.Filter(sort=sort, top=top).apply(of_these, columns)
     if csv:
         print(browse.as_csv(rows, columns), end="")
         return
-    print(f"{directory}: {browse.tally(rows)}", flush=True)
+    say(f"{directory}: {tally(trials)}{_of_these(rows, trials)}")
     if (arm, status, role, sort, top) == (None,) * 5:
         from akdtune.cli.opening import print_opening
 
         print_opening(directory, trials)
-    for line in browse.pilot_lines(directory):
-        print(line, flush=True)
-    for line in browse.reason_lines(rows):
-        print(line, flush=True)
-    extra = [sort] if sort and sort in columns else []
-    print_trials(rows, extra)
+    say(browse.pilot_lines(directory))
+    say(browse.reason_lines(rows))
+    sorted_by = [] if sort is None else [browse.column_named(sort, columns, rows)]
+    extra = [column for column in sorted_by if not column.startswith(PARAM)]
+    print_trials(rows, columns, extra, every=every or top is not None)
+
+
+def _of_these(rows: Sequence[object], trials: Sequence[object]) -> str:
+    """How many of a study's trials are shown, where that is not all."""
+    return f"; {len(rows)} of {len(trials)} shown" if len(rows) < len(trials) else ""
 
 
 def best(
     run: RunArgument,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A trial's id or its beginning, or a cell's name or hash: that one instead of the best.",
+            show_default=False,
+        ),
+    ] = None,
     arm: Annotated[str | None, typer.Option(help="Only this arm.")] = None,
+    role: RoleOption = None,
+    every: AllOption = False,
     export: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the best trial's settings as a YAML that runs as is.")
+        Path | None, typer.Option(metavar="FILE", help="Write its settings as a YAML that runs as is.")
     ] = None,
     student: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the best trial's student, for `student.checkpoint`.")
+        Path | None, typer.Option(metavar="FILE", help="Write its student, for `student.checkpoint`.")
     ] = None,
 ) -> None:
-    """Show the best search trial of each arm, and export the best of all.
+    """Show the best trial of each arm over all roles, the best means over seeds, and export one of them.
 
-    Best means the highest validation accuracy after the last epoch. It is the maximum of noisy numbers and therefore
-    optimistic: train it again with other seeds before you believe it.
+    Search, probe and pilot trials are judged by validation accuracy after the last epoch, those of confirmation and
+    ablation by test accuracy. The best is the maximum of noisy numbers and therefore optimistic: train it again with
+    other seeds before you believe it. Exported is the first row, or what NAME means: one trial with its seed, or a
+    cell with all of its seeds.
 
     \b
     Examples:
       akdtune best digits_angular
       akdtune best digits_angular --arm angular/kd+crd --export best.yaml && akdtune run best.yaml
-      akdtune best digits_angular --student students/best.pt
+      akdtune best digits_angular --role search --student students/best.pt
+      akdtune best digits_angular 3f2a --export one.yaml            (a trial by the beginning of its id)
+      akdtune best digits_ablation inter=false --export cell.yaml   (a cell, with its seeds)
     """
-    from akdtune.cli import browse
+    from akdtune.cli import best_trials, browse
     from akdtune.records import run_names
 
     directory = run_names.resolve_run(run)
-    rows = browse.Filter(arm=arm).apply(*browse.read_trials(directory))
-    winners = browse.best_per_arm(rows)
-    searched = [row for row in rows if row["role"] == "search"]
-    print(f"{directory}: best of {browse.tally(searched)}; the highest of noisy numbers, so optimistic", flush=True)
-    print_trials(winners, [])
+    trials, columns = browse.read_trials(directory)
+    rows = browse.Filter(arm=arm, role=role).apply(trials, columns)
+    if name is None:
+        taken = best_trials.print_best(directory, rows, columns, every)
+    else:
+        taken = best_trials.print_chosen(directory, rows, columns, name, every)
     if export is not None:
-        print(f"written: {_export(directory, winners[0]['trial_id'], export)}")
+        best_trials.export(directory, taken, export)
     if student is not None:
-        print(f"written: {_save_student(directory, winners[0]['trial_id'], student)}")
-        if warning := _predicts_through_a_method(directory, winners[0]["trial_id"]):
-            print(f"warning: {warning}", file=sys.stderr)
-
-
-def _export(directory: Path, trial_id: str, file: Path) -> Path:
-    from akdtune.records.files import LOCK, read_lock, read_plan
-    from akdtune.study.written import export_yaml
-
-    if file.exists():
-        raise AkdtuneError(f"{file}: exists already; choose another file")
-    (trial,) = [row for row in read_plan(directory) if row["trial_id"] == trial_id]
-    lock = read_lock(directory)
-    if lock is None:
-        raise AkdtuneError(f"{directory / LOCK}: no such file; without it the study's settings are not known")
-    text = export_yaml(lock["settings"], trial["settings"], seed=trial["seed"])
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise AkdtuneError(f"{file}: cannot be written: {error.strerror or error}") from error
-    return file
-
-
-def _predicts_through_a_method(directory: Path, trial_id: str) -> str | None:
-    from akdtune.records.files import read_plan
-    from akdtune.registry import lookup
-
-    (trial,) = [row for row in read_plan(directory) if row["trial_id"] == trial_id]
-    heads = [
-        method["name"]
-        for method in trial["settings"].get("method", [])
-        if lookup("methods", method["name"]).replaces_logits
-    ]
-    if not heads:
-        return None
-    return (
-        f"this student predicts through '{heads[0]}', which is not in the file: its body transfers, its classifier not"
-    )
-
-
-def _save_student(directory: Path, trial_id: str, file: Path) -> Path:
-    import torch
-
-    from akdtune.records.files import trial_directory
-    from akdtune.teacher.checkpoints import load_plain
-
-    if file.exists():
-        raise AkdtuneError(f"{file}: exists already; choose another file")
-    checkpoint = trial_directory(directory, trial_id) / "checkpoint.pt"
-    if not checkpoint.exists():
-        raise AkdtuneError(f"{checkpoint}: no such file; without it there is no trained student of trial {trial_id}")
-    weights = load_plain(checkpoint)["student"]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": weights}, file)
-    except (OSError, RuntimeError) as error:
-        file.unlink(missing_ok=True)
-        raise AkdtuneError(f"{file}: cannot be written: {error}") from error
-    return file
+        best_trials.save_student(directory, taken, student)
 
 
 def logs(

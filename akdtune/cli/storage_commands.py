@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
-from akdtune.cli.tables import print_table
+from akdtune.cli.tables import print_listing
 
 
 def teacher_train(
@@ -36,7 +36,7 @@ def teacher_list() -> None:
     """List the trained teachers in the cache folder (AKDTUNE_CACHE), newest first."""
     from akdtune.cli import teachers
 
-    print_table(teachers.table())
+    print_listing(teachers.listing())
 
 
 def teacher_show(
@@ -103,7 +103,7 @@ def cache_list(location: LocationOption = None) -> None:
     from akdtune.cli import caches
 
     stores = caches.stores_in(location)
-    print_table(caches.table(stores))
+    print_listing(caches.listing(stores))
     print(caches.total(stores))
 
 

@@ -211,11 +211,17 @@ def spaces() -> None:
       akdtune spaces
       akdtune run digits_angular          (a packaged name instead of a file)
     """
+    from akdtune.cli.tables import Listing, print_listing
+    from akdtune.cli.terminal import text
     from akdtune.folders import packaged
 
-    for name, path in packaged().items():
-        about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        print(f"{name}\n    {about}\n    {path}")
+    found = packaged()
+    about = {name: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name, path in found.items()}
+    if text.columns() is None:
+        print("\n".join(f"{name}\n    {about[name]}\n    {path}" for name, path in found.items()))
+        return
+    text.say(f"in {next(iter(found.values())).parent}:")
+    print_listing(Listing(("name", "about"), list(about.items()), least={0: 30}))
 
 
 def schema() -> None:

@@ -16,9 +16,9 @@ import torch
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from akdtune import atomic
+from akdtune.cli.tables import Listing
 from akdtune.data.dataset import load_data
 from akdtune.devices import resolve_device
 from akdtune.errors import AkdtuneError, nearest
@@ -160,23 +160,24 @@ def _accuracies(file: TeacherFile) -> str:
     return f" ({shown})" if shown else ""
 
 
-def table() -> Table:
+def listing() -> Listing:
     """The trained teachers in the cache folder, newest first."""
-    shown = Table(box=None, pad_edge=False, header_style="bold", title=None)
-    for name in ("key", "network", "data", "trained on", "validation", "test", "created"):
-        shown.add_column(name, no_wrap=True, justify="right" if name in ("validation", "test") else "left")
+    headings = ("key", "network", "data", "trained on", "validation", "test", "created")
+    rows = []
     for record in listed_teachers():
         file = record["teacher"]
-        shown.add_row(
-            file["key"],
-            _lineage(record["settings"]),
-            str(_named(record["data"])),
-            str(record.get("train_on", "")),
-            _percent(file["val_accuracy"]),
-            _percent(file["test_accuracy"]),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
+        rows.append(
+            [
+                file["key"],
+                _lineage(record["settings"]),
+                str(_named(record["data"])),
+                str(record.get("train_on", "")),
+                _percent(file["val_accuracy"]),
+                _percent(file["test_accuracy"]),
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(record["created"])),
+            ]
         )
-    return shown
+    return Listing(headings, rows, right=(4, 5), least={6: 16}, leave_out=(6,))
 
 
 def save_weights(path: Path, to: Path) -> str:

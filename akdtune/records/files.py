@@ -24,6 +24,7 @@ import yaml
 from akdtune import atomic
 from akdtune.columns import Column, declarations
 from akdtune.errors import AkdtuneWarning, StudyError
+from akdtune.records.design_file import check_design
 from akdtune.records.events import Event, TrialPlanned, parse
 from akdtune.records.shapes import check_shape, read_json
 
@@ -467,7 +468,10 @@ def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         StudyError: when it cannot be read.
     """
-    return read_json(Path(run_dir) / DESIGN) or {}
+    path = Path(run_dir) / DESIGN
+    held = read_json(path) or {}
+    check_design(path, held)
+    return held
 
 
 def read_events(run_dir: str | os.PathLike[str]) -> list[Event]:

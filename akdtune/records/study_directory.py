@@ -493,6 +493,14 @@ class StudyDirectory:
                 return alive
             time.sleep(0.1)
 
+    def remove_left_over(self) -> None:
+        """Takes away what killed writers left in folders that nobody else writes to: the study's and ended trials'."""
+        ended = (self.trial(record.trial_id).path for record in self.records.values() if record.terminal is not None)
+        for folder in (self.root, *ended):
+            for path in folder.glob(f".*{atomic.TEMPORARY}"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
 
 class StudyInMemory(StudyDirectory):
     """A study directory that is only looked at: whatever would be written is held in memory, and the files stay.

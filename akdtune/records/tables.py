@@ -91,6 +91,7 @@ _BEFORE_DECLARATIONS: dict[str, Summary] = {
 """How epochs become a trial's value where a file says nothing about its columns and it is not `last`."""
 
 _SOURCES = b"akdtune.sources"
+_TYPES = b"akdtune.types"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def read_trials(run_dir: str | os.PathLike[str]) -> pa.Table:
         only = not any((path / name).exists() for name in (PLAN, LEDGER))
         try:
             table = read_table(compacted)
-            if _up_to_date(path, table) and TRIAL_COLUMNS.keys() <= set(table.column_names):
+            if _up_to_date(path, table) and _has_its_types(table):
                 return table
         except StudyError as error:
             if only:
@@ -156,7 +157,8 @@ def compact(run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLimits()
     path = require_study(run_dir)
     sources = _fingerprints(path)  # before reading, so that a later event makes the result stale
     trials = _join(path, _write_compacted(path, limits))
-    write_table(path / TRIALS, trials.replace_schema_metadata({_SOURCES: json.dumps(sources)}))
+    facts = {_SOURCES: json.dumps(sources), _TYPES: _types(trials.schema)}
+    write_table(path / TRIALS, trials.replace_schema_metadata(facts))
 
 
 def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
@@ -205,6 +207,21 @@ def _up_to_date(path: Path, table: pa.Table) -> bool:
         return bool(_plain(recorded) == sources)
     written = (path / TRIALS).stat().st_mtime_ns
     return all(written > (path / name).stat().st_mtime_ns for name in sources)
+
+
+def _types(schema: pa.Schema) -> str:
+    """Names and types of columns in one word."""
+    named = [(field.name, str(field.type)) for field in schema]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
+
+
+def _has_its_types(table: pa.Table) -> bool:
+    """Whether a compacted table has the columns that it was written with; those of every study, if it does not say."""
+    recorded = (table.schema.metadata or {}).get(_TYPES)
+    if recorded is not None and recorded.decode(errors="replace") != _types(table.schema):
+        return False
+    types = {field.name: field.type for field in table.schema}
+    return all(types.get(name) == kind for name, kind in TRIAL_COLUMNS.items())
 
 
 def _plain(metadata: bytes | None) -> Any:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from akdtune.reports.short_names import searched, settings_text
 
 COLUMNS = {"accuracy": "val_accuracy", "macs": "student_macs", "time": "train_time_s"}
 """The column of trials.parquet that holds an objective."""
@@ -31,45 +34,66 @@ def front(points_NO: Sequence[Sequence[float]], objectives: Sequence[str]) -> li
     return [index for index, point in enumerate(signed) if not beaten(point)]
 
 
-def table(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the Pareto table over search trials that are done, most accurate first.
+@dataclass(frozen=True)
+class Point:
+    """One configuration that no other one dominates.
+
+    Attributes:
+        first: its first trial, a row of `trials.parquet`.
+        seeds: how many trials its numbers are means of.
+        values: one per objective.
+    """
+
+    first: Mapping[str, Any]
+    seeds: int
+    values: tuple[float, ...]
+
+
+def points(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: int | None = None) -> list[Point]:
+    """The configurations of the search that no other one dominates, most accurate first.
 
     Trials of one configuration that differ in their seed count as one point: the mean of each objective.
 
     Args:
-        rows: of trials.parquet.
+        rows: of trials.parquet; search trials that are done count.
         objectives: as in `search.objectives`.
+        top: only so many.
     """
     columns = [COLUMNS[name] for name in objectives]
     cells: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["role"] == "search" and row["status"] == "done" and all(row[column] is not None for column in columns):
             cells.setdefault(row["cell_id"], []).append(row)
-    points = [[sum(float(row[column]) for row in of) / len(of) for column in columns] for of in cells.values()]
-    order = sorted(front(points, objectives), key=lambda index: -points[index][list(objectives).index("accuracy")])
-    firsts = [(of[0], len(of)) for of in cells.values()]
-    lines = []
-    for index in order:
-        first, seeds = firsts[index]
-        settings = {key.removeprefix("param."): value for key, value in first.items() if key.startswith("param.")}
-        numbers = [_shown(name, value) for name, value in zip(objectives, points[index], strict=True)]
-        text = " ".join(f"{key}={_short(value)}" for key, value in settings.items() if value is not None)
-        lines.append([str(first["trial_id"]), str(first["arm"]), str(seeds), *numbers, text])
-    return ["trial", "arm", "seeds", *(HEADINGS[name] for name in objectives), "searched settings"], lines
+    means = [tuple(sum(float(row[column]) for row in of) / len(of) for column in columns) for of in cells.values()]
+    every = [Point(of[0], len(of), values) for of, values in zip(cells.values(), means, strict=True)]
+    kept = [every[place] for place in front(means, objectives)]
+    return sorted(kept, key=lambda point: -point.values[list(objectives).index("accuracy")])[:top]
 
 
-def text(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> str:
+def table(
+    rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: int | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the points; arguments as `points`."""
+    cells = [
+        [str(point.first["trial_id"]), str(point.first["arm"]), str(point.seeds), *shown(point, objectives),
+         settings_text(searched(point.first), {})]
+        for point in points(rows, objectives, top)
+    ]  # fmt: skip
+    return ["trial", "arm", "seeds", *(HEADINGS[name] for name in objectives), "searched settings"], cells
+
+
+def text(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: int | None = None) -> str:
     """The table as text, columns two spaces apart; as `table`."""
-    headings, cells = table(rows, objectives)
+    headings, cells = table(rows, objectives, top)
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     numeric = range(2, 3 + len(objectives))
     form = "  ".join(f"{{:{'>' if place in numeric else '<'}{width}}}" for place, width in enumerate(widths))
     return "\n".join(form.format(*row).rstrip() for row in (headings, *cells))
 
 
-def _shown(name: str, value: float) -> str:
-    return f"{value / 1e6:.3f}" if name == "macs" else f"{value:.2f}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def shown(point: Point, objectives: Sequence[str]) -> list[str]:
+    """A text for each objective: percent, millions of multiply-adds, seconds."""
+    return [
+        f"{value / 1e6:.3f}" if name == "macs" else f"{value:.2f}"
+        for name, value in zip(objectives, point.values, strict=True)
+    ]

@@ -24,6 +24,8 @@ from akdtune.reports.column_words import Columns
 from akdtune.reports.notebook import html_table
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.standing.opening import Standing, standing
+from akdtune.reports.trials import best as best_of
+from akdtune.reports.trials.cell_means import tally
 from akdtune.roles import STATUSES
 from akdtune.statistics import association
 
@@ -36,21 +38,24 @@ JUDGED_BY = "val_accuracy"
 
 @dataclass(frozen=True, repr=False)
 class BestTrial:
-    """The search trial with the highest validation accuracy after its last epoch: the maximum of noisy numbers.
+    """The trial with the highest accuracy after its last epoch: the maximum of noisy numbers.
 
     Attributes:
         directory: of its study.
-        id, arm, seed: of the trial.
-        accuracy: on the validation images after the last epoch, percent.
+        id, arm, role, seed: of the trial.
+        metric: what it was judged by: val_accuracy, or test_accuracy in a study without search and probes.
+        accuracy: that after the last epoch, percent.
         settings: everything that determines its numbers, as plain JSON by section.
         searched: those that the search has set, by key path.
-        command: for a shell, in this folder: trains the best trial of the arm again, with its seed.
+        command: for a shell, in this folder: trains it again, with its seed.
     """
 
     directory: Path
     id: str
     arm: str
+    role: str
     seed: int
+    metric: str
     accuracy: float
     settings: dict[str, Any]
     searched: dict[str, Any]
@@ -94,12 +99,14 @@ class BestTrial:
 
     def __repr__(self) -> str:
         searched = "".join(f" {path}={value}" for path, value in self.searched.items())
-        return f"{self.id} of {self.arm}, seed {self.seed}: {self.accuracy:.2f} % on validation images;{searched}"
+        role = "" if self.role == "search" else f"{self.role} "
+        images = "test" if self.metric == best_of.TEST else "validation"
+        return f"{role}{self.id} of {self.arm}, seed {self.seed}: {self.accuracy:.2f} % on {images} images;{searched}"
 
     def _repr_html_(self) -> str:
-        about = {"trial": self.id, "arm": self.arm, "seed": self.seed, f"{JUDGED_BY}, %": f"{self.accuracy:.2f}"}
+        about = {"trial": self.id, "arm": self.arm, "seed": self.seed, f"{self.metric}, %": f"{self.accuracy:.2f}"}
         rows = [(name, str(value)) for name, value in (about | self.searched | {"again": self.command}).items()]
-        return html_table(("", "best search trial"), rows)
+        return html_table(("", f"best {self.role} trial"), rows)
 
 
 class Results:
@@ -150,37 +157,42 @@ class Results:
         counted = Counter(self.trials["status"].to_pylist())
         return {status: counted[status] for status in STATUSES if counted[status]}
 
-    def best(self, arm: str | None = None) -> BestTrial:
-        """The best search trial that has reached its last epoch, of all arms or of one.
+    def best(self, arm: str | None = None, role: str | None = None) -> BestTrial:
+        """The best trial that has reached its last epoch, of all arms and roles or of one.
+
+        Trials of search, probe and pilot are judged by validation accuracy; where there are none, those of confirmation
+        and ablation by test accuracy.
+
+        Args:
+            arm: only its trials.
+            role: only trials of this one: search, probe, pilot, confirm, ablation or control.
 
         Raises:
-            AkdtuneError: for an unknown arm, with the nearest name.
+            AkdtuneError: for an unknown arm or role, with the nearest name.
             StudyError: while there is none.
         """
-        if arm is not None and arm not in self.arms:
-            raise AkdtuneError(unknown_name("arm", arm, self.arms))
-        rows = self.trials.select(["trial_id", "arm", "role", "status", "seed", JUDGED_BY]).to_pylist()
-        ended = [
-            row
-            for row in rows
-            if row["role"] == "search" and row["status"] == "done" and row[JUDGED_BY] is not None
-            if arm in (None, row["arm"])
-        ]
-        if not ended:
+        columns = ["trial_id", "arm", "role", "status", "seed", best_of.VALIDATION, best_of.TEST]
+        rows = self.trials.select(columns).to_pylist()
+        for name, wanted in (("arm", arm), ("role", role)):
+            known = list(dict.fromkeys(str(row[name]) for row in rows))
+            if wanted is not None and wanted not in known:
+                raise AkdtuneError(unknown_name(name, wanted, known))
+            rows = [row for row in rows if wanted in (None, row[name])]
+        metric, judged = best_of.of_one_kind(rows)
+        row = best_of.best_done(judged, metric)
+        if row is None:
             of_arm = "" if arm is None else f" of {arm}"
-            raise StudyError(
-                f"{self.directory}: no search trial{of_arm} has reached its last epoch yet ({self._tally()})"
-            )
-        row = max(ended, key=lambda row: float(row[JUDGED_BY]))
+            raise StudyError(f"{self.directory}: {best_of.none_yet(judged, of_arm)} ({self._tally()})")
         plan = next(plan for plan in read_plan(self.directory) if plan["trial_id"] == row["trial_id"])
         return BestTrial(
-            directory=self.directory, id=row["trial_id"], arm=row["arm"], seed=row["seed"], accuracy=row[JUDGED_BY],
-            settings=plan["settings"], searched=plan["params"], command=self._command(row["arm"], row["trial_id"]),
+            directory=self.directory, id=row["trial_id"], arm=row["arm"], role=row["role"], seed=row["seed"],
+            metric=metric, accuracy=row[metric], settings=plan["settings"], searched=plan["params"],
+            command=self._command(row["trial_id"]),
         )  # fmt: skip
 
-    def _command(self, arm: str, trial_id: str) -> str:
+    def _command(self, trial_id: str) -> str:
         file = f"{trial_id}.yaml"
-        export = shlex.join(["akdtune", "best", str(self.directory), "--arm", arm, "--export", file])
+        export = shlex.join(["akdtune", "best", str(self.directory), trial_id, "--export", file])
         return f"{export} && {shlex.join(['akdtune', 'run', file])}"
 
     @functools.cached_property
@@ -252,9 +264,7 @@ class Results:
         return answers.diversity_in(self.directory, draws=draws, seed=seed)
 
     def _tally(self) -> str:
-        total = self.trials.num_rows
-        known = ", ".join(f"{count} {status}" for status, count in self.counts().items())
-        return f"{total} trial{'' if total == 1 else 's'}" + (f": {known}" if known else "")
+        return tally(self.trials.select(["status"]).to_pylist())
 
     def __repr__(self) -> str:
         epochs = f"{self.epochs.num_rows:,} epochs"

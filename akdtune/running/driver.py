@@ -51,6 +51,8 @@ from akdtune.running.tune import (
     concurrency,
 )
 from akdtune.running.worker import run_trial, train_teacher
+from akdtune.search.optuna_phases import add_phases
+from akdtune.search.optuna_trials import Worth
 from akdtune.search.schedulers import ArmScheduler, pruners
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -177,7 +179,9 @@ class _Driver:
         if self.run is None or (self._stopping and self._is_unfinished(self.run)):
             return self._interrupted()
         self.supervision.unhurried()
+        self.directory.remove_left_over()
         tables.compact(self.directory.root)
+        self._complete_journal(self.run)
         if self.run.halted is not None:
             raise SurroundingsError(f"{self.directory.root}: {self.run.halted}")
         return self._ended(self.run)
@@ -213,7 +217,8 @@ class _Driver:
         self._print_notes()
         if run.remaining() and not self._stopping:
             self.directory.wait_for_workers()
-            self.tracking = StudyTracking(self.study.tracking.model_dump(), self.directory.root)
+            own = self.study.tracking.model_dump()
+            self.tracking = StudyTracking(own, self.directory.root, lambda: self.outline.varied)
             self.directory.append(replace(this_driver(), versions=self._version_changes(lock)))
             self._began = True
             self._tune(run, shown)
@@ -400,6 +405,16 @@ class _Driver:
         for line in notes:
             self.console.print(line, highlight=False, soft_wrap=True)
 
+    def _complete_journal(self, run: Run) -> None:
+        """Adds to optuna.journal what its sampler does not see."""
+        searcher = run.searcher
+        search = Worth(tuple(self.study.search.objectives), run.costs) if searcher is None else searcher.worth
+        spaces = {**{arm.name: arm for arm in self.study.arms}, **run.brackets}
+        try:
+            add_phases(self.directory, spaces, () if searcher is None else searcher.brackets, search)
+        except StudyError as error:
+            self._say(f"warning: {error}")
+
     def _without_end(self, run: Run) -> list[TrialRecord]:
         """Planned trials that have no end and are not held back by the time budget."""
         return [record for record in self.directory.unfinished() if not run.phase.held_back(record)]
@@ -445,8 +460,8 @@ class _Driver:
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
             self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
-        if self.tracking is not None and (of_tracking := self.tracking.closing()):
-            self._say(of_tracking)
+        for line in () if self.tracking is None else self.tracking.closing():
+            self._say(line)
         self._say(display.closing_report(self.study, self.directory))
 
 

@@ -196,6 +196,7 @@ class Run:
         row = self.identity.plan_row(proposal, "search", bracket, number)
         self.directory.add_to_plan([row])
         record = self.directory.records[row["trial_id"]]
+        self.searcher.planned(record)
         if not self._not_taken_over([record]):
             self.searcher.tell(record)
             return None

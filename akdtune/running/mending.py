@@ -15,7 +15,7 @@ from akdtune.errors import StudyError
 from akdtune.planning.identity import Identity
 from akdtune.records.damage import damage_of
 from akdtune.records.events import EpochFinished
-from akdtune.records.files import EPOCHS, events
+from akdtune.records.files import EPOCHS, LEDGER, events
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.records.tables import read_stamps
 from akdtune.records.trial_directory import TrialDirectory
@@ -72,7 +72,8 @@ def check_ids(directory: StudyDirectory, identity: Identity) -> None:
         what = f"its settings make cell {made}" if made != plan["cell_id"] else f"its seed is {plan['seed']}"
         raise StudyError(
             f"{directory.plan_path}: trial {record.trial_id} is not what it is named after: {what}; its row was "
-            "changed after it was planned. Restore the file from a copy, or begin again with --new"
+            f"changed after it was planned, or {LEDGER} is that of another study. Restore the file from a copy, or "
+            "begin again with --new"
         )
 
 

@@ -33,7 +33,6 @@ from akdtune.running.saved_states import built_to_go_on, resumed
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
-from akdtune.tracking.mode import mode_of_trial
 from akdtune.tracking.tracker import Tracker, prepare
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
@@ -129,7 +128,7 @@ def _tried(
     """Attempts until one comes to an outcome; the trial's own error ends it when it is raised again."""
     seen: dict[str, int] = {}
     _one_thread_per_cpu(request.cpu)
-    _load_libraries(request.tracking, Path(request.root))
+    _load_libraries(request)
     for _ in range(TRIES):
         try:
             return _attempt(request, directory, report, should_stop, limits)
@@ -196,12 +195,13 @@ def _attempt(
     print(f"{now} attempt {attempt} of {request.trial_id} ({arm}, {role}), pid {os.getpid()}")
     begins = resumed(directory, request.trial_id)
     tracker = Tracker(request.tracking, request.plain(), Path(request.root), attempt)
-    tracker.start(begins.rows)
+    tracker.start()
     _give_memory_back()
     forget_memory_peak()
     status, writer = "interrupted", None
     try:
         live, begins = built_to_go_on(directory, begins, lambda: _prepared(request))
+        tracker.declare(live.columns, begins.rows)
         writer = TrialWriter(request, directory, begins, report, tracker.log, limits)
         try:
             for epoch in live.run(begins.state, should_stop, request.trial_id):
@@ -232,6 +232,8 @@ def _attempt(
         raise
     finally:
         rows = begins.rows if writer is None else writer.rows
+        if writer is None:
+            tracker.declare((), rows)
         tracker.finish(status, rows[-1] if rows else {})
         directory.close_attempt()
 
@@ -255,11 +257,13 @@ def _one_thread_per_cpu(cpu: float) -> None:
     torch.set_num_threads(max(1, int(cpu)))
 
 
-def _load_libraries(tracking: Mapping[str, Any], root: Path) -> None:
+def _load_libraries(request: TrialRequest) -> None:
     """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
 
     torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
-    prepare(mode_of_trial(tracking, root))
+    with contextlib.suppress(Exception):  # what is wrong with them is said where the trial is prepared
+        load_plugins(request.plugins, request.plugin_folders)  # they may bring loggers
+    prepare(request.tracking, Path(request.root))
 
 
 def _give_memory_back() -> None:

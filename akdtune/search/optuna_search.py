@@ -13,43 +13,40 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study as OptunaStudy
-from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
-from typing_extensions import override
 
 from akdtune.randomness import derived_seed
 from akdtune.records.events import DuplicateProposed
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
-from akdtune.settings.pickers import Recorded
+from akdtune.search.optuna_trials import Values, Worth, attributes, proposed, values_of
 from akdtune.settings.space import Proposal, Space
+
+DUPLICATE_OF = "duplicate_of"
+"""User attribute of a proposal that a planned trial had made already: that trial's id."""
 
 DUPLICATES_IN_A_ROW = 20
 """After this many proposals in a row that exist already, the space counts as exhausted."""
 
-MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-
-_STATES = {
-    "done": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "diverged": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    None: TrialState.RUNNING,
-}
-
 
 class OptunaSuggest:
-    """Draws each dimension from an Optuna trial."""
+    """Draws each dimension from an Optuna trial.
 
-    def __init__(self, trial: optuna.Trial) -> None:
+    Args:
+        trial: of Optuna.
+        values: the options of each choice as Optuna holds them; which of them is drawn does not depend on it.
+    """
+
+    def __init__(self, trial: optuna.Trial, values: Values) -> None:
         self.trial = trial
+        self._values = values
 
     def categorical(self, name: str, labels: Sequence[str]) -> int:
         """Index of the chosen label."""
-        return list(labels).index(str(self.trial.suggest_categorical(name, list(labels))))
+        options = list(self._values.get(name, labels))
+        return options.index(self.trial.suggest_categorical(name, options))
 
     def float(self, name: str, low: float, high: float, log: bool, step: float | None) -> float:
         """A real number in [low, high]."""
@@ -58,29 +55,6 @@ class OptunaSuggest:
     def int(self, name: str, low: int, high: int, log: bool, step: int) -> int:
         """A whole number in [low, high]."""
         return self.trial.suggest_int(name, low, high, log=log, step=step)
-
-
-class Distributions(Recorded):
-    """Repeats a recorded proposal and notes the distributions its values came from, to rebuild an Optuna trial."""
-
-    def __init__(self, raw: Mapping[str, Any]) -> None:
-        super().__init__(raw)
-        self.by_name: dict[str, BaseDistribution] = {}
-
-    @override
-    def categorical(self, name: str, labels: Sequence[str]) -> int:
-        self.by_name[name] = CategoricalDistribution(list(labels))
-        return super().categorical(name, labels)
-
-    @override
-    def float(self, name: str, low: float, high: float, log: bool, step: float | None) -> float:
-        self.by_name[name] = FloatDistribution(low, high, log=log, step=step)
-        return super().float(name, low, high, log, step)
-
-    @override
-    def int(self, name: str, low: int, high: int, log: bool, step: int) -> int:
-        self.by_name[name] = IntDistribution(low, high, log=log, step=step)
-        return super().int(name, low, high, log, step)
 
 
 class Searcher:
@@ -114,8 +88,7 @@ class Searcher:
         self.startup = startup
         self.identify = identify
         self.algorithm = algorithm
-        self.objectives = tuple(objectives)
-        self.costs = costs
+        self.worth = Worth(tuple(objectives), costs)
         self.exhausted: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.studies = self._open()
@@ -134,7 +107,7 @@ class Searcher:
                 if self.algorithm == "gp":  # it says what it would do with a further package, and where a fit is rough
                     warnings.simplefilter("ignore")
                 asked = study.ask()
-                proposal = arm.sample(OptunaSuggest(asked))
+                proposal = arm.sample(OptunaSuggest(asked, values_of(arm)))
             assert asked.number == number
             trial_id = self.identify(proposal)
             known = self.directory.records.get(trial_id)
@@ -144,9 +117,15 @@ class Searcher:
             self.directory.append(
                 DuplicateProposed(bracket=bracket, proposal=number, of=trial_id, raw=raw, status=known.terminal)
             )
+            asked.set_user_attr(DUPLICATE_OF, trial_id)
             self._tell(study, number, known if known.terminal else None)
         self.exhausted.add(bracket)
         return None
+
+    def planned(self, record: TrialRecord) -> None:
+        """Notes beside a proposal which trial it has become."""
+        study = self.studies[record.plan["bracket"]]
+        _note(study, int(record.plan["proposal"]), attributes(record.plan))
 
     def tell(self, record: TrialRecord) -> None:
         """Tells the outcome of a finished search trial."""
@@ -154,30 +133,12 @@ class Searcher:
             self._tell(self.studies[record.plan["bracket"]], int(record.plan["proposal"]), record)
 
     def _tell(self, study: OptunaStudy, number: int, record: TrialRecord | None) -> None:
-        state = self._state(record) if record else TrialState.FAIL
-        trial = optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
-        for step, reported in self._intermediate(record).items() if record else ():
+        state = self.worth.state(record) if record else TrialState.FAIL
+        trial = _running(study, number)
+        for step, reported in self.worth.intermediate(record).items() if record else ():
             trial.report(reported, step)
-        values = self._values(record) if record and state is TrialState.COMPLETE else None
+        values = self.worth.values(record) if record and state is TrialState.COMPLETE else None
         study.tell(number, values, state=state)
-
-    @property
-    def _several(self) -> bool:
-        return len(self.objectives) > 1
-
-    def _values(self, record: TrialRecord) -> list[float]:
-        """What a trial that is done is worth, an objective each."""
-        assert record.value is not None
-        others = self.costs(record) if self._several and self.costs is not None else {}
-        return [record.value if name == "accuracy" else others[name] for name in self.objectives]
-
-    def _state(self, record: TrialRecord) -> TrialState:
-        """A trial's end in Optuna's words, which know no pruning where there are several objectives."""
-        state = _state(record)
-        return TrialState.FAIL if self._several and state is TrialState.PRUNED else state
-
-    def _intermediate(self, record: TrialRecord) -> dict[int, float]:
-        return {} if self._several else _intermediate(record)
 
     def _sampler(self, bracket: str, number: int) -> optuna.samplers.BaseSampler:
         seed = derived_seed("search", self.seed, self.brackets[bracket].drawn_as, number) % 2**32
@@ -204,10 +165,8 @@ class Searcher:
             return studies
 
     def _load(self, path: Path) -> dict[str, OptunaStudy]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
-        directions = [MAXIMIZE if name == "accuracy" else MINIMIZE for name in self.objectives]
+        storage = JournalStorage(journal(path))
+        directions = self.worth.directions
         return {
             name: optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
             for name in self.brackets
@@ -219,26 +178,21 @@ class Searcher:
         for record in self.directory.records.values():
             plan = record.plan
             if plan["role"] == "search" and plan["bracket"] == bracket and plan["proposal"] is not None:
-                expected[int(plan["proposal"])] = self._frozen(bracket, plan["raw"], record)
+                of = attributes(plan)
+                expected[int(plan["proposal"])] = self._frozen(bracket, plan["raw"], record, of)
         for event in self.directory.events:
             if isinstance(event, DuplicateProposed) and event.bracket == bracket:
                 told = event.status not in (None, "failed")  # of a failed trial that is retried it stays told so
                 known = self.directory.records[event.of] if told else None
-                expected[event.proposal] = self._frozen(bracket, event.raw, known)
+                expected[event.proposal] = self._frozen(bracket, event.raw, known, {DUPLICATE_OF: event.of})
         lost = create_trial(state=TrialState.FAIL)
         return {number: expected.get(number, lost) for number in range(max(expected, default=-1) + 1)}
 
-    def _frozen(self, bracket: str, raw: Mapping[str, Any], record: TrialRecord | None) -> optuna.trial.FrozenTrial:
-        recorded = Distributions(raw)
-        self.brackets[bracket].sample(recorded)
-        state = self._state(record) if record else TrialState.FAIL
-        return create_trial(
-            state=state,
-            values=self._values(record) if record and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-            params=dict(raw),
-            distributions=recorded.by_name,
-            intermediate_values=self._intermediate(record) if record and state.is_finished() else None,
-        )
+    def _frozen(
+        self, bracket: str, raw: Mapping[str, Any], record: TrialRecord | None, of: Mapping[str, Any]
+    ) -> optuna.trial.FrozenTrial:
+        recorded = proposed(self.brackets[bracket], raw)
+        return self.worth.frozen(recorded.params, recorded.by_name, record, of)
 
     def _settle(self, study: OptunaStudy, expected: Mapping[int, optuna.trial.FrozenTrial]) -> None:
         """Brings a loaded study to what the ledger says; raises where only a rebuild can."""
@@ -251,16 +205,28 @@ class Searcher:
         for trial, should in zip(held, expected.values(), strict=False):
             if should.params and should.params != trial.params:
                 raise ValueError(f"proposal {trial.number} differs")
+            if should.distributions and should.distributions != trial.distributions:
+                raise ValueError(f"proposal {trial.number} is of other options")
             if trial.state != should.state:
                 raise ValueError(f"proposal {trial.number} is {trial.state}, the ledger says {should.state}")
+            if should.user_attrs.items() > trial.user_attrs.items() and not trial.state.is_finished():
+                _note(study, trial.number, should.user_attrs)
+            elif should.user_attrs != trial.user_attrs:
+                raise ValueError(f"proposal {trial.number} does not say whose it is")
 
 
-def _state(record: TrialRecord) -> TrialState:
-    state = _STATES[record.terminal]
-    return TrialState.FAIL if state is not TrialState.RUNNING and record.value is None else state
+def journal(path: Path) -> JournalFileBackend:
+    """The file that studies stand in."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
 
 
-def _intermediate(record: TrialRecord) -> dict[int, float]:
-    """Values at the rungs and at the last epoch."""
-    epochs = sorted({rung.epoch for rung in record.rungs.values()} | {record.last_epoch})
-    return {epoch: value for epoch in epochs if (value := record.epochs.get(epoch, (None, None))[0]) is not None}
+def _running(study: OptunaStudy, number: int) -> optuna.Trial:
+    return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def _note(study: OptunaStudy, number: int, of: Mapping[str, Any]) -> None:
+    trial = _running(study, number)
+    for name, value in of.items():
+        trial.set_user_attr(name, value)

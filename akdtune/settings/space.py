@@ -47,6 +47,8 @@ class Dimension:
         kind: choice, grid, uniform, ...
         low, high, step: of a range.
         options: labels of a choice.
+        values: the options of a choice as they are, where each is text, a number, a truth value or null and no two of
+            them are equal (1, 1.0 and true are), else their labels.
         when: the options it depends on, e.g. `training = lr=0.1`; empty when it is always there.
     """
 
@@ -57,6 +59,7 @@ class Dimension:
     high: float | None = None
     step: float | None = None
     options: tuple[str, ...] = ()
+    values: tuple[str | int | float | bool | None, ...] = ()
     when: str = ""
 
 
@@ -208,7 +211,8 @@ class Arm(Space):
         name, path = self._names[domain.path]
         when = " and ".join(f"{self._names[c.path][1]} = {c.labels[i]}" for c, i in placed.under)
         if isinstance(domain, Choice):
-            return Dimension(path, name, domain.key, options=tuple(domain.labels), when=when)
+            labels = tuple(domain.labels)
+            return Dimension(path, name, domain.key, options=labels, values=_values(domain, labels), when=when)
         return Dimension(path, name, domain.kind, domain.low, domain.high, domain.step, when=when)
 
 
@@ -225,7 +229,7 @@ class Pooled(Space):
             for of_arm in decisions
         ]  # fmt: skip
         structure = dict.fromkeys((name, tuple(labels)) for of_arm in self._decisions for name, labels, _ in of_arm)
-        own = [Dimension(name, name, "choice", options=labels) for name, labels in structure]
+        own = [Dimension(name, name, "choice", options=labels, values=labels) for name, labels in structure]
         rest = {dimension.name: dimension for arm in arms for dimension in arm.dimensions}
         self.dimensions = (*own, *rest.values())
 
@@ -311,6 +315,13 @@ def _named(names: Names, written: KeyPath, path: str) -> str:
             name for name in itertools.chain([path], (f"{path}#{n}" for n in itertools.count(2))) if name not in taken
         )
     return names[(written, path)]
+
+
+def _values(choice: Choice, labels: tuple[str, ...]) -> tuple[Any, ...]:
+    """The options as they are, where something that knows equality alone can tell them apart."""
+    options = choice.options
+    plain = all(option is None or isinstance(option, str | int | float | bool) for option in options)
+    return options if plain and len(set(options)) == len(options) else labels
 
 
 def _size(node: Any) -> int | None:

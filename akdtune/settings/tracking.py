@@ -1,17 +1,28 @@
-"""Typed settings of live tracking in Weights & Biases; names that it would refuse are refused when they are read."""
+"""Typed settings of live tracking: Weights & Biases, whose refusals come when the file is read, and other loggers."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_serializer,
+)
 
-from akdtune.registry import ComponentSettings
+from akdtune.errors import AkdtuneError
+from akdtune.registry import ComponentSettings, lookup, names
 
 FORBIDDEN_IN_NAMES = "/\\#?%:"
 """What Weights & Biases takes in no name of a project."""
 
-NAME_CHARACTERS, TAG_CHARACTERS = 128, 64
+NAME_CHARACTERS, GROUP_CHARACTERS, TAG_CHARACTERS = 128, 128, 64
+"""What Weights & Biases takes: names of projects, entities and runs, and their ids; groups; tags and kinds of jobs."""
 
 
 def _wrong_with_name(name: str) -> str | None:
@@ -27,7 +38,7 @@ def _wrong_with_name(name: str) -> str | None:
 
 def is_tag(text: str) -> bool:
     """Whether Weights & Biases takes a text as a tag."""
-    return 0 < len(text) <= TAG_CHARACTERS
+    return 0 < len(text) <= TAG_CHARACTERS and bool(text.strip()) and text.isprintable()
 
 
 class WandbSettings(ComponentSettings):
@@ -41,6 +52,9 @@ class WandbSettings(ComponentSettings):
         " server does not answer",
     )
     tags: list[str] = Field(default=[], description=f"shown on every run, each of 1 to {TAG_CHARACTERS} characters")
+    system_metrics: Literal["auto"] | bool = Field(
+        default="auto", description="use of processor, memory and GPU over time; auto: where trials have a GPU"
+    )
 
     @field_validator("project", "entity")
     @classmethod
@@ -56,8 +70,10 @@ class WandbSettings(ComponentSettings):
     @classmethod
     def _are_tags(cls, value: list[str]) -> list[str]:
         for tag in value:
-            if not is_tag(tag):
+            if not 0 < len(tag) <= TAG_CHARACTERS:
                 raise ValueError(f"a tag has 1 to {TAG_CHARACTERS} characters, '{tag[:20]}' has {len(tag)}")
+            if not is_tag(tag):
+                raise ValueError(f"a tag is text on one line, got {tag!r}")
         return value
 
 
@@ -66,5 +82,52 @@ class TrackingSettings(ComponentSettings):
 
     wandb: WandbSettings | None = Field(default=None, description="null: no Weights & Biases")
     finish_timeout_s: PositiveFloat = Field(
-        default=5.0, le=3600, description="seconds a trial waits for its run to close"
+        default=5.0, le=3600, description="seconds a trial waits for its loggers to close"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_absent_loggers(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A logger that is not asked for stands nowhere, so that studies without it are written as ever."""
+        held: dict[str, Any] = plain(self)
+        return {name: value for name, value in held.items() if value is not None or name in _ALWAYS}
+
+
+_ALWAYS = frozenset(TrackingSettings.model_fields)
+
+
+def tracking_model(given: Any) -> tuple[type[TrackingSettings], list[str]]:
+    """The section's settings with those of the loggers that it names.
+
+    Args:
+        given: the section as the file has it.
+
+    Returns:
+        The class, and where a key is unknown, all names of loggers that could stand there.
+    """
+    keys = [str(key) for key in given if key not in _ALWAYS] if isinstance(given, Mapping) else []
+    known: dict[str, Any] = {}
+    for key in keys:
+        try:
+            settings = lookup("loggers", key).Settings
+        except AkdtuneError:
+            return _with(known), [name for name in names("loggers") if name not in _ALWAYS and name not in known]
+        known[key] = (settings | None, Field(default=None, description=f"null: no {key}"))
+    return _with(known), []
+
+
+def every_logger() -> type[TrackingSettings]:
+    """The section's settings with those of all loggers that are registered."""
+    return tracking_model(dict.fromkeys(names("loggers")))[0]
+
+
+def _with(loggers: dict[str, Any]) -> type[TrackingSettings]:
+    if not loggers:
+        return TrackingSettings
+    return create_model("TrackingSettings", __base__=TrackingSettings, __doc__=TrackingSettings.__doc__, **loggers)
+
+
+def lacking(settings: TrackingSettings) -> dict[str, str]:
+    """Loggers that need a package which is not installed, and what to do."""
+    asked = (name for name in type(settings).model_fields if name not in _ALWAYS)
+    wanted = [name for name in asked if getattr(settings, name) is not None]
+    return {name: why for name in wanted if (why := lookup("loggers", name).lacking()) is not None}

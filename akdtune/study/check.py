@@ -30,6 +30,7 @@ from akdtune.settings.sections import (
 )
 from akdtune.settings.space import Arm
 from akdtune.settings.teacher import TeacherSettings
+from akdtune.settings.tracking import TrackingSettings, lacking, tracking_model
 from akdtune.settings.training import Recipe, TrainingSettings
 from akdtune.study import search_rules
 from akdtune.study.paths import make_paths_absolute
@@ -139,7 +140,12 @@ class Reading(Remarks):
             issues = [(("name",), unknown_name("data set", value["name"], names("data")))]
         if section == "teacher":
             issues = check_networks(value)
-        settings, more = typed(model, value)
+        also: list[str] = []
+        if section == "tracking":
+            model, also = tracking_model(value)
+        settings, more = typed(model, value, also)
+        if isinstance(settings, TrackingSettings):
+            more += [((name,), why) for name, why in lacking(settings).items()]
         # What was just said here, placed precisely, needs no second message from there or from what holds it.
         more = [(path, message) for path, message in more if not any(related(path, said) for said, _ in issues)]
         for path, message in issues + more:

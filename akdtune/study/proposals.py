@@ -12,6 +12,7 @@ from akdtune.designs.cells import CellPlan, plan_cells
 from akdtune.designs.controls import REPLICAS
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
+from akdtune.settings.leaves import varied
 from akdtune.settings.pickers import Point, halton
 from akdtune.settings.space import Arm, Proposal, Space
 from akdtune.study.spec import Study
@@ -130,6 +131,16 @@ class Outline:
         constants = study.constants
         plans = (plan_cells(study.ablation, arm.centre().written, constants) for arm in study.arms)
         return max(len(plan.cells) for plan in plans)
+
+    @functools.cached_property
+    def varied(self) -> list[str]:
+        """Key paths of the settings that the search, the probes or the cells of the ablation vary."""
+        study = self.study
+        searched = (dimension.path for arm in study.arms for dimension in arm.dimensions)
+        cells = () if self.cell_plan is None else self.cell_plan.cells
+        compared = [*(arm.centre().settings for arm in study.arms), *(cell.settings for cell in cells)]
+        factors = () if study.ablation is None else study.ablation.factors
+        return list(dict.fromkeys([*searched, *factors, *varied(compared)]))
 
     @property
     def trials(self) -> int:

@@ -11,6 +11,7 @@ from akdtune.registry import NO_NETWORK, Kind, families, lookup, names
 from akdtune.settings.data import DataSettings
 from akdtune.settings.sections import STUDY_LEVEL
 from akdtune.settings.teacher import TeacherSettings
+from akdtune.settings.tracking import every_logger
 from akdtune.settings.training import StudentSettings, TrainingSettings
 
 Schema = dict[str, Any]
@@ -63,6 +64,7 @@ def json_schema() -> Schema:
             "anyOf": [_or_choice(_settings(TrainingSettings, constant=_CONSTANT, searched=True)), {"type": "null"}]
         },
         **{section: {"anyOf": [_settings(model), {"type": "null"}]} for section, model in STUDY_LEVEL.items()},
+        "tracking": {"anyOf": [_settings(every_logger()), {"type": "null"}]},
         "plugins": {"type": "array", "items": {"type": "string"}, "description": "modules that register components"},
     }
     return {

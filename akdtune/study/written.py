@@ -92,7 +92,11 @@ _Dumper.add_implicit_resolver(
 
 
 def export_yaml(
-    resolved: Mapping[str, Any], settings: Mapping[str, Any], name: str | None = None, seed: int | None = None
+    resolved: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    name: str | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] = (),
 ) -> str:
     """A study of one configuration as YAML that runs as is.
 
@@ -101,6 +105,7 @@ def export_yaml(
         settings: of a proposal.
         name: of the new study; default: the old one's with `_best`.
         seed: with which it trains; default: that of the study's search trials.
+        seeds: several instead of one.
     """
     study = name or f"{resolved['study']}_best"
     body: dict[str, Any] = {"study": study}
@@ -109,13 +114,14 @@ def export_yaml(
     body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL)})
     body["teacher"] = _used(body["teacher"])
     if seed is None:
-        seed = (resolved.get("search") or {}).get("trial_seed", 0)
-    body["search"] = {"algorithm": "grid", "trial_seed": seed}
+        seed = seeds[0] if len(seeds) == 1 else (resolved.get("search") or {}).get("trial_seed", 0)
+    several, often = len(seeds) > 1, "with each of its seeds" if len(seeds) > 1 else "once"
+    body["search"] = {"algorithm": "grid"} | ({"seeds": list(seeds)} if several else {"trial_seed": seed})
     body["scheduler"] = {"name": "none"}
     body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
     if not network_is(settings["teacher"], NO_NETWORK):
         body["teacher_cache"] = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
-    head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it once.\n"
+    head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it {often}.\n"
     return head + yaml.dump(
         body, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Trials as runs of Weights & Biases."""
+"""What loggers get of a study's trials: Weights & Biases, TensorBoard, CSV, and runs made from what is stored."""

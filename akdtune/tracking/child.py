@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from akdtune.tracking.mode import Mode, environment, server
 
@@ -89,11 +90,27 @@ class Child:
                     pipe.close()
 
 
+def project_url(place: Mapping[str, Any], wandb: Mapping[str, Any]) -> str | None:
+    """The address of a project's page; None where the server has not said whose runs they are.
+
+    Args:
+        place: as a `Probe` has it.
+        wandb: the settings.
+    """
+    entity, app, project = wandb.get("entity") or place.get("entity"), place.get("app"), wandb.get("project")
+    return f"{app}/{quote(entity)}/{quote(project)}" if entity and app and project else None
+
+
 class Probe:
-    """Whether the server takes the key: asked in the background, while a study prepares itself."""
+    """Whether the server takes the key: asked in the background, while a study prepares itself.
+
+    Attributes:
+        place: whose runs they will be, once the server has said so: `entity`, and the address of its pages, `app`.
+    """
 
     def __init__(self) -> None:
         self._child = Child("probe", {}, "online")
+        self.place: Answer = {}
 
     def refusal(self, given_up: Callable[[], bool] = lambda: False) -> str | None:
         """Why runs cannot be online, in a few words; None: they can."""
@@ -109,6 +126,7 @@ class Probe:
         finally:
             self.end()
         if answer["error"] is None:
+            self.place = answer
             return None
         if answer["late"]:
             return f"{where} did not answer within {ANSWER_S:g} s"

@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from akdtune import atomic
 from akdtune.errors import StudyError
-from akdtune.records import files
+from akdtune.records import files, tables
 from akdtune.records.events import TrialEnded
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.roles import TERMINAL
+from akdtune.tracking.arrangement import names_of_trials
 from akdtune.tracking.child import START_S, Child, TooLong
-from akdtune.tracking.mode import decide, read_decision
+from akdtune.tracking.mode import Mode, decide, known_names, read_decision
 from akdtune.tracking.record import read_record, read_trouble
+from akdtune.tracking.study_run import state_of, study_run_id
+from akdtune.tracking.view import DIVERSITY, is_possible
 
 ANSWER_S = 60.0
 """A run of a trial whose file holds thousands of rows is written well within it."""
@@ -80,7 +84,8 @@ def write_missing(root: Path, missing: Mapping[str, str], bound_s: float | None 
             trials.append({**trial, "rows": TrialDirectory(root / "trials" / trial["trial_id"]).read_rows()})
         except StudyError as error:
             left[trial["trial_id"]] = str(error)
-    asked = {"root": str(root.resolve()), "settings": {"wandb": own}, "trials": trials}
+    settings = {"wandb": own, "names": names_of(root)}
+    asked = {"root": str(root.resolve()), "settings": settings, "trials": trials}
     child = Child("write", asked, "offline", root)
     until = None if bound_s is None else time.monotonic() + bound_s
     try:
@@ -96,6 +101,81 @@ def write_missing(root: Path, missing: Mapping[str, str], bound_s: float | None 
     finally:
         child.end()
     return left
+
+
+def names_of(root: Path) -> dict[str, str]:
+    """The flat names of a study's settings: as its trials have them, or made from its plan."""
+    return known_names(root) or names_of_trials(files.read_plan(root))
+
+
+def study_run_is_due(root: Path) -> bool:
+    """Whether a study's own run is missing, or shows less than the directory holds."""
+    runs = read_record(root)
+    whole = bool(runs) and runs[-1].id == study_run_id(root) and runs[-1].is_whole(root)
+    return not whole or runs[-1].of != state_of(root)
+
+
+def write_study_run(root: Path, mode: Mode, bound_s: float = ANSWER_S) -> str | None:
+    """Writes a study's own run; why not, or None.
+
+    Args:
+        root: the study directory.
+        mode: online | offline.
+        bound_s: gives up after so long, beside the time that the SDK may take to start.
+    """
+    own = tracked_as(root)
+    if not own or mode == "disabled":
+        return None
+    asked = {"root": str(root.resolve()), "wandb": own, "names": names_of(root), "mode": mode}
+    try:
+        child = Child("study", asked, mode, root)
+    except OSError as error:
+        return str(error)
+    try:
+        answer = child.answer(START_S + bound_s)
+    except TooLong:
+        return f"it was not written within {START_S + bound_s:g} s"
+    finally:
+        child.end()
+    return None if answer["error"] is None else str(answer["error"])
+
+
+def save_view(root: Path, entity: str | None = None) -> str | None:
+    """Saves a study's view on the server, once; why not, or None. Needs wandb-workspaces and a run that is uploaded.
+
+    Args:
+        root: the study directory.
+        entity: whose key it is, where the settings name nobody.
+    """
+    runs = read_record(root)
+    own = runs[-1] if runs else None
+    if own is None or not (own.mode == "online" or own.is_uploaded(root)):
+        return None
+    entity = own.entity or tracked_as(root).get("entity") or entity
+    if not entity or not own.project or view_mark(root).exists() or not is_possible():
+        return None
+    names = names_of(root)
+    settings = sorted({names[path] for row in files.read_plan(root) for path in row["params"] if path in names})
+    schema = tables.read_trials(root).column_names
+    measures = [name for name in DIVERSITY if name.partition("/")[2] in schema]
+    study = (files.read_lock(root) or {}).get("settings", {}).get("study", "")
+    asked = {"entity": entity, "project": own.project, "study": study, "names": settings, "measures": measures}
+    child = Child("view", asked, "online", root)
+    try:
+        answer = child.answer(START_S + ANSWER_S)
+    except TooLong:
+        answer = {"error": "the server did not answer"}
+    finally:
+        child.end()
+    if answer["error"] is not None:
+        return f"its view could not be saved: {answer['error']}"
+    atomic.write(view_mark(root), f"{answer['url']}\n")
+    return None
+
+
+def view_mark(root: Path) -> Path:
+    """The file that holds the address of a study's view."""
+    return root / "wandb" / "view.url"
 
 
 def _trials(root: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:

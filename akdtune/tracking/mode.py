@@ -26,7 +26,8 @@ DECISION_FILE = "tracking.json"
 """In the study directory: how this run of the study is tracked."""
 
 PUBLIC_SERVER = "https://api.wandb.ai"
-PUBLIC_HOSTS = frozenset({"api.wandb.ai", "api.forge.coreweave.com"})
+PUBLIC_HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+"""Names of the public server; a key for the second opens the first as well."""
 
 _MODES: Mapping[str, Mode] = {
     "online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline",
@@ -96,15 +97,16 @@ def _wish() -> tuple[str, str] | None:
         values = _read_settings(file) or {}
         if values.get("disabled", "").lower() == "true":
             return f"mode in {file}", "disabled"
-        if said := values.get("mode", "").strip():
+        if (said := values.get("mode", "").strip()).lower() in _MODES:  # the SDK ignores files with another word
             return f"mode in {file}", said
     return None
 
 
 def _settings_files() -> tuple[Path, Path]:
-    """The SDK's settings files, the one that counts more first."""
+    """The SDK's settings files, the one that counts more first: of the working directory, of the user."""
     folder = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
-    return Path("wandb", "settings"), _expanded(folder) / "settings"
+    here = ".wandb" if Path(".wandb").exists() else "wandb"
+    return Path(here, "settings"), _expanded(folder) / "settings"
 
 
 def _expanded(path: str) -> Path:
@@ -114,15 +116,15 @@ def _expanded(path: str) -> Path:
 
 
 def _read_settings(file: Path) -> dict[str, str] | None:
-    """What one of the SDK's settings files says; None where it cannot be read."""
-    parser = configparser.ConfigParser(interpolation=None)
+    """What one of the SDK's settings files says; None where the SDK, too, can make nothing of it."""
+    parser = configparser.ConfigParser()
     try:
         parser.read_string(file.read_text(encoding="utf-8"))
+        return dict(parser["default"]) if parser.has_section("default") else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, configparser.Error):
         return None
-    return dict(parser["default"]) if parser.has_section("default") else {}
 
 
 def _setting(name: str, default: str = "") -> str:
@@ -134,7 +136,12 @@ def _setting(name: str, default: str = "") -> str:
 
 def server() -> str:
     """Address of the server that runs go to."""
-    return os.environ.get("WANDB_BASE_URL") or _setting("base_url", PUBLIC_SERVER)
+    return _own_server() or PUBLIC_SERVER
+
+
+def _own_server() -> str:
+    """The address that the environment or a settings file names, as `wandb login --host` writes it; empty: none."""
+    return os.environ.get("WANDB_BASE_URL") or _setting("base_url")
 
 
 def key_place() -> str | None:
@@ -142,14 +149,22 @@ def key_place() -> str | None:
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if os.environ.get(name):
             return name
-    file = _expanded(os.environ.get("NETRC") or "~/.netrc")
-    address = server().rstrip("/")
-    hosts = PUBLIC_HOSTS if address == PUBLIC_SERVER else {urlsplit(address).netloc}
+    file = _netrc()
+    own = urlsplit(_own_server().rstrip("/")).netloc
+    hosts = PUBLIC_HOSTS if not own or own == PUBLIC_HOSTS[0] or f"api.{own}" == PUBLIC_HOSTS[0] else (own,)
     with contextlib.suppress(OSError, ValueError, netrc.NetrcParseError):
         known = netrc.netrc(file)
         if any(entry is not None and entry[2] for entry in map(known.authenticators, hosts)):
             return str(file)
     return "the SDK's settings file" if _setting("api_key") else None
+
+
+def _netrc() -> Path:
+    """The netrc file that the SDK reads."""
+    if named := os.environ.get("NETRC"):
+        return _expanded(named)
+    files = [_expanded("~/.netrc"), _expanded("~/_netrc")]
+    return next((file for file in files if file.exists()), files[0])
 
 
 def without_key(text: str) -> str:
@@ -182,9 +197,18 @@ def environment(mode: Mode) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------- of a study that runs
 
 
-def write_decision(root: Path, decision: Decision, wandb: Mapping[str, Any] | None) -> None:
-    """Writes down how a study is tracked, for its trials and for `sync`; a disk that refuses it stops nothing."""
-    content = {**vars(decision), "wandb": wandb}
+def write_decision(
+    root: Path, decision: Decision, wandb: Mapping[str, Any] | None, names: Mapping[str, str] | None = None
+) -> None:
+    """Writes down how a study is tracked, for its trials and for `sync`; a disk that refuses it stops nothing.
+
+    Args:
+        root: the study directory.
+        decision: how.
+        wandb: the settings.
+        names: flat names of the study's settings; None: those that stand there stay.
+    """
+    content = {**vars(decision), "wandb": wandb, "names": known_names(root) if names is None else dict(names)}
     with contextlib.suppress(OSError):
         atomic.write(root / DECISION_FILE, json.dumps(content, indent=1) + "\n")
 
@@ -198,6 +222,15 @@ def read_decision(root: Path) -> tuple[Decision, dict[str, Any]] | None:
         return Decision(stored["mode"], str(stored["why"]), bool(stored["asked"])), dict(stored["wandb"] or {})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def known_names(root: Path) -> dict[str, str]:
+    """The flat names that a study's settings were given, by key path; empty where none are noted."""
+    try:
+        held = json.loads((root / DECISION_FILE).read_text(encoding="utf-8"))["names"]
+        return {str(path): str(name) for path, name in held.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def give_up(root: Path, why: str) -> None:

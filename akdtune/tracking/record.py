@@ -13,7 +13,8 @@ from akdtune import atomic
 from akdtune.records.processes import is_alive
 
 RECORD_FILE = "wandb.json"
-"""In the trial's directory: the runs of all its attempts, oldest first; written by the trial alone."""
+"""In a trial's directory: the runs of all its attempts, oldest first; written by the trial alone. In the study's: its
+own run."""
 
 SUPERSEDED = "superseded"
 """Tag of runs that a later attempt replaced."""
@@ -24,7 +25,11 @@ _HEADER_BYTES = 7
 
 @dataclass
 class RunRecord:
-    """What `sync` needs to know about one run; `directory` is relative to the study."""
+    """What `sync` needs to know about one run; `directory` is relative to the study.
+
+    Attributes:
+        of: state of the study that its own run shows.
+    """
 
     id: str
     attempt: int
@@ -36,6 +41,7 @@ class RunRecord:
     host: str = ""
     pid: int = 0
     superseded_by: str | None = None
+    of: str = ""
 
     @property
     def running(self) -> bool:

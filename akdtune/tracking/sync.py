@@ -13,8 +13,15 @@ from filelock import FileLock, Timeout
 
 from akdtune.errors import AkdtuneError
 from akdtune.reports.text import counted
-from akdtune.tracking.child import ANSWER_S, START_S, Child, Probe, TooLong
-from akdtune.tracking.missing import missing_runs, tracked_as, write_missing
+from akdtune.tracking.child import ANSWER_S, START_S, Answer, Child, Probe, TooLong, project_url
+from akdtune.tracking.missing import (
+    missing_runs,
+    save_view,
+    study_run_is_due,
+    tracked_as,
+    write_missing,
+    write_study_run,
+)
 from akdtune.tracking.mode import environment, key_place
 from akdtune.tracking.record import SUPERSEDED, RunRecord, mark_tagged, read_record, tag_mark
 
@@ -34,7 +41,12 @@ class TrackingError(AkdtuneError):
 
 @dataclass
 class SyncReport:
-    """What one `sync` did, as run ids; trials without a run by trial id."""
+    """What one `sync` did, as run ids; trials without a run by trial id.
+
+    Attributes:
+        own: why the study's own run or its view could not be made.
+        url: the project's page, where something was uploaded.
+    """
 
     uploaded: list[str] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
@@ -44,11 +56,13 @@ class SyncReport:
     untagged: list[str] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    own: str | None = None
+    url: str | None = None
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do but for trials that still run."""
-        return not (self.failed or self.untagged or self.missing)
+        return not (self.failed or self.untagged or self.missing or self.own)
 
     def sentence(self) -> str:
         """What was done, for the user; a line more for trials that had no run."""
@@ -65,6 +79,10 @@ class SyncReport:
             yield f"made from stored rows, as their trials left none: {named(self.written)}"
         if self.missing:
             yield f"trials without a run: {named(self.missing)}"
+        if self.own is not None:
+            yield f"warning: the study's own run: {self.own}"
+        if self.url is not None:
+            yield self.url
 
 
 def named(trials: Mapping[str, str]) -> str:
@@ -83,7 +101,8 @@ def sync(run_dir: Path) -> SyncReport:
         TrackingError: without runs, without an API key, or without a server that takes it.
     """
     report = SyncReport()
-    missing = missing_runs(run_dir, _study_runs(run_dir))
+    study_runs = _study_runs(run_dir)
+    missing = missing_runs(run_dir, study_runs)
     if missing and tracked_as(run_dir):
         report.missing = write_missing(run_dir, missing)
         report.written = {trial: why for trial, why in missing.items() if trial not in report.missing}
@@ -92,15 +111,22 @@ def sync(run_dir: Path) -> SyncReport:
         why = "no trial has been trained yet" if tracked_as(run_dir) else "tracking.wandb is null or disabled"
         raise TrackingError(f"{run_dir}: no Weights & Biases runs here ({why})")
     waiting = _sorted_in(run_dir, runs, report)
+    if not study_runs and (waiting or key_place()) and tracked_as(run_dir) and study_run_is_due(run_dir):
+        report.own = write_study_run(run_dir, "offline")  # not where it alone would ask for a key
+    waiting += _sorted_in(run_dir, read_record(run_dir), report)
     superseded = [run for run in runs if run.superseded_by and not tag_mark(run_dir, run.id).exists()]
     if not waiting and not superseded:
         return report
-    _require_server(run_dir, len(waiting))
-    _upload(run_dir, waiting)
+    place = _require_server(run_dir, len(waiting))
+    report.url = project_url(place, tracked_as(run_dir))
+    own = {run.id for run in read_record(run_dir)}
+    _upload(run_dir, [run for run in waiting if run.id not in own])
+    _upload(run_dir, [run for run in waiting if run.id in own])  # what its artefact meets costs no trial's run
     for run in waiting:
         (report.uploaded if run.is_uploaded(run_dir) else report.failed).append(run.id)
     if not report.failed:
         _tag(run_dir, [run for run in superseded if run.mode == "online" or run.is_uploaded(run_dir)], report)
+        report.own = report.own or save_view(run_dir, place.get("entity"))
     return report
 
 
@@ -131,16 +157,18 @@ def _sorted_in(run_dir: Path, runs: Sequence[RunRecord], report: SyncReport) -> 
     return waiting
 
 
-def _require_server(run_dir: Path, waiting: int) -> None:
-    """Refuses to begin where nobody would answer."""
+def _require_server(run_dir: Path, waiting: int) -> Answer:
+    """Refuses to begin where nobody would answer; whose runs they will be."""
     runs = f"{counted(waiting, 'run')} wait{'s' * (waiting == 1)} for upload"
     if key_place() is None:
         raise TrackingError(
             f"{run_dir}: {runs}, but there is no API key: "
             "set WANDB_API_KEY or run `wandb login`, then repeat this command"
         )
-    if (refusal := Probe().refusal()) is not None:
+    probe = Probe()
+    if (refusal := probe.refusal()) is not None:
         raise TrackingError(f"{run_dir}: {runs}, but {refusal}; nothing is lost, repeat this command later")
+    return probe.place
 
 
 def _upload(run_dir: Path, runs: Sequence[RunRecord]) -> None:

@@ -17,7 +17,10 @@ from typing import Any
 
 from akdtune.tracking.child import ANSWER_S, Answer
 from akdtune.tracking.mode import reason
-from akdtune.tracking.tracker import tag_runs, write_stored
+from akdtune.tracking.stored import write_stored
+from akdtune.tracking.study_run import answered
+from akdtune.tracking.tags import tag_runs
+from akdtune.tracking.view import saved
 
 
 def _probe(_: Mapping[str, Any]) -> Iterator[Answer]:
@@ -26,8 +29,11 @@ def _probe(_: Mapping[str, Any]) -> Iterator[Answer]:
     yield {"ready": True}
     began = time.monotonic()
     try:
-        known = wandb.Api(timeout=int(ANSWER_S)).viewer
-        yield {"error": None if known else "the key is not known there", "late": False}
+        api = wandb.Api(timeout=int(ANSWER_S))
+        known = api.viewer
+        settings = wandb.setup().settings
+        place = {"entity": getattr(known, "entity", None), "app": settings.app_url, "server": settings.base_url}
+        yield {"error": None if known else "the key is not known there", "late": False, **place}
     except Exception as error:
         yield {"error": reason(error), "late": time.monotonic() - began >= ANSWER_S}
 
@@ -44,6 +50,14 @@ def _write(asked: Mapping[str, Any]) -> Iterator[Answer]:
         yield write_stored(trial, asked["settings"], Path(asked["root"]))
 
 
+def _study(asked: Mapping[str, Any]) -> Iterator[Answer]:
+    yield answered(asked["wandb"], Path(asked["root"]), asked["names"], asked["mode"])
+
+
+def _view(asked: Mapping[str, Any]) -> Iterator[Answer]:
+    yield saved(asked["entity"], asked["project"], asked["study"], asked["names"], asked["measures"])
+
+
 def _leave_with_parent() -> None:
     sys.stdin.read()  # until who asks ends, or is killed
     os._exit(1)
@@ -51,7 +65,7 @@ def _leave_with_parent() -> None:
 
 def main() -> int:
     """Does the task that the command line names."""
-    task = {"probe": _probe, "tag": _tag, "write": _write}[sys.argv[1]]
+    task = {"probe": _probe, "tag": _tag, "write": _write, "study": _study, "view": _view}[sys.argv[1]]
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")

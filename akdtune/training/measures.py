@@ -71,10 +71,13 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 TRANSFER_COLUMNS = (
-    Column("agreement", "percent", "held-out images that student and teacher classify alike", teacher="needed"),
+    Column(
+        "agreement", "percent", "held-out images that student and teacher classify alike", teacher="needed",
+        section="student",
+    ),
     Column(
         "js_divergence", "nats", "mean Jensen-Shannon divergence of the student's and the teacher's predictions on"
-        " held-out images, at most log 2", teacher="needed",
+        " held-out images, at most log 2", teacher="needed", section="student",
     ),
 )  # fmt: skip
 

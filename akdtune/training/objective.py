@@ -139,8 +139,12 @@ class Objective(nn.Module):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What is declared about the numbers of `measures`."""
-        return joined(*(part.columns for part in self._parts()))
+        """What is declared about the numbers of `measures`; those of views belong to the views unless they say more."""
+        of_views = {column.name for column in self.views.columns}
+        return tuple(
+            replace(column, section="views") if column.name in of_views and not column.section else column
+            for column in joined(*(part.columns for part in self._parts()))
+        )
 
     def trained_parameters(self) -> Sequence[nn.Parameter]:
         """Parameters that train beside the student: the methods' own, and the views' where they train jointly."""

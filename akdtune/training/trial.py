@@ -49,6 +49,7 @@ from akdtune.views import ViewAugmenter
 TRAINING_COLUMNS = (
     Column("lr", "", "learning rate of the student", "none"),
     Column("train_accuracy", "percent", "mean over the epoch of the student's accuracy on training batches"),
+    Column("train_loss", "", "mean over the epoch of the loss that training lowers: all terms, weighted and summed"),
     Column("loss.ce", "nats", "mean over the epoch of the student's cross-entropy with the label, unweighted", "none"),
     Column("loss.*", "", "mean over the epoch of this term of a method, unweighted", "none"),
     Column("loss.views.*", "", "mean over the epoch of this penalty of the views, unweighted", "none", "needed"),
@@ -505,9 +506,9 @@ def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int, unti
 
 
 def _finite(sums: _Sums, epoch: int) -> dict[str, float]:
-    """The epoch's means without the total; raises where the total was not finite in any step."""
+    """The epoch's means, the total as `train_loss`; raises where the total was not finite in any step."""
     means = sums.means()
-    total = means.pop("total")
+    means["train_loss"] = total = means.pop("total")
     if not (abs(total) < float("inf")):
         raise Diverged(epoch)
     return means

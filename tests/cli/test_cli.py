@@ -264,8 +264,17 @@ def test_the_exported_best_trains_with_its_own_seed(repeated: Path, capsys: pyte
     assert spec.load("best.yaml").search.trial_seed == 1
 
 
-def test_best_names_the_best_search_trial_of_each_arm(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_best_names_the_best_trial_of_each_arm(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = call(capsys, "best", "toy").splitlines()
+    assert [line.split()[:3] for line in lines[2:4]] == [
+        ["t00005", "angular/kd", "probe"],
+        ["t00002", "angular/crd", "search"],
+    ]
+    assert lines[5:] == [
+        "A probe is better than the search: t00005 (angular/kd, seed 1) has 70.00 %, the search's best t00001 "
+        "(angular/kd, seed 1) 66.50 %. Confirmation and ablation go by the search's."
+    ]
+    lines = call(capsys, "best", "toy", "--role", "search").splitlines()
     assert [line.split()[:2] for line in lines[2:]] == [["t00001", "angular/kd"], ["t00002", "angular/crd"]]
     lines = call(capsys, "best", "toy", "--arm", "angular/crd").splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["t00002"]

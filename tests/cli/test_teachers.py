@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from akdtune.cli import teachers
+from akdtune.cli.terminal import layout
 from akdtune.errors import AkdtuneError
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
@@ -37,9 +36,8 @@ def train(**given: Any) -> int:
 
 
 def shown() -> str:
-    stream = io.StringIO()
-    Console(file=stream, width=200).print(teachers.table())
-    return stream.getvalue()
+    listing = teachers.listing()
+    return layout.plain(listing.headings, listing.rows)
 
 
 def test_a_plain_teacher_has_a_line_per_epoch_and_is_then_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,11 +109,12 @@ class Study:
     environment: Mapping[str, str] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
+    python: str = sys.executable
 
     def start(self, **environment: str) -> Command:
         """`akdtune run`, in a session of its own."""
         command = [
-            *self.prefix, sys.executable, "-m", "akdtune.cli", "run", str(self.file), *self.overrides,
+            *self.prefix, self.python, "-m", "akdtune.cli", "run", str(self.file), *self.overrides,
             "--dir", str(self.root),
         ]  # fmt: skip
         return Command(command, self.root, {**self.environment, **environment})

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,6 +101,15 @@ def test_directory_of_another_user(trouble: Trouble, interrupted: Callable[[str]
     trouble.settle(mine)
 
 
+def their_python() -> str:
+    """An interpreter that the other user may run: this one may lie in a folder that only root enters."""
+    for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        command = [*AS_NOBODY, "/bin/sh", "-c", f"exec '{python}' -c pass"]  # run twice, as akdtune runs itself again
+        if subprocess.run(command, capture_output=True, cwd="/").returncode == 0:
+            return python
+    pytest.skip("the other user may run no Python of this version")
+
+
 @needs_root
 def test_user_without_a_home(trouble: Trouble, open_folder: Path) -> None:
     reference = trouble.reference("grid")
@@ -107,9 +119,10 @@ def test_user_without_a_home(trouble: Trouble, open_folder: Path) -> None:
     environment = {
         "AKDTUNE_CACHE": str(open_folder / "cache"), "HOME": "/nonexistent", "RAY_TMPDIR": str(open_folder),
         "NETRC": "/nonexistent/netrc",
+        "PYTHONPATH": os.pathsep.join([str(studies.ROOT), sysconfig.get_path("purelib")]),
     }  # fmt: skip
     root = open_folder / "run"
-    study = Study(open_folder / reference.file.name, root, reference.root, environment, (), AS_NOBODY)
+    study = Study(open_folder / reference.file.name, root, reference.root, environment, (), AS_NOBODY, their_python())
     trouble.inject("HOME that cannot be written")
     trouble.goes_on(study)
     trouble.settle(study)

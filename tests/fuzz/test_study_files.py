@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from akdtune.cli import browse
+from akdtune.cli.tables import print_trials
 from akdtune.errors import AkdtuneError, AkdtuneWarning
 from akdtune.records import tables
 from akdtune.records.files import check_lock, read_lock, read_plan
@@ -26,6 +27,8 @@ from akdtune.records.study_directory import StudyDirectory
 from akdtune.reports import answers, comparison
 from akdtune.reports.origin import origin_of
 from akdtune.reports.results import Results
+from akdtune.reports.trials.best import bests
+from akdtune.reports.trials.cell_means import cell_means, tally
 from akdtune.running.mending import mend
 from akdtune.running.saved_states import resumed, save_state
 from tests.study_fixture import StudyBuilder
@@ -96,16 +99,17 @@ def checked(root: Path) -> None:
 def shown(root: Path) -> None:
     rows, columns = browse.read_trials(root)
     kept = browse.Filter(top=3).apply(rows, columns)
-    browse.tally(kept)
-    browse.summary(rows, browse.column_named(browse.judged_by(rows), columns))
+    tally(kept)
+    browse.means_as_csv(cell_means(rows, browse.column_named(browse.judged_by(rows), columns, rows)))
     browse.as_csv(rows, columns)
+    print_trials(kept, columns)
     browse.pilot_lines(root)
 
 
 READERS: dict[str, Callable[[Path], object]] = {
     "show": shown,
     "pareto": lambda root: browse.objectives(root),
-    "best": lambda root: browse.best_per_arm(browse.read_trials(root)[0]),
+    "best": lambda root: [best.sentences for best in bests(browse.read_trials(root)[0])],
     "results": lambda root: (Results(root).best(), Results(root).epochs, repr(Results(root))),
     "ablation": lambda root: answers.compared(root, "ablation"),
     "diversity": lambda root: answers.diversity_in(root, draws=100, seed=0),

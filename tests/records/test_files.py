@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from akdtune.records.files import (
     EPOCHS,
     TRIAL_COLUMNS,
     TRIALS,
+    read_design,
     read_events,
     read_plan,
     read_rows,
@@ -26,6 +28,7 @@ from akdtune.records.files import (
     write_plan,
     write_predictions,
     write_rows,
+    write_table,
 )
 from tests.study_fixture import StudyBuilder
 
@@ -160,6 +163,36 @@ def test_the_first_terminal_event_and_a_recorded_stop_are_final(tmp_path: Path) 
     rows = by_id(tables.read_trials(study.write()))
     assert (rows[twice]["status"], rows[twice]["stop_reason"]) == ("done", None)
     assert (rows[stopped]["status"], rows[stopped]["stop_reason"]) == ("pruned", "rung 2")
+
+
+@pytest.mark.parametrize("column", ["seed", "diversity_sq_prob", "param.views.margin"])
+def test_a_compacted_view_with_a_column_of_another_type_is_built_anew(tmp_path: Path, column: str) -> None:
+    study = StudyBuilder(tmp_path)
+    study.add("angular/kd", 60.0, 0.2, params={"views.margin": 0.4})
+    study.write()
+    tables.compact(tmp_path)
+    table = read_table(tmp_path / "trials.parquet")
+    words = pa.array(["x"] * table.num_rows)
+    write_table(tmp_path / "trials.parquet", table.set_column(table.column_names.index(column), column, words))
+    assert tables.read_trials(tmp_path).equals(tables.build_trials(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"seeds": ":"}, "ablation.seeds: input should be a valid list"),
+        ({"seeds": [None]}, "ablation.seeds.0: input should be a valid integer"),
+        ({"cells": [{"name": "base"}]}, "ablation.cells.0.cell_id: is missing"),
+        ({"alpha": 5.0}, "ablation.alpha: input should be less than 1"),
+    ],
+)
+def test_a_design_of_another_form_is_named_with_its_key(tmp_path: Path, value: dict[str, Any], said: str) -> None:
+    whole = {"seeds": [1], "cells": [{"name": "base", "cell_id": "c"}], "alpha": 0.05, "of a later version": 1}
+    (tmp_path / "design.json").write_text(json.dumps({"ablation": whole, "confirm": None}))
+    assert read_design(tmp_path)["ablation"] == whole
+    (tmp_path / "design.json").write_text(json.dumps({"ablation": whole | value}))
+    with pytest.raises(StudyError, match=re.escape(f"{tmp_path / 'design.json'}: damaged, {said}")):
+        read_design(tmp_path)
 
 
 def test_a_compacted_view_is_used_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,3 +249,13 @@ def test_waiting_for_workers_ends_when_they_are_gone(directory: StudyDirectory) 
     assert directory.wait_for_workers(0.0) == []
     directory.trial("a-s0").take_attempt()
     assert directory.wait_for_workers(0.2) == [os.getpid()]
+
+
+def test_what_killed_writers_left_is_taken_away_where_nobody_writes(directory: StudyDirectory) -> None:
+    over, going_on = (directory.trial(trial_id).path for trial_id in ("a-s0", "b-s0"))
+    for folder in (directory.root, over, going_on):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".epochs.parquet.17650.14.tmp").touch()
+    assert directory.finish(TrialEnded(kind="done", trial_id="a-s0", epoch=1))
+    directory.remove_left_over()
+    assert [path.parent for path in sorted(directory.root.rglob("*.tmp"))] == [going_on]

@@ -71,7 +71,7 @@ class TestLoad:
         results = akdtune.load(builder.write())
         assert repr(results) == f"results of {builder.path}: 0 trials; 0 epochs; arms: none"
         assert results.settings == {"study": "small"}
-        with pytest.raises(StudyError, match="no search trial has reached its last epoch yet \\(0 trials\\)"):
+        with pytest.raises(StudyError, match="no trial has reached its last epoch yet \\(0 trials\\)"):
             results.best()
         with pytest.raises(StudyError, match="small: no trial has a value of val_accuracy yet"):
             results.curves()
@@ -109,13 +109,27 @@ class TestTables:
 
 class TestBest:
     def test_of_all_arms_and_of_one(self, results: Results) -> None:
-        best = results.best()
+        best = results.best(role="search")
         assert (best.id, best.arm, best.seed, best.accuracy) == ("t00015", ODD, 2, 64.0)
+        assert (best.role, best.metric) == ("search", "val_accuracy")
         assert (best.settings, best.searched) == ({"views": {"name": "angular"}}, {"views.margin": 0.4})
-        assert results.best("angular/kd").accuracy == 61.0
+        assert results.best("angular/kd", role="search").accuracy == 61.0
         assert repr(best) == f"t00015 of {ODD}, seed 2: 64.00 % on validation images; views.margin=0.4"
         assert "angular/&lt;b&gt;" in best._repr_html_()
         assert ODD not in best._repr_html_()
+
+    def test_of_every_role(self, results: Results) -> None:
+        best = results.best()
+        assert (best.id, best.role, best.accuracy) == ("t00006", "probe", 66.0)
+        assert repr(best).startswith("probe t00006 of angular/kd, seed 1: 66.00 % on validation images;")
+        assert "best probe trial" in best._repr_html_()
+        best = results.best(role="ablation")
+        assert (best.id, best.metric, best.accuracy) == ("t00020", "test_accuracy", 72.0)
+        assert "72.00 % on test images" in repr(best)
+
+    def test_an_unknown_role(self, results: Results) -> None:
+        with pytest.raises(AkdtuneError, match="unknown role 'serach'; did you mean 'search'"):
+            results.best(role="serach")
 
     def test_an_unknown_arm(self, results: Results) -> None:
         with pytest.raises(AkdtuneError, match="unknown arm 'angular/kdd'; did you mean 'angular/kd'"):

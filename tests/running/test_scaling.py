@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from akdtune.cli import browse
+from akdtune.cli.terminal import layout
 from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records import files, study_directory, tables
 from akdtune.records.events import RungDecided, StudyFinished, TrialEnded, TrialStarted, parse
@@ -285,12 +285,12 @@ class TestBenchmark:
 
 def test_a_plain_table_is_as_wide_as_its_content() -> None:
     rows = [["x", "1", "a=1 b=2"], ["yyy", "22", ""]]
-    assert browse.plain_table(["trial", "n", "settings"], rows, {1}) == (
+    assert layout.plain(["trial", "n", "settings"], rows, {1}) == (
         "trial   n  settings\n"
         "x       1  a=1 b=2\n"
         "yyy    22"
     )  # fmt: skip
-    assert browse.plain_table(["trial", "n"], []) == "trial  n"
+    assert layout.plain(["trial", "n"], []) == "trial  n"
 
 
 @pytest.mark.parametrize("block", [1, 3, 100])

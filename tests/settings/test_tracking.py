@@ -25,6 +25,8 @@ from akdtune.settings.tracking import TrackingSettings, WandbSettings
         ({"entity": ""}, "is empty"),
         ({"tags": ["a", ""]}, "a tag has 1 to 64 characters, '' has 0"),
         ({"tags": ["x" * 65]}, "'xxxxxxxxxxxxxxxxxxxx' has 65"),
+        ({"tags": ["  "]}, "a tag is text on one line, got '  '"),
+        ({"tags": ["a\nb"]}, r"a tag is text on one line, got 'a\\nb'"),
     ],
 )
 def test_what_would_cost_every_run_is_refused(given: dict[str, object], words: str) -> None:
@@ -37,3 +39,5 @@ def test_what_it_takes_is_taken() -> None:
     settings = WandbSettings(project="Großes Projekt-1_a.b", entity="my-team", tags=["x" * 64, "a/b:c"])
     assert settings.project == "Großes Projekt-1_a.b"
     assert TrackingSettings().wandb is None
+    assert WandbSettings().system_metrics == "auto"
+    assert WandbSettings(system_metrics=False).system_metrics is False

@@ -338,6 +338,7 @@ def test_overrides_that_cannot_be_applied(load: Loader, override: str, words: li
         ("validation: 600", "validation: 600, train: x", 2, "data.train", ["does not belong", "'digits'"]),
         ("name: digits", "name: digts", 2, "data.name", ["unknown data set 'digts'", "did you mean 'digits'"]),
         ("network: resnet20", "network: resnet32x", 3, "teacher.network", ["unknown network", "'resnet32x4'"]),
+        ("network: resnet20", "network: {widths: [4]}", 3, "teacher.network.name", ["is missing", "cnn"]),
         ("network: resnet8", "network: {name: cnn, width: [4]}", 4, "student.network.width", ["did you mean 'widths'"]),
         ("network: resnet8", "network: [resnet8]", 4, "student.network", ["a name or a mapping", "['resnet8']"]),
         ("{network: resnet8}", "resnet8", 4, "student", ["must be a mapping", "'resnet8'"]),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from akdtune.tracking.mode import (
     key_place,
     mode_of_trial,
     read_decision,
+    server,
 )
 from akdtune.tracking.study import StudyTracking, notice, plan_line
 
@@ -81,6 +85,115 @@ def test_a_settings_file_of_the_sdk_counts(
     assert decide(AUTO).mode == mode
     monkeypatch.setenv("WANDB_MODE", "online")  # the environment counts more
     assert decide(AUTO).mode == "online"
+
+
+# What the SDK itself makes of each environment, in one process: its mode, its server, and whether it finds a key there.
+ASK_THE_SDK = """
+import json, os, sys
+import wandb
+from wandb.sdk import wandb_setup
+from wandb.sdk.lib import wbauth
+clean = dict(os.environ)
+answers = []
+for folder, variables in json.loads(sys.argv[1]):
+    os.environ.clear(); os.environ.update({**clean, **variables, "HOME": folder + "/home"})
+    os.chdir(folder)
+    wandb_setup._singleton = None
+    settings = wandb_setup.singleton().settings
+    auth = wbauth.authenticate_session(host=settings.base_url, source="x", prompt=False, update_session=False)
+    answers.append([settings.mode, settings.base_url, auth is not None])
+print(json.dumps(answers))
+"""
+NETRC = f"machine {{host}}\n  login user\n  password {KEY}\n"
+RESOLUTIONS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "nothing": ({}, {}),
+    "a key": ({}, {"WANDB_API_KEY": KEY}),
+    "the variable": ({}, {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}),
+    "a dry run": ({}, {"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}),
+    "off": ({}, {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}),
+    "wandb offline": ({"wandb/settings": "[default]\nmode = offline\n"}, {"WANDB_API_KEY": KEY}),
+    "wandb offline in a hidden folder": ({".wandb/settings": "[default]\nmode = offline\n"}, {"WANDB_API_KEY": KEY}),
+    "of two folders the hidden one": (
+        {"wandb/settings": "[default]\nmode = offline\n", ".wandb/other": ""}, {"WANDB_API_KEY": KEY}
+    ),
+    "wandb disabled": ({"wandb/settings": "[default]\nmode = disabled\n"}, {"WANDB_API_KEY": KEY}),
+    "the user's file": ({"home/.config/wandb/settings": "[default]\nmode = offline\n"}, {"WANDB_API_KEY": KEY}),
+    "wandb online here": (
+        {"home/.config/wandb/settings": "[default]\nmode = offline\n", "wandb/settings": "[default]\nmode = online\n"},
+        {"WANDB_API_KEY": KEY},
+    ),
+    "the variable before the file": (
+        {"wandb/settings": "[default]\nmode = offline\n"}, {"WANDB_API_KEY": KEY, "WANDB_MODE": "online"}
+    ),
+    "a word in a file that means nothing": ({"wandb/settings": "[default]\nmode = nonsense\n"}, {"WANDB_API_KEY": KEY}),
+    "another section": ({"wandb/settings": "[other]\nmode = offline\n"}, {"WANDB_API_KEY": KEY}),
+    "WANDB_CONFIG_DIR": ({"etc/settings": "[default]\nmode = offline\n"},
+                         {"WANDB_API_KEY": KEY, "WANDB_CONFIG_DIR": "etc"}),
+    "wandb login": ({"home/.netrc": NETRC.format(host="api.wandb.ai")}, {}),
+    "wandb login to the new host": ({"home/.netrc": NETRC.format(host="api.forge.coreweave.com")}, {}),
+    "_netrc": ({"home/_netrc": NETRC.format(host="api.wandb.ai")}, {}),
+    "NETRC": ({"keys": NETRC.format(host="api.wandb.ai")}, {"NETRC": "keys"}),
+    "a key for everything": ({"home/.netrc": f"default login user password {KEY}\n"}, {}),
+    "a key for something else": ({"home/.netrc": NETRC.format(host="example.org")}, {}),
+    "a key in a file": ({"wandb/settings": f"[default]\napi_key = {KEY}\n"}, {}),
+    "wandb login --host": (
+        {"home/.config/wandb/settings": "[default]\nbase_url = https://wandb.example.org\n",
+         "home/.netrc": NETRC.format(host="wandb.example.org")}, {},
+    ),
+    "wandb login --host with a port": (
+        {"home/.config/wandb/settings": "[default]\nbase_url = http://wandb.example.org:8080/\n",
+         "home/.netrc": NETRC.format(host="wandb.example.org:8080")}, {},
+    ),
+    "wandb login --host, and a key for the public server alone": (
+        {"home/.config/wandb/settings": "[default]\nbase_url = https://wandb.example.org\n",
+         "home/.netrc": NETRC.format(host="api.wandb.ai")}, {},
+    ),
+    "WANDB_BASE_URL before the file": (
+        {"home/.config/wandb/settings": "[default]\nbase_url = https://wandb.example.org\n",
+         "home/.netrc": NETRC.format(host="other.example.org")}, {"WANDB_BASE_URL": "https://other.example.org"},
+    ),
+    "the public server by its former name": (
+        {"home/.netrc": NETRC.format(host="api.forge.coreweave.com")}, {"WANDB_BASE_URL": "https://api.wandb.ai"},
+    ),
+    "the public server by its new name": (
+        {"home/.netrc": NETRC.format(host="api.wandb.ai")}, {"WANDB_BASE_URL": "https://api.forge.coreweave.com"},
+    ),
+    "a token": ({"token": "x"}, {"WANDB_IDENTITY_TOKEN_FILE": "token"}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def of_the_sdk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[object]]]:
+    """Folder of each case, and what the installed SDK says there."""
+    folders = {}
+    for number, (name, (files, _)) in enumerate(RESOLUTIONS.items()):
+        folder = tmp_path_factory.mktemp(f"case{number}")
+        for path, text in {"home/x": "", **files}.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        folders[name] = folder
+    asked = json.dumps([[str(folders[name]), variables] for name, (_, variables) in RESOLUTIONS.items()])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_") and name != "NETRC"}
+    command = [sys.executable, "-c", ASK_THE_SDK, asked]
+    said = subprocess.run(command, env=kept, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    return {name: (folders[name], answer) for name, answer in zip(RESOLUTIONS, json.loads(said), strict=True)}
+
+
+@pytest.mark.parametrize("case", RESOLUTIONS)
+def test_auto_is_what_the_sdk_itself_would_do(
+    case: str, of_the_sdk: dict[str, tuple[Path, list[object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, (mode_there, base_url, has_key) = of_the_sdk[case]
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.delenv("NETRC", raising=False)
+    for name, value in RESOLUTIONS[case][1].items():
+        monkeypatch.setenv(name, value)
+    offline = mode_there in ("offline", "dryrun") or not has_key
+    assert decide(AUTO).mode == ("disabled" if mode_there == "disabled" else "offline" if offline else "online")
+    assert (key_place() is not None) == has_key
+    if "base_url" in str(RESOLUTIONS[case]) or "WANDB_BASE_URL" in RESOLUTIONS[case][1]:
+        assert server().rstrip("/") == base_url
 
 
 def test_disabled_by_the_old_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,5 +289,5 @@ def test_a_study_that_asks_no_server_decides_at_once(elsewhere: Path) -> None:
     (elsewhere / mode.DECISION_FILE).unlink()
     assert off.settle() is None
     assert not (elsewhere / mode.DECISION_FILE).exists()
-    assert off.for_trials == {"wandb": None}
-    assert off.closing() is None
+    assert off.for_trials == {"wandb": None, "names": {}}
+    assert off.closing() == []

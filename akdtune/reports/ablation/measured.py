@@ -12,11 +12,11 @@ import numpy as np
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import files, tables
+from akdtune.records.design_file import PHASES
 from akdtune.records.files import DESIGN, require_study
 from akdtune.reports.ablation.replicas import replicas
 from akdtune.roles import REPORT_ROLES, STATUSES
 
-PHASES = ("ablation", "confirm")
 METRIC = "test_accuracy"
 MARGIN = 0.3
 ALPHA = 0.05
@@ -134,12 +134,6 @@ def design_phases(run: Path) -> dict[str, Any]:
             "yet"
         )
     phases = {name: held[name] for name in PHASES if held.get(name)}
-    for name, phase in phases.items():
-        cells = phase.get("cells") if isinstance(phase, dict) else None
-        if not isinstance(cells, list) or not all(
-            isinstance(cell, dict) and cell.keys() >= {"name", "cell_id"} for cell in cells
-        ):
-            raise StudyError(f"{path}: damaged, '{name}' has no list of cells with name and cell_id")
     if not phases:
         raise StudyError(f"{path}: names neither {' nor '.join(PHASES)}")
     return phases

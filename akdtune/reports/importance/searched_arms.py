@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from akdtune.records import tables
+from akdtune.reports.short_names import searched
 from akdtune.reports.text import counted
 from akdtune.statistics.resampling import Floats
 
@@ -144,7 +145,7 @@ def _arm(name: str, rows: Sequence[Row], pool_seeds: bool, pooled: int) -> Searc
     left = Counter("without a value" if row["status"] == "done" else row["status"] for row in rows if not _counts(row))
     return SearchedArm(
         name=name,
-        configurations=[_searched(of_cell[0]) for of_cell in whole],
+        configurations=[searched(of_cell[0]) for of_cell in whole],
         scores_N=np.array([np.mean([row["val_accuracy"] for row in of_cell]) for of_cell in whole], np.float64),
         numbers_N=np.array([min(row["number"] or 0 for row in of_cell) for of_cell in whole], np.float64),
         seeds_N=[len(of_cell) for of_cell in whole],
@@ -177,11 +178,3 @@ def _balanced(done: Sequence[Row], role: str, seeds: Sequence[int]) -> list[Row]
     mine = [row for row in done if row["role"] == role and row["seed"] in seeds]
     held = Counter(row["cell_id"] for row in mine)
     return [row for row in mine if held[row["cell_id"]] == len(seeds)]
-
-
-def _searched(row: Row) -> dict[str, Any]:
-    return {
-        key.removeprefix("param."): value
-        for key, value in row.items()
-        if key.startswith("param.") and value is not None
-    }
