@@ -87,7 +87,7 @@ def show(
         print(browse.as_csv(rows, columns), end="")
         return
     say(f"{directory}: {tally(trials)}{_of_these(rows, trials)}")
-    if (arm, status, role, sort, top) == (None,) * 5:
+    if trials and (arm, status, role, sort, top) == (None,) * 5:
         from akdtune.cli.opening import print_opening
 
         print_opening(directory, trials)

@@ -15,7 +15,7 @@ from akdtune.reports.standing import opening
 from akdtune.reports.standing.next_step import Asked, joined
 from akdtune.reports.standing.opening import Standing, standing
 from akdtune.reports.standing.progress import Seconds, awaited
-from akdtune.reports.standing.table import Table, shortened
+from akdtune.reports.standing.table import Table, broken_command, shortened
 from akdtune.statistics.power import more_seeds
 from tests.study_fixture import StudyBuilder
 
@@ -330,3 +330,17 @@ def test_a_table_fits_its_width_and_cuts_no_number() -> None:
     narrow = table.lines(30)
     assert all(len(line) <= 30 for line in narrow) and narrow[2].endswith("5  70.00 ± 1.00")
     assert shortened("angular/kd+crd", 8) == "ang…+crd" and shortened("kd", 8) == "kd"
+
+
+def test_a_long_command_goes_on_in_the_next_line_as_a_shell_takes_it() -> None:
+    command = "akdtune run a.yaml confirm.top=1 'confirm.seeds=[100, 101, 102]' \"x='a b'\" --extend"
+    lines = broken_command(command, 40)
+    assert all(len(line) <= 40 for line in lines) and len(lines) == 3
+    assert shlex.split("\n".join(lines).replace("\\\n", " ")) == shlex.split(command)
+    assert broken_command(command, None) == broken_command(command, 100) == [f"  {command}"]
+
+
+def test_letters_of_two_columns_are_padded_by_columns() -> None:
+    table = Table("t", ("arm", "n"), [("腕/kd", "5"), ("kd", "12")], (1,))
+    assert table.lines() == ["t", "arm     n", "腕/kd   5", "kd     12"]
+    assert shortened("腕腕腕腕腕腕", 8) == "腕…腕腕"

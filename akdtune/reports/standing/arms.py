@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 from typing import Any, TypeAlias
 
@@ -53,10 +54,11 @@ def configurations(rows: Sequence[Row]) -> list[Configuration]:
     values: dict[tuple[str, str], dict[int, float]] = {}
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
-        if row["role"] in ("search", "probe") and row["status"] == "done" and row.get("val_accuracy") is not None:
+        value = row.get("val_accuracy")
+        if row["role"] in ("search", "probe") and row["status"] == "done" and value is not None and isfinite(value):
             key = (row["role"], row["cell_id"])
             first.setdefault(key, row)
-            values.setdefault(key, {})[row["seed"]] = float(row["val_accuracy"])
+            values.setdefault(key, {})[row["seed"]] = float(value)
     return [
         Configuration(str(first[key]["arm"]), key[0], key[1], str(first[key]["trial_id"]), of_key)
         for key, of_key in values.items()

@@ -15,7 +15,7 @@ from akdtune.reports.ablation.seed_words import rounded_up
 from akdtune.reports.standing.arms import configurations
 from akdtune.reports.standing.leader import Leader, Unresolved
 from akdtune.reports.standing.progress import Awaited, Durations, Seconds
-from akdtune.reports.standing.table import wrapped
+from akdtune.reports.standing.table import broken_command, wrapped
 from akdtune.reports.text import counted
 from akdtune.roles import TERMINAL
 from akdtune.statistics.power import more_seeds
@@ -127,10 +127,10 @@ class NextStep:
         return ", ".join(parts)
 
     def lines(self, width: int | None = None) -> list[str]:
-        """The reason with the cost, the command on a line of its own that is never broken, and the note."""
+        """The reason with the cost, the command on lines of its own as a shell takes them, and the note."""
         cost = f": {self.cost}" if self.cost else ""
         note = wrapped([f"({self.note})"] if self.note else [], width, "  ")
-        return [*wrapped([f"next ({self.why}){cost}"], width), f"  {self.command}", *note]
+        return [*wrapped([f"next ({self.why}){cost}"], width), *broken_command(self.command, width), *note]
 
 
 # -------------------------------------------------------------------------------------------------------- decisions

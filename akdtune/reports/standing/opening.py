@@ -57,8 +57,8 @@ class Standing:
         """The whole as text, with an empty line between its parts.
 
         Args:
-            width: of the terminal, to which tables are fitted and sentences wrapped; None: neither. Commands are never
-                broken, so that they can be copied.
+            width: of the terminal: tables are fitted to it, sentences wrapped, commands continued by backslashes; None:
+                none of it.
         """
         parts = [
             wrapped([self.sentence], width),
