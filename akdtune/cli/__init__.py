@@ -16,6 +16,7 @@ from typing import Any
 
 from akdtune.cli import storage_commands
 from akdtune.cli.app import app, cache_app, teacher_app, wandb_app
+from akdtune.cli.arguments import StudyCommand
 from akdtune.cli.listing_commands import data, methods, networks, views
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
@@ -23,18 +24,19 @@ from akdtune.cli.table_command import table
 from akdtune.errors import AkdtuneError, AkdtuneWarning
 from akdtune.running import interruption
 
+_STUDIES = (run, retry, plan, rehearse)
 _BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, logs)
 _BEHIND: tuple[Callable[..., None], ...] = (compare, table, spaces, methods, views, networks, data, schema)
 for _command in _BEFORE:
-    app.command()(_command)
+    app.command(cls=StudyCommand if _command in _STUDIES else None)(_command)
 # what follows the name of an analysis belongs to the analysis
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(analyze)
 for _command in _BEHIND:
     app.command()(_command)
-teacher_app.command("train")(storage_commands.teacher_train)
+teacher_app.command("train", cls=StudyCommand)(storage_commands.teacher_train)
 teacher_app.command("list")(storage_commands.teacher_list)
 teacher_app.command("show")(storage_commands.teacher_show)
-teacher_app.command("fill")(storage_commands.teacher_fill)
+teacher_app.command("fill", cls=StudyCommand)(storage_commands.teacher_fill)
 teacher_app.command("weights")(storage_commands.teacher_weights)
 cache_app.command("list")(storage_commands.cache_list)
 cache_app.command("verify")(storage_commands.cache_verify)

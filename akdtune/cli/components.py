@@ -5,10 +5,12 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from akdtune import signals as akdtune_signals
+from akdtune.cli import data_sets
+from akdtune.cli.setting_rows import setting_rows, shown
 from akdtune.errors import AkdtuneError
 from akdtune.registry import Component, Kind, Pair, families, lookup, names
 
@@ -51,20 +53,23 @@ class ComponentRow(NamedTuple):
     signals: str
 
 
-def rows(kind: Kind, pattern: str = "*") -> list[ComponentRow]:
+def rows(kind: Kind, pattern: str = "*", only: Sequence[str] | None = None) -> list[ComponentRow]:
     """The registered components of a kind whose names match a pattern, sorted by name.
 
     Args:
         kind: methods, views, networks or data.
         pattern: with `*`, `?` and `[...]` as in a shell, whatever the case.
+        only: names to choose from; None: all.
 
     Raises:
         AkdtuneError: where nothing matches, with what there is.
     """
+    if only is not None and (pattern == "*" or not only):
+        return [_row(kind, name) for name in sorted(only, key=_natural)]
     family, slash, _ = pattern.partition("/")
     if slash and family in families(kind):
         return _of_family(kind, family, pattern)
-    known = sorted(names(kind), key=_natural)
+    known = sorted(names(kind) if only is None else only, key=_natural)
     matching = [name for name in known if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
     if not matching:
         raise AkdtuneError(f"no {kind} match '{pattern}' (there are: {', '.join(known)})")
@@ -142,7 +147,7 @@ def details(kind: Kind, name: str) -> str:
     lines += ["", *settings_lines(kind, component)]
     if kind == "methods":
         lines += _published(component)
-    return "\n".join(lines).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
 def described(component: type[Component]) -> Iterator[str]:
@@ -174,9 +179,7 @@ def example(component: type[Component]) -> list[str]:
 def settings_lines(kind: Kind, component: type[Component]) -> Iterator[str]:
     """The settings with defaults, allowed values and descriptions, then the presets of a `variant`."""
     if kind == "data":
-        yield f"Settings: `data: {{name: {getattr(component, 'name', '...')}, ...}}`; see `akdtune schema`"
-        own = sorted(getattr(component, "own_settings", ()))
-        yield f"Settings of its own: {', '.join(own) or 'none'}"
+        yield from data_sets.settings_lines(component)
         return
     schema = component.Settings.model_json_schema()
     properties: Mapping[str, Any] = schema.get("properties", {})
@@ -184,49 +187,21 @@ def settings_lines(kind: Kind, component: type[Component]) -> Iterator[str]:
         yield "Settings: none"
         return
     yield "Settings:"
-    shown = [(key, _allowed(field, schema), _shown(field.get("default"))) for key, field in properties.items()]
-    widths = [max(len(row[column]) for row in shown) for column in range(3)]
-    for (key, allowed, default), field in zip(shown, properties.values(), strict=True):
-        columns = f"  {key:<{widths[0]}}  {allowed:<{widths[1]}}  default {default:<{widths[2]}}"
-        yield f"{columns}  {field.get('description', '')}".rstrip()
+    yield from setting_rows(properties, schema)
     presets: Mapping[str, Mapping[str, Any]] = getattr(component.Settings, "presets", {})
     for variant, values in presets.items():
         yield ""
         yield f"variant {variant}:"
-        yield "  " + ", ".join(f"{key}: {_shown(value)}" for key, value in values.items())
-
-
-def _allowed(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """Type and range of a setting: `number > 0`, `paper | released`, `integer 1..6 or null`."""
-    if "anyOf" in field:
-        return " or ".join(_allowed(option, schema) for option in field["anyOf"])
-    if "$ref" in field:
-        return _allowed(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
-    if "enum" in field:
-        return " | ".join(str(value) for value in field["enum"])
-    if "const" in field:
-        return str(field["const"])
-    kind = str(field.get("type", "any"))
-    if kind == "array":
-        return f"list of {_allowed(field.get('items', {}), schema)}"
-    bounds = {">=": "minimum", ">": "exclusiveMinimum", "<=": "maximum", "<": "exclusiveMaximum"}
-    limits = [f"{sign} {field[key]:g}" for sign, key in bounds.items() if key in field]
-    return " ".join([kind, " and ".join(limits)]) if limits else kind
-
-
-def _shown(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        yield "  " + ", ".join(f"{key}: {shown(value)}" for key, value in values.items())
 
 
 def _published(component: Any) -> Iterator[str]:
     """Where a data set or a pair of networks has settings of its own."""
     lines = []
     for pair in PAIRS:
-        values = {key: _shown(value) for key, value in component.published(pair).items()}
+        values = {key: shown(value) for key, value in component.published(pair).items()}
         if component.ce_weight(pair) != component.default_ce_weight:
-            values["training.ce_weight"] = _shown(component.ce_weight(pair))
+            values["training.ce_weight"] = shown(component.ce_weight(pair))
         if values:
             listed = ", ".join(f"{key} {value}" for key, value in values.items())
             lines.append(f"  {component.published_for(pair)}: {listed}")

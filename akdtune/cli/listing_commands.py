@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from akdtune.cli import completion
 from akdtune.cli.tables import Listing, print_listing
 
 if TYPE_CHECKING:
@@ -16,26 +20,55 @@ LEAST = {"name": 30, "about": 48, "source": 36, "signals": 20}
 """Columns of a terminal that each column of a list has at least, before one is left out."""
 
 
-def _list_components(kind: Kind, name: str | None) -> None:
+def _list_components(kind: Kind, name: str | None, plugins: str | None) -> None:
     from akdtune.cli import components
+    from akdtune.study.plugins import brought_by
 
+    brought = None if plugins is None else brought_by(plugins)
     if name is not None and not components.is_pattern(name):
-        print(components.details(kind, name), end="")
+        print(fitted(components.details(kind, name)), end="")
         return
-    rows = components.rows(kind, name or "*")
+    only = None if brought is None else brought.names.get(kind, [])
+    rows = components.rows(kind, name or "*", only)
+    if brought is not None:
+        print(brought.sentence(kind), flush=True)
+    if not rows:
+        return
     shown = [column for column in ("name", "about", "source", "signals") if any(getattr(row, column) for row in rows)]
     least = {place: LEAST[column] for place, column in enumerate(shown)}
     leave_out = [shown.index(column) for column in ("source", "signals") if column in shown]
     print_listing(Listing(shown, [[getattr(row, column) for column in shown] for row in rows], (), least, leave_out))
 
 
-NameArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[NAME]", help="Only this one, with its settings; or all whose names match, as in 'k*'."),
-]
+def fitted(text: str) -> str:
+    """A text with its lines broken to a terminal's width, below their beginning; elsewhere as it is."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "".join(f"{line}\n" for long in text.splitlines() for line in _broken(long, width))
 
 
-def methods(name: NameArgument = None) -> None:
+def _broken(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+
+
+NAME_HELP = "Only this one, with its settings; or all whose names match, as in 'k*'."
+PLUGINS_HELP = "Only what this plug-in registers: a Python file, a module, or a study with `plugins`."
+
+
+def _named(complete: completion.Complete) -> Any:
+    return typer.Argument(metavar="[NAME]", help=NAME_HELP, autocompletion=complete)
+
+
+PluginsOption = Annotated[str | None, typer.Option("--plugins", metavar="FILE", help=PLUGINS_HELP)]
+
+
+def methods(name: Annotated[str | None, _named(completion.methods)] = None, plugins: PluginsOption = None) -> None:
     """List the base methods, or show one: formulas, settings, where it differs from the published code.
 
     \b
@@ -44,10 +77,10 @@ def methods(name: NameArgument = None) -> None:
       akdtune methods '*kd*'
       akdtune methods dkd
     """
-    _list_components("methods", name)
+    _list_components("methods", name, plugins)
 
 
-def views(name: NameArgument = None) -> None:
+def views(name: Annotated[str | None, _named(completion.views)] = None, plugins: PluginsOption = None) -> None:
     """List the view augmenters, or show one with its settings and variants.
 
     \b
@@ -55,10 +88,10 @@ def views(name: NameArgument = None) -> None:
       akdtune views
       akdtune views angular
     """
-    _list_components("views", name)
+    _list_components("views", name, plugins)
 
 
-def networks(name: NameArgument = None) -> None:
+def networks(name: Annotated[str | None, _named(completion.networks)] = None, plugins: PluginsOption = None) -> None:
     """List the networks and the signals they offer, or show one.
 
     \b
@@ -67,10 +100,10 @@ def networks(name: NameArgument = None) -> None:
       akdtune networks 'resnet*'
       akdtune networks resnet8x4
     """
-    _list_components("networks", name)
+    _list_components("networks", name, plugins)
 
 
-def data(name: NameArgument = None) -> None:
+def data(name: Annotated[str | None, _named(completion.data)] = None, plugins: PluginsOption = None) -> None:
     """List the data sets, or show one with its settings.
 
     \b
@@ -78,4 +111,4 @@ def data(name: NameArgument = None) -> None:
       akdtune data
       akdtune data parquet
     """
-    _list_components("data", name)
+    _list_components("data", name, plugins)

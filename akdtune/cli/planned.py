@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from akdtune.cli.waiting import waiting
 from akdtune.planning import report
 from akdtune.planning.plan import Plan
 from akdtune.planning.timing import Seen, Timing, TimingProgress
@@ -36,7 +37,8 @@ def print_plan(study: Study, root: Path | None, *, extend: bool, timing: bool) -
     _print([*report.outline_lines(plan), plan_line(study.tracking.model_dump())])
     if begun is not None:
         _print(begun.lines)
-    plan = plan.with_data()
+    with waiting("looking at data and networks"):
+        plan = plan.with_data()
     _print(report.data_lines(plan))
     if begun is None:
         return _print_times(plan, timing)[1]

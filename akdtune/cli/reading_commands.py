@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from akdtune.cli import completion
 from akdtune.cli.app import RUN_HELP, RunArgument
 from akdtune.cli.tables import ROWS_SHOWN, print_means, print_points, print_trials
 from akdtune.cli.terminal.text import say
@@ -156,7 +157,12 @@ def best(
 
 def logs(
     run: RunArgument,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Trial id or its beginning.", show_default=False)],
+    trial: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIAL", help="Trial id or its beginning.", show_default=False, autocompletion=completion.trials
+        ),
+    ],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the trial has ended.")] = False,
 ) -> None:
     """Print what a trial printed, warned and raised.
@@ -187,9 +193,17 @@ def logs(
 
 
 def analyze(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which analysis.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Which analysis.", show_default=False, autocompletion=completion.analyses),
+    ],
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN [OPTION]...", help="Study directory, and the analysis' options.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN [OPTION]...",
+            help="Study directory, and the analysis' options.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
 ) -> None:
     """Run an analysis over a study, also over a running one.
@@ -211,8 +225,12 @@ def analyze(
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help=RUN_HELP, show_default=False)],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.", show_default=False)],
+    run_a: Annotated[
+        str, typer.Argument(metavar="RUN_A", help=RUN_HELP, show_default=False, autocompletion=completion.runs)
+    ],
+    run_b: Annotated[
+        str, typer.Argument(metavar="RUN_B", help="Another one.", show_default=False, autocompletion=completion.runs)
+    ],
     metric: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Default: test accuracy where there is one, else validation.")
     ] = None,

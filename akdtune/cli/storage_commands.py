@@ -9,6 +9,7 @@ import typer
 
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
 from akdtune.cli.tables import print_listing
+from akdtune.cli.waiting import load_study, waiting
 
 
 def teacher_train(
@@ -25,10 +26,10 @@ def teacher_train(
       akdtune teacher train cifar_angular
       akdtune teacher train cifar_angular teacher.network=resnet110 teacher.seed=1
     """
-    from akdtune.cli import teachers
-    from akdtune.study import spec
+    study = load_study(file, overrides)
+    with waiting("loading torch"):
+        from akdtune.cli import teachers
 
-    study = spec.load(file, overrides or [])
     raise typer.Exit(teachers.train(study, train_on))
 
 
@@ -67,10 +68,10 @@ def teacher_fill(
       akdtune teacher fill cifar_angular --variants 20
       akdtune teacher fill cifar_angular teacher_cache.max_mib=4096
     """
-    from akdtune.cli import teachers
-    from akdtune.study import spec
+    study = load_study(file, overrides)
+    with waiting("loading torch"):
+        from akdtune.cli import teachers
 
-    study = spec.load(file, overrides or [])
     raise typer.Exit(teachers.fill(study, variants, train_on))
 
 

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from akdtune.cli import completion
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
+from akdtune.cli.waiting import load_study, waiting
 from akdtune.errors import AkdtuneError
 
 
@@ -48,10 +50,9 @@ def run(
     Exit code 0: every trial ended; 1: some failed (`akdtune retry`); 2: a message says what is wrong;
     3: something outside the study has to be mended first; 130: interrupted.
     """
-    from akdtune.study import spec
     from akdtune.tracking import study as tracking_study
 
-    study = spec.load(file, overrides or [])
+    study = load_study(file, overrides)
     notice = tracking_study.notice(study.tracking.model_dump())
     if notice:
         print(notice, file=sys.stderr)
@@ -59,7 +60,8 @@ def run(
     if new:
         beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
         root = root if not root.exists() else next(path for path in beside if not path.exists())
-    from akdtune.running import driver, supervision
+    with waiting("loading torch and Ray"):
+        from akdtune.running import driver, supervision
 
     with supervision.leaving():
         code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
@@ -74,6 +76,7 @@ def retry(
             metavar="[TRIAL]... [KEY=VALUE]...",
             help="Failed trials, by id or its beginning; none: all. KEY=VALUE: resources and tracking for the new run.",
             show_default=False,
+            autocompletion=completion.trials,
         ),
     ] = None,
     give_up: Annotated[
@@ -163,10 +166,9 @@ def plan(
       akdtune plan cifar_baselines --no-timing
       akdtune plan digits_angular confirm.top=1 'confirm.seeds=[100, 101, 102]' --extend
     """
-    from akdtune.study import spec
-
-    study = spec.load(file, overrides or [])  # what is wrong with it is said before torch and the data are loaded
-    from akdtune.cli.planned import print_plan
+    study = load_study(file, overrides)  # what is wrong with it is said before torch and the data are loaded
+    with waiting():
+        from akdtune.cli.planned import print_plan
 
     root = directory or (Path("runs") / study.name if extend else None)
     code = print_plan(study, root, extend=extend, timing=timing)

@@ -19,10 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from akdtune import atomic
 from akdtune.cli.tables import Listing
+from akdtune.cli.waiting import waiting
 from akdtune.data.dataset import load_data
 from akdtune.devices import resolve_device
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.folders import cache_directory
+from akdtune.planning import needs
 from akdtune.randomness import Stream, below, random_order, random_words
 from akdtune.registry import load_plugins, network_name
 from akdtune.reports.text import counted
@@ -47,7 +49,9 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
         print("this study has no teacher (teacher.network is none)")
         return 0
     where = resolve_device(device)
-    dataset = load_data(study.data, where)
+    needs.check(study, teacher_only=True)
+    with waiting():
+        dataset = load_data(study.data, where)
     existing = find_teacher(study.teacher, dataset, train_on)
     if existing is not None:
         for file in (existing, *existing.others):
@@ -88,7 +92,9 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
         raise AkdtuneError(f"{study.source}: nothing to fill: {why}")
     torch.set_num_threads(max(1, int(study.resources.cpu)))  # as trials do
     where = resolve_device(device)
-    dataset = load_data(study.data, where)
+    needs.check(study, teacher_only=True)
+    with waiting():
+        dataset = load_data(study.data, where)
     split = dataset.split(train_on).train
     if (why_not := live_reason(dataset)) is not None:
         raise AkdtuneError(f"{study.source}: nothing to fill: {why_not}")

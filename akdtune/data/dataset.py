@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from akdtune import progress
 from akdtune.data.rehearsal import made_up, some_of
 from akdtune.data.source import Source
 from akdtune.data.splits import ImageSource, Pixels, Split, Splits, StoredImages
@@ -175,11 +176,12 @@ def load_data(settings: DataSettings, device: torch.device) -> DataSet:
         DataError: naming the file that is missing or wrong.
     """
     source: type[Source] = lookup("data", settings.name)
-    if settings.rehearsal is None:
-        return DataSet(settings, source.read(settings), device)
-    if source.missing(settings):
-        return DataSet(settings, made_up(source.shape(settings), settings.rehearsal), device)
-    return DataSet(settings, some_of(source.read(settings), settings.rehearsal), device)
+    with progress.stage(f"reading the data set {settings.name}"):
+        if settings.rehearsal is None:
+            return DataSet(settings, source.read(settings), device)
+        if source.missing(settings):
+            return DataSet(settings, made_up(source.shape(settings), settings.rehearsal), device)
+        return DataSet(settings, some_of(source.read(settings), settings.rehearsal), device)
 
 
 def missing_files(settings: DataSettings) -> list[str]:

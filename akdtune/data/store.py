@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from akdtune import atomic
+from akdtune import atomic, progress
 from akdtune.errors import DataError
 from akdtune.folders import cache_directory
 
@@ -154,7 +154,8 @@ def _kept_folder(
             contents = _content_key(files, options)
             key = hashlib.sha256(f"{contents}/{READING}".encode()).hexdigest()[:32]
             if not (root / key / "meta.json").exists():
-                _build(root, key, lambda folder: build(folder, contents))
+                with progress.stage(f"decoding {options.get('name', 'images')} (once, later starts open the result)"):
+                    _build(root, key, lambda folder: build(folder, contents))
             atomic.write(shortcut, json.dumps({"key": key}))
         return root / key
     except OSError as error:

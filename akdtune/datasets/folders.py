@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
+from akdtune import progress
 from akdtune.data.decoding import Seen, Square, glance, open_image, pixels, squared
 from akdtune.data.rehearsal import Shape
 from akdtune.data.source import Source
@@ -51,6 +52,7 @@ def decode_folder(files: ImageFiles, target: Path, square: Square, seen: Seen) -
     for row in range(len(files)):
         path, where = files.at(row)
         images[row] = pixels(squared(open_image(path, where, 3, seen), square))
+        progress.at(row + 1, len(files))
     return images
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
+from akdtune import progress
 from akdtune.data.decoding import Seen, Square, described, glance, open_image, pixels, squared
 from akdtune.data.source import Source
 from akdtune.data.store import (
@@ -105,6 +106,7 @@ def decode_files(
                 "(data.size resizes and cuts them)"
             )
         images[index] = image
+        progress.at(index + 1, count)
     return images
 
 

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from akdtune import progress
 from akdtune.planning.report import headline
 from akdtune.records import tables
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
@@ -49,17 +50,43 @@ class Display:
         self.teacher_line = ""
         self.running: dict[str, TrialRecord] = {}
         self._live: Live | None = None
+        self._stages = progress.Shown(console)
+        self._has_ended = False
         self._last_line = time.monotonic()
         self._finished = 0
         self._first_trial = 0.0
 
     def __enter__(self) -> Display:
-        if self.console.is_terminal:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._has_ended = True
+        self._stages.stage(None)
+        self._stop_live()
+
+    def stage(self, what: str | None) -> None:
+        """Shows what is done before trials run, in the place of the table."""
+        if what is not None and self._has_ended:
+            return
+        if what is not None:
+            self._stop_live()
+        self._stages.stage(what)
+
+    def at(self, done: int, total: int, unit: str) -> None:
+        """Shows how far such a stage is."""
+        self._stages.at(done, total, unit)
+
+    def _show(self, shown: RenderableType) -> None:
+        """Draws something in the one place of a terminal that moves."""
+        if self._has_ended:
+            return
+        self._stages.stage(None)
+        if self._live is None:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(shown, refresh=True)
+
+    def _stop_live(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -74,8 +101,8 @@ class Display:
             f"teacher: {which}epoch {row['epoch']} of {row['epochs']}, loss {row['loss']:.3f}, "
             f"training accuracy {row['train_accuracy']:.1f} %"
         )
-        if self._live is not None:
-            self._live.update(Text(self.teacher_line), refresh=True)
+        if self.console.is_terminal:
+            self._show(Text(self.teacher_line))
         elif time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             self.console.print(self.teacher_line, highlight=False)
@@ -84,7 +111,7 @@ class Display:
         """Takes a trial that ended out of those that run; a log gets a line for it."""
         self._finished += 1
         self.running.pop(record.trial_id, None)
-        if self._live is None:
+        if not self.console.is_terminal:
             self._last_line = time.monotonic()
             value = "" if record.value is None else f" validation {record.value:5.2f} %"
             value += "" if record.test is None else f" test {record.test:5.2f} %"
@@ -99,7 +126,7 @@ class Display:
     def interrupted(self, record: TrialRecord) -> None:
         """Takes a trial that saved itself out of those that run; a log gets a line where it met something outside."""
         self.running.pop(record.trial_id, None)
-        if self._live is None and record.why is not None:
+        if not self.console.is_terminal and record.why is not None:
             which = record.plan.get("cell") or record.plan["arm"]
             self.console.print(
                 f"{self._clock()} {record.trial_id} {which} {record.plan['role']}: "
@@ -113,10 +140,11 @@ class Display:
         now = time.monotonic()
         if self.running and not self._first_trial:
             self._first_trial = now
-        if self._live is not None and now - self._last_line > 0.25:
+            self._stages.stage(None)
+        if self.console.is_terminal and self._first_trial and now - self._last_line > 0.25:
             self._last_line = now
-            self._live.update(self._render(list(records)), refresh=True)
-        elif self._live is None and now - self._last_line > LINE_EVERY_S:
+            self._show(self._render(list(records)))
+        elif not self.console.is_terminal and now - self._last_line > LINE_EVERY_S:
             self._last_line = now
             self.console.print(self._summary(list(records)), highlight=False)
 

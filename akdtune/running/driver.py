@@ -17,9 +17,10 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from rich.console import Console
 
+from akdtune import progress
 from akdtune.errors import RayError, StudyError, SurroundingsError
+from akdtune.planning import needs
 from akdtune.planning.checkpoint_files import reading_lines
-from akdtune.planning.cost import Machine
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
@@ -90,7 +91,7 @@ def run(
     """
     console = console or Console(markup=False)
     running_lock.refuse_uri(root)
-    check_resources(study, address)
+    needs.check(study, elsewhere=bool(address))
     supervision = Supervision()
     driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
     driver.reports = reports
@@ -161,9 +162,10 @@ class _Driver:
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _go(self, lock: dict[str, Any] | None) -> int:
-        with Display(self.console, self.study.name, self._total, self.study.epochs) as self.shown:
+        begun = Display(self.console, self.study.name, self._total, self.study.epochs)
+        with begun as self.shown, progress.shown_by(begun):
             try:
-                self._prepare_and_tune(lock, self.shown)
+                self._prepare_and_tune(lock, begun)
             except ray.exceptions.RayTaskError:
                 raise  # an error in our own code
             except ray.exceptions.RayError as error:
@@ -271,6 +273,7 @@ class _Driver:
                 "cpu": self.study.resources.cpu,
             }
         )
+        shown.stage("starting to train the teacher")
         while True:
             ready, _ = ray.wait([rows], timeout=0.2)
             if self._stopping and self._stopping + STOP_PATIENCE_S < time.monotonic():
@@ -302,7 +305,8 @@ class _Driver:
         if not ray.is_initialized():
             joins = self.address is not None and self.address != "local"
             within_s = ray_start.JOIN_S if joins else ray_start.START_S
-            with self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s)):
+            harmless = self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s))
+            with harmless, progress.stage("joining Ray" if joins else "starting Ray"):
                 ray_start.start_ray(self.address, self.study.tracking.finish_timeout_s, self.study.plugins)
         self.supervision.lost = ray_start.watch()
 
@@ -351,6 +355,7 @@ class _Driver:
                 progress_reporter=NoReport(),
             ),
         )
+        shown.stage("starting the first trials")
         run.stopping = self._stopping or None
         if actor is not None:
             run.stop_elsewhere = actor.stop.remote
@@ -463,9 +468,3 @@ class _Driver:
         for line in () if self.tracking is None else self.tracking.closing():
             self._say(line)
         self._say(display.closing_report(self.study, self.directory))
-
-
-def check_resources(study: Study, address: str | None) -> None:
-    """Refuses a study that asks for more CPUs or GPUs than this machine has, before anything starts."""
-    if not address and (lacking := Machine.here(study.resources).lacking(study.resources)):
-        raise StudyError("\n".join(lacking))

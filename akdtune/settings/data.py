@@ -232,14 +232,14 @@ class DataSettings(ComponentSettings):
             source: Any = lookup("data", self.name)  # a Source; naming it here would turn the arrow round
         except AkdtuneError as error:
             raise ValueError(str(error)) from error
-        for key in _OWNED_SETTINGS - source.own_settings:
+        for key in OWNED_SETTINGS - source.own_settings:
             if getattr(self, key) != type(self).model_fields[key].default:
                 allowed = sorted(source.own_settings) or ["none"]
                 raise ValueError(
                     f"'{key}' does not belong to the data set '{self.name}' (settings of its own: {', '.join(allowed)})"
                 )
         if missing := [key for key in source.required_settings if not getattr(self, key)]:
-            example = ", ".join(_EXAMPLES.get(key, f"{key}: ...") for key in missing)
+            example = ", ".join(EXAMPLES.get(key, f"{key}: ...") for key in missing)
             raise ValueError(f"the data set '{self.name}' needs {' and '.join(missing)} (for example `{example}`)")
         if self.std is not None and min(self.std, default=1) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
@@ -255,7 +255,7 @@ class DataSettings(ComponentSettings):
 
 
 _ADDED_LATER = frozenset({"split", "rehearsal"})
-_EXAMPLES = {
+EXAMPLES = {
     "root": "root: ~/pictures",
     "size": "size: 64",
     "train": "train: 'train-*.parquet'",
@@ -264,7 +264,7 @@ _EXAMPLES = {
 """Lines that can be pasted where a setting is missing."""
 
 STREAMING_SETTINGS = frozenset({"size", "stream", "memory_mib", "workers"})
-_OWNED_SETTINGS = STREAMING_SETTINGS | {
+OWNED_SETTINGS = STREAMING_SETTINGS | {
     "root",
     "download",
     "split",

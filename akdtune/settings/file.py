@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from akdtune.errors import Problem
@@ -13,6 +14,9 @@ from akdtune.registry import Kind
 KeyPath: TypeAlias = "tuple[str | int, ...]"
 
 COMMAND_LINE = "command line"
+BASE = "base"
+"""The key by which a file takes another over."""
+
 DOMAINS = ("choice", "grid", "uniform", "log_uniform", "int_uniform", "log_int_uniform", "quantized_uniform")
 COMPONENTS: dict[str, Kind] = {"views": "views", "method": "methods", "network": "networks"}
 """Keys whose value is a component: a name, or a mapping with `name` and the component's own settings."""
@@ -28,6 +32,7 @@ class SettingsFile:
         places: file and line of every key path, list items included.
         problems: what was wrong while reading; the rest is usable.
         refused: paths of values that were wrong while reading and stand as None.
+        bases: the files whose values these are besides, and what messages call them, the nearest first.
     """
 
     name: str
@@ -35,6 +40,7 @@ class SettingsFile:
     places: dict[KeyPath, tuple[str, int | None]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     refused: set[KeyPath] = field(default_factory=set)
+    bases: list[tuple[Path, str]] = field(default_factory=list)
 
     def problem(self, path: KeyPath, message: str) -> Problem:
         """A problem at a key path, placed at the closest line that is known."""

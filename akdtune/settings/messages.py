@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from akdtune.errors import nearest, unknown_name
 from akdtune.settings.file import DOMAINS, KeyPath, shown
+from akdtune.settings.hints.domain_hints import as_domain
+from akdtune.settings.training import ONE_PER_STUDY
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,7 +44,7 @@ _BOUNDS = {
 
 
 def typed(
-    model: type[Model], values: Mapping[str, Any], also: Iterable[str] = ()
+    model: type[Model], values: Mapping[str, Any], also: Iterable[str] = (), searched: bool = False
 ) -> tuple[Model | None, list[tuple[KeyPath, str]]]:
     """Reads values strictly into a model (`true` is no number, '4' is text).
 
@@ -50,6 +52,7 @@ def typed(
         model: the settings class.
         values: plain JSON.
         also: keys beside the model's own that may stand there, to be named among the allowed ones.
+        searched: whether a domain may stand for a value, so that a list may be one that was meant.
 
     Returns:
         The typed settings, or None and every problem with its path below `values`.
@@ -57,11 +60,11 @@ def typed(
     try:
         return model.model_validate_json(json.dumps(values), strict=True), []
     except ValidationError as error:
-        return None, list(_explained(error, values, model, tuple(also)))
+        return None, list(_explained(error, values, model, tuple(also), searched))
 
 
 def _explained(
-    error: ValidationError, values: Mapping[str, Any], model: type[BaseModel], also: tuple[str, ...]
+    error: ValidationError, values: Mapping[str, Any], model: type[BaseModel], also: tuple[str, ...], searched: bool
 ) -> Iterator[tuple[KeyPath, str]]:
     wanted: dict[KeyPath, list[str]] = {}
     for detail in error.errors(include_url=False):
@@ -82,7 +85,16 @@ def _explained(
             wanted.setdefault(path, []).append(_must_be(detail))
     for path, options in wanted.items():
         _, got = _inside(values, path)
-        yield path, f"must be {' or '.join(dict.fromkeys(options))}, got {shown(got)}" + _hint(options, got)
+        domain = _domain_at(model, path, got) if searched else None
+        hint = _hint(options, got) if domain is None else f"; to search over these, write {domain}"
+        yield path, f"must be {' or '.join(dict.fromkeys(options))}, got {shown(got)}{hint}"
+
+
+def _domain_at(model: type[BaseModel], path: KeyPath, got: Any) -> str | None:
+    """The domain that the value at a path was probably meant to be."""
+    owner = _model_at(model, path[:-1])
+    field = owner.model_fields.get(str(path[-1])) if owner is not None and path else None
+    return None if field is None or path[-1] in ONE_PER_STUDY else as_domain(field, got)
 
 
 def _example(key: str, owner: type[BaseModel] | None) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from akdtune.errors import AkdtuneError, Problem, SettingsError, nearest
+from akdtune.errors import AkdtuneError, Problem, SettingsError, nearest, unknown_name
 from akdtune.registry import Kind, lookup
-from akdtune.settings.file import COMMAND_LINE, COMPONENTS, KeyPath, SettingsFile, choice_key, shown, written
+from akdtune.settings.file import BASE, COMMAND_LINE, COMPONENTS, KeyPath, SettingsFile, choice_key, shown, written
+from akdtune.settings.hints import right_form
+from akdtune.settings.sections import SECTIONS
 from akdtune.settings.yaml_text import parse, shortened
 
 MOST_KEYS = 20
@@ -17,6 +19,18 @@ MOST_KEYS = 20
 
 _NUMBER = re.compile(r"[0-9]{1,6}")
 _OVERRIDE = re.compile(r"[^.\[\]=\s]+(?:\.[^.\[\]=\s]+|\[[0-9]{1,6}\])*")
+
+
+def apply(file: SettingsFile, texts: Sequence[str]) -> None:
+    """Applies the arguments behind a file, in order; what is wrong with them is added to the file's problems."""
+    for written_as, meant in right_form.split_apart(texts):
+        if written_as == meant:
+            override(file, meant)
+            continue
+        key, _, value = meant.partition("=")
+        known = right_form.overrides_meant(key, value, file.values) or [right_form.quoted(meant)]
+        message = f"an override is one argument, key.path=value without spaces: {' or '.join(known)}"
+        file.problems.append(Problem(shortened(written_as, 200), message, None, COMMAND_LINE))
 
 
 def override(file: SettingsFile, text: str) -> None:
@@ -27,8 +41,13 @@ def override(file: SettingsFile, text: str) -> None:
     """
     path_text, equals, value_text = text.partition("=")
     path_text = path_text.strip()
-    if not equals or not _OVERRIDE.fullmatch(path_text):
-        file.problems.append(Problem(shortened(text, 200), "must have the form key.path=value", None, COMMAND_LINE))
+    if not equals or not _OVERRIDE.fullmatch(path_text) or path_text[0] in "-+~":
+        key, value = right_form.as_override(text)
+        options = right_form.overrides_meant(key, value, file.values)
+        meant = right_form.said(options, ": ") or (f": {right_form.quoted(f'{key}={value}')}" if value else "")
+        file.problems.append(
+            Problem(shortened(text, 200), f"must have the form key.path=value{meant}", None, COMMAND_LINE)
+        )
         return
     if path_text.count(".") + path_text.count("[") >= MOST_KEYS:
         file.problems.append(Problem(shown(path_text), f"has more than {MOST_KEYS} keys", None, COMMAND_LINE))
@@ -43,6 +62,9 @@ def override(file: SettingsFile, text: str) -> None:
     if aside.problems:
         file.problems += [Problem(path_text, problem.message, None, COMMAND_LINE) for problem in aside.problems]
         return
+    if problem := _no_section(file, keys, path_text, value_text):
+        file.problems.append(Problem(path_text, problem, None, COMMAND_LINE))
+        return
     hits = list(_find(file.values, (), keys, None))
     owners = {hit.owner for hit in hits}
     if not hits:
@@ -53,6 +75,21 @@ def override(file: SettingsFile, text: str) -> None:
     else:
         for hit in hits:
             file.set(hit.path, value)
+
+
+def _no_section(file: SettingsFile, keys: Sequence[str | int], path_text: str, value_text: str) -> str | None:
+    """What is wrong with a path that begins with no section, and the whole paths that it may mean."""
+    first = str(keys[0])
+    if first == BASE:
+        return f"stands in a file: `{BASE}: FILE` as a line of it, or name that file in place of {file.name}"
+    if first in SECTIONS:
+        return None
+    sections = unknown_name("section", first, SECTIONS)
+    exact = right_form.overrides_meant(path_text, value_text, file.values, nearly=False)
+    if not exact and "did you mean" in sections:
+        return sections
+    options = exact or right_form.overrides_meant(path_text, value_text, file.values)
+    return f"unknown section '{first}'; did you mean {' or '.join(options)}?" if options else sections
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from akdtune.registry import ComponentSettings
-from akdtune.settings.file import shown
+from akdtune.settings.file import BASE, shown
 from akdtune.settings.teacher import CacheSettings
 from akdtune.settings.tracking import TrackingSettings
 
@@ -373,4 +373,4 @@ STUDY_LEVEL: dict[str, type[ComponentSettings]] = {
 }
 TRIAL_LEVEL = ("student", "views", "method", "training")
 
-SECTIONS = ("study", "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, "plugins")
+SECTIONS = ("study", BASE, "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, "plugins")

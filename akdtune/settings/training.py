@@ -20,6 +20,10 @@ MOST_EPOCHS = 100_000
 """Of one network; each has a row in the results."""
 
 
+ONE_PER_STUDY = frozenset({"epochs", "precision", "tf32", "compile"})
+"""Settings of `training` that all trials of a study share, so that no domain may stand there."""
+
+
 class Recipe(ComponentSettings):
     """Optimisation settings of one network."""
 

@@ -206,7 +206,7 @@ def _mapping(
 ) -> tuple[dict[str, Any], list[Issue]]:
     if not isinstance(value, dict):
         return {}, [(path, f"must be a mapping, got {shown(value)}")]
-    settings, issues = typed(model, value, also)
+    settings, issues = typed(model, value, also, searched=path[0] != "teacher")
     return ({} if settings is None else settings.model_dump(mode="json")), [((*path, *at), text) for at, text in issues]
 
 

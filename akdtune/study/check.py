@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from typing_extensions import override
 
 from akdtune.designs.cells import CellProblems, baseline_cells, plan_cells
 from akdtune.errors import AkdtuneError, SettingsError, unknown_name
@@ -16,6 +17,7 @@ from akdtune.settings import domains
 from akdtune.settings.data import DataSettings
 from akdtune.settings.domains import Issue
 from akdtune.settings.file import DOMAINS, KeyPath, choice_key, related, shown
+from akdtune.settings.hints import right_form
 from akdtune.settings.messages import typed
 from akdtune.settings.sections import (
     MOST_TRIALS,
@@ -34,6 +36,7 @@ from akdtune.settings.tracking import TrackingSettings, lacking, tracking_model
 from akdtune.settings.training import Recipe, TrainingSettings
 from akdtune.study import search_rules
 from akdtune.study.paths import make_paths_absolute
+from akdtune.study.plugins import folders_of, module_names
 from akdtune.study.searched import NO_DOMAIN, Remarks, Searched
 from akdtune.study.teacher_rules import check_networks, network_is, used_of
 
@@ -43,6 +46,10 @@ LONGEST_NAME = 150
 
 class Reading(Remarks):
     """One pass over a settings file, collecting problems until the end."""
+
+    @override
+    def problem(self, path: KeyPath, message: str) -> None:
+        super().problem(path, right_form.with_hint(path, message, self.file.values))
 
     def study(self, source: str) -> dict[str, Any]:
         """The checked parts of the study, by attribute of `spec.Study`.
@@ -80,7 +87,9 @@ class Reading(Remarks):
     def _sections(self, values: dict[str, Any]) -> None:
         for section in values:
             if section not in SECTIONS:
-                self.problem((section,), unknown_name("section", section, SECTIONS))
+                lines = right_form.lines_meant(section, values[section], values)
+                meant = f"unknown section '{section}'; did you mean {' or '.join(lines)}?"
+                self.problem((section,), meant if lines else unknown_name("section", section, SECTIONS))
         for section in ("data", "teacher", "student", "method"):
             if values.get(section) is None:
                 self.problem((section,), "is missing")
@@ -88,14 +97,12 @@ class Reading(Remarks):
             self.problem(("search",), "is missing (without a search, a study needs an ablation)")
 
     def _plugins(self, value: Any) -> tuple[str, ...]:
-        modules = [] if value is None else [value] if isinstance(value, str) else value
-        if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
-            self.problem(("plugins",), f"must be a list of module names, got {shown(value)}")
-            return ()
         try:
-            load_plugins(modules, (str(Path.cwd()), str(Path(self.file.name).expanduser().absolute().parent)))
+            modules = module_names(value)
+            load_plugins(modules, folders_of(self.file))
         except AkdtuneError as error:
             self.problem(("plugins",), str(error).removeprefix("plugins: "))
+            return ()
         return tuple(modules)
 
     def _name(self, value: Any, source: str) -> str:

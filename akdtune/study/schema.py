@@ -9,19 +9,17 @@ from pydantic import BaseModel
 
 from akdtune.registry import NO_NETWORK, Kind, families, lookup, names
 from akdtune.settings.data import DataSettings
+from akdtune.settings.file import BASE
 from akdtune.settings.sections import STUDY_LEVEL
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.tracking import every_logger
-from akdtune.settings.training import StudentSettings, TrainingSettings
+from akdtune.settings.training import ONE_PER_STUDY, StudentSettings, TrainingSettings
 
 Schema = dict[str, Any]
 
 _NUMBERS: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _WHOLE: Schema = {**_NUMBERS, "items": {"type": "integer"}}
 _POSITIVE: Schema = {**_NUMBERS, "items": {"type": "number", "exclusiveMinimum": 0}}
-_CONSTANT = {"epochs", "precision", "tf32", "compile"}
-"""Settings of `training` that are one for all trials of a study."""
-
 _RANGES: dict[str, tuple[str, Schema]] = {
     "uniform": ("[low, high]: any number between, all equally likely", _NUMBERS),
     "log_uniform": ("[low, high]: any number between, even on a logarithmic scale", _POSITIVE),
@@ -61,18 +59,42 @@ def json_schema() -> Schema:
         "views": {"anyOf": [_or_choice(_ref("views")), {"type": "null"}]},
         "method": _or_choice({"anyOf": [method, {"type": "array", "items": _or_choice(method), "minItems": 1}]}),
         "training": {
-            "anyOf": [_or_choice(_settings(TrainingSettings, constant=_CONSTANT, searched=True)), {"type": "null"}]
+            "anyOf": [_or_choice(_settings(TrainingSettings, constant=ONE_PER_STUDY, searched=True)), {"type": "null"}]
         },
         **{section: {"anyOf": [_settings(model), {"type": "null"}]} for section, model in STUDY_LEVEL.items()},
         "tracking": {"anyOf": [_settings(every_logger()), {"type": "null"}]},
         "plugins": {"type": "array", "items": {"type": "string"}, "description": "modules that register components"},
     }
+    base: Schema = {
+        "type": ["string", "null"],
+        "description": "file (relative to this one) or packaged study that this one takes over: what stands here wins",
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "akdtune study",
-        **_mapping(sections, ["data", "teacher", "student", "method"]),
-        "$defs": definitions,
+        **_mapping({"study": sections["study"], BASE: base, **_partial(sections)}, []),
+        # what is missing stands in the file that is taken over
+        "if": {"properties": {BASE: {"type": "string"}}, "required": [BASE]},
+        "else": {"properties": sections, "required": ["data", "teacher", "student", "method"]},
+        "$defs": {**definitions, **{f"{PART}{name}": _partial(schema) for name, schema in definitions.items()}},
     }
+
+
+PART = "part_of."
+"""What the names of definitions begin with in which nothing is required."""
+
+
+def _partial(node: Any) -> Any:
+    """A schema without required keys, for a file that says only what differs from another."""
+    if isinstance(node, list):
+        return [_partial(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    closed = node.get("additionalProperties") is False  # an open one would take anything
+    partial = {key: _partial(item) for key, item in node.items() if key != "required" or not closed}
+    if isinstance(node.get("$ref"), str):
+        partial["$ref"] = node["$ref"].replace("#/$defs/", f"#/$defs/{PART}")
+    return partial
 
 
 def _components(kind: Kind, searched: bool, name: str) -> Schema:

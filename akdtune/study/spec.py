@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.designs.cells import CellPlan, plan_cells
-from akdtune.errors import Problem, SettingsError, StudyError, nearest
-from akdtune.folders import packaged
+from akdtune.errors import SettingsError, StudyError
 from akdtune.settings import overrides as overriding
-from akdtune.settings import yaml_text
 from akdtune.settings.data import DataSettings
-from akdtune.settings.file import SettingsFile, shown
+from akdtune.settings.file import SettingsFile
 from akdtune.settings.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -30,7 +28,7 @@ from akdtune.settings.space import Arm, Pooled, Space, assert_plain
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
-from akdtune.study import check
+from akdtune.study import check, taking_over
 from akdtune.study.written import with_defaults
 
 
@@ -51,6 +49,7 @@ class Study:
         ablation: None without a design.
         teacher_cache: None where teachers run live.
         warnings: sentences to show, one each, about settings that are odd or ignored.
+        taken_over: the files that the settings file takes over (`base`), the nearest first.
     """
 
     name: str
@@ -73,6 +72,7 @@ class Study:
     teacher_cache: CacheSettings | None
     plugins: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    taken_over: tuple[str, ...] = ()
 
     @property
     def spaces(self) -> tuple[Space, ...]:
@@ -161,29 +161,20 @@ def load(
         SettingsError: with every problem of the file and the overrides.
     """
     overrides = tuple(overrides)
-    file = yaml_text.read(_locate(str(source)), str(source))
-    for text in overrides:
-        overriding.override(file, text)
+    file = taking_over.read_file(str(source))
+    overriding.apply(file, overrides)
     if change is not None:
         change(file)
-    return Study(source=str(source), overrides=overrides, **check.Reading(file).study(str(source)))
+    taken_over = tuple(name for _, name in file.bases)
+    parts = check.Reading(file).study(str(source))
+    return Study(source=str(source), overrides=overrides, taken_over=taken_over, **parts)
 
 
-def _locate(source: str) -> Path:
+def plain_values(source: str | None) -> dict[str, Any]:
+    """What stands in a file, unchecked, to tell what was meant by something else; empty where it cannot be read."""
+    if source is None:
+        return {}
     try:
-        path = Path(source).expanduser()
-        if path.exists():
-            return path
-    except (OSError, ValueError, RuntimeError) as error:  # names that no file has: too long, of no user
-        raise SettingsError([Problem(shown(source), f"no file has this name: {error}")]) from None
-    known = packaged()
-    if source in known:
-        return known[source]
-    beside = [str(path.with_name(neighbour.name)) for neighbour in sorted(path.parent.glob("*.y*ml"))]
-    if close := nearest(str(path), beside):
-        hint = f"; did you mean '{close}'?"
-    elif close := path.stem if path.stem in known else nearest(path.stem, known):
-        hint = f"; did you mean the packaged '{close}'?"
-    else:
-        hint = f" (packaged: {', '.join(known)})"
-    raise SettingsError([Problem(source, f"there is no such file{hint}")])
+        return taking_over.read_file(source).values
+    except SettingsError:
+        return {}

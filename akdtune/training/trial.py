@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +45,13 @@ from akdtune.training.row_order import InOtherOrder
 from akdtune.training.states import copied, lay_out
 from akdtune.training.warmup import SharedWarmup
 from akdtune.views import ViewAugmenter
+
+try:
+    import resource
+except ModuleNotFoundError:
+    raise AkdtuneError(
+        "akdtune trains on Linux and macOS, not on Windows itself: use it inside WSL 2 (docs/platforms.md)"
+    ) from None
 
 TRAINING_COLUMNS = (
     Column("lr", "", "learning rate of the student", "none"),
@@ -476,7 +483,7 @@ class Trial:
     def _peak_memory_mib(self) -> float:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _timed(work: Callable[[int], object], epoch: int) -> float:

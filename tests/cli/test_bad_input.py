@@ -248,7 +248,7 @@ def test_a_file_that_is_not_there(refused: Refused, command: str, name: str, wor
     ("override", "words"),
     [
         ("training.epochs", ["command line: training.epochs: must have the form key.path=value"]),
-        ("trainin.epochs=2", ["trainin: unknown section 'trainin'; did you mean 'training'?"]),
+        ("trainin.epochs=2", ["trainin.epochs: unknown section 'trainin'; did you mean training.epochs=2?"]),
         ("training.epoch=2", ["command line: training.epoch: unknown key 'epoch'; did you mean 'epochs'?"]),
         ("views.margn=0.2", ["command line: views.margn: unknown key 'margn'; did you mean 'margin'?"]),
         ("training.epochs=two", ["command line: training.epochs: must be a whole number, got 'two'"]),

@@ -117,7 +117,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["run", "digits_angualr"], "did you mean the packaged 'digits_angular'?"),
-        (["run", "digits_angular", "trainin.epochs=2"], "did you mean 'training'?"),
+        (["run", "digits_angular", "trainin.epochs=2"], "did you mean training.epochs=2?"),
         (["plan", "nothing.yaml"], "nothing.yaml: there is no such file"),
         (["show", "tyo"], f"tyo: no such study directory; did you mean '{Path('runs/toy')}'?"),
         (["show", "toy", "--arm", "angular/kdd"], "unknown arm 'angular/kdd'; did you mean 'angular/kd'?"),
@@ -132,7 +132,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["best", "toy", "--export", "there.yaml"], "there.yaml: exists already"),
         (["wandb", "sync", "toy"], "no Weights & Biases runs here"),
         (["teacher", "show", "abc"], "no teacher 'abc'"),
-        (["shwo", "toy"], "No such command 'shwo'"),
+        (["shwo", "toy"], "unknown command 'shwo'; did you mean 'show'?"),
     ],
 )
 def test_a_mistake_is_one_message_and_code_2(
@@ -384,7 +384,7 @@ def test_retry_notes_down_which_trials_go_on_and_runs_the_study(
         return 1
 
     monkeypatch.setattr(driver, "run", run)
-    assert "did you mean 'training'?" in call(capsys, "retry", "toy", "trainin.epochs=2", code=2)
+    assert "did you mean training.epochs=2?" in call(capsys, "retry", "toy", "trainin.epochs=2", code=2)
     assert not asked and '"retried"' not in (failed / LEDGER).read_text(), "the study is read first"
     call(capsys, "retry", "toy", "t00001", "resources.cpu=2", "--address", "auto", code=1)
     assert asked == [(8, 2, Path("runs/toy"), "auto")]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+import yaml
 from pydantic import Field
 
 from akdtune import registry
 from akdtune.cli import components, main
+from akdtune.cli.listing_commands import fitted
 from akdtune.registry import Component, ComponentSettings, Kind, Pair, lookup
+from akdtune.settings.data import OWNED_SETTINGS, DataSettings
+from akdtune.study import spec
 
 KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
 
@@ -127,3 +137,112 @@ def test_published_values_win_over_defaults_and_lose_to_what_is_given() -> None:
 def test_networks_are_listed_by_size() -> None:
     listed = [row.name for row in components.rows("networks")]
     assert [name for name in listed if name.startswith("resnet")][:3] == ["resnet8", "resnet8x4", "resnet14"]
+
+
+@pytest.mark.parametrize("name", registry.names("data"))
+def test_a_data_set_shows_settings_and_an_example_that_is_read(name: str) -> None:
+    source = lookup("data", name)
+    shown = components.details("data", name)
+    (line,) = [text.strip() for text in shown.splitlines() if text.startswith("    data: ")]
+    (command,) = [shlex.split(text) for text in shown.splitlines() if text.startswith("    akdtune run ")]
+    settings = DataSettings.model_validate(yaml.safe_load(line)["data"])
+    assert settings.name == name
+    read = spec.load(command[2], command[3:]).data
+    assert (read.name, read.validation, read.model_fields_set) == (name, 0.1, settings.model_fields_set)
+    own = shown.partition("Settings of its own:")[2].partition("Settings of every data set:")
+    assert sorted(re.findall(r"^  (\w+) ", own[0], re.MULTILINE)) == sorted(source.own_settings)
+    every = set(re.findall(r"^  ([\w.]+) ", own[2], re.MULTILINE))
+    assert every >= {"validation", "split_seed", "augmentation", "augmentation.cutout", "label_noise.fraction"}
+    assert not {key.partition(".")[0] for key in every} & (OWNED_SETTINGS | {"name", "rehearsal"})
+    assert re.search(r"^  validation +integer >= 0 or number > 0 and < 1 +needed +images held out", shown, re.MULTILINE)
+    assert re.search(r"^  split_seed +integer +default 0 ", shown, re.MULTILINE)
+    for key in source.required_settings:
+        assert re.search(rf"^  {key} .* needed ", own[0], re.MULTILINE)
+
+
+def test_what_is_known_of_a_data_set_is_shown() -> None:
+    assert "\nImages: channels 3, size 32, num_classes 100\nOwn augmentation: {pad: 4, flip: true}\n" in (
+        components.details("data", "cifar100")
+    )
+    assert "\nImages:" not in components.details("data", "parquet")
+
+
+def test_lines_are_broken_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = components.details("data", "imagenet")
+    assert fitted(text) == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    broken = fitted(text)
+    assert max(map(len, broken.splitlines())) <= 80
+    assert broken.split() == text.split()
+
+
+# Plug-ins
+
+
+METHOD = """\
+from akdtune.methods.kd import KD
+from akdtune.registry import register
+
+@register("{name}")
+class Mine(KD):
+    '''A method of mine.'''
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory for plug-ins; what is imported is forgotten again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    known = set(sys.modules)
+    with registry.kept():
+        yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("asked", ["listed_one.py", "listed_one", "study.yaml"])
+def test_what_a_plug_in_registers(plugins: Path, capsys: pytest.CaptureFixture[str], asked: str) -> None:
+    (plugins / "listed_one.py").write_text(METHOD.format(name="mine_one"))
+    (plugins / "study.yaml").write_text("base: digits_angular\nplugins: [listed_one]\n")
+    for _ in range(2):
+        assert main(["methods", "--plugins", asked]) == 0
+        first, heading, row = capsys.readouterr().out.splitlines()
+        assert first == f"{asked} registers 1 method"
+        assert heading.split() == ["name", "about", "source", "signals"]
+        assert row.startswith("mine_one  A method of mine  ")
+    assert main(["views", "--plugins", asked]) == 0
+    assert capsys.readouterr().out == f"{asked} registers no views, but methods: mine_one\n"
+    assert main(["methods", "mine_one", "--plugins", asked]) == 0
+    assert capsys.readouterr().out.startswith("method mine_one\n")
+
+
+def test_what_is_wrong_with_plug_ins_is_one_message(plugins: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plugins / "listed_two.py").write_text(METHOD.format(name="kd"))
+    (plugins / "listed_three.py").write_text("1 / 0\n")
+    (plugins / "listed_four.py").write_text(
+        "from akdtune.registry import register\nregister('odd', kind='methods')(lambda: 1)\n"
+    )
+    (plugins / "study.yaml").write_text("study: s\nplugins: [listed_two, listed_three, listed_four, gone]\n")
+    assert main(["networks", "--plugins", "study.yaml"]) == 2
+    message = capsys.readouterr().err.replace(f"{plugins.resolve()}/", "")
+    assert message.startswith("akdtune: 4 problems:\n")
+    assert "study.yaml:2: plugins: cannot import 'listed_two': method 'kd' is registered twice" in message
+    assert "study.yaml:2: plugins: cannot import 'listed_three': ZeroDivisionError: division by zero" in message
+    assert "study.yaml:2: plugins: cannot import 'gone': No module named 'gone'" in message
+    assert "study.yaml: method odd: <function <lambda>" in message
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("gone.py", "gone.py: there is no such file"),
+        ("gone_plugin", "gone_plugin: plugins: cannot import 'gone_plugin': No module named 'gone_plugin'"),
+        ("gone.yaml", "gone.yaml: there is no such file"),
+        ("digits_angular", "digits_angular: names no plug-ins (`plugins: [my_module]`)"),
+    ],
+)
+def test_plug_ins_that_are_none(plugins: Path, capsys: pytest.CaptureFixture[str], asked: str, said: str) -> None:
+    assert main(["methods", "--plugins", asked]) == 2
+    assert capsys.readouterr().err.startswith(f"akdtune: {said}")

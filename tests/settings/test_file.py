@@ -50,10 +50,10 @@ def test_a_scalar_is_what_yaml_1_2_says(written: str) -> None:
     value, problems = parsed(f"a: {written}")
     assert (value, problems) == ({"a": expected}, [])
     assert type(value["a"]) is type(expected)
-    file = SettingsFile("s.yaml", {"a": "before"})
-    overrides.override(file, f"a={written}")
-    assert (file.values, file.problems) == ({"a": expected}, [])
-    assert type(file.values["a"]) is type(expected)
+    file = SettingsFile("s.yaml", {"data": "before"})
+    overrides.override(file, f"data={written}")
+    assert (file.values, file.problems) == ({"data": expected}, [])
+    assert type(file.values["data"]) is type(expected)
 
 
 def test_a_truth_value_of_yaml_1_1_is_refused_in_words() -> None:

@@ -306,7 +306,7 @@ def test_overrides_may_put_a_network_setting_on_a_plain_name(load: Loader) -> No
         ("method.dkdd.beta=2", ["did you mean 'dkd'"]),
         ("training.epochs.x=2", ["leads nowhere", "training.epochs is 40"]),
         ("views.margn=0.2", ["unknown key 'margn'", "did you mean 'margin'"]),
-        ("vews.margin=0.2", ["unknown section 'vews'", "did you mean 'views'"]),
+        ("vews.margin=0.2", ["unknown section 'vews'", "did you mean views.margin=0.2?"]),
         ("training.lr", ["form key.path=value"]),
         ("=3", ["form key.path=value"]),
         ("training..lr=3", ["form key.path=value"]),
