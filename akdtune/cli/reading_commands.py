@@ -234,18 +234,22 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Default: test accuracy where there is one, else validation.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every shared cell, and all that differs.")] = False,
 ) -> None:
     """Compare the cells that two studies share, seed by seed, and the versions they ran with.
+
+    The first line says how many are equal to the last digit, or by how much the others differ at most.
 
     \b
     Examples:
       akdtune compare digits_ablation /elsewhere/runs/digits_ablation
+      akdtune compare digits_ablation /elsewhere/runs/digits_ablation --all
       akdtune compare first second --metric val_accuracy
     """
     from akdtune.records import run_names
 
     given = [str(run_names.resolve_run(run)) for run in (run_a, run_b)]
-    options = [] if metric is None else ["--metric", metric]
+    options = [*([] if metric is None else ["--metric", metric]), *(["--all"] if everything else [])]
     raise typer.Exit(import_module("akdtune.analysis.compare").main([*given, *options]))
 
 

@@ -36,7 +36,7 @@ def headline(outline: Outline) -> list[str]:
         + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
         *counts(outline),
         f"{epochs} student epochs each, at most {epochs * outline.trials:,} in all",
-        *search_rules.further_lines(study.search, study.scheduler),
+        *search_rules.further_lines(study.search, study.scheduler, outline.enqueued),
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -277,7 +278,8 @@ class StudyDirectory:
         """Replaces study.lock.yaml."""
         with writing(self.root):
             text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
-            atomic.write(self.lock_path, text, durable=True)
+            sealed = f"{text}digest: {hashlib.sha256(text.encode()).hexdigest()[:32]}\n"
+            atomic.write(self.lock_path, sealed, durable=True)
 
     def read_design(self) -> dict[str, Any]:
         """What design.json holds: the cells of confirmation and ablation, as far as they are decided."""

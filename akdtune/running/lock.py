@@ -27,7 +27,7 @@ from akdtune.study.spec import Study
 from akdtune.teacher.file import TeacherFile
 
 _MAY_GROW: dict[str, tuple[str, ...]] = {
-    "search": ("trials", "seeds", "time_budget"),
+    "search": ("trials", "seeds", "time_budget", "enqueue"),
     "probe": ("trials", "seeds"),
     "confirm": ("top", "seeds", "baselines"),
     "ablation": ("factors", "arms", "controls", "seeds", "families", "reference"),

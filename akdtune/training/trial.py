@@ -216,6 +216,16 @@ class Trial:
         return self.objective.views
 
     @property
+    def train_images(self) -> int:
+        """How many images an epoch trains on."""
+        return len(self.train.labels_N)
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """How many epochs each stage has."""
+        return {"warmup": self.views.warmup_epochs, "student": self.config.training.epochs}
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """What the rows of its student epochs, and the last reading, hold."""
         return joined(TRAINING_COLUMNS, HELD_OUT_COLUMNS, CACHE_COLUMNS, self.objective.columns)

@@ -27,7 +27,8 @@ from akdtune.tracking.record import RunRecord, write_record
 from tests.study_fixture import StudyBuilder
 
 COMMANDS = [
-    "run", "retry", "plan", "show", "best", "logs", "analyze", "compare", "spaces", "schema", "teacher", "wandb",
+    "run", "retry", "plan", "show", "best", "trial", "diff", "logs", "analyze", "compare", "verify", "spaces",
+    "schema", "teacher", "wandb",
 ]  # fmt: skip
 
 
