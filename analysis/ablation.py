@@ -25,7 +25,7 @@ from akdtune.reports.ablation.measured import phases_of
 from akdtune.reports.ablation.tables import Result, headings, notes_of, paper_rows, said_of, status_lines, title_of
 from akdtune.reports.figures import FORMATS, add_format, stamped
 from akdtune.reports.origin import origin_of
-from akdtune.reports.text import csv_text, exit_code, interval, print_whole, probability, save, save_json, signed
+from akdtune.reports.text import csv_text, exit_code, print_whole, save, save_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,10 +58,7 @@ def print_result(console: Console, result: Result) -> None:
         _print_item(console, said_of(result, finding))
     if result.effects:
         console.print(f"\neffects of factors [{100 * result.level:g} %, each by itself]", style="bold")
-        rows = [
-            [e.term, signed(e.estimate), interval(e.ci_low, e.ci_high), probability(e.p), str(e.n_seeds)]
-            for e in result.effects
-        ]
+        rows = tables.effect_rows(result)
         _print_table(console, ["term", "effect", "interval", "p", "seeds"], rows, len(rows))
         for note in dict.fromkeys(effect.note for effect in result.effects if effect.note):
             _print_item(console, note)

@@ -18,6 +18,7 @@ from akdtune.cli import storage_commands
 from akdtune.cli.app import app, cache_app, teacher_app, wandb_app
 from akdtune.cli.arguments import StudyCommand
 from akdtune.cli.listing_commands import data, methods, networks, views
+from akdtune.cli.page_command import report
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
 from akdtune.cli.table_command import table
@@ -27,7 +28,7 @@ from akdtune.errors import AkdtuneError, AkdtuneWarning
 from akdtune.running import interruption
 
 _STUDIES = (run, retry, plan, rehearse)
-_BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, trial, diff, logs)
+_BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, trial, diff, report, logs)
 _BEHIND: tuple[Callable[..., None], ...] = (compare, verify, table, spaces, methods, views, networks, data, schema)
 for _command in _BEFORE:
     app.command(cls=StudyCommand if _command in _STUDIES else None)(_command)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
-from akdtune.reports.diversity.measured import is_viewless
+from akdtune.reports.diversity.measured import arms_in_order
 from akdtune.reports.figures import COLOURS, GREY, sheet, suptitle
 from akdtune.statistics.resampling import Floats
 
@@ -74,8 +75,7 @@ class Curves:
         """
         with sheet(7.4, 3.6) as drawn:
             axis = drawn.figure.subplots()
-            as_beside_diversity = sorted(self.arms, key=lambda arm: (is_viewless(arm), arm))
-            for index, arm in enumerate(as_beside_diversity):
+            for index, arm in enumerate(arms_in_order(self.arms)):
                 _draw_arm(axis, self.of(arm), arm, COLOURS[index % len(COLOURS)], _STYLES[index // len(COLOURS) % 4])
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -84,7 +84,7 @@ class Curves:
             axis.set_axisbelow(True)
             suptitle(drawn.figure, f"{self.study}: {self.column.replace('_', ' ')} of {len(self.trials)} trials")
             drawn.figure.legend(loc="outside lower center", ncols=4, frameon=False)
-            if any(_ends_early(self.of(arm)) for arm in self.arms):
+            if any(ends_early(self.of(arm)) for arm in self.arms):
                 drawn.figure.supxlabel(SURVIVORS, fontsize=7.5, color=GREY, x=0.01, ha="left")
         return drawn.figure
 
@@ -95,9 +95,9 @@ class Curves:
         return escape(repr(self))
 
 
-def _ends_early(curves: Sequence[Curve]) -> bool:
+def ends_early(curves: Sequence[Curve]) -> bool:
     """Whether the mean of an arm is drawn where some of its trials have stopped."""
-    return bool(len(_mean(curves)[0]) > min(len(curve.epochs) for curve in curves))
+    return bool(len(mean_of(curves)[0]) > min(len(curve.epochs) for curve in curves))
 
 
 def _draw_arm(axis: Any, curves: Sequence[Curve], arm: str, colour: str, style: str) -> None:
@@ -107,14 +107,14 @@ def _draw_arm(axis: Any, curves: Sequence[Curve], arm: str, colour: str, style: 
             curve.epochs, curve.values, color=colour, linewidth=0.8, alpha=0.4, linestyle=style,
             marker="." if alone else "", zorder=2,
         )  # fmt: skip
-    epochs, means = _mean(curves)
+    epochs, means = mean_of(curves)
     axis.plot(
         epochs, means, color=colour, linewidth=2.2, linestyle=style, marker="o" if len(epochs) == 1 else "",
         label=f"{arm} (n = {len(curves)})", zorder=3,
     )  # fmt: skip
 
 
-def _mean(curves: Sequence[Curve]) -> tuple[npt.NDArray[np.int64], Floats]:
+def mean_of(curves: Sequence[Curve]) -> tuple[npt.NDArray[np.int64], Floats]:
     """Mean by epoch, as far as at least half of the trials go."""
     epochs, place = np.unique(np.concatenate([curve.epochs for curve in curves]), return_inverse=True)
     values = np.concatenate([curve.values for curve in curves])
@@ -149,7 +149,7 @@ def curves_of(
         known = {str(row[key]) for row in rows}
         if wanted is not None and wanted not in known:
             raise AkdtuneError(unknown_name(key, wanted, known))
-    values = _by_trial(epochs, column)
+    values = by_trial(epochs, column)
     curves = tuple(
         Curve(row["trial_id"], str(row["arm"]), str(row["role"]), row["status"], *values[row["trial_id"]])
         for row in rows
@@ -165,14 +165,26 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _by_trial(epochs: pa.Table, column: str) -> dict[str, tuple[npt.NDArray[np.int64], Floats]]:
-    """Epochs with a value and the values, of each trial; of an epoch that two attempts ran, the later one's."""
-    held: dict[str, dict[int, float]] = {}
-    rows = epochs.select(["trial_id", "attempt", "epoch", column]).sort_by("attempt").to_pylist()
-    for row in rows:
-        if row[column] is not None:
-            held.setdefault(row["trial_id"], {})[row["epoch"]] = float(row[column])
-    return {
-        trial_id: (np.array(sorted(of_trial), np.int64), np.array([of_trial[epoch] for epoch in sorted(of_trial)]))
-        for trial_id, of_trial in held.items()
-    }
+def by_trial(epochs: pa.Table, column: str) -> dict[str, tuple[npt.NDArray[np.int64], Floats]]:
+    """Epochs with a value and the values, of each trial; of an epoch that two attempts ran, the later one's.
+
+    Args:
+        epochs: the table of epochs.
+        column: one of its columns of numbers.
+    """
+    held = epochs.filter(pc.is_valid(epochs[column]))
+    if not held.num_rows:
+        return {}
+    trials = held["trial_id"].combine_chunks().dictionary_encode()
+    trial, epoch, attempt = (
+        np.asarray(array) for array in (trials.indices, held["epoch"], pc.fill_null(held["attempt"], 0))
+    )
+    order = np.lexsort((attempt, epoch, trial))
+    trial, epoch = trial[order], epoch[order].astype(np.int64)
+    values = np.asarray(held[column])[order].astype(np.float64)
+    last = np.append((np.diff(trial) != 0) | (np.diff(epoch) != 0), True)
+    trial, epoch, values = trial[last], epoch[last], values[last]
+    starts = np.flatnonzero(np.append(True, np.diff(trial) != 0))
+    of_trials = zip(np.split(epoch, starts[1:]), np.split(values, starts[1:]), strict=True)
+    names = trials.dictionary.to_pylist()
+    return dict(zip((names[code] for code in trial[starts]), of_trials, strict=True))

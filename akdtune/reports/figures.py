@@ -182,9 +182,9 @@ def forest(
         if margin is not None:
             axis.axvspan(-margin, margin, color=BAND, zorder=0, linewidth=0)
         axis.axvline(0, color=GREY, linewidth=0.9, zorder=1)
-        limits = _forest_limits(ordered, margin)
+        limits = forest_limits(ordered, margin)
         if floor and floor < 2 * max(map(abs, limits)):
-            limits = _forest_limits(ordered, max(margin or 0.0, floor))
+            limits = forest_limits(ordered, max(margin or 0.0, floor))
         axis.set_xlim(limits)
         for end in (-floor, floor) if floor else ():
             axis.axvline(end, color=GREY, linewidth=1, linestyle=":", zorder=1)
@@ -201,13 +201,13 @@ def forest(
         axis.set_xlabel(xlabel)
         simultaneous = any(bar.family_low is not None for bar in bars)
         header = f"difference [{100 * level:g} %{' simultaneous], n, Holm p' if simultaneous else '], n'}"
-        at_right(axis, heights, [_row_text(bar, simultaneous) for bar in ordered], header, -0.95)
+        at_right(axis, heights, [row_text(bar, simultaneous) for bar in ordered], header, -0.95)
         suptitle(drawn.figure, title)
         _forest_legend(drawn.figure, ordered, margin, level, limits, floor)
     return drawn
 
 
-def _forest_limits(bars: Sequence[Bar], margin: float | None) -> tuple[float, float]:
+def forest_limits(bars: Sequence[Bar], margin: float | None) -> tuple[float, float]:
     """The axis: the margin, every difference and its own interval, the longest cut to what leaves the others legible.
 
     Simultaneous intervals, and one of two seeds among others of five, would make the rest of the plot a line.
@@ -269,7 +269,7 @@ def _draw_span(
             axis.plot(end, height, **look)
 
 
-def _row_text(bar: Bar, simultaneous: bool) -> str:
+def row_text(bar: Bar, simultaneous: bool) -> str:
     """What stands beside a row; a bar outside every family among simultaneous ones is marked as by itself."""
     if bar.low is None:
         return f"{signed(bar.value)}   n = {bar.n}, no interval"

@@ -32,6 +32,8 @@ DIVERSITY_COLUMNS = tuple(
         ("diversity_pair_logit", "", f"{_PAIR} logits"),
         ("diversity_pair_feature", "", f"{_PAIR} the pooled feature"),
         ("diversity_ce", "", "cross-entropy diversity: variance of p(label) over twice its squared maximum"),
+        ("teacher_cosine", "", "mean cosine between the features of a view and the teacher's"),
+        ("teacher_cosine_prob", "", "mean cosine between the class probabilities of a view and the teacher's"),
         ("inter_cosine", "", "mean cosine between the features of two views"),
         ("inter_cosine_prob", "", "mean cosine between the class probabilities of two views"),
         ("offset_cosine", "", "mean cosine between two views' offsets from the teacher, in features"),
@@ -62,6 +64,14 @@ def cross_entropy_diversity_B(log_probabilities_BMK: Tensor, labels_B: Tensor) -
 def mean_pair_cosine_B(vectors_BVR: Tensor) -> Tensor:
     """Mean over pairs i < j of the cosine between vectors, per sample [B]; V of at least 2."""
     return _mean_pair_cosine_B(_gram_BVV(vectors_BVR))
+
+
+def mean_cosine_with_first_B(members_BMR: Tensor) -> Tensor:
+    """Mean over all other members of the cosine between them and the first one, per sample [B]; M of at least 2."""
+    dot_BM = (members_BMR @ members_BMR[:, 0].unsqueeze(2)).squeeze(2)
+    length_BM: Tensor = members_BMR.norm(dim=2).clamp_min(1e-12)
+    cosine_BV = dot_BM[:, 1:] / (length_BM[:, 1:] * length_BM[:, :1])
+    return cosine_BV.mean(dim=1)
 
 
 def _variance_B(offsets_BVV: Tensor) -> Tensor:
@@ -141,6 +151,7 @@ def _per_sample(logits_BMK: Tensor, pooled_BMC: Tensor, labels_B: Tensor) -> dic
         if level != "logit":
             suffix = "" if level == "feature" else f"_{level}"
             two = members > 2
+            values[f"teacher_cosine{suffix}"] = mean_cosine_with_first_B(members_BMR) if members > 1 else None
             values[f"inter_cosine{suffix}"] = mean_pair_cosine_B(views_BVR) if two else None
             values[f"offset_cosine{suffix}"] = _mean_pair_cosine_B(offsets_BVV) if two else None
     return values

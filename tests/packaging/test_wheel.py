@@ -72,7 +72,11 @@ def packaged_files(root: Path) -> set[str]:
     own = {f"akdtune/{file.relative_to(root / 'akdtune')}" for file in (root / "akdtune").rglob("*.py")}
     analysis = {f"akdtune/analysis/{file.name}" for file in (root / "analysis").glob("*.py")}
     spaces = {f"akdtune/search_spaces/{file.name}" for file in (root / "search_spaces").glob("*.yaml")}
-    return own | analysis | spaces | {"akdtune/py.typed"}
+    page = root / "akdtune" / "reports" / "page"
+    templates = {
+        f"akdtune/reports/page/{file.name}" for file in page.iterdir() if file.suffix in (".j2", ".css", ".js")
+    }
+    return own | analysis | spaces | templates | {"akdtune/py.typed"}
 
 
 def test_packages_listed_are_the_folders_on_disk(repository: Path) -> None:
@@ -113,10 +117,19 @@ def test_the_wheel_asks_for_lower_bounds_only(wheel: Path) -> None:
         (["spaces"], "digits_angular"),
         (["schema"], '"properties"'),
         (["analyze", "diversity_accuracy", "--help"], "diversity"),
+        (["report", "--help"], "one page"),
     ],
 )
 def test_entry_points_run_from_the_wheel(installed: Path, arguments: list[str], expected: str, tmp_path: Path) -> None:
     assert expected in call(installed.parent / "akdtune", *arguments, cwd=tmp_path)
+
+
+def test_a_page_is_made_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "small"
+    run.mkdir()
+    (run / "study.lock.yaml").write_text("settings: {study: small}\n")
+    call(installed.parent / "akdtune", "report", run, cwd=tmp_path)
+    assert "<style>:root" in (run / "reports" / "report.html").read_text()
 
 
 def test_the_wheel_is_what_runs(installed: Path, tmp_path: Path) -> None:

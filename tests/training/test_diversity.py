@@ -86,6 +86,8 @@ def test_meter_holds_every_measure() -> None:
         "ensemble_accuracy": 100 * (p_BMK.mean(dim=1).argmax(dim=-1) == labels_B).double(),
         "diversity_ce": cross_entropy_diversity_B(p_BMK.log(), labels_B),
         "inter_cosine": mean_pair_cosine_B(pooled_BMC[:, 1:]),
+        "teacher_cosine": torch.cosine_similarity(pooled_BMC[:, :1], pooled_BMC[:, 1:], dim=2).mean(dim=1),
+        "teacher_cosine_prob": torch.cosine_similarity(p_BMK[:, :1], p_BMK[:, 1:], dim=2).mean(dim=1),
         "offset_cosine": mean_pair_cosine_B(pooled_BMC[:, :1] - pooled_BMC[:, 1:]),
         "inter_cosine_prob": mean_pair_cosine_B(p_BMK[:, 1:]),
         "offset_cosine_prob": mean_pair_cosine_B(p_BMK[:, :1] - p_BMK[:, 1:]),
@@ -111,6 +113,7 @@ def test_what_needs_more_members_is_none_not_nan(views: int, angles: bool, pairs
     measures = measured(members(count=1 + views), members(count=1 + views, seed=1), torch.zeros(6, dtype=torch.long))
     assert (measures["inter_cosine"] is not None) is angles
     assert (measures["offset_cosine_prob"] is not None) is angles
+    assert (measures["teacher_cosine"] is not None) is pairs
     assert (measures["diversity_pair_prob"] is not None) is pairs
     assert (measures["diversity_sq_prob"] == 0.0) is (views == 0)
     assert all(value is None or math.isfinite(value) for value in measures.values())

@@ -29,7 +29,7 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
     """The figures of a phase by the stem of their file names; `name` is the study's, for titles."""
     drawn: dict[str, figures.Sheet] = {}
     phase, label = result.phase, result.phase.metric.replace("_", " ")
-    bars = [_bar(finding) for finding in result.findings if finding.difference.difference is not None]
+    bars = [bar_of(finding) for finding in result.findings if finding.difference.difference is not None]
     if bars:
         assert phase.reference is not None
         lost = lost_mark(phase.cell(phase.reference))
@@ -54,7 +54,8 @@ def sheets(result: Result, name: str) -> dict[str, figures.Sheet]:
     return drawn
 
 
-def _bar(finding: Finding) -> figures.Bar:
+def bar_of(finding: Finding) -> figures.Bar:
+    """A row of the forest plot."""
     d, within = finding.difference, finding.within
     assert d.difference is not None
     low, high, p = (None, None, d.p) if within is None else (finding.low, finding.high, within.p_holm)

@@ -196,6 +196,14 @@ def headings(result: Result) -> list[str]:
             f"{100 * result.level:g} %", f"simultaneous {100 * result.level:g} %", "Holm p"]  # fmt: skip
 
 
+def effect_rows(result: Result) -> list[list[str]]:
+    """Term, effect, interval, p and seeds of each effect of a factorial design."""
+    return [
+        [e.term, signed(e.estimate), interval(e.ci_low, e.ci_high), probability(e.p), str(e.n_seeds)]
+        for e in result.effects
+    ]
+
+
 def numeric(result: Result) -> tuple[int, ...]:
     """Places of the columns of `paper_rows` that hold numbers."""
     return tuple(range(1, len(headings(result))))

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from akdtune.reports.diversity.measured import HEADLINE, CellMeans, DiversityPanel, Relation, cell_means, is_viewless
+from akdtune.reports.diversity.measured import (
+    HEADLINE,
+    CellMeans,
+    DiversityPanel,
+    Relation,
+    arms_in_order,
+    cell_means,
+    is_viewless,
+)
 from akdtune.reports.diversity.verdict import Judged, coefficient_text, judge
 from akdtune.reports.figures import BOTH, COLOURS, MARKERS, Sheet, image_files, sheet
 from akdtune.reports.text import probability
@@ -45,7 +53,7 @@ def draw(
 def scatter(panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], name: str) -> Sheet:
     """One row per panel, one column per headline measure, colour = arm; a point is a cell."""
     shown = [panel for panel in panels if panel.arms]
-    arms = sorted({arm for panel in shown for arm in panel.arms}, key=lambda arm: (is_viewless(arm), arm))
+    arms = arms_in_order(arm for panel in shown for arm in panel.arms)
     looks = {
         arm: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i, arm in enumerate(arms)
     }
@@ -102,7 +110,7 @@ def _draw_measure(axis: Any, panel: DiversityPanel, judged: Judged, looks: Looks
         axis.set_xlim(x_C.min() - width * (0.14 if bare.arms else 0.05), x_C.max() + width * 0.05)
     fitted = _draw_lines(axis, judged.relation, means, looks)
     axis.set_xlabel(SYMBOLS[measure])
-    axis.set_title(_axis_title(judged, means), loc="left")
+    axis.set_title(panel_title(judged, means), loc="left")
     axis.grid(color="#e6e6e6", linewidth=0.5, zorder=0)
     axis.locator_params(axis="x", nbins=5)
     return fitted
@@ -162,7 +170,8 @@ def _line(centre: tuple[float, float], slope: float, x: Floats) -> Floats:
     return centre[1] + slope * (x - centre[0])
 
 
-def _axis_title(judged: Judged, means: CellMeans) -> str:
+def panel_title(judged: Judged, means: CellMeans) -> str:
+    """What stands above a plot in two lines: r within arms, then the corrected p and how many cells."""
     relation, cells = judged.relation, len(means.arms)
     size = f"{cells} cells" if means.trials == cells else f"{cells} cells, {means.trials} trials"
     if relation.within is not None and relation.within.pearson is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,11 @@ class CellMeans:
 def is_viewless(arm: str) -> bool:
     """Whether an arm's teacher stands alone, without views."""
     return arm.split("/")[0] == "none"
+
+
+def arms_in_order(arms: Iterable[str]) -> list[str]:
+    """Each arm once, those with views by name and then the others: the order in which figures give colours."""
+    return sorted(set(arms), key=lambda arm: (is_viewless(arm), arm))
 
 
 # ------------------------------------------------------------------------------------------------- reading

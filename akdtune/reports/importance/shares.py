@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,15 @@ class JudgedArm:
         return list(dict.fromkeys([*order, *self.kinds]))
 
 
-def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int, trees: int | None = None) -> JudgedArm:
+def judge(
+    arm: SearchedArm,
+    known: Mapping[str, Any],
+    *,
+    draws: int,
+    seed: int,
+    trees: int | None = None,
+    evaluators: Iterable[Evaluator] = tuple(EVALUATORS),
+) -> JudgedArm:
     """Importances and marginal means of one arm, or why there are none.
 
     Args:
@@ -72,6 +80,7 @@ def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int, 
         draws: of PED-ANOVA.
         seed: of the draws.
         trees: of fANOVA's forests; None: as many as usual.
+        evaluators: which are asked.
     """
     # late: only this analysis needs Optuna
     from akdtune.statistics import importance
@@ -98,14 +107,15 @@ def judge(arm: SearchedArm, known: Mapping[str, Any], *, draws: int, seed: int, 
             arm.configurations, arm.scores_N, kinds, evaluator, seed=seed, trees=trees or importance.TREES,
             draws=draws if evaluator == "ped_anova" else max(MIN_DRAWS, draws // FANOVA_SHARE),
         )
-        for evaluator in EVALUATORS
+        for evaluator in evaluators
     }  # fmt: skip
     return JudgedArm(arm, "", kinds, guessed, shares, marginals, _notes(arm, shares, guessed))
 
 
 def _notes(arm: SearchedArm, shares: Mapping[Evaluator, Sequence[Importance]], guessed: Sequence[str]) -> list[str]:
     notes = []
-    for evaluator, label in EVALUATORS.items():
+    for evaluator in shares:
+        label = EVALUATORS[evaluator]
         above = [importance.name for importance in shares[evaluator] if importance.above_chance]
         if len(arm.settings) < 2 or not shares[evaluator]:
             why = "one setting alone has no share" if len(arm.settings) < 2 else "nothing to tell apart"

@@ -1,0 +1,1 @@
+"""What stands on the page, a part of the study a file."""
