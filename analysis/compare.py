@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from akdtune.reports.comparison import (
     READING,
     Shared,
     Side,
+    elsewhere,
+    headline,
     lock_differences,
     only_in,
     read_side,
@@ -28,7 +30,7 @@ from akdtune.reports.comparison import (
     shared_cells,
     verdict,
 )
-from akdtune.reports.origin import ROUNDING, origin_of
+from akdtune.reports.origin import ROUNDING, Origin, origin_of
 from akdtune.reports.text import counted, exit_code, interval, number, print_whole, save_json, signed
 
 if TYPE_CHECKING:
@@ -73,6 +75,23 @@ def print_report(console: Console, a: Side, b: Side, shared: Sequence[Shared]) -
         _item(console, f"{len(lines) - LINES_SHOWN} more lines, in the JSON report")
 
 
+def _print_origins(console: Console, a: Side, b: Side, origins: Mapping[str, Origin]) -> None:
+    """Versions and processors that differ."""
+    lines = elsewhere(a, b, origins)
+    known = all(origin.trained_on for origin in origins.values())
+    same = "no version and no processor differs" if known else "versions and processors are not recorded in both"
+    console.print("\nnot the same in both:" if lines else f"\n{same}")
+    for line in lines:
+        _item(console, line)
+
+
+def _print_rest(console: Console, a: Side, b: Side) -> None:
+    """How much there is besides the shared cells, and where the details are."""
+    alone = [f"{len(only_in(*sides))} only in {name}" for name, sides in (("A", (a, b)), ("B", (b, a)))]
+    differing = counted(len(lock_differences(a, b)), "difference", thousands="")
+    console.print(f"\ncells: {', '.join(alone)}; {differing} between the locks; --all shows each")
+
+
 def _gap(cell: Shared) -> str:
     d = cell.difference
     if cell.equal == len(cell.seeds):
@@ -99,6 +118,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a study directory")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
     parser.add_argument("--metric", metavar="COLUMN", help="default: test accuracy where there is one, else validation")
+    parser.add_argument("--all", action="store_true", help="every shared cell, and all that differs between the locks")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN_A/reports)")
     return parser.parse_args(argv)
 
@@ -109,10 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _analyze(arguments: argparse.Namespace) -> None:
-    _run(arguments.run_a, arguments.run_b, arguments.metric, arguments.out)
+    _run(arguments.run_a, arguments.run_b, arguments.metric, arguments.out, arguments.all)
 
 
-def _run(run_a: Path, run_b: Path, metric: str | None, out: Path | None) -> None:
+def _run(run_a: Path, run_b: Path, metric: str | None, out: Path | None, everything: bool) -> None:
     from rich.console import Console
 
     a, b = read_side(run_a), read_side(run_b)
@@ -120,12 +140,18 @@ def _run(run_a: Path, run_b: Path, metric: str | None, out: Path | None) -> None
         raise AkdtuneError(f"{run_a} and {run_b} are the same study; name two")
     shared = shared_cells(a, b, metric)
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else CONSOLE_WIDTH)
-    console.print(f"A: {run_a}\nB: {run_b}\n")
-    print_report(console, a, b, shared)
     origins = {"A": origin_of(run_a), "B": origin_of(run_b)}
-    console.print()
-    for line in [*(f"{name} {origin}" for name, origin in origins.items()), ROUNDING]:
-        _item(console, line)
+    console.print(textwrap.fill(headline(shared), console.width))
+    console.print(f"A: {run_a}\nB: {run_b}", soft_wrap=True)
+    _print_origins(console, a, b, origins)
+    if everything:
+        console.print()
+        print_report(console, a, b, shared)
+        console.print()
+        for line in [*(f"{name} {origin}" for name, origin in origins.items()), ROUNDING]:
+            _item(console, line)
+    else:
+        _print_rest(console, a, b)
     path = (out or run_a / "reports") / f"compare_{b.path.resolve().name}.json"
     content = report_of(a, b, shared) | {f"origin_{name.lower()}": one.report() for name, one in origins.items()}
     try:

@@ -22,12 +22,14 @@ from akdtune.cli.page_command import report
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
 from akdtune.cli.table_command import table
+from akdtune.cli.trial_commands import diff, trial
+from akdtune.cli.verifying import verify
 from akdtune.errors import AkdtuneError, AkdtuneWarning
 from akdtune.running import interruption
 
 _STUDIES = (run, retry, plan, rehearse)
-_BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, report, logs)
-_BEHIND: tuple[Callable[..., None], ...] = (compare, table, spaces, methods, views, networks, data, schema)
+_BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, trial, diff, report, logs)
+_BEHIND: tuple[Callable[..., None], ...] = (compare, verify, table, spaces, methods, views, networks, data, schema)
 for _command in _BEFORE:
     app.command(cls=StudyCommand if _command in _STUDIES else None)(_command)
 # what follows the name of an analysis belongs to the analysis

@@ -14,6 +14,7 @@ import torch
 from akdtune.cli import one_trial
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.networks import Network
+from akdtune.running.trial_log import line
 from akdtune.study.from_python import read
 from akdtune.study.spec import Study
 from akdtune.training.config import TrialConfig
@@ -105,14 +106,13 @@ def _train(study: Study, arm: str, seed: int | None, quiet: bool) -> Trained:
     if isinstance(request, int):
         raise KeyboardInterrupt("stopped while the teacher was trained; the same call goes on")
     settings = dict(request.settings)
-    config = TrialConfig.parse(request)
-    trial = Trial(config)
-    totals = {"warmup": trial.views.warmup_epochs, "student": config.training.epochs}
+    trial = Trial(TrialConfig.parse(request))
+    totals = trial.epochs
     rows: list[dict[str, Any]] = []
     try:
         for epoch in trial.run(None):
             if not quiet:
-                print(one_trial.line(epoch.stage, epoch.epoch, totals[epoch.stage], epoch.row), flush=True)
+                print(line(epoch.stage, epoch.epoch, totals[epoch.stage], epoch.row), flush=True)
             if epoch.stage == "student":
                 rows.append({"epoch": epoch.epoch, **epoch.row})
     except Diverged as error:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.planning.identity import Identity
 from akdtune.planning.prepared import Prepared
 from akdtune.planning.request import planned_request
+from akdtune.records.files import LOCK
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.text import counted
 from akdtune.running import interruption
 from akdtune.running.saved_states import GoOn, built_to_go_on, resumed
+from akdtune.running.trial_log import line
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.study import spec
 from akdtune.study.ids import cell_hash
 from akdtune.study.spec import Study
 from akdtune.teacher.file import TeacherFile
+from akdtune.teacher.find import located
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Diverged, Epoch, Trial
@@ -36,14 +40,6 @@ from akdtune.training.trial import Diverged, Epoch, Trial
 PROGRAM = "python -m akdtune.training"
 LIMITS = Limits(checkpoint_every_s=30.0)
 """How often the state is saved: somebody waits here, and nobody goes on by himself."""
-
-SHOWN = {
-    "train_accuracy": "training {:.2f} %",
-    "val_accuracy": "validation {:.2f} %",
-    "images_per_s": "{:,.0f} images/s",
-    "wall_time_s": "{:.1f} s",
-}
-"""Columns of an epoch's row that are printed besides its losses, and how."""
 
 HELP = """Trains one trial of a study in this process, with the numbers that `akdtune run` computes for it.
 
@@ -57,6 +53,7 @@ EXAMPLES = f"""examples:
   {PROGRAM} study.yaml --arm angular/kd --seed 1 views.margin=0.4 training.epochs=10
   {PROGRAM} study.yaml --arm angular/kd --out trials/kd     (again: goes on, or shows the result)
   {PROGRAM} trials/kd/trial.json                            (the same trial, also on another machine)
+  {PROGRAM} runs/digits_angular/trials/ID/trial.json        (a study's trial, with the same numbers)
 
 --out DIR holds trial.json (the trial itself), epochs.parquet (a row an epoch), checkpoint.pt (the state; its student
 can be a student.checkpoint), predictions.parquet (logits of the images it is judged by) and outcome.json.
@@ -131,7 +128,8 @@ def read_trial(path: Path) -> TrialRequest:
     if missing:
         raise AkdtuneError(f"{path}: is no trial: it lacks {', '.join(missing)}")
     with _legible():
-        return TrialRequest.parse(held)
+        request = TrialRequest.parse(held).alone()
+    return replace(request, teacher_file=located(request.teacher_file))
 
 
 @contextlib.contextmanager
@@ -228,7 +226,7 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
 @contextlib.contextmanager
 def _shown(live: Trial, state: Mapping[str, Any] | None) -> Iterator[Callable[[Epoch], None]]:
     """Prints a line for each epoch; on a terminal a bar below them says how far it is."""
-    totals = {"warmup": live.views.warmup_epochs, "student": live.config.training.epochs}
+    totals = live.epochs
     stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])
     over = done if stage == "warmup" else totals["warmup"] + done
     if over:
@@ -247,17 +245,6 @@ def _shown(live: Trial, state: Mapping[str, Any] | None) -> Iterator[Callable[[E
             bar.advance(task)
 
         yield show
-
-
-def line(stage: str, epoch: int, epochs: int, row: Mapping[str, float | None]) -> str:
-    """One epoch in words: `epoch 3 of 40: ce 1.204, kd 0.311, training 61.20 %, validation 58.00 %, 1.2 s`."""
-    losses = [
-        f"{name.removeprefix('loss.')} {value:.4g}"
-        for name, value in row.items()
-        if name.startswith("loss.") and value is not None
-    ]
-    others = [text.format(row[name]) for name, text in SHOWN.items() if row.get(name) is not None]
-    return f"{'warm-up ' * (stage == 'warmup')}epoch {epoch} of {epochs}: {', '.join([*losses, *others])}"
 
 
 def _ending(outcome: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -287,6 +274,10 @@ class _Folder:
     def __enter__(self) -> _Folder:
         if self.directory is None:
             return self
+        if (study := _study_of(self.directory.path.absolute())) is not None:
+            raise AkdtuneError(
+                f"{self.path}: lies in the study {study}, whose trials it leaves alone; choose another --out"
+            )
         with self.writing():
             self.directory.path.mkdir(parents=True, exist_ok=True)
             self._take_over(self.directory)
@@ -314,7 +305,7 @@ class _Folder:
 
     def _take_over(self, directory: TrialDirectory) -> None:
         """Makes the folder this trial's, unless it is another's."""
-        kept = directory.path / "trial.json"
+        kept = directory.description
         if kept.exists():
             if _facts(read_trial(kept)) != _facts(self._request):
                 raise AkdtuneError(f"{self.path}: holds another trial (see trial.json there); choose another --out")
@@ -323,9 +314,12 @@ class _Folder:
             return
         if any(not path.name.startswith(".") for path in directory.path.iterdir()):
             raise AkdtuneError(f"{self.path}: is not empty and holds no trial.json; choose another --out")
-        with directory.replacing(kept) as temporary:
-            text = json.dumps(self._request.plain(), indent=1, allow_nan=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
+        directory.describe(self._request.plain())
+
+
+def _study_of(folder: Path) -> Path | None:
+    """The study directory that a folder is or lies in."""
+    return next((above for above in (folder, *folder.parents) if (above / LOCK).exists()), None)
 
 
 def _facts(request: TrialRequest) -> list[Any]:

@@ -42,7 +42,11 @@ def show(
     ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Every column as comma-separated text.")] = False,
 ) -> None:
-    """Show the trials of a study, also of a running one.
+    """Show how a study stands and its trials, also of a running one.
+
+    Opens with the answer: which arm leads, by which phase, and whether it is more than luck; the arms, or the cells and
+    their paired differences; how far the study is and how long still; and the command to go on with, with its cost in
+    trials and time. Pruned trials stand in no mean. With an option that chooses trials, these alone are shown.
 
     In a terminal one line a trial, settings by names as short as they are unambiguous, and what all rows share said
     once above. A pipe or a file gets all rows, complete and as wide as they are; --csv every column in full.
@@ -84,6 +88,10 @@ def show(
         print(browse.as_csv(rows, columns), end="")
         return
     say(f"{directory}: {tally(trials)}{_of_these(rows, trials)}")
+    if trials and (arm, status, role, sort, top) == (None,) * 5:
+        from akdtune.cli.opening import print_opening
+
+        print_opening(directory, trials)
     say(browse.pilot_lines(directory))
     say(browse.reason_lines(rows))
     sorted_by = [] if sort is None else [browse.column_named(sort, columns, rows)]
@@ -226,18 +234,22 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Default: test accuracy where there is one, else validation.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every shared cell, and all that differs.")] = False,
 ) -> None:
     """Compare the cells that two studies share, seed by seed, and the versions they ran with.
+
+    The first line says how many are equal to the last digit, or by how much the others differ at most.
 
     \b
     Examples:
       akdtune compare digits_ablation /elsewhere/runs/digits_ablation
+      akdtune compare digits_ablation /elsewhere/runs/digits_ablation --all
       akdtune compare first second --metric val_accuracy
     """
     from akdtune.records import run_names
 
     given = [str(run_names.resolve_run(run)) for run in (run_a, run_b)]
-    options = [] if metric is None else ["--metric", metric]
+    options = [*([] if metric is None else ["--metric", metric]), *(["--all"] if everything else [])]
     raise typer.Exit(import_module("akdtune.analysis.compare").main([*given, *options]))
 
 

@@ -137,25 +137,43 @@ def retry(
     raise typer.Exit(driver.run(study, directory, address))
 
 
-def plan(file: FileArgument, overrides: Overrides = None) -> None:
+def plan(
+    file: FileArgument,
+    overrides: Overrides = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Study directory that has begun: what is new there, and its time."),
+    ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="As `akdtune run --extend`: how many trials are new.  [--dir: runs/<study>]"),
+    ] = False,
+    timing: Annotated[bool, typer.Option(help="Time a few real steps, for half a minute at most.")] = True,
+) -> None:
     """Show what a study would do, without doing it.
 
-    Arms, searched settings, trial and epoch counts, early-stopping rungs, missing data and checkpoints, and an
-    estimate of time and disk from timing a few real steps.
+    Arms, searched settings, trial and epoch counts, early-stopping rungs, missing data, checkpoints and resources at
+    once; then what data and teachers say; then an estimate of time and disk from timing a few real steps of one arm of
+    each kind that costs alike. Ctrl-C ends the timing with what is known by then.
+
+    With --dir or --extend: how many trials of a study that has begun are new and how many exist, and the time of the
+    new ones. What `akdtune run` refuses there is refused here with the same sentence. Nothing is written.
 
     \b
     Examples:
       akdtune plan search_spaces/cifar_angular.yaml
       akdtune plan digits_angular search.trials=96 scheduler.grace_period=16
+      akdtune plan cifar_baselines --no-timing
+      akdtune plan digits_angular confirm.top=1 'confirm.seeds=[100, 101, 102]' --extend
     """
     study = load_study(file, overrides)  # what is wrong with it is said before torch and the data are loaded
-    with waiting("looking at data and networks"):
-        from akdtune.planning.plan import Plan
-        from akdtune.planning.report import plan_report
-        from akdtune.tracking.study import plan_line
+    with waiting():
+        from akdtune.cli.planned import print_plan
 
-        planned = Plan.of(study)
-    print("\n".join([*plan_report(planned), plan_line(study.tracking.model_dump())]))
+    root = directory or (Path("runs") / study.name if extend else None)
+    code = print_plan(study, root, extend=extend, timing=timing)
+    if code:
+        raise typer.Exit(code)
 
 
 def rehearse(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -155,6 +155,17 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.sample_ids_N)
+
+    def first(self, count: int) -> Split:
+        """The first so many images of the split."""
+        few = slice(count)
+        return replace(
+            self,
+            sample_ids_N=self.sample_ids_N[few],
+            labels_N=self.labels_N[few],
+            training_labels_N=self.training_labels_N[few],
+            _rows_N=self._rows_N[few],
+        )
 
     @property
     def crops_only(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import time
@@ -111,17 +112,24 @@ class ArmCost:
     Attributes:
         warmup_s, student_s, evaluation_s: seconds of one trial, one thread.
         checkpoint_mib: size of its saved state.
+        like: the arm of like cost that was timed; empty where it is this one.
+        estimated: whether neither was timed, so that this is the mean of others.
     """
 
     warmup_s: float
     student_s: float
     evaluation_s: float
     checkpoint_mib: float
+    like: str = ""
+    estimated: bool = False
 
     @property
     def trial_s(self) -> float:
         """Seconds of a full-length trial."""
         return self.warmup_s + self.student_s + self.evaluation_s
+
+
+_BENCHES = itertools.count()
 
 
 class Bench:
@@ -136,6 +144,8 @@ class Bench:
         self.prepared, self.teacher = prepared, teacher
         self._datasets = {"cpu": prepared.dataset}
         self._networks: dict[str, tuple[networks.Network, ...]] = {}
+        self.share_as = f"timed {next(_BENCHES)}"
+        """Under which what the teachers say about plain images is kept: it is asked once for all that is timed."""
 
     def dataset(self, device: torch.device) -> DataSet:
         """The study's data on a device."""
@@ -161,8 +171,8 @@ class Bench:
             yield networks.build(untrained.network, inputs, 0).to(device).eval().requires_grad_(False)
 
 
-def arm_cost(settings: Mapping[str, Any], bench: Bench) -> ArmCost:
-    """Times a few real steps of one configuration."""
+def arm_cost(settings: Mapping[str, Any], bench: Bench, until: float = math.inf) -> ArmCost:
+    """Times a few real steps of one configuration; fewer, but one, where they last beyond `until` (monotonic clock)."""
     prepared, teacher = bench.prepared, bench.teacher
     study = prepared.study
     config = TrialConfig.parse(
@@ -175,7 +185,8 @@ def arm_cost(settings: Mapping[str, Any], bench: Bench) -> ArmCost:
     )
     device = resolve_device(config.training.device)
     trial = Trial(config, bench.teacher_networks(device), bench.dataset(device))
-    times = trial.timed(TIMED_STEPS)
+    trial.evaluation.share_as = bench.share_as
+    times = trial.timed(TIMED_STEPS, until)
     steps = math.ceil(len(trial.train) / config.training.batch_size)
     state = trial.state("student", 1)
     tensors = [item for item in _leaves(state) if isinstance(item, Tensor)]
@@ -275,8 +286,8 @@ def teacher_seconds(
     return seconds
 
 
-def teacher_step_s(settings: TeacherSettings, prepared: Prepared) -> float:
-    """Seconds of one step with labels alone."""
+def teacher_step_s(settings: TeacherSettings, prepared: Prepared, until: float = math.inf) -> float:
+    """Seconds of one step with labels alone: the fastest of a few, of one where that lasts beyond `until`."""
     train = prepared.split(prepared.train_on).train
     network = networks.build(settings.network, prepared.dataset.inputs, 0).train()
     optimizer = sgd(network.parameters(), settings)
@@ -290,6 +301,8 @@ def teacher_step_s(settings: TeacherSettings, prepared: Prepared) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         best_s = min(best_s, time.perf_counter() - started)
+        if time.monotonic() >= until:
+            break
     return best_s
 
 

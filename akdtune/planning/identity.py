@@ -17,7 +17,7 @@ from akdtune.planning.equal_cells import MeasuredPlan, measured_plan
 from akdtune.planning.measured_targets import IMAGES, of_cells
 from akdtune.planning.prepared import Prepared
 from akdtune.roles import REPORT_ROLES
-from akdtune.settings.checkpoint import checkpoint_file
+from akdtune.settings.checkpoint import CheckpointFile, checkpoint_file
 from akdtune.settings.space import Proposal
 from akdtune.study import search_rules
 from akdtune.study.ids import cell_hash
@@ -39,10 +39,15 @@ def _student_hash(settings: Mapping[str, Any]) -> str:
         return ""
     file = checkpoint_file(settings["student"]["checkpoint"])
     try:
-        facts = Path(file.path).stat()
-        of_file = _file_hash(file.path, facts.st_size, facts.st_mtime_ns)
+        return file_hash(file)
     except OSError as error:
         raise CheckpointError(f"{file.path}: {error.strerror or error} (student.checkpoint)") from error
+
+
+def file_hash(file: CheckpointFile) -> str:
+    """What a lock holds of a file that students begin with."""
+    facts = Path(file.path).stat()
+    of_file = _file_hash(file.path, facts.st_size, facts.st_mtime_ns)
     if file.key is None and file.strip is None:
         return of_file
     return hashlib.sha256(json.dumps([of_file, file.key, file.strip]).encode()).hexdigest()[:16]

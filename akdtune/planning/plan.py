@@ -17,19 +17,18 @@ from akdtune.planning.cost import (
     CacheUse,
     Machine,
     UntrainedTeacher,
-    arm_cost,
     cache_use,
     maps_needed_by,
     missing,
     missing_checkpoints,
     one_thread,
     surviving_share,
-    teacher_seconds,
     untrained_teachers,
 )
 from akdtune.planning.equal_cells import MeasuredPlan
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared, network_label
+from akdtune.planning.timing import TIMING_S, Timing
 from akdtune.roles import TrainOn
 from akdtune.settings.space import Dimension
 from akdtune.study.proposals import Outline
@@ -105,7 +104,7 @@ class StudyEstimate:
     """What is known of a study once its files are there.
 
     Attributes:
-        prepared: the study and its data.
+        bench: its data and its teachers' networks, which timing shares.
         images: of its first trials.
         teachers: by what they are trained on; None where one is not trained yet. Empty where a named file is missing.
         untrained: the teachers that a run trains first, by key path, in order.
@@ -116,7 +115,7 @@ class StudyEstimate:
         total: None where nothing was timed.
     """
 
-    prepared: Prepared
+    bench: Bench
     images: Images
     teachers: Mapping[TrainOn, TeacherFile | None]
     untrained: Mapping[str, UntrainedTeacher]
@@ -124,6 +123,11 @@ class StudyEstimate:
     configurations: Mapping[str, Configuration]
     cache: CacheUse | None
     total: Total | None
+
+    @property
+    def prepared(self) -> Prepared:
+        """The study and its data."""
+        return self.bench.prepared
 
     @property
     def teacher(self) -> TeacherFile | None:
@@ -149,7 +153,8 @@ class Plan:
         missing_checkpoints: of teachers that are named and not there, by key path.
         missing_students: checkpoints that students are to begin with and that are not there.
         lacking: what a trial asks for that this machine does not have, a sentence each.
-        estimate: None while data or a student's checkpoint is missing.
+        estimate: None while data or a student's checkpoint is missing, and before the data is read.
+        slots: trials that this machine runs at once.
     """
 
     outline: Outline
@@ -159,6 +164,7 @@ class Plan:
     missing_students: tuple[str, ...]
     lacking: tuple[str, ...]
     estimate: StudyEstimate | None
+    slots: int = 1
 
     @classmethod
     def of(cls, study: Study, timed: bool = True) -> Self:
@@ -166,26 +172,82 @@ class Plan:
 
         Args:
             study: the checked settings.
-            timed: whether a few real steps of every arm and of untrained teachers are run for times and sizes.
+            timed: whether a few real steps are run for times and sizes, for half a minute at most.
 
         Raises:
             AkdtuneError: for data or components that do not fit.
         """
+        plan = cls.outlined(study).with_data()
+        timing = plan.timing() if timed else None
+        if timing is None:
+            return plan
+        timing.run()
+        return plan.with_times(timing)
+
+    @classmethod
+    def outlined(cls, study: Study) -> Self:
+        """What is known before any data is read: trials, arms, what is missing here."""
         outline, machine = Outline(study), Machine.here(study.resources)
-        checkpoints, students, absent = missing_checkpoints(study), missing_students(study), missing(study)
-        check_checkpoints(study, missing=False)
-        estimate = None
-        if not absent and not students:
-            with one_thread():
-                outline, estimate = _estimate(outline, machine, with_teacher=not checkpoints, timed=timed)
         return cls(
             outline=outline,
             arms=_arms(outline),
-            missing_data=tuple(absent),
-            missing_checkpoints=checkpoints,
-            missing_students=tuple(students),
+            missing_data=tuple(missing(study)),
+            missing_checkpoints=missing_checkpoints(study),
+            missing_students=tuple(missing_students(study)),
             lacking=tuple(machine.lacking(study.resources)),
-            estimate=estimate,
+            estimate=None,
+            slots=machine.slots(study.resources),
+        )
+
+    def with_data(self) -> Self:
+        """The plan with what the data and the teachers say; the same where files are missing.
+
+        Raises:
+            AkdtuneError: for files, data or components that do not fit.
+        """
+        check_checkpoints(self.study, missing=False)
+        if self.missing_data or self.missing_students:
+            return self
+        with one_thread():
+            outline, estimate = _estimate(self.outline, with_teacher=not self.missing_checkpoints)
+        return replace(self, outline=outline, estimate=estimate)
+
+    def timing(self, within_s: float = TIMING_S) -> Timing | None:
+        """What times a few steps of this plan; None without data.
+
+        Args:
+            within_s: the longest that it takes.
+        """
+        known = self.estimate
+        if known is None:
+            return None
+        settings = {name: configuration.settings for name, configuration in known.configurations.items()}
+        return Timing(known.bench, settings, known.untrained, within_s)
+
+    def with_times(self, timing: Timing) -> Self:
+        """The plan with what was timed so far; what was not is estimated from that."""
+        known, costs = self.estimate, timing.costs
+        assert known is not None
+        configurations = {
+            name: replace(configuration, cost=costs.get(name)) for name, configuration in known.configurations.items()
+        }
+        total = self.total(list(costs.values())) if costs else None
+        return replace(
+            self, estimate=replace(known, configurations=configurations, untrained=timing.teachers, total=total)
+        )
+
+    def total(self, costs: Sequence[ArmCost]) -> Total:
+        """Of all trials, each at the mean cost of the configurations."""
+        study, outline, trials = self.study, self.outline, self.outline.trials
+        mean_s = sum(cost.trial_s for cost in costs) / len(costs)
+        slots = min(study.resources.concurrent or self.slots, trials)
+        search_s = mean_s * outline.search_trials / slots
+        rest_s = mean_s * (trials - outline.search_trials) / slots
+        return Total(
+            slots=slots,
+            longest_s=search_s + rest_s,
+            likely_s=search_s * surviving_share(study) + rest_s,
+            checkpoints_mib=trials * max(cost.checkpoint_mib for cost in costs),
         )
 
     @property
@@ -221,8 +283,8 @@ def _arms(outline: Outline) -> tuple[PlannedArm, ...]:
     return tuple(planned)
 
 
-def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: bool) -> tuple[Outline, StudyEstimate]:
-    """Data, teachers, and what timed steps say; of teachers whose files are missing with untrained ones' networks.
+def _estimate(outline: Outline, with_teacher: bool) -> tuple[Outline, StudyEstimate]:
+    """Data, and teachers; of teachers whose files are missing with untrained ones' networks.
 
     The outline is the same with the ablation's cells measured, where their teacher is trained.
     """
@@ -234,42 +296,27 @@ def _estimate(outline: Outline, machine: Machine, with_teacher: bool, timed: boo
     bench = Bench(prepared, files.get(prepared.train_on))
     live = None if study.teacher.absent else _live_everywhere(prepared)
     cached = not study.teacher.absent and live is None
-    untrained = _untrained(prepared, timed) if None in files.values() else {}
     measured = _measured(bench, files)
     if measured is not None:
         outline = replace(outline, measured=measured.plan)
-    cache = cache_use(bench) if cached else None
-    configurations = {
-        name: Configuration(
-            settings=settings,
-            facts=prepared.facts(settings),
-            live=live or (_live(study, settings) if cached else None),
-            cost=arm_cost(settings, bench) if timed else None,
-        )
-        for name, settings in _representative(outline).items()
-    }
-    costs = [kind.cost for kind in configurations.values() if kind.cost is not None]
     return outline, StudyEstimate(
-        prepared=prepared,
+        bench=bench,
         images=Images(len(splits.train), len(splits.validation) if splits.validation else 0, len(splits.test)),
         teachers=files,
-        untrained=untrained,
+        untrained=untrained_teachers(prepared) if None in files.values() else {},
         gradient_factors=measured.factors if measured is not None else None if _awaited(outline, files) else {},
-        configurations=configurations,
-        cache=cache,
-        total=_total(outline, machine, costs) if costs else None,
+        configurations={
+            name: Configuration(
+                settings=settings,
+                facts=prepared.facts(settings),
+                live=live or (_live(study, settings) if cached else None),
+                cost=None,
+            )
+            for name, settings in _representative(outline).items()
+        },
+        cache=cache_use(bench) if cached else None,
+        total=None,
     )
-
-
-def _untrained(prepared: Prepared, timed: bool) -> dict[str, UntrainedTeacher]:
-    by_path = untrained_teachers(prepared)
-    if not timed:
-        return by_path
-    seconds = teacher_seconds(list(by_path.values()), prepared)
-    return {
-        path: replace(teacher, train_s=train_s)
-        for (path, teacher), train_s in zip(by_path.items(), seconds, strict=True)
-    }
 
 
 def _measured(bench: Bench, files: Mapping[TrainOn, TeacherFile | None]) -> MeasuredPlan | None:
@@ -314,18 +361,3 @@ def _live(study: Study, settings: Mapping[str, Any]) -> str | None:
         return None
     besides = "; further teachers are cached" if study.teacher.others else ""
     return f"{' and '.join(needy)} need{'s' * (len(needy) == 1)} its maps{besides}"
-
-
-def _total(outline: Outline, machine: Machine, costs: Sequence[ArmCost]) -> Total:
-    """Of all trials, each at the mean cost of the timed configurations."""
-    study, trials = outline.study, outline.trials
-    mean_s = sum(cost.trial_s for cost in costs) / len(costs)
-    slots = min(study.resources.concurrent or machine.slots(study.resources), trials)
-    search_s = mean_s * outline.search_trials / slots
-    rest_s = mean_s * (trials - outline.search_trials) / slots
-    return Total(
-        slots=slots,
-        longest_s=search_s + rest_s,
-        likely_s=search_s * surviving_share(study) + rest_s,
-        checkpoints_mib=trials * max(cost.checkpoint_mib for cost in costs),
-    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from akdtune.planning.cell_lines import cell_lines, counts, factor_lines
 from akdtune.planning.checkpoint_files import reading_lines
-from akdtune.planning.cost import TIMED_STEPS, CacheUse, UntrainedTeacher
+from akdtune.planning.cost import TIMED_STEPS, ArmCost, CacheUse, UntrainedTeacher
 from akdtune.planning.plan import Configuration, Plan, StudyEstimate, Total
 from akdtune.planning.prepared import network_label
 from akdtune.registry import lookup
@@ -35,28 +36,44 @@ def headline(outline: Outline) -> list[str]:
         + (f" + {counted(probes, 'probe')} (quasi-random, never pruned)" if probes else ""),
         *counts(outline),
         f"{epochs} student epochs each, at most {epochs * outline.trials:,} in all",
-        *search_rules.further_lines(study.search, study.scheduler),
+        *search_rules.further_lines(study.search, study.scheduler, outline.enqueued),
     ]
 
 
 def plan_report(plan: Plan) -> list[str]:
-    """What `akdtune plan` prints, as lines: arms, dimensions, counts, rungs, missing files, time and disk."""
-    study = plan.study
-    lines = [f"study {study.name} ({study.source})", *(f"  {line}" for line in headline(plan.outline)), ""]
-    for arm in plan.arms if study.search.searches or plan.outline.probe_trials else ():
+    """Everything that `akdtune plan` prints, as lines."""
+    return [*outline_lines(plan), *data_lines(plan), *time_lines(plan)]
+
+
+def outline_lines(plan: Plan) -> list[str]:
+    """What is known before data is read: arms, dimensions, counts, rungs, cells, and what is missing here."""
+    study, outline = plan.study, replace(plan.outline, measured=None) if plan.outline.measured else plan.outline
+    lines = [f"study {study.name} ({study.source})", *(f"  {line}" for line in headline(outline)), ""]
+    for arm in plan.arms if study.search.searches or outline.probe_trials else ():
         share = "" if arm.trials is None else f"{counted(arm.trials, 'search trial')}, "
         lines.append(f"arm {arm.name}: {share}{'searches' if arm.dimensions else 'nothing to search'}")
         lines += [f"    {_described(dimension)}" for dimension in arm.dimensions]
-    lines += [*cell_lines(plan.outline), "", *_missing_lines(plan)]
-    if plan.estimate is not None:
-        lines += _estimate_lines(plan.outline, plan.estimate)
-    lines += [f"on this machine `akdtune run` is refused: {sentence}" for sentence in plan.lacking]
-    notes = () if plan.estimate is None else plan.estimate.prepared.dataset.notes
-    return lines + [f"warning: {warning}" for warning in (*study.warnings, *notes)]
+    lines += [*cell_lines(outline), "", *_missing_lines(plan)]
+    return lines + [f"warning: {warning}" for warning in study.warnings]
+
+
+def data_lines(plan: Plan) -> list[str]:
+    """What data and teachers say: images, teachers, cells that are one, where teachers run; none without data."""
+    if plan.estimate is None:
+        return []
+    notes = plan.estimate.prepared.dataset.notes
+    return [*_estimate_lines(plan.outline, plan.estimate), *(f"warning: {note}" for note in notes)]
+
+
+def time_lines(plan: Plan) -> list[str]:
+    """What a trial of each arm costs, and all of them; none without data."""
+    if plan.estimate is None:
+        return []
+    return list(_time_lines(plan.outline, plan.estimate))
 
 
 def _missing_lines(plan: Plan) -> Iterator[str]:
-    """Files that are not there, and whether that is why nothing was timed."""
+    """Files and resources that are not there, all of them, and whether that is why nothing is timed."""
     for key, path in plan.missing_checkpoints.items():
         yield f"missing checkpoint: {path} ({key})"
     for path in plan.missing_students:
@@ -69,6 +86,9 @@ def _missing_lines(plan: Plan) -> Iterator[str]:
         yield f"missing data ({how}):"
         for entry in plan.missing_data:
             yield f"    {entry.removesuffix(' (will be downloaded)')}"
+    for sentence in plan.lacking:
+        yield f"on this machine `akdtune run` is refused: {sentence}"
+    if plan.missing_data:
         yield "no time estimate before the data is there"
     elif plan.missing_students:
         yield "no time estimate before the students' checkpoints are there"
@@ -83,7 +103,7 @@ def _described(dimension: Dimension) -> str:
 
 
 def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
-    """Teacher, resolved facts, and the estimate from timed steps."""
+    """Images, teachers, what the ablation's cells are taught, and where teachers run."""
     study, images = outline.study, estimate.images
     yield (
         f"data {study.data.name}: {images.training} training, {images.validation} validation, {images.test} test images"
@@ -94,21 +114,41 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
         yield "no teacher: students learn from the labels and from themselves"
     elif estimate.teacher is not None:
         yield from _found_lines(study, estimate.teacher)
-    else:
-        for path, untrained in estimate.untrained.items():
-            yield _untrained_line(path, untrained)
+    for path, untrained in estimate.untrained.items():
+        yield _untrained_line(path, untrained)
     for line in reading_lines(estimate.teachers.values(), estimate.prepared.notes):
         yield f"    {line}"
+    yield from _measured_lines(outline)
     yield from factor_lines(outline.cell_plan, estimate.gradient_factors)
-    for name, configuration in estimate.configurations.items():
-        yield _cost_line(name, configuration)
     if not study.teacher.absent:
         described = _cache_described(study.teacher_cache, estimate.cache)
         for name, configuration in estimate.configurations.items():
             live = configuration.live
             yield f"the teacher of {name}: {f'runs live: {live}' if live else f'is cached{described}'}"
+
+
+def _measured_lines(outline: Outline) -> Iterator[str]:
+    """Cells that were found to be taught the same as another one, and how many trials are left."""
+    known = outline.study.cell_plan
+    if outline.measured is None or known is None:
+        return
+    before = {*known.notes, *(line for cell in known.cells for line in cell.merged)}
+    merged = [*outline.measured.notes, *(line for cell in outline.measured.cells for line in cell.merged)]
+    yield from dict.fromkeys(line for line in merged if line not in before)
+    if len(outline.measured.cells) < len(known.cells):
+        yield from (line for line in counts(outline) if "ablation trials" in line)
+
+
+def _time_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
+    """Teachers that are trained first, a trial of each arm, and all of them."""
+    for path, untrained in estimate.untrained.items():
+        if untrained.train_s is not None:
+            yield f"{path} {network_label(untrained.settings.network)}: about {duration(untrained.train_s)} to train"
+    for name, configuration in estimate.configurations.items():
+        yield _cost_line(name, configuration)
     if estimate.total is not None:
-        yield from _total_lines(outline, estimate.total)
+        costs = [configuration.cost for configuration in estimate.configurations.values()]
+        yield from _total_lines(outline, estimate.total, [cost for cost in costs if cost is not None])
 
 
 def _untrained_line(path: str, untrained: UntrainedTeacher) -> str:
@@ -116,10 +156,9 @@ def _untrained_line(path: str, untrained: UntrainedTeacher) -> str:
     settings = untrained.settings
     sources = ", ".join(network_label(source.network) for source in settings.distilled_from)
     distilled = f", distilled from {sources}" if sources else ""
-    time = "" if untrained.train_s is None else f": about {duration(untrained.train_s)}"
     return (
         f"{path} {network_label(settings.network)}: not trained yet, {counted(settings.epochs, 'epoch')} come"
-        f"{'s' * (settings.epochs == 1)} first{distilled}{time}"
+        f"{'s' * (settings.epochs == 1)} first{distilled}"
     )
 
 
@@ -144,8 +183,15 @@ def _cost_line(name: str, configuration: Configuration) -> str:
         return f"a trial of {name}: not timed{known}"
     return (
         f"a trial of {name}: about {duration(cost.trial_s)} = warm-up {duration(cost.warmup_s)} + student "
-        f"{duration(cost.student_s)} + evaluation {duration(cost.evaluation_s)}{known}"
+        f"{duration(cost.student_s)} + evaluation {duration(cost.evaluation_s)}{_not_timed(cost)}{known}"
     )
+
+
+def _not_timed(cost: ArmCost) -> str:
+    """Where the numbers of an arm are from, if not from steps of its own."""
+    if cost.estimated:
+        return ", estimated from the arms that were timed"
+    return f", as {cost.like}" if cost.like else ""
 
 
 def _cache_described(settings: CacheSettings | None, cache: CacheUse | None) -> str:
@@ -161,13 +207,17 @@ def _cache_described(settings: CacheSettings | None, cache: CacheUse | None) -> 
     return f"{about}, at most {cache.mib:,.0f} MiB in {settings.dtype}{bound}, {100 * cache.filled:.1f} % filled here"
 
 
-def _total_lines(outline: Outline, total: Total) -> Iterator[str]:
+def _total_lines(outline: Outline, total: Total, costs: Sequence[ArmCost]) -> Iterator[str]:
     """Time and disk of the whole study."""
     trials = outline.trials
     stopped = f", with early stopping about {duration(total.likely_s)}" if outline.study.rungs else ""
+    timed = sum(not (cost.like or cost.estimated) for cost in costs)
+    estimated = sum(cost.estimated for cost in costs)
+    of_arms = "an arm" if timed == len(costs) else f"of {counted(timed, 'arm')} for {len(costs) - estimated} alike"
+    rest = f", {estimated} estimated: the time was up" if estimated else ""
     yield (
         f"time with {counted(total.slots, 'trial')} at once: at most {duration(total.longest_s)}{stopped} "
-        f"({TIMED_STEPS} timed steps an arm on this machine, one thread)"
+        f"({TIMED_STEPS} timed steps {of_arms} on this machine, one thread{rest})"
     )
     yield (
         f"disk: at most {total.checkpoints_mib:,.1f} MiB of checkpoints in {trials} "

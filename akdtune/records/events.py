@@ -14,6 +14,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from akdtune.records.check_words import holds, with_check
 from akdtune.roles import TERMINAL, Terminal
 
 
@@ -42,7 +43,7 @@ class Event:
 
     def line(self) -> str:
         """The event as a line of the ledger."""
-        return json.dumps(self.plain(), allow_nan=False, default=asdict) + "\n"
+        return with_check(json.dumps(self.plain(), allow_nan=False, default=asdict)) + "\n"
 
 
 # ---------------------------------------------------------------------------------------------------- of the study
@@ -410,14 +411,27 @@ _TYPES = {kind: get_type_hints(kind) for kind in _CLASSES}
 
 
 def parse(line: bytes) -> Event | None:
-    """The event in a line of the ledger; None where the line is not whole or holds none.
+    """The event in a line of the ledger; None where the line is not whole, not as it was written, or holds none.
 
     Earlier versions wrote on behind half a line that a full disk had left: what follows there counts.
     """
+    line, plain = _whole(line)
+    return None if plain is None or holds(line) is False else of_plain(plain)
+
+
+def as_it_stands(line: bytes) -> Event | None:
+    """As `parse`, whatever its check word says."""
+    plain = _whole(line)[1]
+    return None if plain is None else of_plain(plain)
+
+
+def _whole(line: bytes) -> tuple[bytes, dict[str, Any] | None]:
+    """The part of a line that is an event, and what it holds."""
     plain = _loaded(line)
-    if plain is None and (whole := line.rfind(_BEGINS)) > 0:
-        plain = _loaded(line[whole:])
-    return of_plain(plain) if isinstance(plain, dict) and "event" in plain else None
+    if plain is None and (begins := line.rfind(_BEGINS)) > 0:
+        line = line[begins:]
+        plain = _loaded(line)
+    return line, plain if isinstance(plain, dict) and "event" in plain else None
 
 
 _BEGINS = b'{"time": '

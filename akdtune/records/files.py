@@ -422,6 +422,7 @@ def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("setti
         named = f"it holds no {' and no '.join(lacking)}" if lacking else "it holds no keys"
         raise StudyError(f"{path}: damaged, {named}; restore it from a copy")
     check_shape(path, held, _LOCK_SHAPE, ())
+    held.pop("digest", None)  # of the text, see `akdtune verify`
     return dict(held)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -221,7 +222,7 @@ class StudyDirectory:
         Raises:
             StudyError: for a plan that cannot be read, and that the ledger of an earlier version does not hold.
         """
-        cut_torn_line(self.ledger_path)
+        self._cut_torn_line()
         self.found = []
         rows, trouble = plan_file_rows(self.root, tuple(PLAN_COLUMNS))
         self._in_plan_file = len(rows)
@@ -238,6 +239,9 @@ class StudyDirectory:
         if self.found and self._lock is not None and self.records:
             self.records = dict(sorted(self.records.items(), key=lambda item: item[1].plan.get("number") or 0))
             self._write_plan_file()
+
+    def _cut_torn_line(self) -> None:
+        cut_torn_line(self.ledger_path)
 
     def _read_ledger(self) -> list[str]:
         """Applies all events; returns what is wrong with lines and with rows of the plan's file, a sentence each."""
@@ -274,7 +278,8 @@ class StudyDirectory:
         """Replaces study.lock.yaml."""
         with writing(self.root):
             text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
-            atomic.write(self.lock_path, text, durable=True)
+            sealed = f"{text}digest: {hashlib.sha256(text.encode()).hexdigest()[:32]}\n"
+            atomic.write(self.lock_path, sealed, durable=True)
 
     def read_design(self) -> dict[str, Any]:
         """What design.json holds: the cells of confirmation and ablation, as far as they are decided."""
@@ -497,6 +502,56 @@ class StudyDirectory:
             for path in folder.glob(f".*{atomic.TEMPORARY}"):
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+class StudyInMemory(StudyDirectory):
+    """A study directory that is only looked at: whatever would be written is held in memory, and the files stay.
+
+    Attributes:
+        designs: sections of design.json that would be written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.designs: dict[str, Any] = {}
+
+    def refuse_other_folders(self) -> None:
+        """Refuses a folder in which no study could begin or go on.
+
+        Raises:
+            StudyError: saying what it is.
+        """
+        self._refuse_other_folders()
+
+    def read_design(self) -> dict[str, Any]:
+        """What design.json holds or would hold; nothing where it is damaged."""
+        with contextlib.suppress(StudyError):
+            return {**files.read_design(self.root), **self.designs}
+        return dict(self.designs)
+
+    def write_design(self, section: str, content: Mapping[str, Any]) -> None:
+        """Notes what would be written."""
+        self.designs[section] = content
+
+    def finish(self, ended: TrialEnded) -> bool:
+        """Notes how a trial ended; compacts nothing."""
+        if self.records[ended.trial_id].terminal is not None:
+            return False
+        self.append(ended)
+        return True
+
+    def put_aside(self, path: Path) -> None:
+        """Leaves a damaged file where it is."""
+
+    def _cut_torn_line(self) -> None:
+        pass
+
+    def _write_plan_file(self) -> None:
+        pass
+
+    def _write(self, written: Sequence[Event], durable: bool = False) -> None:
+        for event in written:
+            self._apply(replace(event, time=self._now()))
 
 
 def _finite(value: float | None) -> float | None:

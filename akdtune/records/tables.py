@@ -170,21 +170,33 @@ def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
     _write_compacted(require_study(run_dir), ChunkLimits())
 
 
-def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLimits()) -> pa.Table:
+def build_trials(
+    run_dir: str | os.PathLike[str], limits: ChunkLimits = ChunkLimits(), *, compacted: bool = True
+) -> pa.Table:
     """One row per planned trial, from plan, ledger and epoch rows.
 
     Columns are `TRIAL_COLUMNS`, `param.<key path>`, and behind them whatever else was measured and has a value a trial
     by its declaration; a column of numbers that nobody declared has that of the last epoch so far. `described` of
     `files.py` says what each column holds.
 
+    Args:
+        run_dir: the study directory.
+        limits: of what is held in memory.
+        compacted: whether epochs come from `epochs.parquet` where it holds; else from trials' own files alone.
+
     Raises:
         StudyError: for a directory that is no study, or a file that cannot be read.
     """
     path = require_study(run_dir)
-    return _join(path, [_summary(chunk) for chunk in Epochs(path, limits).chunks()])
+    return _join(path, [_summary(chunk) for chunk in Epochs(path, limits, compacted=compacted).chunks()])
 
 
 # ------------------------------------------------------------------------------------------ compacted views
+
+
+def is_fresh(run_dir: Path, table: pa.Table) -> bool:
+    """Whether a table that was read from `trials.parquet` is what readers of the study take."""
+    return _up_to_date(run_dir, table)
 
 
 def _fingerprints(path: Path) -> dict[str, list[int | str]]:
@@ -253,6 +265,7 @@ class Epochs:
         path: of the study directory.
         limits: of the chunks.
         damaged: what is known already of `damaged`.
+        compacted: whether what was compacted is taken where it holds; else only trials' own files are read.
 
     Attributes:
         stamps: modification time in ns and size of every trial's file, taken before any is read.
@@ -261,22 +274,27 @@ class Epochs:
     """
 
     def __init__(
-        self, path: Path, limits: ChunkLimits = ChunkLimits(), damaged: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        limits: ChunkLimits = ChunkLimits(),
+        damaged: Mapping[str, str] | None = None,
+        compacted: bool = True,
     ) -> None:
         self.path, self.limits = path, limits
         self.damaged: dict[str, str] = dict(damaged or {})
         self.stamps = {
             trial_id: stamp for trial_id, stamp in _stamps(path / "trials").items() if not self.damaged.get(trial_id)
         }
-        self._compacted: Path | None = path / EPOCHS
+        self._compacted: Path | None = path / EPOCHS if compacted else None
         schemas, recorded = [], {}
-        try:
-            schemas.append(_checked_schema(path / EPOCHS))
-            recorded = read_stamps(path)
-        except StudyError as error:
-            self._compacted = None
-            if (path / EPOCHS).exists():
-                _warn(f"{error}; what it holds is read from the trials")
+        if self._compacted is not None:
+            try:
+                schemas.append(_checked_schema(path / EPOCHS))
+                recorded = read_stamps(path)
+            except StudyError as error:
+                self._compacted = None
+                if (path / EPOCHS).exists():
+                    _warn(f"{error}; what it holds is read from the trials")
         stale = [trial_id for trial_id, stamp in self.stamps.items() if recorded.get(trial_id) != stamp]
         for trial_id in stale:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 from akdtune import atomic
 from akdtune.columns import Column
 from akdtune.errors import StudyError
-from akdtune.records import files
+from akdtune.records import check_words, files
 from akdtune.records.processes import born, living
 from akdtune.records.shapes import check_shape, read_json
 from akdtune.roles import TERMINAL
@@ -53,6 +54,11 @@ class TrialDirectory:
     def predictions(self) -> Path:
         """Student logits on the images the role is judged by."""
         return self.path / "predictions.parquet"
+
+    @property
+    def description(self) -> Path:
+        """What the trial is asked: its settings, seeds and teacher."""
+        return self.path / "trial.json"
 
     @property
     def outcome(self) -> Path:
@@ -100,6 +106,14 @@ class TrialDirectory:
         with atomic.beside(target, self.check_latest, durable=True) as temporary:
             yield temporary
 
+    def describe(self, asked: Mapping[str, Any]) -> None:
+        """Writes what the trial is asked, as plain JSON from which it can be trained again; nothing else reads it."""
+        text = json.dumps(asked, indent=1, allow_nan=False) + "\n"
+        with contextlib.suppress(FileNotFoundError):
+            if self.description.read_text(encoding="utf-8") == text:
+                return
+        atomic.write(self.description, text)
+
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replaces epochs.parquet."""
         with self.replacing(self.epochs) as temporary:
@@ -117,7 +131,7 @@ class TrialDirectory:
         """Writes how the trial ended, last of all its files."""
         sealed = {**outcome, "files": self._digests()}
         with self.replacing(self.outcome) as temporary:
-            temporary.write_text(json.dumps(sealed))
+            temporary.write_text(check_words.with_check(json.dumps(sealed)))
 
     def _digests(self) -> dict[str, list[int | str]]:
         """Size and digest of each file that belongs to the outcome."""
@@ -128,9 +142,20 @@ class TrialDirectory:
         """How the trial ended, None while it has not.
 
         Raises:
-            StudyError: for a file that is not what `write_outcome` writes.
+            StudyError: for a file that is not what `write_outcome` writes, or has been changed since.
         """
-        return _checked(read_json(self.outcome), self.outcome)
+        outcome = _checked(read_json(self.outcome), self.outcome)
+        if outcome is None or outcome.pop(check_words.CHECK, None) is None:
+            return outcome  # of an earlier version
+        if not check_words.holds(self.outcome.read_bytes()):
+            raise StudyError(f"{self.outcome}: damaged, it was changed after the trial wrote it (its check word says)")
+        return outcome
+
+    def outcome_as_it_stands(self) -> dict[str, Any] | None:
+        """What outcome.json holds, whatever its check word says; None where that cannot be read."""
+        with contextlib.suppress(StudyError):
+            return read_json(self.outcome)
+        return None
 
     def latest_host(self) -> str:
         """The node of the latest attempt, empty where that is not known."""
@@ -154,9 +179,9 @@ class TrialDirectory:
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 _OUTCOME: dict[str, Any] = {
-    "outcome": str, "epoch": int, "streams": int, "test_accuracy": (float, None), "warning": (str, None),
-    "error": (str, None), "diverged_in": (int, None), "trained_on": (dict, None), "reused_from": (str, None),
-    "trial_id": str, "files": dict,
+    "outcome": str, "epoch": int, "streams": int, "train_images": int, "test_accuracy": (float, None),
+    "warning": (str, None), "error": (str, None), "diverged_in": (int, None), "trained_on": (dict, None),
+    "reused_from": (str, None), "trial_id": str, "files": dict,
 }  # fmt: skip
 
 

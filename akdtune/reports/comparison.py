@@ -12,6 +12,8 @@ from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import tables
 from akdtune.records.files import LOCK, read_lock, require_study
 from akdtune.reports.ablation.measured import design_phases
+from akdtune.reports.origin import NOT_RECORDED, OF_A_TRIAL, Origin
+from akdtune.reports.short_names import searched, short_value
 from akdtune.reports.text import counted, number
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings import file as settings_file
@@ -19,6 +21,8 @@ from akdtune.statistics import paired
 from akdtune.statistics.paired import CellSummary, Difference
 
 METRICS = ("test_accuracy", "val_accuracy")
+
+TO_THE_LAST_DIGIT = "to the last digit"
 
 CLOSE = 1e-9
 """Relative; below it two numbers are the same but for the rounding of a sum."""
@@ -86,7 +90,7 @@ class Shared:
         n = len(self.seeds)
         if self.equal == n:
             tied = n - self.alike
-            return "to the last digit" if not tied else f"equal, but other measures differ in {tied} of {n} seeds"
+            return TO_THE_LAST_DIGIT if not tied else f"equal, but other measures differ in {tied} of {n} seeds"
         if self.close == n:
             return "up to rounding"
         return f"{n - self.close} of {n} seeds differ"
@@ -112,7 +116,7 @@ def read_side(run: Path) -> Side:
 
 
 def _described(row: Mapping[str, Any]) -> str:
-    settings = [f"{k.removeprefix('param.')}={v}" for k, v in row.items() if k.startswith("param.") and v is not None]
+    settings = [f"{name}={short_value(value)}" for name, value in searched(row).items()]
     return f"{row['arm']}" + (f" ({', '.join(settings)})" if settings else "")
 
 
@@ -212,6 +216,58 @@ def _without_text(value: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- reporting
 
 
+def headline(shared: Sequence[Shared]) -> str:
+    """How many of the shared cells were reproduced, and by how much the others differ at most."""
+    if not shared:
+        return verdict(shared)
+    cells, trials = len(shared), sum(len(cell.seeds) for cell in shared)
+    equal = sum(cell.reproduced == TO_THE_LAST_DIGIT for cell in shared)
+    text = f"{equal} of {counted(cells, 'shared cell', thousands='')} equal to the last digit"
+    text += f" ({counted(trials, 'trial', thousands='')})"
+    tied = sum(cell.equal == len(cell.seeds) for cell in shared) - equal
+    close = sum(cell.close == len(cell.seeds) for cell in shared) - equal - tied
+    largest = max(shared, key=lambda cell: cell.largest)
+    unit = " points" if largest.metric.endswith("_accuracy") else ""
+    differing = cells - equal - tied - close
+    others = [
+        (tied, f"{tied} with equal {largest.metric} and other measures that differ: a tie, not the same training"),
+        (close, f"{close} up to rounding"),
+        (
+            differing,
+            f"{differing} differ{'s' * (differing == 1)}, by at most {number(largest.largest, 4)}{unit} "
+            f"({largest.metric} of {largest.name})",
+        ),
+    ]
+    return "; ".join([text, *(words for count, words in others if count)])
+
+
+def elsewhere(a: Side, b: Side, origins: Mapping[str, Origin]) -> list[str]:
+    """Which versions and processors are not the same in both, a line each.
+
+    Args:
+        a: one study.
+        b: the other.
+        origins: where the numbers of `A` and of `B` come from.
+    """
+    lines = {}
+    for key in OF_A_TRIAL:
+        of_a, of_b = (
+            list(dict.fromkeys(str(where[key]) for where in origins[name].trained_on if where.get(key) is not None))
+            for name in ("A", "B")
+        )
+        if of_a != of_b:
+            lines[key] = f"{key}: {', '.join(of_a) or NOT_RECORDED} in A, {', '.join(of_b) or NOT_RECORDED} in B"
+    for section, key in (("packages", name) for name in _package_names(a, b)):
+        then, now = (((side.lock or {}).get(section) or {}).get(key, "none") for side in (a, b))
+        if then != now and key not in lines:
+            lines[key] = f"{key}: {then} in A, {now} in B"
+    return list(lines.values())
+
+
+def _package_names(a: Side, b: Side) -> list[str]:
+    return list(dict.fromkeys(name for side in (a, b) for name in (side.lock or {}).get("packages") or {}))
+
+
 def verdict(shared: Sequence[Shared]) -> str:
     """One sentence on whether the two studies agree."""
     trials = sum(len(cell.seeds) for cell in shared)
@@ -238,7 +294,8 @@ def _beside_equal(shared: Sequence[Shared], trials: int) -> str:
 def report_of(a: Side, b: Side, shared: Sequence[Shared]) -> dict[str, Any]:
     """Everything that was compared, as plain JSON."""
     return {
-        "a": str(a.path), "b": str(b.path), "verdict": verdict(shared), "reading": READING,
+        "a": str(a.path), "b": str(b.path), "headline": headline(shared), "verdict": verdict(shared),
+        "reading": READING,
         "cells": [{**asdict(cell), "reproduced": cell.reproduced} for cell in shared],
         "only_in_a": only_in(a, b), "only_in_b": only_in(b, a), "differences_of_locks": lock_differences(a, b),
     }  # fmt: skip

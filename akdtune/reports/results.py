@@ -23,6 +23,7 @@ from akdtune.reports import answers, curves
 from akdtune.reports.column_words import Columns
 from akdtune.reports.notebook import html_table
 from akdtune.reports.origin import Origin, origin_of
+from akdtune.reports.standing.opening import Standing, standing
 from akdtune.reports.trials import best as best_of
 from akdtune.reports.trials.cell_means import tally
 from akdtune.roles import STATUSES
@@ -198,6 +199,14 @@ class Results:
     def origin(self) -> Origin:
         """Which processor, threads and versions trained the finished trials, and which versions read them."""
         return origin_of(self.directory)
+
+    @property
+    def standing(self) -> Standing:
+        """How the study stands: which arm leads and whether that is more than luck, progress, the next command.
+
+        `print(results.standing)` is what `akdtune show` opens with.
+        """
+        return standing(self.directory, self.trials.to_pylist())
 
     def curves(self, column: str = JUDGED_BY, *, arm: str | None = None, role: str | None = None) -> curves.Curves:
         """How a column of `epochs` went in each trial; `.figure()` draws it by arm.

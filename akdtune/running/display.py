@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,8 +20,9 @@ from akdtune.planning.report import headline
 from akdtune.records import tables
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.reports.pareto import text
+from akdtune.reports.standing.next_step import Asked
+from akdtune.reports.standing.opening import standing
 from akdtune.reports.text import counted, duration
-from akdtune.roles import REPORT_ROLES
 from akdtune.search.follow_up import report_lines
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -188,10 +188,7 @@ class Display:
 
 def command_line(study: Study, root: Path) -> str:
     """The command that resumes this study."""
-    overrides = " ".join(shlex.quote(str(override)) for override in study.overrides)
-    default = Path("runs") / study.name
-    place = "" if root == default else f" --dir {shlex.quote(str(root))}"
-    return " ".join(part for part in ("akdtune run", shlex.quote(str(study.source)), overrides) if part) + place
+    return Asked(root, {"study": study.name}, source=str(study.source), overrides=study.overrides).command()
 
 
 def short_report(outline: Outline, directory: StudyDirectory) -> str:
@@ -204,7 +201,7 @@ def short_report(outline: Outline, directory: StudyDirectory) -> str:
 
 
 def closing_report(study: Study, directory: StudyDirectory) -> str:
-    """What `akdtune run` prints last: outcomes, the best trial of each arm, the next commands."""
+    """What `akdtune run` prints last: outcomes, then what `akdtune show` opens with."""
     records = list(directory.records.values())
     kinds = ("done", "pruned", "diverged", "failed")
     counts = {kind: sum(record.terminal == kind for record in records) for kind in kinds}
@@ -218,67 +215,32 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
             why = "" if record.why is None else f": {record.why}"
             log = directory.trial(record.trial_id).log
             lines.append(f"  failed: {record.trial_id} ({record.plan['arm']}){why}, see {log}")
-    if counts["failed"]:
-        lines.append(f"  once that is mended: akdtune retry {root}")
     for record in records:
         if record.terminal is None and record.why is not None:
             lines.append(f"  interrupted: {record.trial_id} ({record.plan['arm']}): {record.why}")
+    rows = tables.read_trials(directory.root).to_pylist()
+    lines += ["", *standing(directory.root, rows, asked(study, directory)).lines(), ""]
     if study.search.searches:
-        lines += _best_lines(study, directory, records)
-    if study.reports:
-        lines += [*_cell_lines(records), "next:", f"  akdtune analyze ablation {root}"]
-    if study.search.searches or study.probe is not None:
-        lines += [] if study.reports else ["next:"]
-        lines.append(f"  akdtune analyze diversity_accuracy {root}")
-    return "\n".join([*lines, f"  akdtune show {root}", f"  akdtune report {root}"])
-
-
-def _cell_lines(records: Sequence[TrialRecord]) -> list[str]:
-    """Mean and standard deviation of each cell's test accuracy over its seeds."""
-    cells: dict[str, list[float]] = {}
-    lost: dict[str, Counter[str]] = {}
-    for record in records:
-        if record.plan["role"] in REPORT_ROLES:
-            name = str(record.plan.get("cell") or record.plan["arm"])
-            values = cells.setdefault(name, [])
-            values += [record.test] if record.test is not None else []
-            if record.test is None and record.terminal is not None:
-                lost.setdefault(name, Counter())[record.terminal] += 1
-    width = max(map(len, cells), default=0)
-    lines = ["test accuracy of each cell, mean and sd over seeds (intervals and comparisons: analyze ablation):"]
-    for name, values in cells.items():
-        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-        without = "".join(f", {count} {status}" for status, count in lost.get(name, {}).items())
-        known = (
-            f"{fmean(values):6.2f}{spread} %  (n = {len(values)}{without})" if values else "no trial reached its end"
-        )
-        lines.append(f"  {name:<{width}}  {known}")
-    return lines if cells else []
-
-
-def _best_lines(study: Study, directory: StudyDirectory, records: Sequence[TrialRecord]) -> list[str]:
-    """The best search trial of each arm."""
-    lines = ["best search trial of each arm (validation accuracy after the last epoch; selected, so optimistic):"]
-    width = max((len(arm.name) for arm in study.arms), default=0)
-    for arm in study.arms:
-        of_arm = [
-            r for r in records if r.plan["arm"] == arm.name and r.plan["role"] == "search" and r.terminal == "done"
-        ]
-        best = max(of_arm, key=lambda r: r.value if r.value is not None else -math.inf, default=None)
-        if best is None:
-            lines.append(f"  {arm.name:<{width}}  no trial reached the last epoch")
-            continue
-        settings = ", ".join(f"{key}={_short(value)}" for key, value in best.plan["params"].items())
-        lines.append(f"  {arm.name:<{width}}  {best.value:6.2f} %  {best.trial_id}  {settings}".rstrip())
-    lines += report_lines(study, directory)
+        lines += report_lines(study, directory)
     if len(study.search.objectives) > 1:
-        rows = tables.read_trials(directory.root).to_pylist()
         lines += [
             "configurations that no other beats in every objective, as measured (near ones may change places):",
             text(rows, study.search.objectives),
         ]
-    return lines
+    lines += ["more:"]
+    lines += [f"  akdtune analyze ablation {root}"] if study.reports else []
+    if study.search.searches or study.probe is not None:
+        lines.append(f"  akdtune analyze diversity_accuracy {root}")
+    return "\n".join([*lines, f"  akdtune show {root}", f"  akdtune report {root}"])
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def asked(study: Study, directory: StudyDirectory) -> Asked:
+    """What the study was asked for, with where this run's settings come from."""
+    held = Asked.of_lock(directory.root, directory.read_lock())
+    return replace(
+        held,
+        settings=held.settings or study.resolved(),
+        arms=tuple(arm.name for arm in study.arms),
+        source=str(study.source),
+        overrides=tuple(study.overrides),
+    )

@@ -21,7 +21,7 @@ from akdtune import progress
 from akdtune.errors import RayError, StudyError, SurroundingsError
 from akdtune.planning import needs
 from akdtune.planning.checkpoint_files import reading_lines
-from akdtune.planning.identity import Identity, initial_rows, student_hashes
+from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
 from akdtune.records.events import StudyFinished
@@ -90,7 +90,7 @@ def run(
         AkdtuneError: for anything the user can mend; `RayError` where Ray is lost or does not answer.
     """
     console = console or Console(markup=False)
-    _refuse_uri(root)
+    running_lock.refuse_uri(root)
     needs.check(study, elsewhere=bool(address))
     supervision = Supervision()
     driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
@@ -231,22 +231,7 @@ class _Driver:
             self.directory.write_lock(lock_content(self.study, identity))
             return
         check_lock(self.directory.root, lock)
-        if lock["data"]["hash"] != prepared.data_hash or any(
-            TeacherFile.parse(lock[key]).identity != file.identity
-            for key, file in (("teacher", identity.teacher), ("report_teacher", identity.report_teacher))
-            if file is not None and key in lock
-        ):
-            raise StudyError(
-                f"{self.directory.root}: the data or the teacher is not the one this study began with "
-                f"(teacher {lock['teacher']['weights_hash']} then, {identity.teacher.weights_hash} now; data "
-                f"{lock['data']['hash']} then, {prepared.data_hash} now); restore it or choose another --dir"
-            )
-        if lock.get("students", {}) != (now := student_hashes(self.study)):
-            changed = sorted(path for path, value in now.items() if lock.get("students", {}).get(path) != value)
-            raise StudyError(
-                f"{self.directory.root}: {', '.join(changed)} is not the student this study began with "
-                "(student.checkpoint); restore it or choose another --dir"
-            )
+        running_lock.refuse_other_files(lock, identity, self.directory.root)
         if self.extended:
             self.directory.write_lock(running_lock.extended(lock, self.study, identity, self.extended))
 
@@ -483,13 +468,3 @@ class _Driver:
         for line in () if self.tracking is None else self.tracking.closing():
             self._say(line)
         self._say(display.closing_report(self.study, self.directory))
-
-
-def _refuse_uri(root: Path) -> None:
-    """Refuses what is no folder: an object store has no ledger that grows line by line, no renames and no locks."""
-    scheme, slash, rest = str(root).partition(":/")
-    if slash and scheme.isalnum() and len(scheme) > 1:
-        raise StudyError(
-            f"--dir {scheme}://{rest.lstrip('/')}: must be a folder that all nodes see, not a URI (docs/cluster.md "
-            "says why); mount the store, or copy the finished directory there"
-        )

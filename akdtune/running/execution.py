@@ -55,7 +55,7 @@ class Run:
         self.phase = SearchPhase(study, directory, self.quotas)
         if rows := self.phase.overdue():
             directory.add_to_plan(rows)
-        self.searcher = self._searcher()
+        self.searcher = self._searcher(outline)
         self.phases = Phases(outline, directory, identity)
         self.donors = donors
         self.handed_out: set[str] = set()
@@ -73,7 +73,7 @@ class Run:
         self._met: dict[str, int] = {}
         self._in_a_row = InARow()
 
-    def _searcher(self) -> Searcher | None:
+    def _searcher(self, outline: Outline) -> Searcher | None:
         search = self.study.search
         if not search.learns:
             return None
@@ -87,6 +87,7 @@ class Run:
             algorithm=search.algorithm,
             objectives=search.objectives,
             costs=self.costs,
+            enqueued=outline.enqueued,
         )
 
     def costs(self, record: TrialRecord) -> dict[str, float]:

@@ -24,9 +24,10 @@ from akdtune.settings import file as settings_file
 from akdtune.settings.file import choice_key, shown
 from akdtune.study.ids import ADDED_LATER
 from akdtune.study.spec import Study
+from akdtune.teacher.file import TeacherFile
 
 _MAY_GROW: dict[str, tuple[str, ...]] = {
-    "search": ("trials", "seeds", "time_budget"),
+    "search": ("trials", "seeds", "time_budget", "enqueue"),
     "probe": ("trials", "seeds"),
     "confirm": ("top", "seeds", "baselines"),
     "ablation": ("factors", "arms", "controls", "seeds", "families", "reference"),
@@ -263,3 +264,50 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path, extend: bo
             f"{hint}put them back to resume it, or run the changed study beside it with --new or another --dir"
         )
     return added if extend else []
+
+
+def refuse_uri(root: Path) -> None:
+    """Refuses what is no folder: an object store has no ledger that grows line by line, no renames and no locks."""
+    scheme, slash, rest = str(root).partition(":/")
+    if slash and scheme.isalnum() and len(scheme) > 1:
+        raise StudyError(
+            f"--dir {scheme}://{rest.lstrip('/')}: must be a folder that all nodes see, not a URI (docs/cluster.md "
+            "says why); mount the store, or copy the finished directory there"
+        )
+
+
+def refuse_other_files(lock: Mapping[str, Any], identity: Identity, root: Path) -> None:
+    """Refuses to go on with other data, another teacher or other students than the study began with.
+
+    Raises:
+        StudyError: with the hashes then and now.
+    """
+    teachers = (("teacher", identity.teacher), ("report_teacher", identity.report_teacher))
+    other = any(
+        TeacherFile.parse(lock[key]).identity != file.identity
+        for key, file in teachers
+        if file is not None and key in lock
+    )
+    refuse_other_data(lock, identity.prepared.data_hash, root, identity.teacher.weights_hash, other)
+    if lock.get("students", {}) != (now := student_hashes(identity.study)):
+        changed = sorted(path for path, value in now.items() if lock.get("students", {}).get(path) != value)
+        raise StudyError(
+            f"{root}: {', '.join(changed)} is not the student this study began with "
+            "(student.checkpoint); restore it or choose another --dir"
+        )
+
+
+def refuse_other_data(
+    lock: Mapping[str, Any], data_hash: str, root: Path, teacher_hash: str = "not trained", other: bool = False
+) -> None:
+    """Refuses other data than the study began with, and where it is known to be another one, the teacher.
+
+    Raises:
+        StudyError: with the hashes then and now.
+    """
+    if other or lock["data"]["hash"] != data_hash:
+        raise StudyError(
+            f"{root}: the data or the teacher is not the one this study began with "
+            f"(teacher {lock['teacher']['weights_hash']} then, {teacher_hash} now; data "
+            f"{lock['data']['hash']} then, {data_hash} now); restore it or choose another --dir"
+        )

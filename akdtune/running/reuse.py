@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import StudyError
+from akdtune.records.check_words import with_check
 from akdtune.records.damage import damage_of
 from akdtune.records.events import TrialEnded
 from akdtune.records.files import LOCK, read_lock, trial_directory
@@ -91,9 +92,10 @@ class Donors:
             for name in FILES:
                 if (source / name).exists():
                     shutil.copy2(source / name, temporary / name)
-            outcome = json.loads((temporary / "outcome.json").read_text())
+            copied = TrialDirectory(temporary)
+            outcome = copied.read_outcome() or {}
             origin = outcome.get("reused_from") or str(other.resolve())
-            (temporary / "outcome.json").write_text(json.dumps({**outcome, "reused_from": origin}))
+            copied.outcome.write_text(with_check(json.dumps({**outcome, "reused_from": origin})))
             shutil.rmtree(target, ignore_errors=True)
             os.replace(temporary, target)
         self.directory.catch_up(record)

@@ -160,7 +160,8 @@ class TrialWriter:
                     predictions.labels_N.numpy(),
                     predictions.logits_NK.float().numpy(),
                 )
-        outcome: Row = {"outcome": "done", "epoch": len(self.rows), "streams": live.streams}
+        images = live.train_images
+        outcome: Row = {"outcome": "done", "epoch": len(self.rows), "streams": live.streams, "train_images": images}
         if closing.get("test_accuracy") is not None:
             outcome["test_accuracy"] = closing["test_accuracy"]
         if (warning := shut_gates(self.rows)) is not None:

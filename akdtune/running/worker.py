@@ -30,6 +30,7 @@ from akdtune.records.trial_directory import Superseded, TrialDirectory
 from akdtune.registry import load_plugins
 from akdtune.running.failures import Fault, as_the_driver_did, disk_refusal, of_unseen_directory, outside, spoils
 from akdtune.running.saved_states import built_to_go_on, resumed
+from akdtune.running.trial_log import EpochLines, captured
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
@@ -105,7 +106,7 @@ def execute(
     directory = TrialDirectory(Path(request.root) / "trials" / request.trial_id)
     try:
         directory.path.mkdir(parents=True, exist_ok=True)
-        with _captured(directory.log):
+        with captured(directory.log):
             return _tried(request, directory, report, should_stop, limits)
     except Superseded:
         raise  # a later attempt goes on
@@ -194,6 +195,8 @@ def _attempt(
     now, arm, role = time.strftime("%F %T"), request.arm, request.role
     print(f"{now} attempt {attempt} of {request.trial_id} ({arm}, {role}), pid {os.getpid()}")
     begins = resumed(directory, request.trial_id)
+    with contextlib.suppress(OSError):  # nothing depends on it; a disk that is full is said by what does
+        directory.describe(request.alone().plain())
     tracker = Tracker(request.tracking, request.plain(), Path(request.root), attempt)
     tracker.start()
     _give_memory_back()
@@ -203,8 +206,10 @@ def _attempt(
         live, begins = built_to_go_on(directory, begins, lambda: _prepared(request))
         tracker.declare(live.columns, begins.rows)
         writer = TrialWriter(request, directory, begins, report, tracker.log, limits)
+        say = EpochLines(live.epochs)
         try:
             for epoch in live.run(begins.state, should_stop, request.trial_id):
+                say(epoch)
                 writer.finished(epoch)
         except Interrupted:
             writer.save()
@@ -276,17 +281,6 @@ def forget_memory_peak() -> None:
     """Lets the kernel count this process's peak anew: else `peak_memory_mib` is that of the largest trial so far."""
     with contextlib.suppress(OSError):  # not Linux, or not allowed here
         Path("/proc/self/clear_refs").write_text("5")
-
-
-@contextlib.contextmanager
-def _captured(log: Path) -> Iterator[None]:
-    """Sends what the trial prints and warns to its log file."""
-    with (
-        log.open("a", encoding="utf-8", buffering=1) as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        yield
 
 
 def stop_check(root: str, stop_flag: str, stop_actor: str | None = None) -> Callable[[], bool]:

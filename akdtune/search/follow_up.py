@@ -6,14 +6,13 @@ study that was cut anywhere goes on alike.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from akdtune.records import files
-from akdtune.records.events import Event, PilotJudged, RaceJudged, StudyFinished, StudyStarted, TimeBudgetSpent
+from akdtune.records.events import Event, PilotJudged, RaceJudged, StudyStarted, TimeBudgetSpent
+from akdtune.records.spans import read_times, spent_s
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.search import pilot, racing
 from akdtune.study import search_rules
@@ -49,7 +48,7 @@ class SearchPhase:
         self._since = time.monotonic()
         self._before_s = 0.0
         if self.search.budget_s is not None:
-            self._before_s = spent_s(files.events(directory.root))
+            self._before_s = spent_s(read_times(directory.root))
 
     # ------------------------------------------------------------------------------------------- what follows
 
@@ -236,23 +235,3 @@ def race_lines(events: Iterable[Event]) -> list[str]:
             f"(one-sided paired Wilcoxon test against the best, Holm over the candidates, alpha {last.alpha:g})"
         )
     return lines
-
-
-def spent_s(events: Iterable[Event]) -> float:
-    """Seconds in which a driver ran trials: from each `study_started` to the last event before the next one.
-
-    What a killed driver did after its last event is not counted.
-
-    Args:
-        events: of the ledger, in order.
-    """
-    total, began, last = 0.0, math.nan, math.nan
-    for event in events:
-        if isinstance(event, StudyStarted):
-            total += 0.0 if math.isnan(began) else max(0.0, last - began)
-            began = event.time
-        last = event.time
-        if isinstance(event, StudyFinished) and not math.isnan(began):
-            total += max(0.0, last - began)
-            began = math.nan
-    return total if math.isnan(began) else total + max(0.0, last - began)

@@ -69,6 +69,7 @@ class Searcher:
         algorithm: tpe or gp.
         objectives: accuracy alone, or with others, which are minimised.
         costs: gives the other objectives of a trial that is done, by name.
+        enqueued: known points of each bracket, which are proposed before any is drawn.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Searcher:
         algorithm: str = "tpe",
         objectives: Sequence[str] = ("accuracy",),
         costs: Callable[[TrialRecord], Mapping[str, float]] | None = None,
+        enqueued: Mapping[str, Sequence[Proposal]] | None = None,
     ) -> None:
         self.directory = directory
         self.brackets = dict(brackets)
@@ -89,6 +91,7 @@ class Searcher:
         self.identify = identify
         self.algorithm = algorithm
         self.worth = Worth(tuple(objectives), costs)
+        self.enqueued = {name: list(points) for name, points in (enqueued or {}).items()}
         self.exhausted: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.studies = self._open()
@@ -98,6 +101,8 @@ class Searcher:
 
     def propose(self, bracket: str) -> tuple[Proposal, int] | None:
         """The next new proposal of a bracket and its number, or None when its space is exhausted."""
+        if (known_point := self._next_enqueued(bracket)) is not None:
+            return known_point
         arm = self.brackets[bracket]
         study = self.studies[bracket]
         for _ in range(DUPLICATES_IN_A_ROW):
@@ -120,6 +125,19 @@ class Searcher:
             asked.set_user_attr(DUPLICATE_OF, trial_id)
             self._tell(study, number, known if known.terminal else None)
         self.exhausted.add(bracket)
+        return None
+
+    def _next_enqueued(self, bracket: str) -> tuple[Proposal, int] | None:
+        """The next known point that is not planned yet, as a proposal that the sampler learns from like any other."""
+        points, study = self.enqueued.get(bracket, []), self.studies[bracket]
+        while points:
+            proposal = points.pop(0)
+            if self.identify(proposal) not in self.directory.records:
+                number = len(study.get_trials(deepcopy=False))
+                asked = proposed(self.brackets[bracket], proposal.raw)
+                params, distributions = asked.params, asked.by_name
+                study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=distributions))
+                return proposal, number
         return None
 
     def planned(self, record: TrialRecord) -> None:

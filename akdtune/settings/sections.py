@@ -13,7 +13,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -101,6 +103,12 @@ class SearchSettings(ComponentSettings):
         description="seconds, or text like 90m, 1h30m or 2:30:00: once spent, no further configuration starts",
     )
 
+    enqueue: list[dict[str, Any]] = Field(
+        default=[],
+        description="known points, tried first in every arm that they fit: values of searched settings by key path, or"
+        " the sections of an exported configuration; what a point leaves open is at the arm's centre",
+    )
+
     @field_validator("time_budget")
     @classmethod
     def _is_a_time(cls, value: float | str | None) -> float | str | None:
@@ -115,6 +123,12 @@ class SearchSettings(ComponentSettings):
         if "accuracy" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise ValueError(f"objectives must hold accuracy, and each at most once, got {self.objectives}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without points where there are none: a setting that earlier versions did not have changes no lock."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value or key != "enqueue"}
 
     @property
     def searches(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
+from akdtune.settings import points
 from akdtune.settings.domains import Choice, Domain, PlacedDomain, Range, decided, domains
 from akdtune.settings.file import KeyPath
 from akdtune.settings.pickers import Corner, Grid, Point, RandomPicker, Recorded, Suggest, halton, picked
@@ -181,6 +182,28 @@ class Arm(Space):
         assert_plain(raw, "raw")
         return Proposal(self.name, settings, params, raw, values)
 
+    def domains(self) -> dict[str, list[Domain]]:
+        """What is searched, by key path; a setting that several options have has several domains."""
+        known: dict[str, list[Domain]] = {}
+        for placed in self._placed:
+            known.setdefault(self._names[placed.domain.path][1], []).append(placed.domain)
+        return known
+
+    def at(self, given: Mapping[str, Any]) -> Proposal:
+        """The configuration with these values of searched settings, every other one at its centre.
+
+        Args:
+            given: by key path, as `points.leaves` gives them; each is one that its domain takes.
+        """
+        fixed: dict[str, Any] = {}
+        for placed in self._placed:
+            name, path = self._names[placed.domain.path]
+            if isinstance(placed.domain, Range):
+                fixed |= {name: placed.domain.clean(given[path])} if path in given else {}
+            elif (index := points.option_of(placed.domain, path, given)) is not None:
+                fixed[name] = placed.domain.labels[index]
+        return self.sample(Point({}, fixed))
+
     def corners(self) -> list[Proposal]:
         """Configurations that together hold every option of every choice, and both ends of every range."""
         places = max([2, *(len(dimension.options) for dimension in self.dimensions)]) if self.dimensions else 1
@@ -238,6 +261,12 @@ class Pooled(Space):
         other = copy.copy(self)
         other.arms = tuple(arms)
         return other
+
+    def at(self, arm: int, given: Mapping[str, Any]) -> Proposal:
+        """As `Arm.at`, of one of the arms, by its place."""
+        proposal = self.arms[arm].at(given)
+        chosen = {name: labels[index] for name, labels, index in self._decisions[arm]}
+        return replace(proposal, raw={**chosen, **proposal.raw})
 
     @override
     def sample(self, suggest: Suggest) -> Proposal:

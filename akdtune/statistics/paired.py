@@ -130,13 +130,16 @@ def cell_summary(values_N: Sequence[float] | Floats, level: float = LEVEL) -> Ce
     return CellSummary(n, mean, sd, mean - reach, mean + reach)
 
 
-def paired_difference(cell: Mapping[int, float], reference: Mapping[int, float], *, level: float = LEVEL) -> Difference:
+def paired_difference(
+    cell: Mapping[int, float], reference: Mapping[int, float], *, level: float = LEVEL, beside: bool = True
+) -> Difference:
     """Cell minus reference on their common seeds: paired t, and the tests that stand beside it.
 
     Args:
         cell: value of each seed.
         reference: value of each seed; seeds that only one of the two has are left out.
         level: coverage of the intervals, 0 to 1.
+        beside: whether Wilcoxon's test and the bootstrap stand beside t, which wait a second for scipy.stats.
 
     Raises:
         ValueError: for values that are not finite or a level outside (0, 1).
@@ -156,11 +159,12 @@ def paired_difference(cell: Mapping[int, float], reference: Mapping[int, float],
     sd = spread(differences_N, scale)
     p = 2 * _upper_tail(abs(mean), sd, n)
     low, high = _interval(mean, sd, n, 1 - level)
-    bootstrap_low, bootstrap_high = _bootstrap(differences_N, sd, level) if n >= BOOTSTRAP_SEEDS else (None, None)
+    drawn = beside and n >= BOOTSTRAP_SEEDS
+    bootstrap_low, bootstrap_high = _bootstrap(differences_N, sd, level) if drawn else (None, None)
     return Difference(
         n, seeds, mean, sd, low, high, p, _correlation(cell_N, reference_N), _sign_flip_p(differences_N, scale),
         2.0 / 2.0**n, "exact" if n <= EXACT_SEEDS else "Monte Carlo",
-        _wilcoxon_p(differences_N, scale) if n >= WILCOXON_SEEDS else None, bootstrap_low, bootstrap_high,
+        _wilcoxon_p(differences_N, scale) if beside and n >= WILCOXON_SEEDS else None, bootstrap_low, bootstrap_high,
     )  # fmt: skip
 
 

@@ -30,11 +30,11 @@ from akdtune.settings.sections import (
     SchedulerSettings,
     SearchSettings,
 )
-from akdtune.settings.space import Arm
+from akdtune.settings.space import Arm, Pooled
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.tracking import TrackingSettings, lacking, tracking_model
 from akdtune.settings.training import Recipe, TrainingSettings
-from akdtune.study import search_rules
+from akdtune.study import enqueued, search_rules
 from akdtune.study.paths import make_paths_absolute
 from akdtune.study.plugins import folders_of, module_names
 from akdtune.study.searched import NO_DOMAIN, Remarks, Searched
@@ -78,6 +78,8 @@ class Reading(Remarks):
         arms, pooled = searched.arms(constants, fixed["probe"].fixed if fixed["probe"] else {})
         self._check_cells(fixed, arms, constants)
         self._check_amount(fixed, arms)
+        if not self.problems:
+            self._check_enqueued(fixed["search"], arms, pooled)
         if self.problems:
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         self._oddities(fixed, arms)
@@ -267,6 +269,13 @@ class Reading(Remarks):
             trials = (len(arms) * confirm.top + len(confirm.baselines)) * len(confirm.seeds)
             if trials > MOST_TRIALS:
                 self.problem(("confirm",), f"makes {_counted(trials)} trials ({ALLOWED})")
+
+    def _check_enqueued(self, search: SearchSettings, arms: Sequence[Arm], pooled: Pooled) -> None:
+        """Refuses known points that are none of the space."""
+        for path, message in enqueued.problems(search, arms, pooled):
+            self.problem(path, message)
+        for path, message in enqueued.passed_over(search):
+            self.warn(path, message)
 
     def _cache_without_teacher(self, fixed: dict[str, Any]) -> None:
         if fixed["teacher"] is not None and fixed["teacher"].absent:

@@ -9,7 +9,7 @@ from typing import Any
 
 from akdtune.registry import NO_NETWORK
 
-_NOT_IN_THE_CELL = {
+NOT_IN_THE_CELL = {
     "data": {"root", "download", "train", "test", "workers"},
     "teacher": {"checkpoint"},
     "student": {"checkpoint"},
@@ -42,7 +42,7 @@ def cell_hash(
         cache_dtype: what the teacher's numbers are rounded to; empty where they are not.
         reports_on: what a trial that reads the test set trains on, `full` or `subset`; empty for the others.
     """
-    counted = {section: _counted(value, _NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
+    counted = {section: _counted(value, NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
     for section in counted.keys() & ADDED_LATER.keys():
         later = ADDED_LATER[section]
         counted[section] = {k: item for k, item in counted[section].items() if k not in later or item != later[k]}

@@ -139,7 +139,8 @@ class Miniature:
         outline, search = Outline(self.study), self.study.search
         if search.searches:
             values["search"] = {**values["search"], "trials": EACH * len(self.study.arms), "fair": "per_arm"}
-            values["search"].pop("time_budget", None)
+            for key in ("time_budget", "enqueue"):
+                values["search"].pop(key, None)
             if search.seeds is not None:
                 values["search"]["seeds"] = search.seeds[:EACH]
         values["scheduler"] = self._scheduler()

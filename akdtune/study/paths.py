@@ -85,7 +85,8 @@ def _value(found: re.Match[str]) -> str | None:
 
 def _paths(values: dict[str, Any]) -> Iterator[_Place]:
     """Every path of a file; of changes to a study only `~` and variables are resolved, as they stand in locks."""
-    for section, base in (("teacher", "."), ("student", "."), ("probe", None), ("ablation", None)):
+    of_sections = (("teacher", "."), ("student", "."), ("search", "."), ("probe", None), ("ablation", None))
+    for section, base in of_sections:
         yield from _checkpoints(values.get(section), (section,), base)
     cache = values.get("teacher_cache")
     if isinstance(cache, dict):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from akdtune.designs.cells import CellPlan, plan_cells
 from akdtune.designs.controls import REPLICAS
@@ -15,6 +16,7 @@ from akdtune.roles import TrainOn
 from akdtune.settings.leaves import varied
 from akdtune.settings.pickers import Point, halton
 from akdtune.settings.space import Arm, Proposal, Space
+from akdtune.study import enqueued
 from akdtune.study.spec import Study
 
 Proposals = Sequence[tuple[str, Proposal]]
@@ -54,15 +56,26 @@ class Outline:
         return {name: total // len(names) + (place < total % len(names)) for place, name in enumerate(names)}
 
     @functools.cached_property
+    def enqueued(self) -> dict[str, list[Proposal]]:
+        """Known points that are tried first, by bracket."""
+        return enqueued.proposals(self.study.search, self.study.arms, self.study.pooled)
+
+    @functools.cached_property
     def proposals(self) -> Proposals:
         """Every configuration of the search, the brackets dealt in turn; none where it learns from its trials."""
         search = self.study.search
         if not search.searches or search.learns:
             return ()
         if search.algorithm == "grid":
-            return _grid(self.brackets, search.trials)
+            return _grid(self.brackets, search.trials, self.enqueued)
         draw = {"random": _random, "qmc": _quasi_random}[search.algorithm]
-        return _dealt([draw(name, space, self.quotas[name], search.seed) for name, space in self.brackets.items()])
+        first = {name: [(name, point) for point in self.enqueued.get(name, ())] for name in self.brackets}
+        return _dealt(
+            [
+                [*first[name], *draw(name, space, self.quotas[name] - len(first[name]), search.seed)]
+                for name, space in self.brackets.items()
+            ]
+        )
 
     @functools.cached_property
     def probed_arms(self) -> tuple[Arm, ...]:
@@ -158,10 +171,18 @@ def trains_on(study: Study) -> list[TrainOn]:
     return [*subset, "full"] if reports_full else subset
 
 
-def _grid(brackets: dict[str, Space], trials: int | None) -> Proposals:
-    """Every configuration of a grid, at most `trials`."""
-    first = {name: itertools.islice(space.grid(), trials) for name, space in brackets.items()}
-    return _dealt([[(name, proposal) for proposal in of_space] for name, of_space in first.items()])[:trials]
+def _grid(brackets: dict[str, Space], trials: int | None, enqueued: Mapping[str, Sequence[Proposal]]) -> Proposals:
+    """Every configuration of a grid, at most `trials`; those that are enqueued come first."""
+    dealt: list[Proposals] = []
+    for name, space in brackets.items():
+        first = list(enqueued.get(name, ()))
+        grid = space.grid() if not first else _without(space.grid(), [point.settings for point in first])
+        dealt.append([(name, proposal) for proposal in itertools.islice(itertools.chain(first, grid), trials)])
+    return _dealt(dealt)[:trials]
+
+
+def _without(grid: Iterator[Proposal], settings: Sequence[Mapping[str, Any]]) -> Iterator[Proposal]:
+    return (proposal for proposal in grid if proposal.settings not in settings)
 
 
 def _random(name: str, space: Space, count: int, seed: int) -> Proposals:

@@ -8,7 +8,7 @@ from typing import Any
 
 from akdtune.settings.file import KeyPath, shown
 from akdtune.settings.sections import SchedulerSettings, SearchSettings
-from akdtune.settings.space import Arm
+from akdtune.settings.space import Arm, Proposal
 from akdtune.settings.training import Recipe
 
 Finding = tuple[KeyPath, str]
@@ -155,9 +155,16 @@ def first_seed_leads(search: SearchSettings, scheduler: SchedulerSettings) -> bo
     return several and scheduler.name != "racing" and (search.learns or scheduler.name in ("asha", "median"))
 
 
-def further_lines(search: SearchSettings, scheduler: SchedulerSettings) -> list[str]:
-    """What a plan says beside counts and rungs: seeds of survivors, objectives, time budget."""
+def further_lines(
+    search: SearchSettings, scheduler: SchedulerSettings, enqueued: Mapping[str, Sequence[Proposal]]
+) -> list[str]:
+    """What a plan says beside counts and rungs: known points, seeds of survivors, objectives, time budget."""
     lines = []
+    if enqueued:
+        by_bracket = ", ".join(f"{len(points)} of {name}" for name, points in enqueued.items())
+        lines.append(
+            f"known points come first: {by_bracket} (search.enqueue; what they leave open is at the arm's centre)"
+        )
     if first_seed_leads(search, scheduler):
         first, *rest = search.training_seeds
         others = f"seed{'s' * (len(rest) > 1)} {', '.join(map(str, rest))}"

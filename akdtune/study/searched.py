@@ -12,6 +12,7 @@ from akdtune.errors import AkdtuneError, Problem, SettingsError, unknown_name
 from akdtune.settings import domains, space
 from akdtune.settings.domains import Choice, Issue, PlacedDomain, Range
 from akdtune.settings.file import KeyPath, SettingsFile, related, shown, written
+from akdtune.settings.points import described
 from akdtune.settings.space import Arm, Pooled
 from akdtune.settings.trial import trial_settings
 from akdtune.study import arm_names
@@ -146,7 +147,7 @@ class Searched:
             if path not in known:
                 self._add(at, unknown_name("searched setting", path, known))
             elif not all(_holds(placed.domain, value) for placed in known[path]):
-                allowed = " and ".join(dict.fromkeys(_described(placed.domain) for placed in known[path]))
+                allowed = " and ".join(dict.fromkeys(described(placed.domain) for placed in known[path]))
                 self._add(at, f"must be within {allowed}, got {shown(value)}")
 
     def arms(self, constants: dict[str, Any], fixed: Mapping[str, Any]) -> tuple[tuple[Arm, ...], Pooled]:
@@ -179,12 +180,6 @@ def _holds(domain: domains.Domain, value: Any) -> bool:
     if isinstance(domain, Choice):
         return domains.label(value) in domain.labels
     return domain.holds(value)
-
-
-def _described(domain: domains.Domain) -> str:
-    if isinstance(domain, Choice):
-        return "[" + ", ".join(domain.labels) + "]"
-    return f"{domain.kind} [{domain.low}, {domain.high}]"
 
 
 def _complete(constants: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -218,6 +218,14 @@ def teacher_folder(key: str) -> Path:
     return cache_directory() / "teachers" / key
 
 
+def located(file: TeacherFile) -> TeacherFile:
+    """The same teachers, each that is not where it was found in the cache folder of here, where it lies there."""
+    others = tuple(located(other) for other in file.others)
+    here = teacher_folder(file.key) / "teacher.pt"
+    moved = bool(file.key) and not Path(file.path).exists() and here.exists()
+    return replace(file, others=others, path=str(here) if moved else file.path)
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

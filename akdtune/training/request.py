@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from akdtune.settings.teacher import CacheSettings
@@ -86,6 +86,10 @@ class TrialRequest:
                 if plain[name] in (None, "", "full", {}, []):
                     del plain[name]
         return plain
+
+    def alone(self) -> TrialRequest:
+        """The same trial outside a running study: it trains the same, and belongs to no directory and no tracking."""
+        return replace(self, study_uid="", tracking={}, root="", stop_flag="", stop_actor=None)
 
     @classmethod
     def parse(cls, plain: Mapping[str, Any]) -> TrialRequest:

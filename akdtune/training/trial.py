@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,6 +70,9 @@ TRAINING_COLUMNS = (
     Column("peak_memory_mib", "MiB", "highest memory so far, on the GPU or else of the process", "max"),
 )
 """What an epoch of training says besides what is measured on held-out images."""
+
+TIMED_IMAGES, HURRIED_IMAGES = 256, 32
+"""Validation images that the end of an epoch is timed with, where there are more; and where the time is up."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -210,6 +214,16 @@ class Trial:
     def views(self) -> ViewAugmenter:
         """The view augmenter, which the objective holds."""
         return self.objective.views
+
+    @property
+    def train_images(self) -> int:
+        """How many images an epoch trains on."""
+        return len(self.train.labels_N)
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """How many epochs each stage has."""
+        return {"warmup": self.views.warmup_epochs, "student": self.config.training.epochs}
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -415,19 +429,32 @@ class Trial:
         """The last reading, see `Evaluation.close`."""
         return self.evaluation.close()
 
-    def timed(self, steps: int) -> dict[str, float]:
+    def timed(self, steps: int, until: float = math.inf) -> dict[str, float]:
         """Seconds of one warm-up step, one student step, and the work at the end of an epoch, by a few real ones.
 
-        Trains on the first batches, so a trial that was timed must not be run.
+        Trains on the first batches, and evaluates on the first images of many, so a trial that was timed must not be
+        run.
+
+        Args:
+            steps: of each kind that are timed.
+            until: when to be content with one, on the monotonic clock.
         """
         times = {"warmup_step_s": 0.0}
         if self.warmup_optimizer is not None:
-            times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps)
-        times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps)
+            times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps, until)
+        times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps, until)
+        validation, scale = self.evaluation.splits.validation, 1.0
+        few = TIMED_IMAGES if time.monotonic() < until else HURRIED_IMAGES
+        if validation is not None and len(validation) > few:
+            scale = len(validation) / few
+            self.evaluation.splits = replace(self.evaluation.splits, validation=validation.first(few))
+            if self.evaluation.share_as:  # what teachers say about some images is not what they say about all
+                self.evaluation.share_as += f"/first {few}"
         views_every = self.limits.views_every
         self.evaluation.validation_row(views_every)
-        with_views_s, without_s = (_timed(self.evaluation.validation_row, epoch) for epoch in (views_every, 1))
-        return times | {"epoch_end_s": without_s + (with_views_s - without_s) / views_every}
+        without_s = _timed(self.evaluation.validation_row, 1)
+        with_views_s = _timed(self.evaluation.validation_row, views_every) if time.monotonic() < until else without_s
+        return times | {"epoch_end_s": scale * (without_s + max(0.0, with_views_s - without_s) / views_every)}
 
     def state(self, stage: str, epoch: int) -> dict[str, Any]:
         """A copy of everything that changes: networks, heads, banks, optimisers, scores, epoch."""
@@ -475,13 +502,16 @@ def _timed(work: Callable[[int], object], epoch: int) -> float:
     return time.monotonic() - started
 
 
-def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:
-    """Median seconds between the steps of an epoch that is stopped after `steps` of them; the first is not counted."""
+def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int, until: float = math.inf) -> float:
+    """Median seconds between the steps of an epoch that is stopped after `steps` of them, or the first after `until`.
+
+    The loading of the first batch is not counted.
+    """
     marks: list[float] = []
 
     def should_stop() -> bool:
         marks.append(time.monotonic())
-        return len(marks) > steps
+        return len(marks) > (steps if marks[-1] < until else 1)
 
     try:
         epoch(should_stop)

@@ -27,7 +27,8 @@ from akdtune.tracking.record import RunRecord, write_record
 from tests.study_fixture import StudyBuilder
 
 COMMANDS = [
-    "run", "retry", "plan", "show", "best", "logs", "analyze", "compare", "spaces", "schema", "teacher", "wandb",
+    "run", "retry", "plan", "show", "best", "trial", "diff", "logs", "analyze", "compare", "verify", "spaces",
+    "schema", "teacher", "wandb",
 ]  # fmt: skip
 
 
@@ -150,9 +151,13 @@ def test_show_lists_every_trial(finished: Path, capsys: pytest.CaptureFixture[st
     for name in ("toy", str(finished), "runs/toy"):
         lines = call(capsys, "show", name).splitlines()
         assert lines[0].endswith("toy: 6 trials: 1 running, 4 done, 1 pruned")
-        assert lines[1].split()[:7] == ["trial", "arm", "role", "seed", "status", "epochs", "val_accuracy"]
-        assert [line.split()[0] for line in lines[2:]] == [f"t{number:05d}" for number in range(6)]
-    assert "method.kd.weight=1.5 views.margin=0.25" in lines[2]
+        head = next(place for place, line in enumerate(lines) if line.startswith("trial "))
+        assert lines[head].split()[:7] == ["trial", "arm", "role", "seed", "status", "epochs", "val_accuracy"]
+        assert [line.split()[0] for line in lines[head + 1 :]] == [f"t{number:05d}" for number in range(6)]
+    assert "method.kd.weight=1.5 views.margin=0.25" in lines[head + 1]
+    assert lines[2].startswith("nothing is confirmed: "), "the answer stands before the trials"
+    chosen = call(capsys, "show", "toy", "--role", "search").splitlines()
+    assert chosen[1].startswith("trial "), "with an option that chooses trials, these alone are shown"
 
 
 @pytest.mark.parametrize(
@@ -401,7 +406,8 @@ def test_retry_refuses_what_has_not_failed(failed: Path, capsys: pytest.CaptureF
 
 def test_show_says_why_trials_failed_or_wait(failed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = call(capsys, "show", "toy").splitlines()
-    assert lines[1:3] == [
+    first = next(place for place, line in enumerate(lines) if line.startswith("failed: "))
+    assert lines[first : first + 2] == [
         "failed: t00001, t00002: ValueError: a bug (p.py:3)",
         "interrupted: t00003: /t.pt: no such file (on node7); put it back",
     ]
@@ -420,15 +426,14 @@ def test_new_takes_the_next_free_directory(
     assert taken == [home / "run", home / "run-3"]
 
 
-def test_plan_prints_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from akdtune.planning import report
-    from akdtune.planning.plan import Plan
-
-    monkeypatch.setattr(Plan, "of", classmethod(lambda cls, study: study))
-    monkeypatch.setattr(report, "plan_report", lambda plan: [f"study {plan.name}", "rungs 26"])
-    assert call(capsys, "plan", "digits_angular", "tracking=null") == (
-        "study digits_angular\nrungs 26\nWeights & Biases: off (tracking.wandb is null)\n"
+def test_plan_prints_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = call(capsys, "plan", "digits_angular", "tracking=null", "--no-timing").splitlines()
+    assert lines[0] == "study digits_angular (digits_angular)"
+    tracked, data = (
+        next(place for place, line in enumerate(lines) if line.startswith(head))
+        for head in ("Weights & Biases: off (tracking.wandb is null)", "data digits: ")
     )
+    assert tracked < data, "what needs no data comes first"
 
 
 def test_spaces_and_schema(capsys: pytest.CaptureFixture[str]) -> None:

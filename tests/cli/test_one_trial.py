@@ -19,6 +19,7 @@ import torch
 from akdtune.cli import one_trial
 from akdtune.data.dataset import load_data
 from akdtune.records.files import EPOCHS, read_rows, trial_directory
+from akdtune.running.trial_log import line
 from akdtune.running.trial_writer import Limits
 from akdtune.study import spec
 from akdtune.teacher.checkpoints import load_plain
@@ -338,8 +339,8 @@ runpy.run_module("akdtune.training", run_name="__main__")
 
 def test_an_epoch_in_words() -> None:
     row = {"lr": 0.1, "loss.ce": 1.2344567, "loss.views.div": None, "train_accuracy": 61.204, "wall_time_s": 1.25}
-    assert one_trial.line("student", 3, 40, row) == "epoch 3 of 40: ce 1.234, training 61.20 %, 1.2 s"
-    assert one_trial.line("warmup", 1, 2, {"loss.views.gt": 2.0}) == "warm-up epoch 1 of 2: views.gt 2"
+    assert line("student", 3, 40, row) == "epoch 3 of 40: ce 1.234, training 61.20 %, 1.2 s"
+    assert line("warmup", 1, 2, {"loss.views.gt": 2.0}) == "warm-up epoch 1 of 2: views.gt 2"
 
 
 def test_a_trial_may_be_shorter_than_the_rungs_of_its_study(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,11 @@ def trial_lines(lines: Sequence[str]) -> list[str]:
     return [line for line in lines if re.match(r"t\d{5} ", line)]
 
 
+def table_lines(lines: Sequence[str]) -> list[str]:
+    """What stands below the answer that `show` opens with: what all trials share, and the trials."""
+    return list(lines[next(place for place, line in enumerate(lines) if line.startswith("all ")) :])
+
+
 def test_no_line_moves_the_cursor(screens: dict[str, list[str]]) -> None:
     assert not [line for lines in screens.values() for line in lines if "\x1b" in line or "\r" in line]
 
@@ -90,12 +95,13 @@ def test_no_line_moves_the_cursor(screens: dict[str, list[str]]) -> None:
 def test_fifteen_rows_and_how_many_more(screens: dict[str, list[str]]) -> None:
     lines = screens["show search"]
     assert lines[0] == "runs/search: 48 trials: 41 done, 7 pruned"
-    assert lines[1] == "all 48: epochs 2, num_views=3"
+    table = table_lines(lines)
+    assert table[0] == "all 48: epochs 2, num_views=3"
     shown = trial_lines(lines)
     assert [line.split()[0] for line in shown] == [f"t{number:05d}" for number in range(15)]
     assert all(f" {50 + number / 4:.2f}" in line for number, line in enumerate(shown))
     assert lines[-1] == "… 33 more (--all)"
-    assert len(lines) <= 40, "a terminal of 40 rows holds it"
+    assert len(table) <= 40, "a terminal of 40 rows holds it"
 
 
 def test_all_rows_of_all_trials(screens: dict[str, list[str]]) -> None:
@@ -111,11 +117,11 @@ def test_settings_are_columns_or_one_line_below(screens: dict[str, list[str]]) -
     assert heading.split()[:7] == ["trial", "arm", "role", "seed", "status", "val", "%"]
     if wide:
         assert heading.split()[7:] == ["crd.weight", "kd.weight", "diversity_weight", "margin"]
-        assert len(trial_lines(lines)) == len(lines) - 4, "nothing below"
+        assert len(trial_lines(lines)) == len(table_lines(lines)) - 3, "nothing below"
         points = {line.rindex(".") for line in trial_lines(lines)}
         assert points == {heading.index("margin") + 1}, "margins stand below each other by their points"
     else:
-        below = [line for line in lines if line.startswith("    ")]
+        below = [line for line in table_lines(lines) if line.startswith("    ")]
         assert below[0] == "    kd.weight=0.25 diversity_weight=0 margin=0.1"
         assert below[1] == "    crd.weight=10 kd.weight=0.5 diversity_weight=1.5 margin=0.1103"
         assert len(below) == 15
@@ -156,7 +162,7 @@ def test_studies_without_results(screens: dict[str, list[str]]) -> None:
     assert screens["show empty"] == ["runs/empty: 0 trials"]
     lines = screens["show young"]
     assert lines[0] == "runs/young: 3 trials: 3 running"
-    assert lines[1].startswith("all 3: arm none/kd, role search, seed 1, status running, epochs 2")
+    assert table_lines(lines)[0].startswith("all 3: arm none/kd, role search, seed 1, status running, epochs 2")
     assert len(trial_lines(lines)) == 3
 
 

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.ray
 SHORT = {
     ("plan.parquet", "removed"), ("study.lock.yaml", "cut"), ("trials.parquet", "garbage"), ("epochs.parquet", "cut"),
 }  # fmt: skip
-A_DIGIT = pytest.mark.xfail(reason="a digit that became another one is a line like any other", strict=False)
 
 
 def commands(trouble: Trouble, study: Study, *names: str) -> dict[str, tuple[int, str]]:
@@ -102,8 +101,7 @@ def of_trial(trouble: Trouble, begun: Path, name: str, how: str, finished: bool)
 def cases(*lists: tuple[str, ...]) -> list[object]:
     """Every file with every damage; all but a few are long."""
     pairs = [(name, how) for names in lists for name in names for how in DAMAGES]
-    of_pair = {("ledger.jsonl", "flipped"): [pytest.mark.long, A_DIGIT]}
-    return [pytest.param(*pair, marks=[] if pair in SHORT else of_pair.get(pair, [pytest.mark.long])) for pair in pairs]
+    return [pytest.param(*pair, marks=[] if pair in SHORT else [pytest.mark.long]) for pair in pairs]
 
 
 @pytest.mark.parametrize(("name", "how"), cases(OF_THE_STUDY, DERIVED))

@@ -85,8 +85,9 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 
 # -------------------------------------------------------------------------------------------------- once, not twice
 
-LOOKUPS = {"split", "dataset", "teacher_networks", "train_on", "teacher", "study", "trials", "search_trials",
-           "probe_trials", "confirm_trials", "ablation_trials", "trial_s", "network_label"}  # fmt: skip
+LOOKUPS = {"split", "dataset", "prepared", "teacher_networks", "train_on", "teacher", "study", "trials",
+           "search_trials", "probe_trials", "confirm_trials", "ablation_trials", "trial_s",
+           "network_label"}  # fmt: skip
 """What hands out a value that is held already, adds a few up, or names one."""
 
 
@@ -255,7 +256,7 @@ def test_cells_with_the_same_targets_are_planned_once_where_the_teacher_is_train
     assert after.trials["ablation"] == 2 * 3 and after.outline.trials == 2 * 3
     assert list(after.estimate.configurations) == ["tekap/kd", "none/kd"] if after.estimate is not None else False
     lines = report.plan_report(after)
-    (line,) = [line.strip() for line in lines if line.strip().startswith("weight_matched")]
+    (line,) = [line.strip() for line in lines if line.strip().startswith("weight_matched: ")]
     assert line.startswith("weight_matched: the same targets and weights as plain on 256 real images (largest")
     assert any("6 ablation trials: leave_one_out, 3 cells with 1 controls" in line for line in lines)
 

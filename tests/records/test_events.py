@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from akdtune.records.check_words import holds, with_check
 from akdtune.records.events import (
     Candidate,
     DuplicateProposed,
@@ -109,9 +110,24 @@ WRITTEN: list[tuple[Event, str]] = [
 
 @pytest.mark.parametrize(("event", "text"), WRITTEN, ids=[event.kind for event, _ in WRITTEN])
 def test_a_line_is_written_as_ever_and_read_back(event: Event, text: str) -> None:
-    assert event.line() == text + "\n"
-    assert parse(text.encode()) == event
+    assert event.line() == with_check(text) + "\n"
+    assert parse(event.line().encode()) == parse(text.encode()) == event, "with a check word and, as of old, without"
     assert of_plain(json.loads(text)).line() == event.line()
+
+
+def test_a_digit_that_became_another_one_is_found_wherever_it_stands() -> None:
+    line = EpochFinished(time=1.5, trial_id="c-s0", epoch=13, value=51.25, score=50.5).line()
+    assert holds(line.encode()) and holds(line.strip().encode())
+    for place, letter in enumerate(line.rstrip("\n")):
+        if letter.isdigit():
+            changed = line[:place] + str((int(letter) + 1) % 10) + line[place + 1 :]
+            assert parse(changed.encode()) is None, changed
+    assert holds(b'{"time": 1.5, "event": "epoch"}') is None
+
+
+def test_half_a_line_before_a_whole_one_does_not_count_against_it() -> None:
+    event = EpochFinished(time=1.5, trial_id="c-s0", epoch=13, value=51.25, score=50.5)
+    assert parse(b'{"time": 1.0, "event": "epo' + event.line().encode()) == event
 
 
 def test_every_way_to_end_is_an_event() -> None:

@@ -38,7 +38,13 @@ def compare(a: StudyBuilder, b: StudyBuilder, *options: str) -> dict[str, Any]:
 
 
 def test_a_reproduction_is_equal_to_the_last_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), study(tmp_path / "b", BASE, OTHER, "own_b"))
+    a, b = study(tmp_path / "a", BASE, OTHER, "own_a"), study(tmp_path / "b", BASE, OTHER, "own_b")
+    content = compare(a, b)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == content["headline"] == "2 of 2 shared cells equal to the last digit (8 trials)"
+    assert "cells: 1 only in A, 1 only in B; 0 differences between the locks; --all shows each" in printed
+    assert len(printed) < 12 and not any("base" in line for line in printed), "details are asked for"
+    content = compare(a, b, "--all")
     assert [cell["reproduced"] for cell in content["cells"]] == ["to the last digit"] * 2
     assert (content["only_in_a"], content["only_in_b"]) == (["own_a"], ["own_b"])
     assert content["differences_of_locks"] == []
@@ -54,6 +60,10 @@ def test_equal_accuracies_with_other_measures_that_differ_are_a_tie(tmp_path: Pa
             built.add("angular/kd", 70.0, None, role="search", cell="c", seed=seed, target_entropy=entropy)
     content = compare(a, b)
     assert content["cells"][0]["reproduced"] == "equal, but other measures differ in 1 of 2 seeds"
+    assert content["headline"] == (
+        "0 of 1 shared cell equal to the last digit (2 trials); "
+        "1 with equal val_accuracy and other measures that differ: a tie, not the same training"
+    )
     assert content["verdict"].endswith(
         "all equal to the last digit, but in 1 trial other measures differ: a tie, not the same training"
     )
@@ -76,7 +86,11 @@ def test_differences_are_paired_by_seed(tmp_path: Path, capsys: pytest.CaptureFi
     assert b.lock is not None
     b.lock["packages"]["torch"] = "2.7.1"
     b.lock["source_code"]["diff"] = "one\ntwo\n"
-    content = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), b)
+    content = compare(study(tmp_path / "a", BASE, OTHER, "own_a"), b, "--all")
+    assert content["headline"] == (
+        "1 of 2 shared cells equal to the last digit (7 trials); 1 differs, by at most 0.5000 points "
+        "(test_accuracy of base)"
+    )
     cell = content["cells"][0]
     expected = paired.paired_difference(dict(enumerate(moved[:3])), dict(enumerate(BASE[:3])))
     assert cell["seeds"] == [0, 1, 2]
@@ -88,13 +102,16 @@ def test_differences_are_paired_by_seed(tmp_path: Path, capsys: pytest.CaptureFi
         "packages.torch: '2.6.0' -> '2.7.1'",
         "source_code.diff: '' -> '2 lines'",
     ]
-    assert "largest difference 0.5000 in base" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "largest difference 0.5000 in base" in printed
+    assert "not the same in both: - torch: 2.6.0 in A, 2.7.1 in B" in printed
 
 
 def test_rounding_is_told_from_a_difference(tmp_path: Path) -> None:
     near = [value * (1 + 1e-13) for value in BASE]
     content = compare(study(tmp_path / "a", BASE, OTHER, "own"), study(tmp_path / "b", near, OTHER, "own"))
     assert content["cells"][0]["reproduced"] == "up to rounding"
+    assert content["headline"].endswith("(9 trials); 1 up to rounding")
 
 
 def test_search_and_report_trials_of_a_cell_are_not_mixed(tmp_path: Path) -> None:
@@ -122,7 +139,7 @@ def test_search_trials_are_compared_by_validation(tmp_path: Path) -> None:
 def test_other_random_streams_are_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = (study(tmp_path / name, BASE, OTHER, "own") for name in ("a", "b"))
     other.lock = {**LOCK, "streams": 2}  # the first is of before streams had names
-    compare(one, other)
+    compare(one, other, "--all")
     assert "streams: (absent) -> 2" in capsys.readouterr().out
 
 
@@ -131,7 +148,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     study(tmp_path / "runs" / "a", BASE, OTHER, "own").write()
     study(tmp_path / "runs" / "b", BASE, OTHER, "own").write()
     assert akdtune(["compare", "a", "b", "--metric", "test_accuracy"]) == 0
-    assert "3 cells and 9 trials shared" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("3 of 3 shared cells equal to the last digit (9 trials)\n")
     assert akdtune(["compare", "a", "b", "--metric", "test_acuracy"]) == 2
     assert "did you mean 'test_accuracy'?" in capsys.readouterr().err
     assert akdtune(["compare", "a", "a"]) == 2

@@ -33,7 +33,7 @@ def live(**closing: float | None) -> Trial:
     predictions = SimpleNamespace(
         sample_ids_N=torch.arange(2), labels_N=torch.tensor([1, 0]), logits_NK=torch.eye(2, dtype=torch.bfloat16)
     )
-    return cast(Trial, SimpleNamespace(close=lambda: (closing, predictions), streams=2))
+    return cast(Trial, SimpleNamespace(close=lambda: (closing, predictions), streams=2, train_images=8))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_whole_trial_leaves_rows_state_predictions_and_outcome(directory: Tria
         writer.finished(student(number))
     assert directory.read_outcome() is None
     outcome = writer.close(live(test_accuracy=61.0))
-    expected = {"outcome": "done", "epoch": 3, "streams": 2, "test_accuracy": 61.0}
+    expected = {"outcome": "done", "epoch": 3, "streams": 2, "train_images": 8, "test_accuracy": 61.0}
     where = trained_on(torch.device("cpu"))
     assert outcome == {**expected, "trained_on": where}
     held = directory.read_outcome() or {}

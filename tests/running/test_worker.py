@@ -15,6 +15,7 @@ import torch
 from akdtune.errors import CheckpointError, StudyError
 from akdtune.records.files import LOCK
 from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running import worker
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.request import TrialRequest
@@ -90,7 +91,7 @@ def test_a_trials_own_error_ends_it_when_it_is_raised_again(monkeypatch: pytest.
     outcome = executed(asked(tmp_path))
     assert outcome["outcome"] == "failed" and outcome["error"].startswith("ValueError: b (")
     assert len(raised) == 3
-    held = json.loads((tmp_path / "trials" / "t" / "outcome.json").read_text())
+    held = TrialDirectory(tmp_path / "trials" / "t").read_outcome()
     assert held == {**outcome, "trial_id": "t", "files": {}}
 
 

@@ -11,6 +11,7 @@ from akdtune.cli.app import app
 from akdtune.planning.cost import surviving_share
 from akdtune.planning.identity import initial_rows
 from akdtune.planning.report import headline
+from akdtune.records import spans
 from akdtune.records.events import RungCorrelation, of_plain
 from akdtune.records.study_directory import TrialRecord
 from akdtune.running import display
@@ -238,8 +239,8 @@ def test_what_is_no_time(value: float | str) -> None:
 
 def test_time_spent_adds_up_over_runs_and_leaves_out_the_pauses() -> None:
     times = [("study_started", 10), ("done", 15), ("study_started", 100), ("study_finished", 120), ("other", 500)]
-    assert follow_up.spent_s(of_plain({"event": kind, "time": at}) for kind, at in times) == 25.0
-    assert follow_up.spent_s([]) == 0.0
+    assert spans.spent_s(of_plain({"event": kind, "time": at}) for kind, at in times) == 25.0
+    assert spans.spent_s([]) == 0.0
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])

@@ -46,3 +46,10 @@ def test_too_few_values_have_no_p(first: list[float], second: list[float], diffe
 def test_values_must_be_finite() -> None:
     with pytest.raises(ValueError, match="values must be finite"):
         welch_difference([1.0, float("nan")], [1.0, 2.0])
+
+
+def test_its_interval_is_scipys() -> None:
+    first, second = [1.0, 4.0, 2.5, 3.0], [0.5, 0.7, 0.2]
+    expected = ttest_ind(first, second, equal_var=False).confidence_interval(0.9)
+    assert welch_difference(first, second).interval(0.1) == pytest.approx(tuple(expected), rel=1e-10)
+    assert welch_difference([1.0, 1.0], [2.0, 2.0]).interval(0.1) is None

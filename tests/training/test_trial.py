@@ -179,6 +179,15 @@ def test_timing_a_few_steps(config: Callable[..., TrialConfig]) -> None:
     assert all(value > 0 for value in times.values())
 
 
+def test_a_timing_that_is_over_time_takes_one_step_and_few_images(config: Callable[..., TrialConfig]) -> None:
+    """With a teacher whose answers are kept: those about some images are never taken for those about all."""
+    whole = list(Trial(config(epochs=1)).run())[-1].row
+    assert all(value > 0 for value in Trial(config()).timed(8, until=0.0).values())
+    assert all(value > 0 for value in Trial(config()).timed(2).values())
+    after = list(Trial(config(epochs=1)).run())[-1].row
+    assert (after["val_accuracy"], after["agreement"]) == (whole["val_accuracy"], whole["agreement"])
+
+
 def test_plain_json_round_trip(config: Callable[..., TrialConfig]) -> None:
     of = config()
     settings = {

@@ -162,7 +162,8 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         phase: with its values.
         run: the study directory, for the predictions of trials.
         alpha: error rate of each family.
-        draws: of the bootstrap over seeds and images.
+        draws: of the bootstrap over seeds and images; 0: only what needs neither predictions nor scipy.stats, which
+            takes a second to load: differences, t intervals, sign flips and Holm, without what seeds can show.
     """
     if phase.reference is None:
         return []
@@ -170,7 +171,8 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
     others = [cell for cell in phase.cells if cell.name != reference.name]
     level = 1 - alpha
     differences = {
-        cell.name: _with_spread(paired_difference(cell.values, reference.values, level=level)) for cell in others
+        cell.name: _with_spread(paired_difference(cell.values, reference.values, level=level, beside=draws > 0))
+        for cell in others
     }
     within: dict[str, tuple[InFamily, int]] = {}
     for family in families_of(phase):
@@ -178,20 +180,23 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         adjusted = holm_family([differences[name] for name in comparable], alpha=alpha)
         within |= {name: (member, len(comparable)) for name, member in zip(comparable, adjusted, strict=True)}
     predictions = StoredPredictions(run) if phase.metric == "test_accuracy" else None
+    bootstrapped = predictions if draws else None
     margin = margin_of(phase)
     judged = []
     for cell in others:
         difference = differences[cell.name]
         paired = difference.n_pairs >= 2 and difference.sd is not None
         in_family, size = within.get(cell.name, (None, 0))
-        crossed = _crossed(predictions, cell, reference, draws, level) if paired else "fewer than two pairs"
+        crossed = _crossed(bootstrapped, cell, reference, draws, level) if paired else "fewer than two pairs"
         shows = more = equal = None
         repeats = cell.replica_of or (reference.name if reference.replica_of == cell.name else None)
         if repeats is None and difference.n_pairs >= 2 and difference.sd is not None:
             n, judged_at = difference.n_pairs, alpha / max(size, 1)
-            shows = power.detectable(difference.sd, n, alpha=judged_at)
-            if margin is not None:
+            if draws:
+                shows = power.detectable(difference.sd, n, alpha=judged_at)
+            if draws and margin is not None:
                 more = power.more_seeds(difference.sd, n, resolve=margin, alpha=judged_at)
+            if margin is not None:
                 equal = statistics_paired.equivalence(difference, margin, alpha=alpha)
         judged.append(
             Finding(

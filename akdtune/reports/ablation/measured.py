@@ -139,20 +139,27 @@ def design_phases(run: Path) -> dict[str, Any]:
     return phases
 
 
-def phases_of(run: Path, *, metric: str | None = None, reference: str | None = None) -> list[Phase]:
+def phases_of(
+    run: Path,
+    *,
+    metric: str | None = None,
+    reference: str | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+) -> list[Phase]:
     """Every phase of a study with what was measured, the ablation first.
 
     Args:
         run: the study directory; the study may be running.
         metric: a column of `trials.parquet` with numbers; default: the one that each phase declares.
         reference: name of a cell; default: the one that each phase declares.
+        rows: of `trials.parquet`, where they are read already.
 
     Raises:
         StudyError: for a directory that is no study, has no design, or files that cannot be read.
         AkdtuneError: for an unknown metric or reference, with the nearest that there is.
     """
     design = design_phases(run)
-    rows = tables.read_trials(run).to_pylist()
+    rows = tables.read_trials(run).to_pylist() if rows is None else rows
     if metric is not None:
         numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
         known = sorted({name for name in numeric if not name.startswith("param.")} - {"seed", "number"})

@@ -116,7 +116,14 @@ def arms_of(run: Path, role: str | None = None, pool: Sequence[str] = ()) -> tup
         pool: `roles` takes trials of both; `seeds` averages over all seeds of a configuration, also where others have
             fewer. Without, a value is over the seeds that all configurations of the arm have finished.
     """
-    rows = [row for row in tables.read_trials(run).to_pylist() if row["role"] in ROLES]
+    return arms_in(tables.read_trials(run).to_pylist(), role, pool)
+
+
+def arms_in(
+    trials: Sequence[Row], role: str | None = None, pool: Sequence[str] = ()
+) -> tuple[Selection, list[SearchedArm]]:
+    """`arms_of` where the trials are read already."""
+    rows = [row for row in trials if row["role"] in ROLES]
     selection = select((row["role"] for row in rows), role, pool)
     arms = []
     for name in dict.fromkeys(row["arm"] for row in rows if row["role"] in selection.roles):

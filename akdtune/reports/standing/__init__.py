@@ -1,0 +1,1 @@
+"""How a study stands: its arms, which leads and whether that is more than luck, how far it is, what comes next."""
