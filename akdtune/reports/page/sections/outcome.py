@@ -24,7 +24,7 @@ def pareto(material: Material) -> Section | LeftOut:
     """Configurations that no other one beats in every objective."""
     search = material.settings.get("search")
     names = list((search or {}).get("objectives") or ["accuracy"]) if isinstance(search, Mapping) else ["accuracy"]
-    known = [name for name in names if name in pareto_report.COLUMNS]
+    known = [name for name in names if isinstance(name, str) and name in pareto_report.COLUMNS]
     if len(known) < 2:
         return LeftOut("Pareto front", "the search weighs accuracy alone (search.objectives)")
     headings, rows = pareto_report.table(material.rows, known)

@@ -58,7 +58,7 @@ def _next(material: Material) -> list[Part]:
     step = None if material.standing is None else material.standing.next
     if step is None:
         return []
-    said = [f"Next, {step.why}{f': {step.cost}' if step.cost else ''}{f' ({step.note})' if step.note else ''}"]
+    said = [f"Next ({step.why}){f': {step.cost}' if step.cost else ''}{f' ({step.note})' if step.note else ''}"]
     return [Sentences(said), Code(without_home(step.command))]
 
 
