@@ -16,6 +16,7 @@ from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, 
 from akdtune.reports.page.drawing import forest as drawn_forest
 from akdtune.reports.page.drawing.looks import look
 from akdtune.reports.page.material import Material, Row, finite
+from akdtune.reports.standing.opening import standing
 from akdtune.reports.text import duration, number
 
 PHASES = {"ablation": "Ablation", "confirm": "Confirmation"}
@@ -25,7 +26,8 @@ TRIALS_SHOWN = 2000
 
 def verdict(material: Material) -> Section | LeftOut:
     """What may be concluded, and how to read it."""
-    parts: list[Part] = []
+    stands = standing(material.run, material.rows)
+    parts: list[Part] = [] if stands.leader is None else [Sentences([f"{stands.sentence}."], lead=True)]
     notes: list[str] = []
     for result in material.results:
         said = [tables.said_of(result, finding) for finding in result.findings]
@@ -40,6 +42,9 @@ def verdict(material: Material) -> Section | LeftOut:
         parts.append(Sentences(best, listed=True, heading="Search"))
     if not parts:
         return LeftOut("Verdict", f"no trial has reached its end yet ({_tally(material.rows)})")
+    if stands.next is not None:
+        cost = f" ({stands.next.cost})" if stands.next.cost else ""
+        parts.append(Sentences([f"{stands.next.why}{cost}: {stands.next.command}"], heading="Next"))
     if notes:
         parts.append(Sentences(notes, listed=True, folded="How to read this"))
     return Section("verdict", "Verdict", parts)
