@@ -29,7 +29,7 @@ def verdict(material: Material) -> Section | LeftOut:
     parts: list[Part] = []
     notes: list[str] = []
     if material.standing is not None and material.standing.leader is not None:
-        parts.append(Sentences([material.standing.sentence], lead=True))
+        parts.append(Sentences([f"{material.standing.sentence}."], lead=True))
     for result in material.results:
         said = [tables.said_of(result, finding) for finding in result.findings]
         if said:
