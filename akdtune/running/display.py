@@ -231,7 +231,7 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
     lines += [f"  akdtune analyze ablation {root}"] if study.reports else []
     if study.search.searches or study.probe is not None:
         lines.append(f"  akdtune analyze diversity_accuracy {root}")
-    return "\n".join([*lines, f"  akdtune show {root}"])
+    return "\n".join([*lines, f"  akdtune show {root}", f"  akdtune report {root}"])
 
 
 def asked(study: Study, directory: StudyDirectory) -> Asked:

@@ -17,7 +17,7 @@ import yaml
 
 from akdtune.errors import AkdtuneError, AkdtuneWarning, StudyError
 from akdtune.records import files, tables
-from akdtune.records.events import Event, RungDecided, StudyFinished, TrialEnded, TrialStarted
+from akdtune.records.events import Event, RungDecided, TrialEnded
 from akdtune.reports import answers, curves
 from akdtune.reports.ablation.measured import Phase, phases_of
 from akdtune.reports.ablation.tables import Result, compute
@@ -27,6 +27,7 @@ from akdtune.reports.importance.shares import EVALUATORS, LEAST, MIN_DRAWS, Judg
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.page.drawing.looks import Look, looks_of
 from akdtune.reports.short_names import searched, settings_text, short_names
+from akdtune.reports.standing.opening import Standing, standing
 from akdtune.statistics.resampling import Floats
 
 Row = Mapping[str, Any]
@@ -132,15 +133,10 @@ class Material:
         """The last end of each trial."""
         return {event.trial_id: event for event in self.happened if isinstance(event, TrialEnded)}
 
-    def hours(self) -> tuple[float, float] | None:
-        """When its first trial began and when the last thing happened, seconds since 1970; None before."""
-        begun = [event.time for event in self.happened if isinstance(event, TrialStarted) and math.isfinite(event.time)]
-        last = [
-            event.time
-            for event in self.happened
-            if not isinstance(event, StudyFinished) and event.trial_id and math.isfinite(event.time)
-        ]
-        return (min(begun), max(last)) if begun else None
+    @functools.cached_property
+    def standing(self) -> Standing | None:
+        """What `akdtune show` opens with; None where that cannot be known."""
+        return self.kept(lambda: standing(self.run, self.rows), None)
 
     @functools.cached_property
     def origin(self) -> Origin | None:

@@ -74,7 +74,7 @@ def forest(
     for place, (bar, look) in enumerate(pairs):
         content += _row(bar, look, x, layout, layout.top + layout.row * (place + 0.5), simultaneous)
     content += _foot(x, layout, bottom, xlabel)
-    return svg.drawing(layout.width, bottom + 42, *content, name=name)
+    return svg.drawing(layout.width, bottom + (56 if layout.stacked else 42), *content, name=name)
 
 
 def _ground(x: Scale, layout: Layout, bottom: float, margin: float | None, floor: float | None) -> Iterator[Markup]:

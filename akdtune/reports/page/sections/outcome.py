@@ -24,7 +24,7 @@ def pareto(material: Material) -> Section | LeftOut:
     """Configurations that no other one beats in every objective."""
     search = material.settings.get("search")
     names = list((search or {}).get("objectives") or ["accuracy"]) if isinstance(search, Mapping) else ["accuracy"]
-    known = [name for name in names if name in pareto_report.COLUMNS]
+    known = [name for name in names if isinstance(name, str) and name in pareto_report.COLUMNS]
     if len(known) < 2:
         return LeftOut("Pareto front", "the search weighs accuracy alone (search.objectives)")
     headings, rows = pareto_report.table(material.rows, known)
@@ -105,11 +105,7 @@ def cost(material: Material) -> Section | LeftOut:
         return LeftOut("Cost", "no trial has finished an epoch yet")
     total = sum(_seconds(row) for row in material.rows)
     said = [f"{duration(total)} of training in {sum(row['epochs'] or 0 for row in material.rows):,} epochs"]
-    hours = material.hours()
-    if hours is not None and hours[1] > hours[0]:
-        elapsed = hours[1] - hours[0]
-        said.append(f"{duration(elapsed)} from the first trial's start to the last event, pauses included")
-        said.append(f"{total / elapsed:.1f} trials at once on average")
+    said += [] if material.standing is None else material.standing.progress
     headings = ["arm or cell", "trials", "epochs", "time", "a trial", "an epoch, s", "images a second"]
     rows_of_all = [_cost_row(name, rows) for name, rows in groups.items()]
     table = Table(
@@ -120,9 +116,7 @@ def cost(material: Material) -> Section | LeftOut:
         [(name, sum(map(_seconds, rows)) / 60, duration(sum(map(_seconds, rows)))) for name, rows in shown],
         material.looks, name="Time of training by arm or cell", x_label="minutes of training",
     )  # fmt: skip
-    return Section(
-        "cost", "Cost", [Sentences(["; ".join(said) + "."]), Figure("Time by arm or cell", [Panel(drawn)]), table]
-    )
+    return Section("cost", "Cost", [Sentences(said, listed=True), Figure("Time by arm or cell", [Panel(drawn)]), table])
 
 
 def _seconds(row: Row) -> float:

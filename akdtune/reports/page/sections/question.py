@@ -21,7 +21,11 @@ def question(material: Material) -> Section | LeftOut:
     """The section that everything else answers."""
     asked = list(_questions(material))
     parts: list[Part] = [Sentences(asked, listed=len(asked) > 1)] if asked else []
-    parts += [table for table in (_phases(material), _subject(material)) if table.rows]
+    phases, subject = _phases(material), _subject(material)
+    parts += [phases] if phases.rows else []
+    if (shared := sum(int(row[1]) for row in phases.rows) - len(material.rows)) > 0:
+        parts.append(Sentences([f"{counted(shared, 'trial')} of cells that two phases share, trained once."]))
+    parts += [subject] if subject.rows else []
     parts += list(_designs(material))
     searched = _searched(material)
     parts += [searched] if searched.rows else []
@@ -75,9 +79,7 @@ def _phases(material: Material) -> Table:
              "all training images" if read and full else "training images without validation",
              "test images, once, after the last epoch" if read else "validation images"]
         )  # fmt: skip
-    shared = sum(int(row[1]) for row in rows) - len(material.rows)
-    caption = f"Phases; {counted(shared, 'trial')} of cells that two share, trained once" if shared > 0 else "Phases"
-    return Table(caption, ["phase", "trials", "configurations", "seeds", "trained on", "judged on"], rows, (1, 2))
+    return Table("Phases", ["phase", "trials", "configurations", "seeds", "trained on", "judged on"], rows, (1, 2))
 
 
 def _few(seeds: Sequence[int]) -> str:
@@ -107,10 +109,10 @@ def _subject(material: Material) -> Table:
     if training:
         held = {key: training[key] for key in ("epochs", "batch_size", "lr", "optimizer") if key in training}
         rows.append(["training", _listed(held)])
-    if search := part_of(settings, "search"):
+    if (search := part_of(settings, "search")) and search.get("algorithm") != "none":
         held = {key: search[key] for key in ("algorithm", "trials", "fair", "time_budget") if search.get(key)}
         rows.append(["search", _listed(held)])
-    if scheduler := part_of(settings, "scheduler"):
+    if (scheduler := part_of(settings, "scheduler")) and scheduler.get("name") != "none":
         rows.append(["early stopping", component(scheduler)])
     return Table("What is trained", [], [[name, without_home(said)] for name, said in rows], words=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from statistics import fmean, stdev
 from typing import Any
 
 from akdtune.reports import figures
@@ -12,12 +11,13 @@ from akdtune.reports.ablation import figures as ablation_figures
 from akdtune.reports.ablation import tables, winners
 from akdtune.reports.ablation.findings import margin_of
 from akdtune.reports.ablation.tables import Result
-from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table
+from akdtune.reports.page.content import Code, Figure, LeftOut, Panel, Part, Section, Sentences, Table
 from akdtune.reports.page.drawing import forest as drawn_forest
 from akdtune.reports.page.drawing.looks import look
-from akdtune.reports.page.material import Material, Row, finite
-from akdtune.reports.standing.opening import standing
-from akdtune.reports.text import duration, number
+from akdtune.reports.page.material import Material, Row, finite, without_home
+from akdtune.reports.page.sections.question import part_of
+from akdtune.reports.standing.arms import of_search
+from akdtune.reports.text import number
 
 PHASES = {"ablation": "Ablation", "confirm": "Confirmation"}
 TRIALS_SHOWN = 2000
@@ -26,9 +26,10 @@ TRIALS_SHOWN = 2000
 
 def verdict(material: Material) -> Section | LeftOut:
     """What may be concluded, and how to read it."""
-    stands = standing(material.run, material.rows)
-    parts: list[Part] = [] if stands.leader is None else [Sentences([f"{stands.sentence}."], lead=True)]
+    parts: list[Part] = []
     notes: list[str] = []
+    if material.standing is not None and material.standing.leader is not None:
+        parts.append(Sentences([f"{material.standing.sentence}."], lead=True))
     for result in material.results:
         said = [tables.said_of(result, finding) for finding in result.findings]
         if said:
@@ -38,13 +39,9 @@ def verdict(material: Material) -> Section | LeftOut:
         ]
     if not isinstance(material.diversity, str):
         parts.append(Sentences(material.diversity.sentences, listed=True, heading="Diversity and accuracy"))
-    if best := _best(material):
-        parts.append(Sentences(best, listed=True, heading="Search"))
     if not parts:
         return LeftOut("Verdict", f"no trial has reached its end yet ({_tally(material.rows)})")
-    if stands.next is not None:
-        cost = f" ({stands.next.cost})" if stands.next.cost else ""
-        parts.append(Sentences([f"{stands.next.why}{cost}: {stands.next.command}"], heading="Next"))
+    parts += _next(material)
     if notes:
         parts.append(Sentences(notes, listed=True, folded="How to read this"))
     return Section("verdict", "Verdict", parts)
@@ -56,19 +53,13 @@ def heading_of(result: Result) -> str:
     return f"Ablation: {title}" if result.phase.name == "ablation" else title[:1].upper() + title[1:]
 
 
-def _best(material: Material) -> list[str]:
-    """The highest of noisy numbers, said as such."""
-    done = [row for row in material.of_roles("search") if row["status"] == "done" and finite(row["val_accuracy"])]
-    if not done:
+def _next(material: Material) -> list[Part]:
+    """What to do next, with its cost."""
+    step = None if material.standing is None else material.standing.next
+    if step is None:
         return []
-    row = max(done, key=lambda row: float(row["val_accuracy"]))
-    settings = material.settings_text(row)
-    confirmed = "" if any(phase.name == "confirm" for phase in material.phases) else "; nothing has confirmed it"
-    return [
-        f"the highest validation accuracy is {row['val_accuracy']:.2f} % ({row['arm']}, trial {row['trial_id']}, "
-        f"seed {row['seed']}{', ' if settings else ''}{settings}): the maximum of {len(done)} noisy numbers, so "
-        f"optimistic{confirmed}"
-    ]
+    said = [f"Next ({step.why}){f': {step.cost}' if step.cost else ''}{f' ({step.note})' if step.note else ''}"]
+    return [Sentences(said), Code(without_home(step.command))]
 
 
 def _tally(rows: Sequence[Row]) -> str:
@@ -81,37 +72,25 @@ def arms(material: Material) -> Section | LeftOut:
     if not material.rows:
         return LeftOut("Arms and cells", "no trial has been planned yet")
     parts: list[Part] = []
-    for roles, caption in ((("search",), "Arms, search trials"), (("probe",), "Arms, probe trials")):
-        held = material.of_roles(*roles)
-        if held:
-            parts.append(_arms_table(material, held, caption))
+    parts += [part for role in ("search", "probe") for part in _arms_table(material, role)]
     parts += [_cells_table(material, result) for result in material.results]
     parts.append(_trials_table(material))
     return Section("arms", "Arms and cells", parts)
 
 
-def _arms_table(material: Material, held: Sequence[Row], caption: str) -> Table:
-    rows = []
-    for arm in dict.fromkeys(str(row["arm"]) for row in held):
-        mine = [row for row in held if str(row["arm"]) == arm]
-        values = [v for row in mine if row["status"] == "done" and (v := finite(row["val_accuracy"])) is not None]
-        counts = Counter(str(row["status"]) for row in mine)
-        others = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "done")
-        spread = f" ± {number(stdev(values))}" if len(values) > 1 else ""
-        rows.append(
-            [arm, str(len(mine)), str(counts["done"]), others, number(fmean(values)) + spread if values else "",
-             number(max(values)) if values else "", str(sum(row["epochs"] or 0 for row in mine)),
-             _time(mine)]
-        )  # fmt: skip
-    rows.sort(key=lambda row: -float(row[5] or "-inf"))
-    headings = ["arm", "trials", "done", "others", "validation accuracy of those done, mean ± sd, %", "best, %",
-                "epochs", "training time"]  # fmt: skip
-    return Table(caption, headings, rows, (1, 2, 4, 5, 6, 7), material.looks)
-
-
-def _time(rows: Sequence[Row]) -> str:
-    total = sum(finite(row.get(name)) or 0.0 for row in rows for name in ("wall_time_s", "warmup_time_s"))
-    return duration(total) if total else ""
+def _arms_table(material: Material, role: str) -> Iterator[Part]:
+    """The arms of a search or of probes as `akdtune show` has them."""
+    search = part_of(material.settings, "search").get("algorithm")
+    found = of_search(material.rows, role, search if isinstance(search, str) else None)
+    if found is None:
+        return
+    kept = [place for place in range(len(found.headings)) if any(row[place] for row in found.rows)]
+    rows = [[row[place] for place in kept] for row in found.rows]
+    right = [new for new, place in enumerate(kept) if place in found.right]
+    title = found.title[:1].upper() + found.title[1:]
+    yield Table(title, [found.headings[place] for place in kept], rows, right, material.looks)
+    if found.note:
+        yield Sentences([found.note[:1].upper() + found.note[1:] + "."])
 
 
 def _cells_table(material: Material, result: Result) -> Table:
