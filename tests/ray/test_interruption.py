@@ -182,6 +182,7 @@ def test_ctrl_c_while_ray_starts(tmp_path: Path) -> None:
     assert "nothing is lost" in interrupt(process)
 
 
+@pytest.mark.slow
 def test_kill_9_during_tpe_with_asha(ray_up: None, tmp_path: Path) -> None:
     file, root = studies.write(tmp_path), tmp_path / "run"
     kill(started(file, root, SLOW, "epoch", 70))

@@ -187,6 +187,7 @@ def test_a_retried_trial_ends_once_more(troubled: Troubled) -> None:
     assert troubled.row("error")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_slow_close_neither_fails_the_successor_nor_stalls_the_study(tmp_path: Path) -> None:
     """In a pooled search, whose arms share one bracket."""
     file, root = studies.write(tmp_path, studies.TINY + "plugins: [slow_close]\n"), tmp_path / "run"

@@ -57,6 +57,7 @@ class Lines(akdtune.Logger):
 """
 
 
+@pytest.mark.slow
 def test_no_run_is_lost_without_a_server(ray_up: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

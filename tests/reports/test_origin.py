@@ -121,7 +121,7 @@ def test_other_analyses_say_it_too(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_comparison_says_it_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = (str(ablation(tmp_path / name, where).write()) for name, where in (("a", EPYC), ("b", XEON)))
-    assert importlib.import_module("akdtune.analysis.compare").main([a, b]) == 0
+    assert importlib.import_module("akdtune.analysis.compare").main([a, b, "--all"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "A trained on: AMD EPYC 9B14 (AVX512), 1 thread" in text
     assert "B trained on: Intel Xeon (AVX2, oneDNN at most AVX2), 2 threads" in text

@@ -17,6 +17,7 @@ from akdtune.settings.data import DataSettings
 from akdtune.settings.training import Seeds, TrainingSettings
 from akdtune.settings.trial import resolve_ce_weight
 from akdtune.training.config import TrialConfig
+from akdtune.training.evaluation import HELD_OUT_COLUMNS
 from akdtune.training.limits import TrialLimits
 from akdtune.training.measures import percent_right
 from akdtune.training.request import TrialRequest
@@ -209,7 +210,8 @@ def test_views_that_change_are_measured_at_rungs_each_tenth_and_in_the_last_epoc
     of = replace(config(epochs=12), rungs=(3, 6))
     sparse = list(Trial(of).run())
     dense = list(Trial(of, limits=TrialLimits(views_every=1)).run())
-    views = JUDGED - {"teacher_accuracy"}
+    of_views = {column.name for column in HELD_OUT_COLUMNS if column.teacher == "judged"}
+    views = (JUDGED | of_views) - {"teacher_accuracy"}
     measured = [e.epoch for e in sparse if e.stage == "student" and e.row.get("diversity_sq_prob") is not None]
     assert measured == [3, 6, 10, 12]
     for less, more in zip(numbers(sparse), numbers(dense), strict=True):
