@@ -43,7 +43,7 @@ def locate(source: str) -> Path:
     """
     try:
         path = Path(source).expanduser()
-        if path.exists():
+        if path.exists() and not (path.is_dir() and source in packaged()):  # a folder of runs is no settings file
             return path
     except (OSError, ValueError, RuntimeError) as error:  # names that no file has: too long, of no user
         raise SettingsError([Problem(shown(source), f"no file has this name: {error}")]) from None
@@ -101,7 +101,7 @@ def _base_of(given: Any, path: Path, name: str) -> tuple[Path, str]:
     if not isinstance(given, str) or not given.strip():
         raise ValueError(f"must be the name of one file, or of a packaged study, got {shown(given)}")
     base = Path(paths.absolute(given, str(path.absolute().parent)))
-    if not base.exists() and given in packaged():
+    if given in packaged() and (base.is_dir() or not base.exists()):
         return packaged()[given], given
     as_named = str(Path(name).parent / given) if name not in packaged() else given
     if base.is_dir():

@@ -222,3 +222,11 @@ def test_the_schema_takes_what_the_reader_takes() -> None:
     assert not is_valid("base: a.yaml\nserch: {trials: 3}")
     assert not is_valid(BASE.replace("name: angular, ", ""))
     assert not is_valid("base: null\n" + ABOVE.partition("\n")[2])
+
+
+def test_a_folder_of_runs_hides_no_packaged_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits_angular").mkdir()
+    (tmp_path / "mine.yaml").write_text("study: mine\nbase: digits_angular\n")
+    assert spec.load("digits_angular").name == "digits_angular"
+    assert spec.load("mine.yaml").name == "mine"
