@@ -442,6 +442,8 @@ _LOCK_SHAPE: dict[str, Any] = {
     "seeds": dict, "extended": list, "settings": dict, "settings.study": str, "settings.plugins": (list, None),
     "settings.search": dict, "settings.search.objectives": list, "settings.report": (dict, None),
     "settings.scheduler": (dict, None),
+    "settings.training": (dict, None), "settings.probe": (dict, None), "settings.confirm": (dict, None),
+    "settings.ablation": (dict, None),
     "data.hash": str, "teacher.path": str, "teacher.key": str, "teacher.weights_hash": str,
     "teacher.network": (str, dict), "teacher.val_accuracy": (float, None), "teacher.test_accuracy": (float, None),
     "teacher.saw_validation": bool, "report_teacher": dict,

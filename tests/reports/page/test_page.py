@@ -182,6 +182,12 @@ class TestWhateverItHolds:
             assert any(lost in said for said in page.warnings)
             assert lost in html_of(page)
 
+    def test_settings_of_another_shape(self, tmp_path: Path) -> None:
+        study = ablated(tmp_path / "small")
+        study.lock = {"settings": {"study": "small", "ablation": 3}}
+        (said,) = page_of(study.write()).warnings
+        assert "damaged, settings.ablation must be a mapping or nothing, is a whole number" in said
+
     def test_numbers_that_are_not_finite(self, tmp_path: Path) -> None:
         study = searched(tmp_path / "small")
         for number, value in enumerate((math.nan, math.inf, -math.inf)):
