@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from akdtune.cli.terminal.text import columns
 from akdtune.cli.waiting import waiting
 from akdtune.planning import report
 from akdtune.planning.plan import Plan
 from akdtune.planning.timing import Seen, Timing, TimingProgress
 from akdtune.running import extension
 from akdtune.running.interruption import INTERRUPTED
+from akdtune.running.printed import fitted
 from akdtune.study.spec import Study
 from akdtune.tracking.study import plan_line
 
@@ -62,7 +64,7 @@ def _print_times(plan: Plan, timing: bool) -> tuple[Plan, int]:
 
 def _print(lines: Sequence[str]) -> None:
     if lines:
-        print("\n".join(lines), flush=True)
+        print(fitted("\n".join(lines), columns()), flush=True)
 
 
 def _timed(timing: Timing) -> int:

@@ -23,6 +23,7 @@ from akdtune.reports.pareto import text
 from akdtune.reports.standing.next_step import Asked
 from akdtune.reports.standing.opening import standing
 from akdtune.reports.text import counted, duration
+from akdtune.running.printed import say
 from akdtune.search.follow_up import report_lines
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -94,7 +95,7 @@ class Display:
     def teacher(self, row: Mapping[str, object]) -> None:
         """Shows how far the teacher's training is: now in a terminal, now and then in a log."""
         if "waits" in row:
-            self.console.print(row["waits"], highlight=False, soft_wrap=True)
+            say(self.console, str(row["waits"]))
             return
         which = f"{row['network']} ({row['number']} of {row['networks']}), " if row.get("networks", 1) != 1 else ""
         self.teacher_line = (
@@ -200,8 +201,8 @@ def short_report(outline: Outline, directory: StudyDirectory) -> str:
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in study.warnings)])
 
 
-def closing_report(study: Study, directory: StudyDirectory) -> str:
-    """What `akdtune run` prints last: outcomes, then what `akdtune show` opens with."""
+def closing_report(study: Study, directory: StudyDirectory, width: int | None = None) -> str:
+    """What `akdtune run` prints last: outcomes, then what `akdtune show` opens with; `width` is a terminal's."""
     records = list(directory.records.values())
     kinds = ("done", "pruned", "diverged", "failed")
     counts = {kind: sum(record.terminal == kind for record in records) for kind in kinds}
@@ -219,7 +220,7 @@ def closing_report(study: Study, directory: StudyDirectory) -> str:
         if record.terminal is None and record.why is not None:
             lines.append(f"  interrupted: {record.trial_id} ({record.plan['arm']}): {record.why}")
     rows = tables.read_trials(directory.root).to_pylist()
-    lines += ["", *standing(directory.root, rows, asked(study, directory)).lines(), ""]
+    lines += ["", *standing(directory.root, rows, asked(study, directory)).lines(width), ""]
     if study.search.searches:
         lines += report_lines(study, directory)
     if len(study.search.objectives) > 1:

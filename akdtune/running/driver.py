@@ -37,6 +37,7 @@ from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.running.mending import check_ids, mend, refuse_lost_plan, said
 from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
+from akdtune.running.printed import say, width_of
 from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
@@ -159,7 +160,7 @@ class _Driver:
         return Outline(self.study)
 
     def _say(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)
+        say(self.console, line)
 
     def _go(self, lock: dict[str, Any] | None) -> int:
         begun = Display(self.console, self.study.name, self._total, self.study.epochs)
@@ -408,7 +409,7 @@ class _Driver:
             self._say(line)
         notes, self._printed = self.run.phases.notes[self._printed :], len(self.run.phases.notes)
         for line in notes:
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._say(line)
 
     def _complete_journal(self, run: Run) -> None:
         """Adds to optuna.journal what its sampler does not see."""
@@ -461,10 +462,10 @@ class _Driver:
         if donors is not None and donors.taken:
             self.console.print(f"taken over from other studies: {donors.taken} trials (reused_from says which)")
         for line in donors.notes if donors is not None else ():
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._say(line)
         self._print_notes()
         for line in dict.fromkeys(self.run.warnings):
-            self.console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+            self._say(f"warning: {line}")
         for line in () if self.tracking is None else self.tracking.closing():
             self._say(line)
-        self._say(display.closing_report(self.study, self.directory))
+        self._say(display.closing_report(self.study, self.directory, width_of(self.console)))

@@ -26,6 +26,7 @@ from akdtune.records.study_directory import StudyDirectory, TrialRecord
 from akdtune.registry import lookup
 from akdtune.reports.text import duration
 from akdtune.running import driver
+from akdtune.running.printed import say
 from akdtune.signals import InputSpec
 from akdtune.study import spec
 from akdtune.study.miniature import Miniature, without_weights
@@ -82,11 +83,11 @@ def rehearse(
         study, notes = _small(whole, source, overrides, folder)
         console.print(f"rehearsal of {whole.name}: the whole study in miniature", highlight=False)
         for line in notes:
-            console.print(f"  {line}", highlight=False, soft_wrap=True)
+            say(console, f"  {line}")
         try:
             code = driver.run(study, folder / "study", console=console, reports=False)
         except SurroundingsError as error:  # what was met stands beside what else was found
-            console.print(f"{error}", highlight=False, soft_wrap=True)
+            say(console, f"{error}")
             code = error.exit_code
         if code not in (0, 1, SurroundingsError.exit_code):
             kept = True
@@ -179,17 +180,16 @@ def _say(console: Console, whole: Study, found: Rehearsed, folder: Path, seconds
     console.print(table)
     for role, arm, _, _, errors in found.rows:
         for error in errors:
-            console.print(f"failed: {role} {arm}: {error}", highlight=False, soft_wrap=True)
+            say(console, f"failed: {role} {arm}: {error}")
     for name, error in found.analyses.items():
-        console.print(f"failed: analysis {name}: {error}", highlight=False, soft_wrap=True)
+        say(console, f"failed: analysis {name}: {error}")
     if found.failed or found.analyses:
-        console.print(f"look at {folder / 'study'} (akdtune logs, akdtune show)", highlight=False, soft_wrap=True)
+        say(console, f"look at {folder / 'study'} (akdtune logs, akdtune show)")
     else:
-        console.print(
+        say(
+            console,
             f"every arm, phase and control of {whole.name} ran. Not tried: full length, full data, memory at the "
             "study's own size without its GPU, and the cluster itself",
-            highlight=False,
-            soft_wrap=True,
         )
 
 

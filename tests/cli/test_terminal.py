@@ -201,3 +201,14 @@ def test_lists_have_a_line_a_name(folder: Path) -> None:
         assert len(names) == len(set(names)) > 5
         assert name in names
         assert max(map(columns_of, lines)) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_plan_is_broken_between_words(folder: Path, width: int) -> None:
+    plan = ["plan", "digits_angular", "--no-timing"]
+    (lines,), (whole,) = seen([plan], width, folder), seen([plan], 2000, folder)
+    assert max(map(columns_of, lines)) <= width < max(map(columns_of, whole))
+    assert "    views.margin  uniform [0.1, 0.6]" in lines
+    words, asked = ([word for line in shown for word in line.split()] for shown in (lines, whole))
+    assert {word for word in asked if columns_of(word) <= width - 6} <= set(words)
+    assert "".join(words) == "".join(asked)

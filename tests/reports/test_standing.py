@@ -81,6 +81,13 @@ def test_the_reference_itself_may_lead(builder: StudyBuilder) -> None:
     assert "not resolved against b #1 (−0.12 points" in found.sentence
 
 
+def test_a_control_that_leads_is_called_one(builder: StudyBuilder) -> None:
+    for name, values, role in (("base", KD, None), ("plain", BETTER, "control")):
+        builder.cell(name, values, role=role, seeds=range(5))
+    builder.design["ablation"]["reference"] = "base"
+    assert stands(builder).sentence.startswith("plain, a control, leads by the ablation, mean test accuracy 75.90 %")
+
+
 def test_without_a_reference_the_leader_has_to_beat_every_other(builder: StudyBuilder) -> None:
     confirmed(builder, {"a #1": KD, "b #1": BETTER, "c #1": [60.0, 61.0, 62.5, 60.0, 61.0]}, reference=None)
     found = stands(builder)

@@ -72,8 +72,9 @@ def of_result(result: Result) -> Leader | None:
     ranked = sorted(cells, key=lambda cell: -_mean(cell))
     first = ranked[0]
     sign = " %" if phase.in_percent else ""
+    control = ", a control," if first.is_control and phase.name == "ablation" and first.name != phase.reference else ""
     head = (
-        f"{first.name} leads by the {PHASES[phase.name]}, mean {phase.metric.replace('_', ' ')} "
+        f"{first.name}{control} leads by the {PHASES[phase.name]}, mean {phase.metric.replace('_', ' ')} "
         f"{number(_mean(first))}{sign} over {counted(len(first.values), 'seed')}{_so_far(result)}"
     )
     if len(ranked) == 1:

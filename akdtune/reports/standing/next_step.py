@@ -121,8 +121,8 @@ class NextStep:
 
     @property
     def cost(self) -> str:
-        """`20 trials, about 4 min`; empty where there is none."""
-        parts = [counted(self.trials, "trial")] if self.trials else []
+        """`at most 20 trials, about 4 min`; empty where there is none."""
+        parts = [f"at most {counted(self.trials, 'trial')}"] if self.trials else []
         parts += [self.time.words] if self.time is not None else []
         return ", ".join(parts)
 

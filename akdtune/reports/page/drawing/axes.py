@@ -70,6 +70,8 @@ class Plot:
 
     def _grid(self) -> Iterable[Markup]:
         ticks = self.y.ticks(max(2, int((self.y.start - self.y.end) / 38)))
+        if self.y_label.endswith("%"):
+            ticks = [tick for tick in ticks if tick <= 100]
         lines = [svg.line(self.x.start, self.y(tick), self.x.end, self.y(tick), "grid") for tick in ticks]
         texts = [
             svg.text(self.x.start - 6, self.y(tick) + 4, label, anchor="end")

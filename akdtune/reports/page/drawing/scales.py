@@ -10,6 +10,8 @@ from akdtune.reports.text import MINUS
 
 ROOM = 0.05
 """Of an axis beyond its lowest and highest value."""
+ROUNDING = 1e-5
+"""Values that differ by less of themselves are one value on an axis."""
 LARGEST_POWER = 300.0
 """Of ten, that an axis reaches."""
 
@@ -58,7 +60,7 @@ def scale_of(
         beside = room * (powers[1] - powers[0]) or 0.3
         ends = max(-LARGEST_POWER, powers[0] - beside), min(LARGEST_POWER, powers[1] + beside)
         return Scale(10.0 ** ends[0], 10.0 ** ends[1], start, end, True)
-    span = high - low or abs(high) * 0.1 or 1.0
+    span = high - low if high - low > ROUNDING * abs(high) else abs(high) * 0.1 or 1.0
     if not isfinite(span):
         low, high, span = low / 4, high / 4, high / 4 - low / 4
     return Scale(low - room * span, high + room * span, start, end)
