@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from akdtune.cli import completion
 from akdtune.cli.tables import Listing, print_listing
+from akdtune.cli.terminal.text import columns
+from akdtune.reports.fitting import fitted
 
 if TYPE_CHECKING:
     from akdtune.registry import Kind
@@ -26,7 +25,7 @@ def _list_components(kind: Kind, name: str | None, plugins: str | None) -> None:
 
     brought = None if plugins is None else brought_by(plugins)
     if name is not None and not components.is_pattern(name):
-        print(fitted(components.details(kind, name)), end="")
+        print(fitted(components.details(kind, name), columns(), hanging=4), end="")
         return
     only = None if brought is None else brought.names.get(kind, [])
     rows = components.rows(kind, name or "*", only)
@@ -38,23 +37,6 @@ def _list_components(kind: Kind, name: str | None, plugins: str | None) -> None:
     least = {place: LEAST[column] for place, column in enumerate(shown)}
     leave_out = [shown.index(column) for column in ("source", "signals") if column in shown]
     print_listing(Listing(shown, [[getattr(row, column) for column in shown] for row in rows], (), least, leave_out))
-
-
-def fitted(text: str) -> str:
-    """A text with its lines broken to a terminal's width, below their beginning; elsewhere as it is."""
-    if not sys.stdout.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
-    return "".join(f"{line}\n" for long in text.splitlines() for line in _broken(long, width))
-
-
-def _broken(line: str, width: int) -> list[str]:
-    if len(line) <= width:
-        return [line]
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    return textwrap.wrap(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
 
 
 NAME_HELP = "Only this one, with its settings; or all whose names match, as in 'k*'."

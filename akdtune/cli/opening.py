@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from akdtune.cli.terminal.text import columns, on_one_line
+from akdtune.cli.terminal.text import columns
+from akdtune.reports.fitting import on_one_line
 from akdtune.reports.standing.opening import standing
 
 

@@ -12,9 +12,9 @@ from akdtune.cli.waiting import waiting
 from akdtune.planning import report
 from akdtune.planning.plan import Plan
 from akdtune.planning.timing import Seen, Timing, TimingProgress
+from akdtune.reports.fitting import fitted
 from akdtune.running import extension
 from akdtune.running.interruption import INTERRUPTED
-from akdtune.running.printed import fitted
 from akdtune.study.spec import Study
 from akdtune.tracking.study import plan_line
 

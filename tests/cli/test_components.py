@@ -13,8 +13,7 @@ import yaml
 from pydantic import Field
 
 from akdtune import registry
-from akdtune.cli import components, main
-from akdtune.cli.listing_commands import fitted
+from akdtune.cli import components, listing_commands, main
 from akdtune.registry import Component, ComponentSettings, Kind, Pair, lookup
 from akdtune.settings.data import OWNED_SETTINGS, DataSettings
 from akdtune.study import spec
@@ -167,12 +166,13 @@ def test_what_is_known_of_a_data_set_is_shown() -> None:
     assert "\nImages:" not in components.details("data", "parquet")
 
 
-def test_lines_are_broken_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_broken_to_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = components.details("data", "imagenet")
-    assert fitted(text) == text
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    broken = fitted(text)
+    assert main(["data", "imagenet"]) == 0
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr(listing_commands, "columns", lambda: 80)
+    assert main(["data", "imagenet"]) == 0
+    broken = capsys.readouterr().out
     assert max(map(len, broken.splitlines())) <= 80
     assert broken.split() == text.split()
 

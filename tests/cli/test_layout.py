@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from akdtune.cli.terminal import layout, text
+from akdtune.cli.terminal import layout
 from akdtune.cli.terminal.layout import Column, Sheet
+from akdtune.reports import fitting
 from tests.cli.pseudo_terminal import columns_of
 
 
 def test_numbers_stand_below_each_other_by_their_points() -> None:
-    shown = text.aligned(["1.5", "10", "-0.25", "1e-05", "nan", "", "1,234.5"])
+    shown = fitting.aligned(["1.5", "10", "-0.25", "1e-05", "nan", "", "1,234.5"])
     assert shown == ["    1.5  ", "   10    ", "   -0.25 ", "    1e-05", "      nan", "         ", "1,234.5  "]
 
 
 def test_words_are_cut_by_columns_and_stay_different() -> None:
-    assert text.cut("abcdef", 4) == "abc…" and text.cut("abcd", 4) == "abcd"
-    assert text.cut("很长的名字", 5) == "很长…" and columns_of(text.cut("很长的名字", 4)) <= 4
-    assert text.told_apart(["none/kd[w=1]", "none/kd[w=2]"], 8) == ["none…=1]", "none…=2]"]
-    assert text.cut_between_words("a=1 bbb=2 c=3", 11) == "a=1 bbb=2 …"
-    assert text.on_one_line("a\tb\x1b[0m\u202ec") == r"a\tb\x1b[0m\u202ec"
+    assert fitting.cut("abcdef", 4) == "abc…" and fitting.cut("abcd", 4) == "abcd"
+    assert fitting.cut("很长的名字", 5) == "很长…" and columns_of(fitting.cut("很长的名字", 4)) <= 4
+    assert fitting.told_apart(["none/kd[w=1]", "none/kd[w=2]"], 8) == ["none…=1]", "none…=2]"]
+    assert fitting.cut_between_words("a=1 bbb=2 c=3", 11) == "a=1 bbb=2 …"
+    assert fitting.on_one_line("a\tb\x1b[0m\u202ec") == r"a\tb\x1b[0m\u202ec"
 
 
 @pytest.mark.parametrize("width", [1, 2, 7, 20, 80])
 def test_paragraphs_are_broken_to_the_width(width: int) -> None:
     words = "best of 60 trials in /a/very/long/path/that/has/no/space: 很长的名字 and more"
-    lines = text.wrapped(words, width)
+    lines = fitting.wrapped(words, width)
     assert all(columns_of(line) <= max(width, 2) for line in lines)
     assert "".join("".join(lines).split()) == "".join(words.split())
 

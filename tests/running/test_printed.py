@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from akdtune.running.printed import fitted, say
+from akdtune.reports.fitting import fitted
+from akdtune.running.printed import say
 
 SENTENCE = "  warning: study.yaml:9: scheduler.grace_period: 1 is not after the first milestone (2): they say little"
 COMMAND = "  akdtune run spaces/digits_angular.yaml 'confirm.seeds=[100, 101, 102, 103, 104]' --dir runs/x --extend"

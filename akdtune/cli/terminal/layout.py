@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from akdtune.cli.terminal import text
+from akdtune.reports import fitting
 from akdtune.reports.short_names import separated, settings_text, short_value
 
 GAP = 2
@@ -85,11 +85,11 @@ def lines(sheet: Sheet, width: int, limit: int | None = None) -> list[str]:
     if not count:
         return []
     sheet, constant = _without_constants(sheet)
-    said = ", ".join(text.cut(text.on_one_line(words), width) for words in constant)
-    above = text.wrapped(f"all {count:,}: {said}", width) if constant else []
+    said = ", ".join(fitting.cut(fitting.on_one_line(words), width) for words in constant)
+    above = fitting.wrapped(f"all {count:,}: {said}", width) if constant else []
     shown = sheet if limit is None else sheet.beginning(limit)
-    below = [f"{text.MORE} {count - limit:,} more (--all)"] if limit is not None and count > limit else []
-    return [text.cut(line, width) for line in [*above, *_rows(shown, width), *below]]
+    below = [f"{fitting.MORE} {count - limit:,} more (--all)"] if limit is not None and count > limit else []
+    return [fitting.cut(line, width) for line in [*above, *_rows(shown, width), *below]]
 
 
 def _without_constants(sheet: Sheet) -> tuple[Sheet, list[str]]:
@@ -115,7 +115,7 @@ def _without_constants(sheet: Sheet) -> tuple[Sheet, list[str]]:
 
 def _rows(sheet: Sheet, width: int) -> list[str]:
     """Headings and rows, and the settings in whichever way there is room for."""
-    texts = [text.on_one_line(settings_text(settings, sheet.names)) for settings in sheet.settings]
+    texts = [fitting.on_one_line(settings_text(settings, sheet.names)) for settings in sheet.settings]
     if not any(texts):
         return _fitted(sheet, width)
     for columns in ([*sheet.columns, *_setting_columns(sheet)], [*sheet.columns, Column(SETTINGS, texts)]):
@@ -127,7 +127,9 @@ def _rows(sheet: Sheet, width: int) -> list[str]:
         *(
             line
             for row, settings in zip(rows, texts, strict=True)
-            for line in ([row, INDENT + text.cut_between_words(settings, width - len(INDENT))] if settings else [row])
+            for line in (
+                [row, INDENT + fitting.cut_between_words(settings, width - len(INDENT))] if settings else [row]
+            )
         ),
     ]
 
@@ -176,17 +178,17 @@ def _narrowed(columns: Sequence[Column], width: int) -> list[Column]:
 
 
 def _cut(column: Column, width: int) -> Column:
-    texts = [text.on_one_line(of_row) for of_row in column.texts]
-    of_rows = [text.cut(of_row, width) for of_row in texts] if column.begins else text.told_apart(texts, width)
-    return replace(column, heading=text.cut(column.heading, width), texts=of_rows)
+    texts = [fitting.on_one_line(of_row) for of_row in column.texts]
+    of_rows = [fitting.cut(of_row, width) for of_row in texts] if column.begins else fitting.told_apart(texts, width)
+    return replace(column, heading=fitting.cut(column.heading, width), texts=of_rows)
 
 
 def _needs(column: Column) -> int:
-    return max(text.taken(column.heading), *map(text.taken, _shown(column)), 0)
+    return max(fitting.taken(column.heading), *map(fitting.taken, _shown(column)), 0)
 
 
 def _shown(column: Column) -> list[str]:
-    return text.aligned(column.texts) if column.numbers else [text.on_one_line(of_row) for of_row in column.texts]
+    return fitting.aligned(column.texts) if column.numbers else [fitting.on_one_line(of_row) for of_row in column.texts]
 
 
 def _width(columns: Sequence[Column]) -> int:
@@ -199,9 +201,9 @@ def _table(columns: Sequence[Column]) -> list[str]:
     for column in columns:
         width, texts = _needs(column), _shown(column)
         filled.append(
-            [" " * (width - text.taken(of_row)) + of_row for of_row in (column.heading, *texts)]
+            [" " * (width - fitting.taken(of_row)) + of_row for of_row in (column.heading, *texts)]
             if column.numbers
-            else [text.padded(of_row, width) for of_row in (column.heading, *texts)]
+            else [fitting.padded(of_row, width) for of_row in (column.heading, *texts)]
         )
     return [(" " * GAP).join(row).rstrip() for row in zip(*filled, strict=True)]
 
@@ -214,7 +216,7 @@ def plain(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collect
         rows: one text per column.
         right: columns that are aligned to the right, by index.
     """
-    texts = [headings, *([text.on_one_line(of_row) for of_row in row] for row in rows)]
+    texts = [headings, *([fitting.on_one_line(of_row) for of_row in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     form = "  ".join(f"{{:{'>' if index in right else '<'}{width}}}" for index, width in enumerate(widths))
     return "\n".join(form.format(*row).rstrip() for row in texts)

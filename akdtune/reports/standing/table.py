@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
+from akdtune.reports import fitting
+from akdtune.reports.fitting import taken
 
 GAP = "  "
 NARROWEST = 8
@@ -54,18 +55,7 @@ def wrapped(sentences: Sequence[str], width: int | None, indent: str = "") -> li
     if width is None:
         return [f"{indent}{sentence}" for sentence in sentences]
     room = max(1, width - len(indent))
-    parts = [[part for word in sentence.split() for part in _pieces(word, room)] for sentence in sentences]
-    return [indent + line for words in parts for line in _broken(words, room, "")]
-
-
-def _pieces(word: str, width: int) -> list[str]:
-    """A word, cut where it is wider than a line."""
-    pieces = [""]
-    for letter in word if taken(word) > width else (word,):
-        if pieces[-1] and taken(pieces[-1] + letter) > width:
-            pieces.append("")
-        pieces[-1] += letter
-    return pieces
+    return [indent + line for sentence in sentences for line in fitting.wrapped(sentence, room, "")]
 
 
 def broken_command(command: str, width: int | None) -> list[str]:
@@ -96,11 +86,6 @@ def _broken(words: Sequence[str], width: int, end: str) -> list[str]:
         else:
             lines.append(word)
     return [f"{line}{end}" for line in lines[:-1]] + lines[-1:]
-
-
-def taken(text: str) -> int:
-    """Columns of a terminal that a text takes: letters of some scripts take two."""
-    return len(text) if text.isascii() else cell_len(text)
 
 
 def _padded(text: str, width: int, right: bool) -> str:
