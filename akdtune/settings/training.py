@@ -77,9 +77,9 @@ class TrainingSettings(Recipe):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where Ray or torch offers one")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
-        description="bf16: the student's forward and backward in bfloat16 (weights, losses, views, teacher and every"
-        " evaluation stay in float32), which is faster and not the same result; one for all trials of a study. To"
-        " repeat a finalist: `akdtune best RUN --export best.yaml`, `akdtune run best.yaml training.precision=fp32`",
+        description="bf16: the student's forward and backward, and its frozen teacher's unless teacher_cache.compute"
+        " says otherwise, in bfloat16 (weights, losses, views and every evaluation stay in float32), which is faster and"
+        " not the same result; the same for all trials of a search, or a factor of an ablation. To repeat a finalist: `akdtune best RUN --export best.yaml`, `akdtune run best.yaml training.precision=fp32`",
     )
     tf32: bool = Field(
         False,

@@ -31,6 +31,7 @@ def cell_hash(
     student_hash: str = "",
     cache_dtype: str = "",
     reports_on: str = "",
+    teacher_compute: str = "fp32",
 ) -> str:
     """Twelve hex digits for everything that determines a trial's result except its seed.
 
@@ -40,6 +41,7 @@ def cell_hash(
         teacher_hash: content hash of the teacher's weights; `none` without a teacher, whose settings then do not count.
         student_hash: content hash of the file that the student begins with; empty without one.
         cache_dtype: what the teacher's numbers are rounded to; empty where they are not.
+        teacher_compute: the precision that frozen teachers are computed in; that of earlier versions leaves no trace.
         reports_on: what a trial that reads the test set trains on, `full` or `subset`; empty for the others.
     """
     counted = {section: _counted(value, NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
@@ -50,6 +52,7 @@ def cell_hash(
         counted["teacher"] = NO_NETWORK
     hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
     hashes += [f"teacher_cache.dtype={cache_dtype}"] if cache_dtype else []
+    hashes += [f"teacher_cache.compute={teacher_compute}"] if teacher_compute != "fp32" else []
     hashes += [f"reports, trained on {reports_on}"] if reports_on else []
     text = json.dumps([counted, *hashes], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
