@@ -164,8 +164,13 @@ class CacheSettings(ComponentSettings):
 
     @classmethod
     def held(cls, plain: Mapping[str, Any]) -> CacheSettings:
-        """Out of a lock or a request: earlier versions, which say nothing of `compute`, computed in float32."""
-        return cls(**{"compute": "fp32", **plain})
+        """Out of a lock or a request, of this version or an earlier one."""
+        return cls(**cls.of_earlier(plain))
+
+    @staticmethod
+    def of_earlier(plain: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with what earlier versions, which say nothing of `compute`, did: they computed in float32."""
+        return {"compute": "fp32", **plain}
 
     def folder(self) -> Path:
         """Where this node's stores lie."""

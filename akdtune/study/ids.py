@@ -8,12 +8,13 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from akdtune.registry import NO_NETWORK
+from akdtune.settings.training import HOW_IT_RUNS
 
-NOT_IN_THE_CELL = {
+NOT_IN_THE_CELL: dict[str, Set[str]] = {
     "data": {"root", "download", "train", "test", "workers"},
     "teacher": {"checkpoint"},
     "student": {"checkpoint"},
-    "training": {"device", "compile", "cuda_graphs"},
+    "training": HOW_IT_RUNS,
 }
 """Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes."""
 

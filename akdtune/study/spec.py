@@ -25,7 +25,7 @@ from akdtune.settings.sections import (
     SearchSettings,
 )
 from akdtune.settings.space import Arm, Pooled, Space, assert_plain
-from akdtune.settings.teacher import CacheSettings, TeacherSettings
+from akdtune.settings.teacher import CacheSettings, Compute, TeacherSettings, teacher_compute
 from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
 from akdtune.study import check, taking_over
@@ -111,6 +111,11 @@ class Study:
         searching = self.search.searches or self.probe is not None or not known
         corners = [proposal.settings for arm in self.arms for proposal in arm.corners()] if searching else []
         return corners + known
+
+    @functools.cached_property
+    def teachers_compute(self) -> list[Compute]:
+        """Each precision in which trials that are known have their frozen teachers computed, the first one's first."""
+        return list(dict.fromkeys(teacher_compute(self.teacher_cache, of["training"]) for of in self.configurations))
 
     @functools.cached_property
     def cell_plan(self) -> CellPlan | None:
