@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,8 +149,16 @@ class Study:
             settings = getattr(self, section)
             values[section] = None if settings is None else settings.model_dump(mode="json")
         values["scheduler"] = self.scheduler.resolved()
+        cache = values["teacher_cache"]
+        if cache is not None and cache["compute"] is None and _float32_alone(values):
+            del cache["compute"]  # which is what earlier versions wrote, and means the same
         assert_plain(values)
         return values
+
+
+def _float32_alone(values: Mapping[str, Any]) -> bool:
+    """Whether no trial of a study can be one in another precision, whatever follows from its search."""
+    return "bf16" not in json.dumps([values["training"], values["ablation"]])
 
 
 def load(

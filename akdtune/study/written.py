@@ -122,7 +122,9 @@ def export_yaml(
     body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
     if not network_is(settings["teacher"], NO_NETWORK):
         cache = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
-        body["teacher_cache"] = None if cache is None else CacheSettings.of_earlier(cache)
+        if cache is not None and settings["training"].get("precision") == "bf16":
+            cache = CacheSettings.of_earlier(cache)
+        body["teacher_cache"] = cache
     head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it {often}.\n"
     return head + yaml.dump(
         body, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True

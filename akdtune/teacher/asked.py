@@ -9,14 +9,17 @@ Shapes: B batch, K classes, C channels or feature width, H, W.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from akdtune.errors import AkdtuneError
 from akdtune.networks import Network, layout
@@ -103,48 +106,70 @@ class InBfloat16:
 
 
 @torch.no_grad()
-def fold_norms(network: nn.Module, images_BCHW: Tensor) -> None:
-    """Makes each BatchNorm that reads a convolution's output a part of that convolution, in place.
-
-    Which one that is shows while a batch passes. Who else may read the output does not: compare what the network says.
+def fold_norms(network: Network, images_BCHW: Tensor) -> None:
+    """Makes each BatchNorm that alone reads a convolution's output a part of that convolution, in place.
 
     Args:
         network: in eval mode.
-        images_BCHW: any batch.
+        images_BCHW: any batch; which BatchNorms these are shows while it passes.
     """
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    calls: list[nn.Module] = []
-    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
+    for norm, convolution in _pairs(network, images_BCHW):
+        if norm.running_mean is None or norm.running_var is None:
+            continue
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        _replace(network, norm)
 
-    def after_convolution(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        calls.append(module)
-        made[id(output)] = module, output  # held, so that no later tensor has its id
 
-    def before_norm(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, nn.BatchNorm2d)
-        calls.append(module)
-        convolution, _ = made.get(id(given[0]), (None, None))
-        if convolution is not None:
-            pairs[module] = convolution
+class _Readers(TorchFunctionMode):
+    """Counts by how many functions each tensor is read that make tensors of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: Counter[int] = Counter()
+        self._held: list[Any] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if any(isinstance(each, Tensor) for each in tree_leaves(made)):
+            self._held.append((args, kwargs, made))  # so that no later tensor has the id of one of them
+            self.of.update({id(each) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)})
+        return made
+
+
+def _pairs(network: Network, images_BCHW: Tensor) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
+    """BatchNorms and the convolutions whose outputs they alone read, where both are called once."""
+    made: dict[int, nn.Conv2d] = {}
+    calls: Counter[nn.Module] = Counter()
+    pairs: list[tuple[nn.BatchNorm2d, nn.Conv2d, int]] = []
+
+    def after_convolution(module: nn.Conv2d, _: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] += 1
+        made[id(output)] = module
+
+    def before_norm(module: nn.BatchNorm2d, given: tuple[Tensor, ...]) -> None:
+        calls[module] += 1
+        if id(given[0]) in made:
+            pairs.append((module, made[id(given[0])], id(given[0])))
 
     handles = [
         module.register_forward_hook(after_convolution) if type(module) is nn.Conv2d
         else module.register_forward_pre_hook(before_norm)
         for module in network.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)
     ]  # fmt: skip
-    network(images_BCHW)
+    with _Readers() as readers:
+        said = network(images_BCHW, True)
+    readers.of.update(map(id, _tensors(said)))
     for handle in handles:
         handle.remove()
-    for norm, convolution in pairs.items():
-        once = calls.count(norm) == calls.count(convolution) == 1
-        if once and norm.running_mean is not None and norm.running_var is not None:
-            convolution.weight, bias = fuse_conv_bn_weights(
-                convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight,
-                norm.bias,
-            )  # fmt: skip
-            convolution.bias = bias
-            _replace(network, norm)
+    return [
+        (norm, convolution)
+        for norm, convolution, output in pairs
+        if calls[norm] == calls[convolution] == readers.of[output] == 1
+    ]
 
 
 def _replace(network: nn.Module, folded: nn.Module) -> None:
