@@ -16,13 +16,13 @@ _TIME = re.compile(rb'"time": ([0-9.eE+]+)')
 
 
 def read_times(run: Path) -> list[Event]:
-    """Time, kind and trial of each line of the ledger, without what else it holds: epochs are nearly all of them.
+    """Time, kind and trial of each line of the ledger, without what else it holds; of epochs in a row the last.
 
     Raises:
         StudyError: when the ledger cannot be read.
     """
     times = []
-    for kind, trial_id, line in heads(run):
+    for kind, trial_id, line in heads(run, "last"):
         found = _TIME.search(line, 0, 60)
         if kind and found is not None:
             times.append(Event(time=float(found[1]), kind=kind, trial_id=trial_id))

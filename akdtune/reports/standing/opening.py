@@ -13,7 +13,7 @@ from akdtune.errors import StudyError
 from akdtune.records import files
 from akdtune.records.events import Event, SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
 from akdtune.records.spans import read_times, spans_of
-from akdtune.records.study_lock import running_driver
+from akdtune.records.study_lock import driver_of
 from akdtune.reports.ablation.measured import Phase, phases_of
 from akdtune.reports.ablation.tables import Result, compute
 from akdtune.reports.standing import arms, leader, progress
@@ -83,7 +83,7 @@ def standing(run: Path, rows: Sequence[Row], asked: Asked | None = None, now: fl
     ended, held_back, needed, started = _said(run)
     times = read_times(run)
     elsewhere = _runs_elsewhere(started, times, now)
-    live = running_driver(run) is not None or elsewhere
+    live = driver_of(started) is not None or elsewhere
     spans = spans_of(times, now if live else None)
     design = _design(run)
     names = asked.arms or list(dict.fromkeys(str(row["arm"]) for row in rows))
