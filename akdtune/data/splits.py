@@ -255,7 +255,7 @@ class Split:
                     images_BCHW = pixels.finished(next(made), ids_B, draw, pixels.augmentation, mix)
                 if strong:
                     strong_BCHW = pixels.finished(next(made), ids_B, strong_draw, pixels.strong, mix)
-                partner_B = None if mix is None else mix.partner_B.to(positions_B.device)
+                partner_B = None if mix is None else mix.partner_B.to(positions_B.device, non_blocking=True)
                 share = 1.0 if mix is None else mix.share
                 yield Loaded(
                     positions_B=positions_B,
@@ -272,7 +272,9 @@ class Split:
         """The crops of each batch of an epoch and, if asked for, its images; small ones are views of the epoch's."""
         crops_N = crops(order_seed, epoch, self.sample_ids_N, self.pixels.augmentation)
         ordered_N = Crops(*(part_N[positions_N] for part_N in crops_N))
-        crops_of_batches = map(Crops._make, zip(*(torch.split(part_N, batch_size) for part_N in ordered_N), strict=True))
+        crops_of_batches = map(
+            Crops._make, zip(*(torch.split(part_N, batch_size) for part_N in ordered_N), strict=True)
+        )
         batches = torch.split(positions_N, batch_size)
         size_mib = len(positions_N) * len(self.pixels.mean_C) * self.pixels.size**2 * 4 / 2**20
         if images and size_mib <= MADE_AT_ONCE_MIB:
