@@ -35,7 +35,7 @@ from akdtune.data.splits import Loaded, Split
 from akdtune.methods.crd import CRD, EPSILON
 from akdtune.methods.kd import KD
 from akdtune.randomness import derived_seed
-from akdtune.signals import Batch
+from akdtune.signals import Batch, Signals
 from akdtune.training.objective import Loss, Objective
 from akdtune.training.trial import Interrupted, Trial
 from akdtune.views.angular import Angular
@@ -255,6 +255,13 @@ class ReferenceStep:
             terms["crd"] = self.crd(student.pooled_BC, target_BC, batch.positions_B, batch.index_BS)
         return terms
 
+    def warmup_terms(self, batch: PlainBatch, masks_VBC: Tensor | None = None) -> dict[str, Tensor]:
+        """The penalties of the view heads alone, which train before the student where there is a warm-up."""
+        with torch.no_grad():
+            teacher = self.teacher(batch.images_BCHW.contiguous(memory_format=self.layout))
+        views = self._views(teacher.pooled_BC, masks_VBC)
+        return self._penalties(teacher.logits_BK, teacher.pooled_BC, *views, batch.labels_B)
+
     def _kd(self, student_BK: Tensor, logits: list[Tensor], weights: list[float]) -> Tensor:
         assert self.kd is not None
         at, own = self.kd.temperature, None if self.angular is None else self.angular.target_temperature
@@ -292,6 +299,25 @@ class ReferenceStep:
         ground_truth_V = torch.stack([functional.cross_entropy(logits, labels_B) for logits in views_K])
         terms["ground_truth"] = ground_truth_V.sum() if settings.gt_reduction == "sum" else ground_truth_V.mean()
         return {f"views.{name}": value for name, value in terms.items() if self.weights.get(f"views.{name}")}
+
+
+class _Half(nn.Module):
+    """A network under autocast to bfloat16, as torch's guide shows it; what it says is float32 again."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_BCHW: Tensor) -> Signals:
+        """As the network's own."""
+        with torch.autocast("cpu", torch.bfloat16):
+            signals: Signals = self.network(images_BCHW)
+        return signals.in_float32()
+
+
+def in_bfloat16(step: ReferenceStep) -> None:
+    """Puts both networks of a step under autocast; losses, heads and CRD stay in float32, as in a trial."""
+    step.student, step.teacher = _Half(step.student), _Half(step.teacher)
 
 
 class Seen(NamedTuple):

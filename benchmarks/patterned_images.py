@@ -1,0 +1,73 @@
+"""A plug-in for `against_tune.py`: images made up anywhere, and a line for every epoch that anybody trains.
+
+The images are noise of CIFAR's size around a pattern of their class, so that there is something to learn and trials
+differ; what a step costs does not depend on it. Both sides of the comparison read them here.
+"""
+
+# Shapes: N images, K classes, C, H, W.
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from akdtune.data.source import Source
+from akdtune.data.store import Stored
+from akdtune.registry import register
+from akdtune.settings.data import Augmentation, DataSettings
+from akdtune.training.trial import Trial
+
+CLASSES = 100
+TRACE = "AKDTUNE_BENCHMARK_TRACE"
+"""Names a file that gets a line for each epoch: the trial's learning rate (no two have the same), stage, epoch."""
+
+
+@register("patterned", kind="data")
+class Patterned(Source):
+    """So many images of each class as `limit_per_class` says."""
+
+    @classmethod
+    def augmentation(cls, size: int, channels: int) -> Augmentation:
+        """As CIFAR's."""
+        return Augmentation(pad=4, flip=True)
+
+    @classmethod
+    def read(cls, settings: DataSettings) -> Stored:
+        """Made, not read."""
+        drawn, per_class = np.random.default_rng(0), settings.limit_per_class or 10
+        coarse_KCHW = drawn.integers(0, 96, (CLASSES, 3, 4, 4), np.uint8)
+        pattern_KCHW = coarse_KCHW.repeat(8, axis=2).repeat(8, axis=3)
+        labels_N = np.tile(np.arange(CLASSES), per_class + 1)  # the last of each class is a test image
+        images_NCHW = drawn.integers(0, 160, (len(labels_N), 3, 32, 32), np.uint8) + pattern_KCHW[labels_N]
+        train, test = slice(None, -CLASSES), slice(-CLASSES, None)
+        return Stored(
+            images_NCHW[train], labels_N[train], images_NCHW[test], labels_N[test], CLASSES, (0.5,) * 3, (0.21,) * 3,
+            f"patterned {per_class}",
+        )  # fmt: skip
+
+
+def note(lr: float, stage: str, epoch: int) -> None:
+    """Adds a line to the trace, if there is one."""
+    if file := os.environ.get(TRACE):
+        with Path(file).open("a") as trace:
+            trace.write(f"{lr!r} {stage} {epoch}\n")
+
+
+def _noted(epoch_of: Callable[..., Any], stage: str) -> Callable[..., Any]:
+    @functools.wraps(epoch_of)
+    def run(trial: Trial, epoch: int, *rest: Any) -> Any:
+        row = epoch_of(trial, epoch, *rest)
+        note(trial.config.training.lr, stage, epoch)
+        return row
+
+    return run
+
+
+if os.environ.get(TRACE):
+    Trial.student_epoch = _noted(Trial.student_epoch, "student")  # type: ignore[method-assign]
+    Trial.warmup_epoch = _noted(Trial.warmup_epoch, "warmup")  # type: ignore[method-assign]

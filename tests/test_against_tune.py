@@ -1,0 +1,292 @@
+"""What `benchmarks/against_tune.py` compares is one search; what it counts is there."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from akdtune.registry import kept, register
+from akdtune.study import spec
+from akdtune.study.proposals import Outline
+from akdtune.training.config import TrialConfig
+from akdtune.training.request import TrialRequest
+from akdtune.training.trial import Trial
+from tests.checkout import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+with kept():  # the made-up images are no data set of other tests
+    against_tune = importlib.import_module("against_tune")
+    one_search = importlib.import_module("one_search")
+    patterned_images = importlib.import_module("patterned_images")
+    plain_tune = importlib.import_module("plain_tune")
+    reference_step = importlib.import_module("reference_step")
+    trial_speed = importlib.import_module("trial_speed")
+
+
+@pytest.fixture(autouse=True)
+def made_up_images() -> Iterator[None]:
+    with kept():
+        register("patterned", kind="data")(patterned_images.Patterned)
+        yield
+
+
+def options(*given: str) -> argparse.Namespace:
+    return against_tune.parsed(["--quick", "--pair", "resnet8->resnet8", "--trials", "3", *given])
+
+
+def search_in(folder: Path, setting: str, precision: str = "fp32", *given: str) -> dict[str, Any]:
+    search: dict[str, Any] = one_search.search_of(options(*given), setting, precision)
+    teacher = trial_speed.Bench("resnet8->resnet8", folder, 100, 16).teacher_file
+    search["settings"]["training"]["batch_size"] = 16
+    for method in search["settings"]["method"]:
+        if method["name"] == "crd":
+            method["num_negatives"] = 8
+    return search | {"teacher": teacher.plain()}
+
+
+def config_at(search: dict[str, Any], point: dict[str, float]) -> TrialConfig:
+    settings = one_search.settings_at(search["settings"], point)
+    return TrialConfig.parse(TrialRequest.parse({"settings": settings, "teacher_file": search["teacher"]}))
+
+
+# ------------------------------------------------------------------------------------------------ one search
+
+
+@pytest.mark.parametrize("setting", ["kd", "angular_kd_crd"])
+@pytest.mark.parametrize("more", [(), ("--warmup", "1")])
+def test_both_sides_train_the_same_configurations(tmp_path: Path, setting: str, more: tuple[str, ...]) -> None:
+    search = search_in(tmp_path, setting, "fp32", *more)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(one_search.study_of(search)))
+    study = spec.load(file)
+    (proposals,) = Outline(study).enqueued.values()
+    assert len(proposals) == study.search.trials == len(search["points"])
+    assert [dict(proposal.params) for proposal in proposals] == search["points"]
+    assert list(study.rungs) == [1] and study.epochs == search["epochs"]
+    for proposal, point in zip(proposals, search["points"], strict=True):
+        request = {"settings": proposal.settings, "teacher_file": search["teacher"]}
+        assert TrialConfig.parse(TrialRequest.parse(request)) == config_at(search, point)
+
+
+def test_points_differ_lie_in_their_domains_and_are_always_the_same(tmp_path: Path) -> None:
+    search, again = (search_in(tmp_path, "angular_kd_crd") for _ in range(2))
+    assert search["points"] == again["points"]
+    assert search["points"][0].keys() == {"training.lr", "method.kd.weight", "method.crd.weight", "views.margin"}
+    for path, domain in search["domains"].items():
+        ((low, high),) = domain.values()
+        values = [point[path] for point in search["points"]]
+        assert len(set(values)) == len(values)
+        assert all(low <= value <= high for value in values)
+
+
+# ------------------------------------------------------------------------------------------------ the plain side
+
+
+def test_a_plain_trial_begins_where_ours_does_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    search = search_in(tmp_path, "angular_kd_crd", "fp32", "--warmup", "1")
+    point = search["points"][0]
+    trial = plain_tune.PlainTrial(point, search)
+    ours = Trial(config_at(search, point))
+    theirs = trial.step.student.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.student.state_dict().items())
+    assert len(trial.loader.dataset) == len(ours.train)
+    torch.manual_seed(0)
+    heads = [parameter.clone() for parameter in trial.step.heads.parameters()]
+    trial.warm_up()
+    assert any(not torch.equal(*pair) for pair in zip(heads, trial.step.heads.parameters(), strict=True))
+    trial.epoch(1)
+    trial.save(tmp_path, {"epoch": 1})
+    fresh = plain_tune.PlainTrial(point, search)
+    assert fresh.load(tmp_path) == {"epoch": 1}
+    accuracies = []
+    for one in (trial, fresh):
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002 - as published
+        accuracies.append(one.epoch(2))
+    assert accuracies[0] == accuracies[1]
+    for name in ("student", "heads", "crd"):
+        of_both = (getattr(one.step, name).state_dict().values() for one in (trial, fresh))
+        assert all(torch.equal(*pair) for pair in zip(*of_both, strict=True)), name
+
+
+def test_heads_warm_up_on_the_penalties_of_a_trial(tmp_path: Path) -> None:
+    search = search_in(tmp_path, "angular_kd_crd", "fp32", "--warmup", "1")
+    trial = Trial(config_at(search, search["points"][0]))
+    step = reference_step.ReferenceStep(trial)
+    loaded = reference_step.first_loaded(trial, 1)
+    labels_B = trial.train.training_labels_N[loaded.positions_B]
+    with torch.no_grad():
+        teacher = step.teacher(loaded.images_BCHW)
+    heads = trial.views.train().heads
+    views = heads(teacher.pooled_BC, True, torch.Generator().manual_seed(3))
+    ours = trial.views.penalties(teacher, views, labels_B)
+    masks_VBC = heads.dropped_VBC(torch.ones_like(teacher.pooled_BC), torch.Generator().manual_seed(3))
+    batch = reference_step.PlainBatch(loaded.images_BCHW, labels_B, loaded.positions_B)
+    plain = step.warmup_terms(batch, masks_VBC)
+    assert plain.keys() == {f"views.{name}" for name in ours}
+    for name, value in ours.items():
+        torch.testing.assert_close(plain[f"views.{name}"], value, rtol=1e-4, atol=1e-6)
+
+
+def test_under_autocast_networks_say_nearly_the_same_in_float32(tmp_path: Path) -> None:
+    search = search_in(tmp_path, "kd", "bf16")
+    trial = plain_tune.PlainTrial(search["points"][0], search)
+    batch = next(trial.batches())
+    plain, half = trial.step.student.network(batch.images_BCHW), trial.step.student(batch.images_BCHW)
+    assert half.logits_BK.dtype == torch.float32
+    off = float((plain.logits_BK - half.logits_BK).detach().norm() / plain.logits_BK.detach().norm())
+    assert 1e-5 < off < 5e-2
+    assert all(parameter.dtype == torch.float32 for parameter in trial.step.student.parameters())
+
+
+# ------------------------------------------------------------------------------------------------ what is counted
+
+
+def used_by(folder: Path, program: str, kill_when: str = "lambda: False") -> dict[str, Any]:
+    """In a process of its own, as it adopts orphans for good."""
+    counting = f"""
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+import process_tree
+process_tree.ENDING_S = 0.5
+used = process_tree.used_by([sys.executable, "-c", {program!r}], Path("log"), {{}}, {kill_when})
+print(json.dumps(asdict(used)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", counting],
+        cwd=folder, env={"PYTHONPATH": str(BENCHMARKS)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    counted: dict[str, Any] = json.loads(done.stdout)
+    return counted
+
+
+BURN = """
+import os, signal, sys, time
+def burn(seconds):
+    while time.process_time() < seconds: pass
+"""
+
+
+def test_workers_that_nobody_waits_for_and_that_are_killed_count(tmp_path: Path) -> None:
+    program = (
+        BURN
+        + """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # their times reach no parent
+for _ in range(2):
+    if os.fork() == 0:
+        os.setsid()
+        burn(0.6)
+        os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(0.1)
+if os.fork() == 0:
+    if os.fork() == 0:  # an orphan at once
+        burn(0.6)
+        open("orphan", "w").close()
+    os._exit(0)
+while not os.path.exists("orphan"): time.sleep(0.05)
+while len(os.listdir("/proc")) and any(
+    open(f"/proc/{p}/stat").read().rpartition(")")[2].split()[1] == str(os.getpid())
+    for p in os.listdir("/proc") if p.isdigit() and os.path.exists(f"/proc/{p}/stat")
+): time.sleep(0.05)
+"""
+    )
+    used = used_by(tmp_path, program)
+    assert used["code"] == 0
+    assert used["processes"] in (4, 5)  # one may end between two looks
+    assert 3 * (0.6 - 0.1) < used["cpu_s"] < 10
+    assert used["left"] == 0
+    assert used["peak_mib"] > 5
+
+
+def test_what_outlives_its_command_is_killed_and_counted(tmp_path: Path) -> None:
+    program = "import os, time\nif os.fork() == 0:\n    os.setsid(); time.sleep(600)\ntime.sleep(0.3)"
+    used = used_by(tmp_path, program)
+    assert (used["left"], used["code"]) == (1, 0)
+
+
+def test_the_command_itself_is_killed_when_asked(tmp_path: Path) -> None:
+    used = used_by(tmp_path, "open('up', 'w').close(); import time; time.sleep(600)", "Path('up').exists")
+    assert (used["left"], used["code"]) == (0, -9)
+
+
+def test_epochs_are_counted_by_trial_and_those_trained_again(tmp_path: Path) -> None:
+    root = tmp_path / "cold_0"
+    assert not against_tune.trained(root)
+    root.with_suffix(".trace").write_text("0.1 warmup 1\n0.1 student 1\n0.1 student 2\n0.2 student 1\n0.1 student 2\n")
+    assert against_tune.trained(root) == {("0.1", "1"): 1, ("0.1", "2"): 2, ("0.2", "1"): 1}
+    assert sum(against_tune.trained(root, "warmup").values()) == 1
+
+
+def test_ended_and_known_trials(tmp_path: Path) -> None:
+    ours, plain = tmp_path / "cold_killed", tmp_path / "plain_killed"
+    for root in (ours, plain):
+        (root / "against").mkdir(parents=True)
+    events = [{"event": name} for name in ("planned", "started", "epoch", "pruned", "started", "done")]
+    (ours / "against" / "ledger.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert (against_tune.ended_trials("cold", ours), against_tune.known_trials("cold", ours)) == (2, 2)
+    plain.with_suffix(".log").write_text("Trial a completed after 2\nTrial b completed after 1\nTrial c started\n")
+    assert against_tune.known_trials("plain", plain) == 0
+    state = {"trial_data": [[json.dumps({"status": status}), "{}"] for status in ("TERMINATED", "RUNNING")]}
+    (plain / "against" / "experiment_state-1.json").write_text(json.dumps(state))
+    assert (against_tune.ended_trials("plain", plain), against_tune.known_trials("plain", plain)) == (2, 1)
+
+
+def runs_of(cpu_s: dict[str, float], epochs: dict[str, int]) -> dict[str, list[Any]]:
+    used = {side: against_tune.Used(cpu_s=seconds) for side, seconds in cpu_s.items()}
+    return {side: [against_tune.Run(used[side], epochs[side], 0, 0, 10, 1.0, 0.0)] for side in cpu_s}
+
+
+def test_ratios_as_a_whole_and_by_the_epoch() -> None:
+    runs = runs_of({"cold": 50.0, "plain": 200.0, "warm": 40.0}, {"cold": 10, "plain": 20, "warm": 16})
+    cold, plain, warm = against_tune.rows_of("kd", "fp32", runs)
+    assert [row["ratio"] for row in (cold, plain, warm)] == [4.0, 1.0, 5.0]
+    assert [row["ratio_by_epoch"] for row in (cold, plain, warm)] == pytest.approx([2.0, 1.0, 4.0])
+    assert against_tune.missed([cold, plain, warm]) == []
+    assert len(against_tune.missed([row | {"setting": "angular_kd_crd"} for row in (cold, plain, warm)])) == 2
+
+
+def test_at_cifars_size_only_steps_count_and_each_crop_is_computed_once() -> None:
+    size = {"trials": 16, "epochs_each": 4, "steps_each": 5.0, "epochs": 32}
+    rows = [{"side": side, "cpu_s": cpu_s, **size} for side, cpu_s in (("cold", 60), ("plain", 180), ("warm", 50))]
+    steps = [
+        {"mode": mode, "cpu_ms_per_step": ms}
+        for mode, ms in (("reference", 500), ("cold_fp32", 450), ("warm_fp32", 200))
+    ]
+    found = against_tune.scaled(rows, steps)
+    assert (found["beside_plain_s"], found["beside_warm_s"]) == pytest.approx((100.0, 18.0))
+    there = 0.5 * 16 * 240 * 782
+    warm_s = 18 + there * 0.2
+    assert found["warm"] == pytest.approx((100 + there * 0.5) / warm_s)
+    crops = 162 * (1 - (161 / 162) ** 240)
+    assert found["cold"] == pytest.approx((100 + there * 0.5) / (warm_s + crops * 782 * 0.25))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_whole_benchmark_at_its_smallest(tmp_path: Path) -> None:
+    asked = ["--quick", "--pair", "resnet8->resnet8", "--trials", "2", "--settings", "kd", "--kill"]
+    asked += ["--step-images", "200", "--json", str(tmp_path / "found.json")]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "against_tune.py"), *asked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [row["side"] for row in found["rows"]] == ["cold", "plain", "warm"]
+    for row in found["rows"]:
+        assert 3 <= row["epochs"] <= 4 and row["again"] == 0 and row["left"] == 0
+        assert row["cpu_s"] > 5 and row["peak_mib"] > 300 and row["files"] > 10
+    for row in found["killed"]:
+        assert row["known"] <= row["ended"] + 1 and row["ended_at_last"] >= 2
