@@ -271,7 +271,9 @@ class Split:
         """The crops of each batch of an epoch and, if asked for, its images; small ones are views of the epoch's."""
         crops_N = crops(order_seed, epoch, self.sample_ids_N, self.pixels.augmentation)
         ordered_N = Crops(*(part_N[positions_N] for part_N in crops_N))
-        crops_of_batches = map(Crops._make, zip(*(torch.split(part_N, batch_size) for part_N in ordered_N), strict=True))
+        crops_of_batches = map(
+            Crops._make, zip(*(torch.split(part_N, batch_size) for part_N in ordered_N), strict=True)
+        )
         batches = torch.split(positions_N, batch_size)
         size_mib = len(positions_N) * len(self.pixels.mean_C) * self.pixels.size**2 * 4 / 2**20
         if images and size_mib <= MADE_AT_ONCE_MIB:

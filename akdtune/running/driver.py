@@ -50,6 +50,7 @@ from akdtune.running.tune import (
     StopActor,
     Stopper,
     concurrency,
+    in_waiting_workers,
 )
 from akdtune.running.worker import run_trial
 from akdtune.search.optuna_phases import add_phases
@@ -329,7 +330,8 @@ class _Driver:
         if actor is not None:
             run.stop_elsewhere = actor.stop.remote
         try:
-            tuner.fit()
+            with in_waiting_workers() if ray_start.has_begun() else contextlib.nullcontext():
+                tuner.fit()
         except tune.TuneError:
             if self.directory.broken is None:
                 raise

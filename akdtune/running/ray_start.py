@@ -212,6 +212,7 @@ def _preloading(cpus: int, slots: int | None) -> dict[str, str]:
     if cpus * WORKER_MIB > PRELOAD_SHARE * psutil.virtual_memory().available / 2**20:
         return {}
     return {
+        "PL_DISABLE_FORK": "1",  # as Tune gives its actors
         "RAY_preload_python_modules": "akdtune.running.preloaded",
         "RAY_num_workers_soft_limit": str(max(1, min(cpus, slots or cpus))),
     } | ({} if PACKAGE.parent.name.endswith("-packages") else {"PYTHONPATH": _first_on_path(PACKAGE.parent)})
