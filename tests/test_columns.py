@@ -17,7 +17,7 @@ import pytest
 from akdtune.cli import declared_columns
 from akdtune.columns import Column, Summary, declaration, joined
 from akdtune.errors import AkdtuneError
-from akdtune.records import tables
+from akdtune.records import tables, trial_summaries
 from akdtune.records.files import (
     EPOCH_COLUMNS,
     EPOCHS,
@@ -96,7 +96,7 @@ def test_files_from_before_declarations_have_the_same_summaries() -> None:
     for name in EPOCH_COLUMNS.keys() - {"trial_id", "attempt", "epoch", "lr"} | {"loss.ce", "loss.views.x"}:
         column = declaration(name, columns)
         assert column is not None
-        assert tables.summary_of(pa.field(name, pa.float64())) == column.summary, name
+        assert trial_summaries.summary_of(pa.field(name, pa.float64())) == column.summary, name
 
 
 def test_what_speaks_of_the_teacher() -> None:

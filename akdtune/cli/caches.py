@@ -15,7 +15,7 @@ from akdtune.teacher.cache import Store
 from akdtune.teacher.cache_files import SUFFIX, Shape, read_header, taken
 
 DAY_S = 86400.0
-HEADINGS = "key|teacher|weights|data|input|crops|dtype|rows filled|share|MiB|last used".split("|")
+HEADINGS = "key|teacher|weights|data|input|crops|compute|dtype|rows filled|share|MiB|last used".split("|")
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,16 @@ def listing(stores: Sequence[Entry], now: float | None = None) -> Listing:
     for entry in stores:
         size, used = f"{entry.taken / 2**20:,.1f}", f"{age(now - entry.used_at)} ago"
         if entry.header is None:
-            rows.append([entry.folder.name, "header damaged", *[""] * 7, size, used])
+            rows.append([entry.folder.name, "header damaged", *[""] * 8, size, used])
             continue
         facts, about = entry.header["facts"], entry.header["about"]
         crops, share = facts.get("crops", {}), f"{100 * entry.share:.1f} %"
         described = f"pad {crops.get('pad')}{', flip' if crops.get('flip') else ''}"
         names = (str(about.get("network", "")), str(facts.get("weights", ""))[:8], str(about.get("data", "")))
         size_in = "x".join(map(str, facts.get("input", [])))
-        rows.append(
-            [entry.folder.name, *names, size_in, described, facts["dtype"], f"{entry.filled:,}", share, size, used]
-        )
-    return Listing(HEADINGS, rows, right=(7, 8, 9, 10), leave_out=(6, 4, 5, 2))
+        numbers = (str(facts.get("precision", "")), facts["dtype"], f"{entry.filled:,}", share)
+        rows.append([entry.folder.name, *names, size_in, described, *numbers, size, used])
+    return Listing(HEADINGS, rows, right=(8, 9, 10, 11), leave_out=(7, 4, 5, 2, 6))
 
 
 def total(stores: Sequence[Entry]) -> str:

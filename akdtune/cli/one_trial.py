@@ -28,6 +28,7 @@ from akdtune.running import interruption
 from akdtune.running.saved_states import GoOn, built_to_go_on, resumed
 from akdtune.running.trial_log import line
 from akdtune.running.trial_writer import Limits, TrialWriter
+from akdtune.settings.teacher import teacher_compute
 from akdtune.study import spec
 from akdtune.study.ids import cell_hash
 from akdtune.study.spec import Study
@@ -325,7 +326,9 @@ def _study_of(folder: Path) -> Path | None:
 def _facts(request: TrialRequest) -> list[Any]:
     """What makes two trials the same: what determines their numbers, not where files lie, and not the device."""
     dtype = "" if request.teacher_cache is None else request.teacher_cache.dtype
-    cell = cell_hash(request.settings, "", json.dumps(_hashes(request.teacher_file)), cache_dtype=dtype)
+    compute = teacher_compute(request.teacher_cache, request.settings["training"])
+    teacher = json.dumps(_hashes(request.teacher_file))
+    cell = cell_hash(request.settings, "", teacher, cache_dtype=dtype, teacher_compute=compute)
     return [cell, request.seeds, request.role]
 
 

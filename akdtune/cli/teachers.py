@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
 import threading
@@ -30,6 +31,7 @@ from akdtune.registry import load_plugins, network_name
 from akdtune.reports.text import counted
 from akdtune.running import interruption
 from akdtune.study.spec import Study
+from akdtune.teacher.asked import asked
 from akdtune.teacher.cache_files import Rows
 from akdtune.teacher.extraction import extract_weights
 from akdtune.teacher.file import TeacherFile
@@ -104,15 +106,16 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
     networks_of = (load_teacher(file, dataset.inputs, where), *load_others(file, dataset.inputs, where))
     with interruption.event() as stopping:
-        for network in networks_of:
+        for network, compute in itertools.product(networks_of, study.teachers_compute):
             try:
-                rows = TeacherRows(network, split, dataset.augmentation, caching)
+                rows = TeacherRows(network, split, dataset.augmentation, caching, asked(network, compute))
             except PlaceMatters as error:
                 raise AkdtuneError(f"what '{error}' says of an image depends on its place in a batch") from error
             trouble = _fill_one(rows, split.rows_N.cpu().numpy(), dataset.augmentation.variants, variants, stopping)
             counts = rows.rates()
+            name = type(network).__name__ + ("" if compute == "fp32" else f" in {compute}")
             print(
-                f"{type(network).__name__}: {counts['computed']:,} rows computed, {counts['found']:,} were there, "
+                f"{name}: {counts['computed']:,} rows computed, {counts['found']:,} were there, "
                 f"{100 * counts['filled'] / counts['rows']:.1f} % of {counts['rows']:,} filled: {rows.store.folder}"
             )
             if trouble:

@@ -24,6 +24,9 @@ from akdtune.settings.data import Augmentation
 
 PLAIN = Look(None, Draw(0, 0))
 
+MADE_AT_ONCE_MIB = 2
+"""Images of an epoch that take no more are cropped and normalised all at once: small batches cost by the operation."""
+
 
 class ImageSource(Protocol):
     """Where the 8-bit images of a data set come from."""
@@ -232,9 +235,9 @@ class Split:
         positions_N = epoch_order(order_seed, epoch, self.sample_ids_N)
         # Batch statistics of one image do not exist.
         batches = [positions_B for positions_B in torch.split(positions_N, batch_size) if len(positions_B) > 1]
-        crops_N = crops(order_seed, epoch, self.sample_ids_N, pixels.augmentation) if self.crops_only else None
+        cropped = self._cropped(order_seed, epoch, positions_N, batch_size, images) if self.crops_only else None
         looks = []
-        if images and crops_N is None:
+        if images and cropped is None:
             looks.append(Look(pixels.augmentation, draw))
         if strong:
             looks.append(Look(pixels.strong, strong_draw))
@@ -245,9 +248,8 @@ class Split:
                 mix = draw_mix(draw, index, len(positions_B), pixels.augmentation, pixels.size)
                 ids_B = request.sample_ids_B
                 crops_B = images_BCHW = strong_BCHW = None
-                if crops_N is not None:
-                    crops_B = Crops(*(part_N[positions_B] for part_N in crops_N))
-                    images_BCHW = self.images(positions_B, crops_B) if images else None
+                if cropped is not None:
+                    crops_B, images_BCHW = next(cropped)
                 elif images:
                     images_BCHW = pixels.finished(next(made), ids_B, draw, pixels.augmentation, mix)
                 if strong:
@@ -262,6 +264,22 @@ class Split:
                     partner_B=partner_B,
                     share=share,
                 )
+
+    def _cropped(
+        self, order_seed: int, epoch: int, positions_N: Tensor, batch_size: int, images: bool
+    ) -> Iterator[tuple[Crops, Tensor | None]]:
+        """The crops of each batch of an epoch and, if asked for, its images; small ones are views of the epoch's."""
+        crops_N = crops(order_seed, epoch, self.sample_ids_N, self.pixels.augmentation)
+        ordered_N = Crops(*(part_N[positions_N] for part_N in crops_N))
+        crops_of_batches = map(Crops._make, zip(*(torch.split(part_N, batch_size) for part_N in ordered_N), strict=True))
+        batches = torch.split(positions_N, batch_size)
+        size_mib = len(positions_N) * len(self.pixels.mean_C) * self.pixels.size**2 * 4 / 2**20
+        if images and size_mib <= MADE_AT_ONCE_MIB:
+            made = torch.split(self.images(positions_N, ordered_N), batch_size)
+            yield from zip(crops_of_batches, made, strict=True)
+            return
+        for positions_B, crops_B in zip(batches, crops_of_batches, strict=True):
+            yield crops_B, self.images(positions_B, crops_B) if images else None
 
     def _requests(self, batches: Sequence[Tensor], looks: tuple[Look, ...]) -> list[Request]:
         if not batches:

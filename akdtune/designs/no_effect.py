@@ -14,7 +14,7 @@ from typing import Any
 
 from akdtune.designs.factors import DesignCell
 from akdtune.registry import lookup, typed
-from akdtune.settings.training import TrainingSettings
+from akdtune.settings.training import HOW_IT_RUNS, TrainingSettings
 
 Idle = tuple[str, str]
 """A key path and why it has no effect."""
@@ -41,6 +41,7 @@ def idle_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         idle |= {f"student.network.{key}": why for key, why in typed("networks", network).idle().items()}
     training = TrainingSettings(**settings["training"])
     idle |= {f"training.{key}": why for key, why in training.idle().items()}
+    idle |= {f"training.{key}": "it says how a trial runs, not what it is" for key in sorted(HOW_IT_RUNS)}
     warmup = lookup("views", settings["views"]["name"]).warmup_epochs_of(views)
     if training.optimizer == "adamw" and not warmup:  # a warm-up of views is SGD
         idle["training.momentum"] = "optimizer is adamw"

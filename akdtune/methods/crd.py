@@ -287,7 +287,8 @@ def _forget_partitions(method: nn.Module, _: object) -> None:
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):  # torch's own draws are overwritten; its skip_init loads sympy
+        layer = nn.Linear(inputs, outputs)
     bound = inputs**-0.5  # torch's default, drawn from the trial's generator
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

@@ -119,7 +119,8 @@ class OFD(Method):
 
 def _connector(before: int, after: int, context: MethodContext) -> nn.Sequential:
     """1x1 convolution and BatchNorm; weights from a normal distribution of variance 2 / `after`, as published."""
-    conv: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, before, after, 1, bias=False)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):  # torch's own draws are overwritten; its skip_init loads sympy
+        conv = nn.Conv2d(before, after, 1, bias=False)
     with torch.no_grad():
         conv.weight.normal_(0.0, math.sqrt(2 / after), generator=context.generator)
     return nn.Sequential(conv, BatchNorm(after)).to(context.device)

@@ -27,6 +27,7 @@ from akdtune.settings.teacher import TeacherSettings
 from akdtune.signals import InputSpec
 from akdtune.study import search_rules
 from akdtune.study.spec import Study
+from akdtune.teacher.asked import asked
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, load_others, load_teacher, teacher_key
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
@@ -180,6 +181,7 @@ def arm_cost(settings: Mapping[str, Any], bench: Bench, until: float = math.inf)
             settings=settings,
             role="probe" if prepared.train_on == "subset" else "ablation",
             teacher_file=teacher or TeacherFile.untrained(study.teacher),
+            teacher_cache=study.teacher_cache,
             plugins=study.plugins,
         )
     )
@@ -338,7 +340,11 @@ def cache_use(bench: Bench) -> CacheUse:
         return CacheUse(images, crops)
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
     try:
-        rows = [TeacherRows(network, train, dataset.augmentation, caching) for network in bench.teacher_networks(CPU)]
+        rows = [
+            TeacherRows(network, train, dataset.augmentation, caching, asked(network, compute))
+            for network in bench.teacher_networks(CPU)
+            for compute in study.teachers_compute
+        ]
     except PlaceMatters as error:
         return CacheUse(images, crops, inexact=str(error))
     counts = [of_teacher.rates() for of_teacher in rows]

@@ -19,6 +19,7 @@ from akdtune.planning.prepared import Prepared
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.checkpoint import CheckpointFile, checkpoint_file
 from akdtune.settings.space import Proposal
+from akdtune.settings.teacher import teacher_compute
 from akdtune.study import search_rules
 from akdtune.study.ids import cell_hash
 from akdtune.study.proposals import Outline
@@ -90,6 +91,7 @@ class Identity:
             _student_hash(settings),
             "" if cache is None else cache.dtype,
             self.study.report.train_on if role in REPORT_ROLES else "",
+            teacher_compute(cache, settings["training"]),
         )
 
     def measured(self, plan: CellPlan, teachers: Sequence[Network] = ()) -> MeasuredPlan:

@@ -13,7 +13,6 @@ from akdtune.planning.prepared import network_label
 from akdtune.registry import lookup
 from akdtune.reports.text import counted, duration
 from akdtune.settings.space import Dimension
-from akdtune.settings.teacher import CacheSettings
 from akdtune.study import search_rules
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -121,7 +120,7 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     yield from _measured_lines(outline)
     yield from factor_lines(outline.cell_plan, estimate.gradient_factors)
     if not study.teacher.absent:
-        described = _cache_described(study.teacher_cache, estimate.cache)
+        described = _cache_described(study, estimate.cache)
         for name, configuration in estimate.configurations.items():
             live = configuration.live
             yield f"the teacher of {name}: {f'runs live: {live}' if live else f'is cached{described}'}"
@@ -194,13 +193,16 @@ def _not_timed(cost: ArmCost) -> str:
     return f", as {cost.like}" if cost.like else ""
 
 
-def _cache_described(settings: CacheSettings | None, cache: CacheUse | None) -> str:
+def _cache_described(study: Study, cache: CacheUse | None) -> str:
     """Images, crops, size, and how much is there: `: 900 images x 9 crops, at most 1 MiB in fp16, 3.1 % filled`."""
+    settings = study.teacher_cache
     if settings is None or cache is None:
         return ""
     if cache.inexact is not None:
         return f" where exact, which '{cache.inexact}' is not: it runs live"
     about = f": {cache.images:,} images x {cache.crops} crops"
+    if study.teachers_compute != ["fp32"]:
+        about += f", computed in {' and '.join(study.teachers_compute)}"
     if cache.mib is None or cache.filled is None:
         return f"{about}, nothing stored yet"
     bound = "" if settings.max_mib is None else f" (bound for all studies: {settings.max_mib:,} MiB)"

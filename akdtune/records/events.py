@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import zlib
 from collections import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -16,6 +18,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from akdtune.records.check_words import holds, with_check
 from akdtune.roles import TERMINAL, Terminal
+
+_WRITTEN = json.JSONEncoder(allow_nan=False, default=asdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ class Event:
 
     def line(self) -> str:
         """The event as a line of the ledger."""
-        return with_check(json.dumps(self.plain(), allow_nan=False, default=asdict)) + "\n"
+        return with_check(_WRITTEN.encode(self.plain())) + "\n"
 
 
 # ---------------------------------------------------------------------------------------------------- of the study
@@ -425,6 +429,34 @@ def as_it_stands(line: bytes) -> Event | None:
     return None if plain is None else of_plain(plain)
 
 
+_REAL = rb"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:e[-+][0-9]+)?"
+_EPOCH = re.compile(
+    rb'\{"time": %b, "event": "epoch", "trial_id": "([^"\\\x00-\x1f]*)", "epoch": (0|[1-9][0-9]*), '
+    rb'"value": (null|%b), "score": (null|%b)(?:, "check": "([0-9a-f]{8})")?\}\n' % (_REAL, _REAL, _REAL)
+)
+
+
+def epoch_of(line: bytes) -> tuple[str, int, float | None, float | None] | None:
+    """Trial, epoch, value and score of a line that holds an epoch as it is written today; None for any other line.
+
+    What `parse` says of such a line in a quarter of its time: epochs are nearly all of a ledger.
+    """
+    found = _EPOCH.fullmatch(line)
+    if found is None:
+        return None
+    trial_id, epoch, value, score, check = found.groups()
+    if check is not None and zlib.crc32(line[: found.start(5) - len(_CHECKED)]) != int(check, 16):
+        return None
+    try:
+        known = trial_id.decode()
+    except UnicodeDecodeError:
+        return None
+    return known, int(epoch), None if value == b"null" else float(value), None if score == b"null" else float(score)
+
+
+_CHECKED = b', "check": "'
+
+
 def _whole(line: bytes) -> tuple[bytes, dict[str, Any] | None]:
     """The part of a line that is an event, and what it holds."""
     plain = _loaded(line)
@@ -447,15 +479,16 @@ def _loaded(line: bytes) -> Any:
 def of_plain(plain: Mapping[str, Any]) -> Event:
     """The inverse of `Event.plain`."""
     kind, time = str(plain["event"]), plain.get("time", math.nan)
-    if not _fits(float, time):
+    if type(time) is not float and not _fits(float, time):
         time = math.nan
     trial_id = plain.get("trial_id", "")
     if not isinstance(trial_id, str):
         return Event(time=time, kind=kind)
     known = _KINDS.get(kind, Event)
-    values = {name: plain[name] for name, _ in _FIELDS[known] if name in plain}
+    plainly, types = _PLAINLY[known], _TYPES[known]
+    values = {name: plain[name] for name in plainly if name in plain}
     try:
-        if all(_fits(_TYPES[known][name], value) for name, value in values.items()):
+        if all(type(value) in plainly[name] or _fits(types[name], value) for name, value in values.items()):
             return known(time=time, kind=kind, **values)
     except (KeyError, TypeError):  # it lacks what its kind holds, or a part of it holds that in another form
         pass
@@ -483,6 +516,23 @@ def _fits(kind: Any, value: Any) -> bool:
             for name, of in get_type_hints(kind).items()  # a missing one raises
         )
     return kind is Any or isinstance(value, kind)
+
+
+def _json_types(kind: Any) -> frozenset[type]:
+    """Types of JSON values that are of a field's type whatever they hold; of others `_fits` says it."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return frozenset().union(*map(_json_types, parts))
+    if origin in (dict, abc.Mapping):
+        return frozenset({dict})
+    if kind is float:
+        return frozenset({int, float})
+    return frozenset({kind} if kind in (int, str, bool, NoneType) else ())
+
+
+_PLAINLY = {
+    kind: {name: _json_types(_TYPES[kind][name]) for name, _ in of_kind} for kind, of_kind in _FIELDS.items()
+}  # fmt: skip
 
 
 def _typed(kind: Any, value: Any) -> Any:

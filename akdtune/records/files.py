@@ -7,13 +7,14 @@ one table of all trials from them. Reading works on a running study and on one t
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,12 @@ PLAN_CHUNK = 1_000
 """The plan is written and read so many trials at a time: as text and as columns it is larger than what is kept."""
 
 _HEAD = re.compile(rb'"event": "(\w+)"(?:, "trial_id": "([^"\\]*)")?')
+_EVENT, _EPOCH = b'"event": "', b'"event": "epoch"'
+
+Epochs: TypeAlias = Literal["all", "last", "none"]
+
+BLOCK = 1 << 20
+"""The ledger is read so many bytes at a time; what is looked for is looked for in a block first, then in its lines."""
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -145,9 +152,15 @@ def replacing(target: Path, durable: bool = False) -> Iterator[BinaryIO]:
         raise StudyError(f"cannot write {target}: {error.strerror or error}") from error
 
 
+def packing(schema: pa.Schema) -> dict[str, Any]:
+    """How tables of many rows are written: measured numbers hardly repeat, a dictionary of them makes a file larger."""
+    texts = [column.name for column in schema if not pa.types.is_floating(column.type)]
+    return {"compression": "zstd", "use_dictionary": texts, "write_page_checksum": True}
+
+
 def _packing(table: pa.Table) -> dict[str, Any]:
     if table.num_rows >= SMALL_ROWS:
-        return {"compression": "zstd", "write_page_checksum": True}
+        return packing(table.schema)
     texts = [column.name for column in table.schema if pa.types.is_string(column.type)]
     return {
         "compression": "snappy", "use_dictionary": texts, "write_statistics": False, "write_page_checksum": True
@@ -298,7 +311,7 @@ def read_plan(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         StudyError: when the plan or the ledger cannot be read.
     """
     rows, trouble = plan_file_rows(run_dir, tuple(PLAN_COLUMNS))
-    for kind, trial_id, line in heads(Path(run_dir)):
+    for kind, trial_id, line in heads(Path(run_dir), "none"):
         if kind == "planned" and trial_id not in rows and isinstance(event := parse(line), TrialPlanned):
             with contextlib.suppress(StudyError):
                 check_plan_row(Path(run_dir) / LEDGER, event.plan)
@@ -360,6 +373,11 @@ _PLAN_SHAPE: dict[str, Any] = {
     "bracket": (str, None), "proposal": (int, None), "params": dict, "settings": dict, "raw": (dict, None),
     "cell": (str, None),
 }  # fmt: skip
+_NOTHING = object()
+_PLAN_TYPES = {
+    name: {type(None) if kind is None else kind for kind in (kinds if isinstance(kinds, tuple) else (kinds,))}
+    for name, kinds in _PLAN_SHAPE.items()
+}
 _PLAN_NEEDED = ("trial_id", "cell_id", "seed", "role", "arm", "params", "settings")
 _TRIAL_ID = re.compile(r"\w[\w.-]*")
 
@@ -375,7 +393,8 @@ def check_plan_row(path: Path, row: Mapping[str, Any], columns: Iterable[str] = 
     Raises:
         StudyError: naming the file and the column.
     """
-    check_shape(path, row, {name: _PLAN_SHAPE[name] for name in columns}, [c for c in columns if c in _PLAN_NEEDED])
+    if not all(type(row.get(name, _NOTHING)) in _PLAN_TYPES[name] for name in columns):
+        check_shape(path, row, {name: _PLAN_SHAPE[name] for name in columns}, [c for c in columns if c in _PLAN_NEEDED])
     if not _TRIAL_ID.fullmatch(row["trial_id"]):
         raise StudyError(f"{path}: damaged, trial_id '{row['trial_id']}' is no name of a trial")
 
@@ -494,25 +513,70 @@ def events(run_dir: str | os.PathLike[str], kinds: Set[str] | None = None) -> It
     Raises:
         StudyError: when the ledger cannot be read.
     """
-    for kind, _, line in heads(Path(run_dir)):
-        if kinds is not None and kind and kind not in kinds:
+    words = None if kinds is None else [f'"{kind}"'.encode() for kind in kinds]
+    for block in _blocks(Path(run_dir)):
+        if words is not None and not any(word in block for word in words):
             continue
-        event = parse(line)
-        if event is not None and (kinds is None or event.kind in kinds):
-            yield event
+        for kind, _, line in _heads_of(block, "all" if kinds is None or "epoch" in kinds else "none"):
+            if kinds is not None and kind and kind not in kinds:
+                continue
+            event = parse(line)
+            if event is not None and (kinds is None or event.kind in kinds):
+                yield event
 
 
-def heads(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Kind, trial and whole of each line, undecoded; the first two empty where `ledger` would not have put them so."""
+def heads(path: Path, epochs: Epochs = "all") -> Iterator[tuple[str, str, bytes]]:
+    """Kind, trial and whole of each line, undecoded; the first two empty where `ledger` would not have put them so.
+
+    Args:
+        path: the study directory, or the ledger itself.
+        epochs: which of the lines that hold finished epochs: all, at least the last one of several in a row, or none.
+
+    Raises:
+        StudyError: when the ledger cannot be read.
+    """
+    for block in _blocks(path):
+        yield from _heads_of(block, epochs)
+
+
+def ledger_lines(path: Path) -> Iterator[bytes]:
+    """Each line of the ledger as it stands, also one that is not whole.
+
+    Raises:
+        StudyError: when the ledger cannot be read.
+    """
+    for block in _blocks(path):
+        yield from io.BytesIO(block)
+
+
+def _heads_of(block: bytes, epochs: Epochs) -> Iterator[tuple[str, str, bytes]]:
+    for line in io.BytesIO(block) if epochs == "all" else _few_epochs(block, last=epochs == "last"):
+        head = _HEAD.search(line, 0, 200)
+        if head is None or line.count(_EVENT) > 1:  # or half a line before a whole one
+            yield "", "", line
+        else:
+            yield head[1].decode("ascii", "replace"), (head[2] or b"").decode("utf-8", "replace"), line
+
+
+def _few_epochs(block: bytes, last: bool) -> list[bytes]:
+    """The lines of a block that are not an epoch's, which one of half a line and a whole one is not; see `heads`."""
+    lines = list(io.BytesIO(block))
+    others = [place for place, line in enumerate(lines) if _EPOCH not in line]
+    if block.count(_EVENT) != len(lines) - len(others) + sum(lines[place].count(_EVENT) for place in others):
+        others = [place for place, line in enumerate(lines) if _EPOCH not in line or line.count(_EVENT) > 1]
+    if not last:
+        return [lines[place] for place in others]
+    before = {place - 1 for place in (*others, len(lines)) if place > 0}
+    return [lines[place] for place in sorted(before.union(others))]
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Many whole lines of the ledger at a time."""
     path = path / LEDGER if path.is_dir() else path
     try:
-        with path.open("rb") as lines:
-            for line in lines:
-                head = _HEAD.search(line, 0, 200)
-                if head is None or line.count(b'"event": "') > 1:  # or half a line before a whole one
-                    yield "", "", line
-                else:
-                    yield head[1].decode("ascii", "replace"), (head[2] or b"").decode("utf-8", "replace"), line
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                yield block + file.readline()
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from akdtune.records.events import Event
+from akdtune.records.events import Event, parse
 from akdtune.records.files import heads
 from akdtune.roles import TERMINAL
 
@@ -16,17 +16,32 @@ _TIME = re.compile(rb'"time": ([0-9.eE+]+)')
 
 
 def read_times(run: Path) -> list[Event]:
-    """Time, kind and trial of each line of the ledger, without what else it holds: epochs are nearly all of them.
+    """Time, kind and trial of each line of the ledger, without what else it holds; of epochs in a row the last.
 
     Raises:
         StudyError: when the ledger cannot be read.
     """
-    times = []
-    for kind, trial_id, line in heads(run):
+    return read_course(run, ())[0]
+
+
+def read_course(run: Path, kinds: Collection[str]) -> tuple[list[Event], list[Event]]:
+    """`read_times`, and the events of some rare kinds with all that they hold, in one pass.
+
+    Args:
+        run: the study directory.
+        kinds: of these events; not `epoch`.
+
+    Raises:
+        StudyError: when the ledger cannot be read.
+    """
+    times, whole = [], []
+    for kind, trial_id, line in heads(run, "last"):
         found = _TIME.search(line, 0, 60)
         if kind and found is not None:
             times.append(Event(time=float(found[1]), kind=kind, trial_id=trial_id))
-    return times
+        if (kind in kinds or (kinds and not kind)) and (event := parse(line)) is not None and event.kind in kinds:
+            whole.append(event)
+    return times, whole
 
 
 def spent_s(events: Iterable[Event]) -> float:

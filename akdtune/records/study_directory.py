@@ -39,6 +39,7 @@ from akdtune.records.events import (
     TrialPlanned,
     TrialRetried,
     TrialStarted,
+    epoch_of,
     parse,
 )
 from akdtune.records.files import (
@@ -47,7 +48,7 @@ from akdtune.records.files import (
     LOCK,
     PLAN_COLUMNS,
     check_plan_row,
-    heads,
+    ledger_lines,
     plan_difference,
     plan_file_rows,
     write_plan,
@@ -58,7 +59,7 @@ from akdtune.roles import TERMINAL
 
 STOP_FLAG = ".stop"
 
-PLAN_SHARE = 8
+PLAN_SHARE = 4
 """New trials stand in the ledger alone until they are one in so many; then plan.parquet is written anew."""
 
 COMPACT_TRIALS, COMPACT_SHARE = 64, 5
@@ -246,7 +247,10 @@ class StudyDirectory:
     def _read_ledger(self) -> list[str]:
         """Applies all events; returns what is wrong with lines and with rows of the plan's file, a sentence each."""
         differing, unread, first = [], 0, 0
-        for number, (_, _, line) in enumerate(heads(self.root), start=1):
+        for number, line in enumerate(ledger_lines(self.root), start=1):
+            if (epoch := epoch_of(line)) is not None:
+                self._apply_epoch(*epoch)
+                continue
             event = parse(line)
             if event is None and line.strip():
                 unread, first = unread + 1, first or number
@@ -360,12 +364,10 @@ class StudyDirectory:
             if event.trial_id not in self.records:  # else plan.parquet has been written since
                 self.records[event.trial_id] = TrialRecord(event.plan)
             return
-        record = self.records.get(event.trial_id)
         if isinstance(event, EpochFinished):
-            if record is not None:
-                record.epochs[event.epoch] = (event.value, event.score)
-                record.missing.discard(event.epoch)
+            self._apply_epoch(event.trial_id, event.epoch, event.value, event.score)
             return
+        record = self.records.get(event.trial_id)
         self.events.append(event)
         if record is None:
             return
@@ -382,6 +384,12 @@ class StudyDirectory:
         elif isinstance(event, TrialEnded):
             record.test, record.why = event.test_accuracy, event.error
             record.end(event.kind)
+
+    def _apply_epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> None:
+        record = self.records.get(trial_id)
+        if record is not None:
+            record.epochs[epoch] = (value, score)
+            record.missing.discard(epoch)
 
     def unfinished(self) -> list[TrialRecord]:
         """Planned trials without a terminal event, in plan order."""

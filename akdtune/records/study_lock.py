@@ -90,6 +90,15 @@ def running_driver(root: Path) -> int | None:
     for event in events(root, {"study_started", "study_finished"}):
         if isinstance(event, StudyStarted | StudyFinished):
             started = event if isinstance(event, StudyStarted) else None
+    return driver_of(started)
+
+
+def driver_of(started: StudyStarted | None) -> int | None:
+    """The process that began to run a study, if it lives on this machine.
+
+    Args:
+        started: the last event of this kind that no end follows; None where there is none.
+    """
     if started is None or started.born is None:  # earlier versions did not say which process a number meant
         return None
     return living({"pid": started.pid, "host": started.host, "born": started.born})

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 PARAM = "param."
@@ -21,7 +22,14 @@ def searched(row: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         row: of `trials.parquet`; a setting that the trial's arm does not search is None there.
     """
-    return {name.removeprefix(PARAM): value for name, value in row.items() if value is not None and _is_param(name)}
+    settings = _settings_among(tuple(row))
+    return {path: value for name, path in settings if (value := row[name]) is not None}
+
+
+@lru_cache(maxsize=16)
+def _settings_among(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Columns of searched settings with their key paths; all rows of a table have the same columns."""
+    return tuple((name, name.removeprefix(PARAM)) for name in columns if _is_param(name))
 
 
 def short_names(names: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:

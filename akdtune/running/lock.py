@@ -22,6 +22,7 @@ from akdtune.randomness import STREAMS
 from akdtune.registry import add_on_versions
 from akdtune.settings import file as settings_file
 from akdtune.settings.file import choice_key, shown
+from akdtune.settings.teacher import CacheSettings, teacher_compute
 from akdtune.study.ids import ADDED_LATER
 from akdtune.study.spec import Study
 from akdtune.teacher.file import TeacherFile
@@ -90,7 +91,7 @@ def _kept(old: list[Any], new: list[Any]) -> Iterator[Any]:
 FREE_SECTIONS = ("resources", "tracking")
 """Sections that do not determine any result and may change between two runs of one study.
 
-Of `teacher_cache` all may change but whether there is one, and its `dtype`.
+Of `teacher_cache` all may change but whether there is one, its `dtype`, and how teachers are computed.
 """
 
 FREE_OF_SEARCH = ("time_budget",)
@@ -216,6 +217,14 @@ def _paths_alone(teacher: Any) -> Any:
     return {**teacher, **named, **nested}
 
 
+def _teachers_compute(settings: Mapping[str, Any]) -> str:
+    """How the frozen teachers of a locked study with a cache are computed where no cell of it says otherwise."""
+    training = settings.get("training") or {}
+    options = choice_key(training)
+    first = training if options is None else training[options][0]
+    return teacher_compute(CacheSettings.held(settings["teacher_cache"]), first)
+
+
 def extended(lock: Mapping[str, Any], study: Study, identity: Identity, added: Sequence[str]) -> dict[str, Any]:
     """The lock of a study to which something was added: today's settings and facts, and a line of its history."""
     fresh = lock_content(study, identity)
@@ -244,7 +253,8 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path, extend: bo
         now.pop(section, None)
     for settings in (before, now):  # a study from before there was a cache runs its teachers live
         cache = settings.get("teacher_cache")
-        settings["teacher_cache"] = None if cache is None else {"dtype": cache["dtype"]}
+        of_cache = None if cache is None else {"dtype": cache["dtype"], "compute": _teachers_compute(settings)}
+        settings["teacher_cache"] = of_cache
     for settings in (before, now):  # which weights they are, their hash says
         settings["teacher"] = _paths_alone(settings.get("teacher"))
     for section, later in ADDED_LATER.items():

@@ -14,10 +14,10 @@ from typing import Any
 from akdtune.errors import StudyError
 from akdtune.planning.identity import Identity
 from akdtune.records.damage import damage_of
+from akdtune.records.epoch_rows import read_stamps
 from akdtune.records.events import EpochFinished
 from akdtune.records.files import EPOCHS, LEDGER, events
 from akdtune.records.study_directory import StudyDirectory, TrialRecord
-from akdtune.records.tables import read_stamps
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running.saved_states import ROWS, saved_state
 

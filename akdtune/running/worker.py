@@ -264,8 +264,6 @@ def _one_thread_per_cpu(cpu: float) -> None:
 
 def _load_libraries(request: TrialRequest) -> None:
     """Loads what the first trial of a process would else load amid its training, one thread holding up the other."""
-
-    torch.optim.SGD([torch.zeros(1)], lr=0.0)  # with its first optimiser torch loads its compiler: two seconds
     with contextlib.suppress(Exception):  # what is wrong with them is said where the trial is prepared
         load_plugins(request.plugins, request.plugin_folders)  # they may bring loggers
     prepare(request.tracking, Path(request.root))

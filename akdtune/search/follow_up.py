@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from akdtune.records.events import Event, PilotJudged, RaceJudged, StudyStarted, TimeBudgetSpent
@@ -45,6 +46,8 @@ class SearchPhase:
                 self._judged.setdefault(event.bracket, []).append(event)
             elif isinstance(event, PilotJudged):
                 self._settled.add(event.bracket)
+        self._planned: Counter[str] = Counter()
+        self._seen = 0
         self._since = time.monotonic()
         self._before_s = 0.0
         if self.search.budget_s is not None:
@@ -90,13 +93,23 @@ class SearchPhase:
 
     def _leading(self, bracket: str | None = None) -> Iterator[TrialRecord]:
         for record in self.directory.records.values():
-            plan = record.plan
-            if plan["role"] == "search" and plan["seed"] == self.seeds[0] and bracket in (None, plan["bracket"]):
+            if self._leads(record) and bracket in (None, record.plan["bracket"]):
                 yield record
 
+    def _leads(self, record: TrialRecord) -> bool:
+        """Whether a trial is the first of its configuration in the search."""
+        return bool(record.plan["role"] == "search" and record.plan["seed"] == self.seeds[0])
+
     def configurations(self) -> Counter[str]:
-        """How many configurations of each bracket are planned."""
-        return Counter(str(record.plan["bracket"]) for record in self._leading())
+        """How many configurations of each bracket are planned; asked for each slot that is free."""
+        records = self.directory.records
+        if len(records) < self._seen:  # read anew
+            self._planned, self._seen = Counter(), 0
+        for record in islice(records.values(), self._seen, None):
+            if self._leads(record):
+                self._planned[str(record.plan["bracket"])] += 1
+        self._seen = len(records)
+        return self._planned
 
     def _survivor(self, record: TrialRecord) -> list[Row]:
         """The further seeds of a configuration whose first is done."""

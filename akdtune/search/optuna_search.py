@@ -93,6 +93,7 @@ class Searcher:
         self.worth = Worth(tuple(objectives), costs)
         self.enqueued = {name: list(points) for name, points in (enqueued or {}).items()}
         self.exhausted: set[str] = set()
+        self._shared: dict[str, Any] = {}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.studies = self._open()
 
@@ -162,7 +163,10 @@ class Searcher:
         seed = derived_seed("search", self.seed, self.brackets[bracket].drawn_as, number) % 2**32
         if self.algorithm == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+        if "_search_space" in vars(sampler):  # what all trials so far share, which a new sampler would gather anew
+            sampler._search_space = self._shared.setdefault(bracket, sampler._search_space)
+        return sampler
 
     def _open(self) -> dict[str, OptunaStudy]:
         expected = {name: self._expected(name) for name in self.brackets}

@@ -83,7 +83,7 @@ def proposed(space: Space, raw: Mapping[str, Any]) -> Distributions:
         AkdtuneError: when it is from another space.
     """
     recorded = Distributions(raw, values_of(space))
-    space.sample(recorded)
+    space.ask(recorded)
     return recorded
 
 

@@ -94,6 +94,10 @@ class Space:
         """One configuration; every open setting is asked of `suggest` under a name that is unique in the study."""
         raise NotImplementedError
 
+    def ask(self, suggest: Suggest) -> None:
+        """Asks `suggest` what `sample` asks, and makes no settings of it, which is most of the work."""
+        raise NotImplementedError
+
     def random(self, rng_seed: int) -> Proposal:
         """A configuration that depends on the seed alone."""
         return self.sample(RandomPicker(rng_seed))
@@ -159,6 +163,19 @@ class Arm(Space):
 
     @override
     def sample(self, suggest: Suggest) -> Proposal:
+        values, params, raw = self._drawn(suggest)
+        settings = self._complete(copy.deepcopy(values))
+        assert_plain(settings)
+        assert_plain(params, "params")
+        assert_plain(raw, "raw")
+        return Proposal(self.name, settings, params, raw, values)
+
+    @override
+    def ask(self, suggest: Suggest) -> None:
+        self._drawn(suggest)
+
+    def _drawn(self, suggest: Suggest) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """The tree without open settings, and what was drawn for these, by key path and as the picker names it."""
         params: dict[str, Any] = {}
         raw: dict[str, Any] = {}
 
@@ -175,12 +192,7 @@ class Arm(Space):
             params[path] = labels[index] if isinstance(option, dict | Domain) else option
             return index
 
-        values = decided(self.tree, decide, {})
-        settings = self._complete(copy.deepcopy(values))
-        assert_plain(settings)
-        assert_plain(params, "params")
-        assert_plain(raw, "raw")
-        return Proposal(self.name, settings, params, raw, values)
+        return decided(self.tree, decide, {}), params, raw
 
     def domains(self) -> dict[str, list[Domain]]:
         """What is searched, by key path; a setting that several options have has several domains."""
@@ -270,6 +282,16 @@ class Pooled(Space):
 
     @override
     def sample(self, suggest: Suggest) -> Proposal:
+        arm, raw = self._chosen(suggest)
+        proposal = arm.sample(suggest)
+        return replace(proposal, raw={**raw, **proposal.raw})
+
+    @override
+    def ask(self, suggest: Suggest) -> None:
+        self._chosen(suggest)[0].ask(suggest)
+
+    def _chosen(self, suggest: Suggest) -> tuple[Arm, dict[str, Any]]:
+        """The arm that was drawn, and the choices that led to it."""
         raw: dict[str, Any] = {}
         left = list(range(len(self.arms)))
         position = 0
@@ -280,8 +302,7 @@ class Pooled(Space):
             raw[name] = labels[index]
             left = [arm for arm in left if self._decisions[arm][position][2] == index]
             position += 1
-        proposal = self.arms[left[0]].sample(suggest)
-        return replace(proposal, raw={**raw, **proposal.raw})
+        return self.arms[left[0]], raw
 
 
 def expand(tree: Any) -> list[Expanded]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +22,9 @@ from akdtune.registry import NO_NETWORK, ComponentSettings, network_name
 from akdtune.roles import TrainOn
 from akdtune.settings.checkpoint import Checkpoint, CheckpointFile, checkpoint_file
 from akdtune.settings.training import Recipe
+
+Compute = Literal["fp32", "bf16"]
+"""How frozen teachers are computed."""
 
 PRETRAINED = "pretrained"
 """As `checkpoint`: the weights that the network brings itself."""
@@ -140,7 +143,12 @@ class CacheSettings(ComponentSettings):
     """What frozen teachers say about each image and crop, kept on the node's disk and shared by all trials."""
 
     dtype: Literal["fp16", "fp32"] = Field(
-        "fp16", description="precision that the teacher's numbers are rounded to, stored or not; computed in fp32"
+        "fp16", description="precision that the teacher's numbers are rounded to, stored or not"
+    )
+    compute: Compute | None = Field(
+        None,
+        description="precision that frozen teachers are computed in while a student trains, whether what they say is"
+        " stored or not; null: that of training.precision",
     )
     max_mib: NonNegativeInt | None = Field(
         16384, description="size of all stores of a node together; null: as much as the disk holds"
@@ -154,6 +162,16 @@ class CacheSettings(ComponentSettings):
         None, min_length=1, description="shared location whose blocks a node copies when it has none of its own"
     )
 
+    @classmethod
+    def held(cls, plain: Mapping[str, Any]) -> CacheSettings:
+        """Out of a lock or a request, of this version or an earlier one."""
+        return cls(**cls.of_earlier(plain))
+
+    @staticmethod
+    def of_earlier(plain: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with what earlier versions, which say nothing of `compute`, did: they computed in float32."""
+        return {"compute": "fp32", **plain}
+
     def folder(self) -> Path:
         """Where this node's stores lie."""
         return cache_location() if self.location is None else _expanded(self.location)
@@ -161,6 +179,19 @@ class CacheSettings(ComponentSettings):
     def seed_folder(self) -> Path | None:
         """Where blocks are copied from."""
         return None if self.seed_from is None else _expanded(self.seed_from)
+
+
+def teacher_compute(cache: CacheSettings | None, training: Mapping[str, Any]) -> Compute:
+    """How a trial's frozen teachers are computed; without a cache as before there was one, in float32.
+
+    Args:
+        cache: of its study.
+        training: its own settings.
+    """
+    if cache is None:
+        return "fp32"
+    followed: Compute = training.get("precision", "fp32")
+    return cache.compute or followed
 
 
 def cache_location() -> Path:

@@ -21,7 +21,10 @@ MOST_EPOCHS = 100_000
 
 
 ONE_PER_STUDY = frozenset({"epochs", "precision", "tf32", "compile"})
-"""Settings of `training` that all trials of a study share, so that no domain may stand there."""
+"""Settings of `training` that all trials of a search share, so that no domain may stand there."""
+
+HOW_IT_RUNS = frozenset({"device", "compile", "cuda_graphs"})
+"""Settings of `training` that are no part of what a trial is: its numbers differ by rounding, its id does not."""
 
 
 class Recipe(ComponentSettings):
@@ -77,8 +80,9 @@ class TrainingSettings(Recipe):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where Ray or torch offers one")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
-        description="bf16: the student's forward and backward in bfloat16 (weights, losses, views, teacher and every"
-        " evaluation stay in float32), which is faster and not the same result; one for all trials of a study. To"
+        description="bf16: the student's forward and backward, and its frozen teachers' forward (unless"
+        " teacher_cache.compute says otherwise), in bfloat16; weights, losses, views and every evaluation stay in"
+        " float32. Faster, and not the same result; one for all trials of a search, or a factor of an ablation. To"
         " repeat a finalist: `akdtune best RUN --export best.yaml`, `akdtune run best.yaml training.precision=fp32`",
     )
     tf32: bool = Field(

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from akdtune.registry import NO_NETWORK
+from akdtune.settings.training import HOW_IT_RUNS
 
-NOT_IN_THE_CELL = {
+NOT_IN_THE_CELL: dict[str, Set[str]] = {
     "data": {"root", "download", "train", "test", "workers"},
     "teacher": {"checkpoint"},
     "student": {"checkpoint"},
-    "training": {"device", "compile", "cuda_graphs"},
+    "training": HOW_IT_RUNS,
 }
 """Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes."""
 
@@ -31,6 +32,7 @@ def cell_hash(
     student_hash: str = "",
     cache_dtype: str = "",
     reports_on: str = "",
+    teacher_compute: str = "fp32",
 ) -> str:
     """Twelve hex digits for everything that determines a trial's result except its seed.
 
@@ -40,6 +42,7 @@ def cell_hash(
         teacher_hash: content hash of the teacher's weights; `none` without a teacher, whose settings then do not count.
         student_hash: content hash of the file that the student begins with; empty without one.
         cache_dtype: what the teacher's numbers are rounded to; empty where they are not.
+        teacher_compute: the precision that frozen teachers are computed in; that of earlier versions leaves no trace.
         reports_on: what a trial that reads the test set trains on, `full` or `subset`; empty for the others.
     """
     counted = {section: _counted(value, NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
@@ -50,6 +53,7 @@ def cell_hash(
         counted["teacher"] = NO_NETWORK
     hashes = [data_hash, teacher_hash, *([student_hash] if student_hash else [])]
     hashes += [f"teacher_cache.dtype={cache_dtype}"] if cache_dtype else []
+    hashes += [f"teacher_cache.compute={teacher_compute}"] if teacher_compute != "fp32" else []
     hashes += [f"reports, trained on {reports_on}"] if reports_on else []
     text = json.dumps([counted, *hashes], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -24,8 +24,12 @@ NO_DOMAIN: dict[str | KeyPath, str] = {
     "data": "one split serves the teacher and every comparison; make one study per data set",
     "teacher": "all trials of a study share one teacher; make one study per teacher",
     ("training", "epochs"): "rungs and probes compare trials of equal length; make one study per length",
-    ("training", "precision"): "trials are compared with each other; make one study per precision",
-    ("training", "tf32"): "trials are compared with each other; make one study per precision",
+    ("training", "precision"): (
+        "trials of a search compete with each other; make one study per precision, or an ablation with it as a factor"
+    ),
+    ("training", "tf32"): (
+        "trials of a search compete with each other; make one study per precision, or an ablation with it as a factor"
+    ),
     ("training", "compile"): "it is how a study runs, and changes rounding only",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from akdtune.settings.sections import (
     SearchSettings,
 )
 from akdtune.settings.space import Arm, Pooled, Space, assert_plain
-from akdtune.settings.teacher import CacheSettings, TeacherSettings
+from akdtune.settings.teacher import CacheSettings, Compute, TeacherSettings, teacher_compute
 from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
 from akdtune.study import check, taking_over
@@ -113,6 +114,11 @@ class Study:
         return corners + known
 
     @functools.cached_property
+    def teachers_compute(self) -> list[Compute]:
+        """Each precision in which trials that are known have their frozen teachers computed, the first one's first."""
+        return list(dict.fromkeys(teacher_compute(self.teacher_cache, of["training"]) for of in self.configurations))
+
+    @functools.cached_property
     def cell_plan(self) -> CellPlan | None:
         """The ablation's cells; None without one, and where its base is the winner of a search still to come."""
         if self.ablation is None or self.ablation.base == "winner":
@@ -143,8 +149,16 @@ class Study:
             settings = getattr(self, section)
             values[section] = None if settings is None else settings.model_dump(mode="json")
         values["scheduler"] = self.scheduler.resolved()
+        cache = values["teacher_cache"]
+        if cache is not None and cache["compute"] is None and _float32_alone(values):
+            del cache["compute"]  # which is what earlier versions wrote, and means the same
         assert_plain(values)
         return values
+
+
+def _float32_alone(values: Mapping[str, Any]) -> bool:
+    """Whether no trial of a study can be one in another precision, whatever follows from its search."""
+    return "bf16" not in json.dumps([values["training"], values["ablation"]])
 
 
 def load(

@@ -14,6 +14,7 @@ from akdtune.settings import file as settings_file
 from akdtune.settings.file import DOMAINS, choice_key
 from akdtune.settings.messages import typed
 from akdtune.settings.sections import TRIAL_LEVEL
+from akdtune.settings.teacher import CacheSettings
 from akdtune.settings.training import TrainingSettings
 from akdtune.settings.trial import published
 from akdtune.study.teacher_rules import network_is, used_of
@@ -120,7 +121,10 @@ def export_yaml(
     body["scheduler"] = {"name": "none"}
     body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
     if not network_is(settings["teacher"], NO_NETWORK):
-        body["teacher_cache"] = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
+        cache = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
+        if cache is not None and settings["training"].get("precision") == "bf16":
+            cache = CacheSettings.of_earlier(cache)
+        body["teacher_cache"] = cache
     head = f"# One configuration out of the study '{resolved['study']}': `akdtune run` trains it {often}.\n"
     return head + yaml.dump(
         body, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True

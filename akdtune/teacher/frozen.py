@@ -17,7 +17,9 @@ from akdtune.data.crops import Crops, variant_crops
 from akdtune.data.splits import Split
 from akdtune.networks import Network
 from akdtune.settings.data import Augmentation
+from akdtune.settings.teacher import Compute
 from akdtune.signals import Signals
+from akdtune.teacher.asked import Asked, asked
 from akdtune.teacher.cache_files import Rows
 from akdtune.teacher.device_rows import DeviceRows, device_rows
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
@@ -64,6 +66,7 @@ class FrozenTeacher:
             Empty: not shared.
         caching: how the cache on disk is used; None: not at all.
         table_limit_mib: up to which size the numbers of all teachers are kept in memory.
+        compute: how they are computed, stored or live; `network` and `others` stay as they are.
     """
 
     def __init__(
@@ -76,9 +79,12 @@ class FrozenTeacher:
         share_as: str = "",
         caching: Caching | None = None,
         table_limit_mib: float = TABLE_LIMIT_MIB,
+        compute: Compute = "fp32",
     ) -> None:
         self.network = network
         self.others = tuple(others)
+        self._compute_in = compute
+        self._asked = [asked(teacher, compute) for teacher in (network, *self.others)]
         self._split = split
         self._augmentation = augmentation
         self._caching = caching if split.crops_only else None
@@ -100,9 +106,10 @@ class FrozenTeacher:
             self._opened = []
             if self._caching is not None:
                 try:
-                    networks = (self.network, *self.others)
+                    of_images = self._split, self._augmentation, self._caching
                     self._opened = [
-                        TeacherRows(teacher, self._split, self._augmentation, self._caching) for teacher in networks
+                        TeacherRows(teacher, *of_images, ask)
+                        for teacher, ask in zip((self.network, *self.others), self._asked, strict=True)
                     ]
                 except PlaceMatters as error:
                     self._say(f"not used: what '{error}' says of an image depends on its place in a batch")
@@ -157,11 +164,13 @@ class FrozenTeacher:
         return signals if strong_BCHW is None else replace(signals, strong=self._live(strong_BCHW, stages))
 
     def _live(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
-        others = tuple(other(images_BCHW).detach() for other in self.others)
+        assert images_BCHW is not None
+        others = tuple(other(images_BCHW).detach() for other in self._asked[1:])
         return replace(self._main(images_BCHW, stages), others=others)
 
     def _main(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
-        signals: Signals = self.network(images_BCHW, stages)
+        assert images_BCHW is not None
+        signals = self._asked[0](images_BCHW, stages)
         return (replace(signals, classifier=self.network.classifier()) if stages else signals).detach()
 
     def _stored(self, positions_B: Tensor, crops_B: Crops, which: Sequence[int]) -> list[Signals]:
@@ -209,19 +218,20 @@ class FrozenTeacher:
     def _kept(self) -> list[Signals | Tensor]:
         if self._tables is not None:
             return self._tables
-        share_as = self._share_as and "/".join([self._share_as, *(teacher.store.key for teacher in self._cached)])
+        stores = [teacher.store.key for teacher in self._cached]
+        share_as = self._share_as and "/".join([self._share_as, self._compute_in, *stores])
         self._tables = _shared.get(share_as)
         if self._tables is None:
             if self._cached:
                 self._tables = [self._gathered(teacher) for teacher in self._cached]
             else:
-                self._tables = [self._compute(network) for network in (self.network, *self.others)]
+                self._tables = [self._compute(ask) for ask in self._asked]
             if share_as:
                 forget_tables()  # one study's at a time: a worker that goes on to another does not keep both
                 _shared[share_as] = self._tables
         return self._tables
 
-    def _compute(self, network: Network) -> Signals:
+    def _compute(self, ask: Asked) -> Signals:
         """Signals of every image and crop, [R, K] and [R, C] with R = images times variants."""
         variants = self._augmentation.variants
         rows_R = torch.arange(len(self._split) * variants, device=self._split.labels_N.device)
@@ -229,7 +239,7 @@ class FrozenTeacher:
         for start in range(0, len(rows_R), TABLE_BATCH):
             rows_B = (start + torch.arange(TABLE_BATCH, device=rows_R.device)) % len(rows_R)  # the last one wraps
             crops_B = variant_crops(rows_B % variants, self._augmentation)
-            parts.append(network(self._split.images(rows_B // variants, crops_B)))
+            parts.append(ask(self._split.images(rows_B // variants, crops_B)))
         logits_RK = torch.cat([part.logits_BK for part in parts])[: len(rows_R)]
         return Signals(logits_RK, torch.cat([part.pooled_BC for part in parts])[: len(rows_R)])
 

@@ -29,6 +29,7 @@ from akdtune.networks import Network, layout
 from akdtune.settings.data import Augmentation
 from akdtune.settings.teacher import CacheSettings
 from akdtune.signals import Signals
+from akdtune.teacher.asked import Asked, InBfloat16, rebuilt
 from akdtune.teacher.cache import Store
 from akdtune.teacher.cache_files import CacheLimits, Flags, Rows, Values
 from akdtune.teacher.checkpoints import weights_hash
@@ -37,8 +38,6 @@ COMPUTE_BATCH = {"cpu": 64, "cuda": 256}
 """Rows of a computed batch. Small sizes take other kernels, with other last bits, and size 1 other ones again."""
 
 FP16_MAX = 65504.0
-REBUILT = 1e-4
-"""Largest difference between logits and last layer times feature, as a share of the largest logit, that is rounding."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,22 @@ class TeacherRows:
         split: any split of the images; rows count all stored ones.
         augmentation: what crops are drawn from.
         caching: settings and names.
+        ask: what answers in the network's place, `InBfloat16`; None: the network itself, in float32.
 
     Raises:
         PlaceMatters: see there; on the CPU alone, elsewhere numbers are not reproducible to the last bit anyway.
     """
 
-    def __init__(self, network: Network, split: Split, augmentation: Augmentation, caching: Caching) -> None:
+    def __init__(
+        self,
+        network: Network,
+        split: Split,
+        augmentation: Augmentation,
+        caching: Caching,
+        ask: Asked | None = None,
+    ) -> None:
         self.network, self._split, self._augmentation = network, split, augmentation
+        self._ask = ask or network
         self._device = split.labels_N.device
         self._batch = COMPUTE_BATCH.get(self._device.type, 64)
         self._weight_KC, self._bias_K = (part.detach() for part in network.classifier())
@@ -204,7 +212,7 @@ class TeacherRows:
         images_PCHW = self._split.images_of_rows(filled // variants, crops_P)
         full_float32 = float32_as_set(self._device, tf32=False)
         with torch.autocast(self._device.type, enabled=False), full_float32:
-            said: Signals = self.network(images_PCHW.contiguous(memory_format=self._layout))
+            said = self._ask(images_PCHW.contiguous(memory_format=self._layout))
         return said.pooled_BC.float(), said.logits_BK.float()
 
     def _computed(self, rows_P: Rows) -> Tensor:
@@ -229,7 +237,7 @@ class TeacherRows:
             "input": list(size[1:]),
             "normalisation": [part.tolist() for part in self._split.statistics],
             "crops": {"pad": augmentation.pad, "flip": augmentation.flip, "fill": 0},
-            "precision": "fp32",
+            "precision": "bf16" if isinstance(self._ask, InBfloat16) else "fp32",
             "layout": str(self._layout),
             "batch": self._batch,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -245,11 +253,9 @@ class TeacherRows:
         known = _short_hash(repr((facts, torch.get_num_threads())).encode())
         if known not in _probed:
             pooled_PC, logits_PK = self._outputs(self._first_rows())
-            rebuilt_PK = functional.linear(pooled_PC, self._weight_KC, self._bias_K)
-            difference = float((rebuilt_PK - logits_PK).abs().max())
             said = b"".join(part.cpu().numpy().tobytes() for part in (pooled_PC, logits_PK))
             exact = _short_hash(said) if self._device.type == "cpu" else ""
-            _probed[known] = (exact, not difference <= REBUILT * float(logits_PK.abs().max()))
+            _probed[known] = (exact, not rebuilt(self.network, Signals(logits_PK, pooled_PC)))
         return _probed[known]
 
     def _first_rows(self) -> Rows:

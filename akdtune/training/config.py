@@ -9,7 +9,7 @@ from typing import Any, Literal
 from akdtune.registry import ComponentSettings, Pair, load_plugins, lookup, may_draw, network_name
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.data import DataSettings
-from akdtune.settings.teacher import CacheSettings
+from akdtune.settings.teacher import CacheSettings, Compute, teacher_compute
 from akdtune.settings.training import Seeds, StudentSettings, TrainingSettings
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.request import TrialRequest
@@ -57,6 +57,11 @@ class TrialConfig:
             report_trains_on=request.report_trains_on,
             rungs=tuple(request.rungs),
         )
+
+    @property
+    def teacher_compute(self) -> Compute:
+        """How its frozen teachers are computed."""
+        return teacher_compute(self.teacher_cache, {"precision": self.training.precision})
 
     @property
     def pair(self) -> Pair:

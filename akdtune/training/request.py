@@ -101,5 +101,5 @@ class TrialRequest:
         cache = plain.get("teacher_cache")
         values = {of.name: plain[of.name] for of in fields(cls) if of.name in plain}
         values["teacher_file"] = TeacherFile.parse(plain["teacher_file"])
-        values["teacher_cache"] = None if cache is None else CacheSettings(**cache)
+        values["teacher_cache"] = None if cache is None else CacheSettings.held(cache)
         return cls(**values)

@@ -195,7 +195,8 @@ class Trial:
             about = self.dataset.images_key, self.dataset.name
             caching = None if cache is None else Caching(cache, *about, self.limits.cache)
             of_images = self.train, self.dataset.augmentation, epochs
-            self.teacher = FrozenTeacher(frozen, *of_images, others, shared, caching, self.limits.table_mib)
+            kept = shared, caching, self.limits.table_mib
+            self.teacher = FrozenTeacher(frozen, *of_images, others, *kept, config.teacher_compute)
         of_student = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(config.training, [*of_student, *self.objective.trained_parameters()])
         self.warmup_optimizer = sgd(self.views.parameters(), config.training) if self.views.warmup_epochs else None

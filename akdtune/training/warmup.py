@@ -133,6 +133,7 @@ class SharedWarmup:
             "sources": sources,
             # a table without the cache is computed in batches of another size than what comes live
             "numbers": "live" if config.teacher_cache is None else config.teacher_cache.dtype,
+            **({} if config.teacher_compute == "fp32" else {"teacher_compute": config.teacher_compute}),
             "kept": [teachers.keeps_table, teachers.fetches_images],
             # images that go through the teachers as they come lie in memory as the student wants them
             "student": None if teachers.fetches_images else config.student.network,

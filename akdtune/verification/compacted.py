@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.records import files, tables
+from akdtune.records.epoch_rows import read_stamps
 from akdtune.records.files import EPOCHS, TRIALS, VERIFIED
 from akdtune.reports.text import counted
 from akdtune.roles import TERMINAL
@@ -58,9 +60,9 @@ def _trials(run: Path, stored: pa.Table, made: pa.Table, columns: list[str], fre
             if not same(row[name], other[name]):
                 yield differs(f"{TRIALS}, trial {row['trial_id']}", name, row[name], other[name])
     if fresh:
-        known = [row["trial_id"] for row in rows]
+        known = Counter(row["trial_id"] for row in rows)
         yield from (f"{TRIALS}: trial {name} of the plan is missing" for name in recomputed if name not in known)
-        yield from (f"{TRIALS}: trial {name} stands there twice" for name in set(known) if known.count(name) > 1)
+        yield from (f"{TRIALS}: trial {name} stands there twice" for name, times in known.items() if times > 1)
         more = [n for n in stored.column_names if n not in made.column_names and not n.startswith(INDEX)]
         yield from (f"{TRIALS}: column {name} follows from nothing in the study" for name in more)
 
@@ -127,4 +129,4 @@ def _is_over(run: Path, trial_id: str, rows: Mapping[int, Any]) -> bool:
     """Whether what was compacted should hold all of a trial's rows: its file is the one that was compacted."""
     path = files.trial_directory(run, trial_id) / EPOCHS
     facts = path.stat()
-    return bool(rows) and tables.read_stamps(run).get(trial_id) == [facts.st_mtime_ns, facts.st_size]
+    return bool(rows) and read_stamps(run).get(trial_id) == [facts.st_mtime_ns, facts.st_size]

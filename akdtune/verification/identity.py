@@ -15,6 +15,7 @@ from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.checkpoint import checkpoint_file
 from akdtune.settings.points import equal
+from akdtune.settings.teacher import CacheSettings, teacher_compute
 from akdtune.study.ids import NOT_IN_THE_CELL, cell_hash
 from akdtune.teacher.file import TeacherFile
 from akdtune.verification.checks import Check, check
@@ -41,8 +42,8 @@ def lock_check(run: Path, lock: Lock, plans: Plans) -> Check:
     foreign = [trial_id for trial_id, plan in plans.items() if ids[trial_id] != plan["cell_id"]]
     if plans and len(foreign) == len(plans):
         found.append(
-            f"{LOCK}: no trial's id follows from it: data.hash, teacher.weights_hash, teacher_cache.dtype or "
-            "report.train_on is not what the study began with"
+            f"{LOCK}: no trial's id follows from it: data.hash, teacher.weights_hash, teacher_cache.dtype, "
+            "teacher_cache.compute or report.train_on is not what the study began with"
         )
     else:
         found += list(_of_settings(lock, plans))
@@ -61,7 +62,9 @@ def _cell(lock: Lock, plan: Mapping[str, Any]) -> str:
         student = "" if checkpoint is None else str(students.get(checkpoint_file(checkpoint).label, "unknown"))
         report = (held.get("report") or {}).get("train_on", "full") if role in REPORT_ROLES else ""
         of_cache = "" if cache is None else str(cache["dtype"])
-        return cell_hash(settings, lock["data"]["hash"], teacher_of(lock, role).identity, student, of_cache, report)
+        compute = teacher_compute(None if cache is None else CacheSettings.held(cache), settings["training"])
+        teacher = teacher_of(lock, role).identity
+        return cell_hash(settings, lock["data"]["hash"], teacher, student, of_cache, report, compute)
     except (AkdtuneError, AttributeError, KeyError, TypeError, ValueError) as error:
         return f"none ({error})"
 

@@ -11,7 +11,6 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
@@ -140,7 +139,8 @@ class SAKDStyle(ViewAugmenter):
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A linear layer with torch's default initial weights, drawn from a generator of the trial's own."""
-    layer: nn.Linear = skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):  # torch's own draws are overwritten; its skip_init loads sympy
+        layer = nn.Linear(inputs, outputs)
     bound = inputs**-0.5
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

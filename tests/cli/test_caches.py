@@ -77,7 +77,11 @@ def test_a_study_has_the_cache_unless_it_says_null() -> None:
     assert given == CacheSettings(dtype="fp32", max_mib=10)
 
 
-@pytest.mark.parametrize("override", ["teacher_cache=null", "teacher_cache.dtype=fp32", "teacher_cache.max_mib=null"])
+@pytest.mark.parametrize(
+    "override",
+    ["teacher_cache=null", "teacher_cache.dtype=fp32", "teacher_cache.max_mib=null", "teacher_cache.compute=bf16",
+     "training.precision=bf16"],
+)  # fmt: skip
 def test_what_is_resolved_loads_again(override: str) -> None:
     study = spec.load("small.yaml", [override])
     resolved = study.resolved()
@@ -94,6 +98,9 @@ def test_what_is_resolved_loads_again(override: str) -> None:
         ("teacher_cache.max_mib=-1", "teacher_cache.max_mib"),
         ("teacher_cache.size=3", "teacher_cache.size: unknown key 'size'"),
         ("teacher_cache.dtype={choice: [fp16, fp32]}", "cannot be searched over"),
+        ("teacher_cache.compute=fp16", "teacher_cache.compute: must be one of 'fp32', 'bf16', got 'fp16'"),
+        ("teacher_cache.compute={choice: [fp32, bf16]}", "cannot be searched over"),
+        ("teacher_cache.computes=bf16", "unknown key 'computes'; did you mean 'compute'"),
         ("teacher_cache.location=''", "teacher_cache.location"),
     ],
 )
@@ -138,6 +145,42 @@ def test_the_precision_identifies_a_trial_and_nothing_else_of_the_cache_does() -
     assert cells[2] == cell_hash(settings, of.prepared.data_hash, "weights"), "as before there was a cache"
 
 
+def test_how_teachers_are_computed_identifies_a_trial_unless_as_in_earlier_versions() -> None:
+    def cell(*overrides: str) -> str:
+        of = identity(*overrides)
+        return of.cell_id(of.study.arms[0].centre().settings)
+
+    bf16 = "training.precision=bf16"
+    ids = [cell(), cell(bf16), cell(bf16, "teacher_cache.compute=fp32"), cell("teacher_cache.compute=bf16")]
+    assert len(set(ids)) == 4
+    assert cell("teacher_cache.compute=fp32") == ids[0] and cell(bf16, "teacher_cache.compute=bf16") == ids[1]
+    of = identity(bf16)
+    settings = of.study.arms[0].centre().settings
+    before = cell_hash(settings, of.prepared.data_hash, "weights", cache_dtype="fp16")
+    assert ids[2] == before, "a study of an earlier version goes on with compute: fp32"
+    live = cell_hash(settings, of.prepared.data_hash, "weights")
+    assert cell(bf16, "teacher_cache=null") == live, "without a cache, teachers are computed as ever"
+
+
+def test_a_lock_of_an_earlier_version_means_float32(home: Path) -> None:
+    bf16 = ["training.precision=bf16"]
+    of = identity(*bf16)
+    lock = json.loads(json.dumps(lock_content(of.study, of)))
+    assert lock["settings"]["teacher_cache"]["compute"] is None
+    refuse_changes(spec.load("small.yaml", [*bf16, "teacher_cache.compute=bf16"]), lock, home)  # the same, written out
+    with pytest.raises(StudyError, match=r"teacher_cache\.compute: 'bf16' -> 'fp32'"):
+        refuse_changes(spec.load("small.yaml", [*bf16, "teacher_cache.compute=fp32"]), lock, home)
+    settings = of.study.arms[0].centre().settings
+    assert yaml.safe_load(export_yaml(lock["settings"], settings))["teacher_cache"]["compute"] is None
+    del lock["settings"]["teacher_cache"]["compute"]
+    with pytest.raises(StudyError, match=r"teacher_cache\.compute: 'fp32' -> 'bf16'"):
+        refuse_changes(spec.load("small.yaml", bf16), lock, home)
+    refuse_changes(spec.load("small.yaml", [*bf16, "teacher_cache.compute=fp32"]), lock, home)
+    assert yaml.safe_load(export_yaml(lock["settings"], settings))["teacher_cache"]["compute"] == "fp32"
+    plain = identity()
+    assert "compute" not in lock_content(plain.study, plain)["settings"]["teacher_cache"], "as earlier versions wrote"
+
+
 def test_a_study_goes_on_with_other_cache_settings_but_not_with_another_precision(home: Path) -> None:
     of = identity()
     lock = json.loads(json.dumps(lock_content(of.study, of)))
@@ -173,7 +216,7 @@ def stores(location: Path | None = None) -> list[Store]:
     made = []
     for number, days in enumerate((0, 2, 4)):
         facts = {"rows": 300, "width": 4, "dtype": "fp16", "weights": f"{number}" * 16, "input": [3, 32, 32],
-                 "crops": {"pad": 4, "flip": True, "fill": 0}}  # fmt: skip
+                 "crops": {"pad": 4, "flip": True, "fill": 0}, "precision": ("fp32", "bf16")[number % 2]}  # fmt: skip
         where = location or cache_location()
         store = Store(where, facts, {"network": f"net{number}", "data": "cifar100"})
         rows = np.arange(300 - 100 * number)
@@ -194,6 +237,8 @@ def test_list_shows_teacher_share_size_and_age(capsys: pytest.CaptureFixture[str
     assert [line.split()[0] for line in lines] == [store.key for store in made]
     first = lines[1].split()
     assert first[1:4] == ["net1", "11111111", "cifar100"] and "3x32x32" in first
+    assert head.split()[6:8] == ["compute", "dtype"]
+    assert " bf16 " in lines[1] and " fp32 " in lines[0]
     assert "pad 4, flip" in lines[1] and "66.7 %" in lines[1] and "2 d ago" in lines[1]
     (made[0].folder / "header.json").write_text("{")
     assert "header damaged" in run(capsys, "cache", "list")[1]
@@ -279,6 +324,25 @@ def test_fill_computes_what_is_missing_and_a_trial_finds_it(home: Path, capsys: 
     rows = [epoch.row for epoch in Trial(TrialConfig.parse(request)).run()]
     assert [row["teacher_cache_hit_rate"] for row in rows] == [1.0, 1.0]
     assert [row["teacher_cache_fill_rate"] for row in rows] == [pytest.approx(1 / 3)] * 2
+
+
+def test_fill_and_plan_go_by_the_precision_of_the_trials(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "teacher", "train", "small.yaml")
+    run(capsys, "teacher", "fill", "small.yaml", "--variants", "2")
+    code, out, _ = run(capsys, "teacher", "fill", "small.yaml", "--variants", "3", "training.precision=bf16")
+    assert code == 0 and "CNN in bf16: 900 rows computed, 0 were there, 11.1 % of 8,100 filled" in out
+    for overrides, said in (([], "crops, at most"), (["training.precision=bf16"], "crops, computed in bf16, at most")):
+        line = next(line for line in run(capsys, "plan", "small.yaml", *overrides)[1].splitlines() if "cached" in line)
+        assert said in line and f"{'11.1' if overrides else '7.4'} % filled here" in line
+    factor = [
+        "method=kd",
+        "search=null",
+        "ablation={design: arms, arms: {bf16: {training.precision: bf16}}, seeds: [0]}",
+    ]
+    code, out, err = run(capsys, "teacher", "fill", "small.yaml", "--variants", "3", *factor)
+    assert code == 0, err
+    assert "cnn: 300 rows computed, 600 were there" in out.lower() and "0 rows computed, 900 were there" in out
+    assert "crops, computed in fp32 and bf16, nothing stored yet" in run(capsys, "plan", "small.yaml", *factor)[1]
 
 
 def test_a_fill_that_finds_no_room_says_so(capsys: pytest.CaptureFixture[str]) -> None:

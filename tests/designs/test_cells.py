@@ -49,6 +49,29 @@ def cells(study: Study) -> dict[str, Any]:
     return {cell.name: cell for cell in plan.cells}
 
 
+def test_precision_is_a_factor_like_any_other(load: Loader) -> None:
+    factors = "ablation.factors={training.precision: [fp32, bf16]}"
+    by_name = cells(load(factors, "ablation.controls=[replica]"))
+    assert list(by_name) == ["base", "precision=bf16", "replica"]
+    assert [cell.settings["training"]["precision"] for cell in by_name.values()] == ["fp32", "bf16", "fp32"]
+    ids = {cell_hash(cell.settings, "d", "t") for cell in by_name.values()}
+    assert len(ids) == 3
+    arms = "ablation={design: arms, arms: {bf16: {training.precision: bf16, training.tf32: true}}, seeds: [0, 1, 2]}"
+    study = load(arms, "ablation.factors={}")
+    assert study.teachers_compute == ["fp32", "bf16"]
+    assert load(arms, "ablation.factors={}", "teacher_cache.compute=fp32").teachers_compute == ["fp32"]
+    assert load(arms, "ablation.factors={}", "teacher_cache=null").teachers_compute == ["fp32"]
+
+
+@pytest.mark.parametrize("change", ["training.compile: true", "training.device: cpu", "training.cuda_graphs: true"])
+def test_how_a_trial_runs_makes_no_cell(load: Loader, change: str) -> None:
+    study = load(f"ablation={{design: arms, arms: {{other: {{{change}}}}}, seeds: [0, 1, 2]}}", "ablation.factors={}")
+    (base,) = cells(study).values()
+    path = change.partition(":")[0]
+    (line,) = base.merged
+    assert line == f"other: the same as base ({path} has no effect: it says how a trial runs, not what it is)"
+
+
 def test_a_design_becomes_cells_with_settings_levels_and_roles(load: Loader) -> None:
     study = load()
     by_name = cells(study)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from akdtune.errors import AkdtuneWarning, StudyError
-from akdtune.records import files, tables
+from akdtune.records import epoch_rows, files, tables
 from akdtune.records.files import (
     EPOCHS,
     TRIAL_COLUMNS,
@@ -203,7 +203,8 @@ def test_a_compacted_view_is_used_until_something_changes(tmp_path: Path, monkey
     built = tables.build_trials(tmp_path)
     opened: list[str] = []
     read = read_table
-    monkeypatch.setattr(tables, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
+    for module in (tables, epoch_rows):
+        monkeypatch.setattr(module, "read_table", lambda path: opened.append(Path(path).parent.name) or read(path))
     assert tables.read_trials(tmp_path).equals(built)
     assert opened == [tmp_path.name]
 

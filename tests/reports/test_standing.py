@@ -208,7 +208,7 @@ def test_a_running_study_says_how_long_still(
             {"time": 1000.0 + 60 * number, "event": "started", "trial_id": trial},
             {"time": 1060.0 + 60 * number, "event": "done", "trial_id": trial, "epoch": 2},
         ]
-    monkeypatch.setattr(opening, "running_driver", lambda root: 1)
+    monkeypatch.setattr(opening, "driver_of", lambda started: 1)
     run = builder.write(finished=False)
     found = standing(run, tables.read_trials(run).to_pylist(), now=1120.0)
     assert found.progress == [

@@ -583,15 +583,16 @@ def numbers(of: TrialConfig, table_mib: float = 64) -> tuple[list[Any], list[dic
     return small_trials.numbers(epochs, CACHE_RATES), rates, trial.close()[1].logits_NK
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+@pytest.mark.parametrize(("dtype", "compute"), [("fp16", None), ("fp32", None), ("fp16", "bf16")])
 def test_a_trials_numbers_are_the_same_with_the_cache_cold_warm_half_full_or_off(
-    config: Callable[..., TrialConfig], tmp_path: Path, dtype: str
+    config: Callable[..., TrialConfig], tmp_path: Path, dtype: str, compute: str | None
 ) -> None:
     (tmp_path / "file").write_text("")
+    of_cache = {"dtype": dtype, "compute": compute}
     trials = {
-        "off": numbers(config(cache={"dtype": dtype, "location": str(tmp_path / "file")})),
-        "cold": numbers(config(cache={"dtype": dtype})),
-        "warm": numbers(config(cache={"dtype": dtype})),
+        "off": numbers(config(cache={**of_cache, "location": str(tmp_path / "file")})),
+        "cold": numbers(config(cache=of_cache)),
+        "warm": numbers(config(cache=of_cache)),
     }
     (entry,) = caches.entries(tmp_path / "cache")
     store = entry.store()
@@ -602,8 +603,8 @@ def test_a_trials_numbers_are_the_same_with_the_cache_cold_warm_half_full_or_off
         with (store.folder / f"{block:05d}.rows").open("r+b") as file:
             file.seek(place)
             file.write(b"\0")  # its mark
-    trials["half full"] = numbers(config(cache={"dtype": dtype}))
-    trials["bounded"] = numbers(config(cache={"dtype": dtype, "location": str(tmp_path / "tight"), "max_mib": 1}))
+    trials["half full"] = numbers(config(cache=of_cache))
+    trials["bounded"] = numbers(config(cache={**of_cache, "location": str(tmp_path / "tight"), "max_mib": 1}))
     rows, _, logits = trials["off"]
     for name, (of_rows, _, of_logits) in trials.items():
         assert of_rows == rows, name
@@ -624,6 +625,21 @@ def test_only_the_rounding_tells_a_trial_with_the_cache_from_one_without(config:
     assert torch.allclose(logits, plain, atol=1e-3)
     losses = [[row["loss.kd"] for stage, _, row in epochs if stage == "student"] for epochs in (exact, live)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_rows_of_another_precision_lie_in_another_store(config: Callable[..., TrialConfig], tmp_path: Path) -> None:
+    trials = {}
+    for precision, compute in (("fp32", None), ("bf16", None), ("bf16", "fp32"), ("fp32", "bf16")):
+        trials[precision, compute] = numbers(config(cache={"compute": compute}, precision=precision))
+    stored = [entry.header["facts"]["precision"] for entry in caches.entries(tmp_path / "cache") if entry.header]
+    assert sorted(stored) == ["bf16", "fp32"]
+    hits = {name: {rate["teacher_cache_hit_rate"] for rate in rates} for name, (_, rates, _) in trials.items()}
+    assert hits["bf16", "fp32"] == hits["fp32", "bf16"] == {1.0}, "what the precision of the student does not decide"
+    heads = {name: rows[0][2]["loss.views.ground_truth"] for name, (rows, _, _) in trials.items()}
+    assert heads["fp32", None] == heads["bf16", "fp32"] != heads["bf16", None] == heads["fp32", "bf16"]
+    assert heads["bf16", None] == pytest.approx(heads["fp32", None], rel=0.02)
+    losses = [rows[-1][2]["loss.kd"] for rows, _, _ in trials.values()]
+    assert len(set(losses)) == 4 and losses == pytest.approx([losses[0]] * 4, rel=0.05)
 
 
 def test_tables_in_memory_give_the_numbers_of_the_cache(config: Callable[..., TrialConfig]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from akdtune.settings.training import TrainingSettings
-from akdtune.training.optimizers import Dot, build_optimizer
+from akdtune.training.optimizers import Dot, build_optimizer, sgd
+from tests.checkout import ROOT
 
 
 def settings(**values: Any) -> TrainingSettings:
@@ -138,3 +141,57 @@ def test_adamw_is_torchs() -> None:
     optimizer = build_optimizer(settings(optimizer="adamw", lr=1e-3, weight_decay=0.5), [parameter()])
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["weight_decay"] == 0.5
+
+
+def test_sgd_is_torchs_to_the_last_bit() -> None:
+    """Through steps in which a parameter has no gradient, and from either's state to the other's."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((7, 3), (5,), (2, 1, 3, 3))]
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    recipe = settings(momentum=0.9, weight_decay=5e-4)
+    of_torch = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}
+    optimizers = [sgd(ours, recipe), torch.optim.SGD(theirs, **of_torch)]
+    for step in range(6):
+        gradients = [torch.randn(value.shape, generator=generator) for value in start]
+        for optimizer, parameters in zip(optimizers, (ours, theirs), strict=True):
+            optimizer.zero_grad()
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = None if step == 3 and len(gradient) == 5 else gradient.clone()
+            optimizer.step()
+        assert all(map(torch.equal, ours, theirs))
+        if step == 4:
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            optimizers = [sgd(ours, recipe), torch.optim.SGD(theirs, **of_torch)]
+            for optimizer, state in zip(optimizers, reversed(states), strict=True):
+                optimizer.load_state_dict(state)
+
+
+def test_sgd_takes_a_parameter_that_is_reached_late() -> None:
+    early, late = parameter(), parameter()
+    optimizer = sgd([early, late], settings(momentum=0.9, weight_decay=0.0))
+    for step in range(2):
+        optimizer.zero_grad()
+        loss = (early**2).sum() + (late.sum() if step else 0.0)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    torch.testing.assert_close(late.detach(), torch.tensor([0.9, -2.1], dtype=torch.float64))
+
+
+def test_an_optimizer_loads_no_compiler() -> None:
+    """torch's own does, for two seconds, to tell it that it may not compile its methods."""
+    code = (
+        "import sys, torch\n"
+        "from akdtune.settings.training import TrainingSettings\n"
+        "from akdtune.training.optimizers import build_optimizer\n"
+        "for name in ('sgd', 'dot'):\n"
+        "    weight = torch.nn.Parameter(torch.ones(2))\n"
+        "    optimizer = build_optimizer(TrainingSettings(optimizer=name), [weight])\n"
+        "    optimizer.zero_grad()\n"
+        "    if name == 'sgd':\n"
+        "        weight.grad = torch.ones(2)\n"
+        "        optimizer.step()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert shown.stdout.strip() == "False"

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from akdtune.errors import StudyError
 from akdtune.records import files
 from akdtune.records.events import Event, SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
-from akdtune.records.spans import read_times, spans_of
-from akdtune.records.study_lock import running_driver
+from akdtune.records.spans import read_course, spans_of
+from akdtune.records.study_lock import driver_of
 from akdtune.reports.ablation.measured import Phase, phases_of
 from akdtune.reports.ablation.tables import Result, compute
 from akdtune.reports.standing import arms, leader, progress
@@ -80,10 +80,10 @@ def standing(run: Path, rows: Sequence[Row], asked: Asked | None = None, now: fl
     """
     asked = asked or Asked.of_lock(run, files.read_lock(run))
     now = time.time() if now is None else now
-    ended, held_back, needed, started = _said(run)
-    times = read_times(run)
+    times, events = read_course(run, {"study_started", "study_finished", "time_budget", "seeds"})
+    ended, held_back, needed, started = _said(events)
     elsewhere = _runs_elsewhere(started, times, now)
-    live = running_driver(run) is not None or elsewhere
+    live = driver_of(started) is not None or elsewhere
     spans = spans_of(times, now if live else None)
     design = _design(run)
     names = asked.arms or list(dict.fromkeys(str(row["arm"]) for row in rows))
@@ -123,10 +123,10 @@ def _runs_elsewhere(started: StudyStarted | None, times: Sequence[Event], now: f
     return now - times[-1].time <= RECENT_S
 
 
-def _said(run: Path) -> tuple[bool, bool, SeedsNeeded | None, StudyStarted | None]:
+def _said(events: Sequence[Event]) -> tuple[bool, bool, SeedsNeeded | None, StudyStarted | None]:
     """Whether the last driver came to the study's end, whether time was up, what a pilot asks for, and who drives."""
     ended, held_back, needed, started = False, False, None, None
-    for event in files.events(run, {"study_started", "study_finished", "time_budget", "seeds"}):
+    for event in events:
         if isinstance(event, StudyStarted):
             ended, held_back, started = False, False, event
         elif isinstance(event, StudyFinished):

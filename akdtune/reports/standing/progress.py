@@ -108,6 +108,7 @@ class Durations:
     spans: Spans
     epochs: int | None = None
     _known: dict[tuple[bool, bool, str | None], Seconds | None] = field(default_factory=dict, repr=False)
+    _took: dict[bool, list[tuple[str, bool, float]]] = field(default_factory=dict, repr=False)
 
     def of(self, trials: Iterable[tuple[str, str | None]]) -> Seconds | None:
         """Seconds that pass while some trials run, several at once as before; None where nothing can tell.
@@ -148,10 +149,15 @@ class Durations:
 
     def _like(self, reports: bool, arm: str | None, *, whole: bool) -> list[float]:
         """Seconds of the ended trials that are most alike: of arm and kind of role, of the arm, of the kind, of all."""
-        known = [(row, took_s) for row in self.rows if (took_s := self._seconds(row, whole=whole)) is not None]
+        if whole not in self._took:
+            self._took[whole] = [
+                (row["arm"], row["role"] in REPORT_ROLES, took_s)
+                for row in self.rows
+                if (took_s := self._seconds(row, whole=whole)) is not None
+            ]
         alike: dict[int, list[float]] = {}
-        for row, took_s in known:
-            of_arm, of_kind = row["arm"] == arm, (row["role"] in REPORT_ROLES) == reports
+        for row_arm, row_reports, took_s in self._took[whole]:
+            of_arm, of_kind = row_arm == arm, row_reports == reports
             place = 0 if of_arm and of_kind else 1 if of_arm else 2 if of_kind else 3
             alike.setdefault(place, []).append(took_s)
         return alike[min(alike)] if alike else []
