@@ -52,6 +52,9 @@ from akdtune.settings.data import DataSettings
 from akdtune.training.trial import Trial
 
 BENCHMARKS = Path(__file__).parent
+HELD_OUT = 20
+"""Validation images of each class of those that are made up."""
+
 AKDTUNE = [sys.executable, "-m", "akdtune.cli"]
 KEPT = ("teacher_cache", "warmups")
 """What akdtune keeps beside teachers and data."""
@@ -259,7 +262,7 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pair", type=pair_name, default="resnet56->resnet20", metavar="TEACHER->STUDENT")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["kd", "angular_kd_crd"])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--images", type=int, default=2, help="training images a class (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=20, help="training images a class (default: %(default)s)")
     parser.add_argument("--data", help="a `data` section in YAML instead, e.g. '{name: cifar100, validation: 200}'")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--trials", type=int, default=16)
@@ -273,10 +276,10 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave studies and logs there")
     parser.add_argument("--json", type=Path, metavar="FILE")
     if parser.parse_known_args(given)[0].quick:
-        parser.set_defaults(images=1, epochs=2, trials=4)
+        parser.set_defaults(images=8, epochs=2, trials=4)
     arguments = parser.parse_args(given)
     arguments.data = arguments.data or (
-        f"{{name: patterned, limit_per_class: {arguments.images + 2}, validation: {2 * CLASSES}}}"
+        f"{{name: patterned, limit_per_class: {arguments.images + HELD_OUT}, validation: {HELD_OUT * CLASSES}}}"
     )
     return arguments
 

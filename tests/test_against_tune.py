@@ -16,9 +16,13 @@ import pytest
 import torch
 import yaml
 
+from akdtune import networks
 from akdtune.registry import kept, register
+from akdtune.signals import InputSpec
 from akdtune.study import spec
 from akdtune.study.proposals import Outline
+from akdtune.teacher.checkpoints import weights_hash
+from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Trial
@@ -34,7 +38,6 @@ with kept():  # the made-up images are no data set of other tests
     plain_tune = importlib.import_module("plain_tune")
     process_tree = importlib.import_module("process_tree")
     reference_step = importlib.import_module("reference_step")
-    trial_speed = importlib.import_module("trial_speed")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +53,9 @@ def options(*given: str) -> argparse.Namespace:
 
 def search_in(folder: Path, setting: str, precision: str = "fp32", *given: str) -> dict[str, Any]:
     search: dict[str, Any] = one_search.search_of(options(*given), setting, precision)
-    teacher = trial_speed.Bench("resnet8->resnet8", folder, 100, 16).teacher_file
+    network = networks.build("resnet8", InputSpec(3, 32, patterned_images.CLASSES), 0)
+    torch.save(network.state_dict(), folder / "teacher.pt")
+    teacher = TeacherFile(str(folder / "teacher.pt"), "", weights_hash(network), "resnet8", None, None, True)
     search["settings"]["training"]["batch_size"] = 16
     for method in search["settings"]["method"]:
         if method["name"] == "crd":
