@@ -82,7 +82,8 @@ class StoredImages:
         """The looks of each request in turn, made one request at a time."""
         size = self.images_NCHW.shape[-1]
         for request in requests:
-            plain_BCHW = self.plain(torch.from_numpy(request.rows_B).to(self.device))
+            rows_B = torch.from_numpy(request.rows_B).to(self.device, non_blocking=True)
+            plain_BCHW = self.plain(rows_B)
             yield [
                 plain_BCHW if look is None else augmented(plain_BCHW, request.sample_ids_B, draw, look, size)
                 for look, draw in request.looks
