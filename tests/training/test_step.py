@@ -384,7 +384,7 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
         whole = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args: (seen.append((name, flags())), whole(*args))[1])
 
-    trial.optimizer.register_step_post_hook(lambda *_: seen.append(("step", flags())))
+    noted(trial.optimizer, "step")
     noted(networks, "signals")
     real = float32_as_set
     for module in (trial_loop, evaluation):
