@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher as RaySearcher
 from typing_extensions import override
@@ -184,6 +187,23 @@ class StopActor:
     def stopped(self) -> bool:
         """What a trial asks at the end of each epoch."""
         return self._stopped
+
+
+@contextlib.contextmanager
+def in_waiting_workers() -> Iterator[None]:
+    """Within it, Tune takes the workers that Ray has started already, where that Ray is our own.
+
+    Tune gives its actors some variables, for which Ray starts processes of their own; ours inherit these variables.
+    """
+    given = (class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE)
+    kept = [given_of.copy() for given_of in given]
+    for given_of in given:
+        given_of.clear()
+    try:
+        yield
+    finally:
+        for given_of, before in zip(given, kept, strict=True):
+            given_of.update(before)
 
 
 def concurrency(study: Study) -> int:
