@@ -150,7 +150,7 @@ def drive(root: Path, count: int, epochs: int) -> dict[str, float]:
     """The driver's part: the plan grows by one proposal at a time, every report and decision goes to the ledger."""
     import akdtune.running.driver  # noqa: F401  # for its memory: Ray, Optuna and torch are in the driver
     from akdtune.records import files, tables
-    from akdtune.records.events import RungDecided, StudyFinished, StudyStarted, TrialEnded, TrialStarted
+    from akdtune.records.ledger.events import RungDecided, StudyFinished, StudyStarted, TrialEnded, TrialStarted
     from akdtune.records.study_directory import StudyDirectory
 
     imported = memory()

@@ -21,7 +21,23 @@ import pyarrow.parquet as pq
 from akdtune.columns import Column, declarations
 from akdtune.errors import StudyError
 from akdtune.records.epoch_rows import CHUNKS, SOURCES, ChunkLimits, Epochs, warn
-from akdtune.records.events import (
+from akdtune.records.files import (
+    EPOCHS,
+    LEDGER,
+    PLAN,
+    ROW_COLUMNS,
+    TRIAL_COLUMNS,
+    TRIALS,
+    described,
+    field_of,
+    inferred,
+    packing,
+    read_table,
+    replacing,
+    require_study,
+    write_table,
+)
+from akdtune.records.ledger.events import (
     Event,
     RungDecided,
     StudyFinished,
@@ -31,27 +47,10 @@ from akdtune.records.events import (
     TrialPlanned,
     TrialRetried,
     TrialStarted,
-    parse,
 )
-from akdtune.records.files import (
-    EPOCHS,
-    LEDGER,
-    PLAN,
-    ROW_COLUMNS,
-    TRIAL_COLUMNS,
-    TRIALS,
-    check_plan_row,
-    described,
-    field_of,
-    heads,
-    inferred,
-    packing,
-    plan_file_rows,
-    read_table,
-    replacing,
-    require_study,
-    write_table,
-)
+from akdtune.records.ledger.lines import parse
+from akdtune.records.ledger.reading import heads
+from akdtune.records.plan_file import check_plan_row, plan_file_rows
 from akdtune.records.trial_summaries import summary_rows, summary_schema
 from akdtune.roles import TERMINAL
 
