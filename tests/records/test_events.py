@@ -188,7 +188,7 @@ NOT_AS_WRITTEN = [
 ]
 
 
-@pytest.mark.parametrize("value", [51.0, None, 1e-7, 1e300, -0.0])
+@pytest.mark.parametrize("value", [51.0, None, 1.5e-7, 1.25e300, -0.0])
 def test_an_epoch_as_it_is_written_is_read_at_once_as_what_parse_makes_of_it(value: float | None) -> None:
     line = EpochFinished(time=1.5, trial_id="c-s0", epoch=12, value=value, score=7.25).line().encode()
     parsed = parse(line)
