@@ -331,14 +331,38 @@ class StudyDirectory:
         return [record for record in self.records.values() if record.terminal is None]
 
     def epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> bool:
-        """Records a finished epoch and any before it that only the trial's file holds; False when it stands there."""
+        """Records a finished epoch as `epochs` does; False when it stands there."""
+        return bool(self.epochs(trial_id, [(epoch, value, score)]))
+
+    def epochs(self, trial_id: str, rows: Sequence[tuple[int, float | None, float | None]]) -> int:
+        """Records finished epochs, and any before them that only the trial's file holds, in one go.
+
+        Args:
+            trial_id: of the trial.
+            rows: number, validation accuracy and score of each.
+
+        Returns:
+            How many of them did not stand there.
+        """
         record = self.records[trial_id]
-        if epoch > record.last_epoch + 1:  # a worker that outlived its killed driver wrote what no driver has heard of
-            self.catch_up(record)
-        if not record.lacks(epoch):
-            return False
-        self.append(EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score)))
-        return True
+        before = record.last_epoch
+        for epoch, _, _ in rows:
+            if epoch > before + 1:  # a worker that outlived its killed driver wrote what no driver has heard of
+                self.catch_up(record)
+                break
+            before = max(before, epoch)
+        lacking = {epoch: (value, score) for epoch, value, score in rows if record.lacks(epoch)}
+        self._write_epochs(trial_id, lacking)
+        return len(lacking)
+
+    def _write_epochs(self, trial_id: str, rows: Mapping[int, tuple[float | None, float | None]]) -> None:
+        if rows:
+            self._write(
+                [
+                    EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
+                    for epoch, (value, score) in rows.items()
+                ]
+            )
 
     def finish(self, ended: TrialEnded) -> bool:
         """Records how a trial ended; False (and nothing written) when it has a terminal event already."""
@@ -383,11 +407,9 @@ class StudyDirectory:
                 return
         except (StudyError, KeyError):  # the next attempt says what is wrong with it
             return
-        for row in rows:
-            epoch = int(row["epoch"])
-            if record.lacks(epoch) and (record.terminal is None or epoch in record.missing):
-                value, score = _finite(row.get("val_accuracy")), _finite(row.get("score"))
-                self.append(EpochFinished(trial_id=record.trial_id, epoch=epoch, value=value, score=score))
+        known = {int(row["epoch"]): (row.get("val_accuracy"), row.get("score")) for row in rows}
+        due = (epoch for epoch in known if record.terminal is None or epoch in record.missing)
+        self._write_epochs(record.trial_id, {epoch: known[epoch] for epoch in due if record.lacks(epoch)})
 
     def reconcile(self) -> list[str]:
         """Takes up what trials wrote and the driver never recorded; returns the ids that became terminal.

@@ -289,8 +289,7 @@ class ArmScheduler(FIFOScheduler):
         if record.trial_id in self.reasons:
             return str(TrialScheduler.STOP)
         epoch = int(result["epoch"])
-        for of_row, value, score in result["rows"]:
-            self.directory.epoch(record.trial_id, of_row, value, score)
+        self.directory.epochs(record.trial_id, result["rows"])
         bracket = self.brackets.get(record.plan["bracket"])
         decided = [(epoch, result.get(METRIC))]
         if bracket is not None and bracket.every_epoch:
