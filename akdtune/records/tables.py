@@ -138,7 +138,7 @@ def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
     Raises:
         StudyError: as `compact`.
     """
-    _write_compacted(require_study(run_dir), CHUNKS)
+    _write_compacted(require_study(run_dir), CHUNKS, summed_up=False)
 
 
 def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = CHUNKS, *, compacted: bool = True) -> pa.Table:
@@ -212,8 +212,14 @@ def _plain(metadata: bytes | None) -> Any:
         return {}
 
 
-def _write_compacted(path: Path, limits: ChunkLimits) -> list[pa.Table]:
-    """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once."""
+def _write_compacted(path: Path, limits: ChunkLimits, *, summed_up: bool = True) -> list[pa.Table]:
+    """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once.
+
+    Args:
+        path: of the study directory.
+        limits: of the chunks.
+        summed_up: whether anybody wants the summaries.
+    """
     damaged: dict[str, str] = {}
     while True:
         epochs = Epochs(path, limits, damaged)
@@ -225,7 +231,8 @@ def _write_compacted(path: Path, limits: ChunkLimits) -> list[pa.Table]:
         ):
             for chunk in epochs.chunks():
                 writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
-                summaries.append(summary_rows(chunk))
+                if summed_up:
+                    summaries.append(summary_rows(chunk))
         if len(epochs.damaged) == known:
             return summaries
         damaged = epochs.damaged  # found while the rows were read: what was compacted of it is to stay
