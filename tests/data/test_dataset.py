@@ -253,7 +253,8 @@ def test_digits_are_scikit_learns_and_need_no_import_of_it(tmp_path: Path) -> No
         "import sys, torch;"
         "from akdtune.data.dataset import load_data;"
         "from akdtune.settings.data import DataSettings;"
-        "print(load_data(DataSettings(name='digits', validation=10), torch.device('cpu')).content_hash, 'sklearn' in sys.modules)"
+        "read = load_data(DataSettings(name='digits', validation=10), torch.device('cpu'));"
+        "print(read.content_hash, 'sklearn' in sys.modules)"
     )
     empty = os.environ | {"AKDTUNE_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=empty)
