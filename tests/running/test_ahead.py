@@ -66,6 +66,24 @@ def test_ray_begins_for_what_is_left_to_do_and_for_no_cluster(tmp_path: Path, be
     assert told == {"tracking": study.tracking.model_dump(mode="json"), "root": str(tmp_path / "new")}
 
 
+def test_a_signal_amid_the_start_waits_for_no_ray(
+    tmp_path: Path, begun: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(ray_start, "abandon_ray", lambda: ended.append("abandoned"))
+    monkeypatch.setattr(ray_start, "end_own", lambda: ended.append("ended"))
+
+    def interrupted() -> None:
+        with ahead.ray_ahead(spec.load("digits_angular", []), tmp_path / "new", None):
+            assert begun
+            raise SystemExit(130)
+
+    with pytest.raises(SystemExit, match="130"):
+        interrupted()
+    assert ended == ["abandoned", "ended"]
+    assert "nothing is lost" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("needed", "slots"),
     [({}, 6), ({"cpu": 4}, 1), ({"cpu": 2.5}, 2), ({"cpu": 0.5}, 12), ({"cpu": 64}, 1), ({"concurrent": 3}, 3)],

@@ -226,20 +226,20 @@ def test_of_workers_that_wait_as_many_stay_as_trials_run_at_once(
     assert ray_start._preloading(4, slots)["RAY_num_workers_soft_limit"] == kept
 
 
-def test_a_ray_that_does_not_start_is_said_by_who_waits_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ray_that_does_not_start_is_said_by_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins in a thread of its own; what is set for it alone is gone again, and so is its folder."""
 
     def refuse(**_: object) -> None:
-        assert os.environ["RAY_num_workers_soft_limit"] == "1"
+        assert {name: os.environ[name] for name in for_it} == for_it
         raise RuntimeError("no sockets left\nand more")
 
     monkeypatch.setattr(ray_start.ray, "init", refuse)
     monkeypatch.setattr(ray_start.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    for_it = ray_start._preloading(1, 1)
     monkeypatch.setattr(ray_start, "own_folder", lambda: Path(tempfile.mkdtemp(dir=tmp_path)))
     before = dict(os.environ)
     monkeypatch.setattr(ray_start, "_prepare", lambda _: {})
+    monkeypatch.setattr(ray_start, "available_cpus", lambda: 1)
     ray_start.begin(5.0, slots=1)
     assert ray_start.has_begun()
     with pytest.raises(RayError, match="Ray does not start on this machine: no sockets left; the same command goes on"):
