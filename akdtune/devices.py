@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +49,17 @@ def float32_as_set(device: torch.device, tf32: bool) -> Iterator[None]:
 def has_bfloat16() -> bool:
     """Whether this processor computes in bfloat16 itself; torch else imitates it at a tenth of float32's speed."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def warn_of_bfloat16(device: torch.device, asked_by: Sequence[str]) -> None:
+    """Prints that bfloat16 is slow on this device, where it is.
+
+    Args:
+        device: where it is to be computed in.
+        asked_by: settings that ask for it.
+    """
+    if asked_by and device.type == "cpu" and not has_bfloat16():
+        print(f"warning: {asked_by[0]}: this processor has no bfloat16, bf16 is many times slower here than fp32")
 
 
 def trained_on(device: torch.device) -> dict[str, str | int]:

@@ -22,7 +22,7 @@ from akdtune.registry import register
 from akdtune.settings.data import Augmentation, DataSettings
 from akdtune.training.trial import Trial
 
-CLASSES = 100
+CLASSES = 10
 TRACE = "AKDTUNE_BENCHMARK_TRACE"
 """Names a file that gets a line for each epoch: the trial's learning rate (no two have the same), stage, epoch."""
 

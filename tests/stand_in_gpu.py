@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ aten = torch.ops.aten
 _TRANSFERS = (aten._to_copy.default, aten.copy_.default)
 _INDEXED_FROM_HOST = (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default)
 _MAKE_TENSORS = (torch.tensor, torch.as_tensor, torch.asarray)
-_BETWEEN = (__file__, "torch/_compile.py", "torch/_dynamo/eval_frame.py", "torch/utils/_python_dispatch.py")
+_BUILT_IN = types.BuiltinFunctionType | types.MethodDescriptorType | types.WrapperDescriptorType
+_BETWEEN = (__file__, "torch/_ops.py", "torch/_compile.py", "torch/_dynamo/eval_frame.py")
 
 
 def waits(func: Any, args: Sequence[Any]) -> bool:
@@ -66,7 +68,7 @@ class OnDevice(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert StandIn.current is not None, "the stand-in is not there any more"
         return StandIn.current.run(func, args, kwargs or {})
 
@@ -138,7 +140,7 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self._stand_in = stand_in
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         generator = kwargs.get("generator")
         if isinstance(generator, torch.Generator):
@@ -152,7 +154,14 @@ class _Functions(TorchFunctionMode):
                 return made
             self._stand_in.wait(f"{func.__name__} of numbers on the host")
             return OnDevice(made)
-        return func(*args, **kwargs)
+        given = any(isinstance(item, OnDevice) for item in tree_iter((args, kwargs)))
+        if not given or kwargs.get("device") is not None or not isinstance(func, _BUILT_IN):
+            return func(*args, **kwargs)
+        self._stand_in.in_built_in += 1  # what torch makes for itself it makes where its arguments lie
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._stand_in.in_built_in -= 1
 
     @staticmethod
     def _place_of(args: Any, kwargs: Any) -> str:
@@ -175,14 +184,16 @@ class StandIn(TorchDispatchMode):
         super().__init__()
         self.waited: list[str] = []
         self.capturing = False
+        self.in_built_in = 0
 
     def wait(self, what: str) -> None:
         """Notes it."""
+        what = f"{what} at {_asker()}"
         if self.capturing:
-            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what})")
-        self.waited.append(f"{what} at {_asker()}")
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing: {what}")
+        self.waited.append(what)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.run(func, args, kwargs or {})
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -191,7 +202,7 @@ class StandIn(TorchDispatchMode):
         on_device = any(isinstance(tensor, OnDevice) for tensor in tensors)
         target = kwargs.get("device")
         to_device = on_device if target is None else torch.device(target).type == "cuda"
-        to_device |= target is not None and func not in _TRANSFERS and _asked_by_autograd()
+        to_device |= self.in_built_in > 0 or (target is not None and func not in _TRANSFERS and _asked_by_autograd())
         if not on_device and not to_device:
             return func(*args, **kwargs)
         if on_device and waits(func, args):
@@ -221,11 +232,16 @@ class StandIn(TorchDispatchMode):
                 self.wait("copy between host and device")
         elif hosts and func in _INDEXED_FROM_HOST and isinstance(args[0], OnDevice):
             self.wait("index on the host")
-        elif any(tensor.dim() for tensor in hosts) or (hosts and torch.Tag.pointwise not in func.tags):
+        elif any(tensor.dim() for tensor in hosts) or (hosts and not _takes_numbers(func)):
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
                 f" ({func} at {_asker()})"
             )
+
+
+def _takes_numbers(func: Any) -> bool:
+    """Whether a tensor on the host is a number to an operation on a GPU, where it has no dimensions."""
+    return torch.Tag.pointwise in func.tags or func is aten.fill_.Tensor
 
 
 def _held(item: Any) -> Any:
@@ -301,11 +317,16 @@ class _Noted(TorchDispatchMode):
         super().__init__()
         self._done: list[tuple[Any, Any, Any, list[Tensor]]] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map(lambda item: item, (args, kwargs or {}))  # lists of its own
-        made = func(*args, **kwargs)
+    def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if torch.Tag.inplace_view in func.tags:
+            return made  # changes a shape, and no number
+        args, kwargs = tree_map(_as_it_lies, (args, kwargs or {}))
+        if any(isinstance(part, OnDevice) for part in tree_iter(made)) and "device" in kwargs:
+            kwargs = {**kwargs, "device": CUDA}  # wherever it was asked from
         is_new = not any(part.alias_info for part in func._schema.returns)
-        self._done.append((func, args, kwargs, [part for part in tree_iter(made) if isinstance(part, Tensor)] * is_new))
+        new = [_as_it_lies(part) for part in tree_iter(made) if isinstance(part, Tensor)] if is_new else []
+        self._done.append((func, args, kwargs, new))
         return made
 
     @torch.no_grad()
@@ -315,6 +336,11 @@ class _Noted(TorchDispatchMode):
             again = [part for part in tree_iter(func(*args, **kwargs)) if isinstance(part, Tensor)]
             for there, new in zip(made, again, strict=False):
                 there.copy_(new)
+
+
+def _as_it_lies(item: Any) -> Any:
+    """The same numbers in a tensor of its own: its shape stays when the other's is changed."""
+    return aten.detach.default(item) if isinstance(item, Tensor) else item
 
 
 @contextlib.contextmanager

@@ -204,10 +204,10 @@ class _Compare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dot_L: list[int], *members: Tensor) -> tuple[Tensor, ...]:
         views = members[0].shape[1] // 2
-        compared_LBMM = torch.stack([of_level_BMR @ of_level_BMR.mT for of_level_BMR in members])
+        compared_LBMM = torch.stack([torch.bmm(of_level_BMR, of_level_BMR.mT) for of_level_BMR in members])
         scale_LBM = compared_LBMM.diagonal(dim1=2, dim2=3).clamp_min(MIN_NORM**2).rsqrt_()
-        if dot_L:
-            scale_LBM[dot_L, :, : 1 + views] = 1.0
+        for level in dot_L:  # one by one: a list of numbers would go to a GPU anew in every step, which waits for it
+            scale_LBM[level, :, : 1 + views] = 1.0
         scales_LBMM = scale_LBM.unsqueeze(3) * scale_LBM.unsqueeze(2)
         compared_LBMM *= scales_LBMM
         ctx.save_for_backward(scale_LBM, scales_LBMM, compared_LBMM, *members)
@@ -224,12 +224,12 @@ class _Compare(torch.autograd.Function):
         a_LBMM = padded_LBX.index_select(2, source_Y).view_as(compared_LBMM)
         # a vector too short to be scaled to length 1 has a constant scale: nothing to take off for it
         squared_LBM = scale_LBM.square().mul_(scale_LBM < 1 / MIN_NORM)
-        if ctx.dot_L:
-            squared_LBM[ctx.dot_L, :, : 1 + ctx.views] = 0.0
+        for level in ctx.dot_L:
+            squared_LBM[level, :, : 1 + ctx.views] = 0.0
         lengthwise_LBM = (a_LBMM * compared_LBMM).sum(dim=3).mul_(squared_LBM)
         inner_LBMM = a_LBMM.mul_(scales_LBMM)
         inner_LBMM.diagonal(dim1=2, dim2=3).sub_(lengthwise_LBM)
-        return None, *(inner_BMM @ of_level_BMR for inner_BMM, of_level_BMR in zip(inner_LBMM, members, strict=True))
+        return None, *map(torch.bmm, inner_LBMM, members)
 
 
 def _compare(members: Sequence[Tensor], levels: Sequence[Level]) -> tuple[Tensor, Tensor, Tensor]:

@@ -100,7 +100,7 @@ class MultiTeacher(ViewAugmenter):
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """One target that combines all teachers, or one of each."""
         logits_BMK, pooled_BMC = self._members(teacher.detach())
-        with_features_BMK = logits_BMK[:, list(self.pooled_members)]
+        with_features_BMK = torch.stack([logits_BMK[:, index] for index in self.pooled_members], dim=1)
         if self.training and self.settings.drop:
             logits_BMK = logits_BMK.index_select(1, self._kept(batch, logits_BMK, teacher.strong is not None))
         main_B1C = teacher.pooled_BC.detach().unsqueeze(1)
