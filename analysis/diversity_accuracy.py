@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from akdtune import progress
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
 from akdtune.reports.diversity.figures import draw
@@ -145,8 +144,7 @@ def _run(run_dir: Path, out: Path, kinds: Sequence[str], *, everything: bool, dr
     console.print(f"{sum(counts.values())} trials: {counts_text(counts)}", highlight=False)
     if counts.keys() & {"planned", "running", "interrupted"}:
         console.print("the study is not finished: the numbers will change", highlight=False)
-    with progress.stage("computing intervals"):
-        relations = {panel.name: relate(panel, list(panel.measures), draws=draws, seed=seed) for panel in panels}
+    relations = {panel.name: relate(panel, list(panel.measures), draws=draws, seed=seed) for panel in panels}
     verdicts = {name: judge(of_panel) for name, of_panel in relations.items()}
     print_headline(console, panels, verdicts)
     if everything:

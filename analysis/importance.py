@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from akdtune import progress
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
 from akdtune.reports.figures import FORMATS, add_format, stamped
@@ -137,8 +136,7 @@ def _run(
     known = known_domains(run)
     judged = []
     for arm in arms:
-        with progress.stage(f"computing shares of {arm.name}"):
-            judged.append(judge(arm, known, **how, trees=trees))
+        judged.append(judge(arm, known, **how, trees=trees))
         print_arm(console, judged[-1])
     console.print()
     console.print(textwrap.fill(f"{READING}; {INTERVALS}", console.width))
