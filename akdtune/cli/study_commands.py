@@ -182,7 +182,7 @@ def plan(
       akdtune plan digits_angular confirm.top=1 'confirm.seeds=[100, 101, 102]' --extend
     """
     study = load_study(file, overrides)  # what is wrong with it is said before torch and the data are loaded
-    with waiting():
+    with waiting("loading torch"):
         from akdtune.cli.planned import print_plan
 
     root = directory or (Path("runs") / study.name if extend else None)
@@ -252,6 +252,8 @@ def schema() -> None:
     """
     import json
 
-    from akdtune.study.schema import json_schema
+    with waiting("loading torch and the components"):
+        from akdtune.study.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+        described = json_schema()
+    print(json.dumps(described, indent=2))

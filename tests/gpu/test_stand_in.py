@@ -158,7 +158,9 @@ def test_methods_on_a_gpu(methods: list[str], capsys: pytest.CaptureFixture[str]
     check(methods, settings_of("tekap", {}), capsys)
 
 
-@pytest.mark.parametrize(("view", "settings"), VIEWS, ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value)
+@pytest.mark.parametrize(
+    ("view", "settings"), VIEWS, ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else value
+)
 def test_views_on_a_gpu(view: str, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     check(["kd", "crd"], settings_of(view, settings), capsys)
 
