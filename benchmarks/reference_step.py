@@ -317,10 +317,10 @@ class _Half(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images_BCHW: Tensor) -> Signals:
+    def forward(self, images_BCHW: Tensor, maps: bool = False) -> Signals:
         """As the network's own."""
         with torch.autocast("cpu", torch.bfloat16):
-            signals: Signals = self.network(images_BCHW)
+            signals: Signals = self.network(images_BCHW, maps)
         return signals.in_float32()
 
 
