@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from typing import Any, Protocol
 EVERY_S = 0.2
 """Between two looks at how far a stage is."""
 
-PLAIN_AFTER_S = 5.0
+ELAPSED_AFTER_S = 1.0
+"""From here on a moving line says how long something takes already."""
+
+PLAIN_AFTER_S = 2.5
 """How long it may be silent where there is no terminal, whatever number of stages that takes."""
 
 
@@ -69,6 +73,24 @@ def _told() -> None:
         _listener.stage(_stages[-1] if _stages else None)
 
 
+class _Line:
+    """What is done, and for how long already, as it is drawn.
+
+    Args:
+        console: of rich.
+        line: what is done.
+        since: when it began, `time.monotonic()`.
+    """
+
+    def __init__(self, console: Any, line: str, since: float) -> None:
+        self._console, self._line, self._since = console, line, since
+
+    def __rich__(self) -> Any:
+        seconds = time.monotonic() - self._since
+        elapsed = f", {seconds:.0f} s" if seconds >= ELAPSED_AFTER_S else ""
+        return self._console.render_str(self._line + elapsed, markup=False, highlight=False)
+
+
 class Shown:
     """Stages on a console: one moving line on a terminal; elsewhere a line for whatever takes long.
 
@@ -105,10 +127,11 @@ class Shown:
         """Shows how far it is, on a terminal."""
         if self._what is not None and self.console.is_terminal:
             left_s = (time.monotonic() - self._began) / done * (total - done) if done else 0.0
-            self._show(f"{self._what}: {done:,} of {total:,} {unit}" + (f", {left_s:.0f} s left" if left_s > 1 else ""))
+            left = f", {left_s:.0f} s left" if left_s > 1 else ""
+            self._show(f"{self._what}: {done:,} of {total:,} {unit}{left}", told=True)
 
-    def _show(self, line: str) -> None:
-        text = self.console.render_str(line, markup=False, highlight=False)
+    def _show(self, line: str, told: bool = False) -> None:
+        text = _Line(self.console, line, math.inf if told else self._began)
         if self._status is None:
             self._status = self.console.status(text)
             self._status.start()

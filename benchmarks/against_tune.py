@@ -10,7 +10,8 @@ Same trials: both get one list of configurations, drawn here, as points that the
 `points_to_evaluate`); there are as many trials as points, so nothing else is proposed. Same seeds, split, initial
 weights, batch size, schedule, rungs, and the same number to compare at a rung. What ASHA stops depends on who arrives
 first, and on order and crops, which each side draws in its own way: epochs are counted, and CPU seconds are given as a
-whole and by the epoch. One thread a trial, two at a time.
+whole and by the epoch. On the made-up images students stay at chance in so few steps, and equal scores pass a rung, so
+that both sides train every epoch; `--data` takes real ones. One thread a trial, two at a time.
 
 Counted are CPU seconds of every process below the command (`process_tree.py`), wall time, the highest sum of
 proportional memory, and what is left on disk. `--kill` kills both drivers (SIGKILL) in the middle, goes on as each side
@@ -26,19 +27,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import yaml
+from against_tables import SIDES, TARGETS, Run, missed, print_killed, print_rows, print_scaled, rows_of, scaled
 from one_search import search_of, study_of
 from patterned_images import CLASSES, TRACE
 from process_tree import Used, used_by
@@ -52,38 +53,12 @@ from akdtune.settings.data import DataSettings
 from akdtune.training.trial import Trial
 
 BENCHMARKS = Path(__file__).parent
-TARGETS = {"kd": 3.0, "angular_kd": 3.0, "angular_kd_crd": 6.0}
-SIDES = ("cold", "plain", "warm")
-"""In the order of a round: plain stands between, so that what slows the machine down meets both."""
+HELD_OUT = 20
+"""Validation images of each class of those that are made up."""
 
-VARIANTS = 162
-"""Crops of an image: 9 x 9 places, mirrored or not."""
-
-PAPER_EPOCHS = 240
-
-
-class Run(NamedTuple):
-    """What one side did with one search.
-
-    Attributes:
-        used: by all its processes.
-        epochs: that students were trained, those trained twice counted twice.
-        warmups: epochs that view heads alone were trained.
-        again: student epochs that were trained before.
-        files, mib: in the study's folder.
-        beside_mib: in Ray's folder, or in the cache (teacher and data not counted).
-    """
-
-    used: Used
-    epochs: int
-    warmups: int
-    again: int
-    files: int
-    mib: float
-    beside_mib: float
-
-
-# ------------------------------------------------------------------------------------------------ both sides
+AKDTUNE = [sys.executable, "-m", "akdtune.cli"]
+KEPT = ("teacher_cache", "warmups")
+"""What akdtune keeps beside teachers and data."""
 
 
 class Sides:
@@ -193,11 +168,6 @@ class Sides:
         return run
 
 
-AKDTUNE = [sys.executable, "-m", "akdtune.cli"]
-KEPT = ("teacher_cache", "warmups")
-"""What akdtune keeps beside teachers and data."""
-
-
 def trace_of(root: Path) -> Path:
     """Where a study's epochs are noted."""
     return root.with_suffix(".trace")
@@ -237,104 +207,6 @@ def refuse_failure(used: Used, log: Path) -> None:
     if used.code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
         raise SystemExit(f"{log.stem}: exit code {used.code}\n{tail}")
-
-
-# ------------------------------------------------------------------------------------------------ tables
-
-
-def rows_of(setting: str, precision: str, runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
-    """A row for each side: sums and means over the rounds, and how many times more the plain side took."""
-
-    def mean(side: str, name: str) -> float:
-        values = [getattr(run.used if hasattr(run.used, name) else run, name) for run in runs[side]]
-        return float(sum(values)) / len(values)
-
-    plain_s, plain_epochs = mean("plain", "cpu_s"), mean("plain", "epochs")
-    return [
-        {
-            "setting": setting, "precision": precision, "side": side, "rounds": len(runs[side]),
-            **{name: mean(side, name) for name in (*Used.__dataclass_fields__, *Run._fields[1:])},
-            "ratio": plain_s / mean(side, "cpu_s"),
-            "ratio_by_epoch": plain_s / plain_epochs * mean(side, "epochs") / mean(side, "cpu_s"),
-        }
-        for side in SIDES
-    ]  # fmt: skip
-
-
-def scaled(rows: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Ratios of the same search over 240 epochs of CIFAR's 50,000 images, from what steps and all the rest cost.
-
-    What a study costs beside its steps is taken as it is here, and so is the share of epochs that ASHA leaves. Cold,
-    every crop that occurs is computed once: all trials of a seed draw the same ones.
-    """
-    ms = {row["mode"].partition("_")[0]: row["cpu_ms_per_step"] for row in steps}
-    by_side = {row["side"]: row for row in rows}
-    share = sum(row["epochs"] for row in rows) / sum(row["trials"] * row["epochs_each"] for row in rows)
-    steps_there = share * rows[0]["trials"] * PAPER_EPOCHS * math.ceil(IMAGES / BATCH)
-    beside_s = {
-        side: max(0.0, row["cpu_s"] - row["epochs"] * row["steps_each"] * ms.get(side, ms["reference"]) / 1000)
-        for side, row in by_side.items()
-    }
-    plain_s = beside_s["plain"] + steps_there * ms["reference"] / 1000
-    warm_s = beside_s["warm"] + steps_there * ms["warm"] / 1000
-    crops = VARIANTS * (1 - (1 - 1 / VARIANTS) ** PAPER_EPOCHS)
-    cold_s = warm_s + crops * math.ceil(IMAGES / BATCH) * max(0.0, ms["cold"] - ms["warm"]) / 1000
-    return {"cold": plain_s / cold_s, "warm": plain_s / warm_s, **{f"step_{name}_ms": ms[name] for name in ms}} | {
-        f"beside_{side}_s": of_side for side, of_side in beside_s.items() if side != "cold"
-    }
-
-
-def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table; CPU seconds of all processes, memory as a sum of proportional sets."""
-    print(
-        f"\n{'setting':<15}{'':<6}{'side':<7}{'CPU s':>8}{'ratio':>7}{'wall s':>8}{'epochs':>8}{'CPU s/epoch':>13}"
-        f"{'ratio':>7}{'peak MiB':>10}{'proc.':>7}{'files':>7}{'MiB':>7}{'beside':>8}"
-    )
-    for row in rows:
-        by_epoch = row["cpu_s"] / row["epochs"]
-        print(
-            f"{row['setting']:<15}{row['precision']:<6}{row['side']:<7}{row['cpu_s']:>8.1f}{row['ratio']:>7.2f}"
-            f"{row['wall_s']:>8.1f}{row['epochs']:>8.1f}{by_epoch:>13.2f}{row['ratio_by_epoch']:>7.2f}"
-            f"{row['peak_mib']:>10.0f}{row['processes']:>7.0f}{row['files']:>7.0f}{row['mib']:>7.1f}"
-            f"{row['beside_mib']:>8.1f}"
-        )
-
-
-def print_scaled(rows: Sequence[Mapping[str, Any]]) -> None:
-    """What follows for a search of CIFAR's size."""
-    print(
-        f"\ncomputed: {PAPER_EPOCHS} epochs of {IMAGES:,} images, from steps there and what a study costs beside them"
-    )
-    for row in rows:
-        if row["side"] == "plain":
-            there = row["at_cifars_size"]
-            numbers = ", ".join(f"{name.removesuffix('_ms')} {there[name]:.0f} ms" for name in there if "ms" in name)
-            beside = f"beside steps: plain {there['beside_plain_s']:.0f} s, akdtune {there['beside_warm_s']:.0f} s"
-            print(f"  {row['setting']} {row['precision']}: {there['cold']:.2f} cold, {there['warm']:.2f} warm")
-            print(f"    ({numbers}; {beside})")
-
-
-def print_killed(killed: Sequence[Mapping[str, Any]]) -> None:
-    """What survived kill -9 of the driver."""
-    print("\nkill -9 of the driver in the middle, then Tuner.restore / the same command")
-    for row in killed:
-        print(
-            f"  {row['side']:<6} {row['epochs_at_kill']} epochs trained and {row['ended']} trials ended by then; "
-            f"{row['known']} known after, {row['again']} epochs trained again; "
-            f"{row['processes_left']} processes left after 10 s"
-        )
-
-
-def missed(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Targets that were not reached."""
-    return [
-        f"{row['setting']} {row['precision']} {row['side']}: {row['ratio']:.2f} (at least {TARGETS[row['setting']]:g})"
-        for row in rows
-        if row["side"] != "plain" and row["ratio"] < TARGETS[row["setting"]]
-    ]
-
-
-# ------------------------------------------------------------------------------------------------ all of it
 
 
 def compared(arguments: argparse.Namespace, setting: str, precision: str, folder: Path) -> list[dict[str, Any]]:
@@ -388,10 +260,10 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="4 trials of 2 epochs, few steps")
-    parser.add_argument("--pair", type=pair_name, default="resnet56->resnet8", metavar="TEACHER->STUDENT")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["kd", "angular_kd_crd"])
+    parser.add_argument("--pair", type=pair_name, default="resnet56->resnet20", metavar="TEACHER->STUDENT")
+    parser.add_argument("--settings", nargs="+", choices=TARGETS, default=["kd", "angular_kd_crd"])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--images", type=int, default=2, help="training images a class (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=10, help="training images a class (default: %(default)s)")
     parser.add_argument("--data", help="a `data` section in YAML instead, e.g. '{name: cifar100, validation: 200}'")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--trials", type=int, default=16)
@@ -404,11 +276,11 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kill", action="store_true", help="also kill both drivers in the middle")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave studies and logs there")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    if parser.parse_known_args(given)[0].quick:
+        parser.set_defaults(images=8, epochs=2, trials=4)
     arguments = parser.parse_args(given)
-    if arguments.quick:
-        arguments.images, arguments.epochs, arguments.trials = 1, 2, 4
     arguments.data = arguments.data or (
-        f"{{name: patterned, limit_per_class: {arguments.images + 2}, validation: {2 * CLASSES}}}"
+        f"{{name: patterned, limit_per_class: {arguments.images + HELD_OUT}, validation: {HELD_OUT * CLASSES}}}"
     )
     return arguments
 

@@ -1,7 +1,7 @@
 """A plug-in for `against_tune.py`: images made up anywhere, and a line for every epoch that anybody trains.
 
-The images are noise of CIFAR's size around a pattern of their class, so that there is something to learn and trials
-differ; what a step costs does not depend on it. Both sides of the comparison read them here.
+The images are noise of CIFAR's size around a pattern of their class; what a step costs does not depend on them. Both
+sides of the comparison read them here.
 """
 
 # Shapes: N images, K classes, C, H, W.
@@ -22,7 +22,7 @@ from akdtune.registry import register
 from akdtune.settings.data import Augmentation, DataSettings
 from akdtune.training.trial import Trial
 
-CLASSES = 100
+CLASSES = 10
 TRACE = "AKDTUNE_BENCHMARK_TRACE"
 """Names a file that gets a line for each epoch: the trial's learning rate (no two have the same), stage, epoch."""
 

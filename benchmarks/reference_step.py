@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from reference_maps import MAPS, PlainMaps
 from step import PlainHead, plain_level
 from torch import Tensor, nn
 from torch.nn import functional
@@ -177,8 +178,8 @@ class ReferenceStep:
     """Student, teacher, heads and CRD of a trial as copies, and the published step on them.
 
     Args:
-        trial: with a teacher, base methods kd and (or) crd, and plain or angular views whose heads train beside the
-            student.
+        trial: with a teacher, base methods kd and (or) crd or one on maps, and plain or angular views whose heads
+            train beside the student.
         layout: of images and of the networks' weights in memory; the published one by default.
     """
 
@@ -186,7 +187,7 @@ class ReferenceStep:
         assert trial.teacher is not None
         objective, settings = trial.objective, trial.config.training
         methods = dict(objective.methods.items())
-        assert methods.keys() <= {"kd", "crd"}, "only these are written here"
+        assert methods.keys() <= {"kd", "crd", *MAPS}, "only these are written here"
         self.student, self.teacher = (
             copy.deepcopy(network).float().to(memory_format=layout)
             for network in (trial.student, trial.teacher.network)
@@ -206,7 +207,11 @@ class ReferenceStep:
         self.weights = {f"views.{name}": weight for name, weight in objective.views.penalty_weights().items()}
         self.weights |= {"ce": objective.ce_weight}
         self.weights |= {name: getattr(method, "settings").weight for name, method in methods.items()}
-        modules = [self.student, self.heads, *([self.crd] if self.crd is not None else [])]
+        self.maps = next((PlainMaps(name, method) for name, method in methods.items() if name in MAPS), None)
+        if self.maps is not None:
+            self.maps = self.maps.to(memory_format=layout)
+            self.weights |= {self.maps.name: self.maps.weight}
+        modules = [self.student, self.heads, *(part for part in (self.crd, self.maps) if part is not None)]
         self.optimizer = torch.optim.SGD(
             [parameter for module in modules for parameter in module.parameters()],
             lr=settings.learning_rate(1),
@@ -237,9 +242,13 @@ class ReferenceStep:
             masks_VBC: dropout masks of the heads (0 or 1 / keep); None draws them.
         """
         images_BCHW = batch.images_BCHW.contiguous(memory_format=self.layout)
+        maps = self.maps is not None
         with torch.no_grad():
-            teacher = self.teacher(images_BCHW)
-        student = self.student(images_BCHW)
+            teacher = self.teacher(images_BCHW, maps)
+        student = self.student(images_BCHW, maps)
+        if self.maps is not None:
+            logits_BK, loss = self.maps(student, teacher)
+            return {"ce": functional.cross_entropy(logits_BK, batch.labels_B), self.maps.name: loss}
         terms = {"ce": functional.cross_entropy(student.logits_BK, batch.labels_B)}
         logits, pooled = [teacher.logits_BK], [teacher.pooled_BC]
         if self.angular is not None:
@@ -312,10 +321,10 @@ class _Half(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images_BCHW: Tensor) -> Signals:
+    def forward(self, images_BCHW: Tensor, maps: bool = False) -> Signals:
         """As the network's own."""
         with torch.autocast("cpu", torch.bfloat16):
-            signals: Signals = self.network(images_BCHW)
+            signals: Signals = self.network(images_BCHW, maps)
         return signals.in_float32()
 
 

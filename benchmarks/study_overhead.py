@@ -414,7 +414,7 @@ def null_row(folder: Path, trials: int) -> dict[str, Any]:
 
 def study_rows(quick: bool) -> list[dict[str, Any]]:
     """All studies, on one Ray."""
-    from akdtune.devices import available_cpus
+    from akdtune.processors import available_cpus
     from akdtune.running.ray_start import keep_ray, start_ray
 
     cases = [(6, 2.0), (4, 5.0)] if quick else [(8, 2.0), (8, 5.0), (8, FULL_TRIAL_S)]

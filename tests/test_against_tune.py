@@ -16,9 +16,13 @@ import pytest
 import torch
 import yaml
 
+from akdtune import networks
 from akdtune.registry import kept, register
+from akdtune.signals import InputSpec
 from akdtune.study import spec
 from akdtune.study.proposals import Outline
+from akdtune.teacher.checkpoints import weights_hash
+from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Trial
@@ -27,12 +31,13 @@ from tests.checkout import ROOT
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 with kept():  # the made-up images are no data set of other tests
+    against_tables = importlib.import_module("against_tables")
     against_tune = importlib.import_module("against_tune")
     one_search = importlib.import_module("one_search")
     patterned_images = importlib.import_module("patterned_images")
     plain_tune = importlib.import_module("plain_tune")
+    process_tree = importlib.import_module("process_tree")
     reference_step = importlib.import_module("reference_step")
-    trial_speed = importlib.import_module("trial_speed")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +53,9 @@ def options(*given: str) -> argparse.Namespace:
 
 def search_in(folder: Path, setting: str, precision: str = "fp32", *given: str) -> dict[str, Any]:
     search: dict[str, Any] = one_search.search_of(options(*given), setting, precision)
-    teacher = trial_speed.Bench("resnet8->resnet8", folder, 100, 16).teacher_file
+    network = networks.build("resnet8", InputSpec(3, 32, patterned_images.CLASSES), 0)
+    torch.save(network.state_dict(), folder / "teacher.pt")
+    teacher = TeacherFile(str(folder / "teacher.pt"), "", weights_hash(network), "resnet8", None, None, True)
     search["settings"]["training"]["batch_size"] = 16
     for method in search["settings"]["method"]:
         if method["name"] == "crd":
@@ -245,17 +252,17 @@ def test_ended_and_known_trials(tmp_path: Path) -> None:
 
 
 def runs_of(cpu_s: dict[str, float], epochs: dict[str, int]) -> dict[str, list[Any]]:
-    used = {side: against_tune.Used(cpu_s=seconds) for side, seconds in cpu_s.items()}
-    return {side: [against_tune.Run(used[side], epochs[side], 0, 0, 10, 1.0, 0.0)] for side in cpu_s}
+    used = {side: process_tree.Used(cpu_s=seconds) for side, seconds in cpu_s.items()}
+    return {side: [against_tables.Run(used[side], epochs[side], 0, 0, 10, 1.0, 0.0)] for side in cpu_s}
 
 
 def test_ratios_as_a_whole_and_by_the_epoch() -> None:
     runs = runs_of({"cold": 50.0, "plain": 200.0, "warm": 40.0}, {"cold": 10, "plain": 20, "warm": 16})
-    cold, plain, warm = against_tune.rows_of("kd", "fp32", runs)
+    cold, plain, warm = against_tables.rows_of("kd", "fp32", runs)
     assert [row["ratio"] for row in (cold, plain, warm)] == [4.0, 1.0, 5.0]
     assert [row["ratio_by_epoch"] for row in (cold, plain, warm)] == pytest.approx([2.0, 1.0, 4.0])
-    assert against_tune.missed([cold, plain, warm]) == []
-    assert len(against_tune.missed([row | {"setting": "angular_kd_crd"} for row in (cold, plain, warm)])) == 2
+    assert against_tables.missed([cold, plain, warm]) == []
+    assert len(against_tables.missed([row | {"setting": "angular_kd_crd"} for row in (cold, plain, warm)])) == 2
 
 
 def test_at_cifars_size_only_steps_count_and_each_crop_is_computed_once() -> None:
@@ -265,7 +272,7 @@ def test_at_cifars_size_only_steps_count_and_each_crop_is_computed_once() -> Non
         {"mode": mode, "cpu_ms_per_step": ms}
         for mode, ms in (("reference", 500), ("cold_fp32", 450), ("warm_fp32", 200))
     ]
-    found = against_tune.scaled(rows, steps)
+    found = against_tables.scaled(rows, steps)
     assert (found["beside_plain_s"], found["beside_warm_s"]) == pytest.approx((100.0, 18.0))
     there = 0.5 * 16 * 240 * 782
     warm_s = 18 + there * 0.2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +15,9 @@ from akdtune.cli import completion
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
 from akdtune.cli.waiting import load_study, waiting
 from akdtune.errors import AkdtuneError
+
+if TYPE_CHECKING:
+    from akdtune.study.spec import Study
 
 
 def run(
@@ -60,12 +65,23 @@ def run(
     if new:
         beside = (root.with_name(f"{root.name}-{number}") for number in itertools.count(2))
         root = root if not root.exists() else next(path for path in beside if not path.exists())
-    with waiting("loading torch and Ray"):
-        from akdtune.running import driver, supervision
+    raise typer.Exit(_ran(study, root, address, extend=extend, reuse=reuse or []))
 
-    with supervision.leaving():
-        code = driver.run(study, root, address, extend=extend, reuse=reuse or [])
-    raise typer.Exit(code)
+
+def _ran(study: Study, root: Path, address: str | None, *, extend: bool = False, reuse: Sequence[Path] = ()) -> int:
+    """Runs a study; Ray starts while torch is loaded and the study is prepared."""
+    from akdtune.running import supervision
+
+    with supervision.leaving(), contextlib.ExitStack() as while_it_runs:
+        with waiting("starting Ray, loading torch"):
+            from akdtune.running import ahead, ray_start
+
+            while_it_runs.enter_context(ahead.ray_ahead(study, root, address))
+            import akdtune.planning.plan  # noqa: F401  # torch, and what needs no Ray
+
+            ray_start.settled()  # two threads that load Ray's modules may lock each other
+            from akdtune.running import driver
+        return driver.run(study, root, address, extend=extend, reuse=reuse)
 
 
 def retry(
@@ -111,7 +127,8 @@ def retry(
     Exit codes as of `akdtune run`. A name that is none of a failed trial's is refused, and nothing is retried.
     """
     from akdtune.records import run_names
-    from akdtune.records.files import LOCK, read_lock
+    from akdtune.records.files import LOCK
+    from akdtune.records.lock_file import read_lock
     from akdtune.running import retrying
     from akdtune.study import spec
 
@@ -132,9 +149,7 @@ def retry(
     if study is None:
         print(f"the study's own command goes on with them, at first: {lock.get('command', '')}")
         return
-    from akdtune.running import driver
-
-    raise typer.Exit(driver.run(study, directory, address))
+    raise typer.Exit(_ran(study, directory, address))
 
 
 def plan(
@@ -167,7 +182,7 @@ def plan(
       akdtune plan digits_angular confirm.top=1 'confirm.seeds=[100, 101, 102]' --extend
     """
     study = load_study(file, overrides)  # what is wrong with it is said before torch and the data are loaded
-    with waiting():
+    with waiting("loading torch"):
         from akdtune.cli.planned import print_plan
 
     root = directory or (Path("runs") / study.name if extend else None)
@@ -237,6 +252,8 @@ def schema() -> None:
     """
     import json
 
-    from akdtune.study.schema import json_schema
+    with waiting("loading torch and the components"):
+        from akdtune.study.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+        described = json_schema()
+    print(json.dumps(described, indent=2))

@@ -22,7 +22,7 @@ from akdtune import atomic
 from akdtune.cli.tables import Listing
 from akdtune.cli.waiting import waiting
 from akdtune.data.dataset import load_data
-from akdtune.devices import resolve_device
+from akdtune.devices import resolve_device, warn_of_bfloat16
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.folders import cache_directory
 from akdtune.planning import needs
@@ -100,6 +100,7 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
     split = dataset.split(train_on).train
     if (why_not := live_reason(dataset)) is not None:
         raise AkdtuneError(f"{study.source}: nothing to fill: {why_not}")
+    warn_of_bfloat16(where, ["teacher_cache.compute"] if "bf16" in study.teachers_compute else [])
     file = find_teacher(study.teacher, dataset, train_on)
     if file is None:
         raise AkdtuneError(f"{study.source}: the teacher is not trained yet: `akdtune teacher train {study.source}`")

@@ -271,18 +271,17 @@ class Split:
     ) -> Iterator[tuple[Crops, Tensor | None]]:
         """The crops of each batch of an epoch and, if asked for, its images; small ones are views of the epoch's."""
         crops_N = crops(order_seed, epoch, self.sample_ids_N, self.pixels.augmentation)
-        ordered_N = Crops(*(part_N[positions_N] for part_N in crops_N))
-        crops_of_batches = map(
-            Crops._make, zip(*(torch.split(part_N, batch_size) for part_N in ordered_N), strict=True)
-        )
-        batches = torch.split(positions_N, batch_size)
+        in_order_N = Crops(*(part_N[positions_N] for part_N in crops_N))
         size_mib = len(positions_N) * len(self.pixels.mean_C) * self.pixels.size**2 * 4 / 2**20
-        if images and size_mib <= MADE_AT_ONCE_MIB:
-            made = torch.split(self.images(positions_N, ordered_N), batch_size)
-            yield from zip(crops_of_batches, made, strict=True)
-            return
-        for positions_B, crops_B in zip(batches, crops_of_batches, strict=True):
-            yield crops_B, self.images(positions_B, crops_B) if images else None
+        at_once = images and size_mib <= MADE_AT_ONCE_MIB
+        images_NCHW = self.images(positions_N, in_order_N) if at_once else None
+        for start in range(0, len(positions_N), batch_size):
+            batch = slice(start, start + batch_size)
+            crops_B = Crops(*(part_N[batch] for part_N in in_order_N))
+            if images_NCHW is not None:
+                yield crops_B, images_NCHW[batch]
+            else:
+                yield crops_B, self.images(positions_N[batch], crops_B) if images else None
 
     def _requests(self, batches: Sequence[Tensor], looks: tuple[Look, ...]) -> list[Request]:
         if not batches:

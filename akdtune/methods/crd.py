@@ -7,7 +7,7 @@ Shapes: B batch, N training images, E embedding width, J negatives, S scores per
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from akdtune.errors import DataError
@@ -33,39 +34,69 @@ SOFTPLUS_THRESHOLD = 40.0
 
 @full_precision
 def log_scores_BS(embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor, temperature: float) -> Tensor:
-    """embedding . bank row / temperature for the listed rows of a memory bank, [B, S]: logs of the paper's scores.
-
-    One matrix product over the whole bank and a gather of numbers, instead of a gather of S rows per image: the same
-    scores and gradients at a fraction of the memory traffic.
-    """
-    return (embedding_BE @ bank_NE.T).gather(1, index_BS) / temperature
+    """embedding . bank row / temperature for the listed rows of a memory bank, [B, S]: logs of the paper's scores."""
+    return (embedding_BE @ bank_NE.T).gather(1, index_BS).div_(temperature)
 
 
-def log_partition(log_scores_xBS: Tensor, num_samples: int) -> Tensor:
-    """Log of Z = mean score times N, for each of x score sets."""
-    mean_x = torch.logsumexp(log_scores_xBS.flatten(-2), dim=-1) - math.log(log_scores_xBS.shape[-2:].numel())
-    return mean_x + math.log(num_samples)
+def log_partition(log_scores_BS: Tensor, num_samples: int) -> Tensor:
+    """Log of Z = mean score times N."""
+    mean = torch.logsumexp(log_scores_BS.flatten(), dim=0) - math.log(log_scores_BS.numel())
+    return mean + math.log(num_samples)
 
 
 @full_precision
-def contrastive_loss(log_scores_xBS: Tensor, log_partition_x: Tensor, num_samples: int) -> Tensor:
-    """Noise-contrastive loss of the image's own score (column 0) against its negatives, for each of x score sets.
+def contrastive_loss(
+    embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor, log_partition: Tensor, temperature: float
+) -> Tensor:
+    """Noise-contrastive loss of each image's own score (column 0) against its negatives.
 
     -(1/B) [sum log(P+ / (P+ + J/N)) + sum log((J/N) / (P- + J/N))] with P = score / Z, from logs alone, so that no
     temperature overflows.
 
     Args:
-        log_scores_xBS: logs of the scores, the positive first; x is any number of leading axes.
-        log_partition_x: log of the constant Z that makes scores probabilities over the training set.
-        num_samples: N, images in the training set.
+        embedding_BE: of length 1.
+        bank_NE: embeddings of all training images; gets no gradient.
+        index_BS: rows of the bank, the image's own first.
+        log_partition: log of the constant Z that makes scores probabilities over the training set.
+        temperature: of the scores.
     """
-    noise = (log_scores_xBS.shape[-1] - 1) / num_samples
-    log_odds_xBS = log_scores_xBS - (log_partition_x + math.log(noise))[..., None, None]
-    # log(P+ / (P+ + e)) + log(e / (P- + e)) + ... with all denominators in one sum: log(odds + 1 + epsilon / noise)
-    least = math.log1p(EPSILON / noise)
-    above_xBS = nn.functional.softplus(log_odds_xBS - least, threshold=SOFTPLUS_THRESHOLD)
-    log_denominators_xB = above_xBS.sum(dim=-1) + least * log_odds_xBS.shape[-1]
-    return (log_denominators_xB - log_odds_xBS[..., 0]).mean(dim=-1)
+    loss: Tensor = _Contrast.apply(embedding_BE, bank_NE, index_BS, log_partition, temperature)
+    return loss
+
+
+class _Contrast(torch.autograd.Function):
+    """The loss with its gradient, which is known once the scores are: d loss / d log score = P / (P + J/N) - [own].
+
+    One matrix product over the whole bank and a gather of numbers, instead of a gather of S rows per image: the same
+    scores and gradients at a fraction of the memory traffic. All of it happens in two buffers, [B, N] and [B, S], and
+    a step keeps no more than the gradient of the embedding.
+    """
+
+    @staticmethod
+    @override
+    def forward(
+        ctx: Any, embedding_BE: Tensor, bank_NE: Tensor, index_BS: Tensor, log_partition: Tensor, temperature: float
+    ) -> Tensor:
+        images, scores = index_BS.shape
+        noise = (scores - 1) / len(bank_NE)
+        least = math.log1p(EPSILON / noise)
+        of_bank_BN = embedding_BE @ bank_NE.T
+        log_odds_BS = of_bank_BN.gather(1, index_BS).div_(temperature).sub_(log_partition + (math.log(noise) + least))
+        # log(P+ / (P+ + e)) + log(e / (P- + e)) + ... with all denominators in one sum: log(odds + 1 + epsilon / noise)
+        above_BS = nn.functional.softplus(log_odds_BS, threshold=SOFTPLUS_THRESHOLD)
+        loss = (above_BS.sum(dim=1) - log_odds_BS[:, 0]).mean() + least * (scores - 1)
+        if ctx.needs_input_grad[0]:
+            pull_BS = log_odds_BS.sigmoid_()
+            pull_BS[:, 0] -= 1
+            pull_BN = of_bank_BN.zero_().scatter_add_(1, index_BS, pull_BS)
+            ctx.save_for_backward((pull_BN @ bank_NE).div_(images * temperature))
+        return loss
+
+    @staticmethod
+    @override
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient * ctx.saved_tensors[0], None, None, None, None
 
 
 class _Step(NamedTuple):
@@ -156,15 +187,12 @@ class CRD(Method):
             index_BS = torch.cat([batch.positions_B[:, None], self.negatives_BJ(batch)], dim=1)
             self._step = _Step(batch, index_BS, embedded_2BE.detach())
         banks = (self.teacher_bank_NE, self.student_bank_NE)  # each side is compared with the other's bank
-        log_scores_2BS = torch.stack(
-            [
-                log_scores_BS(embedding_BE, bank_NE, self._step.index_BS, self.settings.temperature)
-                for embedding_BE, bank_NE in zip(embedded_2BE, banks, strict=True)
-            ]
-        )
+        index_BS, temperature = self._step.index_BS, self.settings.temperature
         if self._known_log_partitions_2 is None:
-            self._known_log_partitions_2 = self._set_partitions(log_scores_2BS)
-        return {"crd": contrastive_loss(log_scores_2BS, self._known_log_partitions_2, self.num_samples).sum()}
+            self._known_log_partitions_2 = self._set_partitions(embedded_2BE, banks, index_BS)
+        sides = zip(embedded_2BE, banks, self._known_log_partitions_2, strict=True)
+        losses = [contrastive_loss(own_BE, bank_NE, index_BS, log_z, temperature) for own_BE, bank_NE, log_z in sides]
+        return {"crd": losses[0] + losses[1]}
 
     @override
     def weights(self, epoch: int) -> Mapping[str, float]:
@@ -238,9 +266,13 @@ class CRD(Method):
             return layer(pooled_BC.to(layer.weight.dtype))  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def _set_partitions(self, log_scores_2BS: Tensor) -> Tensor:
+    def _set_partitions(self, embedded_2BE: Tensor, banks: Sequence[Tensor], index_BS: Tensor) -> Tensor:
         """Sets what was not set before; returns a copy, as backward must not see a later load_state_dict."""
-        fresh_2 = log_partition(log_scores_2BS, self.num_samples)
+        log_scores = (
+            log_scores_BS(own_BE, bank_NE, index_BS, self.settings.temperature)
+            for own_BE, bank_NE in zip(embedded_2BE, banks, strict=True)
+        )
+        fresh_2 = torch.stack([log_partition(of_side_BS, self.num_samples) for of_side_BS in log_scores])
         self.log_partitions_2.copy_(torch.where(self.log_partitions_2.isinf(), fresh_2, self.log_partitions_2))
         return self.log_partitions_2.clone()
 

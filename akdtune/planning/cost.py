@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from akdtune import networks
 from akdtune.data.dataset import DataSet, load_data, missing_files
-from akdtune.devices import available_cpus, resolve_device
+from akdtune.devices import resolve_device
 from akdtune.planning.checkpoint_files import is_missing
 from akdtune.planning.prepared import Prepared
+from akdtune.processors import available_cpus
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
 from akdtune.settings.file import KeyPath, written

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,35 +23,37 @@ from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
-from akdtune.records.events import StudyFinished
-from akdtune.records.files import check_lock
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import StudyFinished
+from akdtune.records.lock_file import check_lock
+from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.study_lock import this_driver
-from akdtune.registry import plugin_folders
+from akdtune.records.trial_record import TrialRecord
 from akdtune.reports.text import counted
-from akdtune.running import display, interruption, output, ray_start
+from akdtune.roles import TrainOn
+from akdtune.running import ahead, display, interruption, output, ray_start
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.running.mending import check_ids, mend, refuse_lost_plan, said
-from akdtune.running.outages import GOES_ON, check_teacher_is_here, of_teacher
+from akdtune.running.outages import GOES_ON
 from akdtune.running.printed import say, width_of
 from akdtune.running.retrying import retry_outside
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before
 from akdtune.running.supervision import Supervision
+from akdtune.running.teacher_training import TeacherTraining
 from akdtune.running.tune import (
     INFRASTRUCTURE_RETRIES,
-    STOP_PATIENCE_S,
     Adapter,
     Callback,
     NoReport,
     StopActor,
     Stopper,
     concurrency,
+    in_waiting_workers,
 )
-from akdtune.running.worker import run_trial, train_teacher
+from akdtune.running.worker import run_trial
 from akdtune.search.optuna_phases import add_phases
 from akdtune.search.optuna_trials import Worth
 from akdtune.search.schedulers import ArmScheduler, pruners
@@ -196,7 +197,7 @@ class _Driver:
             self._say(f"warning: {note}")
         teachers = []
         for train_on in prepared.trains_on:
-            teacher = prepared.find_teacher(train_on) or self._train_teacher(train_on, shown)
+            teacher = prepared.find_teacher(train_on) or self._train_teacher(prepared, train_on, shown)
             if teacher is None:
                 return
             teachers.append(teacher)
@@ -253,58 +254,27 @@ class _Driver:
             self._say(f"warning: {running_lock.versions_warning(changes)}")
         return changes or None
 
-    def _train_teacher(self, train_on: str, shown: Display) -> TeacherFile | None:
-        """Trains the teacher as a Ray task with a trial's resources; None when interrupted."""
+    def _train_teacher(self, prepared: Prepared, train_on: TrainOn, shown: Display) -> TeacherFile | None:
+        """Trains the teacher; None when interrupted."""
+        training = TeacherTraining(self.study, self.directory, lambda: self._stopping, shown)
+        if self._is_own_ray and training.fits_here():
+            return training.here(prepared, train_on)
         self._start_ray()
-        if self._stopping:
-            return None
-        task = ray.remote(train_teacher).options(
-            num_returns="streaming", num_cpus=self.study.resources.cpu, num_gpus=self.study.resources.gpu, max_retries=0
-        )
-        rows: Any = task.remote(
-            {
-                "data": self.study.data.model_dump(),
-                "teacher": self.study.teacher.model_dump(),
-                "train_on": train_on,
-                "plugins": list(self.study.plugins),
-                "plugin_folders": plugin_folders(self.study.plugins),
-                "root": str(self.directory.root.resolve()),
-                "stop_flag": self.directory.stop_flag.name,
-                "device": "auto",
-                "cpu": self.study.resources.cpu,
-            }
-        )
-        shown.stage("starting to train the teacher")
-        while True:
-            ready, _ = ray.wait([rows], timeout=0.2)
-            if self._stopping and self._stopping + STOP_PATIENCE_S < time.monotonic():
-                return None
-            if not ready:
-                continue
-            try:
-                row: dict[str, Any] = cast(dict[str, Any], ray.get(next(rows)))
-            except StopIteration:
-                return None
-            except ray.exceptions.RayTaskError as error:
-                raise of_teacher(error.cause) from error
-            except ray.exceptions.WorkerCrashedError:
-                raise RayError(
-                    "the process that trains the teacher died (killed, perhaps for want of memory); the same command "
-                    "goes on after its last saved epoch"
-                ) from None
-            if row.get("done"):
-                teacher = TeacherFile(**row["teacher"])
-                check_teacher_is_here(teacher.path, row["host"])
-                return teacher
-            shown.teacher(row)
+        return None if self._stopping else training.by_ray(train_on)
+
+    @property
+    def _is_own_ray(self) -> bool:
+        return ray_start.is_own(self.address) and (ray_start.has_begun() or not ray.is_initialized())
 
     @property
     def _stopping(self) -> float:
         return self.supervision.stopping
 
     def _start_ray(self) -> None:
-        if not ray.is_initialized():
-            joins = self.address is not None and self.address != "local"
+        if ray_start.has_begun() or not ray.is_initialized():
+            joins = not ray_start.is_own(self.address)
+            if not joins:
+                ahead.begin(self.study, self.directory.root)
             within_s = ray_start.JOIN_S if joins else ray_start.START_S
             harmless = self.supervision.harmless(within_s, ray_start.no_answer(self.address, within_s))
             with harmless, progress.stage("joining Ray" if joins else "starting Ray"):
@@ -361,7 +331,8 @@ class _Driver:
         if actor is not None:
             run.stop_elsewhere = actor.stop.remote
         try:
-            tuner.fit()
+            with in_waiting_workers() if ray_start.has_begun() else contextlib.nullcontext():
+                tuner.fit()
         except tune.TuneError:
             if self.directory.broken is None:
                 raise

@@ -18,16 +18,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
-from akdtune.devices import available_cpus
 from akdtune.errors import RayError
 from akdtune.folders import PACKAGE
+from akdtune.processors import available_cpus
 from akdtune.registry import BROUGHT, plugin_files
 from akdtune.running import interruption
 
@@ -39,6 +40,12 @@ FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 START_S, JOIN_S = 180.0, 30.0
 """How long Ray may take to start here, and a cluster to take us in."""
+
+WORKER_MIB, PRELOAD_SHARE = 400, 0.25
+"""Memory of a worker that has loaded what trials need, and how much of what is free all of them may take at once."""
+
+PRELOADED_LOGGERS = "AKDTUNE_PRELOADED_LOGGERS"
+"""A variable of our own Ray's workers: JSON, `tracking` and `root` of the study whose loggers they load."""
 
 _TOKEN_HINT = (
     "; start one with `ray start --head`, and give every machine the same token (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or"
@@ -111,14 +118,67 @@ def start_ray(address: str | None, finish_timeout_s: float, plugins: Sequence[st
     """Starts or joins Ray: dashboard off, token authentication on, its chatter off, one thread per worker.
 
     Args:
-        address: of a cluster to join; None or `local`: one of our own.
+        address: of a cluster to join; None or `local`: one of our own, which may have begun to start.
         finish_timeout_s: how long a trial's tracking may take to close.
         plugins: imported modules that trials on a cluster's nodes will need.
 
     Raises:
         RayError: where it does not start, or cannot be joined.
     """
-    global _own, _joined
+    global _joined
+    if is_own(address):
+        begin(finish_timeout_s)
+        assert _own is not None
+        _own.wait()
+        return
+    _join(address or "", _prepare(finish_timeout_s), plugins)
+    _joined = True
+
+
+def is_own(address: str | None) -> bool:
+    """Whether an address means a Ray of our own on this machine."""
+    return not address or address == "local"
+
+
+def begin(finish_timeout_s: float, slots: int | None = None, loggers: str | None = None) -> None:
+    """Begins to start a Ray of our own, and returns; `start_ray` waits until it is up.
+
+    Its workers load what trials need as soon as they come up.
+
+    Args:
+        finish_timeout_s: how long a trial's tracking may take to close.
+        slots: how many trials run at once at most; what Ray starts beyond that ends again. None: one a processor.
+        loggers: what `preloaded` is told of them; None: nothing.
+
+    Raises:
+        RayError: where there is no folder for it.
+    """
+    global _own
+    if _own is None:
+        _prepare(finish_timeout_s)
+        _own = _OwnRay()
+        _own.begin(_preloading(available_cpus(), slots) | ({} if loggers is None else {PRELOADED_LOGGERS: loggers}))
+
+
+def has_begun() -> bool:
+    """Whether a Ray of our own is up, or about to be."""
+    return _own is not None
+
+
+def settled() -> None:
+    """Waits while a Ray of our own is starting, as long as it may take for that."""
+    if _own is not None:
+        _own.settled()
+
+
+def end_own() -> None:
+    """Ends a Ray of our own, if there is one."""
+    if _own is not None and not _ray_is_kept:
+        _own.end()
+
+
+def _prepare(finish_timeout_s: float) -> dict[str, str]:
+    """Sets what Ray and Tune read from the environment; returns what workers on other nodes have to have as well."""
     environment = {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
@@ -141,12 +201,21 @@ def start_ray(address: str | None, finish_timeout_s: float, plugins: Sequence[st
         logging.getLogger(name).setLevel(logging.ERROR)
     # Tune's own snapshots are never read: that a full disk took none is no news.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-    if address and address != "local":
-        _join(address, environment, plugins)
-        _joined = True
-    else:
-        _own = _OwnRay()
-        _own.start()
+    return environment
+
+
+def _preloading(cpus: int, slots: int | None) -> dict[str, str]:
+    """Variables by which the workers that Ray starts at once, one a processor, load what trials need.
+
+    Nothing where memory is too short for that many; what is more than trials that run at once is ended by Ray.
+    """
+    if cpus * WORKER_MIB > PRELOAD_SHARE * psutil.virtual_memory().available / 2**20:
+        return {}
+    return {
+        "PL_DISABLE_FORK": "1",  # as Tune gives its actors
+        "RAY_preload_python_modules": "akdtune.running.preloaded",
+        "RAY_num_workers_soft_limit": str(max(1, min(cpus, slots or cpus))),
+    } | ({} if PACKAGE.parent.name.endswith("-packages") else {"PYTHONPATH": _first_on_path(PACKAGE.parent)})
 
 
 class _OwnRay:
@@ -156,8 +225,15 @@ class _OwnRay:
         self._folder = own_folder()
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._hidden: dict[str, str] = {}
+        self._up, self._over = threading.Event(), threading.Event()
+        self._error: Exception | None = None
 
-    def start(self) -> None:
+    def begin(self, environment: Mapping[str, str]) -> None:
+        """Starts it in a thread.
+
+        Args:
+            environment: variables of Ray's processes alone.
+        """
         token = self._folder / "token"
         token.touch(mode=0o600)
         token.write_text(_token)
@@ -168,8 +244,15 @@ class _OwnRay:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             cwd="/", env={**os.environ, "PYTHONPATH": _first_on_path(PACKAGE.parent)},
         )  # fmt: skip
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
+        threading.Thread(target=self._live, args=(before,), name="ray", daemon=True).start()
+
+    def _live(self, before: Mapping[str, str | None]) -> None:
+        """Starts Ray, and stays as long as it is up: the system kills what Ray starts with the thread that did it."""
+        watchdog = self._watchdog
         try:
-            with _sessions(self._watchdog.stdin.fileno() if self._watchdog.stdin else -1):
+            with _sessions(watchdog.stdin.fileno() if watchdog is not None and watchdog.stdin is not None else -1):
                 ray.init(
                     address="local",
                     num_cpus=available_cpus(),
@@ -180,19 +263,40 @@ class _OwnRay:
                     _temp_dir=str(self._folder / "r"),  # Ray opens its folder to everybody; nobody comes so far
                 )
         except Exception as error:
+            self._error = error
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+            self._up.set()
+        self._over.wait()
+
+    def settled(self) -> None:
+        """Returns when it is up, does not come up, or has taken too long."""
+        self._up.wait(START_S)
+
+    def wait(self) -> None:
+        """Returns when it is up.
+
+        Raises:
+            RayError: where it does not start.
+        """
+        self._up.wait()
+        if self._error is not None:
             self.end(ask=False)
             raise RayError(
-                f"Ray does not start on this machine: {_first_line(error)}; the same command goes on"
-            ) from error
+                f"Ray does not start on this machine: {_first_line(self._error)}; the same command goes on"
+            ) from self._error
 
     def end(self, ask: bool = True) -> None:
         """Ends it: asks it to end, and has the watchdog kill what is left and take its folder away."""
         global _own
         _own = None
         if ask:
+            self._up.wait()
             threading.Thread(target=self._kill_when_left, daemon=True).start()
             ray.shutdown()
         self._let_go()
+        self._over.set()
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
             os.environ.pop(name, None)
         os.environ |= self._hidden
@@ -341,7 +445,7 @@ def _speak_again() -> None:
 
 def no_answer(address: str | None, within_s: float) -> str:
     """The sentence for a Ray that does not answer in time."""
-    if address is None or address == "local":
+    if is_own(address):
         return f"Ray has not started on this machine within {within_s:.0f} s; the same command tries it again"
     return f"--address {address}: no Ray cluster answers there within {within_s:.0f} s{_TOKEN_HINT}"
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher as RaySearcher
 from typing_extensions import override
 
 from akdtune.errors import StudyError
-from akdtune.records.events import TrialEnded
-from akdtune.records.study_directory import TrialRecord
+from akdtune.records.ledger.events import TrialEnded
+from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import Terminal
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
@@ -184,6 +187,22 @@ class StopActor:
     def stopped(self) -> bool:
         """What a trial asks at the end of each epoch."""
         return self._stopped
+
+
+@contextlib.contextmanager
+def in_waiting_workers() -> Iterator[None]:
+    """Within it, Tune takes the workers that Ray has started already, where that Ray is our own.
+
+    Tune gives its actors some variables, for which Ray starts processes of their own; ours inherit these variables.
+    """
+    set_ones, passed_on = dict(class_cache.DEFAULT_ENV_VARS), set(class_cache.ENV_VARS_TO_PROPAGATE)
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS.update(set_ones)
+        class_cache.ENV_VARS_TO_PROPAGATE.update(passed_on)
 
 
 def concurrency(study: Study) -> int:

@@ -6,6 +6,7 @@ torch.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, create_trial
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import create_trial
 
 from akdtune.settings import domains, space
 from akdtune.settings.domains import Choice, Domain, Range
+from akdtune.statistics import fanova
+from akdtune.statistics.fanova import Encoded, explained
 from akdtune.statistics.paired import cell_summary
 from akdtune.statistics.power import t_quantile
 
@@ -172,11 +175,12 @@ def importances(
     if len(names) < 2 or np.ptp(scores_N) == 0:
         return []
     everything = np.arange(len(params))
-    share_P = _measure(params, distributions, names, _evaluator(evaluator, len(params), trees, seed))(
-        everything, scores_N
-    )
-    few = max(2, trees // DRAWS_TREES_SHARE)
-    measure = _measure(params, distributions, names, _evaluator(evaluator, len(params), few, seed))
+    if evaluator == "fanova":
+        forest = _fanova(params, distributions, names, seed)
+        share_P, measure = forest(trees)(everything, scores_N), forest(max(2, trees // DRAWS_TREES_SHARE))
+    else:
+        measure = _ped_anova(params, distributions, names)
+        share_P = measure(everything, scores_N)
     rng = np.random.default_rng(seed)
     resampled_DP, shuffled_DP = [], []
     for draw in range(draws):
@@ -270,20 +274,58 @@ def _as_drawn(configuration: Mapping[str, Any], distributions: Mapping[str, Dist
     }
 
 
-def _measure(
-    params: Sequence[dict[str, Any]],
-    distributions: Mapping[str, Distribution],
-    names: list[str],
-    evaluator: Any,
-) -> Callable[[npt.NDArray[np.int64], Shares], Shares]:
-    """Shares by setting for chosen configurations with given scores."""
-    kinds = [{name: distributions[name] for name in drawn} for drawn in params]
+Measure: TypeAlias = Callable[[npt.NDArray[np.int64], Shares], Shares]
+"""Shares by setting for chosen configurations with given scores."""
+
+
+def _fanova(
+    params: Sequence[dict[str, Any]], distributions: Mapping[str, Distribution], names: list[str], seed: int
+) -> Callable[[int], Measure]:
+    """fANOVA with so many trees."""
+    encoded = Encoded(params, {name: _kind(distributions[name]) for name in names})
+
+    def with_trees(trees: int) -> Measure:
+        def measure(rows: npt.NDArray[np.int64], scores: Shares) -> Shares:
+            return _adding_up(explained(encoded, rows, scores, trees, seed))
+
+        return measure
+
+    return with_trees
+
+
+def _kind(distribution: Distribution) -> fanova.Range | fanova.Options:
+    if isinstance(distribution, CategoricalDistribution):
+        return [str(choice) for choice in distribution.choices]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return float(distribution.low), float(distribution.high)
+
+
+def _adding_up(shares: Shares) -> Shares:
+    total = shares.sum()
+    return shares / total if total else np.full(len(shares), 1 / len(shares))
+
+
+def _ped_anova(
+    params: Sequence[dict[str, Any]], distributions: Mapping[str, Distribution], names: list[str]
+) -> Measure:
+    """PED-ANOVA, by Optuna, on trials that are made once: each call says what they hold."""
+    once = {name: _hashed_once(kind) for name, kind in distributions.items()}
+    made = [
+        create_trial(value=0.0, params=drawn, distributions={name: distributions[name] for name in drawn})
+        for drawn in params
+    ]
+    kinds = [{name: once[name] for name in drawn} for drawn in params]
+    for number, trial in enumerate(made):
+        trial.number, trial._trial_id = number, number
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    study.get_trials = lambda *_, **__: made  # type: ignore[method-assign]  # a study takes half a second for as many
+    evaluator = _evaluator(len(params))
 
     def measure(rows: npt.NDArray[np.int64], scores: Shares) -> Shares:
-        study = optuna.create_study(direction="maximize")
-        study.add_trials([_trial(params[i], kinds[i], float(score)) for i, score in zip(rows, scores, strict=True)])
-        held = {name for i in rows for name in params[i]}
+        for trial, row, score in zip(made, rows.tolist(), scores.tolist(), strict=True):
+            trial._params, trial._distributions, trial.values = params[row], kinds[row], [score]
+        held = {name for row in rows for name in params[row]}
         present = [name for name in names if name in held]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a conditional setting has few configurations
@@ -293,13 +335,15 @@ def _measure(
     return measure
 
 
-def _trial(params: dict[str, Any], kinds: dict[str, Distribution], score: float) -> FrozenTrial:
-    return create_trial(value=score, params=params, distributions=kinds)
+def _hashed_once(kind: Distribution) -> Distribution:
+    """The same, whose hash is known: trials are sorted by their distributions, ten thousand times for each draw."""
+    known = copy.copy(kind)
+    value = hash(kind)
+    known.__class__ = type(type(kind).__name__, (type(kind),), {"__hash__": lambda self: value})
+    return known
 
 
-def _evaluator(name: Evaluator, count: int, trees: int, seed: int) -> Any:
-    if name == "fanova":
-        return FanovaImportanceEvaluator(n_trees=trees, seed=seed)
+def _evaluator(count: int) -> Any:
     share = min(0.5, max(TOP_SHARE, TOP_LEAST / count))
     accepted = inspect.signature(PedAnovaImportanceEvaluator.__init__).parameters
     # Older versions of Optuna call it `baseline_quantile`.

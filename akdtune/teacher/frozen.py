@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -36,7 +37,10 @@ CACHE_COLUMNS = (
     Column("teacher_cache_fill_rate", "share", "rows of the teacher's cache that are stored", teacher="needed"),
 )  # fmt: skip
 
-_shared: dict[str, list[Signals | Tensor]] = {}
+Table: TypeAlias = Signals | tuple[Tensor, Tensor | None]
+"""What a teacher says about every image and crop: computed, or its parts out of the cache (`TeacherRows.parted`)."""
+
+_shared: dict[str, list[Table]] = {}
 """The tables of the last study that this process worked for."""
 
 
@@ -94,7 +98,7 @@ class FrozenTeacher:
         size_mib = len(split) * augmentation.variants * width * 4 / 2**20
         pays = split.crops_only and augmentation.variants < epochs
         self.keeps_table = pays and size_mib <= table_limit_mib
-        self._tables: list[Signals | Tensor] | None = None
+        self._tables: list[Table] | None = None
         self._share_as = share_as
         self._epoch: tuple[int, int] | None = None
         self._troubles: set[str] = set()
@@ -209,13 +213,15 @@ class FrozenTeacher:
         rows_N = self._split.rows_N * self._augmentation.variants + crops_N.variant_N(self._augmentation)
         return rows_N.cpu().numpy(), positions_R.cpu().numpy()
 
-    def _from_table(self, table: Signals | Tensor, index: int, rows_B: Tensor) -> Signals:
+    def _from_table(self, table: Table, index: int, rows_B: Tensor) -> Signals:
         if isinstance(table, Signals):
             return Signals(table.logits_BK[rows_B], table.pooled_BC[rows_B])
         self._cached[index].found += len(rows_B)
-        return self._cached[index].said(table[rows_B])
+        pooled_RC, logits_RK = table
+        logits_BK = None if logits_RK is None else logits_RK.index_select(0, rows_B)
+        return self._cached[index].answer(pooled_RC.index_select(0, rows_B), logits_BK)
 
-    def _kept(self) -> list[Signals | Tensor]:
+    def _kept(self) -> list[Table]:
         if self._tables is not None:
             return self._tables
         stores = [teacher.store.key for teacher in self._cached]
@@ -243,13 +249,13 @@ class FrozenTeacher:
         logits_RK = torch.cat([part.logits_BK for part in parts])[: len(rows_R)]
         return Signals(logits_RK, torch.cat([part.pooled_BC for part in parts])[: len(rows_R)])
 
-    def _gathered(self, cached: TeacherRows) -> Tensor:
-        """Every image and crop of the split out of the cache, [R, W] in its precision."""
+    def _gathered(self, cached: TeacherRows) -> Table:
+        """Every image and crop of the split out of the cache."""
         variants = self._augmentation.variants
         rows_N = self._split.rows_N.cpu().numpy()
         rows_R = (rows_N[:, None] * variants + np.arange(variants)).reshape(-1)
         cached.store.refresh()
-        return torch.from_numpy(cached.values(rows_R)).to(self._split.labels_N.device)
+        return cached.parted(torch.from_numpy(cached.values(rows_R)).to(self._split.labels_N.device))
 
     def _say(self, trouble: str) -> None:
         """Prints what is wrong with the cache, once (it is the trial's log that it goes to)."""

@@ -139,10 +139,18 @@ class TeacherRows:
 
     def said(self, values_BW: Tensor) -> Signals:
         """Logits and pooled feature out of rows as they are kept."""
+        return self.answer(*self.parted(values_BW))
+
+    def parted(self, values_BW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Pooled feature and, where they are kept, logits out of rows as they are kept, in float32."""
         values_BW = values_BW.to(torch.float32)
         pooled_BC = values_BW[:, : self.network.pooled_dim].contiguous()
-        if self.keeps_logits:
-            return Signals(values_BW[:, self.network.pooled_dim :].contiguous(), pooled_BC)
+        return pooled_BC, values_BW[:, self.network.pooled_dim :].contiguous() if self.keeps_logits else None
+
+    def answer(self, pooled_BC: Tensor, logits_BK: Tensor | None) -> Signals:
+        """What the network says, out of what `parted` gives."""
+        if logits_BK is not None:
+            return Signals(logits_BK, pooled_BC)
         with torch.autocast(self._device.type, enabled=False):
             return Signals(functional.linear(pooled_BC, self._weight_KC, self._bias_K), pooled_BC)
 

@@ -57,7 +57,7 @@ def measure_views(
 
 def percent_right(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     """Share of rows whose largest score is the label's, in percent, as a scalar on the device."""
-    return (logits_BK.argmax(dim=-1) == labels_B).double().mean() * 100
+    return (logits_BK.argmax(dim=-1) == labels_B).mean(dtype=torch.float64) * 100
 
 
 def gate_column(mode: str, gate: str) -> str:

@@ -59,6 +59,7 @@ class Objective(nn.Module):
     def __init__(self, methods: Mapping[str, Method], views: ViewAugmenter, ce_weight: float) -> None:
         super().__init__()
         self.methods = nn.ModuleDict(dict(methods))
+        self._by_name = dict(methods)  # every step asks: a module answers slowly
         self.views = views
         self.ce_weight = ce_weight
         self.needs_maps = any(method.needs_maps() for method in methods.values())
@@ -156,7 +157,7 @@ class Objective(nn.Module):
         return [self.views, *self._methods().values()]
 
     def _methods(self) -> dict[str, Method]:
-        return {name: method for name, method in self.methods.items() if isinstance(method, Method)}
+        return self._by_name
 
 
 def cross_entropy(logits_BK: Tensor, batch: Batch) -> Tensor:

@@ -25,7 +25,7 @@ from akdtune import networks
 from akdtune.columns import Column, joined
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.data.splits import Loaded, overlapping
-from akdtune.devices import float32_as_set, has_bfloat16, resolve_device
+from akdtune.devices import float32_as_set, resolve_device, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import STREAMS, derived_seed
 from akdtune.signals import Batch, Signals
@@ -175,10 +175,8 @@ class Trial:
             frozen = load_teacher(file, inputs, self.device)
             others = load_others(file, inputs, self.device)
         self.objective, self.student = build_parts(config, frozen, others, self.dataset, self.train.training_labels_N)
-        if config.training.precision == "bf16" and self.device.type == "cpu" and not has_bfloat16():
-            print(
-                "warning: training.precision: this processor has no bfloat16, bf16 is many times slower here than fp32"
-            )
+        precisions = {"training.precision": config.training.precision, "teacher_cache.compute": config.teacher_compute}
+        warn_of_bfloat16(self.device, [key for key, precision in precisions.items() if precision == "bf16"])
         self.layout = networks.layout(self.student)
         self._forward: Callable[[Tensor, bool], Signals] = self.student
         if config.training.compile:

@@ -204,7 +204,7 @@ class _Compare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dot_L: list[int], *members: Tensor) -> tuple[Tensor, ...]:
         views = members[0].shape[1] // 2
-        compared_LBMM = torch.stack([of_level_BMR @ of_level_BMR.mT for of_level_BMR in members])
+        compared_LBMM = torch.stack([torch.bmm(of_level_BMR, of_level_BMR.mT) for of_level_BMR in members])
         scale_LBM = compared_LBMM.diagonal(dim1=2, dim2=3).clamp_min(MIN_NORM**2).rsqrt_()
         for level in dot_L:  # one by one: a list of numbers would go to a GPU anew in every step, which waits for it
             scale_LBM[level, :, : 1 + views] = 1.0
@@ -229,7 +229,7 @@ class _Compare(torch.autograd.Function):
         lengthwise_LBM = (a_LBMM * compared_LBMM).sum(dim=3).mul_(squared_LBM)
         inner_LBMM = a_LBMM.mul_(scales_LBMM)
         inner_LBMM.diagonal(dim1=2, dim2=3).sub_(lengthwise_LBM)
-        return None, *(inner_BMM @ of_level_BMR for inner_BMM, of_level_BMR in zip(inner_LBMM, members, strict=True))
+        return None, *map(torch.bmm, inner_LBMM, members)
 
 
 def _compare(members: Sequence[Tensor], levels: Sequence[Level]) -> tuple[Tensor, Tensor, Tensor]:

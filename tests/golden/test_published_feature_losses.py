@@ -53,8 +53,8 @@ def crd(given: Inputs) -> Tensor:
     index_BS = given["contrast_index"]
     losses = []
     for embedding, bank in (("student_embedding", "memory_teacher"), ("teacher_embedding", "memory_student")):
-        log_scores = log_scores_BS(given[embedding], given[bank], index_BS, 0.07)
-        losses.append(contrastive_loss(log_scores, log_partition(log_scores.detach(), 40), 40))
+        log_z = log_partition(log_scores_BS(given[embedding].detach(), given[bank], index_BS, 0.07), 40)
+        losses.append(contrastive_loss(given[embedding], given[bank], index_BS, log_z, 0.07))
     return losses[0] + losses[1]
 
 

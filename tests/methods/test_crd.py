@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +15,9 @@ from akdtune.methods.crd import CRD, contrastive_loss, log_partition, log_scores
 from akdtune.signals import Batch, Signals, Target
 from tests import small_world
 from tests.small_world import CLASSES, IMAGES, LABELS_N, STUDENT_DIM, TEACHER_DIM, batch, signals
+
+TEMPERATURE = 0.3
+"""At which scores of random rows neither vanish nor overflow in the published form."""
 
 
 def crd(**settings: Any) -> CRD:
@@ -31,33 +34,72 @@ def step(method: CRD, seed: int = 5) -> Tensor:
     return loss.detach()
 
 
-def test_matrix_product_equals_gathering_rows() -> None:
-    generator = torch.Generator().manual_seed(0)
-    bank_NE = torch.randn(30, 8, generator=generator, dtype=torch.float64)
-    index_BS = torch.randint(0, 30, (5, 12), generator=generator)  # with repeats
-    embedding_BE = torch.randn(5, 8, generator=generator, dtype=torch.float64).requires_grad_()
-    gathered_BS = torch.einsum("be,bse->bs", embedding_BE, bank_NE[index_BS]) / 0.07
-    found_BS = log_scores_BS(embedding_BE, bank_NE, index_BS, 0.07)
-    torch.testing.assert_close(found_BS, gathered_BS)
-    weights_BS = torch.randn(5, 12, generator=generator, dtype=torch.float64)
-    gradients = [torch.autograd.grad((weights_BS * s).sum(), embedding_BE)[0] for s in (found_BS, gathered_BS)]
-    torch.testing.assert_close(*gradients)
+class Given(NamedTuple):
+    """What the loss of one side is made of, in float64: five images, eleven negatives, a bank of 30 rows."""
+
+    embedding_BE: Tensor
+    bank_NE: Tensor
+    index_BS: Tensor
+    log_z: Tensor
+
+    @classmethod
+    def random(cls) -> Given:
+        generator = torch.Generator().manual_seed(0)
+        bank_NE = torch.randn(30, 8, generator=generator, dtype=torch.float64)
+        index_BS = torch.randint(0, 30, (5, 12), generator=generator)
+        assert any(len(row.unique()) < 12 for row in index_BS), "some negatives are repeated"
+        embedding_BE = torch.randn(5, 8, generator=generator, dtype=torch.float64).requires_grad_()
+        log_z = log_partition(log_scores_BS(embedding_BE.detach(), bank_NE, index_BS, TEMPERATURE), 30)
+        return cls(embedding_BE, bank_NE, index_BS, log_z)
+
+    def published(self) -> Tensor:
+        """The published loss by torch's own differentiation: a gather of rows, scores and not their logs."""
+        scores_BS = torch.exp(torch.einsum("be,bse->bs", self.embedding_BE, self.bank_NE[self.index_BS]) / TEMPERATURE)
+        probabilities_BS = scores_BS / self.log_z.exp()
+        noise = 11 / 30
+        own_B, others_BJ = probabilities_BS[:, 0], probabilities_BS[:, 1:]
+        logs_B = torch.log(own_B / (own_B + noise + 1e-7))
+        return -(logs_B.sum() + torch.log(noise / (others_BJ + noise + 1e-7)).sum()) / 5
 
 
-def test_loss_from_logs_is_the_published_one_from_scores() -> None:
-    generator = torch.Generator().manual_seed(0)
-    log_scores_2BS = 4 * torch.randn(2, 3, 6, generator=generator, dtype=torch.float64)
-    log_z_2 = log_partition(log_scores_2BS, 50)
-    found_2 = contrastive_loss(log_scores_2BS, log_z_2, 50)
-    for of in range(2):
-        scores = [[math.exp(score) for score in row] for row in log_scores_2BS[of].tolist()]
-        z = sum(map(sum, scores)) / 18 * 50
-        assert float(log_z_2[of]) == pytest.approx(math.log(z), rel=1e-12)
-        noise, total = 5 / 50, 0.0
-        for own, *others in scores:
-            total += math.log(own / z / (own / z + noise + 1e-7))
-            total += sum(math.log(noise / (other / z + noise + 1e-7)) for other in others)
-        assert float(found_2[of]) == pytest.approx(-total / 3, rel=1e-12)
+def test_scores_by_a_matrix_product_are_those_of_gathered_rows() -> None:
+    given = Given.random()
+    expected_BS = torch.einsum("be,bse->bs", given.embedding_BE, given.bank_NE[given.index_BS]) / TEMPERATURE
+    found_BS = log_scores_BS(given.embedding_BE, given.bank_NE, given.index_BS, TEMPERATURE)
+    torch.testing.assert_close(found_BS, expected_BS)
+    z = sum(math.exp(score) for row in expected_BS.tolist() for score in row) / 60 * 30
+    assert float(given.log_z) == pytest.approx(math.log(z), rel=1e-12)
+
+
+def test_loss_and_gradient_are_the_published_ones() -> None:
+    given = Given.random()
+    losses = contrastive_loss(*given, TEMPERATURE), given.published()
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(3 * loss, given.embedding_BE)[0] for loss in losses]
+    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-14)
+
+
+def test_gradient_is_that_of_small_differences() -> None:
+    given = Given.random()
+
+    def loss(embedding_BE: Tensor) -> Tensor:
+        return contrastive_loss(embedding_BE, given.bank_NE, given.index_BS, given.log_z, TEMPERATURE)
+
+    assert torch.autograd.gradcheck(loss, given.embedding_BE)
+
+
+def test_loss_changes_nothing_that_it_is_given() -> None:
+    given = Given.random()
+    before = [tensor.detach().clone() for tensor in given]
+    contrastive_loss(*given, TEMPERATURE).backward()
+    assert all(torch.equal(tensor.detach(), old) for tensor, old in zip(given, before, strict=True))
+
+
+def test_loss_without_a_gradient_is_the_same() -> None:
+    given = Given.random()
+    plain = contrastive_loss(given.embedding_BE.detach(), *given[1:], TEMPERATURE)
+    assert torch.equal(plain, contrastive_loss(*given, TEMPERATURE))
+    assert not plain.requires_grad
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1e-3, 1e-6])
@@ -167,13 +209,11 @@ def test_partition_constants_are_those_of_the_first_batch() -> None:
         torch.nn.functional.normalize(layer(pooled), dim=-1)
         for layer, pooled in ((method.embed_student, student.pooled_BC), (method.embed_teacher, teacher.pooled_BC))
     ]
-    of_student = log_scores_BS(embedded[0], method.teacher_bank_NE, index_BS, 0.07)
-    of_teacher = log_scores_BS(embedded[1], method.student_bank_NE, index_BS, 0.07)
-    constants = torch.log(torch.stack([of_student.exp().mean(), of_teacher.exp().mean()]).detach() * IMAGES)
-    both = torch.stack([of_student, of_teacher])
-    torch.testing.assert_close(
-        method.terms(student, Target.of(teacher), now)["crd"], contrastive_loss(both, constants, IMAGES).sum()
-    )
+    sides = [(embedded[0], method.teacher_bank_NE, index_BS), (embedded[1], method.student_bank_NE, index_BS)]
+    scores = [log_scores_BS(*side, 0.07).exp() for side in sides]
+    constants = torch.log(torch.stack([of_side.mean() for of_side in scores]).detach() * IMAGES)
+    losses = [contrastive_loss(*side, log_z, 0.07) for side, log_z in zip(sides, constants, strict=True)]
+    torch.testing.assert_close(method.terms(student, Target.of(teacher), now)["crd"], losses[0] + losses[1])
     torch.testing.assert_close(method.log_partitions_2, constants)
     kept_2 = method.log_partitions_2.clone()
     method.after_step()

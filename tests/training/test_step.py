@@ -15,13 +15,14 @@ import yaml
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from akdtune import networks, registry
+from akdtune import devices, networks, registry
 from akdtune.devices import float32_as_set
 from akdtune.errors import SettingsError
 from akdtune.methods.crd import CRD
 from akdtune.networks import Network
 from akdtune.registry import ComponentSettings, NoSettings, kept, register
 from akdtune.settings.data import DataSettings
+from akdtune.settings.teacher import CacheSettings
 from akdtune.signals import InputSpec, Signals, Target
 from akdtune.study import spec
 from akdtune.study.ids import cell_hash
@@ -104,6 +105,52 @@ def test_heads_learn_the_same_in_both_precisions(config: Configure) -> None:
     for full, half in zip(rows[0][1:], rows[1][1:], strict=True):
         for key in ("loss.ce", "loss.kd"):
             assert full[key] == pytest.approx(half[key], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "compute", "key"),
+    [("bf16", None, "training.precision"), ("bf16", "fp32", "training.precision"),
+     ("fp32", "bf16", "teacher_cache.compute"), ("fp32", None, "")],
+)  # fmt: skip
+def test_a_processor_without_bfloat16_is_warned_of(
+    config: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], precision: str,
+    compute: Any, key: str,
+) -> None:  # fmt: skip
+    of = replace(config("kd", precision=precision), teacher_cache=CacheSettings(compute=compute))
+    Trial(of)
+    assert "warning" not in capsys.readouterr().out or not devices.has_bfloat16()
+    monkeypatch.setattr(devices, "has_bfloat16", lambda: False)
+    Trial(of)
+    said = f"warning: {key}: this processor has no bfloat16, bf16 is many times slower here than fp32\n"
+    assert capsys.readouterr().out == (said if key else "")
+
+
+@pytest.mark.parametrize("method", ["at", "reviewkd", "simkd", "ofd", "mlkd"])
+def test_live_teachers_follow_the_precision_and_gradients_do_not(config: Configure, method: str) -> None:
+    of = config(method, epochs=1)
+    rows, seen = {}, {}
+    for compute in ("fp32", "bf16"):
+        trial = Trial(replace(of, teacher_cache=CacheSettings(compute=compute, max_mib=0)))
+        asked_for: list[Any] = []
+        trial.objective.register_forward_pre_hook(lambda _, given, of=asked_for: of.append(given[1]))
+        rows[compute] = numbers(list(trial.run()))[0]
+        seen[compute] = asked_for[0]
+        gradients = [parameter.grad for parameter in (*trial.student.parameters(), *trial.objective.parameters())]
+        assert {each.dtype for each in gradients if each is not None} == {torch.float32}
+    told = [value for value in rows["fp32"] if value.startswith(f"loss.{method}")]
+    assert told
+    for key in told:
+        assert rows["bf16"][key] == pytest.approx(rows["fp32"][key], rel=0.1), key
+    exact, given = seen["fp32"], seen["bf16"]
+    for name in ("stages", "preact_stages"):
+        for mine, expected in zip(getattr(given, name) or (), getattr(exact, name) or (), strict=True):
+            assert mine.dtype == torch.float32 and not torch.equal(mine, expected)
+            assert float((mine - expected).norm()) <= 0.03 * float(expected.norm())
+    if method == "mlkd":
+        assert given.strong.logits_BK.dtype == torch.float32
+        assert not torch.equal(given.strong.logits_BK, exact.strong.logits_BK)
+    else:
+        assert all(map(torch.equal, given.classifier, exact.classifier))
 
 
 def test_bf16_is_reproducible_and_resumes(config: Configure) -> None:
@@ -337,7 +384,7 @@ def test_every_part_of_a_trial_runs_with_float32_as_set(config: Configure, monke
         whole = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args: (seen.append((name, flags())), whole(*args))[1])
 
-    trial.optimizer.register_step_post_hook(lambda *_: seen.append(("step", flags())))
+    noted(trial.optimizer, "step")
     noted(networks, "signals")
     real = float32_as_set
     for module in (trial_loop, evaluation):
