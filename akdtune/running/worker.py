@@ -278,7 +278,7 @@ def _give_memory_back() -> None:
 
 
 def forget_memory_peak() -> None:
-    """Lets kernel and GPU count this process's peak anew: else `peak_memory_mib` is that of the largest trial so far."""
+    """Lets kernel and GPU count the peak anew: else `peak_memory_mib` is that of the process's largest trial so far."""
     with contextlib.suppress(OSError):  # not Linux, or not allowed here
         Path("/proc/self/clear_refs").write_text("5")
     if torch.cuda.is_initialized():
