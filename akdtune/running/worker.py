@@ -273,7 +273,7 @@ def _give_memory_back() -> None:
     """Returns to the system what earlier trials of this process freed: the C library keeps hundreds of MiB of it."""
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()  # the processes of other trials may share the GPU
 
 
@@ -281,7 +281,7 @@ def forget_memory_peak() -> None:
     """Lets kernel and GPU count the peak anew: else `peak_memory_mib` is that of the process's largest trial so far."""
     with contextlib.suppress(OSError):  # not Linux, or not allowed here
         Path("/proc/self/clear_refs").write_text("5")
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()
 
 

@@ -135,7 +135,7 @@ class Loop:
             of_teacher = trial.teacher.signals(loaded.positions_B, images_BCHW, loaded.crops_B)
             batch = trial.batch(loaded, epoch, self.streams, 0)
             values = self.graph(self.step, StepInputs(batch, of_teacher, images_BCHW))
-            self.seen.append({name: float(value) for name, value in values.items()})
+            self.seen.append({name: float(value.detach()) for name, value in values.items()})
 
     def run(self, epochs: int = 3) -> Loop:
         for epoch in range(1, epochs + 1):
@@ -587,7 +587,7 @@ def test_a_step_that_waits_for_the_device_is_not_recorded(capsys: pytest.Capture
     class Waiting(Loop):
         def step(self, inputs: StepInputs) -> Values:
             values = super().step(inputs)
-            return {**values, "waited": torch.tensor(float(values["total"]), device="cuda")}
+            return {**values, "waited": torch.tensor(float(values["total"].detach()), device="cuda")}
 
     kd = [{"name": "kd"}]
     tried = Waiting(make_trial(kd, device="cuda"), graphs.CudaRecorder(CUDA)).run()
