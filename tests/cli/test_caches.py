@@ -21,7 +21,8 @@ from akdtune.data.dataset import load_data
 from akdtune.errors import SettingsError, StudyError
 from akdtune.planning.identity import Identity
 from akdtune.planning.prepared import Prepared
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running import execution
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.settings.teacher import CacheSettings, cache_location
