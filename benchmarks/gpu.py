@@ -167,7 +167,7 @@ def published(trial: Trial, job: Job) -> Callable[[int], None]:
     """The published step on a trial's networks, data loading included: what does one epoch."""
     reference = ReferenceStep(trial)
     reference.heads.to(trial.device)
-    crd = trial.objective.methods["crd"] if "crd" in trial.objective.methods else None
+    crd = dict(trial.objective.methods.items()).get("crd")
     negatives = crd.num_negatives if isinstance(crd, CRD) else 0
     stored = Noise.read(trial.config.data)
     labels_N = trial.train.training_labels_N.cpu()

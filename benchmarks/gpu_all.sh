@@ -22,6 +22,8 @@ if [ "$dry" = 0 ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.
     dry=1
 fi
 
+files=$(grep -rl --include='test_*.py' 'mark\.gpu' tests)
+
 part() { # NAME LIMIT_S COMMAND...: runs it, ends it at its limit, notes what became of it
     local name=$1 limit=$2 began=$SECONDS ended
     shift 2
@@ -47,12 +49,12 @@ YAML
 study=("$python" -m akdtune.cli run "$out/study.yaml" --dir "$out/study")
 
 if [ "$dry" = 1 ]; then
-    part tests 120 "$python" -m pytest -m gpu -n0 -q -p no:cacheprovider --junitxml "$out/tests.xml"
+    part tests 120 "$python" -m pytest $files -m gpu -n0 -q -p no:cacheprovider --junitxml "$out/tests.xml"
     part gpu 400 "$python" benchmarks/gpu.py --dry-run --budget 380 --json "$out/gpu.json"
     part stacked 200 "$python" benchmarks/stacked_seeds.py --quick --students digits --json "$out/stacked.json"
     part study 300 "${study[@]}"
 else
-    part tests 75 "$python" -m pytest -m gpu -n0 -q -p no:cacheprovider --junitxml "$out/tests.xml"
+    part tests 75 "$python" -m pytest $files -m gpu -n0 -q -p no:cacheprovider --junitxml "$out/tests.xml"
     part gpu 250 "$python" benchmarks/gpu.py --budget 235 --json "$out/gpu.json"
     part stacked 40 "$python" benchmarks/stacked_seeds.py --device cuda --students digits resnet8x4 --steps 30 --json "$out/stacked.json"
     part stacked_graphs 40 "$python" benchmarks/stacked_seeds.py --device cuda --students digits resnet8x4 --steps 30 --graphs --json "$out/stacked_graphs.json"

@@ -106,9 +106,10 @@ def plain_constraint(teacher_BR: Tensor, view_BR: Tensor, settings: AngularSetti
     if settings.constraint == "hinge":
         return functional.relu(1 - settings.margin - (view_BR * teacher_BR).sum(dim=-1)).mean()
     similarity_BB = view_BR @ teacher_BR.T
-    own = torch.eye(len(view_BR), dtype=torch.bool)
+    own = torch.eye(len(view_BR), dtype=torch.bool, device=view_BR.device)
     similarity_BB = torch.where(own & (similarity_BB >= 1 - settings.margin), 1.0, similarity_BB)
-    return functional.cross_entropy(similarity_BB / settings.contrast_temperature, torch.arange(len(view_BR)))
+    numbers_B = torch.arange(len(view_BR), device=view_BR.device)
+    return functional.cross_entropy(similarity_BB / settings.contrast_temperature, numbers_B)
 
 
 class Sides:

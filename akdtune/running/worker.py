@@ -273,12 +273,16 @@ def _give_memory_back() -> None:
     """Returns to the system what earlier trials of this process freed: the C library keeps hundreds of MiB of it."""
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # the processes of other trials may share the GPU
 
 
 def forget_memory_peak() -> None:
-    """Lets the kernel count this process's peak anew: else `peak_memory_mib` is that of the largest trial so far."""
+    """Lets kernel and GPU count the peak anew: else `peak_memory_mib` is that of the process's largest trial so far."""
     with contextlib.suppress(OSError):  # not Linux, or not allowed here
         Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def stop_check(root: str, stop_flag: str, stop_actor: str | None = None) -> Callable[[], bool]:

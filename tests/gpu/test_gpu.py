@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
-import runpy
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +22,6 @@ from torch import Tensor, nn
 from akdtune import networks
 from akdtune.data.dataset import load_data
 from akdtune.randomness import derived_seed
-from akdtune.registry import kept
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.signals import Batch, Signals
@@ -536,20 +532,6 @@ def test_rows_that_nobody_announced_are_right_too(tmp_path: Path) -> None:
     rows_N, order_N = world.epoch(4)
     said = resident.signals(torch.from_numpy(order_N[:7]), torch.from_numpy(rows_N[order_N[:7]]))
     assert torch.equal(said.logits_BK, world.rows.signals(rows_N[order_N[:7]]).logits_BK)
-
-
-# ------------------------------------------------------------------------------------------------------- benchmark
-
-
-def test_the_benchmark_says_that_nothing_was_measured_without_a_gpu(
-    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--json", str(tmp_path / "rows.json")])
-    with kept():  # it brings a data set
-        runpy.run_path(str(repository / "benchmarks" / "gpu.py"), run_name="__main__")
-    assert capsys.readouterr().out == "no CUDA device: not measured\n"
-    assert json.loads((tmp_path / "rows.json").read_text()) == []
 
 
 # ------------------------------------------------------------------------------------------------- on a real device

@@ -48,8 +48,9 @@ REFUSED = {
 }
 """Methods whose steps are not recorded, with the reason that is printed."""
 
-MAY_WAIT = {"kdsvd": "eigh"}
-"""Methods whose steps wait for the device, and by what: torch decomposes matrices on the host's word."""
+MAY_WAIT = {"kdsvd": "eigh", "mlkd": "image_ops.py"}
+"""Methods whose steps wait for the device, and where: torch decomposes matrices on the host's word, and torchvision
+makes tensors of what its operations on the strong images are told."""
 
 ROUNDED = {"reviewkd"}
 """Methods for which torch takes another way with tensors that are not its own: other last bits."""

@@ -208,3 +208,14 @@ def test_a_trials_memory_peak_is_not_that_of_the_trials_before_it() -> None:
     del held
     worker.forget_memory_peak()
     assert peak_mib() < high - 100
+
+
+def test_what_a_trial_left_on_a_gpu_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: done.append(name))
+    for there, expected in ((False, []), (True, ["empty_cache", "reset_peak_memory_stats"])):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda there=there: there)
+        worker._give_memory_back()
+        worker.forget_memory_peak()
+        assert done == expected
