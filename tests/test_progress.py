@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -85,3 +86,28 @@ def test_many_short_stages_are_no_long_silence(monkeypatch: pytest.MonkeyPatch) 
     with shown_by(shown), stage("starting Ray"):
         assert said.wait(10)
     assert text.getvalue() == "starting Ray ...\n"
+
+
+def test_a_line_that_moves_says_how_long_it_has_taken_and_not_where_it_says_how_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    console = Console(file=text, markup=False, force_terminal=True, width=80, color_system=None)
+
+    def drawn(seconds: float, *far: int) -> str:
+        """What stands in the line that many seconds after it began."""
+        now[0] = 100.0
+        shown = Shown(console)
+        shown.stage("starting Ray")
+        now[0] += seconds
+        if far:
+            shown.at(*far, "images")
+        line = io.StringIO()
+        Console(file=line, markup=False, width=80, color_system=None).print(shown._status.status)
+        shown.stage(None)
+        return line.getvalue().strip()
+
+    assert drawn(0.9) == "starting Ray"
+    assert drawn(4.2) == "starting Ray, 4 s"
+    assert drawn(4.0, 1, 3) == "starting Ray: 1 of 3 images, 8 s left"

@@ -20,15 +20,20 @@ LEAST = {"name": 30, "about": 48, "source": 36, "signals": 20}
 
 
 def _list_components(kind: Kind, name: str | None, plugins: str | None) -> None:
-    from akdtune.cli import components
+    from akdtune.cli.waiting import waiting
     from akdtune.study.plugins import brought_by
 
     brought = None if plugins is None else brought_by(plugins)
-    if name is not None and not components.is_pattern(name):
-        print(fitted(components.details(kind, name), columns(), hanging=4), end="")
+    with waiting("loading torch and the components"):
+        from akdtune.cli import components
+
+        one = name if name is not None and not components.is_pattern(name) else None
+        details = None if one is None else components.details(kind, one)
+        only = None if brought is None else brought.names.get(kind, [])
+        rows = components.rows(kind, name or "*", only) if details is None else []
+    if details is not None:
+        print(fitted(details, columns(), hanging=4), end="")
         return
-    only = None if brought is None else brought.names.get(kind, [])
-    rows = components.rows(kind, name or "*", only)
     if brought is not None:
         print(brought.sentence(kind), flush=True)
     if not rows:

@@ -42,14 +42,16 @@ def report(
       akdtune report digits_angular digits_ablation --out pages
       akdtune report digits_angular --format md
     """
+    from akdtune.cli.waiting import waiting
     from akdtune.records import run_names
-    from akdtune.reports.page import writing
 
     directories = [run_names.resolve_run(run) for run in runs]
     several = len({directory.resolve() for directory in directories}) > 1
-    file = (
-        writing.write_all(directories, out, form.value) if several else writing.write(directories[0], out, form.value)
-    )
+    with waiting("writing the page"):
+        from akdtune.reports.page import writing
+
+        write_all, write = writing.write_all, writing.write
+        file = write_all(directories, out, form.value) if several else write(directories[0], out, form.value)
     print(f"written: {file}", flush=True)
     if show:
         import webbrowser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -88,11 +89,18 @@ def _progress() -> Iterator[Seen]:
         yield lambda _: None
         return
     with console.status("timing a few steps") as status:
+        yield lambda progress: status.update(_Timed(progress))
 
-        def seen(progress: TimingProgress) -> None:
-            status.update(
-                f"timing {progress.what}: {progress.done} of {progress.groups} kinds of arms are timed, at most "
-                f"{max(0.0, progress.left_s):.0f} s left (Ctrl-C: enough)"
-            )
 
-        yield seen
+class _Timed:
+    """How far timing is, as it is drawn."""
+
+    def __init__(self, progress: TimingProgress) -> None:
+        self._progress, self._until = progress, time.monotonic() + progress.left_s
+
+    def __rich__(self) -> str:
+        left_s = max(0.0, self._until - time.monotonic())
+        return (
+            f"timing {self._progress.what}: {self._progress.done} of {self._progress.groups} kinds of arms are timed, "
+            f"at most {left_s:.0f} s left (Ctrl-C: enough)"
+        )

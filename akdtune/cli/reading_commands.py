@@ -13,6 +13,7 @@ from akdtune.cli import completion
 from akdtune.cli.app import RUN_HELP, RunArgument
 from akdtune.cli.tables import ROWS_SHOWN, print_means, print_points, print_trials
 from akdtune.cli.terminal.text import say
+from akdtune.cli.waiting import waiting
 from akdtune.errors import AkdtuneError, unknown_name
 
 AllOption = Annotated[
@@ -221,7 +222,9 @@ def analyze(
     given = list(arguments or [])
     if given and not given[0].startswith("-"):
         given[0] = str(run_names.resolve_run(given[0]))
-    raise typer.Exit(import_module(f"akdtune.analysis.{name}").main(given) or 0)
+    with waiting():
+        code = import_module(f"akdtune.analysis.{name}").main(given)
+    raise typer.Exit(code or 0)
 
 
 def compare(

@@ -35,7 +35,8 @@ def teacher_train(
 
 def teacher_list() -> None:
     """List the trained teachers in the cache folder (AKDTUNE_CACHE), newest first."""
-    from akdtune.cli import teachers
+    with waiting("loading torch"):
+        from akdtune.cli import teachers
 
     print_listing(teachers.listing())
 
@@ -44,7 +45,8 @@ def teacher_show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="From `akdtune teacher list`; its beginning is enough.")],
 ) -> None:
     """Show everything that is stored about one teacher, as YAML."""
-    from akdtune.cli import teachers
+    with waiting("loading torch"):
+        from akdtune.cli import teachers
 
     print(teachers.details(key), end="")
 

@@ -127,7 +127,8 @@ def retry(
     Exit codes as of `akdtune run`. A name that is none of a failed trial's is refused, and nothing is retried.
     """
     from akdtune.records import run_names
-    from akdtune.records.files import LOCK, read_lock
+    from akdtune.records.files import LOCK
+    from akdtune.records.lock_file import read_lock
     from akdtune.running import retrying
     from akdtune.study import spec
 
@@ -181,7 +182,7 @@ def plan(
       akdtune plan digits_angular confirm.top=1 'confirm.seeds=[100, 101, 102]' --extend
     """
     study = load_study(file, overrides)  # what is wrong with it is said before torch and the data are loaded
-    with waiting():
+    with waiting("loading torch"):
         from akdtune.cli.planned import print_plan
 
     root = directory or (Path("runs") / study.name if extend else None)
@@ -251,6 +252,8 @@ def schema() -> None:
     """
     import json
 
-    from akdtune.study.schema import json_schema
+    with waiting("loading torch and the components"):
+        from akdtune.study.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+        described = json_schema()
+    print(json.dumps(described, indent=2))

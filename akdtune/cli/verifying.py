@@ -43,8 +43,11 @@ def verify(
     Exit code 0: all that is at hand is right; 1: something was found, with file, trial and column; 2: it cannot be
     verified (no study, or a trial could not be trained again as it was).
     """
+    from akdtune.cli.waiting import waiting
     from akdtune.records import run_names
-    from akdtune.verification import checks, report
+
+    with waiting("loading torch"):
+        from akdtune.verification import checks, report
 
     directory = run_names.resolve_run(run)
     with _progress() as progress:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from akdtune import progress
 from akdtune.reports.backend import load_matplotlib
 from akdtune.reports.text import MINUS, interval, probability, signed
 
@@ -48,7 +49,8 @@ def stamped(text: str) -> Iterator[None]:
     """Figures that are drawn within it have a small grey text along their right edge, from the bottom."""
     before = _STAMP.set(text)
     try:
-        yield
+        with progress.stage("drawing the figures"):
+            yield
     finally:
         _STAMP.reset(before)
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from akdtune.processors import available_cpus
-from akdtune.records.events import StudyFinished, parse
 from akdtune.records.files import LEDGER
-from akdtune.running import ray_start
+from akdtune.records.ledger.events import StudyFinished
+from akdtune.records.ledger.lines import parse
+from akdtune.running import interruption, ray_start
 from akdtune.settings.sections import ResourcesSettings
 from akdtune.study.spec import Study
 
@@ -31,6 +32,10 @@ def ray_ahead(study: Study, root: Path, address: str | None) -> Iterator[None]:
         begin(study, root)
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):  # a signal before the run takes them for itself: nobody waits for Ray
+        ray_start.abandon_ray()
+        interruption.say("stopped before the study went on, nothing is lost. The same command starts it again")
+        raise
     finally:
         ray_start.end_own()
 

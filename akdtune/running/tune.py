@@ -17,8 +17,8 @@ from ray.tune.search import Searcher as RaySearcher
 from typing_extensions import override
 
 from akdtune.errors import StudyError
-from akdtune.records.events import TrialEnded
-from akdtune.records.study_directory import TrialRecord
+from akdtune.records.ledger.events import TrialEnded
+from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import Terminal
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
@@ -195,15 +195,14 @@ def in_waiting_workers() -> Iterator[None]:
 
     Tune gives its actors some variables, for which Ray starts processes of their own; ours inherit these variables.
     """
-    given = (class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE)
-    kept = [given_of.copy() for given_of in given]
-    for given_of in given:
-        given_of.clear()
+    set_ones, passed_on = dict(class_cache.DEFAULT_ENV_VARS), set(class_cache.ENV_VARS_TO_PROPAGATE)
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
     try:
         yield
     finally:
-        for given_of, before in zip(given, kept, strict=True):
-            given_of.update(before)
+        class_cache.DEFAULT_ENV_VARS.update(set_ones)
+        class_cache.ENV_VARS_TO_PROPAGATE.update(passed_on)
 
 
 def concurrency(study: Study) -> int:

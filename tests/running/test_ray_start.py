@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -205,3 +207,47 @@ def test_a_plug_in_that_was_brought_is_found_by_its_name(tmp_path: Path) -> None
     ]
     assert "give the plug-in another name" in done[0].stderr
     assert (done[1].returncode, done[1].stdout) == (0, "brought\n"), done[1].stderr
+
+
+@pytest.mark.parametrize(("cpus", "free_mib", "preloads"), [(2, 8_000, True), (2, 2_000, False), (64, 64_000, False)])
+def test_workers_load_what_trials_need_where_memory_suffices(
+    cpus: int, free_mib: int, preloads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = SimpleNamespace(available=free_mib * 2**20)
+    monkeypatch.setattr(ray_start.psutil, "virtual_memory", lambda: memory)
+    assert ("RAY_preload_python_modules" in ray_start._preloading(cpus, None)) == preloads
+
+
+@pytest.mark.parametrize(("slots", "kept"), [(None, "4"), (2, "2"), (9, "4")])
+def test_of_workers_that_wait_as_many_stay_as_trials_run_at_once(
+    slots: int | None, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_start.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    assert ray_start._preloading(4, slots)["RAY_num_workers_soft_limit"] == kept
+
+
+def test_a_ray_that_does_not_start_is_said_by_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins in a thread of its own; what is set for it alone is gone again, and so is its folder."""
+
+    def refuse(**_: object) -> None:
+        assert {name: os.environ[name] for name in for_it} == for_it
+        raise RuntimeError("no sockets left\nand more")
+
+    monkeypatch.setattr(ray_start.ray, "init", refuse)
+    monkeypatch.setattr(ray_start.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    for_it = ray_start._preloading(1, 1)
+    monkeypatch.setattr(ray_start, "own_folder", lambda: Path(tempfile.mkdtemp(dir=tmp_path)))
+    before = dict(os.environ)
+    monkeypatch.setattr(ray_start, "_prepare", lambda _: {})
+    monkeypatch.setattr(ray_start, "available_cpus", lambda: 1)
+    ray_start.begin(5.0, slots=1)
+    assert ray_start.has_begun()
+    with pytest.raises(RayError, match="Ray does not start on this machine: no sockets left; the same command goes on"):
+        ray_start.start_ray(None, 5.0)
+    assert not ray_start.has_begun()
+    assert dict(os.environ) == before
+    for _ in range(600):
+        if not list(tmp_path.iterdir()):
+            break
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []

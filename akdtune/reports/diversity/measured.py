@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from akdtune import progress
 from akdtune.records import tables
 from akdtune.roles import REPORT_ROLES
 from akdtune.statistics import association, permutation
@@ -203,6 +204,7 @@ def cell_means(panel: DiversityPanel, measures: Sequence[str], use_N: Any) -> Ce
     return CellMeans([arm for arm, _ in places], measures_CM, accuracy_C, first_C, len(use))
 
 
+@progress.stage("computing intervals")
 def relate(
     panel: DiversityPanel, measures: Sequence[str], *, draws: int = association.DRAWS, seed: int = 0
 ) -> list[Relation]:

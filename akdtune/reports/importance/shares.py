@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from akdtune.records.files import read_lock
+from akdtune import progress
+from akdtune.records.lock_file import read_lock
 from akdtune.reports.importance.searched_arms import SearchedArm
 from akdtune.reports.text import counted
 
@@ -63,6 +64,7 @@ class JudgedArm:
         return list(dict.fromkeys([*order, *self.kinds]))
 
 
+@progress.stage("computing importances")
 def judge(
     arm: SearchedArm,
     known: Mapping[str, Any],
