@@ -195,15 +195,15 @@ def in_waiting_workers() -> Iterator[None]:
 
     Tune gives its actors some variables, for which Ray starts processes of their own; ours inherit these variables.
     """
-    given = (class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE)
-    kept = [given_of.copy() for given_of in given]
-    for given_of in given:
-        given_of.clear()
+    variables, names = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    kept, kept_names = dict(variables), set(names)
+    variables.clear()
+    names.clear()
     try:
         yield
     finally:
-        for given_of, before in zip(given, kept, strict=True):
-            given_of.update(before)
+        variables.update(kept)
+        names.update(kept_names)
 
 
 def concurrency(study: Study) -> int:
