@@ -10,7 +10,8 @@ Same trials: both get one list of configurations, drawn here, as points that the
 `points_to_evaluate`); there are as many trials as points, so nothing else is proposed. Same seeds, split, initial
 weights, batch size, schedule, rungs, and the same number to compare at a rung. What ASHA stops depends on who arrives
 first, and on order and crops, which each side draws in its own way: epochs are counted, and CPU seconds are given as a
-whole and by the epoch. One thread a trial, two at a time.
+whole and by the epoch. On the made-up images students stay at chance in so few steps, and equal scores pass a rung, so
+that both sides train every epoch; `--data` takes real ones. One thread a trial, two at a time.
 
 Counted are CPU seconds of every process below the command (`process_tree.py`), wall time, the highest sum of
 proportional memory, and what is left on disk. `--kill` kills both drivers (SIGKILL) in the middle, goes on as each side
@@ -38,7 +39,7 @@ from typing import Any
 
 import torch
 import yaml
-from against_tables import SIDES, Run, missed, print_killed, print_rows, print_scaled, rows_of, scaled
+from against_tables import SIDES, TARGETS, Run, missed, print_killed, print_rows, print_scaled, rows_of, scaled
 from one_search import search_of, study_of
 from patterned_images import CLASSES, TRACE
 from process_tree import Used, used_by
@@ -260,9 +261,9 @@ def parsed(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="4 trials of 2 epochs, few steps")
     parser.add_argument("--pair", type=pair_name, default="resnet56->resnet20", metavar="TEACHER->STUDENT")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["kd", "angular_kd_crd"])
+    parser.add_argument("--settings", nargs="+", choices=TARGETS, default=["kd", "angular_kd_crd"])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--images", type=int, default=20, help="training images a class (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=10, help="training images a class (default: %(default)s)")
     parser.add_argument("--data", help="a `data` section in YAML instead, e.g. '{name: cifar100, validation: 200}'")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--trials", type=int, default=16)

@@ -1,7 +1,7 @@
 """A plug-in for `against_tune.py`: images made up anywhere, and a line for every epoch that anybody trains.
 
-The images are noise of CIFAR's size around a pattern of their class, so that there is something to learn and trials
-differ; what a step costs does not depend on it. Both sides of the comparison read them here.
+The images are noise of CIFAR's size around a pattern of their class; what a step costs does not depend on them. Both
+sides of the comparison read them here.
 """
 
 # Shapes: N images, K classes, C, H, W.

@@ -13,6 +13,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ class Tree:
     @classmethod
     def beginning(cls) -> Tree:
         """From now on; orphans come to this process."""
+        if sys.platform != "linux":
+            raise SystemExit("process_tree counts in /proc, which only Linux has")
         if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "cannot adopt orphans")
         tree = cls()

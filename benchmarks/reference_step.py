@@ -60,6 +60,10 @@ class PlainBatch(NamedTuple):
     positions_B: Tensor
     index_BS: Tensor | None = None
 
+    def to(self, device: torch.device) -> PlainBatch:
+        """The same on a device."""
+        return PlainBatch(*(None if part is None else part.to(device) for part in self))
+
 
 class PublishedImages(Dataset[tuple[Any, ...]]):
     """Training images one at a time: PIL, random crop, random flip, tensor, normalise; with CRD its negatives, too.
@@ -102,9 +106,9 @@ class PublishedImages(Dataset[tuple[Any, ...]]):
         return np.random.choice(others, self.negatives, replace=replace)  # noqa: NPY002 - as published
 
 
-def batches(images: PublishedImages, batch_size: int) -> Iterator[PlainBatch]:
-    """Shuffled batches without end."""
-    loader: DataLoader[Any] = DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=0)
+def batches(images: PublishedImages, batch_size: int, workers: int = 0) -> Iterator[PlainBatch]:
+    """Shuffled batches without end, made by so many processes (0: this one)."""
+    loader: DataLoader[Any] = DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=workers)
     while True:
         for loaded in loader:
             yield PlainBatch(*loaded)
@@ -317,10 +321,10 @@ class _Half(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images_BCHW: Tensor) -> Signals:
+    def forward(self, images_BCHW: Tensor, maps: bool = False) -> Signals:
         """As the network's own."""
         with torch.autocast("cpu", torch.bfloat16):
-            signals: Signals = self.network(images_BCHW)
+            signals: Signals = self.network(images_BCHW, maps)
         return signals.in_float32()
 
 

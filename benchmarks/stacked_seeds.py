@@ -57,7 +57,7 @@ SETUPS = {
 }
 SEEDS = (1, 2, 4, 8)
 FORMS = ("one by one", "vmap", "grouped", "grouped, plain")
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
+TOLERANCE = {"fp32": 1e-2, "bf16": 0.2}
 """Of each seed's gradient, as a share of its length: sums are rounded in another order, and ReLU at 0 shows it."""
 
 

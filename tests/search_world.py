@@ -11,8 +11,9 @@ from typing import Any
 
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
-from akdtune.records.events import StudyStarted, TrialEnded
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import StudyStarted, TrialEnded
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import Terminal
 from akdtune.running.execution import Run
 from akdtune.search.schedulers import ArmScheduler, pruners

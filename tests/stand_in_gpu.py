@@ -107,6 +107,10 @@ class OnDevice(Tensor):
         """Numbers from the host."""
         return torch.tensor(*args, **{"dtype": self.dtype, "device": CUDA, **kwargs})
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """In a file it is as any tensor, once that is read onto the host."""
+        return self.held.__reduce_ex__(protocol)
+
     def tolist(self) -> Any:
         """Waits for the numbers."""
         assert StandIn.current is not None
@@ -202,9 +206,13 @@ class StandIn(TorchDispatchMode):
         on_device = any(isinstance(tensor, OnDevice) for tensor in tensors)
         target = kwargs.get("device")
         to_device = on_device if target is None else torch.device(target).type == "cuda"
-        to_device |= self.in_built_in > 0 or (target is not None and func not in _TRANSFERS and _asked_by_autograd())
+        to_device |= self.in_built_in > 0 or (target is not None and _asked_by_autograd())
+        if kwargs.get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}
         if not on_device and not to_device:
             return func(*args, **kwargs)
+        if func is aten.lift_fresh.default and not on_device and args[0].dim():
+            self.wait("a list of the host's numbers")
         if on_device and waits(func, args):
             self.wait(str(func))
         if on_device or func in _TRANSFERS:
@@ -213,8 +221,6 @@ class StandIn(TorchDispatchMode):
         inner_args, inner_kwargs = tree_map(_held, (list(args), kwargs))
         if target is not None:
             inner_kwargs["device"] = torch.device("cpu")
-        if inner_kwargs.get("pin_memory"):
-            inner_kwargs["pin_memory"] = False
         made = func(*inner_args, **inner_kwargs)
         if not to_device:
             return tree_map(lambda item: item.clone() if any(item is one for one in inner_args) else item, made)

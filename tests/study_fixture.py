@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from akdtune.columns import Column
-from akdtune.records.files import EPOCHS, LEDGER, LOCK, trial_directory, write_plan, write_predictions, write_rows
+from akdtune.records.files import EPOCHS, LEDGER, LOCK, trial_directory, write_predictions, write_rows
+from akdtune.records.plan_file import write_plan
 from akdtune.roles import REPORT_ROLES, TERMINAL
 
 DIVERSITY = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,20 @@ def test_the_example_in_the_docstring_runs(kind: Kind, name: str) -> None:
         assert left["terms"] == {}
     else:
         assert left["loss"].ndim == 0 and torch.isfinite(left["loss"])
+
+
+def test_components_are_built_without_symbolic_algebra() -> None:
+    """torch loads sympy, for a second, to make an empty layer out of one on the device `meta`."""
+    code = (
+        "import sys; from akdtune.registry import lookup, names\n"
+        "others = {'views': {'others_dims': (8,)}, 'methods': {}}\n"
+        "for kind in ('methods', 'views'):\n"
+        "    for name in names(kind):\n"
+        "        lookup(kind, name).alone(**others[kind])\n"
+        "print(sorted({'sympy', 'torch._dynamo'} & sys.modules.keys()))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
 
 
 class Shown(Method):

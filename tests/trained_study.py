@@ -13,7 +13,7 @@ import torch
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
-from akdtune.records.events import StudyFinished
+from akdtune.records.ledger.events import StudyFinished
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.study_lock import this_driver
 from akdtune.running.execution import Run

@@ -9,7 +9,9 @@ from pathlib import Path
 from akdtune.cli.tables import print_means, print_trials
 from akdtune.cli.terminal.text import say
 from akdtune.errors import AkdtuneError
-from akdtune.records.files import LOCK, read_lock, read_plan, trial_directory
+from akdtune.records.files import LOCK, trial_directory
+from akdtune.records.lock_file import read_lock
+from akdtune.records.plan_file import read_plan
 from akdtune.reports.text import counted
 from akdtune.reports.trials.best import bests, judged_by
 from akdtune.reports.trials.cell_means import Row, measured, tally

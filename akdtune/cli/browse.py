@@ -17,7 +17,9 @@ from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, nearest, unknown_name
 from akdtune.records import tables
-from akdtune.records.files import events, read_design, read_lock, trial_directory
+from akdtune.records.files import read_design, trial_directory
+from akdtune.records.ledger.reading import events
+from akdtune.records.lock_file import read_lock
 from akdtune.reports.short_names import PARAM, short_names
 from akdtune.reports.trials.cell_means import CellMean
 from akdtune.roles import REPORT_ROLES, STATUSES, TERMINAL

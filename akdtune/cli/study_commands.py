@@ -127,7 +127,8 @@ def retry(
     Exit codes as of `akdtune run`. A name that is none of a failed trial's is refused, and nothing is retried.
     """
     from akdtune.records import run_names
-    from akdtune.records.files import LOCK, read_lock
+    from akdtune.records.files import LOCK
+    from akdtune.records.lock_file import read_lock
     from akdtune.running import retrying
     from akdtune.study import spec
 

@@ -56,7 +56,7 @@ def augmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, augmentation: 
         size: S, in pixels.
     """
     device = images_BCHW.device
-    crops_B = Crops(*(part_B.to(device) for part_B in drawn_crops(draw, sample_ids_B, augmentation)))
+    crops_B = Crops(*(part_B.to(device, non_blocking=True) for part_B in drawn_crops(draw, sample_ids_B, augmentation)))
     if augmentation.random_resized_crop is not None:
         height, width = images_BCHW.shape[-2:]
         boxes = resized_crop_boxes((height, width), sample_ids_B, draw, augmentation.random_resized_crop)
@@ -198,4 +198,5 @@ def blanked(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, augmentation: Au
     along = np.arange(size)[None, None, :]
     inside_2BS = (along >= start_2B[:, :, None]) & (along < (start_2B + side_B)[:, :, None])
     hole_BHW = inside_2BS[0][:, :, None] & inside_2BS[1][:, None, :]
-    return images_BCHW.masked_fill(torch.from_numpy(hole_BHW)[:, None].to(images_BCHW.device), 0.0)
+    hole_B1HW = torch.from_numpy(hole_BHW)[:, None].to(images_BCHW.device, non_blocking=True)
+    return images_BCHW.masked_fill(hole_B1HW, 0.0)

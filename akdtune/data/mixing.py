@@ -36,7 +36,7 @@ class Mix:
 
     def mixed(self, images_BCHW: Tensor) -> Tensor:
         """The images, each mixed with its partner."""
-        partners_BCHW = images_BCHW[self.partner_B.to(images_BCHW.device)]
+        partners_BCHW = images_BCHW[self.partner_B.to(images_BCHW.device, non_blocking=True)]
         if self.box is None:
             return images_BCHW * self.share + partners_BCHW * (1 - self.share)
         top, bottom, left, right = self.box

@@ -255,7 +255,7 @@ class Split:
                     images_BCHW = pixels.finished(next(made), ids_B, draw, pixels.augmentation, mix)
                 if strong:
                     strong_BCHW = pixels.finished(next(made), ids_B, strong_draw, pixels.strong, mix)
-                partner_B = None if mix is None else mix.partner_B.to(positions_B.device)
+                partner_B = None if mix is None else mix.partner_B.to(positions_B.device, non_blocking=True)
                 share = 1.0 if mix is None else mix.share
                 yield Loaded(
                     positions_B=positions_B,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from typing_extensions import override
 
 from akdtune.data.source import Source
@@ -38,14 +40,12 @@ class Digits(Source):
     @classmethod
     @override
     def read(cls, settings: DataSettings) -> Stored:
-        """Reads scikit-learn's own copy, once: importing scikit-learn takes a second in every process."""
+        """Reads scikit-learn's own copy, once, and without importing it, which takes more than a second."""
 
         def write(folder: Path) -> Mapping[str, Any]:
-            from sklearn.datasets import load_digits  # late: a second in every process that reads digits again
-
-            bunch = load_digits()
-            images = np.rint(np.asarray(bunch.images)[:, None] * (255 / 16)).astype(np.uint8)
-            labels = np.asarray(bunch.target).astype(np.int64)
+            values = _values()
+            images = np.rint(values[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+            labels = values[:, -1].astype(np.int64)
             order = random_order(0, 0, np.arange(len(labels)), Stream.DIGITS_POOL)
             pool = np.sort(np.concatenate([order[labels[order] == k][: cls.pool_per_class] for k in range(10)]))
             for split, rows in (("train", pool), ("test", np.setdiff1d(np.arange(len(labels)), pool))):
@@ -55,3 +55,16 @@ class Digits(Source):
             return {"num_classes": 10, "mean": mean, "std": std}
 
         return stored([], {"name": "digits", "version": metadata.version("scikit-learn")}, write)
+
+
+def _values() -> npt.NDArray[np.float64]:
+    """64 pixels (0 to 16) and the label of every image, [1797, 65]."""
+    package = find_spec("sklearn")
+    for folder in package.submodule_search_locations or () if package else ():
+        if (packed := Path(folder) / "datasets" / "data" / "digits.csv.gz").is_file():
+            return np.loadtxt(packed, delimiter=",")
+    from sklearn.datasets import load_digits  # late: more than a second; a version that keeps its file elsewhere
+
+    pixels, labels = load_digits(return_X_y=True)
+    values: npt.NDArray[np.float64] = np.column_stack([pixels, labels])
+    return values

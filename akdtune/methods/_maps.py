@@ -5,6 +5,7 @@ Shapes: B batch, C channels or feature width, H, W, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -46,7 +47,7 @@ def unit(vectors: Tensor, dim: int, epsilon: float = 0.0) -> Tensor:
     squares = vectors.square().sum(dim=dim, keepdim=True)
     has_length = squares > SMALLEST_SQUARE
     lengths = torch.where(has_length, squares, 1.0).sqrt() + epsilon
-    return torch.where(has_length, vectors / lengths, 0.0)
+    return vectors / torch.where(has_length, lengths, math.inf)  # chosen once a vector
 
 
 def stage_pairs(student: Sequence[T] | None, teacher: Sequence[T] | None) -> list[tuple[T, T]]:

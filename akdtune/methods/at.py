@@ -20,7 +20,8 @@ from akdtune.signals import Batch, Signals, Target, Terms
 
 def attention(map_BCHW: Tensor, power: int) -> Tensor:
     """Where a map is active: mean over channels of |map|^power, scaled to length 1 per image, [B, H * W]."""
-    return unit(map_BCHW.abs().pow(power).mean(dim=1).flatten(1), dim=1)
+    sizes_BCHW = map_BCHW if power % 2 == 0 else map_BCHW.abs()
+    return unit(sizes_BCHW.pow(power).mean(dim=1).flatten(1), dim=1)
 
 
 @full_precision

@@ -32,9 +32,9 @@ def negative_log_likelihood(
         log_scale_C: the variance of channel c is softplus(log_scale) + smallest.
         smallest: lower bound of the variances.
     """
-    variance_C11 = (nn.functional.softplus(log_scale_C) + smallest)[:, None, None]
-    squares_BCHW = (predicted_BCHW - teacher_BCHW).square()
-    return 0.5 * (squares_BCHW / variance_C11 + variance_C11.log()).mean()
+    variance_C = nn.functional.softplus(log_scale_C) + smallest
+    squares_C = (predicted_BCHW - teacher_BCHW).square().mean(dim=(0, 2, 3))
+    return 0.5 * (squares_C / variance_C + variance_C.log()).mean()
 
 
 @register("vid")

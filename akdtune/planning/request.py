@@ -19,6 +19,7 @@ def planned_request(study: Study, identity: Identity, row: Mapping[str, Any]) ->
         identity: gave the trial its id, and knows the teachers.
         row: of the plan.
     """
+    cache = study.teacher_cache
     return TrialRequest(
         trial_id=row["trial_id"],
         cell_id=row["cell_id"],
@@ -31,7 +32,7 @@ def planned_request(study: Study, identity: Identity, row: Mapping[str, Any]) ->
         study=study.name,
         seeds=trial_seeds(row["seed"], row["settings"].get("seeds")),
         teacher_file=identity.teacher_of(row["role"]),
-        teacher_cache=study.teacher_cache,
+        teacher_cache=None if cache is None else cache.of_trial(row["settings"]["training"]),
         plugins=study.plugins,
         plugin_folders=plugin_folders(study.plugins),
         cpu=study.resources.cpu,

@@ -162,13 +162,14 @@ class Epochs:
         """A row group at a time; one holds whole trials. From a damaged one on, trials' own files take their place."""
         if self._compacted is None:
             return
-        fresh, had = pa.array(self._stale, pa.string()), set(self._stale)
+        fresh, stale, had = pa.array(self._stale, pa.string()), set(self._stale), set(self._stale)
         try:
             with reading(self._compacted), pq.ParquetFile(self._compacted, **VERIFIED) as file:
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, use_threads=False)
-                    had.update(pc.unique(table["trial_id"]).to_pylist())
-                    if len(fresh):
+                    ids = pc.unique(table["trial_id"]).to_pylist()
+                    had.update(ids)
+                    if not stale.isdisjoint(ids):
                         table = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=fresh)))
                     yield self._as_one(table)
         except StudyError as error:

@@ -7,27 +7,22 @@ one table of all trials from them. Reading works on a running study and on one t
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from akdtune import atomic
 from akdtune.columns import Column, declarations
-from akdtune.errors import AkdtuneWarning, StudyError
+from akdtune.errors import StudyError
 from akdtune.records.design_file import check_design
-from akdtune.records.events import Event, TrialPlanned, parse
-from akdtune.records.shapes import check_shape, read_json
+from akdtune.records.shapes import read_json
 
 PLAN = "plan.parquet"
 LEDGER = "ledger.jsonl"
@@ -70,24 +65,12 @@ TRIAL_COLUMNS: dict[str, pa.DataType] = {
     "epochs": pa.int64(), "val_accuracy": pa.float64(), "val_accuracy_best": pa.float64(),
     **{name: pa.float64() for name in METRICS}, "student_macs": pa.int64(), "train_time_s": pa.float64(),
 }  # fmt: skip
-_JSON_COLUMNS = ("params", "settings", "raw")
 SMALL_ROWS = 5_000
 """Tables shorter than this are written plainly: with dictionaries and statistics for each column, a trial's few rows
 take three times as long to write and to read."""
 
 VERIFIED = {"page_checksum_verification": True}
 """How Parquet files are read: a bit that has flipped in a page with a checksum is found."""
-
-PLAN_CHUNK = 1_000
-"""The plan is written and read so many trials at a time: as text and as columns it is larger than what is kept."""
-
-_HEAD = re.compile(rb'"event": "(\w+)"(?:, "trial_id": "([^"\\]*)")?')
-_EVENT, _EPOCH = b'"event": "', b'"event": "epoch"'
-
-Epochs: TypeAlias = Literal["all", "last", "none"]
-
-BLOCK = 1 << 20
-"""The ledger is read so many bytes at a time; what is looked for is looked for in a block first, then in its lines."""
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -121,7 +104,7 @@ def write_rows(
     names += [name for name in dict.fromkeys(key for row in rows for key in row) if name not in names]
     known = declarations(names, (*ROW_COLUMNS, *declared))
     types = dict.fromkeys(known, pa.float64()) | types
-    arrays = [_array(name, [row.get(name) for row in rows], types.get(name)) for name in names]
+    arrays = [column_of(name, [row.get(name) for row in rows], types.get(name)) for name in names]
     fields = [field_of(name, array.type, known.get(name)) for name, array in zip(names, arrays, strict=True)]
     write_table(path, pa.table(arrays, schema=pa.schema(fields)), durable=durable)
 
@@ -189,37 +172,8 @@ def write_predictions(
     write_table(path, pa.table(columns, names=["sample_id", "label", "logits"]))
 
 
-def write_plan(run_dir: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes every planned trial to `plan.parquet`, on disk when it returns.
-
-    Args:
-        run_dir: the study directory.
-        rows: the columns of `PLAN_COLUMNS`; `params`, `settings` and `raw` are mappings or JSON text.
-
-    Raises:
-        StudyError: when the file cannot be written.
-    """
-    schema = pa.schema(list(PLAN_COLUMNS.items()))
-    with (
-        replacing(Path(run_dir) / PLAN, durable=True) as file,
-        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
-        for start in range(0, len(rows), PLAN_CHUNK):
-            few = rows[start : start + PLAN_CHUNK]
-            columns = [
-                _array(name, [_as_text(name, row.get(name)) for row in few], kind)
-                for name, kind in PLAN_COLUMNS.items()
-            ]
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def _as_text(name: str, value: Any) -> Any:
-    if name not in _JSON_COLUMNS or value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, allow_nan=False)
-
-
-def _array(name: str, values: list[Any], kind: pa.DataType | None) -> pa.Array:
+def column_of(name: str, values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    """Values as a column of this type, or of one that holds them; a value that does not fit is refused by name."""
     if kind is None and name.startswith("loss."):
         kind = pa.float64()
     if kind is None:
@@ -302,188 +256,6 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def read_plan(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Every planned trial in the order of the plan, `params`, `settings` and `raw` decoded; [] without a plan.
-
-    The latest proposals of a search that runs, or was killed, stand in the ledger and not yet in `plan.parquet`.
-
-    Raises:
-        StudyError: when the plan or the ledger cannot be read.
-    """
-    rows, trouble = plan_file_rows(run_dir, tuple(PLAN_COLUMNS))
-    for kind, trial_id, line in heads(Path(run_dir), "none"):
-        if kind == "planned" and trial_id not in rows and isinstance(event := parse(line), TrialPlanned):
-            with contextlib.suppress(StudyError):
-                check_plan_row(Path(run_dir) / LEDGER, event.plan)
-                rows[trial_id] = event.plan
-    if trouble is not None:
-        if not rows:
-            raise trouble
-        warnings.warn(f"{trouble}; the ledger has its rows", AkdtuneWarning, stacklevel=2)
-    return list(rows.values())
-
-
-def plan_file_rows(
-    run_dir: str | os.PathLike[str], columns: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], StudyError | None]:
-    """The rows of `plan.parquet` by trial, decoded, and why there are none where it cannot be read."""
-    try:
-        return {row["trial_id"]: row for row in rows_of_plan_file(run_dir, columns)}, None
-    except StudyError as error:
-        return {}, error
-
-
-def read_plan_file(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of `plan.parquet` alone, decoded; [] where there is none.
-
-    Raises:
-        StudyError: when it cannot be read.
-    """
-    return list(rows_of_plan_file(run_dir, tuple(PLAN_COLUMNS)))
-
-
-def rows_of_plan_file(run_dir: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of `plan.parquet` with these columns only, one at a time, decoded."""
-    path = Path(run_dir) / PLAN
-    if not path.exists():
-        return
-    encoded = [name for name in columns if name in _JSON_COLUMNS]
-    with reading(path), pq.ParquetFile(path, **VERIFIED) as file:
-        there = [name for name in columns if name in file.schema_arrow.names]
-        if lacking := [name for name in columns if name in _PLAN_NEEDED and name not in there]:
-            raise StudyError(f"{path}: damaged, it has no column {', '.join(lacking)}")
-        for few in file.iter_batches(PLAN_CHUNK, columns=there, use_threads=False):
-            for row in few.to_pylist():
-                for name in encoded:
-                    if isinstance(row.get(name), str):
-                        row[name] = _decoded(path, row, name)
-                check_plan_row(path, row, there)
-                yield row
-
-
-def _decoded(path: Path, row: Mapping[str, Any], name: str) -> Any:
-    try:
-        return json.loads(row[name])
-    except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path}: damaged, {name} of trial {row.get('trial_id')} is no JSON ({error})") from error
-
-
-_PLAN_SHAPE: dict[str, Any] = {
-    "number": (int, None), "trial_id": str, "cell_id": str, "seed": int, "role": str, "arm": str,
-    "bracket": (str, None), "proposal": (int, None), "params": dict, "settings": dict, "raw": (dict, None),
-    "cell": (str, None),
-}  # fmt: skip
-_NOTHING = object()
-_PLAN_TYPES = {
-    name: {type(None) if kind is None else kind for kind in (kinds if isinstance(kinds, tuple) else (kinds,))}
-    for name, kinds in _PLAN_SHAPE.items()
-}
-_PLAN_NEEDED = ("trial_id", "cell_id", "seed", "role", "arm", "params", "settings")
-_TRIAL_ID = re.compile(r"\w[\w.-]*")
-
-
-def check_plan_row(path: Path, row: Mapping[str, Any], columns: Iterable[str] = tuple(PLAN_COLUMNS)) -> None:
-    """Refuses a row of the plan of another form.
-
-    Args:
-        path: where it stands.
-        row: decoded.
-        columns: those that it was read with.
-
-    Raises:
-        StudyError: naming the file and the column.
-    """
-    if not all(type(row.get(name, _NOTHING)) in _PLAN_TYPES[name] for name in columns):
-        check_shape(path, row, {name: _PLAN_SHAPE[name] for name in columns}, [c for c in columns if c in _PLAN_NEEDED])
-    if not _TRIAL_ID.fullmatch(row["trial_id"]):
-        raise StudyError(f"{path}: damaged, trial_id '{row['trial_id']}' is no name of a trial")
-
-
-def plan_difference(row: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
-    """The first thing in which a row of the plan's file is not what was planned, in words; empty where nothing is."""
-    for name in PLAN_COLUMNS:
-        now, then = row.get(name), planned.get(name)
-        if now != then:
-            key, now, then = _first_difference(name, now, then)
-            return f"{key} is {json.dumps(now)} instead of {json.dumps(then)}"
-    return ""
-
-
-def _first_difference(key: str, now: Any, then: Any) -> tuple[str, Any, Any]:
-    if isinstance(now, dict) and isinstance(then, dict):
-        name = next(name for name in (*then, *now) if now.get(name, now) != then.get(name, then))
-        return _first_difference(f"{key}.{name}", now.get(name), then.get(name))
-    return key, now, then
-
-
-def read_lock(run_dir: str | os.PathLike[str], sections: Iterable[str] = ("settings",)) -> dict[str, Any] | None:
-    """The content of `study.lock.yaml`; None where there is none.
-
-    Args:
-        run_dir: the study directory.
-        sections: mappings that must be in it.
-
-    Raises:
-        StudyError: when it is damaged.
-    """
-
-    path = Path(run_dir) / LOCK
-    try:
-        held = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOCK_LOADER)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError):
-        held = None
-    lacking = [name for name in sections if not isinstance(held, dict) or not isinstance(held.get(name), dict)]
-    if lacking or not isinstance(held, dict):
-        named = f"it holds no {' and no '.join(lacking)}" if lacking else "it holds no keys"
-        raise StudyError(f"{path}: damaged, {named}; restore it from a copy")
-    check_shape(path, held, _LOCK_SHAPE, ())
-    held.pop("digest", None)  # of the text, see `akdtune verify`
-    return dict(held)
-
-
-def check_lock(run_dir: str | os.PathLike[str], lock: Mapping[str, Any], section: str = "") -> None:
-    """Refuses a lock that lacks what going on with its study needs, in one section or in all.
-
-    Raises:
-        StudyError: naming the key.
-    """
-    check_shape(Path(run_dir) / LOCK, lock, {}, [key for key in _LOCK_NEEDED if key.startswith(section)])
-
-
-_LOCK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_LOCK_SHAPE: dict[str, Any] = {
-    "akdtune": (str, None), "uid": str, "created": str, "command": str, "source": str, "overrides": list,
-    "arms": list, "packages": dict, "machine": dict, "source_code": (dict, None), "students": dict, "streams": int,
-    "seeds": dict, "extended": list, "settings": dict, "settings.study": str, "settings.plugins": (list, None),
-    "settings.search": dict, "settings.search.objectives": list, "settings.report": (dict, None),
-    "settings.scheduler": (dict, None),
-    "settings.training": (dict, None), "settings.probe": (dict, None), "settings.confirm": (dict, None),
-    "settings.ablation": (dict, None),
-    "data.hash": str, "teacher.path": str, "teacher.key": str, "teacher.weights_hash": str,
-    "teacher.network": (str, dict), "teacher.val_accuracy": (float, None), "teacher.test_accuracy": (float, None),
-    "teacher.saw_validation": bool, "report_teacher": dict,
-}  # fmt: skip
-_LOCK_NEEDED = (
-    "settings.study", "settings.search", "data.hash",
-    *(key for key in _LOCK_SHAPE if key.startswith("teacher.")),
-)  # fmt: skip
-
-
-def study_uid(run_dir: str | os.PathLike[str]) -> str | None:
-    """What tells a study apart from others of its name, as its lock says; None where no lock is visible or says it."""
-    try:
-        with (Path(run_dir) / LOCK).open(encoding="utf-8") as lines:
-            line = next((line for line in lines if line.startswith("uid:")), "")
-        held = yaml.safe_load(line)
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return str(held["uid"]) if isinstance(held, dict) else None
-
-
 def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of design.json, `{}` where no confirmation or ablation has been planned.
 
@@ -494,93 +266,6 @@ def read_design(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     held = read_json(path) or {}
     check_design(path, held)
     return held
-
-
-def read_events(run_dir: str | os.PathLike[str]) -> list[Event]:
-    """The ledger's events in order, all at once; see `events`."""
-    return list(events(run_dir))
-
-
-def events(run_dir: str | os.PathLike[str], kinds: Set[str] | None = None) -> Iterator[Event]:
-    """The ledger's events in order, one at a time; none without a ledger.
-
-    A line that is not whole (the last one while it is being written, or after a kill) is left out.
-
-    Args:
-        run_dir: the study directory, or the ledger itself.
-        kinds: only these; the lines of others are not decoded, and epochs are nearly all of a ledger.
-
-    Raises:
-        StudyError: when the ledger cannot be read.
-    """
-    words = None if kinds is None else [f'"{kind}"'.encode() for kind in kinds]
-    for block in _blocks(Path(run_dir)):
-        if words is not None and not any(word in block for word in words):
-            continue
-        for kind, _, line in _heads_of(block, "all" if kinds is None or "epoch" in kinds else "none"):
-            if kinds is not None and kind and kind not in kinds:
-                continue
-            event = parse(line)
-            if event is not None and (kinds is None or event.kind in kinds):
-                yield event
-
-
-def heads(path: Path, epochs: Epochs = "all") -> Iterator[tuple[str, str, bytes]]:
-    """Kind, trial and whole of each line, undecoded; the first two empty where `ledger` would not have put them so.
-
-    Args:
-        path: the study directory, or the ledger itself.
-        epochs: which of the lines that hold finished epochs: all, at least the last one of several in a row, or none.
-
-    Raises:
-        StudyError: when the ledger cannot be read.
-    """
-    for block in _blocks(path):
-        yield from _heads_of(block, epochs)
-
-
-def ledger_lines(path: Path) -> Iterator[bytes]:
-    """Each line of the ledger as it stands, also one that is not whole.
-
-    Raises:
-        StudyError: when the ledger cannot be read.
-    """
-    for block in _blocks(path):
-        yield from io.BytesIO(block)
-
-
-def _heads_of(block: bytes, epochs: Epochs) -> Iterator[tuple[str, str, bytes]]:
-    for line in io.BytesIO(block) if epochs == "all" else _few_epochs(block, last=epochs == "last"):
-        head = _HEAD.search(line, 0, 200)
-        if head is None or line.count(_EVENT) > 1:  # or half a line before a whole one
-            yield "", "", line
-        else:
-            yield head[1].decode("ascii", "replace"), (head[2] or b"").decode("utf-8", "replace"), line
-
-
-def _few_epochs(block: bytes, last: bool) -> list[bytes]:
-    """The lines of a block that are not an epoch's, which one of half a line and a whole one is not; see `heads`."""
-    lines = list(io.BytesIO(block))
-    others = [place for place, line in enumerate(lines) if _EPOCH not in line]
-    if block.count(_EVENT) != len(lines) - len(others) + sum(lines[place].count(_EVENT) for place in others):
-        others = [place for place, line in enumerate(lines) if _EPOCH not in line or line.count(_EVENT) > 1]
-    if not last:
-        return [lines[place] for place in others]
-    before = {place - 1 for place in (*others, len(lines)) if place > 0}
-    return [lines[place] for place in sorted(before.union(others))]
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Many whole lines of the ledger at a time."""
-    path = path / LEDGER if path.is_dir() else path
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                yield block + file.readline()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def trial_directory(run_dir: str | os.PathLike[str], trial_id: str) -> Path:

@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ import yaml
 
 from akdtune import atomic
 from akdtune.errors import AkdtuneWarning, StudyError
-from akdtune.records import files, tables
+from akdtune.records import files, lock_file, tables
 from akdtune.records.damage import damage_of
-from akdtune.records.events import (
+from akdtune.records.files import DESIGN, LEDGER, LOCK, PLAN_COLUMNS
+from akdtune.records.ledger.events import (
     EpochFinished,
     Event,
     RungDecided,
@@ -39,22 +40,13 @@ from akdtune.records.events import (
     TrialPlanned,
     TrialRetried,
     TrialStarted,
-    epoch_of,
-    parse,
 )
-from akdtune.records.files import (
-    DESIGN,
-    LEDGER,
-    LOCK,
-    PLAN_COLUMNS,
-    check_plan_row,
-    ledger_lines,
-    plan_difference,
-    plan_file_rows,
-    write_plan,
-)
+from akdtune.records.ledger.lines import epoch_of, parse
+from akdtune.records.ledger.reading import ledger_lines
+from akdtune.records.plan_file import check_plan_row, plan_difference, plan_file_rows, write_plan
 from akdtune.records.study_lock import LOCK_FILE, StudyLock
 from akdtune.records.trial_directory import TrialDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import TERMINAL
 
 STOP_FLAG = ".stop"
@@ -65,63 +57,6 @@ PLAN_SHARE = 4
 COMPACT_TRIALS, COMPACT_SHARE = 64, 5
 """epochs.parquet is written anew when so many trials have ended since, and one in so many: whoever reads a running
 study opens no more files than that."""
-
-
-@dataclass
-class TrialRecord:
-    """What is known of one planned trial.
-
-    Attributes:
-        plan: its row of the plan, JSON columns decoded (settings, params, raw).
-        epochs: value and score by epoch, of every epoch the ledger holds; once the trial has ended, only of its rungs
-            and of its last epoch, which is all that is asked for then.
-        rungs: decisions by rung.
-        terminal: done | pruned | diverged | failed, or None while it is unfinished.
-        attempts: number of executions that started.
-        test: test accuracy, percent, of a trial that has read the test set.
-        why: what a failed trial raised, or what an interrupted one met outside itself.
-        retried: how often it went on after it had failed.
-        missing: epochs before `known_to` that the ledger lacks.
-        known_to: the last epoch when the trial ended; `epochs` lacks most of those before it.
-    """
-
-    plan: dict[str, Any]
-    epochs: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
-    rungs: dict[int, RungDecided] = field(default_factory=dict)
-    terminal: str | None = None
-    attempts: int = 0
-    test: float | None = None
-    why: str | None = None
-    retried: int = 0
-    missing: set[int] = field(default_factory=set)
-    known_to: int = 0
-
-    @property
-    def trial_id(self) -> str:
-        """Of cell and seed: `<cell>-s<seed>`."""
-        return str(self.plan["trial_id"])
-
-    @property
-    def last_epoch(self) -> int:
-        """The last epoch in the ledger, 0 before the first."""
-        return max(self.epochs, default=0)
-
-    @property
-    def value(self) -> float | None:
-        """Validation accuracy of the last epoch."""
-        return self.epochs[self.last_epoch][0] if self.epochs else None
-
-    def lacks(self, epoch: int) -> bool:
-        """Whether the ledger does not hold an epoch."""
-        return epoch in self.missing or (epoch > self.known_to and epoch not in self.epochs)
-
-    def end(self, terminal: str) -> None:
-        """Notes how it ended, and forgets what nobody asks of a trial that has ended."""
-        self.terminal = terminal
-        self.missing |= {epoch for epoch in range(self.known_to + 1, self.last_epoch) if epoch not in self.epochs}
-        self.known_to = self.last_epoch
-        kept = {rung.epoch for rung in self.rungs.values()} | {self.last_epoch}
-        self.epochs = {epoch: row for epoch, row in self.epochs.items() if epoch in kept}
 
 
 class StudyDirectory:
@@ -276,7 +211,7 @@ class StudyDirectory:
 
     def read_lock(self) -> dict[str, Any] | None:
         """The content of study.lock.yaml, None for a new study."""
-        return files.read_lock(self.root, ("settings", "data", "teacher"))
+        return lock_file.read_lock(self.root, ("settings", "data", "teacher"))
 
     def write_lock(self, content: Mapping[str, Any]) -> None:
         """Replaces study.lock.yaml."""
@@ -396,14 +331,38 @@ class StudyDirectory:
         return [record for record in self.records.values() if record.terminal is None]
 
     def epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> bool:
-        """Records a finished epoch and any before it that only the trial's file holds; False when it stands there."""
+        """Records a finished epoch as `epochs` does; False when it stands there."""
+        return bool(self.epochs(trial_id, [(epoch, value, score)]))
+
+    def epochs(self, trial_id: str, rows: Sequence[tuple[int, float | None, float | None]]) -> int:
+        """Records finished epochs, and any before them that only the trial's file holds, in one go.
+
+        Args:
+            trial_id: of the trial.
+            rows: number, validation accuracy and score of each.
+
+        Returns:
+            How many of them did not stand there.
+        """
         record = self.records[trial_id]
-        if epoch > record.last_epoch + 1:  # a worker that outlived its killed driver wrote what no driver has heard of
-            self.catch_up(record)
-        if not record.lacks(epoch):
-            return False
-        self.append(EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score)))
-        return True
+        before = record.last_epoch
+        for epoch, _, _ in rows:
+            if epoch > before + 1:  # a worker that outlived its killed driver wrote what no driver has heard of
+                self.catch_up(record)
+                break
+            before = max(before, epoch)
+        lacking = {epoch: (value, score) for epoch, value, score in rows if record.lacks(epoch)}
+        self._write_epochs(trial_id, lacking)
+        return len(lacking)
+
+    def _write_epochs(self, trial_id: str, rows: Mapping[int, tuple[float | None, float | None]]) -> None:
+        if rows:
+            self._write(
+                [
+                    EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
+                    for epoch, (value, score) in rows.items()
+                ]
+            )
 
     def finish(self, ended: TrialEnded) -> bool:
         """Records how a trial ended; False (and nothing written) when it has a terminal event already."""
@@ -448,11 +407,9 @@ class StudyDirectory:
                 return
         except (StudyError, KeyError):  # the next attempt says what is wrong with it
             return
-        for row in rows:
-            epoch = int(row["epoch"])
-            if record.lacks(epoch) and (record.terminal is None or epoch in record.missing):
-                value, score = _finite(row.get("val_accuracy")), _finite(row.get("score"))
-                self.append(EpochFinished(trial_id=record.trial_id, epoch=epoch, value=value, score=score))
+        known = {int(row["epoch"]): (row.get("val_accuracy"), row.get("score")) for row in rows}
+        due = (epoch for epoch in known if record.terminal is None or epoch in record.missing)
+        self._write_epochs(record.trial_id, {epoch: known[epoch] for epoch in due if record.lacks(epoch)})
 
     def reconcile(self) -> list[str]:
         """Takes up what trials wrote and the driver never recorded; returns the ids that became terminal.
@@ -510,56 +467,6 @@ class StudyDirectory:
             for path in folder.glob(f".*{atomic.TEMPORARY}"):
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-
-class StudyInMemory(StudyDirectory):
-    """A study directory that is only looked at: whatever would be written is held in memory, and the files stay.
-
-    Attributes:
-        designs: sections of design.json that would be written.
-    """
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.designs: dict[str, Any] = {}
-
-    def refuse_other_folders(self) -> None:
-        """Refuses a folder in which no study could begin or go on.
-
-        Raises:
-            StudyError: saying what it is.
-        """
-        self._refuse_other_folders()
-
-    def read_design(self) -> dict[str, Any]:
-        """What design.json holds or would hold; nothing where it is damaged."""
-        with contextlib.suppress(StudyError):
-            return {**files.read_design(self.root), **self.designs}
-        return dict(self.designs)
-
-    def write_design(self, section: str, content: Mapping[str, Any]) -> None:
-        """Notes what would be written."""
-        self.designs[section] = content
-
-    def finish(self, ended: TrialEnded) -> bool:
-        """Notes how a trial ended; compacts nothing."""
-        if self.records[ended.trial_id].terminal is not None:
-            return False
-        self.append(ended)
-        return True
-
-    def put_aside(self, path: Path) -> None:
-        """Leaves a damaged file where it is."""
-
-    def _cut_torn_line(self) -> None:
-        pass
-
-    def _write_plan_file(self) -> None:
-        pass
-
-    def _write(self, written: Sequence[Event], durable: bool = False) -> None:
-        for event in written:
-            self._apply(replace(event, time=self._now()))
 
 
 def _finite(value: float | None) -> float | None:

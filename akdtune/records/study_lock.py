@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from akdtune.errors import StudyError
-from akdtune.records.events import StudyFinished, StudyStarted
-from akdtune.records.files import events
+from akdtune.records.ledger.events import StudyFinished, StudyStarted
+from akdtune.records.ledger.reading import events
 from akdtune.records.processes import born, living
 
 LOCK_FILE = ".lock"

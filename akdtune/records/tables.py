@@ -21,7 +21,23 @@ import pyarrow.parquet as pq
 from akdtune.columns import Column, declarations
 from akdtune.errors import StudyError
 from akdtune.records.epoch_rows import CHUNKS, SOURCES, ChunkLimits, Epochs, warn
-from akdtune.records.events import (
+from akdtune.records.files import (
+    EPOCHS,
+    LEDGER,
+    PLAN,
+    ROW_COLUMNS,
+    TRIAL_COLUMNS,
+    TRIALS,
+    described,
+    field_of,
+    inferred,
+    packing,
+    read_table,
+    replacing,
+    require_study,
+    write_table,
+)
+from akdtune.records.ledger.events import (
     Event,
     RungDecided,
     StudyFinished,
@@ -31,27 +47,10 @@ from akdtune.records.events import (
     TrialPlanned,
     TrialRetried,
     TrialStarted,
-    parse,
 )
-from akdtune.records.files import (
-    EPOCHS,
-    LEDGER,
-    PLAN,
-    ROW_COLUMNS,
-    TRIAL_COLUMNS,
-    TRIALS,
-    check_plan_row,
-    described,
-    field_of,
-    heads,
-    inferred,
-    packing,
-    plan_file_rows,
-    read_table,
-    replacing,
-    require_study,
-    write_table,
-)
+from akdtune.records.ledger.lines import parse
+from akdtune.records.ledger.reading import heads
+from akdtune.records.plan_file import check_plan_row, plan_file_rows
 from akdtune.records.trial_summaries import summary_rows, summary_schema
 from akdtune.roles import TERMINAL
 
@@ -139,7 +138,7 @@ def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
     Raises:
         StudyError: as `compact`.
     """
-    _write_compacted(require_study(run_dir), CHUNKS)
+    _write_compacted(require_study(run_dir), CHUNKS, summed_up=False)
 
 
 def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = CHUNKS, *, compacted: bool = True) -> pa.Table:
@@ -213,8 +212,14 @@ def _plain(metadata: bytes | None) -> Any:
         return {}
 
 
-def _write_compacted(path: Path, limits: ChunkLimits) -> list[pa.Table]:
-    """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once."""
+def _write_compacted(path: Path, limits: ChunkLimits, *, summed_up: bool = True) -> list[pa.Table]:
+    """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once.
+
+    Args:
+        path: of the study directory.
+        limits: of the chunks.
+        summed_up: whether anybody wants the summaries.
+    """
     damaged: dict[str, str] = {}
     while True:
         epochs = Epochs(path, limits, damaged)
@@ -226,7 +231,8 @@ def _write_compacted(path: Path, limits: ChunkLimits) -> list[pa.Table]:
         ):
             for chunk in epochs.chunks():
                 writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
-                summaries.append(summary_rows(chunk))
+                if summed_up:
+                    summaries.append(summary_rows(chunk))
         if len(epochs.damaged) == known:
             return summaries
         damaged = epochs.damaged  # found while the rows were read: what was compacted of it is to stay

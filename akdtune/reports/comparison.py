@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import tables
-from akdtune.records.files import LOCK, read_lock, require_study
+from akdtune.records.files import LOCK, require_study
+from akdtune.records.lock_file import read_lock
 from akdtune.reports.ablation.measured import design_phases
 from akdtune.reports.origin import NOT_RECORDED, OF_A_TRIAL, Origin
 from akdtune.reports.short_names import searched, short_value

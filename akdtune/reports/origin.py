@@ -17,7 +17,7 @@ from typing import Any
 
 from akdtune import __version__
 from akdtune.records import tables
-from akdtune.records.files import read_lock
+from akdtune.records.lock_file import read_lock
 
 NOT_RECORDED = "not recorded"
 OF_A_TRIAL = ("processor", "capability", "onednn_max_cpu_isa", "threads", "device", "torch", "akdtune", "python")

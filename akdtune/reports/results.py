@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import tables
-from akdtune.records.files import read_lock, read_plan, trial_directory
+from akdtune.records.files import trial_directory
+from akdtune.records.lock_file import read_lock
+from akdtune.records.plan_file import read_plan
 from akdtune.records.run_names import resolve_run
 from akdtune.reports import answers, curves
 from akdtune.reports.column_words import Columns

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from akdtune.processors import available_cpus
-from akdtune.records.events import StudyFinished, parse
+from akdtune.records.ledger.events import StudyFinished, parse
 from akdtune.records.files import LEDGER
 from akdtune.running import interruption, ray_start
 from akdtune.settings.sections import ResourcesSettings

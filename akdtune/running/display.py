@@ -18,7 +18,8 @@ from rich.text import Text
 from akdtune import progress
 from akdtune.planning.report import headline
 from akdtune.records import tables
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.reports.pareto import text
 from akdtune.reports.standing.next_step import Asked
 from akdtune.reports.standing.opening import standing

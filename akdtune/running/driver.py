@@ -23,10 +23,11 @@ from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
-from akdtune.records.events import StudyFinished
-from akdtune.records.files import check_lock
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import StudyFinished
+from akdtune.records.lock_file import check_lock
+from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.study_lock import this_driver
+from akdtune.records.trial_record import TrialRecord
 from akdtune.reports.text import counted
 from akdtune.roles import TrainOn
 from akdtune.running import ahead, display, interruption, output, ray_start

@@ -13,8 +13,9 @@ from akdtune.errors import StudyError
 from akdtune.planning.cost import network_macs
 from akdtune.planning.identity import Identity
 from akdtune.planning.request import planned_request
-from akdtune.records.events import TimeBudgetSpent, TrialEnded, TrialInterrupted, TrialStarted
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import TimeBudgetSpent, TrialEnded, TrialInterrupted, TrialStarted
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running.failures import Fault, of_unseen_directory
 from akdtune.running.outages import InARow
 from akdtune.running.phases import Phases, order

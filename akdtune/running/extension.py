@@ -12,9 +12,9 @@ from typing import Any
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.plan import Plan
 from akdtune.records import tables
-from akdtune.records.files import check_lock
-from akdtune.records.spans import read_times, spans_of
-from akdtune.records.study_directory import StudyInMemory
+from akdtune.records.ledger.spans import read_times, spans_of
+from akdtune.records.lock_file import check_lock
+from akdtune.records.study_in_memory import StudyInMemory
 from akdtune.records.study_lock import running_driver
 from akdtune.reports.standing.progress import Durations, Seconds
 from akdtune.reports.text import counted

@@ -15,10 +15,12 @@ from akdtune.errors import StudyError
 from akdtune.planning.identity import Identity
 from akdtune.records.damage import damage_of
 from akdtune.records.epoch_rows import read_stamps
-from akdtune.records.events import EpochFinished
-from akdtune.records.files import EPOCHS, LEDGER, events
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.files import EPOCHS, LEDGER
+from akdtune.records.ledger.events import EpochFinished
+from akdtune.records.ledger.reading import events
+from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_directory import TrialDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running.saved_states import ROWS, saved_state
 
 

@@ -22,7 +22,8 @@ from akdtune import networks
 from akdtune.data.dataset import load_data, missing_files
 from akdtune.data.source import Source
 from akdtune.errors import AkdtuneError, SurroundingsError
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.registry import lookup
 from akdtune.reports.text import duration
 from akdtune.running import driver

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from akdtune.errors import StudyError, nearest
-from akdtune.records.events import TrialEnded
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import TrialEnded
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running.outages import was_outside
 
 SHOWN = 4

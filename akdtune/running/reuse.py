@@ -16,10 +16,12 @@ from typing import Any
 from akdtune.errors import StudyError
 from akdtune.records.check_words import with_check
 from akdtune.records.damage import damage_of
-from akdtune.records.events import TrialEnded
-from akdtune.records.files import LOCK, read_lock, trial_directory
-from akdtune.records.study_directory import StudyDirectory, TrialRecord, writing
+from akdtune.records.files import LOCK, trial_directory
+from akdtune.records.ledger.events import TrialEnded
+from akdtune.records.lock_file import read_lock
+from akdtune.records.study_directory import StudyDirectory, writing
 from akdtune.records.trial_directory import TrialDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running.streams import draws, is_current
 
 VERSIONS = ("torch", "torchvision", "numpy")

@@ -17,8 +17,8 @@ from ray.tune.search import Searcher as RaySearcher
 from typing_extensions import override
 
 from akdtune.errors import StudyError
-from akdtune.records.events import TrialEnded
-from akdtune.records.study_directory import TrialRecord
+from akdtune.records.ledger.events import TrialEnded
+from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import Terminal
 from akdtune.running.display import Display
 from akdtune.running.execution import Run

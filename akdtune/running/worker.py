@@ -25,7 +25,7 @@ from ray import tune
 from akdtune.data.dataset import load_data
 from akdtune.devices import resolve_device
 from akdtune.errors import AkdtuneError
-from akdtune.records.files import study_uid
+from akdtune.records.lock_file import study_uid
 from akdtune.records.trial_directory import Superseded, TrialDirectory
 from akdtune.registry import load_plugins
 from akdtune.running.failures import Fault, as_the_driver_did, disk_refusal, of_unseen_directory, outside, spoils

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from akdtune.records.events import Event, PilotJudged, RaceJudged, StudyStarted, TimeBudgetSpent
-from akdtune.records.spans import read_times, spent_s
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import Event, PilotJudged, RaceJudged, StudyStarted, TimeBudgetSpent
+from akdtune.records.ledger.spans import read_times, spent_s
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.search import pilot, racing
 from akdtune.study import search_rules
 from akdtune.study.spec import Study

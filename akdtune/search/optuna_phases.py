@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError, StudyError
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.search.optuna_search import journal
 from akdtune.search.optuna_trials import Worth, attributes, proposed
 from akdtune.settings.leaves import leaves, scalar, varied

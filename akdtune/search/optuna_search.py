@@ -19,8 +19,9 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import TrialState, create_trial
 
 from akdtune.randomness import derived_seed
-from akdtune.records.events import DuplicateProposed
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import DuplicateProposed
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.search.optuna_trials import Values, Worth, attributes, proposed, values_of
 from akdtune.settings.space import Proposal, Space
 

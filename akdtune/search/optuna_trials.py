@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from typing_extensions import override
 
-from akdtune.records.study_directory import TrialRecord
+from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.pickers import Recorded
 from akdtune.settings.space import Space

@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from akdtune.records.events import Event, PilotJudged, RungCorrelation
-from akdtune.records.study_directory import TrialRecord
+from akdtune.records.ledger.events import Event, PilotJudged, RungCorrelation
+from akdtune.records.trial_record import TrialRecord
 
 FEWEST = 3
 """Trials below which no correlation is given."""

@@ -16,8 +16,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from typing_extensions import override
 
-from akdtune.records.events import RungDecided
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import RungDecided
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.search.pilot import pilots
 from akdtune.study.spec import Study
 
@@ -288,8 +289,7 @@ class ArmScheduler(FIFOScheduler):
         if record.trial_id in self.reasons:
             return str(TrialScheduler.STOP)
         epoch = int(result["epoch"])
-        for of_row, value, score in result["rows"]:
-            self.directory.epoch(record.trial_id, of_row, value, score)
+        self.directory.epochs(record.trial_id, result["rows"])
         bracket = self.brackets.get(record.plan["bracket"])
         decided = [(epoch, result.get(METRIC))]
         if bracket is not None and bracket.every_epoch:

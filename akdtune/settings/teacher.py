@@ -172,6 +172,10 @@ class CacheSettings(ComponentSettings):
         """The same with what earlier versions, which say nothing of `compute`, did: they computed in float32."""
         return {"compute": "fp32", **plain}
 
+    def of_trial(self, training: Mapping[str, Any]) -> CacheSettings:
+        """The same with `compute` as it is for a trial, whose own `training` settings these are."""
+        return self.model_copy(update={"compute": teacher_compute(self, training)})
+
     def folder(self) -> Path:
         """Where this node's stores lie."""
         return cache_location() if self.location is None else _expanded(self.location)

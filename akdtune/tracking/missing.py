@@ -9,8 +9,9 @@ from typing import Any
 
 from akdtune import atomic
 from akdtune.errors import StudyError
-from akdtune.records import files, tables
-from akdtune.records.events import TrialEnded
+from akdtune.records import lock_file, plan_file, tables
+from akdtune.records.ledger import reading
+from akdtune.records.ledger.events import TrialEnded
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.roles import TERMINAL
 from akdtune.tracking.arrangement import names_of_trials
@@ -29,7 +30,7 @@ def tracked_as(root: Path) -> dict[str, Any]:
     known = read_decision(root)
     if known is not None and (known[1] or known[0].mode == "disabled"):
         return {} if known[0].mode == "disabled" else known[1]
-    lock = files.read_lock(root) or {}
+    lock = lock_file.read_lock(root) or {}
     section = lock.get("settings", {}).get("tracking") or {}
     return {} if decide(section).mode == "disabled" else dict(section["wandb"])
 
@@ -43,7 +44,7 @@ def missing_runs(root: Path, others_write: bool) -> dict[str, str]:
     """
     ends = _ends(root)
     missing = {}
-    for row in files.read_plan(root):
+    for row in plan_file.read_plan(root):
         directory = TrialDirectory(root / "trials" / str(row["trial_id"]))
         attempt = directory.latest_attempt()
         if attempt == 0 or (row["trial_id"] not in ends and (others_write or not directory.epochs.exists())):
@@ -59,7 +60,9 @@ def missing_runs(root: Path, others_write: bool) -> dict[str, str]:
 
 def _ends(root: Path) -> dict[str, str]:
     return {
-        event.trial_id: event.kind for event in files.events(root, frozenset(TERMINAL)) if isinstance(event, TrialEnded)
+        event.trial_id: event.kind
+        for event in reading.events(root, frozenset(TERMINAL))
+        if isinstance(event, TrialEnded)
     }
 
 
@@ -105,7 +108,7 @@ def write_missing(root: Path, missing: Mapping[str, str], bound_s: float | None 
 
 def names_of(root: Path) -> dict[str, str]:
     """The flat names of a study's settings: as its trials have them, or made from its plan."""
-    return known_names(root) or names_of_trials(files.read_plan(root))
+    return known_names(root) or names_of_trials(plan_file.read_plan(root))
 
 
 def study_run_is_due(root: Path) -> bool:
@@ -155,10 +158,10 @@ def save_view(root: Path, entity: str | None = None) -> str | None:
     if not entity or not own.project or view_mark(root).exists() or not is_possible():
         return None
     names = names_of(root)
-    settings = sorted({names[path] for row in files.read_plan(root) for path in row["params"] if path in names})
+    settings = sorted({names[path] for row in plan_file.read_plan(root) for path in row["params"] if path in names})
     schema = tables.read_trials(root).column_names
     measures = [name for name in DIVERSITY if name.partition("/")[2] in schema]
-    study = (files.read_lock(root) or {}).get("settings", {}).get("study", "")
+    study = (lock_file.read_lock(root) or {}).get("settings", {}).get("study", "")
     asked = {"entity": entity, "project": own.project, "study": study, "names": settings, "measures": measures}
     child = Child("view", asked, "online", root)
     try:
@@ -180,9 +183,9 @@ def view_mark(root: Path) -> Path:
 
 def _trials(root: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """What the writer needs of each trial, beside its rows."""
-    lock = files.read_lock(root) or {}
+    lock = lock_file.read_lock(root) or {}
     ends = _ends(root)
-    for row in files.read_plan(root):
+    for row in plan_file.read_plan(root):
         if row["trial_id"] not in wanted:
             continue
         directory = TrialDirectory(root / "trials" / str(row["trial_id"]))

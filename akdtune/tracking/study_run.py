@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from akdtune.records import files, tables
+from akdtune.records import lock_file, tables
 from akdtune.reports.short_names import PARAM
 from akdtune.settings.tracking import GROUP_CHARACTERS, NAME_CHARACTERS, WandbSettings
 from akdtune.tracking.arrangement import WHOLE, Names, shortened
@@ -37,7 +37,7 @@ _LARGEST_BYTES = 64 * 2**20
 
 def study_run_id(root: Path) -> str:
     """One id for each study directory."""
-    lock = files.read_lock(root) or {}
+    lock = lock_file.read_lock(root) or {}
     return f"{lock.get('uid') or lock.get('settings', {}).get('study') or root.resolve().name}-study"
 
 
@@ -73,7 +73,7 @@ def write_study_run(settings: Mapping[str, Any], root: Path, names: Names, mode:
 
     own, own_id, state = WandbSettings(**settings), study_run_id(root), state_of(root)
     earlier, staged = read_record(root), [path for path in _staging(root).rglob("*") if path.is_file()]
-    lock = files.read_lock(root) or {}
+    lock = lock_file.read_lock(root) or {}
     study = str(lock.get("settings", {}).get("study") or root.resolve().name)
     run: Any = wandb.init(
         project=own.project, entity=own.entity, id=own_id, name=shortened(study, NAME_CHARACTERS),

@@ -39,15 +39,18 @@ class SGD(_WithoutCompiler, torch.optim.SGD):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of everything that has a gradient, all parameters of a kind in one operation."""
         for group in self.param_groups:
-            kinds: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
+            kinds: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    kinds.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-            for parameters in kinds.values():
-                velocities = [self._velocity(parameter) for parameter in parameters] if group["momentum"] else []
+                    kind = kinds.setdefault((parameter.device, parameter.dtype), ([], [], []))
+                    kind[0].append(parameter)
+                    kind[1].append(parameter.grad)
+                    if group["momentum"]:
+                        kind[2].append(self._velocity(parameter))
+            for parameters, gradients, velocities in kinds.values():
                 torch._fused_sgd_(
                     parameters,
-                    [parameter.grad for parameter in parameters],
+                    gradients,
                     velocities,
                     weight_decay=group["weight_decay"],
                     momentum=group["momentum"],

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError
-from akdtune.records import files
-from akdtune.records.files import LOCK, PLAN, plan_difference
+from akdtune.records import files, plan_file
+from akdtune.records.files import LOCK, PLAN
+from akdtune.records.plan_file import plan_difference
 from akdtune.reports.one_trial.centre import arms_of, flat
 from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
@@ -108,7 +109,7 @@ def plan_check(run: Path, lock: Lock | None, held: Ledger, plans: Plans) -> Chec
     """Every row of the plan against its id and against what the ledger planned."""
     found = []
     try:
-        rows = {str(row["trial_id"]): row for row in files.read_plan_file(run)}
+        rows = {str(row["trial_id"]): row for row in plan_file.read_plan_file(run)}
     except StudyError as error:
         return check("plan", "cannot be read", [str(error)])
     for trial_id, row in rows.items():

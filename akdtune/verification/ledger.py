@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.records import check_words, files
-from akdtune.records.events import (
+from akdtune.records.ledger import reading
+from akdtune.records.ledger.events import (
     EpochFinished,
     Event,
     RungDecided,
@@ -18,8 +19,8 @@ from akdtune.records.events import (
     TrialEnded,
     TrialPlanned,
     TrialRetried,
-    as_it_stands,
 )
+from akdtune.records.ledger.lines import as_it_stands
 from akdtune.records.study_lock import running_driver
 from akdtune.reports.text import counted
 from akdtune.verification.checks import Check, check
@@ -77,7 +78,7 @@ def read(run: Path) -> Ledger:
         StudyError: when it cannot be read.
     """
     held = Ledger()
-    for number, (_, _, line) in enumerate(files.heads(run), start=1):
+    for number, (_, _, line) in enumerate(reading.heads(run), start=1):
         if not line.endswith(b"\n"):
             break
         held.lines += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError
-from akdtune.records import files
+from akdtune.records import files, lock_file, plan_file
 from akdtune.records.files import LOCK, PLAN, TRIALS, require_study
 from akdtune.reports.one_trial.names import one_trial
 from akdtune.reports.text import counted
@@ -79,10 +79,10 @@ def verify(run: Path, asked: Asked, progress: Progress) -> list[Check]:
 
 def _plans(path: Path, held: ledger.Ledger) -> dict[str, dict[str, Any]]:
     """The rows of all planned trials; the ledger's where the file cannot be read."""
-    rows, _ = files.plan_file_rows(path, tuple(files.PLAN_COLUMNS))
+    rows, _ = plan_file.plan_file_rows(path, tuple(files.PLAN_COLUMNS))
     for trial_id, row in held.planned.items():
         try:
-            files.check_plan_row(path / files.LEDGER, row)
+            plan_file.check_plan_row(path / files.LEDGER, row)
         except StudyError:
             continue
         rows.setdefault(trial_id, row)
@@ -91,9 +91,9 @@ def _plans(path: Path, held: ledger.Ledger) -> dict[str, dict[str, Any]]:
 
 def _lock(path: Path) -> tuple[dict[str, Any] | None, str]:
     try:
-        lock = files.read_lock(path, ("settings", "data", "teacher"))
+        lock = lock_file.read_lock(path, ("settings", "data", "teacher"))
         if lock is not None:
-            files.check_lock(path, lock)
+            lock_file.check_lock(path, lock)
     except StudyError as error:
         return None, str(error)
     return lock, f"{path / LOCK}: no such file"

@@ -74,7 +74,7 @@ def request_of(lock: Lock, plan: Plan) -> TrialRequest:
         seeds=trial_seeds(plan["seed"], settings.get("seeds")),
         report_trains_on=(held.get("report") or {}).get("train_on", "full"),
         teacher_file=located(teacher_of(lock, plan["role"])),
-        teacher_cache=None if cache is None else CacheSettings.held(cache),
+        teacher_cache=None if cache is None else CacheSettings.held(cache).of_trial(settings["training"]),
         plugins=plugins,
         plugin_folders=plugin_folders(plugins),
         rungs=_rungs(held, plan),

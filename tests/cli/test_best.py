@@ -11,7 +11,8 @@ import yaml
 
 from akdtune import cli
 from akdtune.errors import AkdtuneError
-from akdtune.records.files import LOCK, read_plan
+from akdtune.records.files import LOCK
+from akdtune.records.plan_file import read_plan
 from akdtune.reports.trials.best import bests
 from akdtune.reports.trials.chosen import chosen
 from akdtune.study import spec

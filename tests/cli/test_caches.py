@@ -21,7 +21,8 @@ from akdtune.data.dataset import load_data
 from akdtune.errors import SettingsError, StudyError
 from akdtune.planning.identity import Identity
 from akdtune.planning.prepared import Prepared
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running import execution
 from akdtune.running.lock import lock_content, refuse_changes
 from akdtune.settings.teacher import CacheSettings, cache_location
@@ -199,13 +200,16 @@ def test_a_study_goes_on_with_other_cache_settings_but_not_with_another_precisio
 
 
 @pytest.mark.parametrize("override", ["teacher_cache.dtype=fp32", "teacher_cache=null"])
-def test_a_trial_is_told_how_to_use_the_cache(home: Path, override: str) -> None:
-    of = identity(override)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_trial_is_told_how_to_use_the_cache(home: Path, override: str, precision: str) -> None:
+    of = identity(override, f"training.precision={precision}")
     row = {"trial_id": "t", "cell_id": "c", "role": "search", "arm": "none/kd", "seed": 0, "params": {},
            "settings": of.study.arms[0].centre().settings}  # fmt: skip
     with StudyDirectory(home / "run").opened() as directory:
         payload = json.loads(execution.Run(Outline(of.study), directory, of).payload(TrialRecord(row), None))
-    assert TrialConfig.parse(TrialRequest.parse(payload)).teacher_cache == of.study.teacher_cache
+    expected = of.study.teacher_cache and of.study.teacher_cache.of_trial({"precision": precision})
+    assert TrialConfig.parse(TrialRequest.parse(payload)).teacher_cache == expected
+    assert expected is None or expected.compute == precision
 
 
 # ------------------------------------------------------------------------------------------------- list, verify, prune

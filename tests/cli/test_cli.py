@@ -19,7 +19,8 @@ import yaml
 from akdtune import __version__, cli
 from akdtune.folders import packaged
 from akdtune.records import tables
-from akdtune.records.files import LEDGER, LOCK, read_plan, trial_directory, write_plan
+from akdtune.records.files import LEDGER, LOCK, trial_directory
+from akdtune.records.plan_file import read_plan, write_plan
 from akdtune.running import driver
 from akdtune.study import spec
 from akdtune.study.schema import json_schema

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from sklearn.datasets import load_digits
 
 from akdtune.data import crops as data_crops
 from akdtune.data import splits
 from akdtune.data.crops import Crops, epoch_order
 from akdtune.data.dataset import DataSet, add_label_noise, load_data, long_tail, missing_files, proportional
 from akdtune.data.splits import Split
+from akdtune.datasets.digits import _values
 from akdtune.errors import DataError
 from akdtune.settings.data import Augmentation, DataSettings, LabelNoise
 from akdtune.signals import InputSpec
@@ -244,7 +248,26 @@ def inline(dataset: DataSet, split: Split, epoch: int, batch_size: int) -> list[
     return batches
 
 
-def test_an_epoch_is_order_crops_and_images_and_leaves_single_images_out() -> None:
+def test_digits_are_scikit_learns_and_need_no_import_of_it(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch;"
+        "from akdtune.data.dataset import load_data;"
+        "from akdtune.settings.data import DataSettings;"
+        "read = load_data(DataSettings(name='digits', validation=10), torch.device('cpu'));"
+        "print(read.content_hash, 'sklearn' in sys.modules)"
+    )
+    empty = os.environ | {"AKDTUNE_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=empty)
+    assert done.stdout.split() == [digits().content_hash, "False"]
+    images, labels = load_digits(return_X_y=True)
+    assert np.array_equal(_values(), np.column_stack([images, labels]))
+
+
+@pytest.mark.parametrize("at_once_mib", [0, splits.MADE_AT_ONCE_MIB])
+def test_an_epoch_is_order_crops_and_images_and_leaves_single_images_out(
+    at_once_mib: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splits, "MADE_AT_ONCE_MIB", at_once_mib)
     dataset = digits()
     split = dataset.split("subset").train
     assert split.crops_only

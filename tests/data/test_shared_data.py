@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from akdtune.data.dataset import load_data
+from akdtune.datasets import digits as data_sets_digits
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import CacheSettings
 from akdtune.teacher.file import TeacherFile
@@ -51,7 +51,7 @@ def trial_of(file: TeacherFile, cache: CacheSettings | None = None, **of_data: A
 def undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on nothing can be decoded."""
     load_data(DataSettings(**DIGITS), CPU)
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr(data_sets_digits, "_values", None)
 
 
 @linux

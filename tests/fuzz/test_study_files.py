@@ -22,7 +22,8 @@ from akdtune.cli import browse
 from akdtune.cli.tables import print_trials
 from akdtune.errors import AkdtuneError, AkdtuneWarning
 from akdtune.records import tables
-from akdtune.records.files import check_lock, read_lock, read_plan
+from akdtune.records.lock_file import check_lock, read_lock
+from akdtune.records.plan_file import read_plan
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.reports import answers, comparison
 from akdtune.reports.origin import origin_of

@@ -14,8 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from akdtune.records import tables
-from akdtune.records.events import EpochFinished
-from akdtune.records.files import read_events, read_plan, read_rows
+from akdtune.records.files import read_rows
+from akdtune.records.ledger.events import EpochFinished
+from akdtune.records.ledger.reading import read_events
+from akdtune.records.plan_file import read_plan
 from akdtune.roles import TERMINAL
 from akdtune.running import driver, execution, worker
 from akdtune.study import spec

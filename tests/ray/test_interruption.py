@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from akdtune.records.files import LEDGER, LOCK, read_events
+from akdtune.records.files import LEDGER, LOCK
+from akdtune.records.ledger.reading import read_events
 from tests.ray import studies
 
 pytestmark = pytest.mark.ray

@@ -14,7 +14,8 @@ import pytest
 
 from akdtune import cli
 from akdtune.records import tables
-from akdtune.records.files import read_events, read_lock
+from akdtune.records.ledger.reading import read_events
+from akdtune.records.lock_file import read_lock
 from akdtune.roles import REPORT_ROLES
 from tests.ray import studies
 

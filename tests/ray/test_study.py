@@ -12,7 +12,8 @@ import yaml
 
 from akdtune.errors import StudyError
 from akdtune.records import tables
-from akdtune.records.files import events, read_events, read_plan
+from akdtune.records.ledger.reading import events, read_events
+from akdtune.records.plan_file import read_plan
 from akdtune.running import retrying
 from tests.ray import studies
 

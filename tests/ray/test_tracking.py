@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from akdtune import registry
-from akdtune.records.files import read_plan
+from akdtune.records.plan_file import read_plan
 from akdtune.running import driver
 from akdtune.study import spec
 from akdtune.tracking.mode import read_decision

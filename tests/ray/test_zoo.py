@@ -11,7 +11,7 @@ from akdtune import cli
 from akdtune.planning.identity import Identity
 from akdtune.planning.prepared import Prepared
 from akdtune.records import tables
-from akdtune.records.files import read_plan
+from akdtune.records.plan_file import read_plan
 from akdtune.study import spec
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig

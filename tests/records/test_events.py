@@ -7,7 +7,7 @@ import json
 import pytest
 
 from akdtune.records.check_words import holds, with_check
-from akdtune.records.events import (
+from akdtune.records.ledger.events import (
     Candidate,
     DuplicateProposed,
     EpochFinished,
@@ -24,9 +24,8 @@ from akdtune.records.events import (
     TrialInterrupted,
     TrialPlanned,
     TrialStarted,
-    of_plain,
-    parse,
 )
+from akdtune.records.ledger.lines import epoch_of, of_plain, parse
 from akdtune.roles import TERMINAL
 
 HEAD = {"time": 1.5, "trial_id": "c-s0"}
@@ -177,3 +176,27 @@ def test_the_end_of_a_trial_is_what_its_outcome_says() -> None:
     assert TrialEnded.of_outcome("t", outcome, reused_from="there") == TrialEnded(
         kind="done", trial_id="t", epoch=6, test_accuracy=80.5, reused_from="there", trained_on=where
     )
+
+
+NOT_AS_WRITTEN = [
+    '{"time": 1.5, "event": "epoch", "trial_id": "t", "epoch": 3, "value": 51, "score": null}\n',
+    '{"time": 1.5, "event": "epoch", "trial_id": "a\\"b", "epoch": 3, "value": 51.0, "score": null}\n',
+    '{"time": 1.5, "event": "epoch", "trial_id": "t", "epoch": 3, "value": 51.0, "score": null}',
+    '{"time": 1.5, "event": "done", "trial_id": "t", "epoch": 3}\n',
+    '{"time": 1.5, "event": "epoch", "tri{"time": 1.5, "event": "epoch", "trial_id": "t", "epoch": 3, "value": 1.0, '
+    '"score": 1.0}\n',
+]
+
+
+@pytest.mark.parametrize("value", [51.0, None, 1.5e-7, 1.25e300, -0.0])
+def test_an_epoch_as_it_is_written_is_read_at_once_as_what_parse_makes_of_it(value: float | None) -> None:
+    line = EpochFinished(time=1.5, trial_id="c-s0", epoch=12, value=value, score=7.25).line().encode()
+    parsed = parse(line)
+    assert isinstance(parsed, EpochFinished)
+    assert epoch_of(line) == (parsed.trial_id, parsed.epoch, parsed.value, parsed.score) == ("c-s0", 12, value, 7.25)
+    assert epoch_of(line.replace(b"7.25", b"7.26")) is None, "its check word says so"
+
+
+@pytest.mark.parametrize("line", NOT_AS_WRITTEN)
+def test_any_other_line_is_left_to_parse(line: str) -> None:
+    assert epoch_of(line.encode()) is None

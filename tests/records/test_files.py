@@ -21,15 +21,14 @@ from akdtune.records.files import (
     TRIAL_COLUMNS,
     TRIALS,
     read_design,
-    read_events,
-    read_plan,
     read_rows,
     read_table,
-    write_plan,
     write_predictions,
     write_rows,
     write_table,
 )
+from akdtune.records.ledger.reading import read_events
+from akdtune.records.plan_file import read_plan, write_plan
 from tests.study_fixture import StudyBuilder
 
 

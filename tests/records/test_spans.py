@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from akdtune.records import spans
-from akdtune.records.events import Event, of_plain
-from akdtune.records.spans import read_times, spans_of
+from akdtune.records.ledger import reading, spans
+from akdtune.records.ledger.events import Event
+from akdtune.records.ledger.lines import of_plain
+from akdtune.records.ledger.spans import read_times, spans_of
 
 
 def events(*lines: tuple[float, str] | tuple[float, str, str]) -> list[Event]:
@@ -67,3 +69,24 @@ def test_times_are_read_without_decoding_lines(tmp_path: Path) -> None:
         (1.5, "study_started", ""), (2.0, "epoch", "a"),
     ]  # fmt: skip
     assert spans.spent_s(read_times(tmp_path)) == 0.5
+
+
+def test_of_epochs_in_a_row_the_last_is_read_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    lines = [(1, "study_started", ""), (2, "started", "a"), (3, "epoch", "a"), (4, "epoch", "a"), (5, "done", "a"),
+             (6, "epoch", "b"), (7, "epoch", "b")]  # fmt: skip
+    text = "".join(json.dumps({"time": float(at), "event": kind, "trial_id": of}) + "\n" for at, kind, of in lines)
+    (tmp_path / "ledger.jsonl").write_text(text)
+    times, whole = spans.read_course(tmp_path, {"done"})
+    assert [(event.time, event.kind) for event in times] == [
+        (1.0, "study_started"), (2.0, "started"), (4.0, "epoch"), (5.0, "done"), (7.0, "epoch"),
+    ]  # fmt: skip
+    assert [(event.time, event.kind, event.trial_id) for event in whole] == [(5.0, "done", "a")]
+
+
+def test_rare_events_are_found_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BLOCK", 64)
+    lines = [f'{{"time": {n}.5, "event": "{"pilot" if n % 7 == 3 else "epoch"}", "n": {n}}}\n' for n in range(30)]
+    (tmp_path / "ledger.jsonl").write_text("".join(lines))
+    assert [event.time for event in reading.events(tmp_path, {"pilot"})] == [3.5, 10.5, 17.5, 24.5]
+    assert len(list(reading.heads(tmp_path))) == 30
+    assert [kind for kind, _, _ in reading.heads(tmp_path, "none")] == ["pilot"] * 4

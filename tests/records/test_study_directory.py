@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from akdtune.errors import StudyError
-from akdtune.records.events import EpochFinished, RungDecided, TrialEnded, TrialStarted
+from akdtune.records.ledger.events import EpochFinished, RungDecided, TrialEnded, TrialStarted
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.study_lock import this_driver
 from akdtune.records.trial_directory import Superseded, TrialDirectory

@@ -9,7 +9,8 @@ import pytest
 
 from akdtune import cli
 from akdtune.errors import AkdtuneError
-from akdtune.records.events import (
+from akdtune.records.files import trial_directory
+from akdtune.records.ledger.events import (
     Candidate,
     EpochFinished,
     Event,
@@ -22,7 +23,6 @@ from akdtune.records.events import (
     TrialPlanned,
     TrialStarted,
 )
-from akdtune.records.files import trial_directory
 from akdtune.reports.one_trial.centre import against_centre, arms_of
 from akdtune.reports.one_trial.curve import sparkline
 from akdtune.reports.one_trial.history import times

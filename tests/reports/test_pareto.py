@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from akdtune.cli.app import app
 from akdtune.planning.cost import network_macs
 from akdtune.records import tables
-from akdtune.records.study_directory import TrialRecord
+from akdtune.records.trial_record import TrialRecord
 from akdtune.reports import pareto
 from akdtune.reports.origin import origin_of
 from akdtune.reports.pareto import COLUMNS, table

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from akdtune.records.events import Event, StudyFinished, StudyStarted
+from akdtune.records.ledger.events import Event, StudyFinished, StudyStarted
 from akdtune.records.files import LEDGER
 from akdtune.running import ahead, ray_start
 from akdtune.settings.sections import ResourcesSettings

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from akdtune.errors import StudyError
-from akdtune.records.events import StudyFinished, TrialEnded
-from akdtune.records.files import read_events
+from akdtune.records.ledger.events import StudyFinished, TrialEnded
+from akdtune.records.ledger.reading import read_events
 from akdtune.running import driver
 from akdtune.study import spec
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
-from akdtune.records.events import TrialEnded
+from akdtune.records.ledger.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.running import driver
 from akdtune.running.lock import lock_content

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from akdtune.cli.app import app
 from akdtune.errors import AkdtuneError, StudyError
 from akdtune.records import tables
-from akdtune.records.events import StudyFinished
+from akdtune.records.ledger.events import StudyFinished
 from akdtune.reports.standing.opening import standing
 from akdtune.running import display, extension
 from akdtune.running.lock import lock_content, refuse_changes

@@ -12,9 +12,10 @@ import pytest
 
 from akdtune import __version__
 from akdtune.errors import StudyError
-from akdtune.records.events import TrialStarted
-from akdtune.records.files import check_lock
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.ledger.events import TrialStarted
+from akdtune.records.lock_file import check_lock
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running import driver, lock
 from akdtune.running.lock import source_code
 from akdtune.running.mending import check_ids, refuse_lost_plan

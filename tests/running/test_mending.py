@@ -15,8 +15,8 @@ import torch
 
 from akdtune.errors import StudyError
 from akdtune.records import tables
-from akdtune.records.events import RungDecided, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.records.files import read_rows, read_table
+from akdtune.records.ledger.events import RungDecided, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.running.mending import mend
 from akdtune.running.saved_states import resumed

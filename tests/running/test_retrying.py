@@ -10,9 +10,11 @@ import pytest
 
 from akdtune.errors import StudyError
 from akdtune.records import tables
-from akdtune.records.events import TrialEnded, TrialInterrupted, TrialRetried
-from akdtune.records.files import LOCK, read_events
-from akdtune.records.study_directory import StudyDirectory, TrialRecord
+from akdtune.records.files import LOCK
+from akdtune.records.ledger.events import TrialEnded, TrialInterrupted, TrialRetried
+from akdtune.records.ledger.reading import read_events
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import TERMINAL
 from akdtune.running import execution, retrying
 from akdtune.running.failures import Fault

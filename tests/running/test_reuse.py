@@ -13,8 +13,8 @@ import yaml
 from akdtune.errors import StudyError
 from akdtune.randomness import STREAMS
 from akdtune.records import files, tables
-from akdtune.records.events import TrialStarted
 from akdtune.records.files import trial_directory
+from akdtune.records.ledger.events import TrialStarted
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.running.reuse import Donors
 from akdtune.running.streams import drawn_before

@@ -13,12 +13,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from akdtune import atomic
 from akdtune.cli.terminal import layout
 from akdtune.errors import AkdtuneWarning, StudyError
-from akdtune.records import files, study_directory, tables
+from akdtune.records import plan_file, study_directory, tables
 from akdtune.records.epoch_rows import ChunkLimits, Epochs
-from akdtune.records.events import RungDecided, StudyFinished, TrialEnded, TrialStarted, parse
-from akdtune.records.files import EPOCHS, SMALL_ROWS, read_events, read_plan, read_plan_file, read_table, write_rows
+from akdtune.records.files import EPOCHS, SMALL_ROWS, read_table, write_rows
+from akdtune.records.ledger import reading
+from akdtune.records.ledger.events import RungDecided, StudyFinished, TrialEnded, TrialStarted
+from akdtune.records.ledger.lines import parse
+from akdtune.records.ledger.reading import read_events
+from akdtune.records.plan_file import read_plan, read_plan_file
 from akdtune.records.study_directory import COMPACT_TRIALS, StudyDirectory, cut_torn_line
 from tests.study_fixture import StudyBuilder
 
@@ -123,7 +128,7 @@ class TestLedger:
             directory.epoch("t00000", epoch, 50.0, 50.0)
         directory.finish(done("t00000", 50))
         parsed: list[bytes] = []
-        for module in (files, tables):
+        for module in (plan_file, tables):
             monkeypatch.setattr(module, "parse", lambda line: parsed.append(line) or parse(line))
         assert tables.read_trials(directory.root)["status"].to_pylist() == ["done"]
         assert len(parsed) == 2
@@ -131,7 +136,20 @@ class TestLedger:
     @pytest.mark.parametrize("line", ['{"event":"done","trial_id":"t"}', '{"trial_id": "t", "event": "done"}'])
     def test_a_line_that_another_hand_wrote_is_found(self, tmp_path: Path, line: str) -> None:
         (tmp_path / "ledger.jsonl").write_text(f'{line}\n{{"time": 1, "event": "epoch"}}\n')
-        assert [event.kind for event in files.events(tmp_path, {"done"})] == ["done"]
+        assert [event.kind for event in reading.events(tmp_path, {"done"})] == ["done"]
+
+    def test_epochs_of_one_report_are_written_at_once(
+        self, directory: StudyDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        directory.add_to_plan([plan_row(0)])
+        directory.epoch("t00000", 1, 10.0, 10.0)
+        appended: list[bytes] = []
+        monkeypatch.setattr(atomic, "append", lambda path, content, *, durable: appended.append(content))
+        rows = [(1, 10.0, 10.0), (2, 20.0, None), (3, float("nan"), 30.0)]
+        assert directory.epochs("t00000", rows) == 2, "the first stands there"
+        assert [len(content.splitlines()) for content in appended] == [2]
+        assert directory.epochs("t00000", rows) == 0 and len(appended) == 1
+        assert directory.records["t00000"].epochs == {1: (10.0, 10.0), 2: (20.0, None), 3: (None, 30.0)}
 
     def test_what_is_held_of_an_ended_trial_does_not_grow_with_its_epochs(self, directory: StudyDirectory) -> None:
         directory.add_to_plan([plan_row(0)])
@@ -276,8 +294,10 @@ class TestBenchmark:
             {"part": "show", "trials": 100, "growth": 1.6},
         ]
         assert benchmark.missed(rows, grown) == [
+            "driver, 10 trials: 100.0 ms a trial (under 3)",
             "driver, 100 trials: 601 MiB (under 600)",
-            "show, 100 trials: 5.1 s (under 5 s)",
+            "driver, 100 trials: 100.0 ms a trial (under 3)",
+            "show, 100 trials: 5.1 s (under 3 s)",
             "show: a trial costs 1.6 times as much with 100 (at most 1.3)",
         ]
 

@@ -11,9 +11,10 @@ from akdtune.cli.app import app
 from akdtune.planning.cost import surviving_share
 from akdtune.planning.identity import initial_rows
 from akdtune.planning.report import headline
-from akdtune.records import spans
-from akdtune.records.events import RungCorrelation, of_plain
-from akdtune.records.study_directory import TrialRecord
+from akdtune.records.ledger import spans
+from akdtune.records.ledger.events import RungCorrelation
+from akdtune.records.ledger.lines import of_plain
+from akdtune.records.trial_record import TrialRecord
 from akdtune.running import display
 from akdtune.search import follow_up, pilot
 from akdtune.settings import sections

@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial
 
 from akdtune.errors import StudyError
-from akdtune.records.events import TrialEnded
+from akdtune.records.ledger.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.search.optuna_phases import add_phases
 from akdtune.search.optuna_search import journal

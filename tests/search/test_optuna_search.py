@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from akdtune.records.events import TrialEnded
+from akdtune.records.ledger.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.roles import Terminal
 from akdtune.search.optuna_search import DUPLICATES_IN_A_ROW, Searcher

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from akdtune.records.events import TrialEnded
-from akdtune.records.files import read_events
+from akdtune.records.ledger.events import TrialEnded
+from akdtune.records.ledger.reading import read_events
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.search.schedulers import ArmScheduler, Bracket, MedianBracket
 

@@ -278,6 +278,7 @@ def test_everything_that_the_heads_depend_on_is_part_of_the_key(config: Config) 
         "momentum": config(momentum=0.8),
         "weight decay": config(weight_decay=1e-4),
         "precision of the cache": replace(of, teacher_cache=CacheSettings(dtype="fp32")),
+        "precision of the teacher": replace(of, teacher_cache=CacheSettings(compute="bf16")),
         "live": replace(of, teacher_cache=None),
         "teacher": replace(of, teacher_file=trained(DATA, TEACHER.model_copy(update={"seed": 1}))),
     }

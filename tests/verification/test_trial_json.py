@@ -58,7 +58,8 @@ def test_it_holds_what_a_trial_is_asked_and_nothing_of_its_study(study: Path) ->
 
 
 def test_a_request_made_of_lock_and_plan_is_the_one_that_was_asked(study: Path) -> None:
-    from akdtune.records.files import read_lock, read_plan
+    from akdtune.records.lock_file import read_lock
+    from akdtune.records.plan_file import read_plan
 
     lock = read_lock(study)
     assert lock is not None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from akdtune.records.files import read_plan
+from akdtune.records.plan_file import read_plan
 
 UNCHANGED = 1e-6
 """How far from 1 rounding takes a gradient factor at most."""

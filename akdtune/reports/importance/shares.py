@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from akdtune import progress
-from akdtune.records.files import read_lock
+from akdtune.records.lock_file import read_lock
 from akdtune.reports.importance.searched_arms import SearchedArm
 from akdtune.reports.text import counted
 

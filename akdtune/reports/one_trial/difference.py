@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError
-from akdtune.records import files
+from akdtune.records import plan_file
 from akdtune.reports.one_trial import centre
 from akdtune.reports.one_trial.curve import course, sparkline
 from akdtune.reports.one_trial.history import history
@@ -43,7 +43,7 @@ def difference_lines(run: Path, a: Named, b: Named) -> list[str]:
     """
     if a.trial_ids == b.trial_ids:
         raise AkdtuneError(f"{a.name} and {b.name} are the same; name two")
-    plans = {str(plan["trial_id"]): plan for plan in files.read_plan(run)}
+    plans = {str(plan["trial_id"]): plan for plan in plan_file.read_plan(run)}
     lines = [line for mark, one in (("A", a), ("B", b)) for line in wrapped(f"{mark}: {_described(one)}")]
     lines += _settings(plans.get(a.trial_ids[0]), plans.get(b.trial_ids[0]))
     single = len(a.rows) == len(b.rows) == 1

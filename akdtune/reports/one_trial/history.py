@@ -11,7 +11,8 @@ from typing import Any
 
 from akdtune.errors import StudyError
 from akdtune.records import files
-from akdtune.records.events import (
+from akdtune.records.ledger import reading
+from akdtune.records.ledger.events import (
     Event,
     RaceJudged,
     RungDecided,
@@ -22,8 +23,8 @@ from akdtune.records.events import (
     TrialPlanned,
     TrialRetried,
     TrialStarted,
-    parse,
 )
+from akdtune.records.ledger.lines import parse
 from akdtune.records.trial_directory import TrialDirectory
 
 _OF_ALL = ("rung", "race", "study_started", "study_finished", "")
@@ -73,7 +74,7 @@ class Times:
 def history(run: Path, trial_id: str) -> History:
     """Reads everything about one trial; what is damaged is said and left out."""
     events = []
-    for kind, of, line in files.heads(run):
+    for kind, of, line in reading.heads(run):
         if kind != "epoch" and (of == trial_id or kind in _OF_ALL):
             event = parse(line)
             if event is not None and (event.trial_id in ("", trial_id) or isinstance(event, RungDecided | RaceJudged)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from akdtune.records.events import Event, RaceJudged, RungDecided
+from akdtune.records.ledger.events import Event, RaceJudged, RungDecided
 from akdtune.reports.text import counted, probability
 
 WINDOW = "mean validation accuracy of the last 3 epochs"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from akdtune.records import files
+from akdtune.records import files, lock_file, plan_file
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.one_trial import centre, rungs
 from akdtune.reports.one_trial.centre import Setting
@@ -31,8 +31,8 @@ def trial_lines(run: Path, row: Mapping[str, Any], tracked: Sequence[str] = ()) 
         tracked: its runs of a tracking service, where they are.
     """
     trial_id = str(row["trial_id"])
-    plans = {str(plan["trial_id"]): plan for plan in files.read_plan(run)}
-    plan, lock = plans.get(trial_id), files.read_lock(run, ()) or {}
+    plans = {str(plan["trial_id"]): plan for plan in plan_file.read_plan(run)}
+    plan, lock = plans.get(trial_id), lock_file.read_lock(run, ()) or {}
     held = history(run, trial_id)
     lines = [*wrapped(headline(row)), *(line for text in held.damage for line in wrapped(f"damaged: {text}", "  "))]
     if row.get("stop_reason") and row["status"] != "pruned":

@@ -16,8 +16,9 @@ import pyarrow as pa
 import yaml
 
 from akdtune.errors import AkdtuneError, AkdtuneWarning, StudyError
-from akdtune.records import files, tables
-from akdtune.records.events import Event, RungDecided, TrialEnded
+from akdtune.records import files, lock_file, tables
+from akdtune.records.ledger import reading
+from akdtune.records.ledger.events import Event, RungDecided, TrialEnded
 from akdtune.reports import answers, curves
 from akdtune.reports.ablation.measured import Phase, phases_of
 from akdtune.reports.ablation.tables import Result, compute
@@ -193,7 +194,7 @@ def read(run: Path) -> Material:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AkdtuneWarning)
         material = Material(path, tables.read_trials(path).to_pylist(), tables.read_epochs(path), {}, _events(path))
-        material.lock = material.kept(lambda: files.read_lock(path, ()) or {}, {})
+        material.lock = material.kept(lambda: lock_file.read_lock(path, ()) or {}, {})
     material.trouble += _sentences(caught)
     return material
 
@@ -203,7 +204,7 @@ def _events(path: Path) -> list[Event]:
         "study_started", "study_finished", "time_budget", "duplicate", "race", "pilot", "seeds", "started", "rung",
         "interrupted", "retried", "done", "pruned", "diverged", "failed",
     }  # fmt: skip
-    return list(files.events(path, kinds))
+    return list(reading.events(path, kinds))
 
 
 def _sentences(caught: Iterable[warnings.WarningMessage]) -> list[str]:

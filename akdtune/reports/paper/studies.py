@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeAlias
 
 from akdtune.errors import StudyError, unknown_name
 from akdtune.records import tables
-from akdtune.records.files import DESIGN, LOCK, read_lock, read_plan
+from akdtune.records.files import DESIGN, LOCK
+from akdtune.records.lock_file import read_lock
+from akdtune.records.plan_file import read_plan
 from akdtune.reports.ablation.measured import MeasuredCell, Phase, counts, phases_of
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.paper.pairs import Pair, pair_of

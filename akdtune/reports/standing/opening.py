@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from akdtune.errors import StudyError
-from akdtune.records import files
-from akdtune.records.events import Event, SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
-from akdtune.records.spans import read_course, spans_of
+from akdtune.records import files, lock_file
+from akdtune.records.ledger.events import Event, SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
+from akdtune.records.ledger.spans import read_course, spans_of
 from akdtune.records.study_lock import driver_of
 from akdtune.reports.ablation.measured import Phase, phases_of
 from akdtune.reports.ablation.tables import Result, compute
@@ -78,7 +78,7 @@ def standing(run: Path, rows: Sequence[Row], asked: Asked | None = None, now: fl
         asked: what the study was asked for; None: what its lock says.
         now: seconds since 1970; None: the clock's.
     """
-    asked = asked or Asked.of_lock(run, files.read_lock(run))
+    asked = asked or Asked.of_lock(run, lock_file.read_lock(run))
     now = time.time() if now is None else now
     times, events = read_course(run, {"study_started", "study_finished", "time_budget", "seeds"})
     ended, held_back, needed, started = _said(events)

@@ -9,7 +9,7 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from akdtune.records.spans import Spans
+from akdtune.records.ledger.spans import Spans
 from akdtune.reports.text import counted, duration
 from akdtune.roles import REPORT_ROLES, TERMINAL
 

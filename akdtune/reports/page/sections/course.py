@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from akdtune.records.events import RungDecided
+from akdtune.records.ledger.events import RungDecided
 from akdtune.reports import curves as curves_report
 from akdtune.reports.curves import Curve
 from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table

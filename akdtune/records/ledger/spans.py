@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from akdtune.records.events import Event, parse
-from akdtune.records.files import heads
+from akdtune.records.ledger.events import Event
+from akdtune.records.ledger.lines import parse
+from akdtune.records.ledger.reading import heads
 from akdtune.roles import TERMINAL
 
 _TIME = re.compile(rb'"time": ([0-9.eE+]+)')
