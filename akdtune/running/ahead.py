@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from akdtune.processors import available_cpus
-from akdtune.records.ledger.events import StudyFinished, parse
 from akdtune.records.files import LEDGER
+from akdtune.records.ledger.events import StudyFinished
+from akdtune.records.ledger.lines import parse
 from akdtune.running import interruption, ray_start
 from akdtune.settings.sections import ResourcesSettings
 from akdtune.study.spec import Study

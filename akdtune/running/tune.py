@@ -195,15 +195,14 @@ def in_waiting_workers() -> Iterator[None]:
 
     Tune gives its actors some variables, for which Ray starts processes of their own; ours inherit these variables.
     """
-    variables, names = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
-    kept, kept_names = dict(variables), set(names)
-    variables.clear()
-    names.clear()
+    set_ones, passed_on = dict(class_cache.DEFAULT_ENV_VARS), set(class_cache.ENV_VARS_TO_PROPAGATE)
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
     try:
         yield
     finally:
-        variables.update(kept)
-        names.update(kept_names)
+        class_cache.DEFAULT_ENV_VARS.update(set_ones)
+        class_cache.ENV_VARS_TO_PROPAGATE.update(passed_on)
 
 
 def concurrency(study: Study) -> int:

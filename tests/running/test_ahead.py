@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from akdtune.records.ledger.events import Event, StudyFinished, StudyStarted
 from akdtune.records.files import LEDGER
+from akdtune.records.ledger.events import Event, StudyFinished, StudyStarted
 from akdtune.running import ahead, ray_start
 from akdtune.settings.sections import ResourcesSettings
 from akdtune.study import spec
