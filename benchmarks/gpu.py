@@ -289,7 +289,8 @@ def jobs_of(base: Job) -> list[Job]:
 def dry_jobs_of(base: Job) -> list[Job]:
     """Every mode once, and two trials at once."""
     with_crd = replace(base, setting="angular_kd_crd")
-    jobs = [replace(base, mode="cold cache"), *(replace(with_crd, mode=mode) for mode in MODES if mode != "cold cache")]
+    jobs = [replace(base, mode="cold cache", epochs=base.epochs + 1)]
+    jobs += [replace(with_crd, mode=mode) for mode in MODES if mode != "cold cache"]
     return [*jobs, replace(base, processes=2)]
 
 

@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 import torch
 
 from akdtune import __version__
-from akdtune.devices import available_cpus, processor
+from akdtune.devices import processor
+from akdtune.processors import available_cpus
 
 TIME_IS_UP = (124, 137)
 NO_NUMBERS = "Dry run on the CPU in tiny sizes: that it ends is all it shows, no number means anything."
