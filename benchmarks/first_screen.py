@@ -237,7 +237,7 @@ def first_trial(study: str, cache: str, folder: Path, checkout: Path | None, arg
     first_end = min((moments[name] for name in ("done", "pruned", "diverged", "failed") if name in moments), default=0)
     return {
         "name": f"{study}, {cache}", "screen_s": seen.screen_s, "silent_s": seen.silent_s,
-        "silent_before": seen.silent_before, "began_s": moments.get("trial_started", moments.get("started", 0.0)),
+        "silent_before": seen.silent_before, "began_s": moments.get("started", 0.0),
         "first_end_s": first_end, "total_s": seen.total_s, "cpu_s": cpu, "code": seen.code, "moments": moments,
     }  # fmt: skip
 

@@ -40,19 +40,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="processes of each checkout")
     parser.add_argument("--trials", type=int, default=3, help="trials of each process, the first one cold")
     parser.add_argument("--against", type=Path, help="another checkout, measured in turn with this one")
+    parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--round", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.ask is not None:
+        given.ask.write_text(json.dumps(asked(given.study, given.arm)))
+        return
     if given.round is not None:
         print(json.dumps(a_round(given.round, given.trials)))
         return
     checkouts = {"this": ROOT} | ({"other": given.against.resolve()} if given.against else {})
     with tempfile.TemporaryDirectory() as folder:
-        request = Path(folder) / "trial.json"
-        request.write_text(json.dumps(asked(given.study, given.arm)))
+        requests = {name: Path(folder) / f"{name}.json" for name in checkouts}
+        for name, checkout in checkouts.items():  # each in its own words: settings come and go
+            ask = ["--ask", str(requests[name]), "--study", given.study, "--arm", given.arm]
+            subprocess.run([sys.executable, __file__, *ask], env=of(checkout), check=True)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
         for _ in range(given.rounds):
             for name, checkout in checkouts.items():
-                found[name].append(in_process(checkout, request, given.trials))
+                found[name].append(in_process(checkout, requests[name], given.trials))
     refuse_other_numbers(found)
     print(f"{given.study}, {given.arm}: CPU seconds, least (median) of {given.rounds} rounds, {processor()}")
     for name, rounds in found.items():
@@ -73,11 +79,17 @@ def asked(study: str, arm: str) -> Mapping[str, Any]:
     return request.alone().plain()
 
 
+def of(checkout: Path) -> dict[str, str]:
+    """The environment in which a process imports a checkout."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
+
+
 def in_process(checkout: Path, request: Path, trials: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
-        environment = {"AKDTUNE_CACHE": cache, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
         command = [sys.executable, __file__, "--round", str(request), "--trials", str(trials)]
-        shown = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
+        shown = subprocess.run(
+            command, env=of(checkout) | {"AKDTUNE_CACHE": cache}, stdout=subprocess.PIPE, text=True, check=True
+        )
     measured: dict[str, Any] = json.loads(shown.stdout.splitlines()[-1])
     assert Path(measured["package"]).is_relative_to(checkout), f"{measured['package']} is not of {checkout}"
     return measured

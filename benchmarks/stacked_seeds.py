@@ -15,7 +15,7 @@ the CPU of one thread's process time, on a GPU of wall time between two waits. W
 are other ones, the table says so.
 
     python benchmarks/stacked_seeds.py [--quick] [--device cpu|cuda] [--graphs] [--students NAME ...] [--seeds N ...]
-        [--precisions fp32 bf16] [--steps N] [--json FILE]
+        [--precisions fp32 bf16] [--forms NAME ...] [--steps N] [--json FILE]
 """
 
 # Shapes: S seeds, B batch, K classes, C channels or feature width, H, W.
@@ -285,14 +285,20 @@ def clock(device: str) -> float:
 
 
 def measure(
-    name: str, seeds: int, precision: str, device: str, steps: int, graphs: bool = False
+    name: str,
+    seeds: int,
+    precision: str,
+    device: str,
+    steps: int,
+    graphs: bool = False,
+    forms: Sequence[str] = FORMS,
 ) -> list[dict[str, Any]]:
     """Compares the forms, then times them in turn; a row each."""
     setup = SETUPS[name]
     students = [networks.build(setup.network, setup.inputs, seed).to(device) for seed in range(seeds)]
     stacked = given(setup, seeds, device)
     rows, stepping, expected = [], {}, []
-    for form in FORMS if seeds > 1 else FORMS[:1]:
+    for form in [FORMS[0], *(form for form in forms if form != FORMS[0] and seeds > 1)]:
         row: dict[str, Any] = {"student": name, "seeds": seeds, "precision": precision, "device": device, "form": form}
         row |= {"graphs": graphs, "ms_per_seed": None, "difference": None, "note": ""}
         rows.append(row)
@@ -347,6 +353,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", choices=SETUPS, default=["digits", "resnet8x4"], metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="N", help="default: 1 2 4 8")
     parser.add_argument("--precisions", nargs="+", choices=TOLERANCE, default=list(TOLERANCE), help="default: both")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="NAME", help="default: all")
     parser.add_argument("--steps", type=int, help="timed ones of each form")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
@@ -365,7 +372,7 @@ def main() -> None:
         steps = arguments.steps or (40 if name == "digits" else 5) // (4 if arguments.quick else 1) or 1
         for precision in arguments.precisions:
             for seeds in arguments.seeds:
-                measured = measure(name, seeds, precision, arguments.device, steps, arguments.graphs)
+                measured = measure(name, seeds, precision, arguments.device, steps, arguments.graphs, arguments.forms)
                 print("\n".join(map(shown, measured)), flush=True)
                 rows += measured
     if arguments.json:

@@ -272,7 +272,7 @@ class StudyDirectory:
         self._write([event])
 
     def _write(self, written: Sequence[Event], durable: bool = False) -> None:
-        written = [replace(event, time=self._now()) for event in written]
+        written = [replace(event, time=self._now()) if math.isnan(event.time) else event for event in written]
         try:
             if self._lock is not None:
                 self._lock.check()
@@ -357,9 +357,10 @@ class StudyDirectory:
 
     def _write_epochs(self, trial_id: str, rows: Mapping[int, tuple[float | None, float | None]]) -> None:
         if rows:
+            now = self._now()
             self._write(
                 [
-                    EpochFinished(trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
+                    EpochFinished(time=now, trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
                     for epoch, (value, score) in rows.items()
                 ]
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from pathlib import Path
@@ -78,10 +77,11 @@ class StudyLock:
         self._lock.release()
 
     def _seen(self) -> tuple[int, int] | None:
-        with contextlib.suppress(OSError):
+        try:
             facts = self.path.stat()
-            return facts.st_dev, facts.st_ino
-        return None
+        except OSError:
+            return None
+        return facts.st_dev, facts.st_ino
 
 
 def running_driver(root: Path) -> int | None:

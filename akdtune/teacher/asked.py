@@ -87,22 +87,27 @@ class InBfloat16:
         drawn = torch.randn(PROBED, *like_BCHW.shape[1:], generator=torch.Generator().manual_seed(0))
         images_BCHW = drawn.to(like_BCHW.device).contiguous(memory_format=layout(self._exact))
         exact = self._exact(images_BCHW, True)
-        folded = copy.deepcopy(self._exact)
-        fold_norms(folded, images_BCHW)
-        if not all(map(_alike, _tensors(folded(images_BCHW, True)), _tensors(exact))):
-            folded = copy.deepcopy(self._exact)
-        for module in folded.modules():
-            if type(module) in (nn.Conv2d, nn.Linear):  # whatever else has weights is autocast's
-                module.to(torch.bfloat16)
         try:
-            _autocast(folded, images_BCHW, True)
+            self._network = _converted(self._exact, images_BCHW, exact)
         except Exception as error:
             raise AkdtuneError(
                 f"teacher_cache.compute: network {type(self._exact).__name__} does not run in bfloat16"
                 f" ({type(error).__name__}: {error}); set teacher_cache.compute: fp32"
             ) from error
         self._classifies = rebuilt(self._exact, exact)
-        self._network = folded
+
+
+def _converted(network: Network, images_BCHW: Tensor, exact: Signals) -> Network:
+    """A copy with weights in bfloat16, of which `exact` is what the network says to some images; it has run once."""
+    copied = copy.deepcopy(network)
+    fold_norms(copied, images_BCHW)
+    if not all(map(_alike, _tensors(copied(images_BCHW, True)), _tensors(exact))):
+        copied = copy.deepcopy(network)
+    for module in copied.modules():
+        if type(module) in (nn.Conv2d, nn.Linear):  # whatever else has weights is autocast's
+            module.to(torch.bfloat16)
+    _autocast(copied, images_BCHW, True)
+    return copied
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from akdtune.folders import packaged
 from akdtune.records import tables
 from akdtune.records.files import LEDGER, LOCK, trial_directory
 from akdtune.records.plan_file import read_plan, write_plan
-from akdtune.running import driver
+from akdtune.running import ahead, driver
 from akdtune.study import spec
 from akdtune.study.schema import json_schema
 from akdtune.tracking.record import RunRecord, write_record
@@ -347,6 +347,7 @@ def test_run_hands_over_the_study(
         asked.append((settings.name, settings.search.trials, root, address, extend, reuse))
         return 130
 
+    monkeypatch.setattr(ahead, "begin", lambda *_: None)
     monkeypatch.setattr(driver, "run", run)
     override = "tracking.wandb={project: akdtune, mode: offline}"
     error = call(capsys, "run", "digits_angular", "search.trials=8", override, code=130)
@@ -381,10 +382,11 @@ def test_retry_notes_down_which_trials_go_on_and_runs_the_study(
 ) -> None:
     asked: list[Any] = []
 
-    def run(study: spec.Study, root: Path, address: str | None) -> int:
+    def run(study: spec.Study, root: Path, address: str | None, **_: Any) -> int:
         asked.append((study.search.trials, study.resources.cpu, root, address))
         return 1
 
+    monkeypatch.setattr(ahead, "begin", lambda *_: None)
     monkeypatch.setattr(driver, "run", run)
     assert "did you mean training.epochs=2?" in call(capsys, "retry", "toy", "trainin.epochs=2", code=2)
     assert not asked and '"retried"' not in (failed / LEDGER).read_text(), "the study is read first"
@@ -418,6 +420,7 @@ def test_new_takes_the_next_free_directory(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken: list[Path] = []
+    monkeypatch.setattr(ahead, "begin", lambda *_: None)
     monkeypatch.setattr(driver, "run", lambda settings, root, address, extend, reuse: taken.append(root) or 0)
     command = ("run", "digits_angular", "--new", "--dir", str(home / "run"), "tracking.wandb=null")
     call(capsys, *command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -196,6 +197,13 @@ def test_networks_without_common_stages_are_refused_with_their_shapes(name: str)
 def test_a_missing_last_map_or_classifier_is_refused(name: str, missing: str) -> None:
     with pytest.raises(AkdtuneError, match=f"method {name} needs a teacher with a classifier, and maps"):
         build(name, small_world.method_context(**{missing: None}))
+
+
+def test_what_is_not_finite_is_no_zero_vector() -> None:
+    vectors = torch.tensor([[3.0, 4.0], [math.nan, 1.0]])
+    scaled = _maps.unit(vectors, dim=1)
+    assert scaled[0].tolist() == pytest.approx([0.6, 0.8])
+    assert scaled[1].isnan().any()
 
 
 def test_unit_vectors_equal_torchs_and_zero_ones_stay_zero() -> None:

@@ -181,6 +181,7 @@ def _arm_json(judged: JudgedArm) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@progress.stage("reading what was searched")
 def known_domains(run: Path) -> dict[str, Any]:
     """What each setting was drawn from, by the study's settings; nothing where they are not known."""
     from akdtune.statistics.importance import domains_of  # late: only this analysis needs Optuna
