@@ -146,9 +146,9 @@ def test_the_benchmark_writes_a_row_for_each_mode(
     monkeypatch.setattr(sys, "argv", ["trial_speed", *asked])
     trial_speed.main()
     rows = json.loads((tmp_path / "rows.json").read_text())
-    modes = [mode for mode in trial_speed.modes_of_this_version() if not mode.startswith("live")]  # the teacher is stored
+    stored = [mode for mode in trial_speed.modes_of_this_version() if not mode.startswith("live")]
     assert [(row["pair"], row["setting"], row["mode"]) for row in rows] == [
-        (PAIR, "angular_kd_crd", mode) for mode in modes
+        (PAIR, "angular_kd_crd", mode) for mode in stored
     ]
     for row in rows:
         assert row.keys() == {"pair", "setting", "mode", "cpu_ms_per_step", "ratio"}
