@@ -233,6 +233,9 @@ def test_a_ray_that_does_not_start_is_said_by_who_waits_for_it(tmp_path: Path, m
         assert {name: os.environ[name] for name in for_it} == for_it
         raise RuntimeError("no sockets left\nand more")
 
+    monkeypatch.setattr(ray_start, "_own", None)  # other tests of this process may keep theirs
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(ray_start.ray, "init", refuse)
     monkeypatch.setattr(ray_start.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
     for_it = ray_start._preloading(1, 1)
