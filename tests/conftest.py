@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,24 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("NETRC", str(tmp_path_factory.mktemp("home") / "netrc"))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins_of_this_file_alone() -> Iterator[None]:
+    """Takes back what plug-ins registered while a file's tests ran, and their modules, so that order matters nowhere.
+
+    What test files register when they are collected stays, as every process collects them all.
+    """
+    from akdtune.registry import KINDS, _registered
+
+    before = {kind: dict(_registered[kind]) for kind in KINDS}
+    yield
+    for kind, known in before.items():
+        for name, component in list(_registered[kind].items()):
+            module = str(getattr(component, "__module__", ""))
+            if name not in known and not module.startswith("akdtune."):
+                del _registered[kind][name]
+                sys.modules.pop(module, None)  # imported again, it registers again
 
 
 @pytest.fixture(scope="session")
