@@ -38,6 +38,17 @@ def ready_to_train(cpu: float) -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Sets torch's global generators that draw on a device.
+
+    `torch.manual_seed` sets those of every kind of device, and writes down its caller's stack for each kind that was
+    never used: .2 to .5 ms, more than a tenth of a small epoch's preparation.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
 def resolve_device(setting: str) -> torch.device:
     """`auto` is the first visible GPU, else the CPU."""
     return torch.device("cuda" if setting == "cuda" or (setting == "auto" and torch.cuda.is_available()) else "cpu")

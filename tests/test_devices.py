@@ -54,3 +54,13 @@ def test_what_a_step_frees_stays_for_the_next_one() -> None:
     threads, faults = map(int, ran.stdout.split())
     assert threads == 1
     assert faults < 1000, "160 MiB are 40,960 pages"
+
+
+def test_seeds_of_a_device_are_those_that_torch_sets() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    devices.seed_draws(7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+    queued = len(torch.cuda._queued_calls)  # each a stack, as long as no GPU was used
+    devices.seed_draws(8, torch.device("cpu"))
+    assert len(torch.cuda._queued_calls) == queued

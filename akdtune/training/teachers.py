@@ -26,6 +26,7 @@ from torch.nn import functional
 from akdtune import atomic, networks
 from akdtune.data.dataset import DataSet
 from akdtune.data.splits import Loaded
+from akdtune.devices import seed_draws
 from akdtune.errors import AkdtuneError, CheckpointError
 from akdtune.randomness import derived_seed
 from akdtune.registry import network_name
@@ -174,7 +175,8 @@ class _Training:
     def _train_epoch(self, epoch: int, should_stop: Callable[[], bool]) -> dict[str, float] | None:
         train = self.splits.train
         order_seed = derived_seed("teacher", self.settings.seed, "order")
-        torch.manual_seed(derived_seed("teacher", self.settings.seed, "epoch", epoch))  # for dropout in the network
+        of_network = derived_seed("teacher", self.settings.seed, "epoch", epoch)
+        seed_draws(of_network, train.labels_N.device)  # for dropout in the network
         draws = torch.Generator().manual_seed(derived_seed("teacher", self.settings.seed, "drop", epoch))
         set_learning_rate(self.optimizer, self.settings.learning_rate(epoch))
         sums, count = torch.zeros(2, dtype=torch.float64, device=train.labels_N.device), 0

@@ -25,7 +25,7 @@ from akdtune import networks
 from akdtune.columns import Column, joined
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.data.splits import Loaded, overlapping
-from akdtune.devices import float32_as_set, resolve_device, warn_of_bfloat16
+from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import STREAMS, derived_seed
 from akdtune.signals import Batch, Signals
@@ -358,7 +358,7 @@ class Trial:
         """
         seeds = self.config.seeds
         noise = "noise", seeds.noise, stage, epoch
-        torch.manual_seed(derived_seed(*noise))
+        seed_draws(derived_seed(*noise), self.device)
         for name, generator in self._streams:
             generator.manual_seed(derived_seed(*noise, name))
         of_student = stage == "student"

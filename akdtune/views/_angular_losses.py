@@ -184,7 +184,7 @@ def ground_truth_loss(logits_BVK: Tensor, labels_B: Tensor, reduction: Literal["
     """Cross-entropy of every view with the label, mean over the batch, sum or mean over views: a scalar in nats."""
     views = logits_BVK.shape[1]
     logits_XK = logits_BVK.transpose(0, 1).flatten(0, 1)  # view by view, as the heads lay them out: no copy
-    loss = functional.cross_entropy(logits_XK, labels_B.repeat(views))
+    loss = functional.cross_entropy(logits_XK, torch.cat([labels_B] * views))
     return loss * views if reduction == "sum" else loss
 
 
