@@ -138,7 +138,8 @@ def retry(
         raise AkdtuneError(f"{directory / LOCK}: no such file; without it the study's settings are not known")
     names = [name for name in trials or [] if "=" not in name]
     overrides = [*lock.get("overrides", []), *(text for text in trials or [] if "=" in text)]
-    study = None if later else spec.load(str(lock.get("source")), overrides)  # before anything is noted down
+    with waiting("reading the settings"):  # before anything is noted down
+        study = None if later else spec.load(str(lock.get("source")), overrides)
     chosen = retrying.give_up(directory, names) if give_up else retrying.retry(directory, names)
     if not chosen:
         none = "no trial waits" if give_up else "no trial has failed"
@@ -213,8 +214,9 @@ def rehearse(
     Exit code 0: every trial ended and every analysis answered; 1: something failed; 130: interrupted.
     """
     from akdtune.running import supervision
-    from akdtune.running.rehearsal import rehearse as run_small
 
+    with waiting("loading Ray and torch"):
+        from akdtune.running.rehearsal import rehearse as run_small
     with supervision.leaving():
         code = run_small(file, overrides or [], directory)
     raise typer.Exit(code)
