@@ -244,9 +244,9 @@ class ArmScheduler(FIFOScheduler):
                 continue
             if not bracket.has(event.rung):
                 raise StudyError(
-                    f"{self.directory.ledger_path}: trial {event.trial_id} was judged at epoch {event.rung}, which is no "
-                    f"rung of {event.bracket} as the study's settings have it; one of both was changed after the study "
-                    "began: put it back, or start anew beside it (--new)"
+                    f"{self.directory.ledger_path}: trial {event.trial_id} was judged at epoch {event.rung}, which is "
+                    f"no rung of {event.bracket} as the study's settings have it; one of both was changed after the "
+                    "study began: put it back, or start anew beside it (--new)"
                 )
             if event.counted:
                 bracket.count(event.trial_id, event.epoch, event.value)
