@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from akdtune import progress
 from akdtune.cli import completion
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
 from akdtune.cli.waiting import load_study, waiting
@@ -70,8 +71,12 @@ def run(
 
 def _ran(study: Study, root: Path, address: str | None, *, extend: bool = False, reuse: Sequence[Path] = ()) -> int:
     """Runs a study; Ray starts while torch is loaded and the study is prepared."""
+    from akdtune.records.files import LOCK
     from akdtune.running import supervision
 
+    new = not (root / LOCK).exists()
+    if new:
+        _open(study, root)
     with supervision.leaving(), contextlib.ExitStack() as while_it_runs:
         with waiting("starting Ray, loading torch"):
             from akdtune.running import ahead, ray_start
@@ -81,7 +86,18 @@ def _ran(study: Study, root: Path, address: str | None, *, extend: bool = False,
 
             ray_start.settled()  # two threads that load Ray's modules may lock each other
             from akdtune.running import driver
-        return driver.run(study, root, address, extend=extend, reuse=reuse)
+        return driver.run(study, root, address, extend=extend, reuse=reuse, opened=new)
+
+
+def _open(study: Study, root: Path) -> None:
+    """Says what a new study does, before Ray is loaded."""
+    from akdtune.cli.terminal.text import columns
+    from akdtune.planning.report import opening
+    from akdtune.reports.fitting import fitted
+    from akdtune.study.proposals import Outline
+
+    print(fitted(opening(Outline(study), root, "new"), columns()), flush=True)
+    progress.said()
 
 
 def retry(

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from akdtune import progress
-from akdtune.planning.report import headline
+from akdtune.planning.report import opening
 from akdtune.records import tables
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_record import TrialRecord
@@ -221,12 +221,11 @@ def command_line(study: Study, root: Path) -> str:
 
 
 def short_report(outline: Outline, directory: StudyDirectory) -> str:
-    """What `akdtune run` prints first."""
-    study, records = outline.study, directory.records.values()
+    """What `akdtune run` prints first, unless the command line has printed it for a new study."""
+    records = directory.records.values()
     ended = sum(record.terminal is not None for record in records)
     state = f"resuming: {ended} of {outline.trials} trials have ended" if records else "new"
-    lines = [f"study {study.name} in {directory.root} ({state})", *(f"  {line}" for line in headline(outline))]
-    return "\n".join([*lines, *(f"  warning: {warning}" for warning in study.warnings)])
+    return opening(outline, directory.root, state)
 
 
 def closing_report(study: Study, directory: StudyDirectory, width: int | None = None) -> str:
