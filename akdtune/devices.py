@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from akdtune import __version__
+from akdtune.processors import processor
 
 ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables that hold oneDNN below what the processor can; torch's own limit shows in its capability."""
@@ -115,17 +114,3 @@ def trained_on(device: torch.device) -> dict[str, str | int]:
         "akdtune": __version__,
         "python": platform.python_version(),
     }
-
-
-@functools.cache
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The name of this machine's processor, as far as the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, name = line.partition(":")
-            if key.strip() == "model name" and name.strip():
-                return " ".join(name.split())
-    return platform.processor() or platform.machine() or "unknown"
-
-
-# ------------------------------------------------------------------------------------------------ processors allowed

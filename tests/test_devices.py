@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from akdtune import __version__, devices
+from akdtune import __version__, devices, processors
 
 
 def test_processor_threads_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +18,7 @@ def test_processor_threads_and_versions(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.delenv(name, raising=False)
     where = devices.trained_on(torch.device("cpu"))
     assert where == {
-        "processor": devices.processor(), "capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": processors.processor(), "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(), "device": "cpu", "torch": torch.__version__, "akdtune": __version__,
         "python": platform.python_version(),
     }  # fmt: skip
