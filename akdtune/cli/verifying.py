@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 
 from akdtune.cli import completion
 from akdtune.cli.app import RunArgument
+from akdtune.progress import PLAIN_AFTER_S
 
 if TYPE_CHECKING:
     from akdtune.verification.checks import Progress
@@ -58,7 +60,7 @@ def verify(
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Shows on a terminal what takes long."""
+    """Shows what takes long: a bar on a terminal, elsewhere a line every few seconds."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -66,8 +68,13 @@ def _progress() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("reading")
+        last = time.monotonic()
 
         def show(what: str, done: int, total: int) -> None:
+            nonlocal last
             bar.update(task, description=what, completed=done, total=total)
+            if not console.is_terminal and (now := time.monotonic()) - last > PLAIN_AFTER_S:
+                last = now
+                console.print(f"{what}: {done:,} of {total:,}", soft_wrap=True)
 
         yield show
