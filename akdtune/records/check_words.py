@@ -9,7 +9,9 @@ CHECK = "check"
 """The key; files of earlier versions do not have it."""
 
 _BEFORE, _BEHIND = b', "check": "', b'"}\n'
-_AT_END = len(_BEFORE) + 8 + len(_BEHIND)
+CHECKED = len(_BEFORE) + 8 + len(_BEHIND)
+"""How many bytes of a line of a file are its check word, the end of the line included."""
+
 _END = re.compile(rb', "check": "([0-9a-f]{8})"\}\s*$')
 
 
@@ -21,13 +23,15 @@ def with_check(text: str) -> str:
 
 def holds(line: bytes) -> bool | None:
     """Whether a line is what its check word was made from; None where it has none."""
+    if body_of(line) is not None:
+        return True
     end = _END.search(line, max(0, len(line) - 40))
     return None if end is None else zlib.crc32(line[: end.start()]) == int(end[1], 16)
 
 
 def body_of(line: bytes) -> bytes | None:
     """What stands before the check word of a line of a file; None for one that has none, or another."""
-    body, end = line[:-_AT_END], line[-_AT_END:]
+    body, end = line[:-CHECKED], line[-CHECKED:]
     if end[:-11] != _BEFORE or end[-3:] != _BEHIND or b"%08x" % zlib.crc32(body) != end[-11:-3]:
         return None
     return body

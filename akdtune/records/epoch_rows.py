@@ -104,6 +104,7 @@ class Epochs:
                 if (path / EPOCHS).exists():
                     warn(f"{error}; what it holds is read from the trials")
         stale = [trial_id for trial_id, stamp in self.stamps.items() if recorded.get(trial_id) != stamp]
+        self._of_last_file: pa.Schema | None = None
         self._held: list[pa.Table] = []
         self._later: list[str] = []
         schemas += self._schemas(stale)
@@ -112,7 +113,7 @@ class Epochs:
 
     def _schemas(self, trial_ids: Sequence[str]) -> Iterator[pa.Schema]:
         """Columns of trials' own files, which are read for it: once, as far as their rows may stay in memory."""
-        rows = 0
+        rows, last = 0, None
         for start in range(0, len(trial_ids), self.limits.trials):
             tables = []
             for trial_id in trial_ids[start : start + self.limits.trials]:
@@ -122,12 +123,14 @@ class Epochs:
                         schema = tables[-1].schema
                         rows += tables[-1].num_rows
                     else:
-                        schema = _checked(self._file(trial_id), read_schema(self._file(trial_id)))
+                        schema = self._checked(self._file(trial_id), read_schema(self._file(trial_id)))
                         self._later.append(trial_id)
                 except StudyError as error:
                     self._is_damaged(trial_id, str(error))
                     continue
-                yield schema
+                if schema is not last:  # nearly all are alike
+                    last = schema
+                    yield schema
             for _, alike in itertools.groupby(tables, key=lambda table: table.schema):
                 self._held.append(pa.concat_tables(alike).combine_chunks())
 
@@ -135,12 +138,19 @@ class Epochs:
         """Rows of a trial's own file."""
         path = self._file(trial_id)
         table = read_table(path)
-        _checked(path, table.schema)
+        schema = self._checked(path, table.schema)
         if table.num_rows and pc.unique(table["trial_id"]).to_pylist() != [trial_id]:
             raise StudyError(f"{path}: is not this trial's")
-        return table
+        return pa.Table.from_arrays(table.columns, schema=schema)
+
+    def _checked(self, path: Path, schema: pa.Schema) -> pa.Schema:
+        """`_checked`, and the very schema of the file before where this one is the same."""
+        if self._of_last_file is None or not schema.equals(self._of_last_file, check_metadata=True):
+            self._of_last_file = _checked(path, schema)
+        return self._of_last_file
 
     def _file(self, trial_id: str) -> Path:
+        """Where a trial's own rows are."""
         return self.path / "trials" / trial_id / EPOCHS
 
     def _is_damaged(self, trial_id: str, why: str) -> None:

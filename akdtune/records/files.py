@@ -204,7 +204,7 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
     Raises:
         StudyError: when the file is missing, truncated or no Parquet file.
     """
-    with reading(path), pq.ParquetFile(path, **VERIFIED) as file:
+    with reading(path), pq.ParquetFile(path, pre_buffer=False, **VERIFIED) as file:  # most are of some kilobytes
         return file.read(use_threads=False)
 
 

@@ -72,11 +72,17 @@ def as_texts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_one_text(texts: Mapping[str, Any]) -> str:
     """The row as JSON, out of `as_texts`: what the ledger's line of a planned trial holds as its `plan`."""
-    parts = (
-        f'"{name}": {texts[name] if name in _JSON_COLUMNS and texts[name] is not None else _JSON.encode(texts[name])}'
-        for name in PLAN_COLUMNS
-    )
+    parts = [
+        f'"{name}": {value if name in _JSON_COLUMNS and value is not None else _plain(value)}'
+        for name, value in ((name, texts[name]) for name in PLAN_COLUMNS)
+    ]
     return f"{{{', '.join(parts)}}}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value) if type(value) is int else _JSON.encode(value)
 
 
 _JSON = json.JSONEncoder(allow_nan=False)

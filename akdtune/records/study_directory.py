@@ -40,7 +40,6 @@ from akdtune.records.ledger.events import (
     epoch_line,
     planned_line,
 )
-from akdtune.records.ledger.state import StudyState, cut_torn_line
 from akdtune.records.plan_file import as_one_text, as_texts, plan_table, plan_to_go_on_with, write_plan_table
 from akdtune.records.study_folder import (
     STOP_FLAG,
@@ -52,6 +51,7 @@ from akdtune.records.study_folder import (
     writing,
 )
 from akdtune.records.study_lock import StudyLock
+from akdtune.records.study_state import StudyState, cut_torn_line
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import TERMINAL

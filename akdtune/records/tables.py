@@ -291,6 +291,7 @@ def _outcomes(events: Iterable[Event]) -> dict[str, _Outcome]:
     return outcomes
 
 
+_GOES_ON = b'"decision": "CONTINUE"'
 _PLANNED = ("trial_id", "cell_id", "arm", "role", "seed", "number", "cell")
 
 
@@ -307,6 +308,8 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
                         check_plan_row(path / LEDGER, row.plan)
                         plan.append(row.plan)
                         planned.add(trial_id)
+            elif kind == "rung" and _GOES_ON in line:
+                continue
             elif (not kind or kind in _OF_OUTCOMES) and (event := parse(line)) is not None:
                 yield event
 

@@ -23,7 +23,7 @@ from akdtune.records.ledger.events import (
 from akdtune.records.ledger.lines import as_it_stands
 from akdtune.records.study_lock import running_driver
 from akdtune.reports.text import counted
-from akdtune.verification.checks import Check, check
+from akdtune.verification.checks import Check, Progress, check
 
 
 @dataclass
@@ -71,17 +71,26 @@ class Ledger:
     budget_spent: bool = False
 
 
-def read(run: Path) -> Ledger:
+def read(run: Path, progress: Progress | None = None) -> Ledger:
     """Reads the ledger of a study; a last line that is being written is left out.
+
+    Args:
+        run: the study directory.
+        progress: told about bytes read.
 
     Raises:
         StudyError: when it cannot be read.
     """
     held = Ledger()
+    path = run / files.LEDGER
+    done, total = 0, path.stat().st_size if path.exists() else 0
     for number, (_, _, line) in enumerate(reading.heads(run), start=1):
         if not line.endswith(b"\n"):
             break
         held.lines += 1
+        done += len(line)
+        if progress is not None and number % _TOLD == 0:
+            progress("ledger, bytes", done, total)
         event = as_it_stands(line)
         holds = check_words.holds(line)
         held.checked += holds is not None
@@ -97,6 +106,10 @@ def read(run: Path) -> Ledger:
             )
         _take(held, event)
     return held
+
+
+_TOLD = 1_000
+"""Progress is told after so many lines."""
 
 
 def _called(event: Event) -> str:

@@ -49,7 +49,7 @@ def verify(run: Path, asked: Asked, progress: Progress) -> list[Check]:
         AkdtuneError: for a trial that there is not, or that has not finished.
     """
     path = require_study(run)
-    held = ledger.read(path)
+    held = ledger.read(path, progress)
     plans = _plans(path, held)
     if not plans:
         raise StudyError(f"{run}: cannot be verified: it has no planned trial (no {PLAN} and none in the ledger)")

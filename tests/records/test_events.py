@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
 from akdtune.records.check_words import holds, with_check
+from akdtune.records.files import PLAN_COLUMNS
 from akdtune.records.ledger.events import (
     DuplicateProposed,
     EpochFinished,
@@ -19,6 +21,7 @@ from akdtune.records.ledger.events import (
     TrialInterrupted,
     TrialPlanned,
     TrialStarted,
+    planned_line,
 )
 from akdtune.records.ledger.judgements import (
     Candidate,
@@ -27,7 +30,8 @@ from akdtune.records.ledger.judgements import (
     RungCorrelation,
     SeedsNeeded,
 )
-from akdtune.records.ledger.lines import epoch_of, of_plain, parse
+from akdtune.records.ledger.lines import epoch_of, of_plain, parse, planned_in
+from akdtune.records.plan_file import as_one_text, as_texts
 from akdtune.roles import TERMINAL
 
 HEAD = {"time": 1.5, "trial_id": "c-s0"}
@@ -202,3 +206,20 @@ def test_an_epoch_as_it_is_written_is_read_at_once_as_what_parse_makes_of_it(val
 @pytest.mark.parametrize("line", NOT_AS_WRITTEN)
 def test_any_other_line_is_left_to_parse(line: str) -> None:
     assert epoch_of(line.encode()) is None
+
+
+@pytest.mark.parametrize("value", [71.25, 1e-07, -0.0, 85, None])
+def test_an_epochs_line_is_what_every_events_is(value: float | None) -> None:
+    event = EpochFinished(time=1790.5, trial_id="\u00e9-s0", epoch=3, value=value, score=71.1)
+    assert event.line() == Event.line(event)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        EpochFinished(time=1.0, trial_id="a", epoch=3, value=math.inf, score=None).line()
+
+
+def test_a_planned_trials_line_is_what_every_events_is() -> None:
+    texts = {**dict.fromkeys(PLAN_COLUMNS), "trial_id": "\u00e9-s0", "seed": 3, "settings": {"training": {"lr": 0.1}}}
+    row = as_texts(texts)
+    line = planned_line(7.5, "c-s0", as_one_text(row))
+    assert line == TrialPlanned(time=7.5, trial_id="c-s0", plan=texts).line()
+    assert planned_in(line.encode()) == ("c-s0", as_one_text(row).encode())
+    assert planned_in(line.replace("0.1", "0.2").encode()) is None, "its check word says so"

@@ -23,9 +23,9 @@ from akdtune.records.ledger import reading
 from akdtune.records.ledger.events import RungDecided, StudyFinished, TrialEnded, TrialStarted
 from akdtune.records.ledger.lines import parse
 from akdtune.records.ledger.reading import read_events
-from akdtune.records.ledger.state import cut_torn_line
 from akdtune.records.plan_file import read_plan, read_plan_file
 from akdtune.records.study_directory import COMPACT_TRIALS, StudyDirectory
+from akdtune.records.study_state import cut_torn_line
 from tests.study_fixture import StudyBuilder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -43,10 +42,15 @@ class Event:
         return with_check(_WRITTEN.encode(self.plain())) + "\n"
 
 
-@functools.cache
+_FIELDS: dict[type[Event], tuple[tuple[str, Any], ...]] = {}
+
+
 def fields_of(kind: type[Event]) -> tuple[tuple[str, Any], ...]:
     """Names and defaults of a class's fields after the head, in the order of the file."""
-    return tuple((field.name, field.default) for field in fields(kind) if field.name not in ("time", "kind"))
+    if kind not in _FIELDS:
+        held = (field for field in fields(kind) if field.name not in ("time", "kind"))
+        _FIELDS[kind] = tuple((field.name, field.default) for field in held)
+    return _FIELDS[kind]
 
 
 # ---------------------------------------------------------------------------------------------------- of the study

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from collections import abc
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from akdtune.records.check_words import body_of, holds
+from akdtune.records.check_words import CHECKED, body_of, holds
 from akdtune.records.ledger.events import Event, fields_of
 from akdtune.records.ledger.kinds import CLASSES, KINDS
 
@@ -37,40 +38,40 @@ def as_it_stands(line: bytes) -> Event | None:
     return None if plain is None else of_plain(plain)
 
 
-_REAL = rb"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:e[-+][0-9]+)?"
+_NUMBER = rb"[-0-9.e+]+"
 _EPOCH = re.compile(
-    rb'\{"time": %b, "event": "epoch", "trial_id": "([^"\\\x00-\x1f]*)", "epoch": (0|[1-9][0-9]*), '
-    rb'"value": (null|%b), "score": (null|%b)\}\n' % (_REAL, _REAL, _REAL)
+    rb'\{"time": %b, "event": "epoch", "trial_id": "([\w.-]+)", "epoch": (0|[1-9][0-9]*), '
+    rb'"value": (null|%b), "score": (null|%b)(?:, "check": "([0-9a-f]{8})")?\}\n' % (_NUMBER, _NUMBER, _NUMBER)
 )
 
 
 def epoch_of(line: bytes) -> tuple[str, int, float | None, float | None] | None:
     """Trial, epoch, value and score of a line that holds an epoch as it is written today; None for any other line.
 
-    What `parse` says of such a line in a tenth of its time: epochs are nearly all of a ledger.
+    What `parse` says of such a line in a seventh of its time: epochs are nearly all of a ledger.
     """
-    parts = line.split(b'"', _PARTS)
-    if len(parts) == _PARTS and parts[1:8:2] == _HEAD and parts[11:18:2] == _TAIL and body_of(line) is not None:
-        found: tuple[bytes, ...] = (parts[9], parts[12][2:-2], parts[14][2:-2], parts[16][2:-2])
-        if b"\\" in parts[9]:
-            return None
-    elif len(parts) == _PARTS - 4 and (matched := _EPOCH.fullmatch(line)) is not None:
-        found = matched.groups()
-    else:
+    found = _EPOCH.fullmatch(line)
+    if found is None:
         return None
-    trial_id, epoch, value, score = found
-    if not (value == b"null" or b"." in value) or not (score == b"null" or b"." in score):  # as whole numbers
+    trial_id, epoch, value, score, check = found.groups()
+    if check is None:
+        found = _EPOCH_BEFORE.fullmatch(line)  # nothing but its form says that it is as it was written
+    elif zlib.crc32(line[:-CHECKED]) != int(check, 16):
+        return None
+    if found is None or not (value == b"null" or b"." in value) or not (score == b"null" or b"." in score):
         return None
     try:
-        known = trial_id.decode()
-        return known, int(epoch), None if value == b"null" else float(value), None if score == b"null" else float(score)
+        numbers = None if value == b"null" else float(value), None if score == b"null" else float(score)
     except ValueError:
         return None
+    return trial_id.decode(), int(epoch), *numbers
 
 
-_PARTS = 21
-"""Of a line with its check word, between quotation marks; one of an earlier version has four less."""
-_HEAD, _TAIL = [b"time", b"event", b"epoch", b"trial_id"], [b"epoch", b"value", b"score", b"check"]
+_REAL = rb"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:e[-+][0-9]+)?"
+_EPOCH_BEFORE = re.compile(
+    rb'\{"time": %b, "event": "epoch", "trial_id": "[\w.-]+", "epoch": [0-9]+, "value": (?:null|%b), "score": '
+    rb"(?:null|%b)\}\n" % (_REAL, _REAL, _REAL)
+)
 
 
 def planned_in(line: bytes) -> tuple[str, bytes] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from akdtune.errors import StudyError
@@ -81,36 +83,53 @@ class StudyState:
         Returns:
             What is wrong with lines and with rows of the plan's file, a sentence each.
         """
-        differing, unread, first = [], 0, 0
-        for number, line in enumerate(ledger_lines(root), start=1):
-            if (epoch := epoch_of(line)) is not None:
-                self.apply_epoch(*epoch)
-                continue
-            planned = planned_in(line)
-            if planned is not None and texts.get(planned[0]) == planned[1]:
-                continue
-            event = parse(line)
-            if event is None and line.strip():
-                unread, first = unread + 1, first or number
-            if isinstance(event, TrialPlanned):
-                known = self.records.get(event.trial_id)
-                try:
-                    check_plan_row(root / LEDGER, event.plan)
-                except StudyError:
-                    unread, first = unread + 1, first or number
-                    continue
-                if known is not None and (difference := plan_difference(known.plan, event.plan)):
-                    known.plan = event.plan
-                    differing.append(
-                        f"{root / PLAN}: trial {event.trial_id}: {difference}, as which it was "
-                        f"planned; restored from {LEDGER}"
-                    )
-            if event is not None:
-                self.apply(event)
+        said: list[str] = []
+        unread: list[int] = []
+        with _no_collections():
+            for number, line in enumerate(ledger_lines(root), start=1):
+                if (epoch := epoch_of(line)) is not None:
+                    self.apply_epoch(*epoch)
+                elif line.strip() and not self._take(root, line, texts, said):
+                    unread.append(number)
         if unread:
-            lines = "1 line cannot be read" if unread == 1 else f"{unread} lines cannot be read"
-            differing.append(f"{root / LEDGER}: {lines} (the first: line {first}); left out")
-        return differing
+            are = "1 line cannot be read" if len(unread) == 1 else f"{len(unread)} lines cannot be read"
+            said.append(f"{root / LEDGER}: {are} (the first: line {unread[0]}); left out")
+        return said
+
+    def _take(self, root: Path, line: bytes, texts: Mapping[str, bytes], said: list[str]) -> bool:
+        """Applies one line; whether it could be read."""
+        planned = planned_in(line)
+        if planned is not None and texts.get(planned[0]) == planned[1]:
+            return True
+        event = parse(line)
+        if event is None:
+            return False
+        if isinstance(event, TrialPlanned):
+            try:
+                check_plan_row(root / LEDGER, event.plan)
+            except StudyError:
+                return False
+            known = self.records.get(event.trial_id)
+            if known is not None and (difference := plan_difference(known.plan, event.plan)):
+                known.plan = event.plan
+                said.append(
+                    f"{root / PLAN}: trial {event.trial_id}: {difference}, as which it was "
+                    f"planned; restored from {LEDGER}"
+                )
+        self.apply(event)
+        return True
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Within it Python looks for no garbage: what is read stays, and looking it all over again costs time."""
+    were = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if were:
+            gc.enable()
 
 
 def cut_torn_line(path: Path, block: int = 1 << 16) -> None:
