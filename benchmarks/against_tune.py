@@ -58,7 +58,7 @@ from akdtune.training.trial import Trial
 
 BENCHMARKS = Path(__file__).parent
 HELD_OUT = 5
-"""Validation images of each class of those that are made up: as many for each training image as a study of CIFAR has."""
+"""Validation images of each class of those made up: an eighth of the training images, as in a study of CIFAR."""
 
 AKDTUNE = [sys.executable, "-m", "akdtune.cli"]
 KILLED = ("plain", "cold")
