@@ -26,6 +26,10 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 def unknown_name(what: str, name: str, names: Iterable[str]) -> str:
     """One sentence for a name that is not in a list: what was got, the nearest, what is allowed."""
     allowed = sorted(str(n) for n in names)
+    if not allowed:
+        return f"unknown {what} '{name}': " + (
+            "it takes no settings" if what in ("key", "setting") else "there is none"
+        )
     close = nearest(name, allowed)
     hint = f"; did you mean '{close}'?" if close else ""
     return f"unknown {what} '{name}'{hint} (allowed: {', '.join(allowed)})"

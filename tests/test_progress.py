@@ -40,25 +40,104 @@ def test_nobody_listens() -> None:
         progress.at(1, 2)
 
 
-def test_a_pipe_has_a_line_where_it_is_long_and_none_where_it_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PLAIN_AFTER_S", 0.01)
-    text = io.StringIO()
+class Clock:
+    """A clock that is set by hand, and a console that is no terminal; nobody looks but who is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(progress, "_LOOK_S", 1e6)
+        monkeypatch.setattr(progress, "_last", 0.0)
+        self.console = Console(file=io.StringIO(), markup=False)
+        progress.said()
+
+    def wait(self, shown: Shown, seconds: float) -> list[str]:
+        """What is printed while so many seconds pass."""
+        before = len(self.lines)
+        for _ in range(round(4 * seconds)):
+            self.now += 0.25
+            shown.look()
+        return self.lines[before:]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_pipe_has_a_line_where_it_is_long_and_none_where_it_is_short(clock: Clock) -> None:
+    shown = Shown(clock.console)
+    with shown_by(shown), stage("short"):
+        assert clock.wait(shown, 1.5) == []
+    progress.said()
+    with shown_by(shown), stage("reading [a set]"):
+        assert clock.wait(shown, 6.0) == ["reading [a set] ...", "reading [a set], 4 s", "reading [a set], 6 s"]
+    assert clock.wait(shown, 60.0) == [], "nothing long is done"
+
+
+def test_many_short_stages_are_no_long_silence(clock: Clock) -> None:
+    """Silence counts from the last line on: a stage that begins after all of it is said at once."""
+    shown = Shown(clock.console)
+    for number in range(8):
+        with shown_by(shown), stage(f"reading {number}"):
+            clock.wait(shown, 0.5)
+    assert clock.lines == ["reading 3 ...", "reading 7 ..."]
+
+
+def test_a_line_of_somebody_else_counts(clock: Clock) -> None:
+    shown = Shown(clock.console)
+    with shown_by(shown), stage("training"):
+        clock.wait(shown, 1.5)
+        progress.said()
+        assert clock.wait(shown, 1.5) == []
+        assert clock.wait(shown, 0.5) == ["training ..."]
+
+
+def test_a_stage_goes_on_after_one_inside_it_and_is_not_begun_anew(clock: Clock) -> None:
+    shown = Shown(clock.console)
+    with shown_by(shown), stage("reading"):
+        assert clock.wait(shown, 2.0) == ["reading ..."]
+        with stage("decoding"):
+            assert clock.wait(shown, 2.0) == ["decoding ..."]
+        assert clock.wait(shown, 2.0) == ["reading, 6 s"]
+
+
+def test_it_says_how_far_it_is(clock: Clock) -> None:
+    shown = Shown(clock.console)
+    with shown_by(shown), stage("decoding"):
+        clock.now += 1.0
+        progress.at(100, 400)
+        assert clock.wait(shown, 1.0) == ["decoding: 100 of 400 images, 3 s left"]
+        progress.words(lambda: f"nearly there at {clock.now:.0f}")
+        assert clock.wait(shown, 2.0) == ["nearly there at 1004"]
+
+
+def test_a_log_of_hours_stays_short_and_is_never_silent_for_long(clock: Clock) -> None:
+    shown = Shown(clock.console)
+    with shown_by(shown), stage("training"):
+        assert len(clock.wait(shown, 45.0)) == 22, "every two seconds at first"
+        hour = clock.wait(shown, 3600.0)
+        assert len(hour) == 162, "less often, the longer it takes"
+        assert len(clock.wait(shown, 3600.0)) == 120, "every half minute"
+
+
+def test_the_line_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "QUIET_S", 0.01)
+    monkeypatch.setattr(progress, "_LOOK_S", 0.01)
     said = threading.Event()
-    console = Console(file=text, markup=False)
 
-    class Noticed(Shown):
-        def _say(self) -> None:
-            super()._say()
-            said.set()
+    class Noticed(io.StringIO):
+        def write(self, text: str) -> int:
+            if text.startswith("reading"):
+                said.set()
+            return super().write(text)
 
-    with shown_by(Noticed(console)), stage("reading [a set]"):
+    with shown_by(Shown(Console(file=Noticed(), markup=False))), stage("reading"):
         assert said.wait(10)
-        progress.at(1, 2)
-    assert text.getvalue() == "reading [a set] ...\nreading [a set]: 0 s\n"
-    monkeypatch.setattr(progress, "PLAIN_AFTER_S", 1000.0)
-    with shown_by(Shown(console)), stage("short"):
-        pass
-    assert "short" not in text.getvalue()
 
 
 def test_a_terminal_has_a_line_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,23 +148,6 @@ def test_a_terminal_has_a_line_that_moves(monkeypatch: pytest.MonkeyPatch) -> No
         progress.at(12_345, 60_000)
     assert "decoding [cifar100]: 12,345 of 60,000 images" in text.getvalue()
     assert text.getvalue().rstrip().endswith("\x1b[2K")  # nothing of it stays
-
-
-def test_many_short_stages_are_no_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence counts from the last line on: a stage that begins after all of it is said at once."""
-    text = io.StringIO()
-    said = threading.Event()
-
-    class Noticed(Shown):
-        def _say(self) -> None:
-            super()._say()
-            said.set()
-
-    shown = Noticed(Console(file=text, markup=False))
-    shown._quiet_since -= 10 * progress.PLAIN_AFTER_S
-    with shown_by(shown), stage("starting Ray"):
-        assert said.wait(10)
-    assert text.getvalue() == "starting Ray ...\n"
 
 
 def test_a_line_that_moves_says_how_long_it_has_taken_and_not_where_it_says_how_far(

@@ -24,6 +24,7 @@ from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, space
 from akdtune.cli.table_command import table
 from akdtune.cli.trial_commands import diff, trial
 from akdtune.cli.verifying import verify
+from akdtune.cli.waiting import shown
 from akdtune.errors import AkdtuneError, AkdtuneWarning
 from akdtune.running import interruption
 
@@ -50,10 +51,12 @@ wandb_app.command("sync")(storage_commands.wandb_sync)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 2 and one message for a mistake of the user's, 130 for a signal."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")  # names may hold what this terminal's encoding does not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # a pipe has each line when it is known
+            if stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")  # names may hold what this terminal's encoding does not
     try:
-        with _plain_warnings(), interruption.exiting():
+        with _plain_warnings(), interruption.exiting(), shown():
             app(args=None if arguments is None else list(arguments), prog_name="akdtune")
     except SystemExit as end:
         if end.code == interruption.INTERRUPTED and arguments is None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from akdtune import progress
 from akdtune.cli.terminal.text import columns
 from akdtune.cli.waiting import waiting
 from akdtune.planning import report
 from akdtune.planning.plan import Plan
-from akdtune.planning.timing import Seen, Timing, TimingProgress
+from akdtune.planning.timing import Timing, TimingProgress
 from akdtune.reports.fitting import fitted
 from akdtune.running import extension
 from akdtune.running.interruption import INTERRUPTED
@@ -66,41 +66,27 @@ def _print_times(plan: Plan, timing: bool) -> tuple[Plan, int]:
 def _print(lines: Sequence[str]) -> None:
     if lines:
         print(fitted("\n".join(lines), columns()), flush=True)
+        progress.said()
 
 
 def _timed(timing: Timing) -> int:
     """Times with a line of progress; a signal ends it and not the command, which says what is known."""
     try:
-        with _progress() as seen:
-            timing.run(seen)
+        with waiting("timing a few steps"):
+            timing.run(_show)
     except (KeyboardInterrupt, SystemExit):
         print("timing was interrupted: what is not timed is estimated from what is", file=sys.stderr, flush=True)
         return INTERRUPTED
     return 0
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[Seen]:
-    """A line on stderr that says what is timed, on a terminal; nothing elsewhere."""
-    from rich.console import Console
+def _show(timed: TimingProgress) -> None:
+    """Says what is timed, and how long still at most."""
+    until = time.monotonic() + timed.left_s
 
-    console = Console(stderr=True, markup=False, highlight=False)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status("timing a few steps") as status:
-        yield lambda progress: status.update(_Timed(progress))
+    def words() -> str:
+        left_s = until - time.monotonic()
+        left = f"at most {left_s:.0f} s left" if left_s >= 1 else "about to end"
+        return f"timing {timed.what}: {timed.done} of {timed.groups} kinds of arms are timed, {left} (Ctrl-C: enough)"
 
-
-class _Timed:
-    """How far timing is, as it is drawn."""
-
-    def __init__(self, progress: TimingProgress) -> None:
-        self._progress, self._until = progress, time.monotonic() + progress.left_s
-
-    def __rich__(self) -> str:
-        left_s = max(0.0, self._until - time.monotonic())
-        return (
-            f"timing {self._progress.what}: {self._progress.done} of {self._progress.groups} kinds of arms are timed, "
-            f"at most {left_s:.0f} s left (Ctrl-C: enough)"
-        )
+    progress.words(words)

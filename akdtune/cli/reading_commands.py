@@ -222,8 +222,9 @@ def analyze(
     given = list(arguments or [])
     if given and not given[0].startswith("-"):
         given[0] = str(run_names.resolve_run(given[0]))
-    with waiting():
-        code = import_module(f"akdtune.analysis.{name}").main(given)
+    with waiting("loading the analysis"):
+        main = import_module(f"akdtune.analysis.{name}").main
+    code = main(given)
     raise typer.Exit(code or 0)
 
 
@@ -253,7 +254,9 @@ def compare(
 
     given = [str(run_names.resolve_run(run)) for run in (run_a, run_b)]
     options = [*([] if metric is None else ["--metric", metric]), *(["--all"] if everything else [])]
-    raise typer.Exit(import_module("akdtune.analysis.compare").main([*given, *options]))
+    with waiting("loading the comparison"):
+        main = import_module("akdtune.analysis.compare").main
+    raise typer.Exit(main([*given, *options]))
 
 
 def _analyses() -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from akdtune import progress
 from akdtune.cli import completion
 from akdtune.cli.app import FileArgument, Overrides, RunArgument
 from akdtune.cli.waiting import load_study, waiting
@@ -70,8 +71,12 @@ def run(
 
 def _ran(study: Study, root: Path, address: str | None, *, extend: bool = False, reuse: Sequence[Path] = ()) -> int:
     """Runs a study; Ray starts while torch is loaded and the study is prepared."""
+    from akdtune.records.files import LOCK
     from akdtune.running import supervision
 
+    new = not (root / LOCK).exists()
+    if new:
+        _open(study, root)
     with supervision.leaving(), contextlib.ExitStack() as while_it_runs:
         with waiting("starting Ray, loading torch"):
             from akdtune.running import ahead, ray_start
@@ -81,7 +86,18 @@ def _ran(study: Study, root: Path, address: str | None, *, extend: bool = False,
 
             ray_start.settled()  # two threads that load Ray's modules may lock each other
             from akdtune.running import driver
-        return driver.run(study, root, address, extend=extend, reuse=reuse)
+        return driver.run(study, root, address, extend=extend, reuse=reuse, opened=new)
+
+
+def _open(study: Study, root: Path) -> None:
+    """Says what a new study does, before Ray is loaded."""
+    from akdtune.cli.terminal.text import columns
+    from akdtune.planning.report import opening
+    from akdtune.reports.fitting import fitted
+    from akdtune.study.proposals import Outline
+
+    print(fitted(opening(Outline(study), root, "new"), columns()), flush=True)
+    progress.said()
 
 
 def retry(
@@ -138,7 +154,8 @@ def retry(
         raise AkdtuneError(f"{directory / LOCK}: no such file; without it the study's settings are not known")
     names = [name for name in trials or [] if "=" not in name]
     overrides = [*lock.get("overrides", []), *(text for text in trials or [] if "=" in text)]
-    study = None if later else spec.load(str(lock.get("source")), overrides)  # before anything is noted down
+    with waiting("reading the settings"):  # before anything is noted down
+        study = None if later else spec.load(str(lock.get("source")), overrides)
     chosen = retrying.give_up(directory, names) if give_up else retrying.retry(directory, names)
     if not chosen:
         none = "no trial waits" if give_up else "no trial has failed"
@@ -213,8 +230,9 @@ def rehearse(
     Exit code 0: every trial ended and every analysis answered; 1: something failed; 130: interrupted.
     """
     from akdtune.running import supervision
-    from akdtune.running.rehearsal import rehearse as run_small
 
+    with waiting("loading Ray and torch"):
+        from akdtune.running.rehearsal import rehearse as run_small
     with supervision.leaving():
         code = run_small(file, overrides or [], directory)
     raise typer.Exit(code)

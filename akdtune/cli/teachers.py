@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import os
@@ -16,12 +17,11 @@ import numpy as np
 import torch
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from akdtune import atomic
+from akdtune import atomic, progress
 from akdtune.cli.tables import Listing
 from akdtune.cli.waiting import waiting
-from akdtune.data.dataset import load_data
+from akdtune.data.dataset import DataSet, load_data
 from akdtune.devices import resolve_device, warn_of_bfloat16
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.folders import cache_directory
@@ -52,15 +52,14 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
         return 0
     where = resolve_device(device)
     needs.check(study, teacher_only=True)
-    with waiting():
-        dataset = load_data(study.data, where)
+    dataset = _data(study, where)
     existing = find_teacher(study.teacher, dataset, train_on)
     if existing is not None:
         for file in (existing, *existing.others):
             print(f"found: {file.path}{_accuracies(file)}")
         return 0
     console = Console(highlight=False, markup=False)
-    with interruption.event() as stopping, console.status("") as status:
+    with interruption.event() as stopping, waiting("training the teacher"):
         for row in train_teachers(study.teacher, dataset, train_on, where, stopping.is_set):
             if row.get("done"):
                 made = TeacherFile(**row["teacher"])
@@ -75,11 +74,20 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
                 f"{row['train_accuracy']:.2f} %, {row['seconds']:.0f} s"
             )
             if console.is_terminal:
-                status.update(line)
+                progress.words(functools.partial(str, line))
             else:
                 print(line, flush=True)
+                progress.said()
     print("stopped; the same command goes on after the last saved epoch", file=sys.stderr)
     return interruption.INTERRUPTED
+
+
+def _data(study: Study, device: torch.device) -> DataSet:
+    """The data set of a study; what it warns of is said."""
+    dataset = load_data(study.data, device)
+    for note in dataset.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    return dataset
 
 
 def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"], device: str = "auto") -> int:
@@ -95,8 +103,7 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
     torch.set_num_threads(max(1, int(study.resources.cpu)))  # as trials do
     where = resolve_device(device)
     needs.check(study, teacher_only=True)
-    with waiting():
-        dataset = load_data(study.data, where)
+    dataset = _data(study, where)
     split = dataset.split(train_on).train
     if (why_not := live_reason(dataset)) is not None:
         raise AkdtuneError(f"{study.source}: nothing to fill: {why_not}")
@@ -131,12 +138,8 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
 def _fill_one(rows: TeacherRows, images_N: Rows, crops: int, wanted: int | None, stopping: threading.Event) -> str:
     """Computes what is missing, one crop of every image after the other; returns why it could not go on."""
     rounds = crops if wanted is None else min(wanted, crops)
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=not sys.stderr.isatty(),
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task(type(rows.network).__name__, total=rounds * len(images_N))
+    every, done = rounds * len(images_N), 0
+    with waiting(f"asking {type(rows.network).__name__}"):
         for number in range(rounds):
             of_round = fill_rows(images_N, crops, number)
             rows.expect(of_round)
@@ -144,7 +147,8 @@ def _fill_one(rows: TeacherRows, images_N: Rows, crops: int, wanted: int | None,
                 if stopping.is_set() or rows.store.trouble:
                     return rows.store.trouble
                 rows.values(of_round[start : start + FILL_STEP])
-                bar.advance(task, min(FILL_STEP, len(of_round) - start))
+                done += min(FILL_STEP, len(of_round) - start)
+                progress.at(done, every, "rows")
     return rows.store.trouble
 
 

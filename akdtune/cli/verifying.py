@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from akdtune import progress
 from akdtune.cli import completion
 from akdtune.cli.app import RunArgument
-
-if TYPE_CHECKING:
-    from akdtune.verification.checks import Progress
 
 
 def verify(
@@ -50,24 +45,12 @@ def verify(
         from akdtune.verification import checks, report
 
     directory = run_names.resolve_run(run)
-    with _progress() as progress:
-        found = report.verify(directory, report.Asked(rerun, trial or (), seed), progress)
+    with waiting("verifying"):
+        found = report.verify(directory, report.Asked(rerun, trial or (), seed), _show)
     print("\n".join(report.lines(directory, found, everything)))
     raise typer.Exit(checks.exit_code(found))
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows on a terminal what takes long."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(file=sys.stderr, highlight=False, markup=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("reading")
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield show
+def _show(what: str, done: int, total: int) -> None:
+    """Says how far it is."""
+    progress.words(lambda: f"verifying {what}: {done:,} of {total:,}")

@@ -1,10 +1,16 @@
-"""What a command shows while it is silent otherwise: on standard error, so that its output stays what it is."""
+"""What a command shows while it is silent otherwise: on standard error, so that its output stays what it is.
+
+Every command runs within `shown`, so that all that calls itself a `progress.stage` is seen, whoever does it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import sys
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from akdtune import progress
 
@@ -12,22 +18,34 @@ if TYPE_CHECKING:
     from akdtune.study.spec import Study
 
 
-@contextmanager
-def waiting(what: str | None = None) -> Iterator[None]:
-    """Within it, whatever takes long is shown.
+class _OnStandardError(progress.Shown):
+    """Stages on standard error; what draws them is loaded with the first that is shown."""
 
-    Args:
-        what: what is done, for a terminal, unless something inside says it better.
-    """
-    from rich.console import Console
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._stream = sys.stderr  # an analysis that is tried out prints elsewhere
 
-    console = Console(stderr=True, markup=False)
-    with progress.shown_by(progress.Shown(console)):
-        if what is None or not console.is_terminal:
-            yield
-            return
-        with progress.stage(what):
-            yield
+    @cached_property
+    @override
+    def console(self) -> Any:
+        from rich.console import Console
+
+        return Console(file=self._stream, markup=False)
+
+    @property
+    @override
+    def is_moving(self) -> bool:
+        return self._stream.isatty() and super().is_moving
+
+
+def shown() -> AbstractContextManager[None]:
+    """Within it, whatever takes long is shown."""
+    return progress.shown_by(_OnStandardError())
+
+
+def waiting(what: str) -> AbstractContextManager[None]:
+    """Within it, a command does something long, which what is inside may say better."""
+    return progress.stage(what)
 
 
 def load_study(file: str, overrides: list[str] | None) -> Study:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from akdtune.planning.cell_lines import cell_lines, counts, factor_lines
 from akdtune.planning.checkpoint_files import reading_lines
@@ -37,6 +38,13 @@ def headline(outline: Outline) -> list[str]:
         f"{epochs} student epochs each, at most {epochs * outline.trials:,} in all",
         *search_rules.further_lines(study.search, study.scheduler, outline.enqueued),
     ]
+
+
+def opening(outline: Outline, root: Path, state: str) -> str:
+    """What a run of a study in a directory opens with."""
+    study = outline.study
+    lines = [f"study {study.name} in {root} ({state})", *(f"  {line}" for line in headline(outline))]
+    return "\n".join([*lines, *(f"  warning: {warning}" for warning in study.warnings)])
 
 
 def plan_report(plan: Plan) -> list[str]:

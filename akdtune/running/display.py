@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from akdtune import progress
-from akdtune.planning.report import headline
+from akdtune.planning.report import opening
 from akdtune.records import tables
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_record import TrialRecord
@@ -24,12 +25,15 @@ from akdtune.reports.pareto import text
 from akdtune.reports.standing.next_step import Asked
 from akdtune.reports.standing.opening import standing
 from akdtune.reports.text import counted, duration
-from akdtune.running.printed import say
+from akdtune.running.printed import beside, say
 from akdtune.search.follow_up import report_lines
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
 
-LINE_EVERY_S = 30.0
+DRAW_EVERY_S = 1.0
+"""Between two drawings of the table, whose layout is what a display costs."""
+
+_RUNNING_SAID = 4
 _STYLES = {"done": "green", "pruned": "yellow", "diverged": "magenta", "failed": "red"}
 
 
@@ -37,7 +41,8 @@ class Display:
     """Shows progress of the teacher and of the trials.
 
     Args:
-        console: where to show it; a terminal gets a live table, anything else a line per finished trial.
+        console: where to show it; a terminal gets a live table, anything else a line per finished trial, and on
+            standard error a line where nothing ends for long.
         study: its name.
         total: trials the study will have in all.
         epochs: student epochs of a full trial.
@@ -49,12 +54,13 @@ class Display:
         self.total = total
         self.epochs = epochs
         self.started = time.monotonic()
-        self.teacher_line = ""
         self.running: dict[str, TrialRecord] = {}
         self._live: Live | None = None
-        self._stages = progress.Shown(console)
+        self._table: tuple[list[Segment], ...] = ()
+        self._counts: Counter[str] = Counter()
+        self._stages = progress.Shown(beside(console))
         self._has_ended = False
-        self._last_line = time.monotonic()
+        self._drawn_at = 0.0
         self._finished = 0
         self._first_trial = 0.0
 
@@ -78,15 +84,25 @@ class Display:
         """Shows how far such a stage is."""
         self._stages.at(done, total, unit)
 
-    def _show(self, shown: RenderableType) -> None:
-        """Draws something in the one place of a terminal that moves."""
+    def words(self, words: progress.Words) -> None:
+        """Shows what such a stage says of itself."""
+        self._stages.words(words)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The summary of this moment above the table as it was last laid out."""
+        yield Text(self._summary(), style="bold")
+        for line in self._table:
+            yield from line
+            yield Segment.line()
+
+    def _draw(self) -> None:
+        """Draws the table in the one place of a terminal that moves; there it goes on moving by itself."""
         if self._has_ended:
             return
         self._stages.stage(None)
         if self._live is None:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.start()
-        self._live.update(shown, refresh=True)
+            self._live = Live(self, console=self.console, refresh_per_second=1 / DRAW_EVERY_S, transient=True)
+            self._live.start(refresh=True)
 
     def _stop_live(self) -> None:
         if self._live is not None:
@@ -94,27 +110,22 @@ class Display:
             self._live = None
 
     def teacher(self, row: Mapping[str, object]) -> None:
-        """Shows how far the teacher's training is: now in a terminal, now and then in a log."""
+        """Shows how far the teacher's training is."""
         if "waits" in row:
             say(self.console, str(row["waits"]))
             return
         which = f"{row['network']} ({row['number']} of {row['networks']}), " if row.get("networks", 1) != 1 else ""
-        self.teacher_line = (
+        line = (
             f"teacher: {which}epoch {row['epoch']} of {row['epochs']}, loss {row['loss']:.3f}, "
             f"training accuracy {row['train_accuracy']:.1f} %"
         )
-        if self.console.is_terminal:
-            self._show(Text(self.teacher_line))
-        elif time.monotonic() - self._last_line > LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            self.console.print(self.teacher_line, highlight=False)
+        self.words(lambda: line)
 
     def finished(self, record: TrialRecord) -> None:
         """Takes a trial that ended out of those that run; a log gets a line for it."""
         self._finished += 1
         self.running.pop(record.trial_id, None)
         if not self.console.is_terminal:
-            self._last_line = time.monotonic()
             value = "" if record.value is None else f" validation {record.value:5.2f} %"
             value += "" if record.test is None else f" test {record.test:5.2f} %"
             which = record.plan.get("cell") or record.plan["arm"]
@@ -138,28 +149,43 @@ class Display:
             )
 
     def update(self, records: Iterable[TrialRecord]) -> None:
-        """Redraws the live table, at most a few times a second; a line now and then where there is no terminal."""
+        """Lays the table out anew, at most once a second; where there is no terminal a line, if none was for long."""
         now = time.monotonic()
         if self.running and not self._first_trial:
             self._first_trial = now
             self._stages.stage(None)
-        if self.console.is_terminal and self._first_trial and now - self._last_line > 0.25:
-            self._last_line = now
-            self._show(self._render(list(records)))
-        elif not self.console.is_terminal and now - self._last_line > LINE_EVERY_S:
-            self._last_line = now
-            self.console.print(self._summary(list(records)), highlight=False)
+        if not self._first_trial:
+            return
+        if self.console.is_terminal and now - self._drawn_at >= DRAW_EVERY_S:
+            self._drawn_at = now
+            self._lay_out(list(records))
+            self._draw()
+        elif not self.console.is_terminal and progress.is_silent(self.started):
+            self._count(records)
+            progress.said()
+            self._stages.console.print(self._summary(), highlight=False, soft_wrap=True)
 
     def _clock(self) -> str:
         seconds = int(time.monotonic() - self.started)
         return f"{seconds // 60:d}:{seconds % 60:02d}"
 
-    def _summary(self, records: list[TrialRecord]) -> str:
-        counts = Counter(record.terminal for record in records if record.terminal)
+    def _count(self, records: Iterable[TrialRecord]) -> None:
+        self._counts = Counter(record.terminal for record in records if record.terminal)
+
+    def _summary(self) -> str:
+        counts = self._counts
         ended = sum(counts.values())
         parts = ", ".join(f"{counts[name]} {name}" for name in _STYLES if counts[name])
         outcomes = f": {parts}" if parts else ""
-        return f"{self.study}  {self._clock()}  {ended} of {self.total} trials{outcomes}{self._left(ended)}"
+        running = "" if self.console.is_terminal else self._running()
+        return f"{self.study}  {self._clock()}  {ended} of {self.total} trials{outcomes}{running}{self._left(ended)}"
+
+    def _running(self) -> str:
+        """How far the trials are that run, for a log."""
+        records = list(self.running.values())
+        epochs = ", ".join(f"epoch {record.last_epoch} of {self.epochs}" for record in records[:_RUNNING_SAID])
+        more = f" and {len(records) - _RUNNING_SAID} more" if len(records) > _RUNNING_SAID else ""
+        return f", running: {epochs}{more}" if records else ""
 
     def _left(self, ended: int) -> str:
         if self._finished < 2 or ended >= self.total:
@@ -167,7 +193,8 @@ class Display:
         left_s = (time.monotonic() - self._first_trial) / self._finished * (self.total - ended)
         return f", about {duration(left_s)} left"
 
-    def _render(self, records: list[TrialRecord]) -> RenderableType:
+    def _lay_out(self, records: list[TrialRecord]) -> None:
+        self._count(records)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("arm", "trials", "done", "pruned", "best validation", "mean test", "running"):
             table.add_column(name, justify="left" if name in ("arm", "running") else "right")
@@ -185,7 +212,7 @@ class Display:
             mean = f"{fmean(tests):.2f} %" if tests else "–"
             row = [str(len(of_arm)), str(counts["done"]), str(counts["pruned"]), best, mean]
             table.add_row(Text(arm), *row, Text(running))
-        return Group(Text(self._summary(records), style="bold"), table)
+        self._table = tuple(self.console.render_lines(table, pad=False))
 
 
 def command_line(study: Study, root: Path) -> str:
@@ -194,12 +221,11 @@ def command_line(study: Study, root: Path) -> str:
 
 
 def short_report(outline: Outline, directory: StudyDirectory) -> str:
-    """What `akdtune run` prints first."""
-    study, records = outline.study, directory.records.values()
+    """What `akdtune run` prints first, unless the command line has printed it for a new study."""
+    records = directory.records.values()
     ended = sum(record.terminal is not None for record in records)
     state = f"resuming: {ended} of {outline.trials} trials have ended" if records else "new"
-    lines = [f"study {study.name} in {directory.root} ({state})", *(f"  {line}" for line in headline(outline))]
-    return "\n".join([*lines, *(f"  warning: {warning}" for warning in study.warnings)])
+    return opening(outline, directory.root, state)
 
 
 def closing_report(study: Study, directory: StudyDirectory, width: int | None = None) -> str:

@@ -71,6 +71,7 @@ def run(
     extend: bool = False,
     reuse: Sequence[Path] = (),
     reports: bool = True,
+    opened: bool = False,
 ) -> int:
     """Runs or resumes a study in `root`.
 
@@ -82,6 +83,7 @@ def run(
         extend: whether trials, seeds and cells may be added to a study that has begun.
         reuse: directories of studies whose finished trials are taken over where they are the same.
         reports: whether to close with warnings and results.
+        opened: whether what a new study opens with has been printed.
 
     Returns:
         0 when every planned trial has ended, 1 when some failed or have no end, 3 when some wait for what they met
@@ -96,7 +98,7 @@ def run(
     needs.check(study, elsewhere=bool(address))
     supervision = Supervision()
     driver = _Driver(study, StudyDirectory(root.expanduser()), address, console, reuse, supervision)
-    driver.reports = reports
+    driver.reports, driver.has_opened = reports, opened
     with output.steady():
         try:
             return supervision.run(lambda: driver.opened(extend), driver.left_behind)
@@ -127,6 +129,7 @@ class _Driver:
         self.run: Run | None = None
         self.tracking: StudyTracking | None = None
         self.shown: Display | None = None
+        self.has_opened = False
         self._began = False
 
     def opened(self, extend: bool) -> int:
@@ -144,7 +147,8 @@ class _Driver:
                 if again := retry_outside(self.directory):
                     trials = counted(len(again), "trial")
                     self._say(f"tried again: {trials} that had met something outside, e.g. {again[0].why}")
-            self._say(display.short_report(self.outline, self.directory))
+            if lock is not None or not self.has_opened:
+                self._say(display.short_report(self.outline, self.directory))
             for line in said(self.directory):
                 self._say(line)
             for line in self.extended:

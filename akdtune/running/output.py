@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from akdtune import progress
+
 RAYS_THREADS = "ray_"
 """How the names of the threads begin in which Ray prints what its processes log, pages of it when one dies."""
 
@@ -33,6 +35,8 @@ class SteadyOutput:
         if not threading.current_thread().name.startswith(RAYS_THREADS):
             with self._whatever_becomes_of_it():
                 self._stream.write(text)
+            if "\n" in text:
+                progress.said()
         return len(text)
 
     def flush(self) -> None:

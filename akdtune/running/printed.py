@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 
 from akdtune.reports.fitting import fitted
@@ -15,3 +17,10 @@ def say(console: Console, text: str) -> None:
 def width_of(console: Console) -> int | None:
     """Columns of a terminal; None for a file or a pipe."""
     return console.width if console.is_terminal else None
+
+
+def beside(console: Console) -> Console:
+    """Where a run says that it goes on: on a terminal in the same place, in a log on standard error, line by line."""
+    if console.is_terminal or console.file is not sys.stdout:
+        return console
+    return Console(stderr=True, markup=False, force_terminal=False)

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from akdtune import networks
+from akdtune import networks, progress
 from akdtune.data.dataset import load_data, missing_files
 from akdtune.data.source import Source
 from akdtune.errors import AkdtuneError, SurroundingsError
@@ -74,14 +74,16 @@ def rehearse(
         AkdtuneError: for what the whole study would be refused for as well.
     """
     console = console or Console(markup=False)
-    whole = spec.load(source, overrides)
+    with progress.stage("reading the settings"):
+        whole = spec.load(source, overrides)
     began, kept = time.monotonic(), root is not None
     folder = root or Path(tempfile.mkdtemp(prefix="akdtune-rehearsal-"))
     if kept and folder.exists() and any(folder.iterdir()):
         raise AkdtuneError(f"{folder}: is not empty; a rehearsal begins in a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        study, notes = _small(whole, source, overrides, folder)
+        with progress.stage("making the study small"):
+            study, notes = _small(whole, source, overrides, folder)
         console.print(f"rehearsal of {whole.name}: the whole study in miniature", highlight=False)
         for line in notes:
             say(console, f"  {line}")
@@ -161,7 +163,8 @@ def _broken(names: Iterable[str], root: Path) -> Iterable[tuple[str, str]]:
     """Analyses that end in anything but a report or a sentence; that two trials say little is no fault."""
     for name in names:
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            said = progress.stage(f"trying the analysis {name}")
+            with said, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 import_module(f"akdtune.analysis.{name}").main([str(root)])
         except (AkdtuneError, SystemExit):
             continue

