@@ -14,8 +14,8 @@ arrives first, and on order and crops, which each side draws in its own way: so 
 of CPU seconds an epoch, and the ratio of the whole searches stands beside it. One thread a trial, two at a time.
 
 Counted are CPU seconds of every process below the command (`process_tree.py`), of them those of training steps, wall
-time, the highest sum of proportional memory, and what is left on disk. By default steps are nine tenths of the plain
-search, as in any real one; an akdtune search has fixed costs of 20 to 30 s, which real ones do not feel. `--kill` kills
+time, the highest sum of proportional memory, and what is left on disk. By default steps are most of the plain search,
+as in any real one; an akdtune search has fixed costs of 20 to 30 s, which real ones do not feel. `--kill` kills
 both drivers (SIGKILL) in the middle, goes on as each side says (`Tuner.restore`; the same command again), and counts
 what was known and what was trained again.
 
