@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -128,7 +129,8 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def print_scaled(rows: Sequence[Mapping[str, Any]], steps: Mapping[str, float]) -> None:
     """What follows for a search of CIFAR's size, against the step as published and under autocast."""
     print(f"\ncomputed, {PAPER_EPOCHS} epochs of {IMAGES:,} images: steps there, and all else as it was here")
-    print("steps: " + ", ".join(f"{mode.replace('_', ' ')} {ms:.0f} ms" for mode, ms in steps.items()))
+    of_modes = ", ".join(f"{mode.replace('_', ' ')} {ms:.0f} ms" for mode, ms in steps.items())
+    print(textwrap.fill(f"a step: {of_modes}", 79, subsequent_indent="  "))
     precisions = dict.fromkeys(row["precision"] for row in rows if row["side"] != "plain")
     for precision in precisions:
         found = scaled(rows, steps, precision)

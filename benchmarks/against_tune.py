@@ -4,7 +4,8 @@ The other side is `plain_tune.py`: a function trainable, ASHAScheduler, OptunaSe
 published step with a live teacher, a checkpoint by torch.save with every report. First the two steps are compared
 (`trial_speed.measure`: a study whose steps compute something else is not timed) and timed at CIFAR's size. Then, in
 turn: `akdtune run` in each precision with an empty teacher cache (cold), the plain search in float32 as published (and
-under autocast with --autocast), `akdtune run` again (warm); the teacher itself lies there beforehand for all.
+under autocast with --autocast), `akdtune run` again (warm). The teacher is a file for all, untrained, with running
+statistics that fit the images: trained for a few steps it would be sure of one class, and all students with it.
 
 Same trials: all get one list of configurations, drawn here, as points that the search tries first (`search.enqueue`,
 `points_to_evaluate`); there are as many trials as points, so nothing else is proposed. Same seeds, split, initial
@@ -13,8 +14,8 @@ arrives first, and on order and crops, which each side draws in its own way: so 
 of CPU seconds an epoch, and the ratio of the whole searches stands beside it. One thread a trial, two at a time.
 
 Counted are CPU seconds of every process below the command (`process_tree.py`), of them those of training steps, wall
-time, the highest sum of proportional memory, and what is left on disk. By default steps are nine tenths of the plain
-search, as in any real one; an akdtune search has fixed costs of 20 to 30 s, which real ones do not feel. `--kill` kills
+time, the highest sum of proportional memory, and what is left on disk. By default steps are most of the plain search,
+as in any real one; an akdtune search has fixed costs of 20 to 30 s, which real ones do not feel. `--kill` kills
 both drivers (SIGKILL) in the middle, goes on as each side says (`Tuner.restore`; the same command again), and counts
 what was known and what was trained again.
 
@@ -48,7 +49,19 @@ from one_search import NAME, search_of, study_of
 from patterned_images import CLASSES, TRACE
 from process_tree import Used, used_by
 from reference_step import ReferenceStep, batches, in_bfloat16
-from trial_speed import BATCH, IMAGES, LIMITS, SETTINGS, Bench, Noise, measure, pair_name, published_images, timed
+from trial_speed import (
+    BATCH,
+    IMAGES,
+    LIMITS,
+    SETTINGS,
+    Bench,
+    Noise,
+    measure,
+    pair_name,
+    published_images,
+    timed,
+    untrained_teacher,
+)
 
 from akdtune.data.dataset import load_data
 from akdtune.registry import register
@@ -58,12 +71,12 @@ from akdtune.training.trial import Trial
 
 BENCHMARKS = Path(__file__).parent
 HELD_OUT = 5
-"""Validation images of each class of those that are made up: as many a training image as a study of CIFAR has."""
+"""Validation images of each class of those made up: an eighth of the training images, as in a study of CIFAR."""
 
 AKDTUNE = [sys.executable, "-m", "akdtune.cli"]
 KILLED = ("plain", "cold")
 KEPT = ("teacher_cache", "warmups")
-"""What akdtune keeps beside teachers and data."""
+"""What akdtune keeps beside data."""
 
 
 class Sides:
@@ -71,7 +84,7 @@ class Sides:
 
     Args:
         folder: of studies and logs.
-        cache: of teachers, and of what akdtune keeps beside them.
+        cache: of what akdtune keeps.
         searches: by precision, see `search_of`.
 
     Attributes:
@@ -81,19 +94,19 @@ class Sides:
     def __init__(self, folder: Path, cache: Path, searches: dict[str, dict[str, Any]]) -> None:
         self.folder, self.cache, self.searches = folder, cache, searches
         folder.mkdir(parents=True)
+        data = load_data(DataSettings(**next(iter(searches.values()))["settings"]["data"]), torch.device("cpu"))
+        train = data.split("subset").train
+        self.steps = len(train) / BATCH
+        _, images_BCHW = next(iter(train.plain_batches(2 * BATCH)))
         for precision, search in searches.items():
+            file = untrained_teacher(
+                search["teacher_settings"]["network"], data.inputs, images_BCHW, folder.resolve() / "teacher.pt"
+            )
+            search["teacher"] = file.plain()
+            search["teacher_settings"] |= {"checkpoint": file.path, "clean_validation": True}
             self._study(precision).write_text(yaml.safe_dump(study_of(search), sort_keys=False))
         self._numbers = itertools.count()
         self._ray = Path(tempfile.mkdtemp(prefix="ag", dir="/tmp"))  # its sockets need a short path
-        file, search = self._study(next(iter(searches))), next(iter(searches.values()))
-        done = used_by([*AKDTUNE, "teacher", "train", str(file)], folder / "teacher.log", self._environment)
-        refuse_failure(done, folder / "teacher.log")
-        newest = max((cache / "teachers").glob("*/teacher.json"), key=lambda file: file.stat().st_mtime)
-        data = DataSettings(**search["settings"]["data"])
-        self.steps = len(load_data(data, torch.device("cpu")).split("subset").train) / BATCH
-        teacher = json.loads(newest.read_text())["teacher"] | {"path": str(newest.with_name("teacher.pt"))}
-        for search in searches.values():
-            search["teacher"] = teacher
 
     def _study(self, precision: str) -> Path:
         return self.folder / f"study_{precision}.yaml"
@@ -146,7 +159,7 @@ class Sides:
         }  # fmt: skip
 
     def empty_cache(self) -> None:
-        """Takes away what akdtune keeps beside teachers and data."""
+        """Takes away what akdtune keeps beside data."""
         for name in KEPT:
             shutil.rmtree(self.cache / name, ignore_errors=True)
 

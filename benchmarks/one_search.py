@@ -48,7 +48,7 @@ def search_of(arguments: argparse.Namespace, setting: str, precision: str) -> di
         "settings": settings,
         "domains": domains,
         "points": points(domains, arguments.trials),
-        "teacher_settings": {"network": teacher, "epochs": 2, "batch_size": 64},
+        "teacher_settings": {"network": teacher},
         "plugins": ["patterned_images"],
         "epochs": arguments.epochs,
         "grace_period": 1,

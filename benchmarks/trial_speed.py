@@ -133,6 +133,18 @@ class Noise(Source):
         return noise(cls.images)
 
 
+def untrained_teacher(name: str, inputs: InputSpec, images_BCHW: torch.Tensor, path: Path) -> TeacherFile:
+    """Writes an untrained teacher whose running statistics fit the images, so that its numbers have usual sizes."""
+    network = networks.build(name, inputs, 0).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network(images_BCHW)
+    torch.save(network.state_dict(), path)
+    return TeacherFile(str(path), "", weights_hash(network), name, None, None, True)
+
+
 @dataclass(frozen=True)
 class Bench:
     """One pair of networks, teacher->student, and a folder for its teacher and its caches."""
@@ -144,16 +156,10 @@ class Bench:
 
     @cached_property
     def teacher_file(self) -> TeacherFile:
-        """An untrained teacher whose running statistics fit the images, so that its numbers have usual sizes."""
-        name, path = self.pair.partition("->")[0], self.folder / "teacher.pt"
-        network = networks.build(name, InputSpec(3, 32, CLASSES), 0).train()
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0
-        with torch.no_grad():
-            network((torch.from_numpy(noise(self.images).train_images[: self.batch]).float() / 255 - 0.5) / 0.25)
-        torch.save(network.state_dict(), path)
-        return TeacherFile(str(path), "", weights_hash(network), name, None, None, True)
+        """Of the first batch's statistics."""
+        name, images_NCHW = self.pair.partition("->")[0], noise(self.images).train_images[: self.batch]
+        images_BCHW = (torch.from_numpy(images_NCHW).float() / 255 - 0.5) / 0.25
+        return untrained_teacher(name, InputSpec(3, 32, CLASSES), images_BCHW, self.folder / "teacher.pt")
 
     def config(self, setting: str, precision: str = "fp32", cached: bool = True) -> TrialConfig:
         """A trial that trains on all images; a setting has crops of its own, a precision a cache of its own."""

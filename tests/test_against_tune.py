@@ -343,6 +343,18 @@ def test_at_cifars_size_only_steps_count_and_each_crop_is_computed_once() -> Non
     assert found["cold"] == pytest.approx((100 + there * 0.5) / (warm_s + crops * 782 * 0.25))
 
 
+def test_the_computed_ratios_are_printed_against_autocast_too(capsys: pytest.CaptureFixture[str]) -> None:
+    size = {"trials": 16, "epochs_each": 4, "epochs": 32, "cpu_s": 100.0, "steps_s": 100.0}
+    sides = [("cold", "bf16"), PLAIN, WARM]
+    rows = [{"side": side, "precision": precision, **size} for side, precision in sides]
+    steps = {"reference": 800.0, "cold_fp32": 700.0, "warm_fp32": 350.0, "cold_bf16": 100.0, "warm_bf16": 100.0}
+    steps["autocast"] = 400.0
+    against_tables.print_scaled(rows, steps)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "  bf16: 8.00 cold, 8.00 warm (4.00 and 4.00 against autocast)"
+
+
 def test_what_survived_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"setting": "angular_kd_crd", "epochs_at_kill": 16, "ended": 5, "known": 4, "again": 3, "processes_left": 2}
     sides = {"side": "plain", "precision": "fp32"}, {"side": "cold", "precision": "bf16"}
