@@ -60,6 +60,7 @@ def _driven(study: Study, root: Path, address: str | None, extend: bool, reuse: 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")  # so does tqdm
         from akdtune.running import driver  # late: Ray, whose first import asks notebooks for widgets
+    progress.said()
     return driver.run(study, root, address, _console(), extend=extend, reuse=reuse)
 
 

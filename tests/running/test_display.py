@@ -28,8 +28,8 @@ class Clocked:
         self.shown = Display(console, "digits", 3, 40)
         self.records: list[Any] = [
             SimpleNamespace(
-                trial_id=f"t{number}", plan={"arm": "none/kd", "cell": None, "role": "search"}, terminal=None, value=None,
-                test=None, last_epoch=number,
+                trial_id=f"t{number}", plan={"arm": "none/kd", "cell": None, "role": "search"}, terminal=None,
+                value=None, test=None, last_epoch=number,
             )
             for number in range(3)
         ]  # fmt: skip
