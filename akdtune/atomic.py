@@ -81,17 +81,18 @@ def append(target: Path, content: bytes, *, durable: bool = False) -> None:
         OSError: as the operating system gives it; the file is as it was.
     """
     descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    added = 0
     try:
-        before = os.fstat(descriptor).st_size
-        try:
-            if os.write(descriptor, content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-            if durable:
-                os.fsync(descriptor)
-        except OSError:
+        added = os.write(descriptor, content)
+        if added != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        if durable:
+            os.fsync(descriptor)
+    except OSError:
+        if added:
             with contextlib.suppress(OSError):  # a pipe, a device
-                os.ftruncate(descriptor, before)
-            raise
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - added)
+        raise
     finally:
         os.close(descriptor)
 

@@ -1,11 +1,24 @@
-"""How many processors this process may use: those it may run on, as far as its container is given time for them."""
+"""The processors of this machine: their name, and how many a process may use, given its container's limits."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+
+@functools.cache
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The name of this machine's processor, as far as the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name" and name.strip():
+                return " ".join(name.split())
+    return platform.processor() or platform.machine() or "unknown"
 
 
 def available_cpus(root: Path = Path("/")) -> int:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from machine import sentence
 
 from akdtune import networks
 from akdtune.data.splits import Pixels, Split, StoredImages
@@ -150,6 +151,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    print(sentence())
     rows = []
     for teacher, student in PAIRS[:1] if arguments.quick else PAIRS:
         with tempfile.TemporaryDirectory() as location:

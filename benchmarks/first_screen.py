@@ -39,6 +39,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from machine import sentence
 from study_overhead import descendants_cpu_s
 
 SCREEN_S, SILENT_S, FIRST_TRIAL_S = 3.0, 3.0, 25.0
@@ -301,6 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to-the-end", action="store_true", help="run the study to its end")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     arguments = parser.parse_args(argv)
+    print(sentence())
     with tempfile.TemporaryDirectory() as temporary:
         measure = first_trials if arguments.first_trial else screens
         rows = measure(arguments, Path(temporary))

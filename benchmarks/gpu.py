@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import sentence
 from reference_step import PublishedImages, ReferenceStep, batches
 
 from akdtune import networks
@@ -324,6 +325,7 @@ def main() -> None:
     parser.add_argument("--pair", nargs=2, default=("resnet32x4", "resnet8x4"), metavar=("TEACHER", "STUDENT"))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
+    print(sentence())
     dry = arguments.dry_run or not torch.cuda.is_available()
     until = time.monotonic() + arguments.budget
     sizes: dict[str, Any] = {"images": EPOCH_IMAGES // 4, "device": "cuda", "batch": 64}

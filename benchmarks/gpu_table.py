@@ -16,10 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import torch
-
-from akdtune import __version__
-from akdtune.devices import processor
-from akdtune.processors import available_cpus
+from machine import facts
 
 TIME_IS_UP = (124, 137)
 NO_NUMBERS = "Dry run on the CPU in tiny sizes: that it ends is all it shows, no number means anything."
@@ -28,19 +25,16 @@ NO_NUMBERS = "Dry run on the CPU in tiny sizes: that it ends is all it shows, no
 def machine() -> dict[str, Any]:
     """Versions, GPU and driver, as far as they are there."""
     there = torch.cuda.is_available()
-    facts = {
+    found = {
         "gpu": torch.cuda.get_device_name() if there else None,
         "gpu_mib": torch.cuda.get_device_properties(0).total_memory // 2**20 if there else None,
         "driver": _driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if there else None,
+        **facts(),
         "torch": torch.__version__,
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "akdtune": __version__,
-        "processor": processor(),
-        "processors": available_cpus(),
     }
-    return {name: value for name, value in facts.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _driver() -> str | None:
@@ -148,9 +142,9 @@ def main(argv: list[str]) -> None:
     """See above."""
     folder = Path(argv[1])
     if argv[0] == "begin":
-        facts = machine()
-        (folder / "machine.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        print(", ".join(f"{name} {value}" for name, value in facts.items()))
+        there = machine()
+        (folder / "machine.json").write_text(json.dumps(there, indent=1) + "\n", encoding="utf-8")
+        print(", ".join(f"{name} {value}" for name, value in there.items()))
         return
     found = collected(folder, argv[2] == "1")
     (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

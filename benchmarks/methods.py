@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import sentence
 from torch import Tensor, nn
 
 from akdtune import networks
@@ -160,7 +161,8 @@ def main() -> None:
     torch.manual_seed(0)
     teacher, student = arguments.pair
     rows = measure(Pair(teacher, student, BATCH), arguments.methods or names("methods"), 3 if arguments.quick else 9)
-    print(f"{teacher} -> {student}, batches of {BATCH}, fp32, torch {torch.__version__}; ms of one thread's CPU time")
+    print(sentence())
+    print(f"{teacher} -> {student}, batches of {BATCH}, fp32; ms of one thread's CPU time")
     print(f"the student's step alone: {rows[0]['student_ms']:.0f} ms")
     print(f"{'method':<18}{'own ms':>9}{'of the student':>16}")
     for row in rows:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from trial_speed import SETTINGS, VIEWS
 
+NAME = "against"
 NEGATIVES = {"negatives": "with_replacement", "num_negatives": 16384}
 """Of CRD, as published, however few images there are."""
 
@@ -43,7 +44,7 @@ def search_of(arguments: argparse.Namespace, setting: str, precision: str) -> di
     parts = {"training", *(f"method.{name}" for name in methods), *(["views"] if views == "angular" else [])}
     domains = {path: domain for path, domain in DOMAINS.items() if path.rpartition(".")[0] in parts}
     return {
-        "name": "against",
+        "name": NAME,
         "settings": settings,
         "domains": domains,
         "points": points(domains, arguments.trials),

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,24 +88,27 @@ class PlainTrial:
             weight_decay=self.training.weight_decay,
         )
         for epoch in range(1, self.warmup_epochs + 1):
+            began = time.thread_time()
             optimizer.param_groups[0]["lr"] = self.warmup_rate(epoch)
             for batch in self.batches():
                 optimizer.zero_grad()
                 self.step.total(self.step.warmup_terms(batch)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            note(self.training.lr, "warmup", epoch)
+            note(self.training.lr, "warmup", epoch, time.thread_time() - began)
 
     def epoch(self, epoch: int) -> float:
         """Trains the student for one epoch and returns its accuracy on the validation images, in percent."""
+        began = time.thread_time()
         for group in self.step.optimizer.param_groups:
             group["lr"] = self.training.learning_rate(epoch)
         self.step.student.train()
         for batch in self.batches():
             self.step.step(batch)
+        cpu_s = time.thread_time() - began
         self.step.student.eval()
         with torch.no_grad():
             found_N = torch.cat([self.step.student(images_BCHW).logits_BK for images_BCHW in self.validation]).argmax(1)
-        note(self.training.lr, "student", epoch)
+        note(self.training.lr, "student", epoch, cpu_s)
         return 100 * float((found_N == self.validation_labels_N).double().mean())
 
     def batches(self) -> Iterator[PlainBatch]:

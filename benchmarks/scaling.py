@@ -349,6 +349,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.part:
         print(json.dumps(PARTS[arguments.part](arguments.root, sizes[0], arguments.epochs)))
         return 0
+    from machine import sentence  # late: a part is measured without it
+
+    print(sentence())
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)

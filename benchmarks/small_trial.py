@@ -60,7 +60,10 @@ def main() -> None:
             for name, checkout in checkouts.items():
                 found[name].append(in_process(checkout, requests[name], given.trials))
     refuse_other_numbers(found)
-    print(f"{given.study}, {given.arm}: CPU seconds, least (median) of {given.rounds} rounds, {processor()}")
+    from machine import sentence  # late: another checkout, which is asked below, may not have what it reads
+
+    print(sentence())
+    print(f"{given.study}, {given.arm}: CPU seconds, least (median) of {given.rounds} rounds, one thread")
     for name, rounds in found.items():
         report(name if len(checkouts) > 1 else "", rounds)
     if len(checkouts) > 1:
@@ -204,12 +207,6 @@ def totals(rounds: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 def least(seconds: Sequence[float]) -> str:
     return f"{min(seconds):.2f} ({statistics.median(seconds):.2f})" if seconds else "-"
-
-
-def processor() -> str:
-    from akdtune.devices import processor
-
-    return f"{processor()}, one thread"
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from machine import sentence
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
@@ -364,7 +365,8 @@ def main() -> None:
         parser.error("--graphs needs --device cuda")
     torch.set_num_threads(1)
     clocked = "one thread's CPU time" if arguments.device == "cpu" else f"wall time, {torch.cuda.get_device_name()}"
-    print(f"torch {torch.__version__}; ms per step and seed ({clocked}), median; ratio: one by one over the form;")
+    print(sentence())
+    print(f"ms per step and seed ({clocked}), median; ratio: one by one over the form;")
     print("difference: of a seed's gradient in the first step, as a share of its length")
     print(f"{'student':<11}{'':<6}{'seeds':>5}  {'form':<16}{'ms / seed':>10}{'ratio':>7}{'difference':>12}")
     rows: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from machine import sentence
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -225,6 +226,7 @@ def main() -> None:
     torch.manual_seed(0)
     setups = SETUPS[:3] if arguments.quick else SETUPS
     rows = [measure(setup, 20 if arguments.quick else 150) for setup in setups]
+    print(sentence())
     print("B batch, C feature width, K classes, V views; ms of one thread's CPU time per step, median")
     print(
         f"{'set-up':<22}{'B':>4}{'C':>5}{'K':>5}{'V':>3}  {'variant':<12}{'one by one':>11}{'together':>10}{'ratio':>7}"

@@ -30,6 +30,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from machine import sentence
+
 DIGITS_SHARE, CIFAR_SHARE, WALL_SHARE = 0.05, 0.02, 0.05
 FULL_TRIAL_S = 20.0
 """Shorter trials are shown and not judged."""
@@ -450,6 +452,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--only", choices=("epoch", "study"))
     arguments = parser.parse_args()
+    print(sentence())
     rows: list[dict[str, Any]] = []
     missed: list[str] = []
     if arguments.only != "study":

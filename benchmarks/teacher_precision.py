@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 import torch
+from machine import sentence
 from torch import Tensor
 from torch.nn import functional
 
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="at most (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    print(sentence())
     study = spec.load(arguments.study, arguments.overrides)
     load_plugins(study.plugins)
     dataset = load_data(study.data, CPU)

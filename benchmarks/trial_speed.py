@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from machine import facts, sentence
 from reference_maps import MAPS
 from reference_step import (
     PlainCRD,
@@ -47,6 +48,7 @@ from torch import nn
 from akdtune import networks
 from akdtune.data.source import Source
 from akdtune.data.store import Stored
+from akdtune.devices import has_bfloat16
 from akdtune.methods.crd import CRD
 from akdtune.registry import register
 from akdtune.settings.data import Augmentation, DataSettings
@@ -256,12 +258,6 @@ def modes_of_this_version() -> list[str]:
     return [mode for mode in MODES if has_precision or not mode.endswith("bf16")]
 
 
-def computes_bf16() -> bool:
-    """Whether this processor has bf16 instructions; without them bf16 is emulated, and slower than fp32."""
-    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 def epoch_steps(trial: Trial, epoch: int, steps: int) -> tuple[float, list[float]]:
     """CPU ms that the start of an epoch takes more than a step, and of each of some steps after its first."""
     marks = [time.process_time()]
@@ -391,27 +387,50 @@ def target_of(row: Mapping[str, Any]) -> float:
     return first if row["pair"] == PAIRS[0] else others
 
 
-def judged(ratio: float, target: float) -> str:
-    """The target and whether it is met."""
-    return f"{target:>8.1f}  {'met' if ratio >= target else 'MISSED'}" if target else ""
+def missed(row: Mapping[str, Any]) -> bool:
+    """Whether a row's ratio is less than what is asked of it."""
+    return bool(row["ratio"] < target_of(row))
+
+
+COLUMNS = ("cold_fp32", "warm_fp32", "cold_bf16", "warm_bf16")
+"""Of the table, fp32 beside bf16 and cold beside warm; a teacher that runs live stands where it would be cold."""
 
 
 def print_tables(rows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]], batch: int) -> None:
-    """Steps, then parts, each with what was asked for."""
-    print(f"\nbatches of {batch}; ms of one thread's CPU time per step, median; ratio = reference over mode")
-    print(f"{'pair':<23}{'setting':<16}{'mode':<11}{'ms':>9}{'ratio':>8}{'target':>8}")
-    for row in rows:
-        numbers = f"{row['cpu_ms_per_step']:>9.1f}{row['ratio']:>8.2f}{judged(row['ratio'], target_of(row))}"
-        print(f"{row['pair']:<23}{row['setting']:<16}{row['mode']:<11}{numbers}".rstrip())
-    print(f"\n{'part':<39}{'reference':>10}{'ours':>9}{'ratio':>8}{'target':>8}")
+    """A table of steps for each pair, then parts; what is asked for and missed has a star."""
+    print(f"\nms of one thread's CPU time a step of {batch} images, median")
+    print("x: published step over ours; *: less than its target")
+    shown = [name for name in COLUMNS if any(row["mode"].endswith(name[-4:]) for row in rows)]
+    for pair in dict.fromkeys(row["pair"] for row in rows):
+        of_pair = {(row["setting"], row["mode"]): row for row in rows if row["pair"] == pair}
+        print(
+            f"\n{pair}\n{'':<16}{'published':>9}" + "".join(f"{' '.join(name.split('_')[::-1]):>13}" for name in shown)
+        )
+        for setting in dict.fromkeys(setting for setting, _ in of_pair):
+            cells = "".join(f"{_cell(of_pair, setting, name):>13}" for name in shown)
+            print(f"{setting:<16}{of_pair[setting, 'reference']['cpu_ms_per_step']:>9.0f}{cells}".rstrip())
+    for row in filter(missed, rows):
+        print(f"missed: {row['pair']} {row['setting']} {row['mode']}: {row['ratio']:.2f} (at least {target_of(row):g})")
+    print(f"\n{'part':<39}{'published':>10}{'ours':>8}{'x':>6}{'target':>8}  off by")
     for part in parts:
-        times = f"{part['reference_ms']:>10.2f}{part['ours_ms']:>9.2f}{part['ratio']:>8.1f}"
-        verdict = judged(part["ratio"], PART_TARGETS[part["name"]])
-        print(f"{part['text']:<39}{times}{verdict}  equal to {part['difference']:.0e}")
+        star = "*" if part["ratio"] < PART_TARGETS[part["name"]] else " "
+        times = f"{part['reference_ms']:>10.2f}{part['ours_ms']:>8.2f}{part['ratio']:>6.1f}"
+        print(f"{part['text']:<39}{times}{PART_TARGETS[part['name']]:>7g}{star}  {part['difference']:.0e}")
     if not any(row["mode"].endswith("bf16") for row in rows):
         print("bf16: not measured")
-    elif not computes_bf16():
-        print("bf16: this processor has no instructions for it, so that its numbers say nothing about one that has")
+    elif not has_bfloat16():
+        print("bf16: this processor has no instructions for it: its numbers say nothing about one that has")
+
+
+def _cell(of_pair: Mapping[tuple[str, str], Mapping[str, Any]], setting: str, column: str) -> str:
+    """Ms and ratio; of a live teacher in the column of the cold one."""
+    row = of_pair.get((setting, column))
+    live = of_pair.get((setting, f"live_{column[-4:]}"))
+    if row is None and live is not None:
+        if column.startswith("warm"):
+            return "live "
+        row = live
+    return "- " if row is None else f"{row['cpu_ms_per_step']:.0f} {row['ratio']:.2f}x{'*' if missed(row) else ' '}"
 
 
 def chosen_pairs(given: Sequence[str] | None, quick: bool) -> list[str]:
@@ -440,6 +459,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"))
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
+    print(sentence())
     torch.set_num_threads(1)
     torch.manual_seed(0)
     register("noise", kind="data")(Noise.of(arguments.images))
@@ -456,7 +476,7 @@ def main() -> None:
                     rows += measure(bench, setting, modes, rounds, steps)
     print_tables(rows, parts, arguments.batch)
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"machine": facts(), "rows": rows, "parts": parts}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -229,12 +230,33 @@ def test_the_command_itself_is_killed_when_asked(tmp_path: Path) -> None:
     assert (used["left"], used["code"]) == (0, -9)
 
 
-def test_epochs_are_counted_by_trial_and_those_trained_again(tmp_path: Path) -> None:
+def test_epochs_are_counted_by_trial_with_those_trained_again_and_the_seconds_of_their_steps(tmp_path: Path) -> None:
     root = tmp_path / "cold_0"
-    assert not against_tune.trained(root)
-    root.with_suffix(".trace").write_text("0.1 warmup 1\n0.1 student 1\n0.1 student 2\n0.2 student 1\n0.1 student 2\n")
+    assert not against_tune.trained(root) and against_tune.steps_s(root) == 0
+    lines = ("0.1 warmup 1 2.0", "0.1 student 1 0.5", "0.1 student 2 0.25", "0.2 student 1 1.0", "0.1 student 2 0.25")
+    root.with_suffix(".trace").write_text("\n".join(lines) + "\n")
     assert against_tune.trained(root) == {("0.1", "1"): 1, ("0.1", "2"): 2, ("0.2", "1"): 1}
     assert sum(against_tune.trained(root, "warmup").values()) == 1
+    assert against_tune.steps_s(root) == 4.0
+
+
+def test_an_epochs_evaluation_is_not_counted_among_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(patterned_images.TRACE, str(tmp_path / "trace"))
+    clock = [0.0]
+    monkeypatch.setattr(patterned_images.time, "thread_time", lambda: clock[0])
+
+    def takes(seconds: float, of: Any = None) -> Any:
+        def run(*given: Any) -> str:
+            clock[0] += seconds
+            return of(*given) if of else "row"
+
+        return run
+
+    trial = argparse.Namespace(config=argparse.Namespace(training=argparse.Namespace(lr=0.1)))
+    evaluated = patterned_images._apart(takes(2.0))
+    for epoch in (1, 2):
+        assert patterned_images._noted(takes(3.0, evaluated), "student")(trial, epoch) == "row"
+    assert (tmp_path / "trace").read_text() == "0.1 student 1 3.000\n0.1 student 2 3.000\n"
 
 
 def test_ended_and_known_trials(tmp_path: Path) -> None:
@@ -251,29 +273,69 @@ def test_ended_and_known_trials(tmp_path: Path) -> None:
     assert (against_tune.ended_trials("plain", plain), against_tune.known_trials("plain", plain)) == (2, 1)
 
 
-def runs_of(cpu_s: dict[str, float], epochs: dict[str, int]) -> dict[str, list[Any]]:
+def test_a_round_has_plain_between_cold_and_warm() -> None:
+    ours = [("cold", "fp32"), ("cold", "bf16")], [("warm", "bf16"), ("warm", "fp32")]
+    assert against_tune.order(options()) == [*ours[0], ("plain", "fp32"), *ours[1]]
+    plain = [("plain", "fp32"), ("plain", "bf16")]
+    assert against_tune.order(options("--autocast")) == [*ours[0], *plain, *ours[1]]
+    assert against_tune.order(options("--sides", "warm", "cold", "--precisions", "bf16")) == [
+        ("cold", "bf16"),
+        ("warm", "bf16"),
+    ]
+    assert against_tune.order(options("--sides")) == []
+
+
+def test_both_drivers_are_killed_unless_one_is_named() -> None:
+    assert [options(*given).kill for given in ((), ("--kill",), ("--kill", "plain"))] == [
+        [],
+        ["plain", "cold"],
+        ["plain"],
+    ]
+
+
+def runs_of(
+    cpu_s: dict[tuple[str, str], float], epochs: dict[tuple[str, str], int]
+) -> dict[tuple[str, str], list[Any]]:
     used = {side: process_tree.Used(cpu_s=seconds) for side, seconds in cpu_s.items()}
-    return {side: [against_tables.Run(used[side], epochs[side], 0, 0, 10, 1.0, 0.0)] for side in cpu_s}
+    return {side: [against_tables.Run(used[side], epochs[side], 30.0, 0, 0, 10, 1.0, 0.0)] for side in cpu_s}
 
 
-def test_ratios_as_a_whole_and_by_the_epoch() -> None:
-    runs = runs_of({"cold": 50.0, "plain": 200.0, "warm": 40.0}, {"cold": 10, "plain": 20, "warm": 16})
-    cold, plain, warm = against_tables.rows_of("kd", "fp32", runs)
-    assert [row["ratio"] for row in (cold, plain, warm)] == [4.0, 1.0, 5.0]
-    assert [row["ratio_by_epoch"] for row in (cold, plain, warm)] == pytest.approx([2.0, 1.0, 4.0])
-    assert against_tables.missed([cold, plain, warm]) == []
-    assert len(against_tables.missed([row | {"setting": "angular_kd_crd"} for row in (cold, plain, warm)])) == 2
+COLD, PLAIN, WARM = ("cold", "fp32"), ("plain", "fp32"), ("warm", "bf16")
+
+
+def test_ratios_as_a_whole_and_by_the_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = runs_of({COLD: 50.0, PLAIN: 200.0, WARM: 40.0}, {COLD: 10, PLAIN: 20, WARM: 16})
+    rows = against_tables.rows_of("kd", runs)
+    assert [row["ratio"] for row in rows] == [4.0, 1.0, 5.0]
+    assert [row["ratio_by_epoch"] for row in rows] == pytest.approx([2.0, 1.0, 4.0])
+    assert against_tables.missed(rows) == ["kd fp32 cold: 2.00 (at least 3)"]
+    assert len(against_tables.missed([row | {"setting": "angular_kd_crd"} for row in rows])) == 2
+    against_tables.print_rows("a search", rows)
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[3].split() == ["fp32", "cold", "50.0", "30.0", "10.0", "5.00", "2.00", "4.00", "0.0"]
+    assert shown[4].split()[:2] == ["plain", "200.0"] and shown[5].startswith("bf16 warm")
+
+
+def test_without_the_plain_search_nothing_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = against_tables.rows_of(
+        "kd", runs_of({COLD: 50.0, ("plain", "bf16"): 60.0}, {COLD: 10, ("plain", "bf16"): 20})
+    )
+    assert [row["ratio"] for row in rows] == [row["ratio_by_epoch"] for row in rows] == [None, None]
+    assert against_tables.missed(rows) == []
+    against_tables.print_rows("a search", rows)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[3].split()[-3:] == ["-", "-", "0.0"] and shown[4].startswith("plain, autocast ")
 
 
 def test_at_cifars_size_only_steps_count_and_each_crop_is_computed_once() -> None:
-    size = {"trials": 16, "epochs_each": 4, "steps_each": 5.0, "epochs": 32}
-    rows = [{"side": side, "cpu_s": cpu_s, **size} for side, cpu_s in (("cold", 60), ("plain", 180), ("warm", 50))]
-    steps = [
-        {"mode": mode, "cpu_ms_per_step": ms}
-        for mode, ms in (("reference", 500), ("cold_fp32", 450), ("warm_fp32", 200))
+    size = {"trials": 16, "epochs_each": 4, "epochs": 32}
+    rows = [
+        {"side": side, "precision": precision, "cpu_s": cpu_s, "steps_s": steps_s, **size}
+        for (side, precision), cpu_s, steps_s in ((COLD, 60, 40), (PLAIN, 180, 80), (("warm", "fp32"), 50, 32))
     ]
-    found = against_tables.scaled(rows, steps)
-    assert (found["beside_plain_s"], found["beside_warm_s"]) == pytest.approx((100.0, 18.0))
+    steps = {"reference": 500.0, "cold_fp32": 450.0, "warm_fp32": 200.0}
+    found = against_tables.scaled(rows, steps, "fp32")
     there = 0.5 * 16 * 240 * 782
     warm_s = 18 + there * 0.2
     assert found["warm"] == pytest.approx((100 + there * 0.5) / warm_s)
@@ -281,19 +343,38 @@ def test_at_cifars_size_only_steps_count_and_each_crop_is_computed_once() -> Non
     assert found["cold"] == pytest.approx((100 + there * 0.5) / (warm_s + crops * 782 * 0.25))
 
 
+def test_what_survived_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"setting": "angular_kd_crd", "epochs_at_kill": 16, "ended": 5, "known": 4, "again": 3, "processes_left": 2}
+    sides = {"side": "plain", "precision": "fp32"}, {"side": "cold", "precision": "bf16"}
+    against_tables.print_killed([row | side | {"cpu_s_after": 1234.5} for side in sides])
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert shown[4].split() == ["angular_kd_crd", "plain", "16", "5", "4", "3", "2", "1234.5"]
+    assert shown[5].split()[1:3] == ["bf16", "cold"]
+
+
+WHOLE = "import process_tree, sys; process_tree.ENDING_S = 2.0; import against_tune; sys.exit(against_tune.main())"
+"""What is left over is not waited for so long."""
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_whole_benchmark_at_its_smallest(tmp_path: Path) -> None:
-    asked = ["--quick", "--pair", "resnet8->resnet8", "--trials", "2", "--settings", "kd", "--kill"]
-    asked += ["--step-images", "200", "--json", str(tmp_path / "found.json")]
+    """Our search from its beginning to its end, and the plain one killed and gone on with, as that is whole, too."""
+    asked = ["--quick", "--pair", "resnet8->resnet8", "--trials", "2", "--settings", "kd", "--precisions", "bf16"]
+    asked += ["--sides", "cold", "--kill", "plain", "--step-images", "200", "--json", str(tmp_path / "found.json")]
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "against_tune.py"), *asked], capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (0, 1), done.stdout + done.stderr
+        [sys.executable, "-c", WHOLE, *asked],
+        env={**os.environ, "PYTHONPATH": str(BENCHMARKS)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(len(line) for line in done.stdout.partition("\n\n")[2].splitlines()) <= 80
     found = json.loads((tmp_path / "found.json").read_text())
-    assert [row["side"] for row in found["rows"]] == ["cold", "plain", "warm"]
-    for row in found["rows"]:
-        assert 3 <= row["epochs"] <= 4 and row["again"] == 0 and row["left"] == 0
-        assert row["cpu_s"] > 5 and row["peak_mib"] > 300 and row["files"] > 10
-    for row in found["killed"]:
-        assert row["known"] <= row["ended"] + 1 and row["ended_at_last"] >= 2
+    assert set(found["steps"]["kd"]) == {"reference", "cold_bf16", "warm_bf16", "autocast"}
+    (row,), (killed,) = found["rows"], found["killed"]
+    assert (row["side"], row["precision"], row["again"], row["left"]) == ("cold", "bf16", 0, 0)
+    assert 3 <= row["epochs"] <= 4
+    assert 5 < row["steps_s"] + 5 < row["cpu_s"] and row["peak_mib"] > 300 and row["files"] > 10
+    assert killed["side"] == "plain" and 1 <= killed["epochs_at_kill"] <= 3
+    assert killed["known"] <= killed["ended"] + 1 and killed["ended_at_last"] >= 2
+    assert 3 <= killed["epochs"] - killed["again"] <= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,11 @@ def test_no_more_processors_than_this_process_may_run_on(tmp_path: Path, monkeyp
     monkeypatch.setattr(processors.os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
     files = {"sys/fs/cgroup/cpu.max": "600000 100000\n"}
     assert processors.available_cpus(machine(tmp_path, "0::/\n", V2.format(shown="/"), files)) == 2
+
+
+def test_the_name_of_a_processor_is_what_the_system_says(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Some  Processor @ 2.0GHz\nmodel name\t: another\n")
+    assert processors.processor(cpuinfo) == "Some Processor @ 2.0GHz"
+    other = processors.processor(tmp_path / "missing")
+    assert other == (platform.processor() or platform.machine())

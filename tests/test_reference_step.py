@@ -145,7 +145,9 @@ def test_the_benchmark_writes_a_row_for_each_mode(
     asked += ["--pairs", PAIR, "--images", str(IMAGES), "--batch", str(BATCH)]
     monkeypatch.setattr(sys, "argv", ["trial_speed", *asked])
     trial_speed.main()
-    rows = json.loads((tmp_path / "rows.json").read_text())
+    found = json.loads((tmp_path / "rows.json").read_text())
+    rows = found["rows"]
+    assert {"processor", "flags", "torch"} < found["machine"].keys() and len(found["parts"]) == 2
     stored = [mode for mode in trial_speed.modes_of_this_version() if not mode.startswith("live")]
     assert [(row["pair"], row["setting"], row["mode"]) for row in rows] == [
         (PAIR, "angular_kd_crd", mode) for mode in stored
@@ -153,9 +155,9 @@ def test_the_benchmark_writes_a_row_for_each_mode(
     for row in rows:
         assert row.keys() == {"pair", "setting", "mode", "cpu_ms_per_step", "ratio"}
         assert row["ratio"] == pytest.approx(rows[0]["cpu_ms_per_step"] / row["cpu_ms_per_step"])
-    table = capsys.readouterr().out
-    assert "a batch of images" in table and f"CRD of a batch, {PAIR}" in table
-    assert ("MISSED" in table) or ("met" in table)
+    said = capsys.readouterr().out
+    assert f"{found['machine']['processor']}, " in said.splitlines()[0]
+    assert "a batch of images" in said and f"CRD of a batch, {PAIR}" in said
 
 
 def test_a_warm_trial_that_computes_and_a_cold_one_that_finds_end_the_benchmark(tmp_path: Path) -> None:
@@ -179,6 +181,29 @@ def test_targets_are_judged_by_pair_and_mode() -> None:
     assert trial_speed.target_of({**of, "pair": first}) == 2.0
     assert trial_speed.target_of({**of, "pair": other}) == 1.8
     assert trial_speed.target_of({**of, "pair": first, "mode": "cold_fp32"}) == 0
-    assert trial_speed.judged(1.99, 2.0).endswith("MISSED") and trial_speed.judged(2.0, 2.0).endswith("met")
-    assert trial_speed.judged(1.0, 0.0) == ""
+    ratios = {1.99: True, 2.0: False}
+    assert {ratio: trial_speed.missed({**of, "pair": first, "ratio": ratio}) for ratio in ratios} == ratios
+    assert not trial_speed.missed({**of, "pair": first, "mode": "cold_fp32", "ratio": 0.5})
     assert np.isfinite([target for targets in trial_speed.TARGETS.values() for target in targets]).all()
+
+
+def test_one_table_has_both_precisions_and_the_cold_beside_the_warm(capsys: pytest.CaptureFixture[str]) -> None:
+    pair, modes = (
+        trial_speed.PAIRS[0],
+        {"reference": 2000.0, "cold_fp32": 1600.0, "warm_fp32": 1250.0, "warm_bf16": 250.0},
+    )
+    live = {"reference": 4000.0, "live_fp32": 3200.0, "live_bf16": 2000.0}
+    rows = [
+        {"pair": pair, "setting": setting, "mode": mode, "cpu_ms_per_step": ms, "ratio": of["reference"] / ms}
+        for setting, of in (("kd", modes), ("reviewkd", live))
+        for mode, ms in of.items()
+    ]
+    part = {"name": "crd", "text": f"CRD of a batch, {pair}", "reference_ms": 1234.5, "ours_ms": 100.0, "ratio": 12.3}
+    trial_speed.print_tables(rows, [part | {"difference": 5e-5}], 64)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    start = lines.index(pair)
+    assert lines[start + 1].split() == ["published", "fp32", "cold", "fp32", "warm", "bf16", "cold", "bf16", "warm"]
+    assert lines[start + 2].split() == ["kd", "2000", "1600", "1.25x", "1250", "1.60x*", "-", "250", "8.00x"]
+    assert lines[start + 3].split() == ["reviewkd", "4000", "3200", "1.25x", "live", "2000", "2.00x", "live"]
+    assert lines[start + 4] == f"missed: {pair} kd warm_fp32: 1.60 (at least 2)"

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from akdtune.cli import teachers
+from akdtune.devices import ready_to_train
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.planning.identity import Identity
 from akdtune.planning.prepared import Prepared
@@ -168,7 +168,7 @@ def of_study(study: Study, arm: str, seed: int | None = None) -> TrialRequest | 
         The request, or the exit code with which training the teacher was stopped.
     """
 
-    torch.set_num_threads(max(1, int(study.resources.cpu)))
+    ready_to_train(study.resources.cpu)
     prepared = Prepared.load(study)
     (chosen,) = [candidate for candidate in study.arms if candidate.name == arm]
     proposal = chosen.centre()
@@ -192,7 +192,7 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
     if folder.outcome is not None:
         print(f"{folder.path}: {_ending(folder.outcome, folder.rows())}; nothing is left to do")
         return int(folder.outcome["outcome"] == "diverged")
-    torch.set_num_threads(max(1, int(request.cpu)))
+    ready_to_train(request.cpu)
     with _legible():
         config = TrialConfig.parse(request)
     begins = GoOn() if folder.directory is None else resumed(folder.directory, request.trial_id)

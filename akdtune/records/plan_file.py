@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -26,6 +27,9 @@ PLAN_CHUNK = 1_000
 """The plan is written and read so many trials at a time: as text and as columns it is larger than what is kept."""
 
 
+_SCHEMA = pa.schema(list(PLAN_COLUMNS.items()))
+
+
 def write_plan(run_dir: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes every planned trial to `plan.parquet`, on disk when it returns.
 
@@ -36,24 +40,46 @@ def write_plan(run_dir: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]
     Raises:
         StudyError: when the file cannot be written.
     """
-    schema = pa.schema(list(PLAN_COLUMNS.items()))
+    write_plan_table(run_dir, plan_table(map(as_texts, rows)))
+
+
+def write_plan_table(run_dir: str | os.PathLike[str], table: pa.Table) -> None:
+    """`write_plan` of rows that are columns already, as `plan_table` makes them."""
     with (
         replacing(Path(run_dir) / PLAN, durable=True) as file,
-        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+        pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for start in range(0, len(rows), PLAN_CHUNK):
-            few = rows[start : start + PLAN_CHUNK]
-            columns = [
-                column_of(name, [_as_text(name, row.get(name)) for row in few], kind)
-                for name, kind in PLAN_COLUMNS.items()
-            ]
-            writer.write_table(pa.table(columns, schema=schema))
+        writer.write_table(table, row_group_size=PLAN_CHUNK)
 
 
-def _as_text(name: str, value: Any) -> Any:
-    if name not in _JSON_COLUMNS or value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, allow_nan=False)
+def plan_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows that `as_texts` made, as columns; a study that grows keeps these, so that no row is made text twice."""
+    tables, left = [_SCHEMA.empty_table()], iter(rows)
+    while few := list(itertools.islice(left, PLAN_CHUNK)):
+        columns = [column_of(name, [row.get(name) for row in few], kind) for name, kind in PLAN_COLUMNS.items()]
+        tables.append(pa.table(columns, schema=_SCHEMA))
+    return pa.concat_tables(tables)
+
+
+def as_texts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the plan as it stands in the file: `params`, `settings` and `raw` as JSON text."""
+    texts = {name: row.get(name) for name in PLAN_COLUMNS}
+    for name in _JSON_COLUMNS:
+        if texts[name] is not None and not isinstance(texts[name], str):
+            texts[name] = json.dumps(texts[name], allow_nan=False)
+    return texts
+
+
+def as_one_text(texts: Mapping[str, Any]) -> str:
+    """The row as JSON, out of `as_texts`: what the ledger's line of a planned trial holds as its `plan`."""
+    parts = (
+        f'"{name}": {texts[name] if name in _JSON_COLUMNS and texts[name] is not None else _JSON.encode(texts[name])}'
+        for name in PLAN_COLUMNS
+    )
+    return f"{{{', '.join(parts)}}}"
+
+
+_JSON = json.JSONEncoder(allow_nan=False)
 
 
 def read_plan(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -101,18 +127,54 @@ def rows_of_plan_file(run_dir: str | os.PathLike[str], columns: Sequence[str]) -
     path = Path(run_dir) / PLAN
     if not path.exists():
         return
-    encoded = [name for name in columns if name in _JSON_COLUMNS]
     with reading(path), pq.ParquetFile(path, **VERIFIED) as file:
-        there = [name for name in columns if name in file.schema_arrow.names]
-        if lacking := [name for name in columns if name in _PLAN_NEEDED and name not in there]:
-            raise StudyError(f"{path}: damaged, it has no column {', '.join(lacking)}")
+        there = _columns_of(path, file.schema_arrow, columns)
         for few in file.iter_batches(PLAN_CHUNK, columns=there, use_threads=False):
             for row in few.to_pylist():
-                for name in encoded:
-                    if isinstance(row.get(name), str):
-                        row[name] = _decoded(path, row, name)
-                check_plan_row(path, row, there)
-                yield row
+                yield _decoded_row(path, row, there)
+
+
+def plan_to_go_on_with(run_dir: str | os.PathLike[str]) -> tuple[pa.Table, dict[str, dict[str, Any]], dict[str, bytes]]:
+    """What a driver takes up of `plan.parquet`: its columns as `plan_table` makes them, its rows, and their texts.
+
+    Returns:
+        The table, empty where the file has other columns, so that it is made anew; the rows by trial, decoded; and
+        `as_one_text` of each.
+
+    Raises:
+        StudyError: when the file cannot be read.
+    """
+    path = Path(run_dir) / PLAN
+    rows: dict[str, dict[str, Any]] = {}
+    texts: dict[str, bytes] = {}
+    if not path.exists():
+        return _SCHEMA.empty_table(), rows, texts
+    with reading(path), pq.ParquetFile(path, **VERIFIED) as file:
+        there = _columns_of(path, file.schema_arrow, tuple(PLAN_COLUMNS))
+        table = file.read(columns=there, use_threads=False)
+        for few in table.to_batches(PLAN_CHUNK):
+            for row in few.to_pylist():
+                decoded = _decoded_row(path, dict(row), there)
+                rows[decoded["trial_id"]] = decoded
+                if len(there) == len(PLAN_COLUMNS):
+                    texts[decoded["trial_id"]] = as_one_text(row).encode()
+    as_made = table.schema.equals(_SCHEMA) and table.num_rows == len(rows)
+    return table if as_made else _SCHEMA.empty_table(), rows, texts
+
+
+def _columns_of(path: Path, schema: pa.Schema, columns: Sequence[str]) -> list[str]:
+    there = [name for name in columns if name in schema.names]
+    if lacking := [name for name in columns if name in _PLAN_NEEDED and name not in there]:
+        raise StudyError(f"{path}: damaged, it has no column {', '.join(lacking)}")
+    return there
+
+
+def _decoded_row(path: Path, row: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    for name in _JSON_COLUMNS:
+        if isinstance(row.get(name), str):
+            row[name] = _decoded(path, row, name)
+    check_plan_row(path, row, columns)
+    return row
 
 
 def _decoded(path: Path, row: Mapping[str, Any], name: str) -> Any:

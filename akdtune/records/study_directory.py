@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from akdtune import atomic
@@ -30,26 +32,29 @@ from akdtune.records import files, lock_file, tables
 from akdtune.records.damage import damage_of
 from akdtune.records.files import DESIGN, LEDGER, LOCK, PLAN_COLUMNS
 from akdtune.records.ledger.events import (
-    EpochFinished,
     Event,
-    RungDecided,
     StudyFinished,
     StudyStarted,
     TrialEnded,
-    TrialInterrupted,
-    TrialPlanned,
     TrialRetried,
-    TrialStarted,
+    epoch_line,
+    planned_line,
 )
-from akdtune.records.ledger.lines import epoch_of, parse
-from akdtune.records.ledger.reading import ledger_lines
-from akdtune.records.plan_file import check_plan_row, plan_difference, plan_file_rows, write_plan
-from akdtune.records.study_lock import LOCK_FILE, StudyLock
+from akdtune.records.ledger.state import StudyState, cut_torn_line
+from akdtune.records.plan_file import as_one_text, as_texts, plan_table, plan_to_go_on_with, write_plan_table
+from akdtune.records.study_folder import (
+    STOP_FLAG,
+    probe,
+    refuse_other_folders,
+    remove_left_over,
+    remove_own_files,
+    unwritable,
+    writing,
+)
+from akdtune.records.study_lock import StudyLock
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import TERMINAL
-
-STOP_FLAG = ".stop"
 
 PLAN_SHARE = 4
 """New trials stand in the ledger alone until they are one in so many; then plan.parquet is written anew."""
@@ -59,17 +64,16 @@ COMPACT_TRIALS, COMPACT_SHARE = 64, 5
 study opens no more files than that."""
 
 
-class StudyDirectory:
-    """The state of one study. Opened by one process at a time; never pickled with an open file.
+class StudyDirectory(StudyState):
+    """The state of one study, and its files. Opened by one process at a time; never pickled with an open file.
 
     Attributes:
-        records: what is known of every planned trial, in plan order.
-        events: the ledger without epochs and planned trials, which are in `records`.
         broken: why the directory could not be written, None while it could.
         found: what was damaged and how that was mended, a sentence each.
     """
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self.root = root
         self.lock_path = root / LOCK
         self.plan_path = root / "plan.parquet"
@@ -78,14 +82,13 @@ class StudyDirectory:
         self.reports = root / "reports"
         self.ray = root / ".ray"
         self.stop_flag = root / STOP_FLAG
-        self.records: dict[str, TrialRecord] = {}
-        self.events: list[Event] = []
         self.broken: StudyError | None = None
         self.found: list[str] = []
         self._lock: StudyLock | None = None
         self._runs = False
         self._began = time.time() - time.monotonic()
-        self._in_plan_file = 0
+        self._in_plan_file = plan_table(())
+        self._planned_texts: dict[str, dict[str, Any]] = {}
         self._ended_since_compaction = 0
 
     def trial(self, trial_id: str) -> TrialDirectory:
@@ -107,7 +110,7 @@ class StudyDirectory:
         finally:
             self._say_left()
             if self._lock.held and not self.lock_path.exists():
-                self._remove_own_files()  # before others may take the lock
+                remove_own_files(self.root)  # before others may take the lock
             self._lock.release()
             self._lock = None
             for folder in absent:  # only those that are empty go
@@ -117,10 +120,10 @@ class StudyDirectory:
     def _begin(self, lock: StudyLock) -> None:
         """Takes the lock of the directory, makes what is missing and reads what is there."""
         try:
-            self._refuse_other_folders()
+            refuse_other_folders(self.root)
             self.root.mkdir(parents=True, exist_ok=True)
             lock.take()
-            _probe(self.root)
+            probe(self.root)
             self.stop_flag.unlink(missing_ok=True)
             (self.root / "trials").mkdir(exist_ok=True)
             self.load()
@@ -135,21 +138,6 @@ class StudyDirectory:
             with contextlib.suppress(StudyError):
                 self.append(StudyFinished(interrupted=True))
 
-    def _refuse_other_folders(self) -> None:
-        if not self.root.exists():
-            return
-        if not self.root.is_dir():
-            raise StudyError(f"{self.root}: is a file, not a directory; choose another --dir")
-        ours = {*_OURS, *(path.name for path in atomic.left_over(self.root, LOCK))}
-        if not self.lock_path.exists() and any(path.name not in ours for path in self.root.iterdir()):
-            raise StudyError(f"{self.root}: not empty and not a study directory (no {LOCK}); choose another --dir")
-
-    def _remove_own_files(self) -> None:
-        """Leaves nothing of a study that never began; trials, if there are any, stay."""
-        for path in (*(self.root / name for name in _OURS), *atomic.left_over(self.root, LOCK)):
-            with contextlib.suppress(OSError):
-                path.rmdir() if path.is_dir() else path.unlink()
-
     def load(self) -> None:
         """Reads plan and ledger; a line that was torn when its writer died is cut off.
 
@@ -159,12 +147,14 @@ class StudyDirectory:
             StudyError: for a plan that cannot be read, and that the ledger of an earlier version does not hold.
         """
         self._cut_torn_line()
-        self.found = []
-        rows, trouble = plan_file_rows(self.root, tuple(PLAN_COLUMNS))
-        self._in_plan_file = len(rows)
+        self.found, trouble = [], None
+        try:
+            self._in_plan_file, rows, texts = plan_to_go_on_with(self.root)
+        except StudyError as error:
+            self._in_plan_file, rows, texts, trouble = plan_table(()), {}, {}, error
         self.records = {trial_id: TrialRecord(row) for trial_id, row in rows.items()}
         self.events = []
-        differing = self._read_ledger()
+        differing = self.replay(self.root, texts)
         if trouble is not None and not self.records:
             raise StudyError(f"{trouble}; restore it from a copy, or begin again with --new")
         if trouble is not None:
@@ -178,36 +168,6 @@ class StudyDirectory:
 
     def _cut_torn_line(self) -> None:
         cut_torn_line(self.ledger_path)
-
-    def _read_ledger(self) -> list[str]:
-        """Applies all events; returns what is wrong with lines and with rows of the plan's file, a sentence each."""
-        differing, unread, first = [], 0, 0
-        for number, line in enumerate(ledger_lines(self.root), start=1):
-            if (epoch := epoch_of(line)) is not None:
-                self._apply_epoch(*epoch)
-                continue
-            event = parse(line)
-            if event is None and line.strip():
-                unread, first = unread + 1, first or number
-            if isinstance(event, TrialPlanned):
-                known = self.records.get(event.trial_id)
-                try:
-                    check_plan_row(self.ledger_path, event.plan)
-                except StudyError:
-                    unread, first = unread + 1, first or number
-                    continue
-                if known is not None and (difference := plan_difference(known.plan, event.plan)):
-                    known.plan = event.plan
-                    differing.append(
-                        f"{self.plan_path}: trial {event.trial_id}: {difference}, as which it was "
-                        f"planned; restored from {LEDGER}"
-                    )
-            if event is not None:
-                self._apply(event)
-        if unread:
-            lines = "1 line cannot be read" if unread == 1 else f"{unread} lines cannot be read"
-            differing.append(f"{self.ledger_path}: {lines} (the first: line {first}); left out")
-        return differing
 
     def read_lock(self) -> dict[str, Any] | None:
         """The content of study.lock.yaml, None for a new study."""
@@ -248,18 +208,32 @@ class StudyDirectory:
         ids = [row["trial_id"] for row in added]
         assert len(set(ids)) == len(ids) and not any(trial_id in self.records for trial_id in ids), ids
         plans = [{name: row.get(name) for name in PLAN_COLUMNS} for row in added]
-        self._write([TrialPlanned(trial_id=str(plan["trial_id"]), plan=plan) for plan in plans], durable=True)
-        if (len(self.records) - self._in_plan_file) * PLAN_SHARE >= self._in_plan_file:
-            self._write_plan_file()
+        self._write_planned(plans)
+        self.records.update((str(plan["trial_id"]), TrialRecord(plan)) for plan in plans)
+        if (len(self.records) - self._in_plan_file.num_rows) * PLAN_SHARE >= self._in_plan_file.num_rows:
+            self._write_plan_file(anew=False)
 
-    def _write_plan_file(self) -> None:
+    def _write_planned(self, plans: Sequence[dict[str, Any]]) -> None:
+        texts = {str(plan["trial_id"]): as_texts(plan) for plan in plans}
+        now = self._now()
+        lines = [planned_line(now, trial_id, as_one_text(row)) for trial_id, row in texts.items()]
+        self._write_lines(lines, durable=True)
+        self._planned_texts |= texts
+
+    def _write_plan_file(self, anew: bool = True) -> None:
+        """Writes plan.parquet; `anew`: also its rows so far."""
+        table = plan_table(()) if anew else self._in_plan_file
+        records = itertools.islice(self.records.values(), table.num_rows, None)
+        rows = ((not anew and self._planned_texts.get(each.trial_id)) or as_texts(each.plan) for each in records)
+        table = pa.concat_tables([table, plan_table(rows)])
         try:
             with writing(self.root):
-                write_plan(self.root, [record.plan for record in self.records.values()])
+                write_plan_table(self.root, table)
         except StudyError as error:
             self.broken = error
             raise
-        self._in_plan_file = len(self.records)
+        self._in_plan_file = table
+        self._planned_texts.clear()
 
     def append(self, event: Event) -> None:
         """Appends one event; it is with the operating system before this returns.
@@ -267,24 +241,26 @@ class StudyDirectory:
         Raises:
             StudyError: when it cannot be written; `broken` then holds the same error.
         """
-        if isinstance(event, StudyFinished) and self._in_plan_file < len(self.records):
-            self._write_plan_file()
-        self._write([event])
+        if isinstance(event, StudyFinished) and self._in_plan_file.num_rows < len(self.records):
+            self._write_plan_file(anew=False)
+        if math.isnan(event.time):
+            event = replace(event, time=self._now())
+        self._write_lines([event.line()])
+        if isinstance(event, StudyStarted | StudyFinished):
+            self._runs = isinstance(event, StudyStarted)
+        self.apply(event)
 
-    def _write(self, written: Sequence[Event], durable: bool = False) -> None:
-        written = [replace(event, time=self._now()) if math.isnan(event.time) else event for event in written]
+    def _write_lines(self, lines: Sequence[str], durable: bool = False) -> None:
         try:
             if self._lock is not None:
                 self._lock.check()
-            with writing(self.root):
-                atomic.append(self.ledger_path, "".join(event.line() for event in written).encode(), durable=durable)
+            atomic.append(self.ledger_path, "".join(lines).encode(), durable=durable)
         except StudyError as error:
             self.broken = error  # Tune swallows what its callbacks raise; the run asks for this
             raise
-        for event in written:
-            if isinstance(event, StudyStarted | StudyFinished):
-                self._runs = isinstance(event, StudyStarted)
-            self._apply(event)
+        except OSError as error:
+            self.broken = unwritable(self.root, error.strerror or str(error))
+            raise self.broken from error
 
     def _now(self) -> float:
         """Seconds since 1970 as they were when this process began, whatever the clock is set to meanwhile."""
@@ -292,39 +268,7 @@ class StudyDirectory:
 
     def refused(self, reason: str) -> None:
         """Remembers that a trial could not write its files."""
-        self.broken = self.broken or StudyError(_unwritable(self.root, reason))
-
-    def _apply(self, event: Event) -> None:
-        if isinstance(event, TrialPlanned):
-            if event.trial_id not in self.records:  # else plan.parquet has been written since
-                self.records[event.trial_id] = TrialRecord(event.plan)
-            return
-        if isinstance(event, EpochFinished):
-            self._apply_epoch(event.trial_id, event.epoch, event.value, event.score)
-            return
-        record = self.records.get(event.trial_id)
-        self.events.append(event)
-        if record is None:
-            return
-        if isinstance(event, RungDecided):
-            record.rungs[event.rung] = event
-        elif isinstance(event, TrialStarted):
-            record.attempts += 1
-            record.why = None
-        elif isinstance(event, TrialInterrupted):
-            record.why = event.cause
-        elif isinstance(event, TrialRetried):
-            record.terminal = record.test = None
-            record.retried += 1
-        elif isinstance(event, TrialEnded):
-            record.test, record.why = event.test_accuracy, event.error
-            record.end(event.kind)
-
-    def _apply_epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> None:
-        record = self.records.get(trial_id)
-        if record is not None:
-            record.epochs[epoch] = (value, score)
-            record.missing.discard(epoch)
+        self.broken = self.broken or unwritable(self.root, reason)
 
     def unfinished(self) -> list[TrialRecord]:
         """Planned trials without a terminal event, in plan order."""
@@ -358,12 +302,10 @@ class StudyDirectory:
     def _write_epochs(self, trial_id: str, rows: Mapping[int, tuple[float | None, float | None]]) -> None:
         if rows:
             now = self._now()
-            self._write(
-                [
-                    EpochFinished(time=now, trial_id=trial_id, epoch=epoch, value=_finite(value), score=_finite(score))
-                    for epoch, (value, score) in rows.items()
-                ]
-            )
+            held = {epoch: (_finite(value), _finite(score)) for epoch, (value, score) in rows.items()}
+            self._write_lines([epoch_line(now, trial_id, epoch, *row) for epoch, row in held.items()])
+            for epoch, row in held.items():
+                self.apply_epoch(trial_id, epoch, *row)
 
     def finish(self, ended: TrialEnded) -> bool:
         """Records how a trial ended; False (and nothing written) when it has a terminal event already."""
@@ -464,55 +406,8 @@ class StudyDirectory:
     def remove_left_over(self) -> None:
         """Takes away what killed writers left in folders that nobody else writes to: the study's and ended trials'."""
         ended = (self.trial(record.trial_id).path for record in self.records.values() if record.terminal is not None)
-        for folder in (self.root, *ended):
-            for path in folder.glob(f".*{atomic.TEMPORARY}"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        remove_left_over((self.root, *ended))
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-_PROBE = ".probe"
-_OURS = {LOCK_FILE, STOP_FLAG, "trials", f".{LOCK}", _PROBE}
-"""What may stand in the directory of a study that has not begun."""
-
-PROBE_BYTES = 1 << 16
-
-
-def _probe(root: Path) -> None:
-    """Writes a little and takes it away: a full disk is better found now than after a teacher's training."""
-    try:
-        (root / _PROBE).write_bytes(bytes(PROBE_BYTES))
-    finally:
-        (root / _PROBE).unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Turns a failed write (full or read-only disk) into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise StudyError(_unwritable(root, error.strerror or str(error))) from error
-
-
-def _unwritable(root: Path, reason: str) -> str:
-    return f"{root}: cannot be written: {reason}; nothing recorded so far is lost, the same command goes on"
-
-
-def cut_torn_line(path: Path, block: int = 1 << 16) -> None:
-    """Cuts off what a killed writer left after the last complete line, which it looks for from the end."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        size = start = file.seek(0, os.SEEK_END)
-        newline = -1
-        while start and newline < 0:
-            end, start = start, max(0, start - block)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-        whole = start + newline + 1
-        if whole < size:
-            file.truncate(whole)

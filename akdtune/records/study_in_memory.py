@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from akdtune.errors import StudyError
 from akdtune.records import files
-from akdtune.records.ledger.events import Event, TrialEnded
+from akdtune.records.ledger.events import TrialEnded
 from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.study_folder import refuse_other_folders
 
 
 class StudyInMemory(StudyDirectory):
@@ -31,7 +31,7 @@ class StudyInMemory(StudyDirectory):
         Raises:
             StudyError: saying what it is.
         """
-        self._refuse_other_folders()
+        refuse_other_folders(self.root)
 
     def read_design(self) -> dict[str, Any]:
         """What design.json holds or would hold; nothing where it is damaged."""
@@ -56,9 +56,11 @@ class StudyInMemory(StudyDirectory):
     def _cut_torn_line(self) -> None:
         pass
 
-    def _write_plan_file(self) -> None:
+    def _write_planned(self, plans: Sequence[dict[str, Any]]) -> None:
         pass
 
-    def _write(self, written: Sequence[Event], durable: bool = False) -> None:
-        for event in written:
-            self._apply(replace(event, time=self._now()))
+    def _write_plan_file(self, anew: bool = True) -> None:
+        pass
+
+    def _write_lines(self, lines: Sequence[str], durable: bool = False) -> None:
+        pass

@@ -30,6 +30,8 @@ class StudyLock:
         self.root = root
         self.path = root / LOCK_FILE
         self._lock = FileLock(self.path)
+        self._file = str(self.path)
+        self._holder: int | None = None
         self._inode: tuple[int, int] | None = None
 
     def take(self) -> None:
@@ -51,6 +53,7 @@ class StudyLock:
                 f"{self.root}: another akdtune is running this study (process {pid} on this machine; its lock file was "
                 "removed); wait or stop it"
             )
+        self._holder = os.getpid()
         self._inode = self._seen()
         if self._inode != self._seen():  # a file system that numbers files anew whenever it is asked
             self._inode = None
@@ -58,7 +61,7 @@ class StudyLock:
     @property
     def held(self) -> bool:
         """Whether this process has the lock, as far as it can tell."""
-        return self._lock.is_locked and (self._inode is None or self._seen() == self._inode)
+        return self._holder == os.getpid() and (self._inode is None or self._seen() == self._inode)
 
     def check(self) -> None:
         """Refuses to go on when the file that is locked is no longer the study's.
@@ -74,11 +77,12 @@ class StudyLock:
 
     def release(self) -> None:
         """Lets others take it."""
+        self._holder = None
         self._lock.release()
 
     def _seen(self) -> tuple[int, int] | None:
         try:
-            facts = self.path.stat()
+            facts = os.stat(self._file)  # noqa: PTH116  # before each line of the ledger
         except OSError:
             return None
         return facts.st_dev, facts.st_ino

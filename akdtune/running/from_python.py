@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from akdtune import progress
 from akdtune.errors import StudyError
 from akdtune.records.run_names import RUNS
 from akdtune.reports.results import Results

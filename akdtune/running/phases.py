@@ -14,7 +14,7 @@ from akdtune.designs.cells import Cell, CellPlan, baseline_cells, plan_cells
 from akdtune.errors import StudyError
 from akdtune.planning.equal_cells import MeasuredPlan
 from akdtune.planning.identity import Identity
-from akdtune.records.ledger.events import SeedsNeeded
+from akdtune.records.ledger.judgements import SeedsNeeded
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_record import TrialRecord
 from akdtune.settings.space import Proposal

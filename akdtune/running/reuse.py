@@ -19,7 +19,8 @@ from akdtune.records.damage import damage_of
 from akdtune.records.files import LOCK, trial_directory
 from akdtune.records.ledger.events import TrialEnded
 from akdtune.records.lock_file import read_lock
-from akdtune.records.study_directory import StudyDirectory, writing
+from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.study_folder import writing
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.records.trial_record import TrialRecord
 from akdtune.running.streams import draws, is_current

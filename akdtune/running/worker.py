@@ -23,7 +23,7 @@ import torch
 from ray import tune
 
 from akdtune.data.dataset import load_data
-from akdtune.devices import resolve_device
+from akdtune.devices import ready_to_train, resolve_device
 from akdtune.errors import AkdtuneError
 from akdtune.records.lock_file import study_uid
 from akdtune.records.trial_directory import Superseded, TrialDirectory
@@ -74,7 +74,7 @@ def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             `stop_flag`.
     """
 
-    _one_thread_per_cpu(request["cpu"])
+    ready_to_train(request["cpu"])
     load_plugins(request["plugins"], request["plugin_folders"])
     device = resolve_device("auto")
     dataset = load_data(DataSettings(**request["data"]), device)
@@ -128,7 +128,7 @@ def _tried(
 ) -> dict[str, Any]:
     """Attempts until one comes to an outcome; the trial's own error ends it when it is raised again."""
     seen: dict[str, int] = {}
-    _one_thread_per_cpu(request.cpu)
+    ready_to_train(request.cpu)
     _load_libraries(request)
     for _ in range(TRIES):
         try:
@@ -255,11 +255,6 @@ def _prepared(request: TrialRequest) -> Trial:
 def _signature(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
-
-
-def _one_thread_per_cpu(cpu: float) -> None:
-
-    torch.set_num_threads(max(1, int(cpu)))
 
 
 def _load_libraries(request: TrialRequest) -> None:

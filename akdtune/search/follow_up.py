@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from akdtune.records.ledger.events import Event, PilotJudged, RaceJudged, StudyStarted, TimeBudgetSpent
+from akdtune.records.ledger.events import Event, StudyStarted, TimeBudgetSpent
+from akdtune.records.ledger.judgements import PilotJudged, RaceJudged
 from akdtune.records.ledger.spans import read_times, spent_s
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_record import TrialRecord

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from akdtune.records.ledger.events import Event, PilotJudged, RungCorrelation
+from akdtune.records.ledger.events import Event
+from akdtune.records.ledger.judgements import PilotJudged, RungCorrelation
 from akdtune.records.trial_record import TrialRecord
 
 FEWEST = 3

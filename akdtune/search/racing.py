@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from akdtune.records.ledger.events import Candidate
+from akdtune.records.ledger.judgements import Candidate
 
 ENUMERATED = 14
 """With ties, 2^n sign patterns of up to so many seeds are enumerated; beyond, the normal approximation serves."""

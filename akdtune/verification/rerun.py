@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from akdtune.devices import ready_to_train
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import derived_seed
 from akdtune.records import files
@@ -142,7 +143,7 @@ def _again(run: Path, lock: Lock, held: Ledger, plan: Plan, progress: Progress) 
 
 
 def _train(request: TrialRequest, directory: TrialDirectory, progress: Progress) -> None:
-    torch.set_num_threads(max(1, int(request.cpu)))
+    ready_to_train(request.cpu)
     with contextlib.redirect_stdout(io.StringIO()):
         live = Trial(TrialConfig.parse(request))
         directory.columns = live.columns

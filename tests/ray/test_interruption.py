@@ -111,7 +111,7 @@ def undisturbed(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return file, folder / "run"
 
 
-@pytest.mark.slow  # two minutes; tests/faults tries each of it in its short form
+@pytest.mark.slow  # a minute and a half; tests/faults tries each of it in its short form, SIGTERM to the group, too
 def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -131,7 +131,6 @@ def test_killed_and_interrupted_the_same_command_goes_on_to_the_same_numbers(
     assert "nothing is lost" in output and "akdtune run" in output and f"--dir {root}" in output
     assert events(root, "interrupted") >= 1, "running trials saved themselves"
 
-    assert "nothing is lost" in interrupt(started(file, root, RANDOM, "epoch", 20), signal.SIGTERM, "group")
     assert "resuming" in kill(started(file, root, RANDOM, "done", 3))
     tear(root / LEDGER, 7)
     assert studies.run(file, root, *RANDOM, SINGLY) == 0

@@ -8,15 +8,10 @@ import pytest
 
 from akdtune.records.check_words import holds, with_check
 from akdtune.records.ledger.events import (
-    Candidate,
     DuplicateProposed,
     EpochFinished,
     Event,
-    PilotJudged,
-    RaceJudged,
-    RungCorrelation,
     RungDecided,
-    SeedsNeeded,
     StudyFinished,
     StudyStarted,
     TimeBudgetSpent,
@@ -24,6 +19,13 @@ from akdtune.records.ledger.events import (
     TrialInterrupted,
     TrialPlanned,
     TrialStarted,
+)
+from akdtune.records.ledger.judgements import (
+    Candidate,
+    PilotJudged,
+    RaceJudged,
+    RungCorrelation,
+    SeedsNeeded,
 )
 from akdtune.records.ledger.lines import epoch_of, of_plain, parse
 from akdtune.roles import TERMINAL

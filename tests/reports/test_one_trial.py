@@ -11,10 +11,8 @@ from akdtune import cli
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import trial_directory
 from akdtune.records.ledger.events import (
-    Candidate,
     EpochFinished,
     Event,
-    RaceJudged,
     RungDecided,
     StudyFinished,
     StudyStarted,
@@ -23,6 +21,7 @@ from akdtune.records.ledger.events import (
     TrialPlanned,
     TrialStarted,
 )
+from akdtune.records.ledger.judgements import Candidate, RaceJudged
 from akdtune.reports.one_trial.centre import against_centre, arms_of
 from akdtune.reports.one_trial.curve import sparkline
 from akdtune.reports.one_trial.history import times

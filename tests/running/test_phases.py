@@ -14,7 +14,8 @@ import torch
 from akdtune.designs.cells import CellPlan
 from akdtune.planning.equal_cells import MeasuredPlan, measured_plan
 from akdtune.planning.measured_targets import Taught
-from akdtune.records.ledger.events import SeedsNeeded, TrialEnded
+from akdtune.records.ledger.events import TrialEnded
+from akdtune.records.ledger.judgements import SeedsNeeded
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.roles import REPORT_ROLES, Terminal
 from akdtune.running.phases import Phases, order

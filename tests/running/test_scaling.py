@@ -23,8 +23,9 @@ from akdtune.records.ledger import reading
 from akdtune.records.ledger.events import RungDecided, StudyFinished, TrialEnded, TrialStarted
 from akdtune.records.ledger.lines import parse
 from akdtune.records.ledger.reading import read_events
+from akdtune.records.ledger.state import cut_torn_line
 from akdtune.records.plan_file import read_plan, read_plan_file
-from akdtune.records.study_directory import COMPACT_TRIALS, StudyDirectory, cut_torn_line
+from akdtune.records.study_directory import COMPACT_TRIALS, StudyDirectory
 from tests.study_fixture import StudyBuilder
 
 
@@ -61,7 +62,7 @@ class TestPlan:
     ) -> None:
         """Each proposal alone, as TPE makes them: five times the final plan or less is written, not half its square."""
         written: list[int] = []
-        monkeypatch.setattr(study_directory, "write_plan", lambda root, rows: written.append(len(rows)))
+        monkeypatch.setattr(study_directory, "write_plan_table", lambda root, table: written.append(table.num_rows))
         for number in range(500):
             directory.add_to_plan([plan_row(number)])
         in_ledger = sum(event.kind == "planned" for event in read_events(directory.root))

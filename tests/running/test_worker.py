@@ -206,6 +206,7 @@ def test_a_trials_memory_peak_is_not_that_of_the_trials_before_it() -> None:
     held = bytearray((int(before) + 200) << 20)
     high = peak_mib()
     del held
+    worker._give_memory_back()
     worker.forget_memory_peak()
     assert peak_mib() < high - 100
 

@@ -12,7 +12,7 @@ from akdtune.planning.cost import surviving_share
 from akdtune.planning.identity import initial_rows
 from akdtune.planning.report import headline
 from akdtune.records.ledger import spans
-from akdtune.records.ledger.events import RungCorrelation
+from akdtune.records.ledger.judgements import RungCorrelation
 from akdtune.records.ledger.lines import of_plain
 from akdtune.records.trial_record import TrialRecord
 from akdtune.running import display

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from akdtune.records.check_words import with_check
-from akdtune.roles import TERMINAL, Terminal
+from akdtune.roles import Terminal
 
 _WRITTEN = json.JSONEncoder(allow_nan=False, default=asdict)
 
@@ -31,7 +32,7 @@ class Event:
     def plain(self) -> dict[str, Any]:
         """What stands in the file: every field without a default, any other one where it says something."""
         plain: dict[str, Any] = {"time": self.time, "event": self.kind}
-        for name, default in FIELDS[type(self)]:
+        for name, default in fields_of(type(self)):
             value = getattr(self, name)
             if default is MISSING or value != default:
                 plain[name] = value
@@ -40,6 +41,12 @@ class Event:
     def line(self) -> str:
         """The event as a line of the ledger."""
         return with_check(_WRITTEN.encode(self.plain())) + "\n"
+
+
+@functools.cache
+def fields_of(kind: type[Event]) -> tuple[tuple[str, Any], ...]:
+    """Names and defaults of a class's fields after the head, in the order of the file."""
+    return tuple((field.name, field.default) for field in fields(kind) if field.name not in ("time", "kind"))
 
 
 # ---------------------------------------------------------------------------------------------------- of the study
@@ -108,117 +115,6 @@ class DuplicateProposed(Event):
     status: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One configuration in one round of a race.
-
-    Attributes:
-        cell_id: of the configuration.
-        mean: of its values over the seeds so far.
-        p: of the test that it is worse than the best; None for the best itself.
-        p_holm: p after Holm's correction over the candidates of the round.
-        dropped: whether the race goes on without it.
-    """
-
-    cell_id: str
-    mean: float
-    p: float | None
-    p_holm: float | None
-    dropped: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RaceJudged(Event):
-    """One round of a race was tested.
-
-    Attributes:
-        bracket: whose race.
-        round: how many seeds each configuration has run.
-        seeds: these.
-        alpha: level of the round's tests together.
-        candidates: configurations whose trials all reached their end.
-        unfinished: cells of the others.
-        dropped: cells that the race goes on without.
-    """
-
-    kind: str = "race"
-    bracket: str
-    round: int
-    seeds: Sequence[int]
-    alpha: float
-    candidates: Sequence[Candidate]
-    unfinished: Sequence[str]
-    dropped: Sequence[str]
-
-    def __post_init__(self) -> None:
-        """Takes candidates also as mappings."""
-        object.__setattr__(self, "candidates", [_typed(Candidate, candidate) for candidate in self.candidates])
-
-
-@dataclass(frozen=True, slots=True)
-class RungCorrelation:
-    """How a rung ranks what comes out at the end.
-
-    Attributes:
-        rung: its epoch.
-        n: trials it was computed from.
-        rho: Spearman's rank correlation of the scores there with the final ones; None where it is not defined.
-    """
-
-    rung: int
-    n: int
-    rho: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PilotJudged(Event):
-    """The pilot trials of a bracket have ended.
-
-    Attributes:
-        bracket: whose pilot.
-        trials: how many there were.
-        rungs: what they say of each.
-        threshold: the correlation below which a rung ranks badly.
-    """
-
-    kind: str = "pilot"
-    bracket: str
-    trials: int
-    rungs: Sequence[RungCorrelation]
-    threshold: float
-
-    def __post_init__(self) -> None:
-        """Takes correlations also as mappings."""
-        object.__setattr__(self, "rungs", [_typed(RungCorrelation, rung) for rung in self.rungs])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedsNeeded(Event):
-    """The pilot of an ablation says how many seeds resolve what is asked.
-
-    Attributes:
-        needed: seeds.
-        sd: of the paired differences of the worst comparison, percentage points.
-        sd_upper: its upper confidence limit.
-        cell: that comparison.
-        pilot: seeds of the pilot.
-        resolve: the difference to be resolved, percentage points.
-        power: the power asked for.
-        alpha: level at which that comparison is judged, the study's over the size of its family; None where an earlier
-            version decided, without the family.
-    """
-
-    kind: str = "seeds"
-    needed: int
-    sd: float
-    sd_upper: float
-    cell: str
-    pilot: int
-    resolve: float
-    power: float
-    alpha: float | None = None
-
-
 # ---------------------------------------------------------------------------------------------------- of one trial
 
 
@@ -267,6 +163,10 @@ class EpochFinished(Event):
     epoch: int
     value: float | None
     score: float | None
+
+    def line(self) -> str:
+        """The event as a line of the ledger, of which epochs are nearly all."""
+        return epoch_line(self.time, self.trial_id, self.epoch, self.value, self.score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,35 +277,28 @@ class TrialEnded(Event):
         )
 
 
-def _typed(kind: Any, value: Any) -> Any:
-    """A part of an event, given as such or as a mapping with fields that may be more than are known."""
-    if isinstance(value, kind):
-        return value
-    return kind(**{field.name: value[field.name] for field in fields(kind)})
+def planned_line(time: float, trial_id: str, plan: str) -> str:
+    """What `Event.line` makes of a planned trial whose row is text already."""
+    head = f'{{"time": {_number(time)}, "event": "planned", "trial_id": {_WRITTEN.encode(trial_id)}'
+    return with_check(f'{head}, "plan": {plan}}}') + "\n"
 
 
-# ------------------------------------------------------------------------------------------------------------ tables
+def epoch_line(time: float, trial_id: str, epoch: int, value: float | None, score: float | None) -> str:
+    """What `Event.line` makes of an epoch, in a third of the time.
 
-KINDS: dict[str, type[Event]] = {
-    "study_started": StudyStarted,
-    "study_finished": StudyFinished,
-    "time_budget": TimeBudgetSpent,
-    "duplicate": DuplicateProposed,
-    "race": RaceJudged,
-    "pilot": PilotJudged,
-    "seeds": SeedsNeeded,
-    "planned": TrialPlanned,
-    "started": TrialStarted,
-    "epoch": EpochFinished,
-    "rung": RungDecided,
-    "interrupted": TrialInterrupted,
-    "retried": TrialRetried,
-    **dict.fromkeys(TERMINAL, TrialEnded),
-}
+    Args:
+        time: seconds since 1970.
+        trial_id: of the trial.
+        epoch: its number.
+        value: validation accuracy, percent; finite, or None.
+        score: finite, or None.
+    """
+    values = f'"epoch": {epoch}, "value": {_number(value)}, "score": {_number(score)}'
+    text = f'{{"time": {_number(time)}, "event": "epoch", "trial_id": {_WRITTEN.encode(trial_id)}, {values}}}'
+    return with_check(text) + "\n"
 
-CLASSES: set[type[Event]] = {Event, *KINDS.values()}
-FIELDS: dict[type[Event], tuple[tuple[str, Any], ...]] = {
-    kind: tuple((field.name, field.default) for field in fields(kind) if field.name not in ("time", "kind"))
-    for kind in CLASSES
-}
-"""Names and defaults of each class's fields after the head, in the order of the file."""
+
+def _number(value: float | None) -> str:
+    if type(value) is float and math.isfinite(value):
+        return float.__repr__(value)
+    return "null" if value is None else _WRITTEN.encode(value)

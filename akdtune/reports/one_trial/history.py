@@ -14,7 +14,6 @@ from akdtune.records import files
 from akdtune.records.ledger import reading
 from akdtune.records.ledger.events import (
     Event,
-    RaceJudged,
     RungDecided,
     StudyFinished,
     StudyStarted,
@@ -24,6 +23,7 @@ from akdtune.records.ledger.events import (
     TrialRetried,
     TrialStarted,
 )
+from akdtune.records.ledger.judgements import RaceJudged
 from akdtune.records.ledger.lines import parse
 from akdtune.records.trial_directory import TrialDirectory
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from akdtune.records.ledger.events import Event, RaceJudged, RungDecided
+from akdtune.records.ledger.events import Event, RungDecided
+from akdtune.records.ledger.judgements import RaceJudged
 from akdtune.reports.text import counted, probability
 
 WINDOW = "mean validation accuracy of the last 3 epochs"

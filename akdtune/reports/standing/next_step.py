@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from akdtune.folders import packaged
-from akdtune.records.ledger.events import SeedsNeeded
+from akdtune.records.ledger.judgements import SeedsNeeded
 from akdtune.records.run_names import RUNS
 from akdtune.reports.ablation.seed_words import rounded_up
 from akdtune.reports.standing.arms import configurations

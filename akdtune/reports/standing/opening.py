@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 from akdtune.errors import StudyError
 from akdtune.records import files, lock_file
-from akdtune.records.ledger.events import Event, SeedsNeeded, StudyFinished, StudyStarted, TimeBudgetSpent
+from akdtune.records.ledger.events import Event, StudyFinished, StudyStarted, TimeBudgetSpent
+from akdtune.records.ledger.judgements import SeedsNeeded
 from akdtune.records.ledger.spans import read_course, spans_of
 from akdtune.records.study_lock import driver_of
 from akdtune.reports.ablation.measured import Phase, phases_of
