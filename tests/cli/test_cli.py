@@ -343,7 +343,10 @@ def test_run_hands_over_the_study(
 ) -> None:
     asked: list[Any] = []
 
-    def run(settings: spec.Study, root: Path, address: str | None, extend: bool, reuse: list[Path]) -> int:
+    def run(
+        settings: spec.Study, root: Path, address: str | None, extend: bool, reuse: list[Path], opened: bool
+    ) -> int:
+        assert opened, "what a new study does is said before Ray is loaded"
         asked.append((settings.name, settings.search.trials, root, address, extend, reuse))
         return 130
 
