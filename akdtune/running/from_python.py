@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,9 @@ def _driven(study: Study, root: Path, address: str | None, extend: bool, reuse: 
 def _console() -> Console:
     """Where progress is shown: in a notebook as lines of text, where Rich would make HTML and a new table each time."""
     console = Console(markup=False)
-    return Console(markup=False, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
+    if not console.is_jupyter:
+        return console
+    return Console(file=sys.stdout, markup=False, force_jupyter=False, force_terminal=False)  # progress there as well
 
 
 def _left(results: Results) -> str:

@@ -424,7 +424,7 @@ def test_new_takes_the_next_free_directory(
 ) -> None:
     taken: list[Path] = []
     monkeypatch.setattr(ahead, "begin", lambda *_: None)
-    monkeypatch.setattr(driver, "run", lambda settings, root, address, extend, reuse: taken.append(root) or 0)
+    monkeypatch.setattr(driver, "run", lambda settings, root, address, extend, reuse, opened: taken.append(root) or 0)
     command = ("run", "digits_angular", "--new", "--dir", str(home / "run"), "tracking.wandb=null")
     call(capsys, *command)
     (home / "run").mkdir()
