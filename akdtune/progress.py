@@ -55,7 +55,7 @@ class Listener(Protocol):
 _listener: Listener | None = None
 _stages: list[str] = []
 _last = 0.0
-_said_at = time.monotonic()
+_said_at = time.monotonic() - min(time.process_time(), QUIET_S)  # since the process began, as far as that is known
 
 
 def said() -> None:

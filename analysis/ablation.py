@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from akdtune import progress
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
 from akdtune.reports.ablation import tables, winners
@@ -129,8 +130,11 @@ def _analyze(arguments: argparse.Namespace) -> None:
     run = require_study(arguments.run)
     if arguments.alpha is not None and not 0 < arguments.alpha < 0.5:
         raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
-    phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
-    done = [tables.compute(phase, run, alpha=arguments.alpha, beside=phases) for phase in phases]
+    with progress.stage("reading the trials"):
+        phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
+    print(f"ablation in {run}", flush=True)
+    with progress.stage("comparing the cells"):
+        done = [tables.compute(phase, run, alpha=arguments.alpha, beside=phases) for phase in phases]
     _publish(done, run, arguments.out or run / "reports", FORMATS[arguments.format])
 
 
@@ -139,7 +143,6 @@ def _publish(done: Sequence[Result], run: Path, out: Path, kinds: Sequence[str])
 
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else CONSOLE_WIDTH)
     name, origin = run.resolve().name, origin_of(run)
-    console.print(f"ablation in {run}")
     for result in done:
         print_result(console, result)
     written = [

@@ -2,9 +2,10 @@
 
     python benchmarks/first_screen.py [RUN] [--only NAME ...] [--plans STUDY ...] [--json FILE] [--against CHECKOUT]
     python benchmarks/first_screen.py --first-trial digits_angular [--cache cold|teacher|warm ...] [--to-the-end]
+    ... --piped
 
-Each command runs on a terminal of 80 columns of its own; RUN is a study directory (default: one of 100 made-up trials,
-written by the project's own writers). Of each:
+Each command runs on a terminal of 80 columns of its own, or its output is piped; RUN is a study directory (default: one
+of 100 made-up trials, written by the project's own writers). Of each:
 
     screen     seconds, and CPU seconds of the process, until anything readable stands on the screen
     answer     the same until the first line of what was asked for, on standard output
@@ -102,7 +103,10 @@ def text_of(chunk: bytes) -> str:
 
 
 def watch(
-    command: Sequence[str], environment: Mapping[str, str], enough: Callable[[], bool] = lambda: False
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    enough: Callable[[], bool] = lambda: False,
+    piped: bool = False,
 ) -> Watched:
     """Runs a command on a terminal and times what appears there.
 
@@ -110,8 +114,9 @@ def watch(
         command: what is run.
         environment: its variables.
         enough: whether it has done what is waited for; it is interrupted then, as by Ctrl-C.
+        piped: whether its output goes into pipes instead.
     """
-    ends = {name: pty.openpty() for name in ("out", "err")}
+    ends = {name: os.pipe() if piped else pty.openpty() for name in ("out", "err")}
     started = time.perf_counter()
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=ends["out"][1], stderr=ends["err"][1], env=dict(environment)
@@ -190,7 +195,8 @@ def screens(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]
           f" {'s':>6} {'CPU s':>6} {'s':>7} {'s':>7} {'CPU s':>6}")  # fmt: skip
     for name, words in commands.items():
         for checkout, label in checkouts_of(arguments):
-            seen = watch([sys.executable, "-m", "akdtune.cli", *words], surroundings(folder, checkout))
+            command = [sys.executable, "-m", "akdtune.cli", *words]
+            seen = watch(command, surroundings(folder, checkout), piped=arguments.piped)
             rows.append({"name": label + name, **seen._asdict()})
             note = f"  exit code {seen.code}: {seen.first}" if seen.code else ""
             note += f"  silent before: {seen.silent_before}" if seen.silent_s > SILENT_S else ""
@@ -233,7 +239,7 @@ def first_trial(study: str, cache: str, folder: Path, checkout: Path | None, arg
         return not arguments.to_the_end and bool(set(moments) & {"done", "pruned", "diverged", "failed"})
 
     words = ["run", study, *arguments.set, "--dir", str(root)]
-    seen = watch([sys.executable, "-m", "akdtune.cli", *words], environment, ended)
+    seen = watch([sys.executable, "-m", "akdtune.cli", *words], environment, ended, arguments.piped)
     ended()
     first_end = min((moments[name] for name in ("done", "pruned", "diverged", "failed") if name in moments), default=0)
     return {
@@ -292,6 +298,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first-trial", metavar="STUDY", help="run it until its first trial has ended")
     parser.add_argument("--cache", nargs="+", default=["cold", "teacher", "warm"], help="before that run")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of that run")
+    parser.add_argument("--piped", action="store_true", help="into a pipe instead of a terminal")
     parser.add_argument("--to-the-end", action="store_true", help="run the study to its end")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     arguments = parser.parse_args(argv)

@@ -42,11 +42,12 @@ def print_plan(study: Study, root: Path | None, *, extend: bool, timing: bool) -
         _print(begun.lines)
     with waiting("looking at data and networks"):
         plan = plan.with_data()
-    _print(report.data_lines(plan))
+    said = report.data_lines(plan)
+    _print(said)
     if begun is None:
         return _print_times(plan, timing)[1]
     added = extension.added_to(begun, plan)
-    _print(extension.new_lines(begun, plan, added))
+    _print([line for line in extension.new_lines(begun, plan, added) if line not in said])
     if begun.has_times:  # better than any timed step
         return 0
     plan, code = _print_times(plan, timing)

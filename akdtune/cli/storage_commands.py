@@ -90,7 +90,8 @@ def teacher_weights(
     Examples:
       akdtune teacher weights resnet8_last.pth resnet8_last_weights.pth
     """
-    from akdtune.cli import teachers
+    with waiting("loading torch"):
+        from akdtune.cli import teachers
 
     print(teachers.save_weights(file, to))
 
@@ -120,7 +121,9 @@ def cache_verify(
     """
     from akdtune.cli import caches
 
-    raise typer.Exit(caches.verify(caches.stores_in(location, key)))
+    with waiting("reading the stored rows"):
+        damaged = caches.verify(caches.stores_in(location, key))
+    raise typer.Exit(damaged)
 
 
 def cache_prune(

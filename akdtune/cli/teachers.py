@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from akdtune.randomness import Stream, below, random_order, random_words
 from akdtune.registry import load_plugins, network_name
 from akdtune.reports.text import counted
 from akdtune.running import interruption
+from akdtune.running.outages import of_teacher
 from akdtune.study.spec import Study
 from akdtune.teacher.asked import asked
 from akdtune.teacher.cache_files import Rows
@@ -60,7 +61,7 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
         return 0
     console = Console(highlight=False, markup=False)
     with interruption.event() as stopping, waiting("training the teacher"):
-        for row in train_teachers(study.teacher, dataset, train_on, where, stopping.is_set):
+        for row in _rows(train_teachers(study.teacher, dataset, train_on, where, stopping.is_set)):
             if row.get("done"):
                 made = TeacherFile(**row["teacher"])
                 for file in (made, *made.others):
@@ -80,6 +81,18 @@ def train(study: Study, train_on: Literal["subset", "full"], device: str = "auto
                 progress.said()
     print("stopped; the same command goes on after the last saved epoch", file=sys.stderr)
     return interruption.INTERRUPTED
+
+
+def _rows(training: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a training; what ends it is one sentence.
+
+    Raises:
+        AkdtuneError: when it cannot be trained.
+    """
+    try:
+        yield from training
+    except Exception as error:
+        raise of_teacher(error) from error
 
 
 def _data(study: Study, device: torch.device) -> DataSet:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from akdtune import progress
 from akdtune.errors import StudyError
 from akdtune.records.run_names import RUNS
 from akdtune.reports.results import Results
@@ -60,13 +62,16 @@ def _driven(study: Study, root: Path, address: str | None, extend: bool, reuse: 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")  # so does tqdm
         from akdtune.running import driver  # late: Ray, whose first import asks notebooks for widgets
+    progress.said()
     return driver.run(study, root, address, _console(), extend=extend, reuse=reuse)
 
 
 def _console() -> Console:
     """Where progress is shown: in a notebook as lines of text, where Rich would make HTML and a new table each time."""
     console = Console(markup=False)
-    return Console(markup=False, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
+    if not console.is_jupyter:
+        return console
+    return Console(file=sys.stdout, markup=False, force_jupyter=False, force_terminal=False)  # progress there as well
 
 
 def _left(results: Results) -> str:

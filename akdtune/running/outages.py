@@ -14,6 +14,8 @@ IN_A_ROW = 3
 
 GOES_ON = "give the same command again: nothing is lost, it goes on where it stopped"
 
+TEACHERS_MEMORY = "lower teacher.batch_size, or train it on a machine with more memory"
+
 _OF_SYSTEM: tuple[type, ...] = (OSError, *OSError.__subclasses__(), *ConnectionError.__subclasses__())
 _SYSTEM_ERRORS = {kind.__name__ for kind in _OF_SYSTEM}
 _OTHERS = {"MemoryError", "OutOfMemoryError", "AcceleratorError", "ImportError", "ModuleNotFoundError",
@@ -88,7 +90,8 @@ def of_teacher(error: BaseException) -> AkdtuneError:
     """What ended the training of a study's teacher on its node, as one sentence."""
     fault = outside(error)
     if fault is not None:
-        return SurroundingsError(f"while the teacher trained: {fault.said} ({fault.remedy}), then {GOES_ON}")
+        remedy = TEACHERS_MEMORY if fault.kind.endswith("memory") and fault.lost else fault.remedy
+        return SurroundingsError(f"while the teacher trained: {fault.said} ({remedy}), then {GOES_ON}")
     if isinstance(error, AkdtuneError):
         return error
     return StudyError(f"the teacher's training failed: {type(error).__name__}: {on_one_line(error)}")

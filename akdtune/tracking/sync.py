@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from akdtune import progress
 from akdtune.errors import AkdtuneError
 from akdtune.reports.text import counted
 from akdtune.tracking.child import ANSWER_S, START_S, Answer, Child, Probe, TooLong, project_url
@@ -102,22 +103,25 @@ def sync(run_dir: Path) -> SyncReport:
     """
     report = SyncReport()
     study_runs = _study_runs(run_dir)
-    missing = missing_runs(run_dir, study_runs)
-    if missing and tracked_as(run_dir):
-        report.missing = write_missing(run_dir, missing)
-        report.written = {trial: why for trial, why in missing.items() if trial not in report.missing}
+    with progress.stage("looking at the runs"):
+        missing = missing_runs(run_dir, study_runs)
+        if missing and tracked_as(run_dir):
+            report.missing = write_missing(run_dir, missing)
+            report.written = {trial: why for trial, why in missing.items() if trial not in report.missing}
     runs = [run for directory in sorted((run_dir / "trials").glob("*")) for run in read_record(directory)]
     if not runs and not report.missing:
         why = "no trial has been trained yet" if tracked_as(run_dir) else "tracking.wandb is null or disabled"
         raise TrackingError(f"{run_dir}: no Weights & Biases runs here ({why})")
     waiting = _sorted_in(run_dir, runs, report)
     if not study_runs and (waiting or key_place()) and tracked_as(run_dir) and study_run_is_due(run_dir):
-        report.own = write_study_run(run_dir, "offline")  # not where it alone would ask for a key
+        with progress.stage("writing the study's own run"):
+            report.own = write_study_run(run_dir, "offline")  # not where it alone would ask for a key
     waiting += _sorted_in(run_dir, read_record(run_dir), report)
     superseded = [run for run in runs if run.superseded_by and not tag_mark(run_dir, run.id).exists()]
     if not waiting and not superseded:
         return report
-    place = _require_server(run_dir, len(waiting))
+    with progress.stage("asking the server"):
+        place = _require_server(run_dir, len(waiting))
     report.url = project_url(place, tracked_as(run_dir))
     own = {run.id for run in read_record(run_dir)}
     _upload(run_dir, [run for run in waiting if run.id not in own])
@@ -125,8 +129,9 @@ def sync(run_dir: Path) -> SyncReport:
     for run in waiting:
         (report.uploaded if run.is_uploaded(run_dir) else report.failed).append(run.id)
     if not report.failed:
-        _tag(run_dir, [run for run in superseded if run.mode == "online" or run.is_uploaded(run_dir)], report)
-        report.own = report.own or save_view(run_dir, place.get("entity"))
+        with progress.stage("tagging runs, saving the view"):
+            _tag(run_dir, [run for run in superseded if run.mode == "online" or run.is_uploaded(run_dir)], report)
+            report.own = report.own or save_view(run_dir, place.get("entity"))
     return report
 
 

@@ -343,7 +343,10 @@ def test_run_hands_over_the_study(
 ) -> None:
     asked: list[Any] = []
 
-    def run(settings: spec.Study, root: Path, address: str | None, extend: bool, reuse: list[Path]) -> int:
+    def run(
+        settings: spec.Study, root: Path, address: str | None, extend: bool, reuse: list[Path], opened: bool
+    ) -> int:
+        assert opened, "what a new study does is said before Ray is loaded"
         asked.append((settings.name, settings.search.trials, root, address, extend, reuse))
         return 130
 
@@ -421,7 +424,7 @@ def test_new_takes_the_next_free_directory(
 ) -> None:
     taken: list[Path] = []
     monkeypatch.setattr(ahead, "begin", lambda *_: None)
-    monkeypatch.setattr(driver, "run", lambda settings, root, address, extend, reuse: taken.append(root) or 0)
+    monkeypatch.setattr(driver, "run", lambda settings, root, address, extend, reuse, opened: taken.append(root) or 0)
     command = ("run", "digits_angular", "--new", "--dir", str(home / "run"), "tracking.wandb=null")
     call(capsys, *command)
     (home / "run").mkdir()

@@ -11,7 +11,7 @@ import yaml
 
 from akdtune.cli import teachers
 from akdtune.cli.terminal import layout
-from akdtune.errors import AkdtuneError
+from akdtune.errors import AkdtuneError, SurroundingsError
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.teacher.find import listed_teachers
@@ -47,6 +47,31 @@ def test_a_plain_teacher_has_a_line_per_epoch_and_is_then_found(capsys: pytest.C
     assert done.startswith("trained: ")
     assert train(**SMALL) == 0
     assert capsys.readouterr().out.strip() == done.replace("trained", "found")
+
+
+def test_what_is_odd_about_the_data_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = teachers.load_data
+
+    def odd(*given: Any) -> Any:
+        dataset = read(*given)
+        dataset.notes = ("2 images were turned",)
+        return dataset
+
+    monkeypatch.setattr(teachers, "load_data", odd)
+    assert train(**SMALL) == 0
+    assert capsys.readouterr().err == "warning: 2 images were turned\n"
+
+
+def test_memory_that_is_not_enough_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        yield
+
+    monkeypatch.setattr(teachers, "train_teachers", fail)
+    with pytest.raises(SurroundingsError, match=r"out of memory.*\(lower teacher\.batch_size, or train it"):
+        train(**SMALL)
 
 
 def test_a_chain_and_others_say_which_network_trains(capsys: pytest.CaptureFixture[str]) -> None:

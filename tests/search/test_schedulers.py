@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from akdtune.errors import StudyError
 from akdtune.records.ledger.events import TrialEnded
 from akdtune.records.ledger.reading import read_events
 from akdtune.records.study_directory import StudyDirectory
@@ -225,6 +226,17 @@ def test_a_pilot_that_diverges_still_stops(tmp_path: Path) -> None:
     directory = started(tmp_path)
     play(directory, with_pilot(directory), [("t0", 1, math.nan)])
     assert decisions(directory)[0][5] == "STOP"
+
+
+def test_a_rung_that_the_study_does_not_have_is_one_message(tmp_path: Path) -> None:
+    directory = started(tmp_path / "s")
+    play(directory, scheduler_of(directory), [("t0", 1, 50.0)])
+    other = {name: Bracket([2, 3], EPOCHS, GRACE, FACTOR) for name in ("x", "y")}
+    said = r"ledger\.jsonl: trial t0 was judged at epoch 1, which is no rung of x as the study's settings have it"
+    with pytest.raises(StudyError, match=said):
+        ArmScheduler(directory, other, EPOCHS)
+    assert directory.events, "and nothing is lost"
+    ArmScheduler(directory, {name: MedianBracket(1, 2) for name in ("x", "y")}, EPOCHS)  # any epoch is one of its rungs
 
 
 def test_what_tune_pickles_is_empty(tmp_path: Path) -> None:

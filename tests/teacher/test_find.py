@@ -362,6 +362,21 @@ def test_table_holds_what_the_network_says_about_every_crop() -> None:
             assert not from_table.logits_BK.requires_grad
 
 
+def test_for_timing_one_batch_stands_for_the_table() -> None:
+    asked = []
+    (stored, split, dataset), (whole, *_) = table(epochs=40), table(epochs=40)
+    stored.network.register_forward_hook(lambda *_: asked.append(1))
+    stored.stand_in()
+    drawn = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)
+    some, all_of_it = (each.signals(torch.arange(300), torch.empty(0), drawn) for each in (stored, whole))
+    assert len(asked) == 1, "300 images x 9 crops are eleven batches"
+    assert some.logits_BK.shape == all_of_it.logits_BK.shape
+    assert some.pooled_BC.shape == all_of_it.pooled_BC.shape
+    other = FrozenTeacher(stored.network, split, dataset.augmentation, 9)
+    other.stand_in()
+    assert other._tables is None, "nothing is kept, nothing stands for it"
+
+
 def test_table_does_not_depend_on_who_asks_first_or_in_what_batches() -> None:
     (stored, split, dataset), (other, *_) = table(epochs=40), table(epochs=40)
     drawn = data_crops.crops(0, 1, split.sample_ids_N, dataset.augmentation)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from akdtune.errors import AkdtuneWarning, StudyError
+from akdtune.processors import available_cpus
 from akdtune.records.damage import predictions_trouble
 from akdtune.records.files import read_table, trial_directory
 from akdtune.records.trial_directory import TrialDirectory
@@ -87,10 +89,18 @@ class StoredPredictions:
             self._held[trial_id] = _of_trial(TrialDirectory(trial_directory(self._run, trial_id)))
         return self._held[trial_id]
 
+    def _read_at_once(self, trial_ids: Sequence[str]) -> None:
+        """Reads what some trials left, a file a processor."""
+        missing = [trial_id for trial_id in dict.fromkeys(trial_ids) if trial_id not in self._held]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(available_cpus()) as readers:
+                list(readers.map(self.of, missing))
+
     def _sides(self, cell: MeasuredCell, reference: MeasuredCell) -> tuple[list[Stored], list[Stored]] | str:
         seeds = sorted(cell.values.keys() & reference.values.keys())
         if not seeds:
             return "no common seed"
+        self._read_at_once([side.trials[seed] for side in (cell, reference) for seed in seeds])
         sides: tuple[list[Stored], list[Stored]] = ([], [])
         for of_side, side in zip(sides, (cell, reference), strict=True):
             for seed in seeds:
