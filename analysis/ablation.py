@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from akdtune import progress
 from akdtune.errors import AkdtuneError
+from akdtune.progress import stage
 from akdtune.records.files import require_study
 from akdtune.reports.ablation import tables, winners
 from akdtune.reports.ablation.figures import draw
@@ -130,10 +130,10 @@ def _analyze(arguments: argparse.Namespace) -> None:
     run = require_study(arguments.run)
     if arguments.alpha is not None and not 0 < arguments.alpha < 0.5:
         raise AkdtuneError(f"--alpha: {arguments.alpha:g} is no error rate (allowed: above 0, below 0.5)")
-    with progress.stage("reading the trials"):
+    with stage("reading the trials"):
         phases = phases_of(run, metric=arguments.metric, reference=arguments.reference)
     print(f"ablation in {run}", flush=True)
-    with progress.stage("comparing the cells"):
+    with stage("comparing the cells"):
         done = [tables.compute(phase, run, alpha=arguments.alpha, beside=phases) for phase in phases]
     _publish(done, run, arguments.out or run / "reports", FORMATS[arguments.format])
 
