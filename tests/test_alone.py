@@ -159,7 +159,7 @@ def test_a_class_that_is_not_registered_can_stand_alone() -> None:
         """Nothing."""
 
     assert isinstance(Bare.alone(), Bare)
-    with pytest.raises(SettingsError, match=r"^method Bare\.weight: unknown setting 'weight' \(allowed: \)$"):
+    with pytest.raises(SettingsError, match=r"^method Bare\.weight: unknown setting 'weight': it takes no settings$"):
         Bare.alone(weight=1.0)
     with kept():
         register("bare")(Bare)
