@@ -214,19 +214,15 @@ def test_a_worker_log_and_the_trial_files_are_readable(finished: tuple[Path, Pat
 
 
 def test_what_record_asks_for_is_kept_on_ray_and_may_change_when_the_study_goes_on(
-    finished: tuple[Path, Path], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     file, root = tmp_path / "study.yaml", tmp_path / "run"
-    file.write_text(studies.TINY + "record: {views: true, features: 5, attention: {images: 4}, train: true}\n")
+    text = studies.TINY.replace("algorithm: tpe, trials: 6", "algorithm: random, trials: 2")
+    text = text.replace("probe: {trials: 2}", "record: {views: true, features: 5, attention: {images: 4}, train: true}")
+    file.write_text(text)
     assert studies.run(file, root) == 0
     lock = yaml.safe_load((root / "study.lock.yaml").read_text())
     assert lock["settings"]["record"] == {"views": True, "features": 5, "attention": 4, "train": True}
-    plain = {row["trial_id"]: row for row in tables.read_trials(finished[1]).to_pylist()}
-    for row in tables.read_trials(root).to_pylist():
-        assert row["trial_id"] in plain, "no id depends on it"
-        known = plain[row["trial_id"]]
-        if row["status"] == known["status"] == "done":
-            assert row["val_accuracy"] == known["val_accuracy"], "and no trained number"
     done = [row["trial_id"] for row in tables.read_trials(root).to_pylist() if row["status"] == "done"]
     for trial_id in done:
         views = recorded.trial_views(root, trial_id)
