@@ -330,9 +330,7 @@ def _teachers(held: _Held) -> TeacherLogits:
     logits = [held.lists(name) for name in _numbered(held, "logits")]
     if not logits:
         raise StudyError(f"{held.path}: damaged, it holds no logits_0")
-    return TeacherLogits(
-        held.sample_ids_N, held.labels_N, np.stack(logits), held.said(recorded_files.AUGMENTATION)
-    )
+    return TeacherLogits(held.sample_ids_N, held.labels_N, np.stack(logits), held.said(recorded_files.AUGMENTATION))
 
 
 def _numbered(held: _Held, begin: str) -> Sequence[str]:

@@ -141,9 +141,7 @@ def augmentation_label(settings: Mapping[str, Any]) -> str:
     return f"{preset}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def _write_maps(
-    recording: Recording, ids_N: npt.NDArray[np.int64], maps: Mapping[str, ClassMaps], path: Path
-) -> None:
+def _write_maps(recording: Recording, ids_N: npt.NDArray[np.int64], maps: Mapping[str, ClassMaps], path: Path) -> None:
     arrays = {whose: Maps(_array(of.sum_NHW), _array(of.predicted_NHW)) for whose, of in maps.items()}
     recorded_files.write_attention(path, ids_N, recording.image_size, arrays)
 

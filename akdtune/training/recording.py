@@ -27,7 +27,7 @@ from akdtune.devices import float32_as_set
 from akdtune.randomness import derived_seed
 from akdtune.signals import Signals, Views
 from akdtune.training.evaluation import EVALUATION_BATCH, Evaluation
-from akdtune.training.measures import fixed_views, percent_right
+from akdtune.training.measures import STOCHASTIC_DRAWS, fixed_views, percent_right
 
 RECORDED_COLUMNS = (
     Column(
@@ -86,11 +86,13 @@ class Recording:
     def views(self) -> list[Tensor]:
         """Log-probabilities [N, K] of each view at temperature 1, those of stochastic ones of the mean probability."""
         total_NVK: Tensor | None = None
-        draws = 0
-        for draws, of_views in enumerate(self._drawn(), start=1):
+        for of_views in self._drawn():
             log_NVK = torch.log_softmax(of_views.logits_BVK, dim=-1)
             total_NVK = log_NVK if total_NVK is None else torch.logaddexp(total_NVK, log_NVK)
-        return [] if total_NVK is None else [log_NK.cpu() for log_NK in (total_NVK - math.log(draws)).unbind(1)]
+        if total_NVK is None:
+            return []
+        draws = STOCHASTIC_DRAWS if self._of.objective.views.stochastic else 1
+        return [log_NK.cpu() for log_NK in (total_NVK - math.log(draws)).unbind(1)]
 
     def features(self, images: int) -> dict[str, Tensor]:
         """Pooled features [images, C] of student and views; of stochastic views those of the first fixed draw."""

@@ -82,7 +82,7 @@ def test_views_come_back_and_a_plain_teacher_has_none(tmp_path: Path) -> None:
     recorded_files.write_trial_logits(trial(tmp_path) / "predictions.parquet", IDS, LABELS, LOGITS, views=views)
     held = recorded.trial_views(tmp_path, "t")
     assert held.log_probabilities_VNK.shape == (2, 3, 2)
-    np.testing.assert_allclose(held.log_probabilities_VNK[0], views[0][[1, 2, 0]], rtol=1e-3)
+    np.testing.assert_allclose(held.log_probabilities_VNK[0], views[0][[1, 2, 0]], rtol=2e-3)
     assert held.log_probabilities_VNK[1].tolist() == LOGITS[[1, 2, 0]].tolist()
     recorded_files.write_trial_logits(trial(tmp_path, "p") / "predictions.parquet", IDS, LABELS, LOGITS, views=[])
     assert recorded.trial_views(tmp_path, "p").log_probabilities_VNK.shape == (0, 3, 2)
@@ -103,9 +103,8 @@ def test_teachers_come_back_in_their_order(tmp_path: Path) -> None:
     held = recorded.teacher_logits(tmp_path, "test")
     assert np.array_equal(held.logits_MNK, np.stack([logits[[1, 2, 0]] for logits in others]))
     assert np.array_equal(held.main_NK, held.logits_MNK[0])
-    assert str(read_schema(tmp_path / "predictions" / "teacher-test.parquet").field("logits_0").type) == (
-        "list<item: halffloat>"
-    )
+    kind = read_schema(tmp_path / "predictions" / "teacher-test.parquet").field("logits_0").type
+    assert str(kind.value_type) == "halffloat"
 
 
 def test_each_split_has_files_of_its_own(tmp_path: Path) -> None:
@@ -194,7 +193,7 @@ def test_predictions_without_views_or_answers_say_so(tmp_path: Path) -> None:
     recorded_files.write_trial_logits(trial(tmp_path) / "predictions.parquet", IDS, LABELS, LOGITS)
     with pytest.raises(NotRecorded, match=r"trial t left no answers of its views: `record: \{views: true\}`"):
         recorded.trial_views(tmp_path, "t")
-    with pytest.raises(NotRecorded, match="its network gives one, or `record.answers` is false"):
+    with pytest.raises(NotRecorded, match=r"its network gives one, or `record\.answers` is false"):
         recorded.trial_answers(tmp_path, "t")
 
 

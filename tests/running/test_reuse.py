@@ -158,7 +158,7 @@ def test_what_trials_keep_of_networks_is_taken_over_with_their_teachers_on_the_s
     taken = {path.name: path.read_bytes() for path in (taker.root / "predictions").iterdir()}
     assert taken == {"teacher-test.parquet": b"teacher-test", "teacher-features.parquet": b"teacher-features"}
     assert donors.notes == [
-        f"trials of {tmp_path / 'donor'} are taken over with what they kept there (record: {{\"features\": 2}})"
+        f'trials of {tmp_path / "donor"} are taken over with what they kept there (record: {{"features": 2}})'
     ]
 
 
