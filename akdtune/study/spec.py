@@ -14,6 +14,7 @@ from akdtune.errors import SettingsError, StudyError
 from akdtune.settings import overrides as overriding
 from akdtune.settings.data import DataSettings
 from akdtune.settings.file import SettingsFile
+from akdtune.settings.record import RecordSettings
 from akdtune.settings.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -29,7 +30,7 @@ from akdtune.settings.space import Arm, Pooled, Space, assert_plain
 from akdtune.settings.teacher import CacheSettings, Compute, TeacherSettings, teacher_compute
 from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
-from akdtune.study import check, taking_over
+from akdtune.study import check, record_rules, taking_over
 from akdtune.study.written import with_defaults
 
 
@@ -70,6 +71,7 @@ class Study:
     report: ReportSettings
     resources: ResourcesSettings
     tracking: TrackingSettings
+    record: RecordSettings
     teacher_cache: CacheSettings | None
     plugins: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -148,6 +150,8 @@ class Study:
         for section in STUDY_LEVEL:
             settings = getattr(self, section)
             values[section] = None if settings is None else settings.model_dump(mode="json")
+        if not values["record"]:
+            del values["record"]  # as by default, which earlier versions wrote nothing of
         values["scheduler"] = self.scheduler.resolved()
         cache = values["teacher_cache"]
         if cache is not None and cache["compute"] is None and _float32_alone(values):
@@ -181,7 +185,21 @@ def load(
         change(file)
     taken_over = tuple(name for _, name in file.bases)
     parts = check.Reading(file).study(str(source))
-    return Study(source=str(source), overrides=overrides, taken_over=taken_over, **parts)
+    study = Study(source=str(source), overrides=overrides, taken_over=taken_over, **parts)
+    return study if study.record == RecordSettings() else _with_what_is_recorded(study, file)
+
+
+def _with_what_is_recorded(study: Study, file: SettingsFile) -> Study:
+    """The study with warnings about what it asks to keep and some of its trials have not.
+
+    Raises:
+        SettingsError: for what its networks cannot give.
+    """
+    record, configurations = study.record, study.configurations
+    if found := list(record_rules.problems(record, study.teacher, configurations)):
+        raise SettingsError([file.problem(*issue) for issue in found])
+    more = (str(file.problem(*issue)) for issue in record_rules.oddities(record, configurations))
+    return replace(study, warnings=(*study.warnings, *more))
 
 
 def plain_values(source: str | None) -> dict[str, Any]:
