@@ -143,7 +143,7 @@ def autoaugmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, policy: st
 
     Every pair is equally likely, each of its operations happens with its own probability, and its direction is drawn.
 
-    Differs: what an operation moves out leaves 0, as in torchvision, where the published code leaves grey.
+    Differs: what an operation moves out leaves 0, as in torchvision; other code leaves grey, or the mean.
     """
     pairs = policy_pairs(policy)
     words = draw.words(sample_ids_B, Stream.AUTOAUGMENT)
