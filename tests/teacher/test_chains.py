@@ -350,7 +350,7 @@ def test_the_schema_of_nested_settings_is_finite() -> None:
     assert json.dumps(schema).count("Teacher") < 10
     text = json.dumps(schema["properties"] if "properties" in schema else schema["$defs"]["TeacherSettings"])
     named = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', text))
-    assert named == {"DistillationSettings", "CheckpointFile"}, "neither holds a teacher"
+    assert named == {"DistillationSettings", "CheckpointFile", "AugmentationSettings"}, "none holds a teacher"
 
 
 @pytest.mark.parametrize("augmentation", [{"cutout": 2}, {"mixup": 0.4}])
