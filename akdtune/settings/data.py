@@ -34,19 +34,18 @@ class RandAugment(ComponentSettings):
         default=None, ge=0, le=30, description="strength of each, 0..30; null: drawn uniformly for each operation"
     )
 
-_Pair = Annotated[tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)]
+
+_Pair = Annotated[
+    tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+]
 """Two numbers; what a file holds is a list, which a strict reading behind a preset's name would not take for them."""
 
 
 class RandomResizedCrop(ComponentSettings):
     """A random part of the image, resized to the full size (Szegedy et al., CVPR 2015, arXiv 1409.4842)."""
 
-    scale: _Pair = Field(
-        default=(0.08, 1.0), description="smallest and largest share of the image's area"
-    )
-    ratio: _Pair = Field(
-        default=(3 / 4, 4 / 3), description="smallest and largest width over height"
-    )
+    scale: _Pair = Field(default=(0.08, 1.0), description="smallest and largest share of the image's area")
+    ratio: _Pair = Field(default=(3 / 4, 4 / 3), description="smallest and largest width over height")
 
     @model_validator(mode="after")
     def _ranges(self) -> RandomResizedCrop:

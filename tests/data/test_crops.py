@@ -253,9 +253,7 @@ def test_operations_of_the_policy_equal_torchvision(torchvision_v2: Any) -> None
                 assert (got.int() - expected.int()).abs().max() <= (1 if signed else 0), (their_name, place)
 
 
-def test_autoaugment_draws_pairs_chances_and_directions(
-    torchvision_v2: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_autoaugment_draws_pairs_chances_and_directions(torchvision_v2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, float, float]] = []
 
     def watch(image: torch.Tensor, name: str, strength: float, sign: float) -> torch.Tensor:
