@@ -149,7 +149,7 @@ def _finding(students: Students, cell: Cell) -> Finding:
     independent = _apart([(block, cell.label) for block in blocks]) and _apart(controls)
     values = {name: [_groups(block, cell.label, name) for block in blocks] for name in MEASURES}
     scaled = {name: [_scaled(block, cell.label, name) for block in blocks] for name in PARTS}
-    headroom = [_less(wrong, right) for right, wrong in zip(*(scaled[name] for name in PARTS), strict=True)]
+    headroom = [_less(wrong, right) for right, wrong in zip(*scaled.values(), strict=True)]
     compared = {
         name: found
         for name, groups in (*values.items(), (BY_HEADROOM, headroom))

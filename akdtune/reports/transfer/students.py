@@ -221,7 +221,7 @@ def students_of(runs: Sequence[Path], *, reference: str | None = None) -> Studen
         [trial for study in studies for trial in study.left_out], notes,
     )  # fmt: skip
     if not any(block.students for block in found.blocks):
-        raise StudyError(f"{', '.join(names.values())}: no trial can be compared with a teacher; " + found.left_out_text())
+        raise StudyError(f"{', '.join(names.values())}: no trial has finished that can be compared with a teacher")
     return found
 
 
