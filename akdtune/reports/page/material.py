@@ -29,6 +29,7 @@ from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.page.drawing.looks import Look, looks_of
 from akdtune.reports.short_names import searched, settings_text, short_names
 from akdtune.reports.standing.opening import Standing, standing
+from akdtune.reports.transfer.answer import Transfer, transfer_of
 from akdtune.statistics.resampling import Floats
 
 Row = Mapping[str, Any]
@@ -161,6 +162,14 @@ class Material:
         """Diversity and accuracy, or why there is nothing to be said of them."""
         try:
             return answers.diversity_in(self.run)
+        except AkdtuneError as error:
+            return str(error).removeprefix(f"{self.run}: ")
+
+    @functools.cached_property
+    def transfer(self) -> Transfer | str:
+        """What students have of their teacher's function, or why there is nothing to be said of it."""
+        try:
+            return transfer_of([self.run])
         except AkdtuneError as error:
             return str(error).removeprefix(f"{self.run}: ")
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from akdtune.statistics.resampling import Floats, Integers
 
-Logits = npt.NDArray[np.floating]
+Logits = npt.NDArray[np.floating[Any]]
 _ROWS = 4096
 """Images at a time: doubles of a thousand classes for all of ImageNet's would take gigabytes."""
 
