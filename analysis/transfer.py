@@ -46,7 +46,9 @@ def print_transfer(console: Console, found: Transfer, *, everything: bool) -> No
             _print_table(console, headings, rows)
     console.print(f"\n{found.verdict}\n", style="bold", soft_wrap=True)
     for sentence in verdict.notes(comparison):
-        lines = textwrap.fill(sentence, max(40, console.width), initial_indent="- ", subsequent_indent="  ")
+        width = max(40, console.width)
+        lines = textwrap.fill(sentence, width, initial_indent="- ", subsequent_indent="  ",
+                              break_on_hyphens=False)  # fmt: skip
         console.print(lines)
     if not everything and comparison.findings:
         console.print("- with --all: the four cells, every measure of controls")
