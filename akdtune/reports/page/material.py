@@ -30,6 +30,7 @@ from akdtune.reports.page.drawing.looks import Look, looks_of
 from akdtune.reports.short_names import searched, settings_text, short_names
 from akdtune.reports.standing.opening import Standing, standing
 from akdtune.reports.transfer.answer import Transfer, transfer_of
+from akdtune.reports.transfer.students import INDEPENDENT
 from akdtune.statistics.resampling import Floats
 
 Row = Mapping[str, Any]
@@ -168,6 +169,8 @@ class Material:
     @functools.cached_property
     def transfer(self) -> Transfer | str:
         """What students have of their teacher's function, or why there is nothing to be said of it."""
+        if not any(cell.name == INDEPENDENT for phase in self.phases for cell in phase.cells):
+            return f"the study has no control {INDEPENDENT} (ablation.controls)"  # and no prediction need be read
         try:
             return transfer_of([self.run])
         except AkdtuneError as error:

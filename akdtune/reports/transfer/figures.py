@@ -13,8 +13,8 @@ from akdtune.reports.transfer.verdict import mean_of
 from akdtune.statistics.blocks import MeanDifference
 
 LOOKS: Mapping[str, tuple[str, str, str]] = {
-    "agreement_right": (COLOURS[0], "o", "where the teacher is right ($c^+$)"),
-    "agreement_wrong": (COLOURS[1], "s", "where the teacher is wrong ($c^-$)"),
+    "agreement_right": (COLOURS[0], "o", "where the teacher is right (c+)"),
+    "agreement_wrong": (COLOURS[1], "s", "where the teacher is wrong (c\N{MINUS SIGN})"),
 }
 """Colour, marker and words of the two parts."""
 
