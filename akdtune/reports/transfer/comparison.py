@@ -71,7 +71,8 @@ class Finding:
         gained: what of the control's headroom c+ and c- gained, in percent of it, by `agreement_right` and
             `agreement_wrong`; the headroom counts as known.
         share: the first form of asymmetry; None where a part fell or nothing was gained.
-        independent: whether no student stands in several blocks.
+        independent: whether no seed stands in several blocks: students of one seed begin with the same weights, and
+            those without a teacher are the same student.
         beside_noise: agreement against the students of the noise control; None without one.
     """
 
@@ -226,9 +227,9 @@ def _share(blocks: Sequence[Block], label: str) -> float | None:
 
 
 def _apart(held: Sequence[tuple[Block, str]]) -> bool:
-    """Whether every student of a cell, by its label in each block, stands in one of the blocks alone."""
-    outputs = [{student.outputs for student in block.students.get(label, {}).values()} for block, label in held]
-    return sum(map(len, outputs)) == len(set().union(*outputs))
+    """Whether no seed of a cell, by its label in each block, stands in two of the blocks: such students begin alike."""
+    seeds = [set(block.students.get(label, {})) for block, label in held]
+    return sum(map(len, seeds)) == len(set().union(*seeds))
 
 
 def _beside_noise(students: Students, cell: Cell, blocks: Sequence[Block]) -> Compared | None:

@@ -48,14 +48,12 @@ class Student:
         run: its study.
         trial_id, seed: of the trial.
         values: by measure or cell of agreement; without what is not defined for it.
-        outputs: digest of its logits: equal for the same student in two studies.
     """
 
     run: str
     trial_id: str
     seed: int
     values: Mapping[str, float]
-    outputs: bytes
 
 
 @dataclass(frozen=True)
@@ -344,7 +342,7 @@ def _student(run: Path, name: str, trial_id: str, seed: int, teacher: TeacherLog
         values = measured(held.logits_NK, teacher.main_NK, teacher.labels_N)
     except ValueError as error:
         return NO_NUMBERS, str(error)
-    return Student(name, trial_id, seed, values, _digest(held.logits_NK))
+    return Student(name, trial_id, seed, values)
 
 
 def _key(settings: Mapping[str, Any]) -> str:

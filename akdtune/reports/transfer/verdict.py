@@ -218,8 +218,8 @@ def _about_teachers(comparison: Comparison) -> list[str]:
         said.append(f"{finding.cell.label}: agreement rises with {rises} of {len(by_block)} teachers ({values})")
     if any(not finding.independent for finding in comparison.findings):
         said.append(
-            "some students are the same in several studies, so that p is twice the mean of the teachers' own and "
-            "errors add up; other ablation.seeds in each study make them independent"
+            "some seeds stand in several studies, whose students begin alike, so that p is twice the mean of the "
+            "teachers' own and errors add up; other ablation.seeds in each study make them independent"
         )
     return said
 
