@@ -224,7 +224,7 @@ class TestVerdicts:
         run = usual(tmp_path / "kd").write()
         report, printed = analyse(capsys, run)
         assert report["verdict"].startswith("more of the teacher's function than independent students have: base (")
-        assert "; base gains more agreement where the teacher is wrong (c- +" in report["verdict"]
+        assert "; negative asymmetry in base: agreement +" in report["verdict"]
         assert report["verdict"].endswith("(one-sided rank tests, Holm over 9; students of one teacher)")
         assert report["verdict"] in printed
         assert report["tests"]["family"] == len(TESTED) == 9

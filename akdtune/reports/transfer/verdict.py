@@ -144,8 +144,8 @@ def _asymmetric(finding: Finding) -> str:
     """Negative asymmetry, and whether it outlasts what the control had left to gain."""
     right, wrong = (finding.compared[name].difference.value for name in PARTS)
     said = (
-        f"{finding.cell.label} gains more agreement where the teacher is wrong (c- {signed(wrong)} points) than where "
-        f"it is right (c+ {signed(right)})"
+        f"negative asymmetry in {finding.cell.label}: agreement {signed(wrong)} points where the teacher is wrong, "
+        f"{signed(right)} where it is right"
     )
     shares = [finding.gained[name].value for name in reversed(PARTS)]
     if any(share is None for share in shares):
