@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from akdtune.records.files import write_table
 from akdtune.records.number_lists import in_half, list_column, scores_in_half
-from akdtune.roles import REPORT_ROLES
 
 SplitName = Literal["validation", "test"]
 """The images that a trial is judged by."""
@@ -53,11 +52,6 @@ class Maps(NamedTuple):
 
     sum_NHW: Array
     predicted_NHW: Array
-
-
-def judged_split(role: str) -> SplitName:
-    """The images that trials of a role are judged by."""
-    return "test" if role in REPORT_ROLES else "validation"
 
 
 def teacher_logits_file(run: FilePath, split: SplitName) -> Path:
