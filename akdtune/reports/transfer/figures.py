@@ -86,9 +86,7 @@ def _draw_gains(axis: Any, height: float, gains: Mapping[str, MeanDifference]) -
             continue
         colour, marker, _ = LOOKS[part]
         if gained.low is not None and gained.high is not None:
-            axis.plot(
-                [gained.low, gained.high], [height + shift] * 2, color=colour, linewidth=2, solid_capstyle="butt"
-            )
+            axis.plot([gained.low, gained.high], [height + shift] * 2, color=colour, linewidth=2, solid_capstyle="butt")
         axis.plot(
             gained.value, height + shift, marker, color=colour, markersize=5.5, zorder=4, markeredgecolor="white",
             markeredgewidth=0.6,
