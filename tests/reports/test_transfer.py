@@ -374,6 +374,14 @@ class TestLeftOut:
         _, printed = analyse(capsys, study.write())
         assert "kd: 1 trial of search, probes and pilots are not looked at" in printed
 
+    def test_a_running_study_says_so(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        study = usual(tmp_path / "kd")
+        _, whole = analyse(capsys, study.write())
+        study.cell("half", KD, statuses={100: "planned", 101: "interrupted"})
+        _, printed = analyse(capsys, study.write())
+        assert "left out: 1 planned, 1 interrupted - not finished: the numbers will change" in printed
+        assert "not finished" not in whole
+
     def test_without_the_teachers_logits_the_setting_is_named(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

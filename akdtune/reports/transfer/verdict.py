@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from akdtune.reports.ablation.measured import NOT_PLANNED, UNFINISHED
 from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.reports.transfer.comparison import (
     ASYMMETRY,
@@ -60,7 +61,7 @@ def difference_rows(comparison: Comparison, *, everything: bool = False) -> list
         names = [name for name in COMPARED if name in finding.compared and (whole or name == "agreement")]
         of_cell = [["", *_difference_row(finding.compared[name])] for name in names]
         if whole and finding.share is not None:
-            of_cell.append(["", "c-'s share of gains", number(100 * finding.share, 0) + " %", "", ""])
+            of_cell.append(["", "c- share", number(100 * finding.share, 0) + " %", "", ""])
         for row in of_cell[:1]:
             row[0] = finding.cell.label
         rows += of_cell
@@ -181,6 +182,8 @@ def notes(comparison: Comparison) -> list[str]:
     said += _about_noise(comparison)
     if students.left_out:
         said.append(students.left_out_text())
+    if any(trial.status in (*UNFINISHED, NOT_PLANNED) for trial in students.left_out):
+        said.append("not finished: the numbers will change")
     return [*said, *students.notes]
 
 
@@ -196,7 +199,7 @@ def _how_compared(comparison: Comparison) -> list[str]:
         f"Holm p: one-sided rank test within teachers (Mann-Whitney, van Elteren), {over}, without the pairs of seeds, "
         f"corrected over {counted(len(comparison.family), 'test')}: that values tend to be larger, not by how much; in "
         "brackets: controls, each by itself",
-        "asymmetry (our choice of three): c-'s share of what agreement gains, c- less c+ in points, and by headroom, "
+        "asymmetry (our choice of three): c- share (of what agreement gains), c- less c+ in points, and by headroom, "
         "each part as a percentage of what the control left to gain",
     ]
 
