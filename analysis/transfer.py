@@ -34,14 +34,11 @@ CONSOLE_WIDTH = 100
 def print_transfer(console: Console, found: Transfer, *, everything: bool) -> None:
     """Prints what students have of their teacher, how that differs from the control, the verdict, how to read it."""
     comparison = found.comparison
-    cells = verdict.cell_rows(comparison) if everything else []
+    of_cells = verdict.cell_rows(comparison) if everything else []
     differences = verdict.difference_rows(comparison, everything=everything)
     tables = {
         "students, means": (verdict.MEAN_HEADINGS, verdict.mean_rows(comparison)),
-        "four cells, percent of all images": (
-            verdict.CELL_HEADINGS,
-            verdict.cell_rows(comparison) if everything else [],
-        ),
+        "four cells, percent of all images": (verdict.CELL_HEADINGS, of_cells),
         f"against {comparison.students.reference}": (verdict.DIFFERENCE_HEADINGS, differences),
     }
     for title, (headings, rows) in tables.items():
