@@ -26,6 +26,7 @@ from akdtune.reports.column_words import Columns
 from akdtune.reports.notebook import html_table
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.standing.opening import Standing, standing
+from akdtune.reports.transfer.answer import Transfer, transfer_of
 from akdtune.reports.trials import best as best_of
 from akdtune.reports.trials.cell_means import tally
 from akdtune.roles import STATUSES
@@ -264,6 +265,19 @@ class Results:
             AkdtuneError: for too few draws.
         """
         return answers.diversity_in(self.directory, draws=draws, seed=seed)
+
+    def transfer(self, *others: str | Path, reference: str | None = None) -> Transfer:
+        """What students have taken over from their teacher's function, as `akdtune analyze transfer` says it.
+
+        Args:
+            others: further studies with other teachers, by their directories or their names under `runs/`.
+            reference: name of the cell that others are compared with; default: the control `independent`.
+
+        Raises:
+            StudyError: when a study has no design or no logits of its teacher, or judges by other images.
+            AkdtuneError: for an unknown reference, with the nearest.
+        """
+        return transfer_of([self.directory, *(resolve_run(str(run)) for run in others)], reference=reference)
 
     def _tally(self) -> str:
         return tally(self.trials.select(["status"]).to_pylist())

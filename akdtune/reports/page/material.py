@@ -29,6 +29,8 @@ from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.page.drawing.looks import Look, looks_of
 from akdtune.reports.short_names import searched, settings_text, short_names
 from akdtune.reports.standing.opening import Standing, standing
+from akdtune.reports.transfer.answer import Transfer, transfer_of
+from akdtune.reports.transfer.students import INDEPENDENT
 from akdtune.statistics.resampling import Floats
 
 Row = Mapping[str, Any]
@@ -161,6 +163,16 @@ class Material:
         """Diversity and accuracy, or why there is nothing to be said of them."""
         try:
             return answers.diversity_in(self.run)
+        except AkdtuneError as error:
+            return str(error).removeprefix(f"{self.run}: ")
+
+    @functools.cached_property
+    def transfer(self) -> Transfer | str:
+        """What students have of their teacher's function, or why there is nothing to be said of it."""
+        if not any(cell.name == INDEPENDENT for phase in self.phases for cell in phase.cells):
+            return f"the study has no control {INDEPENDENT} (ablation.controls)"  # and no prediction need be read
+        try:
+            return transfer_of([self.run])
         except AkdtuneError as error:
             return str(error).removeprefix(f"{self.run}: ")
 

@@ -73,6 +73,7 @@ class TestSections:
         assert {left.title: left.why for left in page.left_out} == {
             "Differences from the reference": "the study has no confirmation and no ablation, or has not come to them "
             "yet",
+            "Transfer of the teacher's function": "the study has no control independent (ablation.controls)",
             "Pareto front": "the search weighs accuracy alone (search.objectives)",
             "Failures": "none: no trial failed, diverged or waits, and no file is damaged",
         }

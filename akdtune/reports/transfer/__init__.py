@@ -1,0 +1,1 @@
+"""What a student has taken over from its teacher's function."""
