@@ -33,7 +33,7 @@ MapsByKind: TypeAlias = Mapping[Kind, npt.NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True)
-class Maps:
+class AttentionMaps:
     """Unscaled maps [N, h, w] of several networks on the same images.
 
     Attributes:
@@ -71,7 +71,7 @@ class TeacherAnswers:
     labels_N: Labels
     logits: Sequence[Logits]
     augmented: Mapping[str, Sequence[Logits]] = field(default_factory=dict)
-    maps: Maps | None = None
+    maps: AttentionMaps | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class StudentAnswers:
     augmented: tuple[Logits, Sequence[Logits] | None] | None = None
     train_accuracy: float | None = None
     running_accuracy: float | None = None
-    maps: Maps | None = None
+    maps: AttentionMaps | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def measure_teachers(teachers: TeacherAnswers, threshold: float = THRESHOLD) -> 
     )
 
 
-def _noise(maps: Maps, shape: tuple[int, ...], threshold: float) -> Masks:
+def _noise(maps: AttentionMaps, shape: tuple[int, ...], threshold: float) -> Masks:
     """What a network attends to whose maps are drawn anew for each image, of the same size."""
     drawn_Nhw = np.random.default_rng(0).normal(size=shape)
     return attended(drawn_Nhw, maps.height, maps.width, threshold)
@@ -314,7 +314,7 @@ def _gap(train_accuracy: float | None, alone: Answering) -> float | None:
     return None if train_accuracy is None else train_accuracy - alone.accuracy
 
 
-def _overlaps(student: Maps | None, teachers: Maps | None, threshold: float) -> dict[Kind, list[Overlap]]:
+def _overlaps(student: AttentionMaps | None, teachers: AttentionMaps | None, threshold: float) -> dict[Kind, list[Overlap]]:
     if student is None or teachers is None or not np.array_equal(student.ids_N, teachers.ids_N):
         return {}
     found: dict[Kind, list[Overlap]] = {}

@@ -19,7 +19,8 @@ from akdtune.records.recorded_files import SplitName
 from akdtune.reports.fidelity.maps import THRESHOLD
 from akdtune.reports.fidelity.measured import (
     STUDENT,
-    Maps,
+    AttentionMaps,
+    MapsByKind,
     StudentAnswers,
     StudentMeasured,
     TeacherAnswers,
@@ -64,7 +65,7 @@ class StudyFidelity:
     students: Sequence[StudentMeasured]
     left_out: Mapping[str, int]
     without_maps: Mapping[str, int]
-    shown: Maps | None
+    shown: AttentionMaps | None
     shown_trial: str | None
     origin: Origin
 
@@ -121,7 +122,7 @@ class _Reading:
             run.resolve().name, held.sample_ids_N, held.labels_N, list(held.logits_MNK), maps=self.maps
         )
         self.asked = {str(plan["trial_id"]): plan.get("settings") or {} for plan in read_plan(run)}
-        self.shown: tuple[str, Maps] | None = None
+        self.shown: tuple[str, AttentionMaps] | None = None
         self.without_maps: Counter[str] = Counter()
 
     @progress.stage("comparing students with their teachers")
@@ -193,7 +194,7 @@ class _Reading:
         same = teachers is not None and np.array_equal(held.sample_ids_N, teachers.sample_ids_N)
         return held.logits_NK, list(teachers.logits_MNK) if teachers is not None and same else None
 
-    def _maps(self, trial_id: str, taught: bool) -> Maps | None:
+    def _maps(self, trial_id: str, taught: bool) -> AttentionMaps | None:
         try:
             maps = _maps_of(recorded.trial_attention(self.run, trial_id))
         except NotRecorded:
@@ -216,18 +217,18 @@ def is_taught(asked: Mapping[str, Any]) -> bool:
     return view != NOISE_TEACHER and not (names and names <= TEACHERLESS)
 
 
-def _teacher_maps(run: Path, split: SplitName) -> Maps | None:
+def _teacher_maps(run: Path, split: SplitName) -> AttentionMaps | None:
     try:
         return _maps_of(recorded.teacher_attention(run, split))
     except NotRecorded:
         return None
 
 
-def _maps_of(held: Attention) -> Maps:
-    networks = {
+def _maps_of(held: Attention) -> AttentionMaps:
+    networks: dict[str, MapsByKind] = {
         _name(whose): {"sum": maps.sum_NHW, "predicted": maps.predicted_NHW} for whose, maps in held.of.items()
     }
-    return Maps(held.sample_ids_N, held.image_size, held.image_size, networks)  # type: ignore[arg-type]
+    return AttentionMaps(held.sample_ids_N, held.image_size, held.image_size, networks)
 
 
 def _name(whose: str) -> str:
@@ -238,9 +239,9 @@ def _name(whose: str) -> str:
     return STUDENT if whose == STUDENT else whose.replace("_", " ")
 
 
-def _first(teachers: Maps, student: Maps, images: int) -> Maps:
-    """Maps of the first images: teachers, views, student."""
+def _first(teachers: AttentionMaps, student: AttentionMaps, images: int) -> AttentionMaps:
+    """Of the first images: teachers, views, student."""
     views = {name: maps for name, maps in student.networks.items() if name != STUDENT}
     of = {**teachers.networks, **views, STUDENT: student.networks[STUDENT]}
     shown = {name: {kind: maps[:images] for kind, maps in by_kind.items()} for name, by_kind in of.items()}
-    return Maps(teachers.ids_N[:images], teachers.height, teachers.width, shown)
+    return AttentionMaps(teachers.ids_N[:images], teachers.height, teachers.width, shown)

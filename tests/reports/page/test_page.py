@@ -73,6 +73,8 @@ class TestSections:
         assert {left.title: left.why for left in page.left_out} == {
             "Differences from the reference": "the study has no confirmation and no ablation, or has not come to them "
             "yet",
+            "Attention and fidelity": "the teachers' answers are not recorded: `record: {teacher: true}`, the default, "
+            "keeps them from now on",
             "Pareto front": "the search weighs accuracy alone (search.objectives)",
             "Failures": "none: no trial failed, diverged or waits, and no file is damaged",
         }
