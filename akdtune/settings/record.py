@@ -57,5 +57,6 @@ class RecordSettings(ComponentSettings):
 
 
 def held_record(held: Mapping[str, Any] | None) -> RecordSettings:
-    """The section as a lock or a request holds it; the defaults where it holds none."""
-    return RecordSettings(**(held or {}))
+    """The section as a lock or a request holds it: defaults where it says nothing, without what it alone knows."""
+    known = RecordSettings.model_fields
+    return RecordSettings(**{name: value for name, value in (held or {}).items() if name in known})
