@@ -63,7 +63,7 @@ class TeacherAnswers:
         ids_N, labels_N: of the images.
         logits: of each teacher, the main one first [N, K].
         augmented: the same on augmented images, by the name of the augmentation.
-        maps: of the first of these images, by `teacher_name`; None where none are recorded.
+        maps: of the first of these images, of teachers that have any; None where none are recorded.
     """
 
     study: str
@@ -86,7 +86,7 @@ class StudentAnswers:
             images where those are known; None where nothing is recorded.
         train_accuracy: on plain training images, percent; None where it was not measured.
         running_accuracy: the mean over the last epoch's steps, on augmented images, percent.
-        maps: of student and views; None where none are recorded.
+        maps: of student and views as far as they have any; None where none are recorded.
     """
 
     trial_id: str
@@ -190,7 +190,7 @@ def measure_teachers(teachers: TeacherAnswers, threshold: float = THRESHOLD) -> 
     overlaps: dict[Kind, list[Overlap]] = {}
     itself: dict[Kind, float | None] = {}
     noise: dict[Kind, Overlap] = {}
-    maps, names = teachers.maps, [teacher_name(place) for place in range(len(teachers.logits))]
+    maps, names = teachers.maps, [] if teachers.maps is None else list(teachers.maps.networks)
     for kind in KINDS if maps is not None else ():
         assert maps is not None
         masks = maps.masks(kind, threshold) | {NOISE: _noise(maps, maps.networks[names[0]][kind].shape, threshold)}
@@ -272,8 +272,7 @@ class StudentMeasured:
 
     def with_all(self, kind: Kind) -> float | None:
         """IoU of the student and all teachers: pixels of all over those of any."""
-        wanted = 1 + len(self.each)
-        found = [held.iou for held in self.overlaps.get(kind, ()) if len(held.between) == wanted > 2]
+        found = [held.iou for held in self.overlaps.get(kind, ()) if len(held.between) > 2]
         return found[0] if found else None
 
 
@@ -322,8 +321,10 @@ def _overlaps(student: AttentionMaps | None, teachers: AttentionMaps | None, thr
     views = [name for name in student.networks if name != STUDENT]
     for kind in KINDS:
         masks = teachers.masks(kind, threshold) | student.masks(kind, threshold)
-        groups: list[tuple[str, ...]] = [(STUDENT, name) for name in names]
-        groups += [(STUDENT, *names)] if len(names) > 1 else []
+        groups: list[tuple[str, ...]] = []
+        if STUDENT in student.networks:
+            groups += [(STUDENT, name) for name in names]
+            groups += [(STUDENT, *names)] if len(names) > 1 else []
         groups += [(view, names[0]) for view in views]
         found[kind] = [overlap(masks, group) for group in groups]
     return found

@@ -16,6 +16,7 @@ from akdtune.records import recorded, tables
 from akdtune.records.plan_file import read_plan
 from akdtune.records.recorded import Attention, TeacherLogits
 from akdtune.records.recorded_files import SplitName
+from akdtune.reports.fidelity.agreement import Logits
 from akdtune.reports.fidelity.maps import THRESHOLD
 from akdtune.reports.fidelity.measured import (
     STUDENT,
@@ -38,6 +39,8 @@ TEACHERLESS = frozenset({"student_only", "label_smoothing", "last_batch", "sdpgo
 """Methods that read no teacher; one of a plug-in that reads none counts as taught."""
 NOISE_TEACHER = "random"
 """The views that put noise in the teacher's place."""
+
+DAMAGED = "with damaged files (`akdtune verify` names them)"
 
 IMAGES_SHOWN = 4
 """In the figure of maps: the first that are recorded, not chosen."""
@@ -135,7 +138,10 @@ class _Reading:
             if row["status"] != "done":
                 left_out[str(row["status"])] += 1
                 continue
-            found = self._student(row)
+            try:
+                found = self._student(row)
+            except StudyError:
+                found = DAMAGED
             if isinstance(found, str):
                 left_out[found] += 1
             else:
@@ -178,7 +184,7 @@ class _Reading:
             maps=maps,
         )  # fmt: skip
 
-    def _augmented(self, trial_id: str) -> Any:
+    def _augmented(self, trial_id: str) -> tuple[Logits, Sequence[Logits] | None] | None:
         """Its logits on augmented images, and its teachers' on the same."""
         try:
             held = recorded.trial_augmented_logits(self.run, trial_id)
@@ -200,10 +206,13 @@ class _Reading:
         except NotRecorded:
             self.without_maps["none recorded"] += 1
             return None
-        if self.maps is None or not np.array_equal(maps.ids_N, self.maps.ids_N):
+        if self.maps is None:
+            self.without_maps["none recorded of the teachers"] += 1
+            return None
+        if not np.array_equal(maps.ids_N, self.maps.ids_N):
             self.without_maps["of other images than the teachers'"] += 1
             return None
-        if taught and self.shown is None:
+        if taught and self.shown is None and STUDENT in maps.networks:
             self.shown = trial_id, _first(self.maps, maps, IMAGES_SHOWN)
         return maps
 

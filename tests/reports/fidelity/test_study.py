@@ -101,7 +101,7 @@ def test_who_is_left_out_and_why(study: RecordedStudy) -> None:
     found = study_fidelity(study.write(finished=False))
     assert [student.trial_id for student in found.students] == [first, second]
     assert found.left_out == {
-        "pruned": 1, "interrupted": 1, "without predictions": 1, "judged by other images than the teachers": 1,
+        "pruned": 1, "running": 1, "without predictions": 1, "judged by other images than the teachers": 1,
         "judged by other images (search)": 1,
     }  # fmt: skip
     assert found.without_maps == {"none recorded": 1}
@@ -110,6 +110,16 @@ def test_who_is_left_out_and_why(study: RecordedStudy) -> None:
     assert found.shown_trial == first
     assert found.shown is not None
     assert list(found.shown.networks) == ["teacher 1", "teacher 2", "view 1", "student"]
+
+
+def test_a_damaged_file_costs_its_trial_alone(study: RecordedStudy) -> None:
+    trials = study.teach("weak", seeds=[1, 2, 3])
+    for trial, name in zip(trials, (files.PREDICTIONS, files.ATTENTION), strict=False):
+        path = trial_directory(study.builder.path, trial) / name
+        path.write_bytes(path.read_bytes()[:-50])
+    found = study_fidelity(study.write())
+    assert [student.trial_id for student in found.students] == trials[2:]
+    assert found.left_out == {"with damaged files (`akdtune verify` names them)": 2}
 
 
 def test_controls_without_the_teacher_are_measured_and_not_taught(study: RecordedStudy) -> None:
@@ -146,7 +156,7 @@ def test_without_maps_the_answers_count_alone(study: RecordedStudy) -> None:
     assert found.teachers.iou("sum") is None
     assert found.students[0].with_teachers("sum") is None
     assert found.students[0].ensemble.fidelity > 50
-    assert found.without_maps == {"of other images than the teachers'": 1}
+    assert found.without_maps == {"none recorded of the teachers": 1}
     assert found.shown is None
 
 
@@ -159,7 +169,7 @@ def test_a_study_without_teachers_answers_says_which_setting_keeps_them(tmp_path
 
 def test_before_a_trial_has_finished(study: RecordedStudy) -> None:
     study.builder.add("none/kd", 60.0, None, role="ablation", status="running")
-    with pytest.raises(StudyError, match=r"no trial has finished yet \(1 interrupted\)"):
+    with pytest.raises(StudyError, match=r"no trial has finished yet \(1 running\)"):
         study_fidelity(study.write(finished=False))
 
 
