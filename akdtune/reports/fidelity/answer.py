@@ -119,6 +119,10 @@ def fidelity_in(
         if run.resolve() in known:
             raise AkdtuneError(f"{run} is named twice; name each study once")
         known.add(run.resolve())
-    studies = [study_fidelity(run, threshold) for run in runs]
+    names = [run.resolve().name for run in runs]
+    studies = [
+        study_fidelity(run, threshold, name if names.count(name) == 1 else str(run))
+        for run, name in zip(runs, names, strict=True)
+    ]
     kind, how = cast(Kind, maps), {"draws": draws, "seed": seed}
     return Fidelity(studies, relations(studies, kind, **how), kind, threshold, how)

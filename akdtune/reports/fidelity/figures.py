@@ -56,7 +56,9 @@ def _heights(shown: Sequence[tuple[StudyFidelity, AttentionMaps]]) -> list[float
 def _draw_maps(part: Any, held: AttentionMaps, columns: int, kind: Kind, threshold: float) -> None:
     """A study's rows of images."""
     axes = part.subplots(len(held.ids_N), columns, squeeze=False)
-    by_network = {name: scaled(upsampled(maps[kind], held.height, held.width)) for name, maps in held.networks.items()}
+    by_network = {
+        name: scaled(upsampled(by_kind[kind], held.height, held.width)) for name, by_kind in held.networks.items()
+    }
     first = next(iter(by_network))
     for axis in axes.flat:
         axis.set_axis_off()
@@ -140,7 +142,7 @@ def _draw_outcome(
         if not mine:
             continue
         x_N, y_N = np.array([(x, y) for x, y, _ in mine]).T
-        hollow = {} if mine[0][2] else {"markerfacecolor": "white"}
+        hollow: dict[str, str] = {} if mine[0][2] else {"markerfacecolor": "white"}
         axis.plot(x_N, y_N, linestyle="", marker=marker, color=colour, markersize=4.5, alpha=0.75, zorder=3, **hollow)
         if relation is not None and len(set(x_N.tolist())) > 1:
             places = np.unique(x_N)

@@ -105,8 +105,8 @@ def relations(
     with_iou = [(study, iou) for study in studies if (iou := study.teachers.iou(kind)) is not None and study.taught]
     if len(with_iou) < FEWEST_STUDIES:
         return (
-            f"{len(with_iou)} of {len(studies)} studies has two teachers with attention maps and students of theirs: "
-            f"a correlation over pairs of teachers takes {FEWEST_STUDIES} or more"
+            f"studies with two teachers that have attention maps, and with students of theirs: {len(with_iou)} of "
+            f"{len(studies)}; a correlation over pairs of teachers takes {FEWEST_STUDIES} or more"
         )
     return [_relation(outcome, with_iou, draws, seed) for outcome in OUTCOMES]
 

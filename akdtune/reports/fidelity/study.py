@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class StudyFidelity:
 
     @property
     def name(self) -> str:
-        """Of the study's directory."""
+        """Of the study in tables."""
         return self.teachers.study
 
     @property
@@ -83,7 +84,7 @@ class StudyFidelity:
         return [student for student in self.students if student.taught]
 
 
-def study_fidelity(run: Path, threshold: float = THRESHOLD) -> StudyFidelity:
+def study_fidelity(run: Path, threshold: float = THRESHOLD, name: str | None = None) -> StudyFidelity:
     """What the teachers and students of a study say of the same images, and where they look.
 
     Trials that are judged by the test set count where there are any, else those judged by validation images.
@@ -91,6 +92,7 @@ def study_fidelity(run: Path, threshold: float = THRESHOLD) -> StudyFidelity:
     Args:
         run: the study directory; the study may be running.
         threshold: above which a scaled map counts as attended, 0 to 1.
+        name: of the study in tables; default: that of its directory.
 
     Raises:
         NotRecorded: where the teachers' answers are not recorded; says which setting records them.
@@ -100,29 +102,27 @@ def study_fidelity(run: Path, threshold: float = THRESHOLD) -> StudyFidelity:
     if not 0 <= threshold < 1:
         raise AkdtuneError(f"threshold: {threshold:g} leaves nothing to compare (allowed: 0 up to below 1)")
     rows = tables.read_trials(run).to_pylist()
-    reports = [row for row in rows if row["role"] in REPORT_ROLES]
-    judged = reports if any(row["status"] == "done" for row in reports) else [
-        row for row in rows if row["role"] not in REPORT_ROLES
-    ]  # fmt: skip
+    by_test, others = ([row for row in rows if (row["role"] in REPORT_ROLES) is wanted] for wanted in (True, False))
+    judged = by_test if any(row["status"] == "done" for row in by_test) else others
     done = [row for row in judged if row["status"] == "done"]
     if not done:
         counted = Counter(str(row["status"]) for row in rows)
         said = ", ".join(f"{count} {status}" for status, count in counted.items()) or "no trial is planned"
         raise StudyError(f"{run}: no trial has finished yet ({said})")
     split = recorded.split_of(str(done[0]["role"]))
-    return _Reading(run, split, threshold).study(judged, [row for row in rows if row not in judged])
+    return _Reading(run, name or run.resolve().name, split, threshold).study(judged, others if judged is by_test else by_test)
 
 
 class _Reading:
     """Reads a study trial by trial, so that answers of one are in memory at a time."""
 
-    def __init__(self, run: Path, split: SplitName, threshold: float) -> None:
+    def __init__(self, run: Path, name: str, split: SplitName, threshold: float) -> None:
         self.run, self.split, self.threshold = run, split, threshold
         held = recorded.teacher_logits(run, split)
         self.augmented: dict[str, TeacherLogits | None] = {}
         self.maps = _teacher_maps(run, split)
         self.teachers = TeacherAnswers(
-            run.resolve().name, held.sample_ids_N, held.labels_N, list(held.logits_MNK), maps=self.maps
+            name, held.sample_ids_N, held.labels_N, list(held.logits_MNK), maps=self.maps
         )
         self.asked = {str(plan["trial_id"]): plan.get("settings") or {} for plan in read_plan(run)}
         self.shown: tuple[str, AttentionMaps] | None = None
@@ -131,7 +131,7 @@ class _Reading:
     @progress.stage("comparing students with their teachers")
     def study(self, judged: Sequence[Row], others: Sequence[Row]) -> StudyFidelity:
         """Everything that is measured."""
-        left_out = Counter(f"judged by other images ({row['role']})" for row in others)
+        left_out = Counter(f"judged by other images ({row['role']})" for row in others if row["status"] == "done")
         students: list[StudentMeasured] = []
         for place, row in enumerate(judged):
             progress.at(place, len(judged), "trials")
@@ -179,8 +179,8 @@ class _Reading:
             taught=taught,
             logits_NK=held.logits_NK,
             augmented=self._augmented(trial_id),
-            train_accuracy=row.get("plain_train_accuracy"),
-            running_accuracy=row.get("train_accuracy"),
+            train_accuracy=_finite(row.get("plain_train_accuracy")),
+            running_accuracy=_finite(row.get("train_accuracy")),
             maps=maps,
         )  # fmt: skip
 
@@ -224,6 +224,10 @@ def is_taught(asked: Mapping[str, Any]) -> bool:
     terms = [method] if isinstance(method, str | Mapping) else method
     names = {term.get("name") if isinstance(term, Mapping) else term for term in terms}
     return view != NOISE_TEACHER and not (names and names <= TEACHERLESS)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
 
 
 def _teacher_maps(run: Path, split: SplitName) -> AttentionMaps | None:

@@ -118,3 +118,13 @@ def test_the_page_has_it(tmp_path: Path) -> None:
     assert "IoU with the teachers and top-1 fidelity of 3 trials" in text
     assert any("predict as the teachers do" in lead for lead in page.leads)
     assert len(section.parts) == 5
+
+
+def test_studies_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = []
+    for place in ("a", "b"):
+        study = RecordedStudy(tmp_path / place / "same")
+        study.teach("weak", seeds=[1])
+        runs.append(study.write())
+    both = akdtune.load(runs[0]).fidelity(runs[1], draws=100)
+    assert [study.name for study in both.studies] == [str(run) for run in runs]

@@ -54,8 +54,8 @@ def test_of_one_study_there_are_none(tmp_path: Path) -> None:
     study.teach("weak")
     said = relations([study_fidelity(study.write())])
     assert said == (
-        "1 of 1 studies has two teachers with attention maps and students of theirs: a correlation over pairs of "
-        "teachers takes 2 or more"
+        "studies with two teachers that have attention maps, and with students of theirs: 1 of 1; a correlation over "
+        "pairs of teachers takes 2 or more"
     )
 
 
