@@ -13,9 +13,10 @@ from typing import Any
 
 from akdtune.errors import StudyError
 from akdtune.planning.identity import Identity
+from akdtune.records import recorded_files
 from akdtune.records.damage import damage_of
 from akdtune.records.epoch_rows import read_stamps
-from akdtune.records.files import EPOCHS, LEDGER
+from akdtune.records.files import EPOCHS, LEDGER, read_table
 from akdtune.records.ledger.events import EpochFinished
 from akdtune.records.ledger.reading import events
 from akdtune.records.study_directory import StudyDirectory
@@ -30,6 +31,7 @@ def mend(directory: StudyDirectory) -> None:
     Raises:
         StudyError: when the directory cannot be written.
     """
+    mend_teachers(directory)
     stamps = read_stamps(directory.root)
     for record in list(directory.records.values()):
         if record.terminal is None:
@@ -52,6 +54,20 @@ def mend(directory: StudyDirectory) -> None:
             directory.found.append(f"{damage[trial.outcome.name]}; the ledger says how the trial ended")
         if EPOCHS in damage:
             directory.found.append(f"{damage[EPOCHS]}; {_restored(directory, record, trial)}")
+
+
+def mend_teachers(directory: StudyDirectory) -> None:
+    """Puts aside what is kept of the study's teachers and cannot be read; the next trial that ends writes it again.
+
+    Raises:
+        StudyError: when the directory cannot be written.
+    """
+    for path in (directory.root / recorded_files.FOLDER).glob("teacher-*.parquet"):
+        try:
+            read_table(path)
+        except StudyError as error:
+            directory.put_aside(path)
+            directory.found.append(f"{error}; put aside, the next trial that ends writes it again")
 
 
 def said(directory: StudyDirectory) -> list[str]:

@@ -102,13 +102,16 @@ class Recording:
         return {name: values_NC[:images].float().cpu() for name, values_NC in held.items()}
 
     def attention(self, images: int) -> dict[str, ClassMaps]:
-        """Maps of the student, unless it predicts through a method's head, and of views that are affine."""
+        """Maps of the student, unless it predicts through a method's head, and of views that are affine.
+
+        Networks without a last map have none.
+        """
         few, of = self.split.first(images), self._of
         maps: dict[str, ClassMaps] = {}
-        if of.objective.head is None:
+        if of.objective.head is None and of.student.last_map_shape is not None:
             of.asked_student()
             maps["student"] = self._maps(of.student, few)
-        if of.objective.views.affine and of.teacher is not None:
+        if of.objective.views.affine and of.teacher is not None and of.teacher.network.last_map_shape is not None:
             maps |= self._view_maps(of.teacher.network, few)
         return maps
 
@@ -136,9 +139,10 @@ class Recording:
         return {f"features_{i}": said.pooled_BC[:images].float().cpu() for i, said in enumerate(self._teachers)}
 
     def teacher_attention(self, images: int) -> dict[str, ClassMaps]:
-        """Maps of every teacher."""
+        """Maps of every teacher that has a last map."""
         few = self.split.first(images)
-        return {f"teacher_{index}": self._maps(network, few) for index, network in enumerate(self._networks)}
+        having = ((i, network) for i, network in enumerate(self._networks) if network.last_map_shape is not None)
+        return {f"teacher_{i}": self._maps(network, few) for i, network in having}
 
     def teacher_augmented(self) -> list[Tensor]:
         """Logits [N, K] of every teacher on the images of `augmented`."""
@@ -184,7 +188,7 @@ class Recording:
         with float32_as_set(split.labels_N.device, self._of.config.training.tf32):
             for _, images_BCHW in split.plain_batches(EVALUATION_BATCH):
                 said = network(images_BCHW, True)
-                assert said.last_map is not None, "networks without maps are refused when the study is read"
+                assert said.last_map is not None, "it has the shape of one"
                 parts.append(class_maps(said.last_map, said.logits_BK, *network.classifier()))
         return _joined(parts)
 
@@ -197,7 +201,7 @@ class Recording:
         with float32_as_set(device, self._of.config.training.tf32):
             for _, images_BCHW in split.plain_batches(PLACES_BATCH):
                 last_BCHW = teacher(images_BCHW, True).last_map
-                assert last_BCHW is not None, "networks without maps are refused when the study is read"
+                assert last_BCHW is not None, "it has the shape of one"
                 batch, channels, height, width = last_BCHW.shape
                 places_PC = last_BCHW.permute(0, 2, 3, 1).reshape(-1, channels)
                 of_places = Signals(functional.linear(places_PC, *teacher.classifier()), places_PC)
