@@ -45,6 +45,8 @@ class Stream(IntEnum):
     PARTNER = 12
     MIX = 13
     FILL = 14
+    ROTATION = 15
+    AUTOAUGMENT = 16
 
 
 class Draw(NamedTuple):

@@ -26,11 +26,13 @@ from akdtune.devices import resolve_device, warn_of_bfloat16
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.folders import cache_directory
 from akdtune.planning import needs
+from akdtune.planning.prepared import seen_by_students
 from akdtune.randomness import Stream, below, random_order, random_words
 from akdtune.registry import load_plugins, network_name
 from akdtune.reports.text import counted
 from akdtune.running import interruption
 from akdtune.running.outages import of_teacher
+from akdtune.settings.domains import label
 from akdtune.study.spec import Study
 from akdtune.teacher.asked import asked
 from akdtune.teacher.cache_files import Rows
@@ -106,6 +108,8 @@ def _data(study: Study, device: torch.device) -> DataSet:
 def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"], device: str = "auto") -> int:
     """Fills the cache with some crops of each training image (None: all) by every teacher; returns the exit code.
 
+    Crops are those that students see: of each augmentation of theirs that says by crop and flip which image it is.
+
     Raises:
         AkdtuneError: where the study's teachers are not cached, or not trained yet.
     """
@@ -117,9 +121,10 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
     where = resolve_device(device)
     needs.check(study, teacher_only=True)
     dataset = _data(study, where)
-    split = dataset.split(train_on).train
-    if (why_not := live_reason(dataset)) is not None:
-        raise AkdtuneError(f"{study.source}: nothing to fill: {why_not}")
+    students = seen_by_students(study, dataset)
+    kept = [seen for seen in students if live_reason(seen) is None]
+    if not kept:
+        raise AkdtuneError(f"{study.source}: nothing to fill: {live_reason(students[0])}")
     warn_of_bfloat16(where, ["teacher_cache.compute"] if "bf16" in study.teachers_compute else [])
     file = find_teacher(study.teacher, dataset, train_on)
     if file is None:
@@ -127,14 +132,16 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
     networks_of = (load_teacher(file, dataset.inputs, where), *load_others(file, dataset.inputs, where))
     with interruption.event() as stopping:
-        for network, compute in itertools.product(networks_of, study.teachers_compute):
+        for seen, network, compute in itertools.product(kept, networks_of, study.teachers_compute):
+            split, crops = seen.split(train_on).train, seen.augmentation
             try:
-                rows = TeacherRows(network, split, dataset.augmentation, caching, asked(network, compute))
+                rows = TeacherRows(network, split, crops, caching, asked(network, compute))
             except PlaceMatters as error:
                 raise AkdtuneError(f"what '{error}' says of an image depends on its place in a batch") from error
-            trouble = _fill_one(rows, split.rows_N.cpu().numpy(), dataset.augmentation.variants, variants, stopping)
+            trouble = _fill_one(rows, split.rows_N.cpu().numpy(), crops.variants, variants, stopping)
             counts = rows.rates()
             name = type(network).__name__ + ("" if compute == "fp32" else f" in {compute}")
+            name += f" (pad {crops.pad}, {'flip' if crops.flip else 'no flip'})" if len(kept) > 1 else ""
             print(
                 f"{name}: {counts['computed']:,} rows computed, {counts['found']:,} were there, "
                 f"{100 * counts['filled'] / counts['rows']:.1f} % of {counts['rows']:,} filled: {rows.store.folder}"
@@ -228,9 +235,14 @@ def save_weights(path: Path, to: Path) -> str:
 
 
 def _lineage(settings: Mapping[str, Any]) -> str:
-    """A network and those it was distilled from: `resnet20 < resnet32, resnet56`."""
-    sources = ", ".join(network_name(source["network"]) for source in settings.get("distilled_from", ()))
-    return network_name(settings["network"]) + (f" < {sources}" if sources else "")
+    """A network with its own augmentation, and those it was distilled from: `resnet20[strong] < resnet32, resnet56`."""
+    sources = ", ".join(_augmented(source) for source in settings.get("distilled_from", ()))
+    return _augmented(settings) + (f" < {sources}" if sources else "")
+
+
+def _augmented(settings: Mapping[str, Any]) -> str:
+    given = settings.get("augmentation")
+    return network_name(settings["network"]) + ("" if given is None else f"[{label(given)}]")
 
 
 def _named(stored: Any) -> Any:

@@ -8,8 +8,10 @@ Shapes: N images, B batch, C channels, H, W height and width (always equal).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,10 @@ from akdtune.errors import DataError, printable
 from akdtune.randomness import Stream, random_order, random_words
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
-from akdtune.settings.data import AugmentationSettings, DataSettings, LabelNoise, PixelNoise
+from akdtune.settings.data import WEAK, AugmentationSettings, DataSettings, LabelNoise, PixelNoise
 from akdtune.signals import InputSpec
+
+OF_THE_DATA = "data.augmentation"
 
 CLASSES_SHOWN = 12
 """Classes that a line names one by one."""
@@ -42,6 +46,7 @@ class DataSet:
         inputs: what its networks are built for.
         num_classes: K.
         augmentation: of training images: as set, or the data set's own.
+        augmented_by: key path of the setting that it follows from, for messages.
         strong: of their strong version: as set, or the published one of MLKD.
         streams: whether images stay encoded and are read batch by batch.
         mean_C: channel means, on the scale 0..1.
@@ -61,9 +66,11 @@ class DataSet:
         train, test, channels, size = _sources(settings, stored, device)
         self.inputs = InputSpec(channels, size, stored.num_classes)
         source: type[Source] = lookup("data", settings.name)
-        own = source.augmentation(size, channels)
-        self.augmentation = (settings.augmentation or AugmentationSettings()).resolved(own, size, "augmentation")
-        self.strong = (settings.strong or AugmentationSettings(preset="strong")).resolved(own, size, "strong")
+        self._own = source.augmentation(size, channels)
+        self.augmented_by = OF_THE_DATA
+        self.augmentation = (settings.augmentation or WEAK).resolved(self._own, size, OF_THE_DATA)
+        strong = settings.strong or AugmentationSettings(preset="strong")
+        self.strong = strong.resolved(self._own, size, "data.strong")
         self.mean_C = _per_channel("mean", settings.mean or stored.mean, channels, device)
         self.std_C = _per_channel("std", settings.std or stored.std, channels, device)
         self.content_hash = stored.content_hash
@@ -73,6 +80,27 @@ class DataSet:
         self.train_pixels, self.test_pixels = (
             Pixels(images, size, self.augmentation, self.strong, self.mean_C, self.std_C) for images in (train, test)
         )
+
+    def under(self, given: AugmentationSettings | None, key: str) -> DataSet:
+        """The same images under another augmentation; the same object where that is no other.
+
+        Args:
+            given: what is set; None: what `data.augmentation` says, whichever this one is under.
+            key: path of that setting, for messages.
+
+        Raises:
+            DataError: for a part of it that is larger than the images.
+        """
+        key = OF_THE_DATA if given is None else key
+        whole = (given or self.settings.augmentation or WEAK).resolved(self._own, self.inputs.size, key)
+        if whole == self.augmentation:
+            return self
+        other = copy.copy(self)
+        other.augmentation, other.augmented_by = whole, key
+        other.train_pixels, other.test_pixels = (
+            replace(pixels, augmentation=whole) for pixels in (self.train_pixels, self.test_pixels)
+        )
+        return other
 
     def split(self, train_on: TrainOn) -> Splits:
         """The data of roles that train on the pool minus validation (`subset`) or on all of the pool (`full`).

@@ -1,4 +1,4 @@
-"""Random resized crop, RandAugment and Cutout on 8-bit images, drawn by the counter-based generator.
+"""Random resized crop, rotation, AutoAugment, RandAugment and Cutout on 8-bit images, by the counter-based generator.
 
 Every image is worked on by itself, on one thread, so that its pixels depend neither on the batch it is in nor on the
 process that makes them.
@@ -9,7 +9,9 @@ Shapes: N images, B batch, C channels, H, W height and width, S side of the fini
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +41,8 @@ OPERATIONS = (
     "equalize",
 )
 MAGNITUDE_LIMIT = 30.0
+POLICY_MAGNITUDES = 9
+"""The largest magnitude in a policy of AutoAugment."""
 RESIZED_CROP_TRIES = 10
 """Parts of the image that are drawn before the largest one in the middle is taken, as published."""
 
@@ -63,6 +67,10 @@ def augmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, augmentation: 
         images_BCHW = torch.stack([_resized(image, box, size) for image, box in zip(images_BCHW, boxes, strict=True)])
     if augmentation.variants > 1:
         images_BCHW = cropped(images_BCHW, crops_B, augmentation.pad)
+    if augmentation.rotation:
+        images_BCHW = rotated(images_BCHW, sample_ids_B, draw, augmentation.rotation)
+    if augmentation.autoaugment is not None:
+        images_BCHW = autoaugmented(images_BCHW, sample_ids_B, draw, augmentation.autoaugment)
     if augmentation.randaugment is not None:
         images_BCHW = randaugmented(images_BCHW, sample_ids_B, draw, augmentation.randaugment)
     return images_BCHW
@@ -117,6 +125,54 @@ def _resized(image_CHW: Tensor, box: tuple[int, int, int, int], size: int) -> Te
     return resized.round_().clamp_(0, 255).to(torch.uint8)[0]
 
 
+def rotated(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, degrees: float) -> Tensor:
+    """8-bit images, each turned by an angle drawn uniformly from -degrees..degrees; where nothing was, there is 0.
+
+    The nearest pixel is taken, as torchvision's RandomRotation does by default.
+    """
+    from torchvision.transforms.v2 import functional  # late: it is slow to load, and few trials need it
+
+    angles_B = degrees * (2 * unit(draw.words(sample_ids_B, Stream.ROTATION)[0]) - 1)
+    with _one_thread():
+        turned = [functional.rotate(image, angle) for image, angle in zip(images_BCHW, angles_B.tolist(), strict=True)]
+    return torch.stack(turned)
+
+
+def autoaugmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, policy: str) -> Tensor:
+    """8-bit images, each after one pair of a policy's operations (Cubuk et al., CVPR 2019, arXiv 1805.09501).
+
+    Every pair is equally likely, each of its operations happens with its own probability, and its direction is drawn.
+
+    Differs: what an operation moves out leaves 0, as in torchvision; other code leaves grey, or the mean.
+    """
+    pairs = policy_pairs(policy)
+    words = draw.words(sample_ids_B, Stream.AUTOAUGMENT)
+    pair_B, chance_2B = below(words[0], len(pairs)), unit(words[1:3])
+    finished = list(images_BCHW)
+    with _one_thread():  # as in `randaugmented`
+        for row in range(len(finished)):
+            for place, (name, probability, strength) in enumerate(pairs[pair_B[row]]):
+                if chance_2B[place, row] < probability:
+                    sign = 1.0 if int(words[3, row]) >> (31 - place) & 1 else -1.0
+                    finished[row] = operate(finished[row], name, strength, sign)
+    return torch.stack(finished)
+
+
+@functools.cache
+def policy_pairs(policy: str) -> list[list[tuple[str, float, float]]]:
+    """The pairs of a policy out of torchvision's table: name, probability and strength (0..1) of each operation."""
+    from torchvision.transforms import autoaugment  # late: it is slow to load, and few trials need it
+
+    table = autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy(policy)).policies
+    return [
+        [
+            (re.sub(r"(?<=.)(?=[A-Z])", "_", name).lower(), chance, (magnitude or 0) / POLICY_MAGNITUDES)
+            for name, chance, magnitude in pair
+        ]
+        for pair in table
+    ]
+
+
 def randaugmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, settings: RandAugment) -> Tensor:
     """8-bit images after `settings.ops` operations each."""
     finished = list(images_BCHW)
@@ -135,11 +191,11 @@ def randaugmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, settings: 
 
 
 def operate(image_CHW: Tensor, name: str, strength: float, sign: float) -> Tensor:
-    """One operation of RandAugment on an 8-bit image.
+    """One operation of RandAugment or AutoAugment on an 8-bit image.
 
     Args:
         image_CHW: uint8, one or three channels.
-        name: one of OPERATIONS.
+        name: one of OPERATIONS, or invert.
         strength: 0..1, the share of the operation's range.
         sign: 1 or -1; the direction of the operations that have one.
     """
@@ -168,6 +224,7 @@ def operate(image_CHW: Tensor, name: str, strength: float, sign: float) -> Tenso
         "solarize": lambda: functional.solarize(image_CHW, 255 * (1 - strength)),
         "auto_contrast": lambda: functional.autocontrast(image_CHW),
         "equalize": lambda: functional.equalize(image_CHW),
+        "invert": lambda: functional.invert(image_CHW),
     }
     return operations[name]()
 

@@ -12,7 +12,7 @@ from akdtune.designs.changes import apply
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import lookup
 from akdtune.registry import names as component_names
-from akdtune.settings.domains import Issue
+from akdtune.settings.domains import Issue, label
 from akdtune.settings.file import KeyPath, written
 from akdtune.settings.sections import TRIAL_LEVEL, AblationSettings
 from akdtune.settings.trial import pair_of, trial_settings
@@ -157,8 +157,18 @@ def plan_cells(ablation: AblationSettings, base: Sections, constants: Sections) 
         ]
     if issues:
         raise CellProblems(list(dict.fromkeys(issues)))
-    plan = CellPlan((*kept, *made), reference, tuple(design.aliases), (*design.notes, *lines, *more))
+    cells = tuple(_told_apart([*kept, *made]))
+    plan = CellPlan(cells, reference, tuple(design.aliases), (*design.notes, *lines, *more))
     return replace(plan, warnings=tuple(_oddities(plan, ablation)))
+
+
+def _told_apart(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells, with what their students see in the names of their arms where they differ in that."""
+    seen = [cell.settings["training"].get("augmentation") for cell in cells]
+    texts = dict.fromkeys("" if given is None else label(given) for given in seen)
+    for cell, given in zip(cells, seen, strict=True):
+        apart = len(texts) > 1 and given is not None
+        yield replace(cell, arm=f"{cell.arm}[augmentation={label(given)}]") if apart else cell
 
 
 def _designed(

@@ -93,14 +93,14 @@ def _set_component(kind: Kind, component: dict[str, Any], keys: list[str], value
 
 
 def _put(node: dict[str, Any], keys: Sequence[str], value: Any, path: str) -> None:
-    """Sets a value below a mapping; what stands on the way as a name becomes a mapping with that name."""
+    """Sets a value below a mapping; what stands on the way as a name becomes a mapping with that name or preset."""
     key, *rest = keys
     if not rest:
         node[key] = value
         return
     inside = node.get(key)
     if isinstance(inside, str):
-        inside = {"name": inside}
+        inside = {"preset" if key == "augmentation" else "name": inside}
     if inside is not None and not isinstance(inside, Mapping):
         raise AkdtuneError(f"{path}: {key} is {shown(inside)}, which has no keys of its own")
     node[key] = dict(inside or {})

@@ -14,6 +14,7 @@ from typing import Any
 
 from akdtune.designs.factors import DesignCell
 from akdtune.registry import lookup, typed
+from akdtune.settings.data import own_augmentation
 from akdtune.settings.training import HOW_IT_RUNS, TrainingSettings
 
 Idle = tuple[str, str]
@@ -27,7 +28,7 @@ def idle_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """Every setting of a trial that changes nothing in its training, by key path.
 
     Args:
-        settings: filled in: views, method (a list), student, training.
+        settings: filled in: views, method (a list), student, training, and data where they are a trial's.
     """
 
     idle: dict[str, str] = {}
@@ -42,6 +43,8 @@ def idle_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     training = TrainingSettings(**settings["training"])
     idle |= {f"training.{key}": why for key, why in training.idle().items()}
     idle |= {f"training.{key}": "it says how a trial runs, not what it is" for key in sorted(HOW_IT_RUNS)}
+    if training.augmentation and own_augmentation(settings.get("data") or {}, settings["training"]) is None:
+        idle["training.augmentation"] = "data.augmentation says the same"
     warmup = lookup("views", settings["views"]["name"]).warmup_epochs_of(views)
     if training.optimizer == "adamw" and not warmup:  # a warm-up of views is SGD
         idle["training.momentum"] = "optimizer is adamw"

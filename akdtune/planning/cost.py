@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from akdtune.study.spec import Study
 from akdtune.teacher.asked import asked
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, load_others, load_teacher, teacher_key
-from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
+from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, live_reason
 from akdtune.training.config import TrialConfig
 from akdtune.training.optimizers import sgd
 from akdtune.training.request import TrialRequest
@@ -322,10 +322,11 @@ class CacheUse:
 
     Attributes:
         images: stored ones, of which a teacher may be asked.
-        crops: of each.
+        crops: of each; of several augmentations together.
         mib: space of all rows at most; None before the teacher is trained.
         filled: share of the rows that are there, 0..1; None before the teacher is trained.
         inexact: the network whose numbers depend on an image's place in a batch, so that none can be kept.
+        augmentations: that students train on and whose crops can be kept; each has rows of its own.
     """
 
     images: int
@@ -333,29 +334,32 @@ class CacheUse:
     mib: float | None = None
     filled: float | None = None
     inexact: str | None = None
+    augmentations: int = 1
 
 
 def cache_use(bench: Bench) -> CacheUse:
-    """How many rows the study's teachers have in the cache, and how much is there."""
+    """How many rows the study's teachers have in the cache, and how much is there; some student sees crops alone."""
     study, dataset = bench.prepared.study, bench.prepared.dataset
     assert study.teacher_cache is not None
-    train = bench.prepared.split(bench.prepared.train_on).train
-    images, crops = train.stored, dataset.augmentation.variants
+    kept = [seen for seen in bench.prepared.seen if live_reason(seen) is None]
+    train = [seen.split(bench.prepared.train_on).train for seen in kept]
+    use = CacheUse(train[0].stored, sum(seen.augmentation.variants for seen in kept), augmentations=len(kept))
     if bench.teacher is None:
-        return CacheUse(images, crops)
+        return use
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
     try:
         rows = [
-            TeacherRows(network, train, dataset.augmentation, caching, asked(network, compute))
+            TeacherRows(network, split, seen.augmentation, caching, asked(network, compute))
+            for seen, split in zip(kept, train, strict=True)
             for network in bench.teacher_networks(CPU)
             for compute in study.teachers_compute
         ]
     except PlaceMatters as error:
-        return CacheUse(images, crops, inexact=str(error))
+        return replace(use, inexact=str(error))
     counts = [of_teacher.rates() for of_teacher in rows]
     filled = sum(count["filled"] for count in counts) / sum(count["rows"] for count in counts)
     size = sum(of_teacher.store.shape.rows * of_teacher.store.shape.record for of_teacher in rows)
-    return CacheUse(images, crops, size / 2**20, filled)
+    return replace(use, mib=size / 2**20, filled=filled)
 
 
 def maps_needed_by(settings: Mapping[str, Any]) -> list[str]:

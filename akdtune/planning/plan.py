@@ -114,7 +114,7 @@ class StudyEstimate:
         gradient_factors: by what the views of each cell multiply the gradient of each loss term; None before the
             teacher of the ablation is trained.
         configurations: those that stand for all trials, by name of the arm, or of arm and network.
-        cache: None where no teacher is cached on this data.
+        cache: None where no teacher is cached on what any student sees.
         total: None where nothing was timed.
     """
 
@@ -306,8 +306,8 @@ def _estimate(outline: Outline, with_teacher: bool) -> tuple[Outline, StudyEstim
     if with_teacher:
         files = {train_on: prepared.find_teacher(train_on) for train_on in prepared.trains_on}
     bench = Bench(prepared, files.get(prepared.train_on))
-    live = None if study.teacher.absent else _live_everywhere(prepared)
-    cached = not study.teacher.absent and live is None
+    cached = study.teacher_cache is not None and any(live_reason(seen) is None for seen in prepared.seen)
+    cached = cached and not study.teacher.absent
     measured = _measured(bench, files)
     if measured is not None:
         outline = replace(outline, measured=measured.plan)
@@ -321,7 +321,7 @@ def _estimate(outline: Outline, with_teacher: bool) -> tuple[Outline, StudyEstim
             name: Configuration(
                 settings=settings,
                 facts=prepared.facts(settings),
-                live=live or (_live(study, settings) if cached else None),
+                live=_live(prepared, settings),
                 cost=None,
             )
             for name, settings in _representative(outline).items()
@@ -361,13 +361,15 @@ def _representative(outline: Outline) -> dict[str, Mapping[str, Any]]:
     return settings
 
 
-def _live_everywhere(prepared: Prepared) -> str | None:
-    """Why every teacher of a study runs live."""
-    return "teacher_cache is null" if prepared.study.teacher_cache is None else live_reason(prepared.dataset)
-
-
-def _live(study: Study, settings: Mapping[str, Any]) -> str | None:
-    """Which methods of a configuration make the main teacher run live."""
+def _live(prepared: Prepared, settings: Mapping[str, Any]) -> str | None:
+    """Why the teachers of a configuration run live, the main one at least; None where all are cached."""
+    study = prepared.study
+    if study.teacher.absent:
+        return None
+    if study.teacher_cache is None:
+        return "teacher_cache is null"
+    if reason := live_reason(prepared.seen_by(settings)):
+        return reason
     needy = maps_needed_by(settings)
     if not needy:
         return None

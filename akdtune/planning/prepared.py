@@ -15,13 +15,14 @@ from akdtune import networks
 from akdtune.contexts import method_context, view_context
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.data.splits import Splits
-from akdtune.errors import AkdtuneError, Problem, SettingsError
+from akdtune.errors import AkdtuneError, DataError, Problem, SettingsError
 from akdtune.methods import MethodContext
 from akdtune.networks import Network
 from akdtune.planning.checkpoint_files import check_checkpoints
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
 from akdtune.settings.checkpoint import checkpoint_file
+from akdtune.settings.data import student_augmentation
 from akdtune.settings.file import written
 from akdtune.settings.training import StudentSettings
 from akdtune.settings.trial import pair_of, published
@@ -31,6 +32,8 @@ from akdtune.teacher import find
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.parts import begin_with
 from akdtune.views import ViewContext
+
+OF_STUDENTS = "training.augmentation"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Prepared:
             SettingsError: naming the setting, and the networks where a view or a method does not fit them.
         """
         problems: dict[Problem, None] = {}
+        self._check_augmentations(problems)
         settings, built = self.study.teacher, dict[str, Network | None]()
         teachers = {
             path: self._built(written(("teacher", *path, "network")), teacher.network, problems)
@@ -94,6 +98,22 @@ class Prepared:
                 self._try("methods", method, of_method, settings.network, problems, network)
         if problems:
             raise SettingsError(problems)
+
+    def _check_augmentations(self, problems: dict[Problem, None]) -> None:
+        """Puts every augmentation of teachers and students to images of the data's size."""
+        given = [
+            (written(("teacher", *path, "augmentation")), teacher.augmentation)
+            for path, teacher in self.study.teacher.with_paths()
+            if teacher.checkpoint == "auto"
+        ]
+        of_students = _distinct(corner["training"].get("augmentation") for corner in self.study.configurations)
+        given += [(OF_STUDENTS, student_augmentation({"augmentation": augmentation})) for augmentation in of_students]
+        for key, augmentation in given:
+            try:
+                self.dataset.under(augmentation, key)
+            except DataError as error:
+                at, _, message = str(error).partition(" ")
+                problems[Problem(at, message, None, self.study.source)] = None
 
     def _built(self, key: str, network: Any, problems: dict[Problem, None]) -> Network | None:
         try:
@@ -156,6 +176,15 @@ class Prepared:
             self._splits[train_on] = self.dataset.split(train_on)
         return self._splits[train_on]
 
+    def seen_by(self, settings: Mapping[str, Any]) -> DataSet:
+        """The data under the augmentation of a trial's student."""
+        return self.dataset.under(student_augmentation(settings["training"]), OF_STUDENTS)
+
+    @functools.cached_property
+    def seen(self) -> list[DataSet]:
+        """The data under every augmentation that students of known trials train on, that of the first one first."""
+        return seen_by_students(self.study, self.dataset)
+
     def find_teacher(self, train_on: TrainOn | None = None) -> TeacherFile | None:
         """The study's teacher if it exists already; that of its first trials by default."""
         return find.find_teacher(self.study.teacher, self.dataset, train_on or self.train_on)
@@ -198,6 +227,16 @@ class Prepared:
     def _student_names(self) -> set[str]:
         networks = (arm.centre().settings["student"]["network"] for arm in self.study.arms)
         return {network if isinstance(network, str) else network["name"] for network in networks}
+
+
+def seen_by_students(study: Study, dataset: DataSet) -> list[DataSet]:
+    """The data under every augmentation that students of known trials train on, each once."""
+    given = _distinct(settings["training"].get("augmentation") for settings in study.configurations)
+    seen: dict[str, DataSet] = {}
+    for augmentation in given:
+        under = dataset.under(student_augmentation({"augmentation": augmentation}), OF_STUDENTS)
+        seen.setdefault(json.dumps(under.augmentation.facts()), under)
+    return list(seen.values())
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

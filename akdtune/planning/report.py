@@ -14,6 +14,7 @@ from akdtune.planning.plan import Configuration, Plan, StudyEstimate, Total
 from akdtune.planning.prepared import network_label
 from akdtune.registry import lookup
 from akdtune.reports.text import counted, duration
+from akdtune.settings.domains import label
 from akdtune.settings.space import Dimension
 from akdtune.study import search_rules
 from akdtune.study.proposals import Outline
@@ -164,8 +165,9 @@ def _untrained_line(path: str, untrained: UntrainedTeacher) -> str:
     settings = untrained.settings
     sources = ", ".join(network_label(source.network) for source in settings.distilled_from)
     distilled = f", distilled from {sources}" if sources else ""
+    seen = "" if settings.augmentation is None else f", augmentation {label(settings.augmentation.short())}"
     return (
-        f"{path} {network_label(settings.network)}: not trained yet, {counted(settings.epochs, 'epoch')} come"
+        f"{path} {network_label(settings.network)}{seen}: not trained yet, {counted(settings.epochs, 'epoch')} come"
         f"{'s' * (settings.epochs == 1)} first{distilled}"
     )
 
@@ -210,6 +212,8 @@ def _cache_described(study: Study, cache: CacheUse | None) -> str:
     if cache.inexact is not None:
         return f" where exact, which '{cache.inexact}' is not: it runs live"
     about = f": {cache.images:,} images x {cache.crops} crops"
+    if cache.augmentations > 1:
+        about += f" of {cache.augmentations} augmentations"
     if study.teachers_compute != ["fp32"]:
         about += f", computed in {' and '.join(study.teachers_compute)}"
     if cache.mib is None or cache.filled is None:

@@ -51,13 +51,14 @@ Seen = Callable[[TimingProgress], None]
 def like_cost(settings: Mapping[str, Any]) -> str:
     """What the cost of a step follows from: configurations with the same text cost alike.
 
-    Networks, views and their number, batch, precision. Methods that read logits and nothing else are alike, since next
-    to the networks a loss on logits takes no time, and so are those that need no teacher; every other is itself.
+    Networks, views and their number, batch, precision, augmentation. Methods that read logits and nothing else are
+    alike, since next to the networks a loss on logits takes no time, and so are those that need no teacher; every other
+    is itself.
     """
     views, training = settings["views"], settings["training"]
     methods = sorted({_method_kind(term["name"]) for term in settings["method"]})
     of_views = [views["name"], views.get("num_views"), bool(views.get("warmup_epochs"))]
-    rest = [training.get(key) for key in ("batch_size", "precision", "device", "optimizer")]
+    rest = [training.get(key) for key in ("batch_size", "precision", "device", "optimizer", "augmentation")]
     return json.dumps([settings["student"]["network"], of_views, methods, rest], sort_keys=True, default=str)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -50,12 +51,18 @@ class RandomResizedCrop(ComponentSettings):
         return self
 
 
+Policy = Literal["cifar10", "imagenet", "svhn"]
+"""AutoAugment's published policies, by the data set that each was learned on."""
+
+
 class Augmentation(ComponentSettings):
     """What is done to training images, every part resolved; all but crop and flip is off by default."""
 
     pad: int = Field(ge=0, le=64, description="zero pixels on each side before the random crop")
     flip: bool = Field(description="mirror every second image, at random")
     random_resized_crop: RandomResizedCrop | None = Field(default=None, description="instead of padding and cropping")
+    rotation: float = Field(default=0.0, ge=0, le=180, description="turn by up to so many degrees either way; 0: off")
+    autoaugment: Policy | None = None
     randaugment: RandAugment | None = None
     cutout: NonNegativeInt = Field(default=0, description="side of the square that is blanked, in pixels; 0: none")
     cutout_random: bool = Field(default=False, description="draw the side of the square from 0..cutout")
@@ -85,6 +92,8 @@ class Augmentation(ComponentSettings):
 
 Preset = Literal["weak", "strong"]
 
+_PARTS_ADDED_LATER = frozenset({"rotation", "autoaugment"})
+
 
 class AugmentationSettings(ComponentSettings):
     """`weak`, `strong`, or parts of an augmentation; what is null is as in the preset.
@@ -97,6 +106,12 @@ class AugmentationSettings(ComponentSettings):
     pad: int | None = Field(default=None, ge=0, le=64, description="zero pixels on each side before the random crop")
     flip: bool | None = Field(default=None, description="mirror every second image, at random")
     random_resized_crop: RandomResizedCrop | None = Field(default=None, description="instead of padding and cropping")
+    rotation: float | None = Field(
+        default=None, ge=0, le=180, description="turn by up to so many degrees either way, uniformly; 0: off"
+    )
+    autoaugment: Policy | None = Field(
+        default=None, description="a policy of AutoAugment (1805.09501), in place of RandAugment"
+    )
     randaugment: RandAugment | None = Field(default=None, description="{ops, magnitude}")
     cutout: NonNegativeInt | None = Field(
         default=None, description="side of the square that is blanked, in pixels; 0: none"
@@ -116,32 +131,91 @@ class AugmentationSettings(ComponentSettings):
         return value.model_dump() if isinstance(value, Augmentation) else value
 
     @model_validator(mode="after")
-    def _one_crop(self) -> AugmentationSettings:
+    def _one_of_each(self) -> AugmentationSettings:
         if self.pad and self.random_resized_crop is not None:
             raise ValueError(f"pad ({self.pad}) and random_resized_crop exclude each other; allowed: one of them")
+        if self.autoaugment is not None and self.randaugment is not None:
+            raise ValueError(
+                f"autoaugment ({self.autoaugment}) and randaugment exclude each other; allowed: one of them"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without parts that are absent and that earlier versions did not have: ids and locks stay what they are."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in _PARTS_ADDED_LATER}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """The mapping, or the name of a preset."""
         return {"anyOf": [{"enum": ["weak", "strong"]}, handler(core_schema)]}
 
+    def short(self) -> str | dict[str, Any]:
+        """The same as one would write it: the name of a preset, or a mapping of the parts that are given."""
+        parts = {key: value for key, value in self.model_dump(mode="json").items() if value is not None}
+        preset: str = parts.pop("preset")
+        if not parts:
+            return preset
+        return parts if preset == "weak" else {"preset": preset, **parts}
+
     def resolved(self, own: Augmentation, size: int, key: str) -> Augmentation:
-        """The whole augmentation for images of `size` pixels; `own` is the data set's, `key` is for messages."""
+        """The whole augmentation for images of `size` pixels.
+
+        Args:
+            own: the data set's.
+            size: of the images.
+            key: path of these settings, for messages.
+
+        Raises:
+            DataError: for a part that is larger than the images.
+        """
         base = strong_augmentation(own, size) if self.preset == "strong" else own
         changes = {name: value for name in Augmentation.model_fields if (value := getattr(self, name)) is not None}
         if "pad" in changes and self.random_resized_crop is None:
             changes["random_resized_crop"] = None
         if self.random_resized_crop is not None:
             changes["pad"] = 0
+        if self.autoaugment is not None:
+            changes["randaugment"] = None
         whole = base.model_copy(update=changes)
         if whole.randaugment is not None and whole.randaugment.ops == 0:
             whole = whole.model_copy(update={"randaugment": None})
         if whole.cutout == 0:
             whole = whole.model_copy(update={"cutout_random": False})
         if whole.cutout > size:
-            raise DataError(f"data.{key}.cutout is {whole.cutout}, the images have {size} pixels (allowed: 0..{size})")
+            raise DataError(f"{key}.cutout is {whole.cutout}, the images have {size} pixels (allowed: 0..{size})")
         return whole
+
+
+WEAK = AugmentationSettings()
+"""What `null` means for `data.augmentation`."""
+
+
+def with_augmentation(values: dict[str, Any], given: AugmentationSettings | None) -> dict[str, Any]:
+    """Dumped settings with their key `augmentation` as one would write it; without it where nothing is given."""
+    if "augmentation" not in values:
+        return values
+    rest = {key: value for key, value in values.items() if key != "augmentation"}
+    return rest if given is None else {**rest, "augmentation": given.short()}
+
+
+def student_augmentation(training: Mapping[str, Any]) -> AugmentationSettings | None:
+    """What `training.augmentation` says, out of a trial's `training`; None where it is that of the data."""
+    given = training.get("augmentation")
+    return None if given is None else AugmentationSettings.model_validate(given)
+
+
+def own_augmentation(data: Mapping[str, Any], training: Mapping[str, Any]) -> AugmentationSettings | None:
+    """The augmentation of a trial's student where it is not that of the data as well; null and `weak` are the same.
+
+    Args:
+        data: the section, filled in.
+        training: the trial's, filled in.
+    """
+    given, of_data = student_augmentation(training), data.get("augmentation")
+    shared = WEAK if of_data is None else AugmentationSettings.model_validate(of_data)
+    return None if given in (None, shared) else given
 
 
 def strong_augmentation(own: Augmentation, size: int) -> Augmentation:
@@ -189,7 +263,9 @@ class DataSettings(ComponentSettings):
     label_noise: LabelNoise | None = None
     pixel_noise: PixelNoise | None = None
     augmentation: AugmentationSettings | None = Field(
-        None, description="weak, strong, or parts of one; null: weak, the data set's own"
+        None,
+        description="weak, strong, or parts of one, for students and teachers that set none; null: weak, the data set's"
+        " own",
     )
     strong: AugmentationSettings | None = Field(
         None, description="for methods that ask for strongly augmented images besides; null: strong"

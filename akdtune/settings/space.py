@@ -311,7 +311,7 @@ def expand(tree: Any) -> list[Expanded]:
     prefix: list[int] = []
     while True:
         if len(results) == MAX_ARMS:
-            raise AkdtuneError(f"the choices of views, method and student span more than {MAX_ARMS} arms")
+            raise AkdtuneError(f"the choices of views, method, student and augmentation span more than {MAX_ARMS} arms")
         taken: list[Decision] = []
 
         origins: dict[KeyPath, KeyPath] = {}
@@ -333,7 +333,13 @@ def _structure(prefix: list[int], taken: list[Decision], domain: Domain, logical
 
 
 def structural(choice: Choice, logical: KeyPath) -> bool:
-    """Whether a choice separates arms: it picks a component, a network or a variant, or between mappings."""
+    """Whether a choice separates arms: it picks a component, a network, a variant or what the student sees.
+
+    So does one between mappings inside of a component. Students that see other images learn at another pace: pruned
+    together, those with weaker augmentation would win the early rungs.
+    """
+    if logical == ("training", "augmentation"):
+        return True
     if not logical or logical[0] not in ("views", "method", "student"):
         return False
     picks_component = len(logical) == 1 or (logical[0] == "method" and isinstance(logical[-1], int))

@@ -21,6 +21,7 @@ from akdtune.folders import cache_directory
 from akdtune.registry import NO_NETWORK, ComponentSettings, network_name
 from akdtune.roles import TrainOn
 from akdtune.settings.checkpoint import Checkpoint, CheckpointFile, checkpoint_file
+from akdtune.settings.data import AugmentationSettings, with_augmentation
 from akdtune.settings.training import Recipe
 
 Compute = Literal["fp32", "bf16"]
@@ -67,6 +68,11 @@ class TeacherSettings(Recipe):
         " published, or {path, key, strip} where it says not by itself which of its tensors are meant",
     )
     seed: int = Field(0, description="of the weights, batches and crops")
+    augmentation: AugmentationSettings | None = Field(
+        None,
+        description="what it is trained on where it is trained here: weak, strong, or parts of one, given whole; null:"
+        " as data.augmentation",
+    )
     clean_validation: bool = Field(
         False, description="declares that an imported checkpoint has not seen our validation images"
     )
@@ -103,7 +109,7 @@ class TeacherSettings(Recipe):
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out what a plain teacher does not have, so that what was derived from its settings stays valid."""
-        values: dict[str, Any] = handler(self)
+        values = with_augmentation(handler(self), self.augmentation)
         unused = [key for key in ("distilled_from", "others") if not getattr(self, key)]
         for key in (*unused, *(["distillation"] if "distilled_from" in unused else [])):
             values.pop(key, None)

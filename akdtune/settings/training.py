@@ -10,11 +10,20 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from typing_extensions import override
 
 from akdtune.registry import ComponentSettings
 from akdtune.settings.checkpoint import Checkpoint
+from akdtune.settings.data import AugmentationSettings, with_augmentation
 
 MOST_EPOCHS = 100_000
 """Of one network; each has a row in the results."""
@@ -77,6 +86,11 @@ class TrainingSettings(Recipe):
     ce_weight: NonNegativeFloat | None = Field(
         None, description="weight of the student's cross-entropy; null: the base method's published one"
     )
+    augmentation: AugmentationSettings | None = Field(
+        None,
+        description="what the student sees, and in distillation its teachers with it: weak, strong, or parts of one,"
+        " given whole; null: as data.augmentation",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where Ray or torch offers one")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
@@ -109,6 +123,11 @@ class TrainingSettings(Recipe):
                 f"got {self.dot_delta}"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an augmentation where none is set, which earlier versions had not: no id and no lock changes."""
+        return with_augmentation(handler(self), self.augmentation)
 
     @override
     def idle(self) -> dict[str, str]:

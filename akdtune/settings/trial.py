@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import NO_NETWORK, Kind, Pair, lookup, names, network_name
+from akdtune.settings.data import AugmentationSettings, student_augmentation
 from akdtune.settings.domains import Issue
 from akdtune.settings.file import KeyPath, shown
 from akdtune.settings.messages import typed
@@ -87,12 +88,20 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
             add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
         elif lookup("views", views).needs_others and not teacher.get("others"):
             add(f"'{views}' needs further teachers: list them under teacher.others", "views")
-    augmentation = (study.get("data") or {}).get("augmentation")
-    mixing = {key for key in ("mixup", "cutmix") if isinstance(augmentation, Mapping) and augmentation.get(key)}
-    for name, component in components.items():
-        if mixing and component.overlaps_batches:
-            add(f"'{name}' repeats images of the last batch, which data.augmentation.{min(mixing)} mixes with others")
+    if mixing := _mixing(settings, study):
+        for name, component in components.items():
+            if component.overlaps_batches:
+                add(f"'{name}' repeats images of the last batch, which {mixing} mixes with others")
     return issues
+
+
+def _mixing(settings: Mapping[str, Any], study: Mapping[str, Any]) -> str | None:
+    """The key path that has images of a trial's batches mixed with each other; None where none has."""
+    given, key = student_augmentation(settings.get("training") or {}), "training.augmentation"
+    if given is None and (of_data := (study.get("data") or {}).get("augmentation")) is not None:
+        given, key = AugmentationSettings.model_validate(of_data), "data.augmentation"
+    parts = [part for part in ("cutmix", "mixup") if getattr(given, part, None)]
+    return f"{key}.{parts[0]}" if parts else None
 
 
 def pair_problem(views: str, method: str) -> str | None:

@@ -64,7 +64,7 @@ def _by_components(trees: Sequence[Tree], decided: Sequence[Sequence[KeyPath]]) 
 def _name(
     tree: Tree, decided: Sequence[KeyPath], texts: Mapping[KeyPath, str] | None = None, variant: bool = False
 ) -> str:
-    """The name of one arm, each text in the brackets of the component that it is a setting of."""
+    """The name of one arm: each text in the brackets of its component, those of training behind the methods."""
     texts = texts or {}
 
     def bracket(*head: str | int) -> str:
@@ -79,7 +79,7 @@ def _name(
         method = "+".join(f"{term['name']}{bracket('method', index)}" for index, term in enumerate(terms))
     else:
         method = f"{terms['name']}{bracket('method')}"
-    parts = [first + bracket("views"), method]
+    parts = [first + bracket("views"), method + bracket("training")]
     of_student = bracket("student")
     if of_student or any(path[:2] == ("student", "network") or path == ("student",) for path in decided):
         parts.append(domains.label(tree["student"]["network"]) + of_student)
@@ -110,11 +110,14 @@ def _telling(trees: Sequence[Tree]) -> list[Texts]:
 
 
 def _settings(tree: Tree) -> Iterator[tuple[KeyPath, Any]]:
-    """Every setting of views, method and student that no name of a component says, with its path."""
+    """Every setting that no name of a component says, with its path; of training, the augmentation."""
     for section in ("views", "method", "student"):
         for path, value in _leaves(tree[section], (section,)):
             if path[-1] != "name" and path != ("student", "network"):
                 yield path, value
+    training = tree.get("training")
+    if isinstance(training, Mapping) and "augmentation" in training:
+        yield from _leaves(training["augmentation"], ("training", "augmentation"))
 
 
 def _leaves(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from akdtune.registry import NO_NETWORK
+from akdtune.settings.data import WEAK, own_augmentation
 from akdtune.settings.training import HOW_IT_RUNS
 
 NOT_IN_THE_CELL: dict[str, Set[str]] = {
     "data": {"root", "download", "train", "test", "workers"},
-    "teacher": {"checkpoint"},
+    "teacher": {"checkpoint", "augmentation"},
     "student": {"checkpoint"},
     "training": HOW_IT_RUNS,
 }
-"""Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes."""
+"""Settings that say where files and devices are, and who reads them; what files hold is said by the content hashes, and
+so is what became of a teacher's own augmentation: other weights."""
 
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "training": {"precision": "fp32", "tf32": False, "compile": False, "cuda_graphs": False},
@@ -45,7 +47,8 @@ def cell_hash(
         teacher_compute: the precision that frozen teachers are computed in; that of earlier versions leaves no trace.
         reports_on: what a trial that reads the test set trains on, `full` or `subset`; empty for the others.
     """
-    counted = {section: _counted(value, NOT_IN_THE_CELL.get(section, set())) for section, value in settings.items()}
+    seen = _by_what_is_seen(settings)
+    counted = {section: _counted(value, NOT_IN_THE_CELL.get(section, set())) for section, value in seen.items()}
     for section in counted.keys() & ADDED_LATER.keys():
         later = ADDED_LATER[section]
         counted[section] = {k: item for k, item in counted[section].items() if k not in later or item != later[k]}
@@ -68,3 +71,19 @@ def _counted(value: Any, left_out: Set[str]) -> Any:
         if isinstance(kept.get(key), list):
             kept[key] = [_counted(teacher, left_out) for teacher in kept[key]]
     return kept
+
+
+def _by_what_is_seen(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The sections with what the student sees as `data.augmentation`, wherever it is set.
+
+    The data's own serves nobody but students and teachers that set none, and what a teacher has seen is in its weights.
+    """
+    training = settings.get("training") or {}
+    if "augmentation" not in training:
+        return settings
+    rest = {key: item for key, item in training.items() if key != "augmentation"}
+    own = own_augmentation(settings.get("data") or {}, training)
+    if own is None:
+        return {**settings, "training": rest}
+    of_data = None if own == WEAK else own.model_dump(mode="json")
+    return {**settings, "training": rest, "data": {**settings["data"], "augmentation": of_data}}

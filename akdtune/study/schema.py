@@ -58,9 +58,7 @@ def json_schema() -> Schema:
         "student": _or_choice(_settings(StudentSettings, {"network": _or_choice(_ref("networks"))}, searched=True)),
         "views": {"anyOf": [_or_choice(_ref("views")), {"type": "null"}]},
         "method": _or_choice({"anyOf": [method, {"type": "array", "items": _or_choice(method), "minItems": 1}]}),
-        "training": {
-            "anyOf": [_or_choice(_settings(TrainingSettings, constant=ONE_PER_STUDY, searched=True)), {"type": "null"}]
-        },
+        "training": {"anyOf": [_or_choice(_training()), {"type": "null"}]},
         **{section: {"anyOf": [_settings(model), {"type": "null"}]} for section, model in STUDY_LEVEL.items()},
         "tracking": {"anyOf": [_settings(every_logger()), {"type": "null"}]},
         "plugins": {"type": "array", "items": {"type": "string"}, "description": "modules that register components"},
@@ -133,6 +131,26 @@ def _settings(
         properties = {key: item if key in kept else _or_domain(item) for key, item in properties.items()}
     described = {"description": whole["description"]} if "description" in whole else {}
     return {**described, **_mapping(properties, whole.get("required", []))}
+
+
+def _training() -> Schema:
+    """A student's training, each setting a constant or a domain, and so is each part of its augmentation."""
+    whole = _settings(TrainingSettings)["properties"]["augmentation"]
+    return _settings(
+        TrainingSettings, {"augmentation": _or_choice(_parts_or_domains(whole))}, ONE_PER_STUDY, searched=True
+    )
+
+
+def _parts_or_domains(node: Any) -> Any:
+    """A schema in which domains may stand for the values of every mapping."""
+    if isinstance(node, list):
+        return [_parts_or_domains(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    inside = {key: _parts_or_domains(item) for key, item in node.items()}
+    if isinstance(node.get("properties"), dict):
+        inside["properties"] = {key: _or_domain(item) for key, item in inside["properties"].items()}
+    return inside
 
 
 def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:

@@ -32,7 +32,10 @@ def with_defaults(value: Any, section: str, pairs: Set[Pair | None]) -> Any:
     if section == "student":
         return {**value, "network": with_defaults(value["network"], "network", set())}
     if section == "training":
-        return {**_defaults(TrainingSettings, _drawn(value)), **value}
+        # an augmentation has no default to fill in, and null says what its absence says
+        given = {key: item for key, item in value.items() if key != "augmentation"}
+        seen = {"augmentation": value["augmentation"]} if value.get("augmentation") is not None else {}
+        return {**_defaults(TrainingSettings, _drawn(given)), **given, **seen}
     name = value.get("name")
     if not isinstance(name, str):
         return value

@@ -45,7 +45,10 @@ earlier versions stay found."""
 
 
 def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> str:
-    """Hash of all that an `auto` teacher's weights depend on; label noise is not in it, teachers see right labels."""
+    """Hash of all that an `auto` teacher's weights depend on; label noise is not in it, teachers see right labels.
+
+    Its augmentation is part of the data's fingerprint, wherever it is set: a teacher of the same training is found.
+    """
     recipe = settings.model_dump(include=set(Recipe.model_fields))
     recipe = {
         name: value
@@ -57,7 +60,7 @@ def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) 
         "network": [network_name(settings.network), typed("networks", settings.network).model_dump()],
         "recipe": recipe | {"milestones": settings.resolved_milestones()},
         "seed": settings.seed,
-        "data": dataset.fingerprint(train_on),
+        "data": dataset.under(settings.augmentation, "teacher.augmentation").fingerprint(train_on),
         "inputs": asdict(dataset.inputs),
         "train_on": train_on,
     }
@@ -154,7 +157,8 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
     checkpoint = _imported_from(settings, dataset.inputs)
     network, note = load_noted(checkpoint, settings.network, dataset.inputs, dataset.device)
     weights, saw_validation = weights_hash(network), not settings.clean_validation
-    facts = [FORMAT, weights, network_name(settings.network), dataset.fingerprint(train_on), saw_validation]
+    of_data = dataset.under(None, "").fingerprint(train_on)  # of plain images, whatever students see
+    facts = [FORMAT, weights, network_name(settings.network), of_data, saw_validation]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     cached = cache_directory() / "teachers" / "imported" / f"{name}.json"
     measured = _read_json(cached)

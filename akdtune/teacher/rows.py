@@ -63,7 +63,7 @@ def live_reason(dataset: DataSet) -> str | None:
         return "images are read batch by batch (data.stream)"
     if not dataset.augmentation.crops_only:
         others = [name for name in dataset.augmentation.facts() if name not in ("pad", "flip")]
-        return f"data.augmentation does more than crop and flip ({', '.join(others)})"
+        return f"{dataset.augmented_by} does more than crop and flip ({', '.join(others)})"
     return None
 
 

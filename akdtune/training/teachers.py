@@ -133,8 +133,9 @@ class _Training:
     def __init__(
         self, settings: TeacherSettings, dataset: DataSet, train_on: TrainOn, device: torch.device, folder: Path
     ) -> None:
-        self.settings, self.dataset, self.train_on, self.folder = settings, dataset, train_on, folder
-        self.splits = dataset.split(train_on)
+        self.settings, self.train_on, self.folder = settings, train_on, folder
+        self.dataset = dataset.under(settings.augmentation, "teacher.augmentation")
+        self.splits = self.dataset.split(train_on)
         self.teachers = self._load_teachers(device)
         init_seed = derived_seed("teacher", settings.seed, "init")
         self.network = networks.build(settings.network, dataset.inputs, init_seed).to(device)

@@ -146,7 +146,8 @@ class Trial:
     """The parts of one trial: data, frozen teacher, student, views, methods, optimiser.
 
     `stand_ins` replace the networks in the configuration's teacher file (the main one, then the others), e.g. by
-    untrained ones to time a few steps. `dataset` is the trial's data where it is loaded on its device already.
+    untrained ones to time a few steps. `dataset` is the trial's data, under any augmentation, where it is loaded on its
+    device already.
     `compiler` is the backend of torch.compile; `recorder` records steps, by default as the settings ask.
 
     Attributes:
@@ -167,7 +168,8 @@ class Trial:
         self.limits = limits or TrialLimits()
         self.streams = STREAMS
         self.device = resolve_device(config.training.device)
-        self.dataset = load_data(config.data, self.device) if dataset is None else dataset
+        data = load_data(config.data, self.device) if dataset is None else dataset
+        self.dataset = data.under(config.training.augmentation, "training.augmentation")
         self.splits = self.dataset.split(config.train_on)
         self.train = self.splits.train
         file, inputs = config.teacher_file, self.dataset.inputs

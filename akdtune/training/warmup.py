@@ -46,9 +46,11 @@ the code of views and networks, which is in the key by itself. Old artefacts are
 HEADS, LOCK, TRAINER = "heads.pt", "train.lock", "trainer"
 
 WITHOUT_PART = frozenset(
-    "epochs lr milestones lr_decay optimizer dot_delta schedule ce_weight precision compile cuda_graphs device".split()
+    "epochs lr milestones lr_decay optimizer dot_delta schedule ce_weight augmentation precision compile cuda_graphs"
+    " device".split()
 )
-"""Training settings that act on the student alone (the device is named by itself); any other one is in the key."""
+"""Training settings that act on the student alone; device and augmentation are named by themselves, any other is in the
+key."""
 
 
 @dataclass(frozen=True)

@@ -349,6 +349,22 @@ def test_fill_and_plan_go_by_the_precision_of_the_trials(capsys: pytest.CaptureF
     assert "crops, computed in fp32 and bf16, nothing stored yet" in run(capsys, "plan", "small.yaml", *factor)[1]
 
 
+def test_fill_goes_by_what_students_see(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "teacher", "train", "small.yaml")
+    seen = ["training.augmentation={choice: [weak, {pad: 0}, strong]}", "method=kd", "search.trials=6"]
+    code, out, err = run(capsys, "teacher", "fill", "small.yaml", *seen)
+    assert code == 0, err
+    assert [line.partition(" filled")[0] for line in out.splitlines()] == [
+        "CNN (pad 1, no flip): 2,700 rows computed, 0 were there, 33.3 % of 8,100",
+        "CNN (pad 0, no flip): 300 rows computed, 0 were there, 33.3 % of 900",
+    ]
+
+
+def test_a_teacher_is_listed_with_its_own_augmentation(capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "teacher", "train", "small.yaml", "teacher.augmentation=strong")
+    assert "cnn[strong]" in run(capsys, "teacher", "list")[1]
+
+
 def test_a_fill_that_finds_no_room_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "teacher", "train", "small.yaml")
     code, out, err = run(capsys, "teacher", "fill", "small.yaml", "teacher_cache.max_mib=0")
@@ -360,6 +376,7 @@ def test_a_fill_that_finds_no_room_says_so(capsys: pytest.CaptureFixture[str]) -
     [
         (["teacher_cache=null"], "teacher_cache is null"),
         (["data.augmentation={cutout: 2, mixup: 0.2}"], "more than crop and flip (cutout, mixup)"),
+        (["training.augmentation={cutout: 2}"], "training.augmentation does more than crop and flip (cutout)"),
         (["teacher=none", "method=label_smoothing"], "teacher.network is none"),
     ],
 )

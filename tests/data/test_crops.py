@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -209,6 +210,82 @@ def test_randaugment_draws_operations_and_magnitudes_evenly(monkeypatch: pytest.
     assert names[:2800] != names[2800:]  # the second operation is another draw
 
 
+def test_rotation_turns_each_image_by_its_own_angle(torchvision_v2: Any) -> None:
+    images = torch.randint(0, 256, (400, 1, 9, 9), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ids, draw = np.arange(400), Draw(3, 2)
+    turned = image_ops.rotated(images, ids, draw, 15.0)
+    angles = 15.0 * (2 * (draw.words(ids, Stream.ROTATION)[0] / 2**32) - 1)
+    assert -15 <= angles.min() < -14.5 and 14.5 < angles.max() < 15 and abs(angles.mean()) < 1
+    for row in (0, 17, 399):
+        assert torch.equal(turned[row], torchvision_v2.functional.rotate(images[row], float(angles[row])))
+    some = [29, 3, 17]
+    assert torch.equal(turned[some], image_ops.rotated(images[some], ids[some], draw, 15.0))
+    assert not torch.equal(turned, image_ops.rotated(images, ids, draw._replace(view=1), 15.0))
+    alone = Augmentation(pad=0, flip=False, rotation=15.0)
+    assert torch.equal(image_ops.augmented(images, ids, draw, alone, 9), turned)
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "imagenet", "svhn"])
+def test_policies_are_pairs_of_known_operations(torchvision_v2: Any, policy: str) -> None:
+    pairs = image_ops.policy_pairs(policy)
+    assert len(pairs) == 25 and all(len(pair) == 2 for pair in pairs)
+    operations = [operation for pair in pairs for operation in pair]
+    assert {name for name, _, _ in operations} <= {*image_ops.OPERATIONS, "invert"}
+    assert all(0 <= chance <= 1 and 0 <= strength <= 1 for _, chance, strength in operations)
+    if policy == "cifar10":
+        assert pairs[0] == [("invert", 0.1, 0.0), ("contrast", 0.2, 6 / 9)]
+        assert pairs[1] == [("rotate", 0.7, 2 / 9), ("translate_x", 0.3, 1.0)]
+
+
+def test_operations_of_the_policy_equal_torchvision(torchvision_v2: Any) -> None:
+    image = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    theirs = torchvision_v2.AutoAugment(torchvision_v2.AutoAugmentPolicy.CIFAR10)
+    for their_pair, pair in zip(theirs._policies, image_ops.policy_pairs("cifar10"), strict=True):
+        for (their_name, chance, place), (name, own_chance, strength) in zip(their_pair, pair, strict=True):
+            assert own_chance == chance
+            magnitudes, signed = theirs._AUGMENTATION_SPACE[their_name]
+            magnitude = 0.0 if place is None else float(magnitudes(10, 64, 64)[place])
+            for sign in (1.0, -1.0):
+                expected = theirs._apply_image_or_video_transform(
+                    image, their_name, magnitude * (sign if signed else 1.0), theirs.interpolation, theirs._fill
+                )
+                got = image_ops.operate(image, name, strength, sign)
+                assert (got.int() - expected.int()).abs().max() <= (1 if signed else 0), (their_name, place)
+
+
+def test_autoaugment_draws_pairs_chances_and_directions(
+    torchvision_v2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, float]] = []
+
+    def watch(image: torch.Tensor, name: str, strength: float, sign: float) -> torch.Tensor:
+        seen.append((name, strength, sign))
+        return image
+
+    monkeypatch.setattr(image_ops, "operate", watch)
+    image_ops.autoaugmented(torch.zeros((5000, 1, 1, 1), dtype=torch.uint8), np.arange(5000), Draw(0, 1), "cifar10")
+    expected: dict[tuple[str, float], float] = {}
+    for pair in image_ops.policy_pairs("cifar10"):
+        for name, chance, strength in pair:
+            expected[name, strength] = expected.get((name, strength), 0.0) + 200 * chance
+    counts = Counter((name, strength) for name, strength, _ in seen)
+    assert set(counts) <= set(expected)
+    for key, mean in expected.items():
+        assert abs(counts[key] - mean) < 4 * max(mean, 1) ** 0.5, key
+    assert abs(np.mean([sign for _, _, sign in seen])) < 0.05
+
+
+def test_autoaugment_of_an_image_does_not_depend_on_its_batch(torchvision_v2: Any) -> None:
+    images = torch.randint(0, 256, (30, 3, 12, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ids, draw, some = np.arange(100, 130), Draw(1, 2), [29, 3, 17]
+    whole = image_ops.autoaugmented(images, ids, draw, "cifar10")
+    assert torch.equal(whole[some], image_ops.autoaugmented(images[some], ids[some], draw, "cifar10"))
+    assert not torch.equal(whole, image_ops.autoaugmented(images, ids, Draw(1, 3), "cifar10"))
+    assert not torch.equal(whole, image_ops.autoaugmented(images, ids, draw._replace(view=1), "cifar10"))
+    alone = Augmentation(pad=0, flip=False, autoaugment="cifar10")
+    assert torch.equal(image_ops.augmented(images, ids, draw, alone, 12), whole)
+
+
 def test_resized_crops_are_inside_with_the_asked_areas_and_ratios() -> None:
     settings, ids = RandomResizedCrop(), np.arange(1500)
     boxes = np.array(image_ops.resized_crop_boxes((90, 120), ids, Draw(0, 1), settings))
@@ -319,7 +396,7 @@ def test_presets_and_parts_resolve_to_whole_augmentations() -> None:
     adapter = TypeAdapter(AugmentationSettings)
 
     def resolved(value: Any) -> Augmentation:
-        return adapter.validate_python(value).resolved(PAD4, 32, "augmentation")
+        return adapter.validate_python(value).resolved(PAD4, 32, "data.augmentation")
 
     assert resolved("weak") == resolved({}) == PAD4
     published = Augmentation(
@@ -339,6 +416,32 @@ def test_presets_and_parts_resolve_to_whole_augmentations() -> None:
         assert whole.mixes == (value in ({"mixup": 0.2}, {"cutmix": 1}))
     again = adapter.validate_python(adapter.validate_python({"preset": "strong", "pad": 2}).model_dump())
     assert again == adapter.validate_python({"preset": "strong", "pad": 2})
+
+
+def test_parts_of_rethinkkd_resolve_and_leave_the_presets_alone() -> None:
+    """Weak and strong augmentation of Guo et al. (arXiv 2405.00739), as parts."""
+
+    def resolved(value: Any) -> Augmentation:
+        return TypeAdapter(AugmentationSettings).validate_python(value).resolved(PAD4, 32, "training.augmentation")
+
+    weak = resolved({"random_resized_crop": {"scale": [0.2, 1.0]}, "rotation": 15})
+    assert (weak.pad, weak.flip, weak.rotation) == (0, True, 15.0)
+    assert weak.random_resized_crop == RandomResizedCrop(scale=(0.2, 1.0))
+    strong = resolved({"autoaugment": "cifar10", "cutout": 16})
+    assert strong == Augmentation(pad=4, flip=True, autoaugment="cifar10", cutout=16)
+    assert not weak.crops_only and not strong.crops_only
+    assert resolved({"rotation": 0}).crops_only
+    assert resolved({"preset": "strong", "autoaugment": "cifar10"}).randaugment is None, "in its place"
+    assert resolved("strong").autoaugment is None
+
+
+def test_settings_without_the_later_parts_are_written_as_they_were() -> None:
+    names = "preset pad flip random_resized_crop randaugment cutout cutout_random mixup cutmix"
+    assert list(AugmentationSettings(preset="strong").model_dump(mode="json")) == names.split()
+    assert AugmentationSettings(rotation=15).model_dump(mode="json")["rotation"] == 15.0
+    short = [AugmentationSettings(**given).short() for given in ({}, {"preset": "strong"}, {"cutout": 4, "flip": None})]
+    assert short == ["weak", "strong", {"cutout": 4}]
+    assert AugmentationSettings(preset="strong", pad=2).short() == {"preset": "strong", "pad": 2}
 
 
 def test_facts_of_a_plain_augmentation_are_what_they_were() -> None:
@@ -361,6 +464,10 @@ def test_facts_of_a_plain_augmentation_are_what_they_were() -> None:
         ({"randaugment": {"magnitude": 31}}, "less than or equal to 30"),
         ({"mixup": -1}, "greater than or equal to 0"),
         ({"mixup": math.inf}, "finite"),
+        ({"rotation": 181}, "less than or equal to 180"),
+        ({"rotation": -1}, "greater than or equal to 0"),
+        ({"autoaugment": "cifar100"}, "Input should be 'cifar10', 'imagenet' or 'svhn'"),
+        ({"autoaugment": "cifar10", "randaugment": {}}, r"autoaugment \(cifar10\) and randaugment exclude each other"),
         ({"cutut": 3}, "Extra inputs are not permitted"),
     ],
 )
@@ -371,7 +478,7 @@ def test_bad_augmentations_are_refused(value: Any, message: str) -> None:
 
 def test_a_cutout_larger_than_the_image_is_refused() -> None:
     with pytest.raises(DataError, match=r"data.strong.cutout is 40, the images have 32 pixels \(allowed: 0..32\)"):
-        AugmentationSettings(cutout=40).resolved(PAD4, 32, "strong")
+        AugmentationSettings(cutout=40).resolved(PAD4, 32, "data.strong")
 
 
 @pytest.mark.gpu

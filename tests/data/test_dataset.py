@@ -21,7 +21,7 @@ from akdtune.data.dataset import DataSet, add_label_noise, load_data, long_tail,
 from akdtune.data.splits import Split
 from akdtune.datasets.digits import _values
 from akdtune.errors import DataError
-from akdtune.settings.data import Augmentation, DataSettings, LabelNoise
+from akdtune.settings.data import Augmentation, AugmentationSettings, DataSettings, LabelNoise
 from akdtune.signals import InputSpec
 
 CPU = torch.device("cpu")
@@ -354,6 +354,34 @@ def test_fingerprint_knows_the_augmentation_of_training_but_not_the_strong_one()
     assert len({digits(augmentation=augmentation).fingerprint("subset") for augmentation in every}) == len(every)
     assert digits(strong={"cutout": 2}).fingerprint("subset") == plain.fingerprint("subset")
     assert digits(augmentation="weak").fingerprint("subset") == plain.fingerprint("subset")
+
+
+@pytest.mark.parametrize("given", ["strong", {"cutout": 4}, {"pad": 0}, {"mixup": 0.4}, {"rotation": 15}])
+def test_the_same_images_under_another_augmentation_are_those_of_data_that_have_it(given: Any) -> None:
+    plain, asked = digits(), digits(augmentation=given)
+    other = plain.under(AugmentationSettings.model_validate(given), "training.augmentation")
+    assert (other.augmentation, other.augmented_by) == (asked.augmentation, "training.augmentation")
+    assert other.fingerprint("subset") == asked.fingerprint("subset") != plain.fingerprint("subset")
+    batches = (dataset.split("subset").train.epoch(7, 1, 64, strong=True) for dataset in (other, asked))
+    for batch, expected in zip(*batches, strict=True):
+        for name in ("images_BCHW", "strong_BCHW"):
+            images, same = getattr(batch, name), getattr(expected, name)
+            assert torch.equal(images, same)
+    assert plain.augmentation == Augmentation(pad=1, flip=False), "untouched"
+    assert other.train_pixels.images is plain.train_pixels.images, "and not copied"
+    back = other.under(None, "training.augmentation")
+    assert (back.fingerprint("subset"), back.augmented_by) == (plain.fingerprint("subset"), "data.augmentation")
+
+
+def test_what_is_no_other_augmentation_is_the_same_data() -> None:
+    plain, strong = digits(), digits(augmentation="strong")
+    assert plain.under(None, "a") is plain.under(AugmentationSettings(), "a") is plain
+    assert plain.under(AugmentationSettings(pad=1), "a") is plain, "as digits have it by themselves"
+    assert strong.under(None, "a") is strong
+    assert strong.under(AugmentationSettings(), "a").augmentation == plain.augmentation
+    message = r"teacher\.others\[0\]\.augmentation\.cutout is 9, the images have 8 pixels \(allowed: 0\.\.8\)"
+    with pytest.raises(DataError, match=message):
+        plain.under(AugmentationSettings(cutout=9), "teacher.others[0].augmentation")
 
 
 @pytest.mark.parametrize(("classes", "each", "total"), [(100, 500, 10_847), (10, 5000, 12_406)])

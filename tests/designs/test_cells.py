@@ -63,6 +63,41 @@ def test_precision_is_a_factor_like_any_other(load: Loader) -> None:
     assert load(arms, "ablation.factors={}", "teacher_cache=null").teachers_compute == ["fp32"]
 
 
+def test_what_the_student_sees_is_a_factor_like_any_other(load: Loader) -> None:
+    levels = "[weak, strong, {autoaugment: cifar10, cutout: 4}]"
+    study = load(f"ablation.factors={{training.augmentation: {levels}}}", "ablation.controls=[plain, student_only]")
+    by_name = cells(study)
+    published = "augmentation=autoaugment=cifar10, cutout=4"
+    assert list(by_name) == ["base", "augmentation=strong", published, "plain", "student_only"]
+    seen = [cell.settings["training"]["augmentation"] for cell in by_name.values()]
+    assert seen == ["weak", "strong", {"autoaugment": "cifar10", "cutout": 4}, "weak", "weak"]
+    assert [cell.arm for cell in by_name.values()] == [
+        "angular/kd[augmentation=weak]",
+        "angular/kd[augmentation=strong]",
+        "angular/kd[augmentation=autoaugment=cifar10, cutout=4]",
+        "none/kd[augmentation=weak]",
+        "none/student_only[augmentation=weak]",
+    ]
+    assert len({cell_hash(cell.settings, "d", "t") for cell in by_name.values()}) == 5
+    alone = load("training.augmentation=strong")
+    assert {cell.arm for cell in cells(alone).values()} == {cell.arm for cell in cells(load()).values()}
+
+
+def test_one_part_of_an_augmentation_is_a_factor_too(load: Loader) -> None:
+    by_name = cells(load("training.augmentation=strong", "ablation.factors={training.augmentation.cutout: [4, 0]}"))
+    assert by_name["cutout=0"].settings["training"]["augmentation"] == {"preset": "strong", "cutout": 0}
+
+
+def test_an_augmentation_that_data_have_anyway_makes_no_cell(load: Loader) -> None:
+    factors = "ablation.factors={training.augmentation: [null, weak, strong]}"
+    by_name = cells(load(factors, "ablation.controls=[]"))
+    assert list(by_name) == ["base", "augmentation=strong"]
+    (line,) = by_name["base"].merged
+    assert "(training.augmentation has no effect: data.augmentation says the same)" in line
+    by_name = cells(load(factors, "ablation.controls=[]", "data.augmentation=strong"))
+    assert list(by_name) == ["base", "augmentation=weak"]
+
+
 @pytest.mark.parametrize("change", ["training.compile: true", "training.device: cpu", "training.cuda_graphs: true"])
 def test_how_a_trial_runs_makes_no_cell(load: Loader, change: str) -> None:
     study = load(f"ablation={{design: arms, arms: {{other: {{{change}}}}}, seeds: [0, 1, 2]}}", "ablation.factors={}")

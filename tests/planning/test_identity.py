@@ -81,3 +81,36 @@ def test_the_lock_file_refuses_another_study_and_shows_the_difference(identity: 
     refuse_changes(spec.load(file, ["resources.cpu=2"]), lock, file.parent)
     with pytest.raises(StudyError, match=r"data\.label_noise\.fraction: \(absent\) -> 0\.1"):
         refuse_changes(spec.load(file, ["data.label_noise={fraction: 0.1}"]), lock, file.parent)
+
+
+def test_an_id_goes_by_what_the_student_sees_wherever_it_is_set(identity: Identity, file: Path) -> None:
+    def trial_id(*overrides: str) -> str:
+        study = spec.load(file, overrides)
+        return dataclasses.replace(identity, study=study).search_trial(study.arms[0].random(0))
+
+    plain, strong = trial_id(), trial_id("data.augmentation=strong")
+    assert plain != strong
+    for same in ("weak", "{}", "{preset: weak}", "null"):
+        assert trial_id(f"training.augmentation={same}") == plain
+    assert trial_id("training.augmentation=strong") == strong, "the teacher's weights are the same here"
+    assert trial_id("training.augmentation=strong", "data.augmentation=strong") == strong
+    assert trial_id("training.augmentation=weak", "data.augmentation=strong") == plain
+    parts = "{autoaugment: cifar10, cutout: 4, rotation: 15}"
+    assert trial_id(f"training.augmentation={parts}") == trial_id(f"data.augmentation={parts}") != plain
+    others = "teacher.others=[{network: {name: cnn, widths: [3]}, augmentation: strong}]"
+    assert trial_id("teacher.augmentation=strong") == plain, "what became of it is in the weights"
+    assert trial_id(others) == trial_id(others.replace(", augmentation: strong", ""))
+
+
+def test_a_lock_says_nothing_of_an_augmentation_that_is_not_set(identity: Identity, file: Path) -> None:
+    settings = lock_content(identity.study, identity)["settings"]
+    assert "augmentation" not in settings["training"] and "augmentation" not in settings["teacher"]
+    given = ["training.augmentation=strong", "teacher.augmentation={cutout: 2}"]
+    study = spec.load(file, given)
+    lock = lock_content(study, dataclasses.replace(identity, study=study))
+    assert lock["settings"]["training"]["augmentation"] == "strong"
+    assert lock["settings"]["teacher"]["augmentation"] == {"cutout": 2}
+    refuse_changes(study, lock, file.parent)
+    refuse_changes(spec.load(file, ["training.augmentation=null"]), lock_content(identity.study, identity), file.parent)
+    with pytest.raises(StudyError, match=r"teacher\.augmentation.*\n.*training\.augmentation"):
+        refuse_changes(identity.study, lock, file.parent)

@@ -16,6 +16,7 @@ import torch
 
 from akdtune.data.dataset import load_data
 from akdtune.designs import cells
+from akdtune.errors import SettingsError
 from akdtune.planning import cost as plan_cost
 from akdtune.planning import identity, prepared, report
 from akdtune.planning import plan as study_plan
@@ -293,3 +294,56 @@ def test_files_that_are_missing_are_in_the_plan(file: Path, tmp_path: Path) -> N
 def test_what_this_machine_lacks_is_in_the_plan(file: Path) -> None:
     (sentence,) = Plan.of(spec.load(file, ["resources.cpu=5000"]), timed=False).lacking
     assert sentence.startswith("resources.cpu: a trial asks for 5000 CPUs, this machine has")
+
+
+SEEN = (
+    "ablation={design: leave_one_out, factors: {training.augmentation: [weak, {pad: 0}, strong]}, seeds: [0, 1]}",
+    "views=none", "method=kd", "search=null", "probe=null", "scheduler=null",
+)  # fmt: skip
+
+
+def test_what_is_cached_goes_by_what_students_see(file: Path) -> None:
+    study = spec.load(file, ["teacher.seed=984", *SEEN])
+    estimate = Plan.of(study, timed=False).estimate
+    assert estimate is not None
+    kinds = {name.removeprefix("none/kd"): kind.live for name, kind in estimate.configurations.items()}
+    why = "training.augmentation does more than crop and flip (randaugment, cutout, cutout_random)"
+    assert kinds == {"[augmentation=weak]": None, "[augmentation=pad=0]": None, "[augmentation=strong]": why}
+    assert estimate.cache is not None
+    assert (estimate.cache.images, estimate.cache.crops, estimate.cache.augmentations) == (900, 9 + 1, 2)
+    trained(study)
+    plan = Plan.of(study, timed=False)
+    assert plan.estimate is not None and plan.estimate.cache is not None and plan.estimate.cache.filled == 0.0
+    text = "\n".join(report.plan_report(plan))
+    assert "the teacher of none/kd[augmentation=weak]: is cached: 900 images x 10 crops of 2 augmentations" in text
+    other = "ablation.factors={training.augmentation: [strong, {cutout: 2}]}"
+    estimate = Plan.of(spec.load(file, ["teacher.seed=984", *SEEN, other]), timed=False).estimate
+    assert estimate is not None and estimate.cache is None
+    assert all(kind.live for kind in estimate.configurations.values())
+
+
+def test_steps_of_other_augmentations_are_timed_by_themselves(file: Path) -> None:
+    plan = Plan.outlined(spec.load(file, ["teacher.seed=985", *SEEN])).with_data()
+    timing = plan.timing()
+    assert timing is not None and len(timing.groups) == 3
+    timing.run()
+    assert {cost.like for cost in timing.costs.values()} == {""}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.augmentation={cutout: 9}", "training.augmentation.cutout: is 9, the images have 8 pixels"),
+        ("teacher.augmentation={cutout: 9}", "teacher.augmentation.cutout: is 9, the images have 8 pixels"),
+        ("teacher.others=[{network: {name: cnn, widths: [3]}, augmentation: {cutout: 9}}]",
+         "teacher.others[0].augmentation.cutout: is 9, the images have 8 pixels"),
+    ],
+)  # fmt: skip
+def test_a_part_larger_than_the_images_is_refused_with_its_key(file: Path, override: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(f"{file}: {words} (allowed: 0..8)")):
+        Plan.of(spec.load(file, [override]), timed=False)
+
+
+def test_a_teacher_that_is_still_to_be_trained_is_named_with_what_it_sees(file: Path) -> None:
+    plan = Plan.of(spec.load(file, ["teacher.seed=986", "teacher.augmentation=strong"]), timed=False)
+    assert any("augmentation strong: not trained yet" in line for line in report.plan_report(plan))

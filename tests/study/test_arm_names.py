@@ -55,6 +55,11 @@ def study_of(folder: Path, *overrides: str) -> Study:
         ("views={choice: [{name: angular, variant: paper, num_views: 3}, {name: angular, variant: paper}, "
          "{name: angular, variant: released}]}",
          ["angular:paper[num_views=3]/kd", "angular:paper/kd", "angular:released/kd"]),
+        # what the student sees stands behind the methods
+        ("training.augmentation={choice: [weak, strong]}",
+         ["none/kd[augmentation=weak]", "none/kd[augmentation=strong]"]),
+        ("training.augmentation={choice: [null, {autoaugment: cifar10, cutout: 4}]}",
+         ["none/kd", "none/kd[augmentation.cutout=4]"]),
         # nothing names the difference
         ("method={choice: [{name: kd, weight: {choice: [1, 2]}}, {name: kd, weight: {grid: [1, 2]}}]}",
          ["none/kd", "none/kd#2"]),

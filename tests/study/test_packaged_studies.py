@@ -527,6 +527,8 @@ MIXED = {"name": "digits", "validation": 600}
          ["'last_batch' repeats images of the last batch", "data.augmentation.mixup"]),
         ({"method": "last_batch", "data": {**MIXED, "augmentation": {"cutmix": 1.0}}},
          ["'last_batch' repeats images of the last batch", "data.augmentation.cutmix"]),
+        ({"method": "last_batch", "training": {"epochs": 2, "augmentation": {"mixup": 0.2}}},
+         ["'last_batch' repeats images of the last batch", "training.augmentation.mixup"]),
     ],
 )  # fmt: skip
 def test_parts_that_cannot_work_together_are_both_named(

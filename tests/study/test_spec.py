@@ -837,6 +837,12 @@ def test_packaged_and_resolved_files_fit_the_schema(load: Loader, validator: Any
         " method: mlkd}",
         "data: {name: digits, validation: 600, augmentation: strong, imbalance: 5, fraction: 0.5}",
         "data: {name: image_folder, root: x, size: 16, validation: 4, stream: always, workers: 0}",
+        "training: {epochs: 40, augmentation: strong}",
+        "training: {epochs: 40, augmentation: {autoaugment: cifar10, cutout: 4}}",
+        "{training: {epochs: 40, augmentation: {choice: [null, weak, {random_resized_crop: {scale: [0.2, 1.0]},"
+        " rotation: {uniform: [5, 20]}}]}}, search: {algorithm: random, trials: 6}}",
+        "teacher: {network: resnet20, epochs: 4, augmentation: {cutout: 4},"
+        " others: [{network: resnet8, epochs: 4, augmentation: strong}]}",
     ],
 )  # fmt: skip
 def test_what_loads_fits_the_schema(load: Loader, validator: Any, section: str) -> None:
@@ -865,6 +871,9 @@ def test_what_loads_fits_the_schema(load: Loader, validator: Any, section: str) 
         "training: {optimizer: adam}", "training: {schedule: linear}",
         "data: {name: digits, validation: 600, augmentation: {mixup: -1}}",
         "data: {name: digits, validation: 600, fraction: 2}",
+        "training: {augmentation: medium}", "training: {augmentation: {rotation: 200}}",
+        "training: {augmentation: {choice: [weak, medium]}}", "training: {augmentation: {autoaugment: cifar100}}",
+        "teacher: {network: resnet8, augmentation: {choice: [weak, strong]}}",
     ],
 )  # fmt: skip
 def test_what_is_refused_does_not_fit_the_schema(load: Loader, validator: Any, section: str) -> None:

@@ -20,7 +20,7 @@ from akdtune.data.splits import Loaded
 from akdtune.errors import CheckpointError
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import AugmentationSettings, DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, listed_teachers, load_others, load_teacher, teacher_key
@@ -94,6 +94,27 @@ def test_others_are_trained_and_found_like_the_main_teacher(digits: DataSet) -> 
     loaded = load_others(file, digits.inputs, CPU)
     assert [network.stage_shapes[0][0] for network in loaded] == [5, 4]
     assert not any(parameter.requires_grad for network in loaded for parameter in network.parameters())
+
+
+def test_every_teacher_has_its_own_augmentation(digits: DataSet) -> None:
+    strong, cut = SMALL | {"augmentation": "strong"}, MIDDLE | {"augmentation": {"cutout": 2}}
+    file = trained(settings(**strong, others=[cut, LARGE]), digits)
+    for teacher, alone in zip((file, *file.others), (strong, cut, LARGE), strict=True):
+        again = find_teacher(settings(**alone), digits, "subset")
+        assert again is not None and again.weights_hash == teacher.weights_hash
+    assert find_teacher(settings(**SMALL), digits, "subset") is None
+    assert find_teacher(settings(**MIDDLE), digits, "subset") is None
+
+
+def test_a_source_is_trained_on_its_own_augmentation(digits: DataSet) -> None:
+    cut = load_data(DataSettings(name="digits", validation=600, augmentation=AugmentationSettings(cutout=2)), CPU)
+    own = settings(**SMALL, augmentation={"cutout": 2}, distilled_from=[LARGE])
+    same = settings(**SMALL, distilled_from=[LARGE | {"augmentation": "weak"}])
+    assert teacher_key(own, digits, "subset") == teacher_key(same, cut, "subset")
+    assert teacher_key(own, digits, "subset") != teacher_key(settings(**SMALL, distilled_from=[LARGE]), cut, "subset")
+    file = trained(own, digits)
+    assert find_teacher(settings(**LARGE), digits, "subset") is not None
+    assert find_teacher(same, cut, "subset") == file
 
 
 def test_files_go_through_json_with_their_others(digits: DataSet) -> None:

@@ -27,7 +27,7 @@ from akdtune.data.splits import Split
 from akdtune.errors import AkdtuneError, CheckpointError
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import AugmentationSettings, DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.teacher.checkpoints import load_plain
 from akdtune.teacher.file import TeacherFile
@@ -132,6 +132,43 @@ def test_same_settings_give_the_same_bits_and_other_seeds_do_not(
         torch.manual_seed(number)
         hashes.append(trained(settings(**more), digits()).weights_hash)
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_teacher_of_its_own_augmentation_is_that_of_data_that_have_it() -> None:
+    plain, strong = digits(), digits(augmentation="strong")
+    own, none = settings(augmentation="strong"), settings()
+    assert teacher_key(own, plain, "subset") == teacher_key(none, strong, "subset")
+    assert teacher_key(settings(augmentation="weak"), plain, "subset") == teacher_key(none, plain, "subset")
+    assert teacher_key(settings(augmentation="weak"), strong, "subset") == teacher_key(none, plain, "subset")
+    assert teacher_key(own, plain, "subset") != teacher_key(none, plain, "subset")
+    under = plain.under(AugmentationSettings(cutout=2), "training.augmentation")
+    assert teacher_key(none, under, "subset") == teacher_key(none, plain, "subset"), "whatever students see"
+    file = trained(own, plain)
+    assert find_teacher(none, strong, "subset") == file, "under the same name"
+    assert find_teacher(none, plain, "subset") is None
+    (record,) = listed_teachers()
+    assert record["settings"]["augmentation"] == "strong"
+    assert "augmentation" not in none.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("given", ["strong", {"cutout": 3}, {"pad": 0}])
+def test_a_teacher_is_shown_what_is_set(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    build = networks.build
+
+    def watched(*arguments: Any) -> networks.Network:
+        network = build(*arguments)
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+        return network
+
+    monkeypatch.setattr(networks, "build", watched)
+    dataset = digits()
+    next(train_teachers(settings(augmentation=given, batch_size=64), dataset, "subset", CPU))
+    under = dataset.under(AugmentationSettings.model_validate(given), "teacher.augmentation")
+    expected = under.split("subset").train.epoch(derived_seed("teacher", 0, "order"), 1, 64)
+    for images, batch in zip(seen, expected, strict=False):
+        assert batch.images_BCHW is not None and torch.equal(images, batch.images_BCHW)
+    assert len(seen) >= 5
 
 
 def test_key_depends_on_what_the_weights_depend_on_and_on_nothing_else() -> None:

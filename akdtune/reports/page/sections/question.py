@@ -103,11 +103,13 @@ def _subject(material: Material) -> Table:
             for key, on in (("val_accuracy", "validation"), ("test_accuracy", "test"))
             if isinstance(found.get(key), int | float)
         ]
-        rows.append(["teacher", "; ".join([component(teacher.get("network")), *accuracies])])
+        seen = [f"augmentation {as_yaml(teacher['augmentation'])}"] if teacher.get("augmentation") else []
+        rows.append(["teacher", "; ".join([component(teacher.get("network")), *seen, *accuracies])])
     if student := part_of(settings, "student"):
         rows.append(["student", component(student.get("network"))])
     if training:
-        held = {key: training[key] for key in ("epochs", "batch_size", "lr", "optimizer") if key in training}
+        named = ("epochs", "batch_size", "lr", "optimizer", "augmentation")
+        held = {key: training[key] for key in named if training.get(key) is not None}
         rows.append(["training", _listed(held)])
     if (search := part_of(settings, "search")) and search.get("algorithm") != "none":
         held = {key: search[key] for key in ("algorithm", "trials", "fair", "time_budget") if search.get(key)}
