@@ -5,7 +5,7 @@
 
 Of one study: attention overlap (IoU) beside its chance level, top-1 fidelity, KL both ways, mutual information,
 calibration, affinity, gap. Of several, each with teachers of its own: rank correlations of the teachers' overlap with
-what students do. After RethinkKD (arXiv 2405.00739).
+what students do. After RethinkKD (Guo et al. 2024, arXiv 2405.00739).
 """
 
 from __future__ import annotations

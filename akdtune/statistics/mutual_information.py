@@ -8,6 +8,7 @@ does (a test compares).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from akdtune.statistics.resampling import Floats, Integers
 
 # Shapes: N images, R and C distinct labels of the first and of the second labelling, T counts that a pair can have.
+
+Labels: TypeAlias = npt.NDArray[np.integer[Any]]
 
 _CELLS_AT_ONCE = 2_000_000
 
@@ -35,7 +38,7 @@ class MutualInformation:
     adjusted: float | None
 
 
-def mutual_information(first_N: npt.NDArray[np.integer], second_N: npt.NDArray[np.integer]) -> MutualInformation:
+def mutual_information(first_N: Labels, second_N: Labels) -> MutualInformation:
     """Mutual information of two labellings of the same images.
 
     Args:
@@ -62,9 +65,10 @@ def mutual_information(first_N: npt.NDArray[np.integer], second_N: npt.NDArray[n
     return MutualInformation(nats, expected, adjusted)
 
 
-def _contingency(first_N: npt.NDArray[np.integer], second_N: npt.NDArray[np.integer]) -> Integers:
+def _contingency(first_N: Labels, second_N: Labels) -> Integers:
     """How many images have each pair of labels [R, C]."""
-    (firsts, row_N), (seconds, column_N) = (np.unique(labels_N, return_inverse=True) for labels_N in (first_N, second_N))
+    firsts, row_N = np.unique(first_N, return_inverse=True)
+    seconds, column_N = np.unique(second_N, return_inverse=True)
     shape = len(firsts), len(seconds)
     pairs_N = row_N.reshape(-1) * shape[1] + column_N.reshape(-1)
     return np.bincount(pairs_N, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Where classifiers look, and how far they look at the same places (RethinkKD, arXiv 2405.00739).
+"""Where classifiers look, and how far they look at the same places (Guo et al. 2024, RethinkKD, arXiv 2405.00739).
 
 A network's attention map of an image is what its last linear layer gives at each place of the last map before that is
 pooled: summed over all classes, as published, or of the class that it predicts.
@@ -63,7 +63,7 @@ def _between(size: int, wanted: int) -> Floats:
 def scaled(maps_NHW: Floats) -> Floats:
     """Each image's map from 0 to 1 by its own least and largest value; 0 all over where a map does not vary."""
     with np.errstate(invalid="ignore"):
-        low_N11, high_N11 = (end(maps_NHW, axis=(1, 2), keepdims=True) for end in (np.min, np.max))
+        low_N11, high_N11 = maps_NHW.min(axis=(1, 2), keepdims=True), maps_NHW.max(axis=(1, 2), keepdims=True)
         span_N11 = high_N11 - low_N11
         varies = np.isfinite(span_N11) & (span_N11 > 0)
         return np.asarray(np.where(varies, (maps_NHW - low_N11) / np.where(varies, span_N11, 1.0), 0.0))

@@ -268,7 +268,10 @@ class StudentMeasured:
         """IoU with a teacher and its chance level, each the mean over teachers."""
         pairs = [held for held in self.overlaps.get(kind, ()) if len(held.between) == 2 and held.between[0] == STUDENT]
         known = [(held.iou, held.chance.value) for held in pairs if held.iou is not None and held.chance is not None]
-        return (float(np.mean([first for first, _ in known])), float(np.mean([by for _, by in known]))) if known else None
+        if not known:
+            return None
+        ious, levels = zip(*known, strict=True)
+        return float(np.mean(ious)), float(np.mean(levels))
 
     def with_all(self, kind: Kind) -> float | None:
         """IoU of the student and all teachers: pixels of all over those of any."""
@@ -313,7 +316,9 @@ def _gap(train_accuracy: float | None, alone: Answering) -> float | None:
     return None if train_accuracy is None else train_accuracy - alone.accuracy
 
 
-def _overlaps(student: AttentionMaps | None, teachers: AttentionMaps | None, threshold: float) -> dict[Kind, list[Overlap]]:
+def _overlaps(
+    student: AttentionMaps | None, teachers: AttentionMaps | None, threshold: float
+) -> dict[Kind, list[Overlap]]:
     if student is None or teachers is None or not np.array_equal(student.ids_N, teachers.ids_N):
         return {}
     found: dict[Kind, list[Overlap]] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice, permutations
+from itertools import permutations
 from math import factorial
 from typing import Any
 
@@ -147,7 +147,7 @@ def _p_over_studies(x_N: Floats, y_N: Floats, code_N: Integers, seed: int) -> tu
 def _orders(studies: int, seed: int) -> list[Integers]:
     """All orders of so many studies, the given one first; of many studies some, drawn."""
     if factorial(studies) <= ALL_ORDERS:
-        return [np.array(order, np.int64) for order in islice(permutations(range(studies)), ALL_ORDERS)]
+        return [np.array(order, np.int64) for order in permutations(range(studies))]
     rng = np.random.default_rng(seed)
     return [np.arange(studies, dtype=np.int64), *(rng.permutation(studies) for _ in range(ALL_ORDERS - 1))]
 
@@ -155,4 +155,4 @@ def _orders(studies: int, seed: int) -> list[Integers]:
 def _spearman(x_N: Floats, y_N: Floats) -> float:
     scaled = ((values_N - values_N.mean()) / values_N.std() for values_N in (x_N, y_N))
     ranks = [weighted_ranks(values_N[None], np.ones((1, len(values_N))))[0] for values_N in scaled]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

@@ -148,7 +148,8 @@ def verdict(studies: Sequence[StudyFidelity], found: Relations, kind: Kind) -> s
     said = [f"with {name} {_coefficient(held.over_arms)}" for name, held in (("fidelity", fidelity), ("gap", gap))]
     pairs = counted(fidelity.studies, "pair")
     return (
-        f"over {fidelity.arms} arms of {pairs} of teachers, the teachers' IoU has rank correlations {' and '.join(said)}"
+        f"over {fidelity.arms} arms of {pairs} of teachers, the teachers' IoU has rank correlations "
+        f"{' and '.join(said)}"
         f": an association of {pairs} of teachers, reported and not tested"
     )
 

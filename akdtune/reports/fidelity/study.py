@@ -110,7 +110,8 @@ def study_fidelity(run: Path, threshold: float = THRESHOLD, name: str | None = N
         said = ", ".join(f"{count} {status}" for status, count in counted.items()) or "no trial is planned"
         raise StudyError(f"{run}: no trial has finished yet ({said})")
     split = recorded.split_of(str(done[0]["role"]))
-    return _Reading(run, name or run.resolve().name, split, threshold).study(judged, others if judged is by_test else by_test)
+    unread = others if judged is by_test else by_test
+    return _Reading(run, name or run.resolve().name, split, threshold).study(judged, unread)
 
 
 class _Reading:
