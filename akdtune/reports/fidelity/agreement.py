@@ -1,7 +1,7 @@
 """How far two classifiers say the same of the same images: top-1 fidelity, divergence, mutual information, affinity.
 
-The measures of RethinkKD (Guo et al. 2024, arXiv 2405.00739). Each is computed once over the whole set; the published code
-averages over batches, which biases mutual information upwards, the more so the smaller the batches.
+The measures of RethinkKD (Guo et al. 2024, arXiv 2405.00739). Each is computed once over the whole set; the published
+code averages over batches, which biases mutual information upwards, the more so the smaller the batches.
 """
 
 # Shapes: N images, K classes, M teachers.
