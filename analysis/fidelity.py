@@ -23,13 +23,16 @@ from akdtune.reports.fidelity.measured import KINDS
 from akdtune.reports.fidelity.report import (
     READING,
     RELATION_HEADINGS,
-    STUDENT_HEADINGS,
+    ANSWER_HEADINGS,
+    ATTENTION_HEADINGS,
     TEACHER_HEADINGS,
     left_out_lines,
     pairs_line,
     relation_rows,
     sanity_lines,
-    student_rows,
+    answer_rows,
+    attention_rows,
+    by_study,
     teacher_rows,
 )
 from akdtune.reports.figures import FORMATS, add_format, image_files, stamped
@@ -43,26 +46,30 @@ if TYPE_CHECKING:
 
 def print_answer(console: Console, found: Fidelity) -> None:
     """Prints the tables, the one sentence, what must hold in any case, and who is left out."""
-    print_whole(console, _table(STUDENT_HEADINGS, student_rows(found.studies, found.kind), left=("study", "cell")))
+    studies, kind = found.studies, found.kind
+    print_whole(console, _table(ANSWER_HEADINGS, by_study(studies, answer_rows)))
+    console.print()
+    print_whole(console, _table(ATTENTION_HEADINGS, by_study(studies, lambda study: attention_rows(study, kind))))
     console.print(f"{READING}\n", highlight=False, soft_wrap=True)
-    print_whole(console, _table(TEACHER_HEADINGS, teacher_rows(found.studies, found.kind), left=("study", "affinity")))
+    print_whole(console, _table(TEACHER_HEADINGS, by_study(studies, lambda study: teacher_rows(study, kind))))
     if isinstance(found.relations, str):
         console.print(f"\n{found.relations}", highlight=False, soft_wrap=True)
     else:
         console.print()
-        print_whole(console, _table(RELATION_HEADINGS, relation_rows(found.relations), left=RELATION_HEADINGS[:1]))
+        print_whole(console, _table(RELATION_HEADINGS, relation_rows(found.relations)))
         console.print(pairs_line(found.relations), highlight=False, soft_wrap=True)
     console.print(f"\n{found.verdict}", style="bold", highlight=False, soft_wrap=True)
     for line in [*sanity_lines(found.studies, found.kind), *left_out_lines(found.studies)]:
         console.print(f"- {line}", highlight=False, soft_wrap=True)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str]) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+        left = heading in (headings[0], "affinity")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

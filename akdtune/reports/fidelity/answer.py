@@ -76,15 +76,15 @@ class Fidelity:
         return drawn[name].figure
 
     def rows(self) -> list[list[str]]:
-        """A line a cell, under `STUDENT_HEADINGS`."""
-        return reporting.student_rows(self.studies, self.kind)
+        """What students say, a line a cell, under `ANSWER_HEADINGS`."""
+        return reporting.by_study(self.studies, reporting.answer_rows)
 
     def __repr__(self) -> str:
-        headings = [heading.replace("\n", " ") for heading in reporting.STUDENT_HEADINGS]
+        headings = [heading.replace("\n", " ") for heading in reporting.ANSWER_HEADINGS]
         return f"{self.verdict}\n\n{markdown_table(headings, self.rows())}"
 
     def _repr_html_(self) -> str:
-        headings = [heading.replace("\n", " ") for heading in reporting.STUDENT_HEADINGS]
+        headings = [heading.replace("\n", " ") for heading in reporting.ANSWER_HEADINGS]
         return html_table(headings, self.rows(), self.verdict)
 
 

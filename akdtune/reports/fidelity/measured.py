@@ -46,12 +46,16 @@ class AttentionMaps:
     height: int
     width: int
     networks: Mapping[str, MapsByKind]
+    _made: dict[tuple[Kind, float], dict[str, Masks]] = field(default_factory=dict, repr=False, compare=False)
 
     def masks(self, kind: Kind, threshold: float) -> dict[str, Masks]:
-        """What each network attends to."""
-        return {
-            name: attended(by_kind[kind], self.height, self.width, threshold) for name, by_kind in self.networks.items()
-        }
+        """What each network attends to; made once."""
+        if (kind, threshold) not in self._made:
+            self._made[kind, threshold] = {
+                name: attended(by_kind[kind], self.height, self.width, threshold)
+                for name, by_kind in self.networks.items()
+            }
+        return self._made[kind, threshold]
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class StudentAnswers:
         cell: of the design, or the arm.
         taught: whether the study's teachers taught it.
         logits_NK: on the images that it is judged by.
+        augmentation: name of what its training images go through; None where nothing is recorded.
         augmented: on the same images, augmented as in its training, and the teachers' logits on the same augmented
             images where those are known; None where nothing is recorded.
         train_accuracy: on plain training images, percent; None where it was not measured.
@@ -95,6 +100,7 @@ class StudentAnswers:
     role: str
     taught: bool
     logits_NK: Logits
+    augmentation: str | None = None
     augmented: tuple[Logits, Sequence[Logits] | None] | None = None
     train_accuracy: float | None = None
     running_accuracy: float | None = None
@@ -232,6 +238,7 @@ class StudentMeasured:
         alone: by itself.
         ensemble: beside the mean of all teachers' logits.
         each: beside each teacher.
+        augmentation: name of what its training images go through.
         augmented_accuracy: on images augmented as in its training, percent.
         augmented_ensemble: beside the teachers on those augmented images.
         gap: accuracy on plain training images less that on the judged ones, points.
@@ -248,6 +255,7 @@ class StudentMeasured:
     alone: Answering
     ensemble: Likeness
     each: Sequence[Likeness]
+    augmentation: str | None
     augmented_accuracy: float | None
     augmented_ensemble: Likeness | None
     gap: float | None
@@ -272,6 +280,12 @@ class StudentMeasured:
             return None
         ious, levels = zip(*known, strict=True)
         return float(np.mean(ious)), float(np.mean(levels))
+
+    def of_views(self, kind: Kind) -> float | None:
+        """IoU of a view and the main teacher, mean over views; None without views that have maps."""
+        pairs = [held for held in self.overlaps.get(kind, ()) if STUDENT not in held.between]
+        known = [held.iou for held in pairs if held.iou is not None]
+        return float(np.mean(known)) if known else None
 
     def with_all(self, kind: Kind) -> float | None:
         """IoU of the student and all teachers: pixels of all over those of any."""
@@ -304,6 +318,7 @@ def measure_student(
         alone=alone,
         ensemble=likeness(student.logits_NK, mean_logits(teachers.logits)),
         each=[likeness(student.logits_NK, logits_NK) for logits_NK in teachers.logits],
+        augmentation=student.augmentation,
         augmented_accuracy=augmented_accuracy,
         augmented_ensemble=augmented_ensemble,
         gap=_gap(student.train_accuracy, alone),

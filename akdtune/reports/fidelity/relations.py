@@ -47,8 +47,8 @@ class Outcome:
 
 OUTCOMES = (
     Outcome("fidelity", "top-1 fidelity", "%", lambda student: student.ensemble.fidelity),
-    Outcome("gap", "train less test accuracy", "points", lambda student: student.any_gap),
-    Outcome("information", "mutual information, adjusted", "", lambda student: student.ensemble.information.adjusted),
+    Outcome("gap", "train less test", "points", lambda student: student.any_gap),
+    Outcome("information", "adjusted MI", "", lambda student: student.ensemble.information.adjusted),
     Outcome("accuracy", "accuracy", "%", lambda student: student.alone.accuracy),
 )
 """Fidelity and gap first, which the published claim is about."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,18 +15,18 @@ from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.statistics.association import Coefficient
 from akdtune.statistics.calibration import BINS
 
-Relations = Sequence[RankRelation] | str
+Relations: TypeAlias = Sequence[RankRelation] | str
+Value: TypeAlias = Callable[[StudentMeasured], float | None]
 
-STUDENT_HEADINGS = (
-    "study", "cell", "n", "accuracy", "train less\ntest", "fidelity", "KL(T‖S)", "adjusted\nMI", "IoU S–T\n(chance)",
-    "IoU of\nall", "affinity",
-)  # fmt: skip
-TEACHER_HEADINGS = ("study", "teacher", "accuracy", "calibration\nerror", "affinity", "IoU T–T\n(chance)", "T–T\nfidelity")
-RELATION_HEADINGS = ("IoU T–T with", "arms", "trials", "over arms [95 %]", "within cells [95 %]", "p over pairs")
+ANSWER_HEADINGS = ("cell", "n", "accuracy", "train less\ntest", "fidelity", "KL(T‖S)", "adjusted\nMI")
+ATTENTION_HEADINGS = ("cell", "IoU S–T\n(chance)", "IoU of\nall", "IoU V–T", "affinity", "calibration\nerror")
+TEACHER_HEADINGS = ("teacher", "accuracy", "calibration\nerror", "affinity", "IoU T–T\n(chance)", "fidelity\nT–T")
+RELATION_HEADINGS = ("IoU T–T with", "arms", "trials", "over arms [95 %]", "within cells [95 %]", "p over\npairs")
 
 READING = (
     "means over seeds ± sd; fidelity: images of which student and mean-logit ensemble predict the same class; KL in "
-    "nats; IoU: pixels attended by both over those by any, in brackets at images paired at random"
+    "nats; IoU: pixels attended by all over those by any, in brackets at images paired at random; S student, T teachers, "
+    "V views"
 )
 DEFINITIONS: Mapping[str, str] = {
     "attention": "the last map under the classifier as 1x1 convolution, bilinear to the image's size, each image's map "
@@ -58,41 +58,64 @@ def cells_of(study: StudyFidelity) -> dict[str, list[StudentMeasured]]:
     return cells
 
 
-def student_rows(studies: Sequence[StudyFidelity], kind: Kind) -> list[list[str]]:
-    """A line a cell, under `STUDENT_HEADINGS`."""
+def answer_rows(study: StudyFidelity) -> list[list[str]]:
+    """What the students of a cell say, a line a cell, under `ANSWER_HEADINGS`."""
+    return [
+        [
+            cell, str(len(students)),
+            _spread(students, lambda student: student.alone.accuracy),
+            _spread(students, lambda student: student.any_gap),
+            _spread(students, lambda student: student.ensemble.fidelity),
+            _average(students, lambda student: student.ensemble.kl_teacher_student),
+            _average(students, lambda student: student.ensemble.information.adjusted),
+        ]
+        for cell, students in cells_of(study).items()
+    ]  # fmt: skip
+
+
+def attention_rows(study: StudyFidelity, kind: Kind) -> list[list[str]]:
+    """Where the students of a cell look, a line a cell, under `ATTENTION_HEADINGS`."""
     rows = []
-    for study in studies:
-        for cell, students in cells_of(study).items():
-            pairs = [pair for student in students if (pair := student.with_teachers(kind)) is not None]
-            iou = _mean([first for first, _ in pairs]), _mean([by for _, by in pairs])
-            rows.append([
-                study.name, cell, str(len(students)),
-                _spread(students, lambda student: student.alone.accuracy),
-                _spread(students, lambda student: student.any_gap),
-                _spread(students, lambda student: student.ensemble.fidelity),
-                _spread(students, lambda student: student.ensemble.kl_teacher_student, 3, spread=False),
-                _spread(students, lambda student: student.ensemble.information.adjusted, 3, spread=False),
-                _iou_text(*iou),
-                _spread(students, lambda student: student.with_all(kind), spread=False),
-                _spread(students, lambda student: student.affinity, 3, spread=False),
-            ])  # fmt: skip
+    for cell, students in cells_of(study).items():
+        pairs = [pair for student in students if (pair := student.with_teachers(kind)) is not None]
+        iou, by_chance = _mean([first for first, _ in pairs]), _mean([by for _, by in pairs])
+        rows.append([
+            cell, _iou_text(iou, by_chance),
+            _average(students, lambda student: student.with_all(kind)),
+            _average(students, lambda student: student.of_views(kind)),
+            _average(students, lambda student: student.affinity),
+            _average(students, lambda student: student.alone.calibration_error, 2),
+        ])  # fmt: skip
     return rows
 
 
-def teacher_rows(studies: Sequence[StudyFidelity], kind: Kind) -> list[list[str]]:
-    """A line a teacher, under `TEACHER_HEADINGS`."""
+def teacher_rows(study: StudyFidelity, kind: Kind) -> list[list[str]]:
+    """A line a teacher, under `TEACHER_HEADINGS`; augmentations have the names of the cells that train on them."""
+    teachers, between = study.teachers, _between_teachers(study.teachers, kind)
+    names = {student.augmentation: student.cell for student in reversed(study.taught)}
+    rows = []
+    for place, alone in enumerate(teachers.alone):
+        affinities = [
+            f"{names.get(name, name)} {number(teachers.affinity(name)[place], 3)}" for name in teachers.augmented
+        ]
+        rows.append([
+            teacher_name(place), number(alone.accuracy), number(alone.calibration_error),
+            ", ".join(affinities) or "n/a", *(between if not place else ("", "")),
+        ])  # fmt: skip
+    return rows
+
+
+def by_study(
+    studies: Sequence[StudyFidelity], rows_of: Callable[[StudyFidelity], list[list[str]]]
+) -> list[list[str]]:
+    """The lines of each study below a line with its name; of a single one its lines alone."""
+    if len(studies) == 1:
+        return rows_of(studies[0])
     rows = []
     for study in studies:
-        teachers = study.teachers
-        between = _between_teachers(teachers, kind)
-        for place, alone in enumerate(teachers.alone):
-            affinities = [
-                f"{name or 'augmented'} {number(teachers.affinity(name)[place], 3)}" for name in teachers.augmented
-            ]
-            rows.append([
-                study.name, teacher_name(place).split()[1], number(alone.accuracy), number(alone.calibration_error),
-                ", ".join(affinities) or "n/a", *(between if not place else ("", "")),
-            ])  # fmt: skip
+        own = rows_of(study)
+        rows.append([study.name, *[""] * (len(own[0]) - 1)] if own else [study.name])
+        rows += [[f"  {first}", *rest] for first, *rest in own]
     return rows
 
 
@@ -117,16 +140,15 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _spread(
-    students: Sequence[StudentMeasured],
-    of: Callable[[StudentMeasured], float | None],
-    digits: int = 2,
-    *,
-    spread: bool = True,
-) -> str:
+def _spread(students: Sequence[StudentMeasured], of: Value) -> str:
+    """Mean and standard deviation over seeds."""
     values = [value for student in students if (value := of(student)) is not None]
-    text = number(_mean(values), digits)
-    return f"{text} ± {np.std(values, ddof=1):.{digits}f}" if spread and len(values) > 1 else text
+    text = number(_mean(values))
+    return f"{text} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else text
+
+
+def _average(students: Sequence[StudentMeasured], of: Value, digits: int = 3) -> str:
+    return number(_mean([value for student in students if (value := of(student)) is not None]), digits)
 
 
 def _iou_text(iou: float | None, by_chance: float | None) -> str:
@@ -149,8 +171,7 @@ def verdict(studies: Sequence[StudyFidelity], found: Relations, kind: Kind) -> s
     pairs = counted(fidelity.studies, "pair")
     return (
         f"over {fidelity.arms} arms of {pairs} of teachers, the teachers' IoU has rank correlations "
-        f"{' and '.join(said)}"
-        f": an association of {pairs} of teachers, reported and not tested"
+        f"{' and '.join(said)}: an association of {pairs} of teachers, reported and not tested"
     )
 
 
@@ -267,6 +288,7 @@ def _student_json(student: StudentMeasured) -> dict[str, Any]:
     if student.augmented_accuracy is not None:
         ensemble = student.augmented_ensemble
         augmented = {
+            "augmentation": student.augmentation,
             "accuracy_percent": student.augmented_accuracy,
             "affinity": student.affinity,
             "ensemble": None if ensemble is None else ensemble.report(),

@@ -175,22 +175,24 @@ class _Reading:
         asked = self.asked.get(trial_id, {})
         taught = is_taught(asked)
         maps = self._maps(trial_id, taught)
+        augmentation, augmented = self._augmented(trial_id)
         return StudentAnswers(
             trial_id=trial_id, cell=str(row.get("cell") or row["arm"]), seed=int(row["seed"]), role=str(row["role"]),
             taught=taught,
             logits_NK=held.logits_NK,
-            augmented=self._augmented(trial_id),
+            augmentation=augmentation,
+            augmented=augmented,
             train_accuracy=_finite(row.get("plain_train_accuracy")),
             running_accuracy=_finite(row.get("train_accuracy")),
             maps=maps,
         )  # fmt: skip
 
-    def _augmented(self, trial_id: str) -> tuple[Logits, Sequence[Logits] | None] | None:
-        """Its logits on augmented images, and its teachers' on the same."""
+    def _augmented(self, trial_id: str) -> tuple[str | None, tuple[Logits, Sequence[Logits] | None] | None]:
+        """The augmentation, its logits on images with it, and its teachers' on the same."""
         try:
             held = recorded.trial_augmented_logits(self.run, trial_id)
         except NotRecorded:
-            return None
+            return None, None
         name = held.augmentation or ""
         if name not in self.augmented:
             try:
@@ -199,7 +201,7 @@ class _Reading:
                 self.augmented[name] = None
         teachers = self.augmented[name]
         same = teachers is not None and np.array_equal(held.sample_ids_N, teachers.sample_ids_N)
-        return held.logits_NK, list(teachers.logits_MNK) if teachers is not None and same else None
+        return name, (held.logits_NK, list(teachers.logits_MNK) if teachers is not None and same else None)
 
     def _maps(self, trial_id: str, taught: bool) -> AttentionMaps | None:
         try:

@@ -117,7 +117,7 @@ def test_the_page_has_it(tmp_path: Path) -> None:
     text = html_of(page)
     assert "IoU with the teachers and top-1 fidelity of 3 trials" in text
     assert any("predict as the teachers do" in lead for lead in page.leads)
-    assert len(section.parts) == 5
+    assert len(section.parts) == 6
 
 
 def test_studies_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_student_beside_its_teachers(study: RecordedStudy) -> None:
     assert student.with_all("sum") == by_names["student", "teacher 1", "teacher 2"].iou == iou(*three)
     assert by_names["view 1", "teacher 1"] == Overlap(("view 1", "teacher 1"), 1.0, chance(three[1], three[1]))
     both = [iou(three[0], three[1]), iou(three[0], three[2])]
+    assert student.of_views("sum") == 1
     pair = student.with_teachers("sum")
     assert pair is not None and pair[0] == pytest.approx(np.mean(both))
 
@@ -75,6 +76,7 @@ def test_augmented_images_are_those_of_the_trial(study: RecordedStudy) -> None:
     found = study_fidelity(study.write())
     weak, strong = found.students
     shifted = np.roll(study.students[trial].logits_NK, 1, axis=0)
+    assert (weak.augmentation, strong.augmentation) == ("weak", "strong")
     assert weak.augmented_accuracy == percent_right(shifted, LABELS_N)
     assert weak.affinity == pytest.approx(weak.augmented_accuracy / weak.alone.accuracy)
     assert weak.augmented_ensemble is not None

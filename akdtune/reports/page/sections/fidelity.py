@@ -11,11 +11,13 @@ from akdtune.reports.fidelity.answer import Fidelity, fidelity_in
 from akdtune.reports.fidelity.relations import OUTCOMES, Outcome
 from akdtune.reports.fidelity.report import (
     READING,
-    STUDENT_HEADINGS,
+    ANSWER_HEADINGS,
+    ATTENTION_HEADINGS,
     TEACHER_HEADINGS,
     left_out_lines,
     sanity_lines,
-    student_rows,
+    answer_rows,
+    attention_rows,
     teacher_rows,
 )
 from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table
@@ -42,16 +44,17 @@ def fidelity(material: Material) -> Section | LeftOut:
         return LeftOut(TITLE, "no finished trial was taught by the study's teachers")
     parts: list[Part] = [Sentences([found.verdict], lead=True)]
     parts += _figure(material, found)
-    parts.append(_table("Students beside their teachers", STUDENT_HEADINGS, student_rows(found.studies, found.kind)))
-    parts.append(_table("Teachers", TEACHER_HEADINGS, teacher_rows(found.studies, found.kind)))
+    (study,) = found.studies
+    parts.append(_table("What students answer", ANSWER_HEADINGS, answer_rows(study)))
+    parts.append(_table("Where students look", ATTENTION_HEADINGS, attention_rows(study, found.kind)))
+    parts.append(_table("Teachers", TEACHER_HEADINGS, teacher_rows(study, found.kind)))
     said = [*sanity_lines(found.studies, found.kind), *left_out_lines(found.studies)]
     return Section("fidelity", TITLE, [*parts, Sentences([f"{READING[0].upper()}{READING[1:]}.", *said])])
 
 
 def _table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Without the name of the study, which is that of the page."""
-    plain = [heading.replace("\n", " ") for heading in headings[1:]]
-    return Table(caption, plain, [row[1:] for row in rows], tuple(range(1, len(plain))))
+    plain = [heading.replace("\n", " ") for heading in headings]
+    return Table(caption, plain, rows, tuple(range(1, len(plain))))
 
 
 def _figure(material: Material, found: Fidelity) -> list[Part]:
