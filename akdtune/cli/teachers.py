@@ -23,10 +23,10 @@ from akdtune.cli.tables import Listing
 from akdtune.cli.waiting import waiting
 from akdtune.data.dataset import DataSet, load_data
 from akdtune.devices import resolve_device, warn_of_bfloat16
-from akdtune.errors import AkdtuneError, nearest
+from akdtune.errors import AkdtuneError, SettingsError, nearest
 from akdtune.folders import cache_directory
 from akdtune.planning import needs
-from akdtune.planning.prepared import seen_by_students
+from akdtune.planning.prepared import seen_by_students, too_large_augmentations
 from akdtune.randomness import Stream, below, random_order, random_words
 from akdtune.registry import load_plugins, network_name
 from akdtune.reports.text import counted
@@ -98,8 +98,14 @@ def _rows(training: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _data(study: Study, device: torch.device) -> DataSet:
-    """The data set of a study; what it warns of is said."""
+    """The data set of a study; what it warns of is said.
+
+    Raises:
+        SettingsError: for augmentations that do not fit it.
+    """
     dataset = load_data(study.data, device)
+    if problems := too_large_augmentations(study, dataset):
+        raise SettingsError(problems)
     for note in dataset.notes:
         print(f"warning: {note}", file=sys.stderr)
     return dataset

@@ -66,8 +66,7 @@ class Prepared:
         Raises:
             SettingsError: naming the setting, and the networks where a view or a method does not fit them.
         """
-        problems: dict[Problem, None] = {}
-        self._check_augmentations(problems)
+        problems: dict[Problem, None] = dict.fromkeys(too_large_augmentations(self.study, self.dataset), None)
         settings, built = self.study.teacher, dict[str, Network | None]()
         teachers = {
             path: self._built(written(("teacher", *path, "network")), teacher.network, problems)
@@ -98,22 +97,6 @@ class Prepared:
                 self._try("methods", method, of_method, settings.network, problems, network)
         if problems:
             raise SettingsError(problems)
-
-    def _check_augmentations(self, problems: dict[Problem, None]) -> None:
-        """Puts every augmentation of teachers and students to images of the data's size."""
-        given = [
-            (written(("teacher", *path, "augmentation")), teacher.augmentation)
-            for path, teacher in self.study.teacher.with_paths()
-            if teacher.checkpoint == "auto"
-        ]
-        of_students = _distinct(corner["training"].get("augmentation") for corner in self.study.configurations)
-        given += [(OF_STUDENTS, student_augmentation({"augmentation": augmentation})) for augmentation in of_students]
-        for key, augmentation in given:
-            try:
-                self.dataset.under(augmentation, key)
-            except DataError as error:
-                at, _, message = str(error).partition(" ")
-                problems[Problem(at, message, None, self.study.source)] = None
 
     def _built(self, key: str, network: Any, problems: dict[Problem, None]) -> Network | None:
         try:
@@ -227,6 +210,25 @@ class Prepared:
     def _student_names(self) -> set[str]:
         networks = (arm.centre().settings["student"]["network"] for arm in self.study.arms)
         return {network if isinstance(network, str) else network["name"] for network in networks}
+
+
+def too_large_augmentations(study: Study, dataset: DataSet) -> list[Problem]:
+    """Parts of what teachers and students see that are larger than the images."""
+    given = [
+        (written(("teacher", *path, "augmentation")), teacher.augmentation)
+        for path, teacher in study.teacher.with_paths()
+        if teacher.checkpoint == "auto"
+    ]
+    of_students = _distinct(settings["training"].get("augmentation") for settings in study.configurations)
+    given += [(OF_STUDENTS, student_augmentation({"augmentation": augmentation})) for augmentation in of_students]
+    problems: dict[Problem, None] = {}
+    for key, augmentation in given:
+        try:
+            dataset.under(augmentation, key)
+        except DataError as error:
+            at, _, message = str(error).partition(" ")
+            problems[Problem(at, message, None, study.source)] = None
+    return list(problems)
 
 
 def seen_by_students(study: Study, dataset: DataSet) -> list[DataSet]:
