@@ -88,7 +88,8 @@ def _behind(split: SplitName) -> str:
 def teacher_files(run: Path_, split: SplitName) -> list[Path]:
     """What a study holds of its teachers on a split."""
     named = sorted((Path(run) / FOLDER).glob("teacher-*.parquet"))
-    return [path for path in named if path.stem.endswith("-validation") == (split == "validation")]
+    whole = (path for path in named if "." not in path.stem)  # what was put aside is called so
+    return [path for path in whole if path.stem.endswith("-validation") == (split == "validation")]
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

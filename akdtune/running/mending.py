@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from akdtune.errors import StudyError
 from akdtune.planning.identity import Identity
@@ -57,17 +57,18 @@ def mend(directory: StudyDirectory) -> None:
 
 
 def mend_teachers(directory: StudyDirectory) -> None:
-    """Puts aside what is kept of the study's teachers and cannot be read; the next trial that ends writes it again.
+    """Puts aside what is kept of the study's teachers and cannot be read; it is written again when trials end.
 
     Raises:
         StudyError: when the directory cannot be written.
     """
-    for path in (directory.root / recorded_files.FOLDER).glob("teacher-*.parquet"):
+    splits: tuple[recorded_files.SplitName, ...] = get_args(recorded_files.SplitName)
+    for path in (path for split in splits for path in recorded_files.teacher_files(directory.root, split)):
         try:
             read_table(path)
         except StudyError as error:
             directory.put_aside(path)
-            directory.found.append(f"{error}; put aside, the next trial that ends writes it again")
+            directory.found.append(f"{error}; put aside, it is written again when trials end")
 
 
 def said(directory: StudyDirectory) -> list[str]:

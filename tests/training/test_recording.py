@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from akdtune.registry import lookup, names
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.training import Seeds
+from akdtune.signals import Signals
 from akdtune.training.config import TrialConfig
 from akdtune.training.measures import STOCHASTIC_DRAWS, fixed_views
 from akdtune.training.recording import Recording, class_maps
 from akdtune.training.trial import Trial
+from tests import small_world
 from tests.small_trials import ANGULAR, DIGITS, TEACHER, configured, trained
 
 DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})
@@ -214,3 +217,19 @@ def test_cells_of_agreement_stand_in_every_row() -> None:
     of = config({"name": "none"})
     seen = replace(of, teacher_file=replace(of.teacher_file, saw_validation=True))
     assert {list(Trial(seen).run())[-1].row[name] for name in names} == {None}
+
+
+@pytest.mark.parametrize("name", [name for name in names("views") if lookup("views", name).affine])
+def test_views_that_say_they_are_affine_are(name: str) -> None:
+    """Halfway between two features lies what is halfway between their answers, whatever the teacher's logits are."""
+    augmenter = small_world.views(name).eval()
+    generator = torch.Generator().manual_seed(0)
+    first_BC, second_BC = (torch.randn(5, small_world.TEACHER_DIM, generator=generator) for _ in range(2))
+
+    def said(pooled_BC: Tensor) -> Tensor:
+        logits_BK = torch.randn(5, small_world.CLASSES, generator=generator)
+        with torch.no_grad():
+            return augmenter.views(Signals(logits_BK, pooled_BC), torch.Generator()).logits_BVK
+
+    halfway = said((first_BC + second_BC) / 2)
+    torch.testing.assert_close(halfway, (said(first_BC) + said(second_BC)) / 2, rtol=1e-4, atol=1e-5)
