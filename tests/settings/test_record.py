@@ -130,7 +130,7 @@ VIEWS = "views: {name: angular, variant: constrained, num_views: 2}"
         (VIEWS, "kd", "{attention: 5, views: true, features: 5}", None),
         ("views: tekap", "kd", "{attention: 5}", "record.attention: keeps no maps of the views 'tekap': what they say"),
         ("views: none", "kd", "{views: true}", "record.views: is ignored: no trial has views"),
-        ("views: none", "simkd", "{attention: 5}", "keeps no maps of students of 'simkd', which predict through a head"),
+        ("views: none", "simkd", "{attention: 5}", "keeps no maps of students of 'simkd', which predict through"),
     ],
 )
 def test_what_some_trials_have_not_is_said(
