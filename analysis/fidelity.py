@@ -21,18 +21,18 @@ from akdtune.reports.fidelity.answer import Fidelity, fidelity_in
 from akdtune.reports.fidelity.maps import THRESHOLD
 from akdtune.reports.fidelity.measured import KINDS
 from akdtune.reports.fidelity.report import (
-    READING,
-    RELATION_HEADINGS,
     ANSWER_HEADINGS,
     ATTENTION_HEADINGS,
+    READING,
+    RELATION_HEADINGS,
     TEACHER_HEADINGS,
+    answer_rows,
+    attention_rows,
+    by_study,
     left_out_lines,
     pairs_line,
     relation_rows,
     sanity_lines,
-    answer_rows,
-    attention_rows,
-    by_study,
     teacher_rows,
 )
 from akdtune.reports.figures import FORMATS, add_format, image_files, stamped

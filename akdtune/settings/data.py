@@ -38,9 +38,11 @@ class RandomResizedCrop(ComponentSettings):
     """A random part of the image, resized to the full size (Szegedy et al., CVPR 2015, arXiv 1409.4842)."""
 
     scale: tuple[float, float] = Field(
-        default=(0.08, 1.0), description="smallest and largest share of the image's area"
+        default=(0.08, 1.0), strict=False, description="smallest and largest share of the image's area"
     )
-    ratio: tuple[float, float] = Field(default=(3 / 4, 4 / 3), description="smallest and largest width over height")
+    ratio: tuple[float, float] = Field(
+        default=(3 / 4, 4 / 3), strict=False, description="smallest and largest width over height"
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> RandomResizedCrop:

@@ -10,7 +10,6 @@ from akdtune.settings.domains import Issue
 from akdtune.settings.record import RecordSettings
 from akdtune.settings.teacher import TeacherSettings
 
-
 LOOK_AT_NOTHING = ("none", "random")
 """No views, and noise."""
 

@@ -41,7 +41,8 @@ def maps(studies: Sequence[StudyFidelity], kind: Kind, threshold: float) -> Shee
         suptitle(
             drawn.figure,
             f"{KIND_WORDS[kind]}, dark 0 to bright 1 in each image; line: attended above "
-            f"{threshold:g}; IoU of that image with teacher 1",)
+            f"{threshold:g}; IoU of that image with teacher 1",
+        )
         parts = drawn.figure.subfigures(len(shown), 1, squeeze=False, height_ratios=_heights(shown))[:, 0]
         for part, (study, held) in zip(parts, shown, strict=True):
             part.suptitle(f"{study.name}, student of trial {study.shown_trial}", x=0.01, ha="left", fontsize=8.5)

@@ -69,9 +69,7 @@ def scaled(maps_NHW: Floats) -> Floats:
         return np.asarray(np.where(varies, (maps_NHW - low_N11) / np.where(varies, span_N11, 1.0), 0.0))
 
 
-def attended(
-    maps_Nhw: npt.NDArray[np.floating[Any]], height: int, width: int, threshold: float = THRESHOLD
-) -> Masks:
+def attended(maps_Nhw: npt.NDArray[np.floating[Any]], height: int, width: int, threshold: float = THRESHOLD) -> Masks:
     """Which pixels of each image a network attends to [N, P]: upsampled, scaled image by image, above the threshold.
 
     Args:

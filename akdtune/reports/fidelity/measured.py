@@ -293,9 +293,7 @@ class StudentMeasured:
         return found[0] if found else None
 
 
-def measure_student(
-    student: StudentAnswers, teachers: TeacherAnswers, threshold: float = THRESHOLD
-) -> StudentMeasured:
+def measure_student(student: StudentAnswers, teachers: TeacherAnswers, threshold: float = THRESHOLD) -> StudentMeasured:
     """A student beside its study's teachers.
 
     Args:

@@ -111,9 +111,7 @@ def relations(
     return [_relation(outcome, with_iou, draws, seed) for outcome in OUTCOMES]
 
 
-def _relation(
-    outcome: Outcome, with_iou: Sequence[tuple[StudyFidelity, float]], draws: int, seed: int
-) -> RankRelation:
+def _relation(outcome: Outcome, with_iou: Sequence[tuple[StudyFidelity, float]], draws: int, seed: int) -> RankRelation:
     rows = [
         (place, iou, student.cell, float(value))
         for place, (study, iou) in enumerate(with_iou)

@@ -105,9 +105,7 @@ def teacher_rows(study: StudyFidelity, kind: Kind) -> list[list[str]]:
     return rows
 
 
-def by_study(
-    studies: Sequence[StudyFidelity], rows_of: Callable[[StudyFidelity], list[list[str]]]
-) -> list[list[str]]:
+def by_study(studies: Sequence[StudyFidelity], rows_of: Callable[[StudyFidelity], list[list[str]]]) -> list[list[str]]:
     """The lines of each study below a line with its name; of a single one its lines alone."""
     if len(studies) == 1:
         return rows_of(studies[0])

@@ -122,9 +122,7 @@ class _Reading:
         held = recorded.teacher_logits(run, split)
         self.augmented: dict[str, TeacherLogits | None] = {}
         self.maps = _teacher_maps(run, split)
-        self.teachers = TeacherAnswers(
-            name, held.sample_ids_N, held.labels_N, list(held.logits_MNK), maps=self.maps
-        )
+        self.teachers = TeacherAnswers(name, held.sample_ids_N, held.labels_N, list(held.logits_MNK), maps=self.maps)
         self.asked = {str(plan["trial_id"]): plan.get("settings") or {} for plan in read_plan(run)}
         self.shown: tuple[str, AttentionMaps] | None = None
         self.without_maps: Counter[str] = Counter()

@@ -53,9 +53,7 @@ class RecordedStudy:
         self.teachers = [some_network(0), some_network(0).near(1, apart)]
         self.students: dict[str, Network] = {}
 
-    def teach(
-        self, cell: str, seeds: Sequence[int] = (1, 2, 3), noise: float = 0.5, **settings: Any
-    ) -> list[str]:
+    def teach(self, cell: str, seeds: Sequence[int] = (1, 2, 3), noise: float = 0.5, **settings: Any) -> list[str]:
         """Adds a cell of finished students near the first teacher; returns their trials."""
         trials = []
         for seed in seeds:

@@ -10,7 +10,9 @@ from akdtune.reports.fidelity import maps
 from akdtune.reports.fidelity.maps import attended, chance, iou, scaled, upsampled
 
 
-@pytest.mark.parametrize(("size", "wanted"), [((7, 7), (28, 28)), ((4, 6), (9, 32)), ((1, 1), (5, 5)), ((8, 8), (4, 3))])
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((7, 7), (28, 28)), ((4, 6), (9, 32)), ((1, 1), (5, 5)), ((8, 8), (4, 3))]
+)
 def test_upsampling_is_torchs(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     maps_Nhw = np.random.default_rng(0).normal(size=(3, *size))
     torchs = torch.nn.functional.interpolate(

@@ -10,14 +10,14 @@ from akdtune.errors import NotRecorded, StudyError
 from akdtune.reports.fidelity.answer import Fidelity, fidelity_in
 from akdtune.reports.fidelity.relations import OUTCOMES, Outcome
 from akdtune.reports.fidelity.report import (
-    READING,
     ANSWER_HEADINGS,
     ATTENTION_HEADINGS,
+    READING,
     TEACHER_HEADINGS,
-    left_out_lines,
-    sanity_lines,
     answer_rows,
     attention_rows,
+    left_out_lines,
+    sanity_lines,
     teacher_rows,
 )
 from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table
