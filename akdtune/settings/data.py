@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     GetJsonSchemaHandler,
     NonNegativeFloat,
@@ -34,15 +35,19 @@ class RandAugment(ComponentSettings):
     )
 
 
+def _pair(value: Any) -> Any:
+    """A list as the tuple that it stands for: read strictly, one below a value that was looked at before is refused."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Ends = Annotated[tuple[float, float], BeforeValidator(_pair)]
+
+
 class RandomResizedCrop(ComponentSettings):
     """A random part of the image, resized to the full size (Szegedy et al., CVPR 2015, arXiv 1409.4842)."""
 
-    scale: tuple[float, float] = Field(
-        default=(0.08, 1.0), strict=False, description="smallest and largest share of the image's area"
-    )
-    ratio: tuple[float, float] = Field(
-        default=(3 / 4, 4 / 3), strict=False, description="smallest and largest width over height"
-    )
+    scale: Ends = Field(default=(0.08, 1.0), description="smallest and largest share of the image's area")
+    ratio: Ends = Field(default=(3 / 4, 4 / 3), description="smallest and largest width over height")
 
     @model_validator(mode="after")
     def _ranges(self) -> RandomResizedCrop:
