@@ -19,7 +19,7 @@ def test_three_pairs_of_teachers_that_differ_in_augmentation_alone() -> None:
         assert (study.teacher.seed, other.seed) == (0, 1)
         assert study.record == RecordSettings(attention=1000, augmented=True, train=True)
         assert study.ablation is not None
-        assert list(study.ablation.arms) == ["Sw", "Ss"]
+        assert list(study.ablation.arms) == ["base", "strong"]
     without = [
         {**study.values, "study": "", "teacher": {**study.values["teacher"], "augmentation": None, "others": []}}
         for study in studies.values()
