@@ -40,8 +40,8 @@ def maps(studies: Sequence[StudyFidelity], kind: Kind, threshold: float) -> Shee
     with sheet(1.5 + 1.15 * columns, 0.9 + 1.1 * rows + 0.45 * len(shown)) as drawn:
         suptitle(
             drawn.figure,
-            f"{KIND_WORDS[kind]}, dark 0 to bright 1 in each image; line: attended above "
-            f"{threshold:g}; IoU of that image with teacher 1",
+            f"{KIND_WORDS[kind]}, dark 0 to bright 1\nline: attended above "
+            f"{threshold:g}; IoU of the image with teacher 1",
         )
         parts = drawn.figure.subfigures(len(shown), 1, squeeze=False, height_ratios=_heights(shown))[:, 0]
         for part, (study, held) in zip(parts, shown, strict=True):
