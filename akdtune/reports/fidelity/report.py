@@ -25,8 +25,8 @@ RELATION_HEADINGS = ("IoU T–T with", "arms", "trials", "over arms [95 %]", "wi
 
 READING = (
     "means over seeds ± sd; fidelity: images of which student and mean-logit ensemble predict the same class; KL in "
-    "nats; IoU: pixels attended by all over those by any, in brackets at images paired at random; S student, T teachers, "
-    "V views"
+    "nats; IoU: pixels attended by all over those by any, in brackets at images paired at random; S: student, "
+    "T: teachers, V: views"
 )
 DEFINITIONS: Mapping[str, str] = {
     "attention": "the last map under the classifier as 1x1 convolution, bilinear to the image's size, each image's map "

@@ -178,5 +178,5 @@ def test_before_a_trial_has_finished(study: RecordedStudy) -> None:
 @pytest.mark.parametrize("threshold", [-0.1, 1.0])
 def test_thresholds(study: RecordedStudy, threshold: float) -> None:
     study.teach("weak", seeds=[1])
-    with pytest.raises(AkdtuneError, match="threshold: .* leaves nothing to compare"):
+    with pytest.raises(AkdtuneError, match=r"threshold: .* leaves nothing to compare"):
         study_fidelity(study.write(), threshold)
