@@ -92,7 +92,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="study directories, e.g. runs/rethink_ww")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: reports of the first RUN)")
     parser.add_argument("--maps", choices=KINDS, default="sum",
-                        help="attention summed over all classes (published, default) or of the predicted one")  # fmt: skip
+                        help="summed over all classes (published, default) or of the predicted class")  # fmt: skip
     parser.add_argument("--threshold", type=float, default=THRESHOLD, metavar="X",
                         help="scaled maps above it count as attended (default: %(default)s)")  # fmt: skip
     parser.add_argument("--draws", type=int, default=association.DRAWS, help="bootstrap draws (default: %(default)s)")
