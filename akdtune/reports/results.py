@@ -23,6 +23,8 @@ from akdtune.records.plan_file import read_plan
 from akdtune.records.run_names import resolve_run
 from akdtune.reports import answers, curves
 from akdtune.reports.column_words import Columns
+from akdtune.reports.fidelity.answer import Fidelity, fidelity_in
+from akdtune.reports.fidelity.maps import THRESHOLD
 from akdtune.reports.notebook import html_table
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.standing.opening import Standing, standing
@@ -278,6 +280,31 @@ class Results:
             AkdtuneError: for an unknown reference, with the nearest.
         """
         return transfer_of([self.directory, *(resolve_run(str(run)) for run in others)], reference=reference)
+
+    def fidelity(
+        self,
+        *others: str | Path,
+        threshold: float = THRESHOLD,
+        maps: str = "sum",
+        draws: int = association.DRAWS,
+        seed: int = 0,
+    ) -> Fidelity:
+        """Whether students attend and answer as their teachers do, as `akdtune analyze fidelity` says it.
+
+        Args:
+            others: further studies with teachers of their own, whose overlap is then related to what students do.
+            threshold: above which a scaled attention map counts as attended.
+            maps: sum (over all classes) or predicted (the predicted class).
+            draws: of the bootstrap over arms, 100 or more.
+            seed: of the bootstrap.
+
+        Raises:
+            NotRecorded: where the teachers' answers are not recorded; says which setting records them.
+            StudyError: while no trial has finished, or for a study that is not there.
+            AkdtuneError: for a study named twice, unknown maps, a threshold out of range or too few draws.
+        """
+        runs = [self.directory, *(resolve_run(str(other)) for other in others)]
+        return fidelity_in(runs, threshold=threshold, maps=maps, draws=draws, seed=seed)
 
     def _tally(self) -> str:
         return tally(self.trials.select(["status"]).to_pylist())

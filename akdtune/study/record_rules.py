@@ -10,6 +10,9 @@ from akdtune.settings.domains import Issue
 from akdtune.settings.record import RecordSettings
 from akdtune.settings.teacher import TeacherSettings
 
+LOOK_AT_NOTHING = ("none", "random")
+"""No views, and noise."""
+
 
 def problems(
     record: RecordSettings, teacher: TeacherSettings, configurations: Sequence[Mapping[str, Any]]
@@ -42,7 +45,7 @@ def oddities(record: RecordSettings, configurations: Sequence[Mapping[str, Any]]
         yield ("record", "views"), "is ignored: no trial has views"
     if not record.attention_images:
         return
-    without = [name for name in views if name != "none" and not lookup("views", name).affine]
+    without = [name for name in views if name not in LOOK_AT_NOTHING and not _has_maps(name)]
     if without:
         known = [name for name in names("views") if lookup("views", name).affine]
         yield (
@@ -56,6 +59,12 @@ def oddities(record: RecordSettings, configurations: Sequence[Mapping[str, Any]]
             ("record", "attention"),
             f"keeps no maps of students of {_quoted(heads)}, which predict through a head of the method",
         )
+
+
+def _has_maps(views: str) -> bool:
+    """Whether there are maps of these views: of their own, or, where they are further teachers, those of teachers."""
+    kind = lookup("views", views)
+    return bool(kind.affine or kind.needs_others)
 
 
 def _without_map(role: str, networks: Iterable[str]) -> list[str]:

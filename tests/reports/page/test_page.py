@@ -74,6 +74,8 @@ class TestSections:
             "Differences from the reference": "the study has no confirmation and no ablation, or has not come to them "
             "yet",
             "Transfer of the teacher's function": "the study has no control independent (ablation.controls)",
+            "Attention and fidelity": "the teachers' answers are not recorded: `record: {teacher: true}`, the default, "
+            "keeps them from now on",
             "Pareto front": "the search weighs accuracy alone (search.objectives)",
             "Failures": "none: no trial failed, diverged or waits, and no file is damaged",
         }
