@@ -41,8 +41,8 @@ def gather(runs: Sequence[Path], given: Given, settings: str | None = None) -> L
 def _base(locks: Mapping[Path, Mapping[str, Any]], settings: str | None) -> Base:
     if settings is not None:
         return base_of_file(settings)
-    for run, lock in locks.items():
-        return base_of_lock(run, lock)
+    if locks:
+        return base_of_lock(*next(iter(locks.items())))
     raise AkdtuneError(
         "give the directories of studies, or --settings FILE with --teacher and --student: something must say which images "
         "and which networks these are"

@@ -23,6 +23,7 @@ from akdtune.records.plan_file import read_plan
 from akdtune.records.run_names import resolve_run
 from akdtune.reports import answers, curves
 from akdtune.reports.column_words import Columns
+from akdtune.reports.detection.answer import Detected, detected
 from akdtune.reports.notebook import html_table
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.standing.opening import Standing, standing
@@ -264,6 +265,17 @@ class Results:
             AkdtuneError: for too few draws.
         """
         return answers.diversity_in(self.directory, draws=draws, seed=seed)
+
+    def detection(self) -> Detected:
+        """Whether students were traced to their teachers, as `akdtune analyze detection` last found it for this study.
+
+        That command asks networks and leaves its numbers in `reports/`; they are read here, with the studies that it was
+        given beside this one.
+
+        Raises:
+            StudyError: where it has not been run yet.
+        """
+        return detected(self.directory)
 
     def _tally(self) -> str:
         return tally(self.trials.select(["status"]).to_pylist())

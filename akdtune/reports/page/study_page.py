@@ -12,7 +12,7 @@ from akdtune.errors import AkdtuneError
 from akdtune.reports.page import material as reading
 from akdtune.reports.page.content import LeftOut, Page, Section
 from akdtune.reports.page.material import Material, finite
-from akdtune.reports.page.sections import course, outcome, question, searched, verdict, views
+from akdtune.reports.page.sections import course, detection, outcome, question, searched, verdict, views
 from akdtune.reports.text import duration
 from akdtune.roles import STATUSES
 
@@ -29,6 +29,7 @@ SECTIONS: dict[str, Callable[[Material], Section | LeftOut]] = {
     "Importance of settings": searched.importance,
     "Diversity and accuracy": views.diversity,
     "Geometry of the views": views.geometry,
+    "Detection of teachers": detection.detection,
     "Pareto front": outcome.pareto,
     "Cost": outcome.cost,
     "Failures": outcome.failures,

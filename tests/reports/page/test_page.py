@@ -73,6 +73,7 @@ class TestSections:
         assert {left.title: left.why for left in page.left_out} == {
             "Differences from the reference": "the study has no confirmation and no ablation, or has not come to them "
             "yet",
+            "Detection of teachers": "nobody has asked which teacher it was (akdtune analyze detection)",
             "Pareto front": "the search weighs accuracy alone (search.objectives)",
             "Failures": "none: no trial failed, diverged or waits, and no file is damaged",
         }
