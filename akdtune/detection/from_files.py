@@ -188,11 +188,18 @@ def _teacher(name: str, file: str, network: str | dict[str, Any], base: Base, li
 def _told(text: str, teachers: Sequence[str]) -> tuple[str, str | None]:
     """The file of a student, and its teacher where that is told."""
     file, equals, teacher = text.rpartition("=")
-    if not equals or Path(text).expanduser().exists() or teacher.rstrip().endswith("}"):
+    if not equals or _exists(text) or teacher.rstrip().endswith("}"):
         return text, None
     if teacher not in (*teachers, NO_TEACHER):
         raise AkdtuneError(f"--student {text}: {unknown_name('teacher', teacher, [*teachers, NO_TEACHER])}")
     return file, teacher
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # a name too long, a null byte, no home
+        return False
 
 
 def _label(checkpoint: CheckpointFile) -> str:
