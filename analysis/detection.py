@@ -3,8 +3,8 @@
     python analysis/detection.py runs/detection_0 runs/detection_1
     akdtune analyze detection detection_0 detection_1 detection_2 detection_3
 
-The question is a choice: of several candidates, which one taught? Three kinds of inputs: real images, images synthesised
-from the student's BatchNorm statistics, Gaussian noise. Students without a teacher are the negative control.
+The question is a choice: of several candidates, which one taught? Three kinds of inputs: real images, images
+synthesised from the student's BatchNorm statistics, Gaussian noise. Students without a teacher are the negative control.
 """
 
 from __future__ import annotations
@@ -85,16 +85,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Which of several teachers was a student distilled from?\n\n" + textwrap.fill(READING, 100),
         epilog="examples:\n  akdtune analyze detection detection_0 detection_1 detection_2 detection_3\n"
-        "  akdtune analyze detection --settings digits_zoo --teacher a=a.pt --teacher b=b.pt --student s.pt --out found\n"
+        "  akdtune analyze detection --settings digits_zoo --teacher a=a.pt --teacher b=b.pt --student s.pt --out d\n"
         "  akdtune analyze detection detection_0 --teacher 'other={path: b.pt, key: model_ema}' --student s.pt=other\n"
-        "  akdtune analyze detection detection_0 --teacher wide=w.pt --network 'wide={name: cnn, widths: [64, 128]}'\n\n"
+        "  akdtune analyze detection detection_0 --teacher big=w.pt --network 'big={name: cnn, widths: [64, 128]}'\n\n"
         f"writes {FILE}, the figure detection, and {FOLDER}/: what was asked and answered",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="study directories: their teachers and trained students")
     parser.add_argument("--teacher", action="append", default=[], metavar="NAME=FILE", help="a further candidate: a "
-                        "file, {path: ..., key: ..., strip: ...}, auto or pretrained, as teacher.checkpoint takes it")  # fmt: skip
+                        "file, {path: ..., key: ..., strip: ...}, auto, pretrained: as teacher.checkpoint")  # fmt: skip
     parser.add_argument("--student", action="append", default=[], metavar="FILE[=TEACHER]", help="a further student; "
-                        "with the name of its teacher, or none for one that had none; without: it is asked for")  # fmt: skip
+                        "with its teacher's name, or none for one that had none; without: it is asked for")  # fmt: skip
     parser.add_argument("--network", action="append", default=[], metavar="NAME=NETWORK", help="of a teacher or a "
                         "student that is a file (default: the settings' teacher.network, student.network)")  # fmt: skip
     parser.add_argument("--settings", metavar="FILE", help="settings file or packaged study that says which images and "

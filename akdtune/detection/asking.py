@@ -151,8 +151,8 @@ class _Asking:
         pools = [pool for kind in self.answers if (pool := self._pool(kind)) is not None]
         if self.without_norms:
             self.notes.append(
-                f"synthesised inputs: {counted(len(self.without_norms), 'student')} left out, without BatchNorm there are "
-                f"no statistics to synthesise from ({self.without_norms[0]}{', ...' * (len(self.without_norms) > 1)})"
+                f"synthesised inputs: {counted(len(self.without_norms), 'student')} left out, without BatchNorm there "
+                f"are no statistics to synthesise from ({self.without_norms[0]}{', ...' * (len(self.without_norms) > 1)})"
             )
         if self.again:
             unassigned = [facts for facts in self.facts.values() if facts.group == "control" and facts.teacher is None]

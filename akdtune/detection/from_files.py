@@ -181,7 +181,8 @@ def _teacher(name: str, file: str, network: str | dict[str, Any], base: Base, li
             facts = TeacherFacts(name, network_name(network), found.weights_hash, found.test_accuracy)
             return Teacher(facts, load_teacher(found, lineup.dataset.inputs, CPU))
     raise CheckpointError(
-        f"--teacher {name}=auto: is not trained yet with the recipe of {base.source} (`akdtune teacher train {base.source}`)"
+        f"--teacher {name}=auto: is not trained yet with the recipe of {base.source} "
+        f"(`akdtune teacher train {base.source}`)"
     )
 
 

@@ -61,8 +61,8 @@ def same_images(run: Path, lock: Mapping[str, Any], source: str, data: DataSetti
     for key in sorted({*of_run, *asked}):
         if of_run.get(key) != asked.get(key):
             raise AkdtuneError(
-                f"{run}: data.{key} is {of_run.get(key)}, in {source} {asked.get(key)}; all networks are asked about the "
-                "same images"
+                f"{run}: data.{key} is {of_run.get(key)}, in {source} {asked.get(key)}; all networks are asked about "
+                "the same images"
             )
     if lock["data"]["hash"] != content_hash:
         raise AkdtuneError(f"{run}: was trained on other images than those of {source} (by the hash of their content)")

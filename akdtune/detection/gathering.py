@@ -44,6 +44,6 @@ def _base(locks: Mapping[Path, Mapping[str, Any]], settings: str | None) -> Base
     if locks:
         return base_of_lock(*next(iter(locks.items())))
     raise AkdtuneError(
-        "give the directories of studies, or --settings FILE with --teacher and --student: something must say which images "
-        "and which networks these are"
+        "give the directories of studies, or --settings FILE with --teacher and --student: something must say which "
+        "images and which networks these are"
     )

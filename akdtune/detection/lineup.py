@@ -93,8 +93,8 @@ class Lineup:
         if len(self.teachers) < 2:
             found = f"there is one: {self.teachers[0].facts.name}" if self.teachers else "there is none"
             raise AkdtuneError(
-                f"detection asks which of several teachers it was, so it needs two at least, with other weights; {found} "
-                f"(give the studies of several teachers, or --teacher NAME=FILE){why}"
+                f"detection asks which of several teachers it was, so it needs two at least, with other weights; "
+                f"{found} (give the studies of several teachers, or --teacher NAME=FILE){why}"
             )
         if not self.students:
             raise AkdtuneError(f"there is no student to ask (give studies that have finished, or --student FILE){why}")

@@ -46,7 +46,7 @@ def norms_of(network: nn.Module) -> list[_BatchNorm]:
 
 
 def synthesise(student: Network, inputs: InputSpec, how: Synthesis) -> Tensor:
-    """Normalised images [B, C, H, W] that the student takes for mixtures of two classes each, and its BatchNorms for data.
+    """Normalised images [B, C, H, W] that a student takes for mixtures of two classes, and its BatchNorms for data.
 
     min over images: mean_b sum_c w_bc CE(g(x_b), c) + norm_weight * sum over BatchNorms of |mean - running mean|^2 +
     |sd - running sd|^2, with mean and sd over the batch.

@@ -34,7 +34,7 @@ def clopper_pearson(right: float, n: int, level: float = LEVEL) -> tuple[float, 
 
 
 def p_of_as_many(right: float, n: int, chance: float) -> float:
-    """One-sided exact p: how likely so many of n, or more, are by chance alone; a mean over repetitions is rounded down.
+    """One-sided exact p: how likely so many of n, or more, are by chance; a mean over repetitions is rounded down.
 
     Args:
         right: how many of n.

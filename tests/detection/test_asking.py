@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def network(inputs: InputSpec, seed: int, near: int | None = None) -> Network:
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(torch.randn(len(norm.running_mean), generator=generator))
         norm.running_var.copy_(torch.rand(len(norm.running_var), generator=generator) + 0.5)
-    built.fc.weight.data *= 10  # type: ignore[union-attr, operator]
+    built.fc.weight.data *= 10
     if near is not None:
         noise = torch.Generator().manual_seed(seed)
         for parameter in built.parameters():
@@ -49,21 +49,18 @@ def network(inputs: InputSpec, seed: int, near: int | None = None) -> Network:
     return built.eval().requires_grad_(False)
 
 
-def lineup(dataset: DataSet, load: Callable[[int], Network] | None = None) -> Lineup:
+def lineup(dataset: DataSet) -> Lineup:
     """Three teachers, and four students of each that are almost them; four controls are nobody's."""
     made = Lineup(dataset)
     for place in range(3):
         built = network(dataset.inputs, place)
         made.add_teacher(Teacher(TeacherFacts(f"t{place}", "cnn", weights_hash(built)), built))
     for place in range(12):
-        own = load or (lambda seed: network(dataset.inputs, 100 + seed, near=seed % 3))
-        made.add_student(
-            Student(f"s{place}", "cnn", "distilled", f"t{place % 3}", lambda own=own, place=place: own(place))  # type: ignore[misc]
-        )
+        almost = functools.partial(network, dataset.inputs, 100 + place, near=place % 3)
+        made.add_student(Student(f"s{place}", "cnn", "distilled", f"t{place % 3}", almost))
     for place in range(3):
-        made.add_student(
-            Student(f"c{place}", "cnn", "control", f"t{place}", lambda place=place: network(dataset.inputs, 50 + place))  # type: ignore[misc]
-        )
+        nobody = functools.partial(network, dataset.inputs, 50 + place)
+        made.add_student(Student(f"c{place}", "cnn", "control", f"t{place}", nobody))
     return made
 
 
@@ -217,7 +214,7 @@ def test_equal_weights_with_two_teachers_are_refused(dataset: DataSet) -> None:
 
 
 def spoiled(built: Network) -> Network:
-    built.fc.weight.data[0, 0] = torch.nan  # type: ignore[union-attr, operator, index]
+    built.fc.weight.data[0, 0] = torch.nan
     return built
 
 

@@ -1,4 +1,4 @@
-"""Which teacher it was: scores against their formulas, rates on answers with a known truth, and what is said of them."""
+"""Which teacher it was: scores against their formulas, rates on answers with a known truth, what is said of them."""
 
 from __future__ import annotations
 
@@ -137,7 +137,8 @@ def outputs(
         StudentFacts(name, "cnn", name, group, None if group == "unknown" else truth, "run", "none/kd", 0)
         for name, group, truth in zip(names, groups, truths, strict=True)
     )
-    return Outputs(tuple(TeacherFacts(name, "cnn", name) for name in NAMES), facts, tuple(pools), ("a note",), {"seed": 0})
+    candidates = tuple(TeacherFacts(name, "cnn", name) for name in NAMES)
+    return Outputs(candidates, facts, tuple(pools), ("a note",), {"seed": 0})
 
 
 def found(**changes: Any) -> Detection:
@@ -263,7 +264,8 @@ def test_json_and_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"format": 9}, "another version"), ({"rates": [{"group": 1}]}, "damaged"), ({"how": 1}, "damaged")]
+    ("change", "said"),
+    [({"format": 9}, "another version"), ({"rates": [{"group": 1}]}, "damaged"), ({"how": 1}, "damaged")],
 )
 def test_json_that_is_something_else(change: dict[str, Any], said: str) -> None:
     with pytest.raises(StudyError, match=said):

@@ -71,7 +71,7 @@ def detected(run: Path) -> Detected:
     found = report.stored(run)
     if found is None:
         raise StudyError(
-            f"{run}: no detection yet; it asks networks, so that a command makes it: akdtune analyze detection {run} ... "
-            "(with the studies of the other teachers)"
+            f"{run}: no detection yet; it asks networks, so that a command makes it: akdtune analyze detection {run} "
+            "... (with the studies of the other teachers)"
         )
     return Detected(run.resolve().name, found)

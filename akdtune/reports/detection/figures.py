@@ -45,7 +45,7 @@ def accuracy(detection: Detection, name: str) -> Sheet | None:
             axis.set_title(f"{kind} inputs", loc="left", fontweight="bold")
         for axis in axes[-1]:
             axis.set_xlabel("inputs, N")
-        _legend(drawn.figure, detection)
+        _legend(drawn.figure, detection, min(6, 2 * len(columns)))
     return drawn
 
 
@@ -74,7 +74,7 @@ def _line(axis: Any, x: Sequence[float], rates: Sequence[Rate], colour: str, mar
         axis.plot([place, place], [rate.low, rate.high], linewidth=1.2, marker="_", markersize=4, **look)
 
 
-def _legend(figure: Any, detection: Detection) -> None:
+def _legend(figure: Any, detection: Detection, columns: int) -> None:
     from matplotlib.lines import Line2D  # late: reports without a figure do not wait for it
 
     handles: list[Any] = [
@@ -84,4 +84,4 @@ def _legend(figure: Any, detection: Detection) -> None:
     handles.append(Line2D([], [], color=GREY, linewidth=1, marker="|", label="95 % interval, exact"))
     label = f"chance, {share(detection.chance)}"
     handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, columnspacing=1.4)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.4)

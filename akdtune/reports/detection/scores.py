@@ -86,7 +86,7 @@ def divergence(student_PD: Floats, teachers_KPD: Floats) -> Floats:
 
 
 def aligned_cosine(student_RND: Floats, teachers_KRND: Floats) -> Floats:
-    """Aligned cosine similarity [K, R]: mean cosine of rows after the best rotation of the teacher's onto the student's.
+    """Aligned cosine [K, R]: mean over rows after the best rotation of the teacher's set onto the student's.
 
     Both sets are centred. By hand: what scipy.linalg.orthogonal_procrustes gives (a test compares), for all draws in
     one call.

@@ -13,9 +13,9 @@ from akdtune.statistics.paired import holm
 ALPHA = 0.05
 
 READING = (
-    "accuracy: share of students whose likeliest teacher is the right one; intervals: 95 %, exact (Clopper-Pearson), over "
-    "students, each by itself; AUC: one teacher's students against the others'; no teacher: how often a student without a "
-    "teacher is given the one beside which it was trained, which nothing but chance can do"
+    "accuracy: share of students whose likeliest teacher is the right one; intervals: 95 %, exact (Clopper-Pearson), "
+    "over students, each by itself; AUC: one teacher's students against the others'; no teacher: how often a student "
+    "without a teacher is given the one beside which it was trained, which nothing but chance can do"
 )
 
 
@@ -81,7 +81,7 @@ def likeliest(choice: Choice, score: str) -> tuple[str, float]:
 
 
 def remarks(detection: Detection) -> list[str]:
-    """What stands beside the verdict: leanings to one teacher, an order that is not the expected one, what is left out."""
+    """What stands beside the verdict: leanings to one teacher, an order that is not the expected one, what is left."""
     said = []
     for kind in KINDS:
         leaning = [p for p in detection.preferences if (p.score, p.inputs) == (HEADLINE, kind)]

@@ -78,6 +78,6 @@ def _panel(found: Detection, kind: str) -> Markup:
         for x, rate in at:
             said = f"{facts.label}, N = {rate.count}: {rate_text(rate)} of {rate.students} students"
             ends = [drawn.at(x, end) for end in (rate.low, rate.high)]
-            parts = svg.line(*ends[0], *ends[1], "ln half"), svg.mark(*drawn.at(x, rate.accuracy), shown.shape, said, look="mk")
-            drawn.add(svg.group(shown.name, *parts))
+            mark = svg.mark(*drawn.at(x, rate.accuracy), shown.shape, said, look="mk")
+            drawn.add(svg.group(shown.name, svg.line(*ends[0], *ends[1], "ln half"), mark))
     return drawn.drawing()
