@@ -4,7 +4,7 @@
     akdtune analyze detection detection_0 detection_1 detection_2 detection_3
 
 The question is a choice: of several candidates, which one taught? Three kinds of inputs: real images, images
-synthesised from the student's BatchNorm statistics, Gaussian noise. Students without a teacher are the negative control.
+synthesised from the student's BatchNorm statistics, Gaussian noise. Students without a teacher are the control.
 """
 
 from __future__ import annotations

@@ -150,9 +150,10 @@ class _Asking:
         """
         pools = [pool for kind in self.answers if (pool := self._pool(kind)) is not None]
         if self.without_norms:
+            first, *others = self.without_norms
             self.notes.append(
-                f"synthesised inputs: {counted(len(self.without_norms), 'student')} left out, without BatchNorm there "
-                f"are no statistics to synthesise from ({self.without_norms[0]}{', ...' * (len(self.without_norms) > 1)})"
+                f"synthesised inputs: {counted(1 + len(others), 'student')} left out, without BatchNorm there are no "
+                f"statistics to synthesise from ({first}{', ...' if others else ''})"
             )
         if self.again:
             unassigned = [facts for facts in self.facts.values() if facts.group == "control" and facts.teacher is None]

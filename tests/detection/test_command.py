@@ -27,6 +27,7 @@ CNN: dict[str, Any] = {"name": "cnn", "widths": [4, 8]}
 WIDE: dict[str, Any] = {"name": "cnn", "widths": [6, 8]}
 DATA: dict[str, Any] = {"name": "digits", "validation": 0}
 DIGITS = InputSpec(1, 8, 10)
+B = "b={path: b.pt, key: model}"
 QUICK = ("--counts", "1", "20", "--repeats", "2", "--steps", "3")
 SETTINGS = """
 study: small
@@ -186,7 +187,7 @@ class TestFiles:
         save(tmp_path / "wide.pt", network(3, WIDE).state_dict())
         return tmp_path
 
-    FILES = tuple("--settings small.yaml --out found --teacher a=a.pt --teacher".split()) + ("b={path: b.pt, key: model}",)
+    FILES = ("--settings", "small.yaml", "--out", "found", "--teacher", "a=a.pt", "--teacher", B)
 
     def report(self, folder: Path) -> dict[str, Any]:
         held: dict[str, Any] = json.loads((folder / "found" / "detection.json").read_text())
