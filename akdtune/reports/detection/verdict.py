@@ -81,7 +81,7 @@ def likeliest(choice: Choice, score: str) -> tuple[str, float]:
 
 
 def remarks(detection: Detection) -> list[str]:
-    """What stands beside the verdict: leanings to one teacher, an order that is not the expected one, what is left."""
+    """What stands beside the verdict: a leaning to one teacher, an order that nobody expects, what was left out."""
     said = []
     for kind in KINDS:
         leaning = [p for p in detection.preferences if (p.score, p.inputs) == (HEADLINE, kind)]
