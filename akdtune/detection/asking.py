@@ -131,7 +131,14 @@ class _Asking:
             self.answers[kind].names.append(student.name)
             self.answers[kind].students.append(logits_PD)
         self.facts[weights] = StudentFacts(
-            student.name, student.network, weights, student.group, student.teacher, student.run, student.arm, student.seed
+            student.name,
+            student.network,
+            weights,
+            student.group,
+            student.teacher,
+            student.run,
+            student.arm,
+            student.seed,
         )
 
     def _synthesised_from(self, student: Student, network: Network) -> Tensor | None:

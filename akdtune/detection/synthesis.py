@@ -42,7 +42,9 @@ class Synthesis:
 
 def norms_of(network: nn.Module) -> list[_BatchNorm]:
     """The BatchNorms with running statistics; empty where nothing can be synthesised from."""
-    return [module for module in network.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+    return [
+        module for module in network.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
 
 
 def synthesise(student: Network, inputs: InputSpec, how: Synthesis) -> Tensor:

@@ -269,8 +269,8 @@ class Results:
     def detection(self) -> Detected:
         """Whether students were traced to their teachers, as `akdtune analyze detection` last found it for this study.
 
-        That command asks networks and leaves its numbers in `reports/`; they are read here, with the studies that it was
-        given beside this one.
+        That command asks networks and leaves its numbers in `reports/`, which are read here; they hold for all studies
+        that it was given.
 
         Raises:
             StudyError: where it has not been run yet.

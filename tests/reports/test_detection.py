@@ -227,7 +227,8 @@ def test_without_controls_the_verdict_says_so() -> None:
 def test_a_teacher_that_is_near_to_everybody_is_named() -> None:
     detection = found(groups=("distilled",) * 4 + ("control",) * 12, leaning=True)
     assert any("are given b (Holm p < .001): KL leans to it whoever taught" in said for said in remarks(detection))
-    assert not any("leans" in said for said in remarks(found()))
+    level = found(groups=("distilled",) * 4 + ("control",) * 12)
+    assert not any("leans" in said for said in remarks(level))
 
 
 def test_what_is_left_out_is_said() -> None:
@@ -295,7 +296,7 @@ def test_what_is_loaded_is_what_was_found(tmp_path: Path) -> None:
     study = StudyBuilder(tmp_path / "small")
     study.add("none/kd", 60.0, None)
     results = akdtune.load(study.write())
-    with pytest.raises(StudyError, match="no detection yet; it asks networks.*akdtune analyze detection"):
+    with pytest.raises(StudyError, match=r"no detection yet; it asks networks.*akdtune analyze detection"):
         results.detection()
     assert isinstance(section(read(study.path)), LeftOut)
     save_json(study.path / "reports" / "detection.json", content(found()))

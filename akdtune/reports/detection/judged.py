@@ -128,7 +128,8 @@ class Detection:
         """Rates by rising number of inputs."""
         wanted = (group, score, inputs)
         return sorted(
-            (rate for rate in self.rates if (rate.group, rate.score, rate.inputs) == wanted), key=lambda rate: rate.count
+            (rate for rate in self.rates if (rate.group, rate.score, rate.inputs) == wanted),
+            key=lambda rate: rate.count,
         )
 
     def last(self, group: Judged, score: str, inputs: str) -> Rate | None:
@@ -259,9 +260,7 @@ def _preference(
     return [Preference(score, inputs, count, len(places), named, min(p for p, _ in holm(ps)))]
 
 
-def _choices(
-    pool: Pool, count: int, compared: Mapping[str, Floats], teachers: Sequence[TeacherFacts]
-) -> list[Choice]:
+def _choices(pool: Pool, count: int, compared: Mapping[str, Floats], teachers: Sequence[TeacherFacts]) -> list[Choice]:
     choices = []
     for place, name in enumerate(pool.students):
         shares = {}

@@ -125,7 +125,9 @@ def write_outputs(folder: Path, outputs: Outputs) -> Path:
     Raises:
         StudyError: when it cannot be written.
     """
-    tables = [table for pool in outputs.pools for table in _tables(pool, [teacher.name for teacher in outputs.teachers])]
+    tables = [
+        table for pool in outputs.pools for table in _tables(pool, [teacher.name for teacher in outputs.teachers])
+    ]
     path = folder / "outputs.parquet"
     write_table(path, pa.concat_tables(tables))
     return path

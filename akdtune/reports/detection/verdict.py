@@ -35,7 +35,9 @@ def sentence(detection: Detection) -> str:
     if not judged:
         return "; ".join([*_named(detection), "no student's teacher is known, so there is no accuracy"])
     steps = holm([rate.p for rate in judged])
-    above = [f"{rate.inputs} (Holm p {probability(p)})" for rate, (p, _) in zip(judged, steps, strict=True) if p < ALPHA]
+    above = [
+        f"{rate.inputs} (Holm p {probability(p)})" for rate, (p, _) in zip(judged, steps, strict=True) if p < ALPHA
+    ]
     accuracies = ", ".join(f"{rate.inputs} {rate_text(rate)} at N = {rate.count}" for rate in judged)
     said = [
         f"traced to their teacher among {len(detection.teachers)} by {SCORES[HEADLINE].label}, "
