@@ -23,6 +23,7 @@ from akdtune.records.plan_file import read_plan
 from akdtune.records.run_names import resolve_run
 from akdtune.reports import answers, curves
 from akdtune.reports.column_words import Columns
+from akdtune.reports.detection.answer import Detected, detected
 from akdtune.reports.fidelity.answer import Fidelity, fidelity_in
 from akdtune.reports.fidelity.maps import THRESHOLD
 from akdtune.reports.notebook import html_table
@@ -305,6 +306,17 @@ class Results:
         """
         runs = [self.directory, *(resolve_run(str(other)) for other in others)]
         return fidelity_in(runs, threshold=threshold, maps=maps, draws=draws, seed=seed)
+
+    def detection(self) -> Detected:
+        """Whether students were traced to their teachers, as `akdtune analyze detection` last found it for this study.
+
+        That command asks networks and leaves its numbers in `reports/`, which are read here; they hold for all studies
+        that it was given.
+
+        Raises:
+            StudyError: where it has not been run yet.
+        """
+        return detected(self.directory)
 
     def _tally(self) -> str:
         return tally(self.trials.select(["status"]).to_pylist())

@@ -76,6 +76,7 @@ class TestSections:
             "Transfer of the teacher's function": "the study has no control independent (ablation.controls)",
             "Attention and fidelity": "the teachers' answers are not recorded: `record: {teacher: true}`, the default, "
             "keeps them from now on",
+            "Detection of teachers": "nobody has asked which teacher it was (akdtune analyze detection)",
             "Pareto front": "the search weighs accuracy alone (search.objectives)",
             "Failures": "none: no trial failed, diverged or waits, and no file is damaged",
         }
