@@ -87,6 +87,10 @@ class StudyError(AkdtuneError):
     """A study directory that belongs to another study, is locked, or cannot be written."""
 
 
+class NotRecorded(StudyError):
+    """What a study does not hold because it was not asked to keep it, or because a trial did not reach its end."""
+
+
 class RayError(AkdtuneError):
     """Ray could not be started or joined, or was lost while a study ran."""
 

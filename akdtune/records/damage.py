@@ -49,13 +49,13 @@ def damage_of(trial: TrialDirectory, ended: str, epochs: int, compacted: Sequenc
     return found
 
 
-def predictions_trouble(trial: TrialDirectory) -> str:
-    """What is wrong with the predictions of a trial, byte by byte; empty where nothing is, or nobody can tell."""
+def file_trouble(trial: TrialDirectory, name: str) -> str:
+    """What is wrong with one of the files that a trial left, byte by byte; empty where nothing is, or nobody can tell."""
     try:
-        written = _written(trial.read_outcome() or {}).get(trial.predictions.name)
+        written = _written(trial.read_outcome() or {}).get(name)
     except StudyError:
         return ""
-    return "" if written is None else _differs(trial.predictions, written)
+    return "" if written is None else _differs(trial.path / name, written)
 
 
 def _written(outcome: Mapping[str, Any]) -> dict[str, tuple[int, str]]:

@@ -58,7 +58,7 @@ _LOCK_SHAPE: dict[str, Any] = {
     "arms": list, "packages": dict, "machine": dict, "source_code": (dict, None), "students": dict, "streams": int,
     "seeds": dict, "extended": list, "settings": dict, "settings.study": str, "settings.plugins": (list, None),
     "settings.search": dict, "settings.search.objectives": list, "settings.report": (dict, None),
-    "settings.scheduler": (dict, None),
+    "settings.scheduler": (dict, None), "settings.record": (dict, None),
     "settings.training": (dict, None), "settings.probe": (dict, None), "settings.confirm": (dict, None),
     "settings.ablation": (dict, None),
     "data.hash": str, "teacher.path": str, "teacher.key": str, "teacher.weights_hash": str,

@@ -88,7 +88,7 @@ def _kept(old: list[Any], new: list[Any]) -> Iterator[Any]:
     return (item for item in old if item in new)
 
 
-FREE_SECTIONS = ("resources", "tracking")
+FREE_SECTIONS = ("resources", "tracking", "record")
 """Sections that do not determine any result and may change between two runs of one study.
 
 Of `teacher_cache` all may change but whether there is one, its `dtype`, and how teachers are computed.

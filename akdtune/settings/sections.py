@@ -21,6 +21,7 @@ from pydantic import (
 
 from akdtune.registry import ComponentSettings
 from akdtune.settings.file import BASE, shown
+from akdtune.settings.record import RecordSettings
 from akdtune.settings.teacher import CacheSettings
 from akdtune.settings.tracking import TrackingSettings
 
@@ -383,6 +384,7 @@ STUDY_LEVEL: dict[str, type[ComponentSettings]] = {
     "report": ReportSettings,
     "resources": ResourcesSettings,
     "tracking": TrackingSettings,
+    "record": RecordSettings,
     "teacher_cache": CacheSettings,
 }
 TRIAL_LEVEL = ("student", "views", "method", "training")

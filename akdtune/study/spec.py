@@ -14,6 +14,7 @@ from akdtune.errors import SettingsError, StudyError
 from akdtune.settings import overrides as overriding
 from akdtune.settings.data import DataSettings
 from akdtune.settings.file import SettingsFile
+from akdtune.settings.record import RecordSettings
 from akdtune.settings.sections import (
     STUDY_LEVEL,
     TRIAL_LEVEL,
@@ -70,6 +71,7 @@ class Study:
     report: ReportSettings
     resources: ResourcesSettings
     tracking: TrackingSettings
+    record: RecordSettings
     teacher_cache: CacheSettings | None
     plugins: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -148,6 +150,8 @@ class Study:
         for section in STUDY_LEVEL:
             settings = getattr(self, section)
             values[section] = None if settings is None else settings.model_dump(mode="json")
+        if not values["record"]:
+            del values["record"]  # as by default, which earlier versions wrote nothing of
         values["scheduler"] = self.scheduler.resolved()
         cache = values["teacher_cache"]
         if cache is not None and cache["compute"] is None and _float32_alone(values):

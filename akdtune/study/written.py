@@ -119,7 +119,8 @@ def export_yaml(
     several, often = len(seeds) > 1, "with each of its seeds" if len(seeds) > 1 else "once"
     body["search"] = {"algorithm": "grid"} | ({"seeds": list(seeds)} if several else {"trial_seed": seed})
     body["scheduler"] = {"name": "none"}
-    body.update({section: resolved[section] for section in ("resources", "tracking") if resolved.get(section)})
+    kept = ("resources", "tracking", "record")
+    body.update({section: resolved[section] for section in kept if resolved.get(section)})
     if not network_is(settings["teacher"], NO_NETWORK):
         cache = resolved.get("teacher_cache")  # null, too, says something: the numbers are as before
         if cache is not None and settings["training"].get("precision") == "bf16":

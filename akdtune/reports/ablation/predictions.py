@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from akdtune.errors import AkdtuneWarning, StudyError
 from akdtune.processors import available_cpus
-from akdtune.records.damage import predictions_trouble
+from akdtune.records.damage import file_trouble
 from akdtune.records.files import read_table, trial_directory
+from akdtune.records.number_lists import read_lists
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.ablation.measured import MeasuredCell
 
@@ -136,7 +137,7 @@ def _of_trial(trial: TrialDirectory) -> Stored | None:
     if not trial.predictions.exists():
         return None
     try:
-        if why := predictions_trouble(trial):
+        if why := file_trouble(trial, trial.predictions.name):
             raise StudyError(f"{trial.predictions}: {why}")
         return _read(trial.predictions)
     except (StudyError, KeyError, ValueError, pa.ArrowException) as error:
@@ -149,9 +150,8 @@ def _read(path: Path) -> Stored:
     table = read_table(path)
     ids_N = np.asarray(table["sample_id"].to_numpy(), np.int64)
     labels_N = np.asarray(table["label"].to_numpy(), np.int64)
-    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in table["logits"].chunks])
     order = np.argsort(ids_N, kind="stable")
-    logits_NK = np.ascontiguousarray(flat.reshape(len(ids_N), -1)[order])
+    logits_NK = np.ascontiguousarray(read_lists(table, "logits")[order])
     answers_N = logits_NK.argmax(1)
     digest = hashlib.sha256(logits_NK.tobytes()).digest()
     return Stored(ids_N[order], answers_N == labels_N[order], answers_N, digest)

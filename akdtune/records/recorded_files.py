@@ -1,0 +1,197 @@
+"""What trials keep of networks besides rows and state (`record`): names and form of the files, and how they are written.
+
+Per trial, in its directory: `predictions.parquet`, `features.parquet`, `attention.parquet`,
+`predictions-augmented.parquet`. Per study and split, under `predictions/`: the same of its teachers, written by the
+first trial that ends. Reading: `akdtune.records.recorded`.
+"""
+
+# Shapes: N images, K classes, J answers, H, W of a map.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from akdtune.records.files import write_table
+from akdtune.records.number_lists import in_half, list_column, scores_in_half
+from akdtune.roles import REPORT_ROLES
+
+SplitName = Literal["validation", "test"]
+"""The images that a trial is judged by."""
+
+FOLDER = "predictions"
+"""Of a study: what its teachers say about judged images."""
+
+PREDICTIONS = "predictions.parquet"
+FEATURES = "features.parquet"
+ATTENTION = "attention.parquet"
+AUGMENTED = "predictions-augmented.parquet"
+OF_TRIAL = (PREDICTIONS, FEATURES, ATTENTION, AUGMENTED)
+"""Files of a trial that has ended, of which all but the first are kept where `record` asks for them."""
+
+VIEWS_KEPT, IMAGE_SIZE, AUGMENTATION = b"akdtune.views", b"akdtune.image_size", b"akdtune.augmentation"
+HEIGHT, WIDTH = b"akdtune.height", b"akdtune.width"
+
+Path_: TypeAlias = str | os.PathLike[str]
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+class Maps(NamedTuple):
+    """Attention maps of a network at its own size, not scaled: the last map under its classifier as 1x1 convolution.
+
+    Attributes:
+        sum_NHW: summed over all classes.
+        predicted_NHW: of the class that the network predicts.
+    """
+
+    sum_NHW: Array
+    predicted_NHW: Array
+
+
+def judged_split(role: str) -> SplitName:
+    """The images that trials of a role are judged by."""
+    return "test" if role in REPORT_ROLES else "validation"
+
+
+def teacher_logits_file(run: Path_, split: SplitName) -> Path:
+    """Logits of the study's teachers on a split."""
+    return Path(run) / FOLDER / f"teacher-{split}.parquet"
+
+
+def teacher_features_file(run: Path_, split: SplitName) -> Path:
+    """Pooled features of the study's teachers on the first images of a split."""
+    return Path(run) / FOLDER / f"teacher-features{_behind(split)}.parquet"
+
+
+def teacher_attention_file(run: Path_, split: SplitName) -> Path:
+    """Attention maps of the study's teachers on the first images of a split."""
+    return Path(run) / FOLDER / f"teacher-attention{_behind(split)}.parquet"
+
+
+def teacher_augmented_file(run: Path_, augmentation: str, split: SplitName) -> Path:
+    """Logits of the study's teachers on a split under an augmentation."""
+    return Path(run) / FOLDER / f"teacher-augmented-{augmentation}{_behind(split)}.parquet"
+
+
+def _behind(split: SplitName) -> str:
+    """What tells files about validation images from those about the test set."""
+    return "" if split == "test" else f"-{split}"
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def write_trial_logits(
+    path: Path_,
+    sample_ids_N: Integers,
+    labels_N: Integers,
+    logits_NK: Array,
+    *,
+    half: bool = False,
+    views: Sequence[Array] | None = None,
+    answers_NJK: Array | None = None,
+    augmentation: str | None = None,
+) -> None:
+    """Writes a student's logits: `sample_id`, `label`, `logits`, and where given `view_1`, ... and `answers`.
+
+    Args:
+        path: the file, replaced as a whole.
+        sample_ids_N: global ids of the images.
+        labels_N: their true classes.
+        logits_NK: float32, one row per image.
+        half: keeps the logits in float16; see `scores_in_half`.
+        views: log-probabilities [N, K] of each view at temperature 1; None: not asked for.
+        answers_NJK: logits of every answer of a network that gives several.
+        augmentation: what the images went through, for logits on augmented ones.
+
+    Raises:
+        StudyError: when the file cannot be written.
+    """
+    logits_NK = scores_in_half(logits_NK) if half else logits_NK.astype(np.float32)
+    columns = {"logits": logits_NK}
+    columns |= {f"view_{index}": scores_in_half(view_NK) for index, view_NK in enumerate(views or (), start=1)}
+    if answers_NJK is not None:
+        columns["answers"] = in_half(answers_NJK.reshape(len(answers_NJK), -1))
+    about = {} if views is None else {VIEWS_KEPT: str(len(views))}
+    about |= {} if augmentation is None else {AUGMENTATION: augmentation}
+    _write(path, sample_ids_N, labels_N, columns, about)
+
+
+def write_teacher_logits(
+    path: Path_, sample_ids_N: Integers, labels_N: Integers, logits: Sequence[Array], augmentation: str | None = None
+) -> None:
+    """Writes the logits [N, K] of every teacher, the main one first, as `logits_0`, ... in float16.
+
+    Raises:
+        StudyError: when the file cannot be written.
+    """
+    columns = {f"logits_{index}": scores_in_half(logits_NK) for index, logits_NK in enumerate(logits)}
+    _write(path, sample_ids_N, labels_N, columns, {} if augmentation is None else {AUGMENTATION: augmentation})
+
+
+def write_features(path: Path_, sample_ids_N: Integers, features: Mapping[str, Array]) -> None:
+    """Writes pooled features [N, C] in float16.
+
+    Args:
+        path: the file, replaced as a whole.
+        sample_ids_N: global ids of the images.
+        features: by column: `student`, `view_1`, ...; of teachers `features_0`, ....
+
+    Raises:
+        StudyError: when the file cannot be written.
+    """
+    _write(path, sample_ids_N, None, {name: in_half(values_NC) for name, values_NC in features.items()})
+
+
+def write_attention(path: Path_, sample_ids_N: Integers, image_size: int, maps: Mapping[str, Maps]) -> None:
+    """Writes attention maps in float16, two columns each, with height and width in their metadata.
+
+    Args:
+        path: the file, replaced as a whole.
+        sample_ids_N: global ids of the images.
+        image_size: height = width of the images in pixels, which the maps are scaled to when they are read.
+        maps: by whose they are: `student`, `view_1`, ..., `teacher_0`, ....
+
+    Raises:
+        StudyError: when the file cannot be written.
+    """
+    columns: dict[str, Array] = {}
+    shapes: dict[str, tuple[int, int]] = {}
+    for whose, of in maps.items():
+        for kind, map_NHW in zip(Maps._fields, of, strict=True):
+            name = map_column(whose, kind.removesuffix("_NHW"))
+            columns[name] = in_half(map_NHW.reshape(len(map_NHW), -1))
+            shapes[name] = (map_NHW.shape[1], map_NHW.shape[2])
+    _write(path, sample_ids_N, None, columns, {IMAGE_SIZE: str(image_size)}, shapes)
+
+
+def map_column(whose: str, kind: str) -> str:
+    """The column of a map: `sum`, `view_1_sum`, `sum_0` of a teacher; kind is sum or predicted."""
+    if whose == "student":
+        return kind
+    return f"{kind}_{whose.removeprefix('teacher_')}" if whose.startswith("teacher_") else f"{whose}_{kind}"
+
+
+def _write(
+    path: Path_,
+    sample_ids_N: Integers,
+    labels_N: Integers | None,
+    lists: Mapping[str, Array],
+    about: Mapping[bytes, str] | None = None,
+    shapes: Mapping[str, tuple[int, int]] | None = None,
+) -> None:
+    whole = {"sample_id": sample_ids_N} | ({} if labels_N is None else {"label": labels_N})
+    arrays = [pa.array(values_N, pa.int64()) for values_N in whole.values()]
+    fields = [pa.field(name, pa.int64()) for name in whole]
+    for name, values_NX in lists.items():
+        arrays.append(list_column(values_NX))
+        sized = None if shapes is None else dict(zip((HEIGHT, WIDTH), map(str, shapes[name]), strict=True))
+        fields.append(pa.field(name, arrays[-1].type, metadata=sized))
+    write_table(path, pa.table(arrays, schema=pa.schema(fields, metadata=dict(about or {}) or None)))
