@@ -30,7 +30,7 @@ def fit_rows(checks: Iterable[Checks]) -> list[list[str]]:
         if check.extremes is not None:
             for word, left in zip(("lowest", "highest"), check.extremes, strict=True):
                 lines.append((f"{word}, without {left.group}", f"{left.slope:+.3g}"))
-        rows += [[check.name if not index else "", *line] for index, line in enumerate(lines)]
+        rows += [[check.name, *line] for line in lines]
     return rows
 
 

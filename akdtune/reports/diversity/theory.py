@@ -81,31 +81,30 @@ class EnsembleLosses:
         return self.largest_gap <= TOLERANCE and not self.broken and not self.broken_sharper
 
 
-def ensemble_losses(log_probabilities_NMK: Floats, labels_N: npt.NDArray[np.int64]) -> EnsembleLosses:
+def ensemble_losses(log_probabilities_MNK: Floats, labels_N: npt.NDArray[np.int64]) -> EnsembleLosses:
     """Both decompositions, image by image and then averaged.
 
     Args:
-        log_probabilities_NMK: of every member, the teacher first; of one member, diversity is 0.
+        log_probabilities_MNK: of every member, the teacher first; of one member, diversity is 0.
         labels_N: clean labels.
     """
-    probabilities_NMK = np.exp(log_probabilities_NMK)
-    mean_NK = probabilities_NMK.mean(axis=1)
+    probabilities_MNK = np.exp(log_probabilities_MNK)
+    mean_NK = probabilities_MNK.mean(axis=0)
     is_label_NK = np.eye(mean_NK.shape[1])[labels_N]
-    of_members_NM = ((probabilities_NMK - is_label_NK[:, None]) ** 2).sum(axis=2)
     squared_N = (
         ((mean_NK - is_label_NK) ** 2).sum(axis=1),
-        of_members_NM.mean(axis=1),
-        probabilities_NMK.var(axis=1).sum(axis=1),
+        ((probabilities_MNK - is_label_NK) ** 2).sum(axis=2).mean(axis=0),
+        probabilities_MNK.var(axis=0).sum(axis=1),
     )
-    log_label_NM = np.take_along_axis(log_probabilities_NMK, labels_N[:, None, None], axis=2)[:, :, 0]
-    highest_N = log_label_NM.max(axis=1)
-    share_NM = np.exp(log_label_NM - highest_N[:, None])  # p / max p, without underflow
-    variance_N, mean_share_N = share_NM.var(axis=1), share_NM.mean(axis=1)
-    loss_N, losses_N = -(np.log(mean_share_N) + highest_N), -log_label_NM.mean(axis=1)
+    log_label_MN = log_probabilities_MNK[:, np.arange(len(labels_N)), labels_N]
+    highest_N = log_label_MN.max(axis=0)
+    share_MN = np.exp(log_label_MN - highest_N)  # p / max p, without underflow
+    variance_N, mean_share_N = share_MN.var(axis=0), share_MN.mean(axis=0)
+    loss_N, losses_N = -(np.log(mean_share_N) + highest_N), -log_label_MN.mean(axis=0)
     simple_N, sharper_N = variance_N / 2, variance_N * sharper_factor(mean_share_N)
-    right_NM = log_probabilities_NMK.argmax(axis=2) == labels_N[:, None]
+    right_MN = log_probabilities_MNK.argmax(axis=2) == labels_N
     return EnsembleLosses(
-        members=log_probabilities_NMK.shape[1],
+        members=len(log_probabilities_MNK),
         images=len(labels_N),
         squared=_means(*squared_N),
         cross_entropy=_means(loss_N, losses_N, simple_N),
@@ -114,7 +113,7 @@ def ensemble_losses(log_probabilities_NMK: Floats, labels_N: npt.NDArray[np.int6
         broken=int((loss_N > losses_N - simple_N + TOLERANCE).sum()),
         broken_sharper=int((loss_N > losses_N - sharper_N + TOLERANCE).sum()),
         ensemble_accuracy=100 * float((mean_NK.argmax(axis=1) == labels_N).mean()),
-        members_accuracy=100 * float(right_NM.mean()),
+        members_accuracy=100 * float(right_MN.mean()),
     )
 
 

@@ -21,6 +21,7 @@ from akdtune.reports.page.drawing.looks import Look
 from akdtune.reports.page.drawing.points import Point
 from akdtune.reports.page.drawing.scales import short_number
 from akdtune.reports.page.material import Material, Row
+from akdtune.reports.page.sections import checks
 from akdtune.reports.text import number
 from akdtune.statistics.resampling import Floats
 
@@ -41,8 +42,9 @@ def diversity(material: Material) -> Section | LeftOut:
         arms = {arm: look for arm, look in material.looks.items() if arm in panel.arms}
         caption = f"A point a cell. Lines: the common slope within arms through each arm's mean. {size_text(panel)}."
         parts.append(Figure(panel.title, drawn, caption, arms))
-        parts.append(_table(panel, verdict))
-    return Section("diversity", "Diversity and accuracy", [*parts, Sentences([READING[0].upper() + READING[1:] + "."])])
+        parts += [_table(panel, verdict), *checks.of_panel(found, panel)]
+    parts += [*checks.of_theory(found), Sentences([READING[0].upper() + READING[1:] + "."])]
+    return Section("diversity", "Diversity and accuracy", parts)
 
 
 def _scatter(material: Material, panel: DiversityPanel, judged: Judged) -> Markup:
