@@ -18,15 +18,16 @@ from akdtune.records import recorded
 from akdtune.records.files import read_schema, trial_directory
 from akdtune.records.recorded import TeacherLogits
 from akdtune.records.recorded_files import PREDICTIONS, VIEWS_KEPT
+from akdtune.reports.text import counted
 from akdtune.statistics.resampling import Floats
 
-NO_VIEWS_KEPT = "left no answers of their views (`record: {views: true}` keeps them)"
-NO_VIEWS = "have no views"
-NO_TEACHER_KEPT = "lack the teacher's logits (`record: {teacher: true}` keeps them)"
-OTHER_TEACHER = "had another teacher than the one whose logits were kept"
-NO_PREDICTIONS = "left no predictions"
-DAMAGED = "left damaged files (`akdtune verify` names them)"
-NO_IMAGES = "share no image with the teacher's logits"
+NO_VIEWS_KEPT = "no answers of views were kept (`record: {views: true}` keeps them)"
+NO_VIEWS = "no views"
+NO_TEACHER_KEPT = "no logits of the teacher were kept (`record: {teacher: true}` keeps them)"
+OTHER_TEACHER = "a teacher of its own, of which nothing is kept"
+NO_PREDICTIONS = "no predictions"
+DAMAGED = "damaged files (`akdtune verify` names them)"
+NO_IMAGES = "no image in common with what was kept of the teacher"
 REASONS = (NO_VIEWS_KEPT, NO_VIEWS, NO_TEACHER_KEPT, OTHER_TEACHER, NO_PREDICTIONS, DAMAGED, NO_IMAGES)
 """Why trials are left out."""
 
@@ -76,6 +77,41 @@ def log_softmax(scores: npt.NDArray[np.floating[Any]]) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
+class KeptTeacher:
+    """The logits that a study kept of its teacher, by split, and whose they are.
+
+    Args:
+        run: the study directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._held: dict[str, TeacherLogits | str] = {}
+
+    def of(self, row: Mapping[str, Any]) -> TeacherLogits | str:
+        """Those on the images that a trial is judged by; a sentence of `REASONS` where there are none."""
+        split = recorded.split_of(str(row["role"]))
+        if split not in self._held:
+            try:
+                self._held[split] = recorded.teacher_logits(self._run, split)
+            except NotRecorded:
+                self._held[split] = NO_TEACHER_KEPT
+            except StudyError:
+                self._held[split] = DAMAGED
+        return self._held[split]
+
+    def is_of(self, row: Mapping[str, Any]) -> bool:
+        """Whether a trial's own teacher has the accuracy of the kept one, as far as both are known.
+
+        Controls such as `random_teacher` have a teacher of their own, of which the study keeps nothing.
+        """
+        kept, measured = self.of(row), row.get("teacher_accuracy")
+        if isinstance(kept, str) or not isinstance(measured, float) or not np.isfinite(measured):
+            return True
+        accuracy = 100 * float((kept.main_NK.argmax(axis=1) == kept.labels_N).mean())
+        return abs(accuracy - measured) <= _SAME_POINTS
+
+
 def members_of(run: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Members | str]:
     """For each finished trial what was kept of it, in order; a sentence of `REASONS` where something is missing.
 
@@ -83,26 +119,14 @@ def members_of(run: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Members
         run: the study directory.
         rows: of its table of trials; those that are done.
     """
-    teachers: dict[str, TeacherLogits | str] = {}
+    kept = KeptTeacher(run)
     done = list(rows)
     for place, row in enumerate(done):
         progress.at(place, len(done), "trials")
-        split = recorded.split_of(str(row["role"]))
-        if split not in teachers:
-            teachers[split] = _teacher(run, split)
-        yield _members(run, row, teachers[split])
+        yield _members(run, row, kept)
 
 
-def _teacher(run: Path, split: Any) -> TeacherLogits | str:
-    try:
-        return recorded.teacher_logits(run, split)
-    except NotRecorded:
-        return NO_TEACHER_KEPT
-    except StudyError:
-        return DAMAGED
-
-
-def _members(run: Path, row: Mapping[str, Any], teacher: TeacherLogits | str) -> Members | str:
+def _members(run: Path, row: Mapping[str, Any], kept: KeptTeacher) -> Members | str:
     trial = str(row["trial_id"])
     path = trial_directory(run, trial) / PREDICTIONS
     if not path.exists():
@@ -115,29 +139,22 @@ def _members(run: Path, row: Mapping[str, Any], teacher: TeacherLogits | str) ->
         return DAMAGED
     if not len(views.log_probabilities_VNK):
         return NO_VIEWS
+    teacher = kept.of(row)
     if isinstance(teacher, str):
         return teacher
+    if not kept.is_of(row):
+        return OTHER_TEACHER
     of_teacher, of_trial = recorded.common_rows(teacher.sample_ids_N, student.sample_ids_N)
     if not len(of_trial):
         return NO_IMAGES
     labels_N = student.labels_N[of_trial]
     teacher_NK = log_softmax(teacher.main_NK[of_teacher])
-    if not _is_its_teacher(teacher_NK, labels_N, row.get("teacher_accuracy")):
-        return OTHER_TEACHER
     views_VNK = log_softmax(views.log_probabilities_VNK[:, of_trial])
     members_MNK = np.concatenate([teacher_NK[None], views_VNK])
     return Members(trial, str(row["arm"]), labels_N, members_MNK, log_softmax(student.logits_NK[of_trial]))
 
 
-def _is_its_teacher(teacher_NK: Floats, labels_N: npt.NDArray[np.int64], measured: Any) -> bool:
-    """Controls such as `random_teacher` have a teacher of their own, of which the study keeps nothing."""
-    if not isinstance(measured, float) or not np.isfinite(measured):
-        return True
-    kept = 100 * float((teacher_NK.argmax(axis=1) == labels_N).mean())
-    return abs(kept - measured) <= _SAME_POINTS
-
-
 def left_out_text(left_out: Mapping[str, int]) -> str:
-    """`left out: 12 trials left no answers of their views (...); 3 have no views`; empty for none."""
-    parts = [f"{count} trial{'' if count == 1 else 's'} {why}" for why, count in left_out.items() if count]
+    """`left out: 12 trials: no answers of views were kept (...); 3 trials: no views`; empty for none."""
+    parts = [f"{counted(count, 'trial')}: {why}" for why, count in left_out.items() if count]
     return f"left out: {'; '.join(parts)}" if parts else ""
