@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
+from akdtune.reports.answers import FEWEST_DRAWS
 from akdtune.reports.figures import FORMATS, add_format, stamped
 from akdtune.reports.geometry import calibration, courses, trial_offsets
-from akdtune.reports.geometry.answer import FEWEST_DRAWS, Geometry, geometry_in
+from akdtune.reports.geometry.answer import Geometry, geometry_in
 from akdtune.reports.geometry.figures import draw
 from akdtune.reports.geometry.report import COURSE_HEADINGS, course_rows, left_out_lines
 from akdtune.reports.origin import origin_of

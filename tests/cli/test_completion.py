@@ -63,7 +63,7 @@ def test_commands_runs_and_files(home: Path) -> None:
     assert completion.studies("m") == ["mine.yaml"]
     assert completion.studies("./m") == ["./mine.yaml"]
     assert completion.studies("cifar_a") == [name for name in packaged() if name.startswith("cifar_a")]
-    assert completion.analyses("") == ["ablation", "compare", "diversity_accuracy", "importance"]
+    assert completion.analyses("") == ["ablation", "compare", "diversity_accuracy", "geometry", "importance"]
     assert completion.statuses("d") == ["done", "diverged"]
 
 

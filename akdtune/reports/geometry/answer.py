@@ -10,6 +10,7 @@ from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
 from akdtune.records import tables
+from akdtune.reports.answers import FEWEST_DRAWS
 from akdtune.reports.geometry import figures
 from akdtune.reports.geometry.calibration import Calibration, calibration_of
 from akdtune.reports.geometry.courses import Course, courses_of
@@ -18,9 +19,6 @@ from akdtune.reports.geometry.trial_offsets import Offsets, offsets_of
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
 from akdtune.statistics import reliability
-
-FEWEST_DRAWS = 100
-"""Of a bootstrap that gives an interval."""
 
 
 @dataclass(frozen=True, repr=False)
