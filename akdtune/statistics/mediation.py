@@ -18,10 +18,11 @@ from akdtune.statistics.resampling import TINY, Floats, distribution, full_rank,
 
 ASSUMPTIONS = (
     "nothing unmeasured moves diversity together with the ensemble's accuracy or the student's",
-    "nothing unmeasured moves the ensemble's accuracy together with the student's (confounding of mediator and outcome)",
+    "nothing unmeasured moves the ensemble's accuracy together with the student's (no confounding of mediator and "
+    "outcome)",
     "no such common cause is itself moved by diversity",
     "both relations are linear, and the slope on the ensemble's accuracy is the same at every diversity",
-    "both accuracies are measured on the same images: chance of those images is in both",
+    "the images that judge add nothing of their own to the relation of both accuracies, which they are the same for",
 )
 """Under which the product would be an effect; none of them is tested here."""
 

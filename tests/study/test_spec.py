@@ -734,9 +734,9 @@ def test_the_cell_hash_is_the_same_in_every_version() -> None:
 
 def test_packaged_spaces_load_without_a_warning() -> None:
     assert list(packaged()) == [
-        "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_leave_one_out", "digits_ablation",
-        "digits_angular", "digits_zoo", "fewshot", "imagenet_r34_r18", "imbalanced", "paper_vs_released",
-        "precision_ablation", "tekap_controls", "tekap_vs_angular", "tinyimagenet_transfer",
+        "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_diversity", "cifar_leave_one_out",
+        "digits_ablation", "digits_angular", "digits_zoo", "fewshot", "imagenet_r34_r18", "imbalanced",
+        "paper_vs_released", "precision_ablation", "tekap_controls", "tekap_vs_angular", "tinyimagenet_transfer",
     ]  # fmt: skip
     for name, path in packaged().items():
         assert spec.load(name).warnings == ()

@@ -14,8 +14,10 @@ from akdtune.reports.diversity.theory import Decomposition, EnsembleLosses, ense
 from akdtune.reports.members import Members, left_out_text, members_of
 from akdtune.reports.text import counted, number
 
-HEADINGS = ("trial", "arm", "members", "sq. members", "D_sq", "sq. ensemble", "CE members", "D_ce", "CE ensemble", "slack",
-            "sharper slack")  # fmt: skip
+HEADINGS = (
+    "trial", "arm", "members", "sq. members", "D_sq", "sq. ensemble", "CE members", "D_ce", "CE ensemble", "slack",
+    "sharper slack",
+)  # fmt: skip
 READING = (
     "squared loss: members less diversity is the ensemble's, exactly; cross-entropy (nats): it is at least the "
     "ensemble's (Ortega et al. 2022), by the slack; members: mean of teacher and views, diversity as in the fits"

@@ -105,7 +105,9 @@ def pooled(trials: Sequence[TrialCalibration], who: str) -> tuple[Floats, Floats
 
 
 ARM_HEADINGS = ("arm", "trials", *(f"ECE, {who}" for who in WHO), *(f"overconfidence, {who}" for who in WHO))
-TRIAL_HEADINGS = ("trial", "arm", *(f"ECE, {who} [95 %]" for who in WHO), *(f"lower than {who}'s by [95 %]" for who in WHO[1:]))
+TRIAL_HEADINGS = (
+    "trial", "arm", *(f"ECE, {who} [95 %]" for who in WHO), *(f"lower than {who}'s by [95 %]" for who in WHO[1:]),
+)  # fmt: skip
 
 
 def arm_rows(calibration: Calibration) -> list[list[str]]:

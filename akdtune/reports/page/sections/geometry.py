@@ -56,7 +56,8 @@ def _courses(material: Material) -> Iterator[Part]:
     caption = f"Thin: a trial that is done; bold: mean of its arm. {_sentence(READING)}"
     yield Figure("Angles, margins and gates over epochs", panels, caption, arms)
     if not any(material.course(name) for name in ("teacher_cosine", "teacher_cosine_prob")):
-        yield Sentences(["the angle of views to the teacher itself was not recorded by the version that ran this study"])
+        missing = "the angle of views to the teacher itself was not recorded by the version that ran this study"
+        yield Sentences([missing])
 
 
 def _trials(material: Material, arm: str, group: Sequence[Curve]) -> Iterator[Line]:
