@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from akdtune.columns import Column
-from akdtune.records.files import EPOCHS, LEDGER, LOCK, trial_directory, write_predictions, write_rows
+from akdtune.records.files import EPOCHS, LEDGER, LOCK, trial_directory, write_rows
 from akdtune.records.plan_file import write_plan
+from akdtune.records.recorded_files import write_trial_logits
 from akdtune.roles import REPORT_ROLES, TERMINAL
 
 DIVERSITY = (
@@ -155,7 +156,7 @@ class StudyBuilder:
         logits = np.eye(2)[np.where(right, labels, 1 - labels)]
         order = np.random.default_rng(seed + 1).permutation(images)  # readers go by the id
         path = trial_directory(self.path, trial_id) / "predictions.parquet"
-        write_predictions(path, order.astype(np.int64), labels[order], logits[order])
+        write_trial_logits(path, order.astype(np.int64), labels[order], logits[order])
 
 
 def cell_id(name: str) -> str:

@@ -44,7 +44,9 @@ from tests.checkout import ROOT
 HERE = Path(__file__).parent / "unchanged"
 CPU = torch.device("cpu")
 TIMES = ("wall_time_s", "images_per_s", "peak_memory_mib")
-LATER = ("teacher_cosine", "teacher_cosine_prob", "train_loss")
+LATER = (
+    "teacher_cosine", "teacher_cosine_prob", "train_loss", "right_agree", "right_differ", "wrong_agree", "wrong_differ",
+)  # fmt: skip
 """Columns that are younger than the recorded numbers."""
 DIGITS = {"name": "digits", "validation": 600}
 CNN = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 3, "batch_size": 32}

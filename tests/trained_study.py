@@ -39,15 +39,16 @@ tracking: {wandb: null}
 """
 
 
-def trained_study(root: Path, folder: Path) -> Path:
+def trained_study(root: Path, folder: Path, more: str = "") -> Path:
     """Trains it; returns its directory.
 
     Args:
         root: where to.
         folder: for its settings file.
+        more: lines of the settings file behind those of `STUDY`.
     """
     file = folder / "trained.yaml"
-    file.write_text(STUDY)
+    file.write_text(STUDY + more)
     study = spec.load(file)
     prepared = Prepared.load(study)
     teacher = prepared.find_teacher()

@@ -16,6 +16,7 @@ def declared() -> tuple[Column, ...]:
     """
     from akdtune.teacher.frozen import CACHE_COLUMNS  # late, as it loads torch
     from akdtune.training.evaluation import HELD_OUT_COLUMNS  # late, as it loads torch
+    from akdtune.training.recording import RECORDED_COLUMNS  # late, as it loads torch
     from akdtune.training.trial import TRAINING_COLUMNS  # late, as it loads torch
 
     components = [
@@ -29,5 +30,6 @@ def declared() -> tuple[Column, ...]:
         TRAINING_COLUMNS,
         HELD_OUT_COLUMNS,
         CACHE_COLUMNS,
+        RECORDED_COLUMNS,
         *(component.columns for component in components),
     )

@@ -210,6 +210,21 @@ class Split:
             for positions_B, (plain_BCHW,) in zip(batches, read, strict=True):
                 yield positions_B, normalised(plain_BCHW, pixels.mean_C, pixels.std_C)
 
+    def augmented_batches(self, seed: int, batch_size: int) -> Generator[Tensor, None, None]:
+        """Normalised images of the split in order, each augmented once as training images are, without mixing.
+
+        Args:
+            seed: of all draws, which go by the sample; no epoch has the same ones.
+            batch_size: images per batch.
+        """
+        every = torch.arange(len(self), device=self.sample_ids_N.device)
+        batches = list(torch.split(every, batch_size))
+        pixels, draw = self.pixels, Draw(seed, 0)
+        requests = self._requests(batches, (Look(pixels.augmentation, draw),))
+        with contextlib.closing(pixels.images.batches(requests)) as read:
+            for request, (images_BCHW,) in zip(requests, read, strict=True):
+                yield pixels.finished(images_BCHW, request.sample_ids_B, draw, pixels.augmentation, None)
+
     def drawn(self, order_seed: int, epoch: int) -> tuple[Tensor, Crops]:
         """The positions of one epoch in their order, and the crop of every position."""
         crops_N = crops(order_seed, epoch, self.sample_ids_N, self.pixels.augmentation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -127,7 +127,13 @@ class PlainImages(Protocol):
 @torch.no_grad()
 def signals(network: Callable[[Tensor], Signals], split: PlainImages, batch_size: int) -> Signals:
     """Logits [N, K] and pooled features [N, C] of a whole split of plain images, in the network's present mode."""
-    parts = [network(images_BCHW) for _, images_BCHW in split.plain_batches(batch_size)]
+    return signals_of(network, (images_BCHW for _, images_BCHW in split.plain_batches(batch_size)))
+
+
+@torch.no_grad()
+def signals_of(network: Callable[[Tensor], Signals], batches: Iterable[Tensor]) -> Signals:
+    """The same of given batches of normalised images, one behind the other."""
+    parts = [network(images_BCHW) for images_BCHW in batches]
     return Signals(torch.cat([part.logits_BK for part in parts]), torch.cat([part.pooled_BC for part in parts]))
 
 

@@ -18,6 +18,7 @@ from akdtune import networks
 from akdtune.data.dataset import DataSet, load_data, missing_files
 from akdtune.devices import resolve_device
 from akdtune.planning.checkpoint_files import is_missing
+from akdtune.planning.kept import KeptBytes, kept_bytes
 from akdtune.planning.prepared import Prepared
 from akdtune.processors import available_cpus
 from akdtune.registry import lookup
@@ -114,6 +115,7 @@ class ArmCost:
     Attributes:
         warmup_s, student_s, evaluation_s: seconds of one trial, one thread.
         checkpoint_mib: size of its saved state.
+        kept: what an image takes in the files that the trial keeps; None where that is not known.
         like: the arm of like cost that was timed; empty where it is this one.
         estimated: whether neither was timed, so that this is the mean of others.
     """
@@ -124,6 +126,7 @@ class ArmCost:
     checkpoint_mib: float
     like: str = ""
     estimated: bool = False
+    kept: KeptBytes | None = None
 
     @property
     def trial_s(self) -> float:
@@ -198,6 +201,7 @@ def arm_cost(settings: Mapping[str, Any], bench: Bench, until: float = math.inf)
         student_s=times["student_step_s"] * steps * config.training.epochs,
         evaluation_s=times["epoch_end_s"] * config.training.epochs,
         checkpoint_mib=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20,
+        kept=kept_bytes(trial, study.record),
     )
 
 

@@ -27,6 +27,7 @@ from akdtune.planning.cost import (
 )
 from akdtune.planning.equal_cells import MeasuredPlan
 from akdtune.planning.identity import Identity, initial_rows
+from akdtune.planning.kept import KeptBytes, KeptSize, kept_size
 from akdtune.planning.prepared import Prepared, network_label
 from akdtune.planning.timing import TIMING_S, Timing
 from akdtune.roles import TrainOn
@@ -91,12 +92,14 @@ class Total:
         longest_s: seconds where every trial runs to its end.
         likely_s: where early stopping ends as many as its rungs intend to.
         checkpoints_mib: space of the saved states.
+        kept: space of what `record` keeps; None where that is not known.
     """
 
     slots: int
     longest_s: float
     likely_s: float
     checkpoints_mib: float
+    kept: KeptSize | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +251,16 @@ class Plan:
             longest_s=search_s + rest_s,
             likely_s=search_s * surviving_share(study) + rest_s,
             checkpoints_mib=trials * max(cost.checkpoint_mib for cost in costs),
+            kept=self._kept([cost.kept for cost in costs if cost.kept is not None]),
         )
+
+    def _kept(self, of_arms: Sequence[KeptBytes]) -> KeptSize | None:
+        if not of_arms or self.estimate is None:
+            return None
+        outline, images = self.outline, self.estimate.images
+        selecting = outline.search_trials + outline.probe_trials
+        splits = ((selecting, images.validation), (outline.trials - selecting, images.test))
+        return kept_size(of_arms, self.study.record, splits)
 
     @property
     def study(self) -> Study:

@@ -9,6 +9,7 @@ from pathlib import Path
 from akdtune.planning.cell_lines import cell_lines, counts, factor_lines
 from akdtune.planning.checkpoint_files import reading_lines
 from akdtune.planning.cost import TIMED_STEPS, ArmCost, CacheUse, UntrainedTeacher
+from akdtune.planning.kept import KeptSize
 from akdtune.planning.plan import Configuration, Plan, StudyEstimate, Total
 from akdtune.planning.prepared import network_label
 from akdtune.registry import lookup
@@ -233,3 +234,17 @@ def _total_lines(outline: Outline, total: Total, costs: Sequence[ArmCost]) -> It
         f"disk: at most {total.checkpoints_mib:,.1f} MiB of checkpoints in {trials} "
         f"trial director{'y' if trials == 1 else 'ies'}"
     )
+    if total.kept is not None:
+        yield _kept_line(total.kept, trials)
+
+
+def _kept_line(kept: KeptSize, trials: int) -> str:
+    """What `record` keeps of a trial, of all of them, and of the teachers."""
+    of_trial = ", ".join(f"{kind} {_space(mib)}" for kind, mib in kept.trial_mib.items())
+    of_teachers = f", of the teachers {_space(kept.teacher_mib)}" if kept.teacher_mib else ""
+    of_all = f"{_space(kept.trials_mib)} of {counted(trials, 'trial')}"
+    return f"kept of a trial (record): {of_trial}; at most {of_all}{of_teachers}"
+
+
+def _space(mib: float) -> str:
+    return f"{mib:,.1f} MiB" if mib >= 0.95 else f"{1024 * mib:,.0f} KiB"

@@ -33,6 +33,7 @@ def planned_request(study: Study, identity: Identity, row: Mapping[str, Any]) ->
         seeds=trial_seeds(row["seed"], row["settings"].get("seeds")),
         teacher_file=identity.teacher_of(row["role"]),
         teacher_cache=None if cache is None else cache.of_trial(row["settings"]["training"]),
+        record=study.record.model_dump(mode="json"),
         plugins=study.plugins,
         plugin_folders=plugin_folders(study.plugins),
         cpu=study.resources.cpu,

@@ -162,4 +162,5 @@ class Timing:
             evaluation_s=mean(lambda cost: cost.evaluation_s),
             checkpoint_mib=max(cost.checkpoint_mib for cost in costs),
             estimated=True,
+            kept=costs[0].kept,
         )

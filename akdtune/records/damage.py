@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import StudyError
+from akdtune.records import recorded_files
 from akdtune.records.files import EPOCHS, read_table
 from akdtune.records.trial_directory import TrialDirectory, digest_of
 
@@ -44,13 +45,15 @@ def damage_of(trial: TrialDirectory, ended: str, epochs: int, compacted: Sequenc
     written = _written(outcome)
     if epochs and (why := _rows_trouble(trial, epochs, written.get(EPOCHS), compacted)):
         found[EPOCHS] = f"{trial.epochs}: {why}"
-    if ended == "done" and (why := _predictions_trouble(trial, written.get(trial.predictions.name))):
-        found[trial.predictions.name] = f"{trial.predictions}: {why}"
+    asked_for = (name for name in recorded_files.OF_TRIAL if name in written and name != trial.predictions.name)
+    for name in (trial.predictions.name, *asked_for) if ended == "done" else ():
+        if why := _kept_trouble(trial, name, written.get(name)):
+            found[name] = f"{trial.path / name}: {why}"
     return found
 
 
 def file_trouble(trial: TrialDirectory, name: str) -> str:
-    """What is wrong with one of the files that a trial left, byte by byte; empty where nothing is, or nobody can tell."""
+    """What is wrong with a file that a trial left, byte by byte; empty where nothing is, or nobody can tell."""
     try:
         written = _written(trial.read_outcome() or {}).get(name)
     except StudyError:
@@ -92,8 +95,9 @@ def _rows_trouble(
     return f"lacks {len(lacking)} of {epochs} epochs" if lacking else ""
 
 
-def _predictions_trouble(trial: TrialDirectory, written: tuple[int, str] | None) -> str:
-    path = trial.predictions
+def _kept_trouble(trial: TrialDirectory, name: str, written: tuple[int, str] | None) -> str:
+    """What is wrong with the predictions of a trial, or with what else it kept of its networks."""
+    path = trial.path / name
     try:
         facts = path.stat()
     except OSError:  # who deleted predictions and states to make room wants no trial trained again

@@ -1,4 +1,4 @@
-"""The files of a study: their names and columns, and how each is written and read: plan, ledger, rows, predictions.
+"""The files of a study: their names and columns, and how each is written and read: plan, ledger, rows.
 
 Who may write which file, and when, is the business of `study_directory.py` and `trial_directory.py`; `tables.py` makes
 one table of all trials from them. Reading works on a running study and on one that was killed at any moment.
@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -148,28 +146,6 @@ def _packing(table: pa.Table) -> dict[str, Any]:
     return {
         "compression": "snappy", "use_dictionary": texts, "write_statistics": False, "write_page_checksum": True
     }  # fmt: skip
-
-
-def write_predictions(
-    path: str | os.PathLike[str],
-    sample_ids_N: npt.NDArray[np.int64],
-    labels_N: npt.NDArray[np.int64],
-    logits_NK: npt.NDArray[np.floating[Any]],
-) -> None:
-    """Writes a network's logits on a split: `sample_id`, `label`, `logits` (a list of K float32 values a row).
-
-    Args:
-        path: the file, replaced as a whole.
-        sample_ids_N: global ids of the images.
-        labels_N: their true classes.
-        logits_NK: one row per image.
-
-    Raises:
-        StudyError: when the file cannot be written.
-    """
-    logits = pa.FixedSizeListArray.from_arrays(pa.array(logits_NK.astype(np.float32).ravel()), logits_NK.shape[1])
-    columns = [pa.array(sample_ids_N, pa.int64()), pa.array(labels_N, pa.int64()), logits.cast(pa.list_(pa.float32()))]
-    write_table(path, pa.table(columns, names=["sample_id", "label", "logits"]))
 
 
 def column_of(name: str, values: list[Any], kind: pa.DataType | None) -> pa.Array:

@@ -1,4 +1,4 @@
-"""What trials keep of networks besides rows and state (`record`): names and form of the files, and how they are written.
+"""What trials keep of networks besides rows and state (`record`): names, form and writing of the files.
 
 Per trial, in its directory: `predictions.parquet`, `features.parquet`, `attention.parquet`,
 `predictions-augmented.parquet`. Per study and split, under `predictions/`: the same of its teachers, written by the
@@ -83,6 +83,13 @@ def teacher_augmented_file(run: Path_, augmentation: str, split: SplitName) -> P
 def _behind(split: SplitName) -> str:
     """What tells files about validation images from those about the test set."""
     return "" if split == "test" else f"-{split}"
+
+
+def teacher_files(run: Path_, split: SplitName) -> list[Path]:
+    """What a study holds of its teachers on a split."""
+    named = sorted((Path(run) / FOLDER).glob("teacher-*.parquet"))
+    whole = (path for path in named if "." not in path.stem)  # what was put aside is called so
+    return [path for path in whole if path.stem.endswith("-validation") == (split == "validation")]
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

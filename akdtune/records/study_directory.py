@@ -28,7 +28,7 @@ import yaml
 
 from akdtune import atomic
 from akdtune.errors import AkdtuneWarning, StudyError
-from akdtune.records import files, lock_file, tables
+from akdtune.records import files, lock_file, recorded_files, tables
 from akdtune.records.damage import damage_of
 from akdtune.records.files import DESIGN, LEDGER, LOCK, PLAN_COLUMNS
 from akdtune.records.ledger.events import (
@@ -406,7 +406,8 @@ class StudyDirectory(StudyState):
     def remove_left_over(self) -> None:
         """Takes away what killed writers left in folders that nobody else writes to: the study's and ended trials'."""
         ended = (self.trial(record.trial_id).path for record in self.records.values() if record.terminal is not None)
-        remove_left_over((self.root, *ended))
+        of_teachers = self.root / recorded_files.FOLDER
+        remove_left_over((self.root, of_teachers, *ended))
 
 
 def _finite(value: float | None) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 from akdtune import atomic
 from akdtune.columns import Column
 from akdtune.errors import StudyError
-from akdtune.records import check_words, files
+from akdtune.records import check_words, files, recorded_files
 from akdtune.records.processes import born, living
 from akdtune.records.shapes import check_shape, read_json
 from akdtune.roles import TERMINAL
@@ -53,7 +53,7 @@ class TrialDirectory:
     @property
     def predictions(self) -> Path:
         """Student logits on the images the role is judged by."""
-        return self.path / "predictions.parquet"
+        return self.path / recorded_files.PREDICTIONS
 
     @property
     def description(self) -> Path:
@@ -135,7 +135,8 @@ class TrialDirectory:
 
     def _digests(self) -> dict[str, list[int | str]]:
         """Size and digest of each file that belongs to the outcome."""
-        there = (path for path in (self.epochs, self.predictions) if path.exists())
+        names = (self.epochs.name, *recorded_files.OF_TRIAL)
+        there = (path for path in map(self.path.joinpath, names) if path.exists())
         return {path.name: [path.stat().st_size, digest_of(path)] for path in there}
 
     def read_outcome(self) -> dict[str, Any] | None:

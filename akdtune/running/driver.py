@@ -30,7 +30,7 @@ from akdtune.records.study_lock import this_driver
 from akdtune.records.trial_record import TrialRecord
 from akdtune.reports.text import counted
 from akdtune.roles import TrainOn
-from akdtune.running import ahead, display, interruption, output, ray_start
+from akdtune.running import ahead, display, interruption, output, ray_start, teacher_answers
 from akdtune.running import lock as running_lock
 from akdtune.running.display import Display
 from akdtune.running.execution import Run
@@ -139,6 +139,8 @@ class _Driver:
             if lock is not None:
                 check_lock(self.directory.root, lock, "settings.")
                 self.extended = refuse_changes(self.study, lock, self.directory.root, extend)
+                if line := running_lock.other_record(self.study, lock):
+                    self._say(line)
                 self.study = self.study.begun_as(lock)
                 ended = self.directory.reconcile()
                 mend(self.directory)
@@ -231,6 +233,8 @@ class _Driver:
             self._began = True
             self._tune(run, shown)
             self.directory.append(StudyFinished(interrupted=self._is_unfinished(run)))
+        if not self._stopping:
+            teacher_answers.complete(self.directory, identity)
 
     def _write_lock(self, lock: dict[str, Any] | None, prepared: Prepared, identity: Identity) -> None:
         if lock is None:

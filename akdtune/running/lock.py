@@ -22,6 +22,7 @@ from akdtune.randomness import STREAMS
 from akdtune.registry import add_on_versions
 from akdtune.settings import file as settings_file
 from akdtune.settings.file import choice_key, shown
+from akdtune.settings.record import RecordSettings, held_record
 from akdtune.settings.teacher import CacheSettings, teacher_compute
 from akdtune.study.ids import ADDED_LATER
 from akdtune.study.spec import Study
@@ -274,6 +275,19 @@ def refuse_changes(study: Study, lock: Mapping[str, Any], root: Path, extend: bo
             f"{hint}put them back to resume it, or run the changed study beside it with --new or another --dir"
         )
     return added if extend else []
+
+
+def other_record(study: Study, lock: Mapping[str, Any]) -> str:
+    """A line where a study is asked to keep something else of its trials than it began with; else empty."""
+    before, now = held_record(lock["settings"].get("record")), study.record
+    if before == now:
+        return ""
+    changed = [
+        f"{name}: {shown(getattr(before, name))} -> {shown(getattr(now, name))}"
+        for name in RecordSettings.model_fields
+        if getattr(before, name) != getattr(now, name)
+    ]
+    return f"record is not what the study began with, and holds for trials that end from now on ({', '.join(changed)})"
 
 
 def refuse_uri(root: Path) -> None:

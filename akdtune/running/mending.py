@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from akdtune.errors import StudyError
 from akdtune.planning.identity import Identity
+from akdtune.records import recorded_files
 from akdtune.records.damage import damage_of
 from akdtune.records.epoch_rows import read_stamps
-from akdtune.records.files import EPOCHS, LEDGER
+from akdtune.records.files import EPOCHS, LEDGER, read_table
 from akdtune.records.ledger.events import EpochFinished
 from akdtune.records.ledger.reading import events
 from akdtune.records.study_directory import StudyDirectory
@@ -30,6 +31,7 @@ def mend(directory: StudyDirectory) -> None:
     Raises:
         StudyError: when the directory cannot be written.
     """
+    mend_teachers(directory)
     stamps = read_stamps(directory.root)
     for record in list(directory.records.values()):
         if record.terminal is None:
@@ -52,6 +54,21 @@ def mend(directory: StudyDirectory) -> None:
             directory.found.append(f"{damage[trial.outcome.name]}; the ledger says how the trial ended")
         if EPOCHS in damage:
             directory.found.append(f"{damage[EPOCHS]}; {_restored(directory, record, trial)}")
+
+
+def mend_teachers(directory: StudyDirectory) -> None:
+    """Puts aside what is kept of the study's teachers and cannot be read; it is written again when trials end.
+
+    Raises:
+        StudyError: when the directory cannot be written.
+    """
+    splits: tuple[recorded_files.SplitName, ...] = get_args(recorded_files.SplitName)
+    for path in (path for split in splits for path in recorded_files.teacher_files(directory.root, split)):
+        try:
+            read_table(path)
+        except StudyError as error:
+            directory.put_aside(path)
+            directory.found.append(f"{error}; put aside, it is written again when trials end")
 
 
 def said(directory: StudyDirectory) -> list[str]:

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from akdtune import atomic
 from akdtune.errors import StudyError
+from akdtune.records import recorded_files
 from akdtune.records.check_words import with_check
 from akdtune.records.damage import damage_of
 from akdtune.records.files import LOCK, trial_directory
@@ -24,9 +26,10 @@ from akdtune.records.study_folder import writing
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.records.trial_record import TrialRecord
 from akdtune.running.streams import draws, is_current
+from akdtune.settings.record import RecordSettings, held_record
 
 VERSIONS = ("torch", "torchvision", "numpy")
-FILES = ("epochs.parquet", "predictions.parquet", "checkpoint.pt", "log.txt", "outcome.json")
+FILES = ("epochs.parquet", *recorded_files.OF_TRIAL, "checkpoint.pt", "log.txt", "outcome.json")
 """What makes a finished trial, its outcome last."""
 
 
@@ -46,6 +49,7 @@ class Donors:
         self.notes: list[str] = []
         self.taken = 0
         own = _versions(directory.read_lock())
+        self._record = _record(directory.read_lock())
         self.others: list[Path] = []
         for other in others:
             if not (other / LOCK).exists():
@@ -85,6 +89,23 @@ class Donors:
             self.notes.append(note)
         return False
 
+    def _note_record(self, other: Path) -> None:
+        """Says where trials were asked to keep something else than they would be here."""
+        theirs = _record(read_lock(other, ()))
+        if theirs != self._record:
+            kept = json.dumps(theirs.model_dump(mode="json"))
+            note = f"trials of {other} are taken over with what they kept there (record: {kept})"
+            self.notes += [] if note in self.notes else [note]
+
+    def _copy_teachers(self, other: Path, record: TrialRecord) -> None:
+        """Takes over what is known of the teachers on the images that a trial is judged by: they are its own."""
+        split = recorded_files.judged_split(str(record.plan["role"]))
+        for path in recorded_files.teacher_files(other, split) if self._record.teacher else ():
+            target = self.directory.root / recorded_files.FOLDER / path.name
+            if not target.exists():
+                target.parent.mkdir(exist_ok=True)
+                atomic.write(target, path.read_bytes(), durable=True)
+
     def _copy(self, other: Path, record: TrialRecord) -> None:
         """Copies a trial's files beside its place, renames them into it, and records its end."""
         source, target = trial_directory(other, record.trial_id), self.directory.trial(record.trial_id).path
@@ -101,9 +122,16 @@ class Donors:
             copied.outcome.write_text(with_check(json.dumps({**outcome, "reused_from": origin})))
             shutil.rmtree(target, ignore_errors=True)
             os.replace(temporary, target)
+            self._copy_teachers(other, record)
+        self._note_record(other)
         self.directory.catch_up(record)
         self.directory.finish(TrialEnded.of_outcome(record.trial_id, outcome, reused_from=origin))
         self.taken += 1
+
+
+def _record(lock: Mapping[str, Any] | None) -> RecordSettings:
+    """What a study keeps of its trials."""
+    return held_record(((lock or {}).get("settings") or {}).get("record"))
 
 
 def _is_done(other: Path, trial_id: str) -> bool:

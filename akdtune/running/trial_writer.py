@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from akdtune.devices import resolve_device, trained_on
-from akdtune.records.files import write_predictions
 from akdtune.records.trial_directory import TrialDirectory
+from akdtune.running.recorder import keep
 from akdtune.running.saved_states import GoOn, save_state
+from akdtune.settings.record import held_record
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Epoch, Trial
 
@@ -147,19 +148,16 @@ class TrialWriter:
         return self._ended({"outcome": "diverged", "epoch": len(self.rows), "diverged_in": epoch})
 
     def close(self, live: Trial) -> Row:
-        """The end of a full-length trial: last reading, predictions, outcome, in this order; returns the last."""
+        """A full-length trial ends: last reading, what `record` keeps, outcome, in this order; returns the last."""
         closing, predictions = live.close()
+        recording = live.recording()
+        if held_record(self.request.record).train:
+            closing = {**closing, "plain_train_accuracy": recording.plain_train_accuracy()}
         if closing or self._file_differs:  # what was restored before the columns were known gets their declarations
             self.rows[-1] = {**self.rows[-1], **closing}
             self._write_rows()
         if self.directory is not None:
-            with self.directory.replacing(self.directory.predictions) as temporary:
-                write_predictions(
-                    temporary,
-                    predictions.sample_ids_N.numpy(),
-                    predictions.labels_N.numpy(),
-                    predictions.logits_NK.float().numpy(),
-                )
+            keep(self.directory, self.request, recording, predictions)
         images = live.train_images
         outcome: Row = {"outcome": "done", "epoch": len(self.rows), "streams": live.streams, "train_images": images}
         if closing.get("test_accuracy") is not None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from akdtune.registry import ComponentSettings
 
@@ -42,6 +49,11 @@ class RecordSettings(ComponentSettings):
         default="auto", description="logits of every answer of a network that gives several; auto: where it does"
     )
 
+    @field_validator("attention")
+    @classmethod
+    def _as_a_number(cls, value: int | AttentionImages) -> int:
+        return value.images if isinstance(value, AttentionImages) else value
+
     @property
     def attention_images(self) -> int:
         """Of how many judged images attention maps are kept."""
@@ -51,11 +63,11 @@ class RecordSettings(ComponentSettings):
     def _without_defaults(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What is as by default stands nowhere, so that studies that ask for nothing are written as ever."""
         held: dict[str, Any] = plain(self)
-        held["attention"] = self.attention_images
         fields = type(self).model_fields
         return {name: value for name, value in held.items() if value != fields[name].default}
 
 
 def held_record(held: Mapping[str, Any] | None) -> RecordSettings:
-    """The section as a lock or a request holds it; the defaults where it holds none."""
-    return RecordSettings(**(held or {}))
+    """The section as a lock or a request holds it: defaults where it says nothing, without what it alone knows."""
+    known = RecordSettings.model_fields
+    return RecordSettings(**{name: value for name, value in (held or {}).items() if name in known})

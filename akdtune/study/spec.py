@@ -30,7 +30,7 @@ from akdtune.settings.space import Arm, Pooled, Space, assert_plain
 from akdtune.settings.teacher import CacheSettings, Compute, TeacherSettings, teacher_compute
 from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
-from akdtune.study import check, taking_over
+from akdtune.study import check, record_rules, taking_over
 from akdtune.study.written import with_defaults
 
 
@@ -185,7 +185,21 @@ def load(
         change(file)
     taken_over = tuple(name for _, name in file.bases)
     parts = check.Reading(file).study(str(source))
-    return Study(source=str(source), overrides=overrides, taken_over=taken_over, **parts)
+    study = Study(source=str(source), overrides=overrides, taken_over=taken_over, **parts)
+    return study if study.record == RecordSettings() else _with_what_is_recorded(study, file)
+
+
+def _with_what_is_recorded(study: Study, file: SettingsFile) -> Study:
+    """The study with warnings about what it asks to keep and some of its trials have not.
+
+    Raises:
+        SettingsError: for what its networks cannot give.
+    """
+    record, configurations = study.record, study.configurations
+    if found := list(record_rules.problems(record, study.teacher, configurations)):
+        raise SettingsError([file.problem(*issue) for issue in found])
+    more = (str(file.problem(*issue)) for issue in record_rules.oddities(record, configurations))
+    return replace(study, warnings=(*study.warnings, *more))
 
 
 def plain_values(source: str | None) -> dict[str, Any]:

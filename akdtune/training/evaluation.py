@@ -7,6 +7,7 @@ Shapes: N images of a split, B batch, V views, K classes, C feature width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -82,6 +83,7 @@ class Evaluation:
 
     Attributes:
         recent_scores: validation accuracies of the last epochs, at most SCORE_WINDOW; part of a trial's state.
+        at_close: what the student says about the judged images at the trial's end; None before.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Evaluation:
         self.objective = objective
         self.teacher = teacher
         self.recent_scores: list[float] = []
+        self.at_close: Signals | None = None
         self._judged: tuple[Split, Signals] | None = None
         self._viewed: tuple[Split, list[Tensor], dict[str, float | None]] | None = None
 
@@ -168,17 +171,22 @@ class Evaluation:
     @torch.no_grad()
     def student_signals(self, split: Split) -> Signals:
         """What the student says about plain images, through the head that it predicts with."""
+        with float32_as_set(split.labels_N.device, self.config.training.tf32):
+            return networks.signals(self.asked_student(), split, EVALUATION_BATCH)
+
+    def asked_student(self) -> Callable[[Tensor], Signals]:
+        """The student in eval mode, through the head that it predicts with."""
         self.student.eval()
         self.objective.eval()
         head = self.objective.head
+        if head is None:
+            return self.student
 
         def predict(images_BCHW: Tensor) -> Signals:
-            assert head is not None
             signals = replace(self.student(images_BCHW, True), classifier=self.student.classifier())
             return Signals(head.logits(signals), signals.pooled_BC)
 
-        with float32_as_set(split.labels_N.device, self.config.training.tf32):
-            return networks.signals(self.student if head is None else predict, split, EVALUATION_BATCH)
+        return predict
 
     @torch.no_grad()
     def teacher_signals(self, split: Split) -> Signals | None:
@@ -201,15 +209,21 @@ class Evaluation:
             self._judged = (split, signals)
         return self._judged[1]
 
+    @property
+    def judged(self) -> Split:
+        """The images that the trial is judged by: the test set for report roles, else those of validation."""
+        split = self.splits.test if self.config.role in REPORT_ROLES else self.splits.validation
+        assert split is not None, "a role that does not read the test set has a validation set"
+        return split
+
     @torch.no_grad()
     def close(self) -> tuple[dict[str, float | None], Predictions]:
         """The last reading: the test set for report roles (their only one), the validation set for the others."""
-        reads_test = self.config.role in REPORT_ROLES
-        split = self.splits.test if reads_test else self.splits.validation
-        assert split is not None, "a role that does not read the test set has a validation set"
+        split = self.judged
         row: dict[str, float | None] = {}
         student_N = self.student_signals(split)
-        if reads_test:
+        if split is self.splits.test:
             row = self._measured(split, student_N, of_views=True)
             row["test_accuracy"] = row.pop("accuracy")
+        self.at_close = student_N
         return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from akdtune.columns import Column
 from akdtune.randomness import derived_seed
-from akdtune.signals import Signals
+from akdtune.signals import Signals, Views
 from akdtune.training.diversity import DiversityMeter
 from akdtune.views import ViewAugmenter
 
@@ -25,6 +26,13 @@ VIEW_COLUMNS = (
 """What `measure_views` adds to `DIVERSITY_COLUMNS`."""
 
 
+def fixed_views(views: ViewAugmenter, teacher: Signals, student: Signals, noise_seed: int) -> Iterator[Views]:
+    """What eval-mode views say about a split: once, and where they are stochastic in each of some fixed draws."""
+    for draw in range(STOCHASTIC_DRAWS if views.stochastic else 1):
+        generator = torch.Generator(teacher.logits_BK.device).manual_seed(derived_seed("measure", noise_seed, draw))
+        yield views.views(teacher, generator, student)
+
+
 @torch.no_grad()
 def measure_views(
     views: ViewAugmenter, teacher_signals: Signals, student_signals: Signals, labels_N: Tensor, noise_seed: int
@@ -33,11 +41,8 @@ def measure_views(
 
     Stochastic views are averaged over fixed draws. Definitions: `akdtune.training.diversity`.
     """
-    draws = STOCHASTIC_DRAWS if views.stochastic else 1
     rows: list[dict[str, float | None]] = []
-    for draw in range(draws):
-        generator = torch.Generator(labels_N.device).manual_seed(derived_seed("measure", noise_seed, draw))
-        of_views = views.views(teacher_signals, generator, student_signals)
+    for of_views in fixed_views(views, teacher_signals, student_signals, noise_seed):
         meter = DiversityMeter()
         meter.update(
             torch.cat([teacher_signals.logits_BK.unsqueeze(1), of_views.logits_BVK], dim=1),
@@ -79,6 +84,22 @@ TRANSFER_COLUMNS = (
         "js_divergence", "nats", "mean Jensen-Shannon divergence of the student's and the teacher's predictions on"
         " held-out images, at most log 2", teacher="needed", section="student",
     ),
+    Column(
+        "right_agree", "percent", "held-out images that the teacher classifies rightly, and the student like it",
+        teacher="judged", section="student",
+    ),
+    Column(
+        "right_differ", "percent", "held-out images that the teacher classifies rightly, and the student otherwise",
+        teacher="judged", section="student",
+    ),
+    Column(
+        "wrong_agree", "percent", "held-out images that the teacher classifies wrongly, and the student like it",
+        teacher="judged", section="student",
+    ),
+    Column(
+        "wrong_differ", "percent", "held-out images that the teacher classifies wrongly, and the student otherwise",
+        teacher="judged", section="student",
+    ),
 )  # fmt: skip
 
 
@@ -113,7 +134,8 @@ class TransferMeter:
     def result(self) -> dict[str, float]:
         """The columns of `TRANSFER_COLUMNS`."""
         agreeing = self._cells["right_agree"] + self._cells["wrong_agree"]
-        return {"agreement": 100 * agreeing / self._count, "js_divergence": self._divergence / self._count}
+        mean = {"agreement": 100 * agreeing / self._count, "js_divergence": self._divergence / self._count}
+        return {**mean, **self.cells()}
 
     def cells(self) -> dict[str, float]:
         """Percent of images by whether the teacher is right or wrong and the student agrees or differs; sums to 100."""

@@ -10,7 +10,7 @@ from akdtune.settings.teacher import CacheSettings
 from akdtune.teacher.file import TeacherFile
 
 _OF_A_RUNNING_STUDY = (
-    "cell", "study_uid", "report_trains_on", "tracking", "rungs", "root", "stop_flag", "stop_actor",
+    "cell", "study_uid", "report_trains_on", "tracking", "record", "rungs", "root", "stop_flag", "stop_actor",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ class TrialRequest:
         teacher_cache: through which its numbers come; None: live.
         plugins, plugin_folders: modules to import first, and where they were found.
         tracking: the study's section.
+        record: what is kept besides rows and state, as far as that is not the default.
         rungs: epochs after which it may be stopped early.
         root: the study directory; empty for a trial outside a running study.
         stop_flag: the file in it that asks the trial to save itself.
@@ -68,6 +69,7 @@ class TrialRequest:
     plugins: Sequence[str] = ()
     plugin_folders: Sequence[str] = ()
     tracking: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
     rungs: Sequence[int] = ()
     root: str = ""
     stop_flag: str = ""
@@ -88,8 +90,8 @@ class TrialRequest:
         return plain
 
     def alone(self) -> TrialRequest:
-        """The same trial outside a running study: it trains the same, and belongs to no directory and no tracking."""
-        return replace(self, study_uid="", tracking={}, root="", stop_flag="", stop_actor=None)
+        """The same trial outside a running study: it trains the same, for no directory, no tracking and no record."""
+        return replace(self, study_uid="", tracking={}, record={}, root="", stop_flag="", stop_actor=None)
 
     @classmethod
     def parse(cls, plain: Mapping[str, Any]) -> TrialRequest:

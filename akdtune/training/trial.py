@@ -41,6 +41,7 @@ from akdtune.training.measures import gate_column, percent_right
 from akdtune.training.objective import VIEWS, Loss, Objective, weighted_sum
 from akdtune.training.optimizers import Dot, build_optimizer, set_learning_rate, sgd
 from akdtune.training.parts import build_parts
+from akdtune.training.recording import RECORDED_COLUMNS, Recording
 from akdtune.training.row_order import InOtherOrder
 from akdtune.training.states import copied, lay_out
 from akdtune.training.warmup import SharedWarmup
@@ -227,7 +228,7 @@ class Trial:
     @property
     def columns(self) -> tuple[Column, ...]:
         """What the rows of its student epochs, and the last reading, hold."""
-        return joined(TRAINING_COLUMNS, HELD_OUT_COLUMNS, CACHE_COLUMNS, self.objective.columns)
+        return joined(TRAINING_COLUMNS, HELD_OUT_COLUMNS, CACHE_COLUMNS, self.objective.columns, RECORDED_COLUMNS)
 
     def _recordable(
         self,
@@ -427,6 +428,10 @@ class Trial:
     def close(self) -> tuple[dict[str, float | None], Predictions]:
         """The last reading, see `Evaluation.close`."""
         return self.evaluation.close()
+
+    def recording(self) -> Recording:
+        """What can be kept of its networks on the images that it is judged by, once it is closed."""
+        return Recording(self.evaluation)
 
     def timed(self, steps: int, until: float = math.inf) -> dict[str, float]:
         """Seconds of one warm-up step, one student step, and the work at the end of an epoch, by a few real ones.

@@ -13,7 +13,7 @@ from akdtune.records import files, lock_file, plan_file
 from akdtune.records.files import LOCK, PLAN, TRIALS, require_study
 from akdtune.reports.one_trial.names import one_trial
 from akdtune.reports.text import counted
-from akdtune.verification import compacted, identity, ledger, rerun, surroundings, trials
+from akdtune.verification import compacted, identity, ledger, rerun, surroundings, teachers, trials
 from akdtune.verification.checks import Check, Progress, exit_code, not_at_hand
 
 COLUMNS = 80
@@ -69,7 +69,10 @@ def verify(run: Path, asked: Asked, progress: Progress) -> list[Check]:
             surroundings.teacher_check(lock, data.dataset),
             *([] if students is None else [students]),
         ]
-    checks += trials.trial_checks(path, held, plans, None if data is None else data.labels, progress)
+    labels = None if data is None else data.labels
+    checks += trials.trial_checks(path, held, plans, labels, progress)
+    kept = teachers.kept_check(path, held, plans, labels)
+    checks += [] if kept is None else [kept]
     checks += [compacted.trials_check(path), compacted.epochs_check(path, progress)]
     if lock is not None:
         checks.append(surroundings.origin_check(lock, held))

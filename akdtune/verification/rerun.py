@@ -7,15 +7,17 @@ import io
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from akdtune.devices import ready_to_train
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import derived_seed
-from akdtune.records import files
+from akdtune.records import files, recorded_files
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.registry import load_plugins, plugin_folders
 from akdtune.reports.text import counted
@@ -120,7 +122,7 @@ def _again(run: Path, lock: Lock, held: Ledger, plan: Plan, progress: Progress) 
         again = TrialDirectory(Path(folder) / trial_id)
         again.path.mkdir()
         try:
-            request = request_of(lock, plan)
+            request = replace(request_of(lock, plan), record=_kept(stored))
             _train(request, again, progress)
             found = list(_differences(stored, again))
             outcome = stored.read_outcome() or {}
@@ -142,6 +144,22 @@ def _again(run: Path, lock: Lock, held: Ledger, plan: Plan, progress: Progress) 
     return check(name, f"{counted(epochs, 'epoch')} trained again", [*found[:SHOWN], *more])
 
 
+def _kept(trial: TrialDirectory) -> dict[str, Any]:
+    """What a trial was asked to keep (`record`), as its files show: a study may ask for something else meanwhile."""
+    if not trial.predictions.exists():
+        return {}
+    held = files.read_schema(trial.predictions)
+    half = pa.types.is_float16(held.field("logits").type.value_type)
+    few = {"features": recorded_files.FEATURES, "attention": recorded_files.ATTENTION}
+    return {
+        "predictions": "float16" if half else "float32",
+        "views": recorded_files.VIEWS_KEPT in (held.metadata or {}),
+        **{key: files.count_rows(trial.path / name) for key, name in few.items() if (trial.path / name).exists()},
+        "augmented": (trial.path / recorded_files.AUGMENTED).exists(),
+        "train": trial.epochs.exists() and "plain_train_accuracy" in files.read_schema(trial.epochs).names,
+    }
+
+
 def _train(request: TrialRequest, directory: TrialDirectory, progress: Progress) -> None:
     ready_to_train(request.cpu)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -158,10 +176,8 @@ def _train(request: TrialRequest, directory: TrialDirectory, progress: Progress)
 def _differences(stored: TrialDirectory, again: TrialDirectory) -> Iterator[str]:
     """Columns of rows and predictions that are not the same, each with the first place."""
     place = f"trials/{stored.path.name}"
-    for path, other, key in (
-        (stored.epochs, again.epochs, "epoch"),
-        (stored.predictions, again.predictions, "sample_id"),
-    ):
+    kept = ((stored.path / name, again.path / name, "sample_id") for name in recorded_files.OF_TRIAL)
+    for path, other, key in ((stored.epochs, again.epochs, "epoch"), *kept):
         if not path.exists():
             if key == "epoch":
                 yield f"{place}/{path.name}: is missing"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from akdtune.errors import StudyError
 from akdtune.records import files
+from akdtune.records.number_lists import read_lists
 from akdtune.records.trial_directory import TrialDirectory, digest_of
 from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
@@ -229,7 +230,7 @@ def _predictions(
         yield f"{place}: {str(error).removeprefix(f'{trial.predictions}: ')}"
         return
     seen.predictions += 1
-    if labels is not None and (wrong := _wrong_labels(ids_N, labels_N, labels)):
+    if labels is not None and (wrong := wrong_labels(ids_N, labels_N, labels)):
         yield f"{place}, label: {wrong}"
     accuracy = float((chosen_N == labels_N).mean()) * 100
     column = "test_accuracy" if plan["role"] in REPORT_ROLES else "val_accuracy"
@@ -251,16 +252,14 @@ def _predictions(
 def _chosen(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Ids, labels and predicted classes of stored predictions."""
     table = files.read_table(path)
-    logits = table["logits"].combine_chunks()
-    flat = logits.flatten().to_numpy(zero_copy_only=False)
-    logits_NK = flat.reshape(table.num_rows, -1)
+    logits_NK = read_lists(table, "logits")
     ids, labels = (np.asarray(table[name].to_numpy(), np.int64) for name in ("sample_id", "label"))
     if not len(ids) or len(set(ids.tolist())) < len(ids):
         raise ValueError("holds no image, or one twice")
     return ids, labels, logits_NK.argmax(axis=1)
 
 
-def _wrong_labels(ids_N: npt.NDArray[np.int64], labels_N: npt.NDArray[np.int64], labels: Labels) -> str:
+def wrong_labels(ids_N: npt.NDArray[np.int64], labels_N: npt.NDArray[np.int64], labels: Labels) -> str:
     """The first image that the data knows otherwise; empty where there is none."""
     for sample, label in zip(ids_N.tolist(), labels_N.tolist(), strict=True):
         if labels.get(sample) != label:

@@ -74,6 +74,8 @@ class ViewAugmenter(Component, nn.Module):
     Class attributes:
         offers: which kinds of targets `teach` gives: `logits`, `pooled`.
         stochastic: whether `views` draws anew at every call in eval mode (diversity then averages over 8 fixed draws).
+        affine: whether in eval mode each view's logits are an affine function of the teacher's pooled feature alone, so
+            that the same function of each place of the teacher's last map is an exact map of the view.
         needs_student: whether `views` and `teach` read the student's signals.
         needs_others: whether further teachers (`teacher.others`) are needed.
         columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
@@ -85,6 +87,7 @@ class ViewAugmenter(Component, nn.Module):
     kind: ClassVar[Kind] = "views"
     offers: ClassVar[frozenset[str]] = frozenset({"logits", "pooled"})
     stochastic: ClassVar[bool] = False
+    affine: ClassVar[bool] = False
     needs_student: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = ()

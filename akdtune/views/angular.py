@@ -58,6 +58,7 @@ class Angular(ViewAugmenter):
 
     Settings = AngularSettings
     source = "Yu, Nam, Katabi and Son (Angular-KD), NeurIPS 2025, arXiv 2510.22480"
+    affine = True
     columns = (
         Column("margin", "", "margin of the features, learned or set: views at similarity >= 1 - margin are inside"),
     )

@@ -214,6 +214,34 @@ def test_a_timed_plan_adds_up(file: Path) -> None:
     assert plan.rows is None, "no ids before the teacher is trained"
 
 
+KEEPING = "record={predictions: float16, views: true, features: 50, attention: 20, augmented: true}"
+
+
+def test_a_timed_plan_says_the_space_of_what_record_keeps(file: Path) -> None:
+    plan = Plan.of(spec.load(file, ["teacher.seed=981", "views.num_views=3", *GRID, KEEPING]))
+    assert plan.estimate is not None and plan.estimate.total is not None
+    kept = plan.estimate.total.kept
+    assert kept is not None
+    logits, maps, sides = 600 * (10 * 2 + 16), 20 * 16 * 2 * 2, 1 + 3
+    assert {kind: round(mib * 2**20) for kind, mib in kept.trial_mib.items()} == {
+        "predictions": logits, "views": 600 * 3 * 10 * 2, "features": 50 * (4 + 3 * 8) * 2, "attention": sides * maps,
+        "augmented": logits,
+    }  # fmt: skip
+    assert kept.trials_mib == pytest.approx(3 * sum(kept.trial_mib.values()))
+    assert round(kept.teacher_mib * 2**20) == 2 * logits + 50 * 8 * 2 + maps
+    (line,) = (line for line in report.plan_report(plan) if line.startswith("kept of a trial"))
+    assert line == (
+        "kept of a trial (record): predictions 21 KiB, views 35 KiB, features 3 KiB, attention 5 KiB, augmented 21 KiB;"
+        " at most 255 KiB of 3 trials, of the teachers 44 KiB"
+    )
+
+
+def test_by_default_a_plan_says_the_space_of_predictions(file: Path) -> None:
+    plan = Plan.of(spec.load(file, ["teacher.seed=981", "views.num_views=3", *GRID]))
+    (line,) = (line for line in report.plan_report(plan) if line.startswith("kept of a trial"))
+    assert line == "kept of a trial (record): predictions 33 KiB; at most 98 KiB of 3 trials, of the teachers 21 KiB"
+
+
 def test_a_trained_teacher_gives_trials_their_ids_and_says_what_is_cached(file: Path) -> None:
     study = spec.load(file, ["teacher.seed=979", *GRID])
     (file_of_teacher,) = trained(study)

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import yaml
 
 from akdtune.errors import StudyError
-from akdtune.records import tables
+from akdtune.records import recorded, tables
 from akdtune.records.ledger.reading import events, read_events
 from akdtune.records.plan_file import read_plan
 from akdtune.running import retrying
@@ -210,3 +211,31 @@ def test_a_worker_log_and_the_trial_files_are_readable(finished: tuple[Path, Pat
         assert "attempt 1 of" in (trial / "log.txt").read_text()
     done = next((root / "trials").glob("*/outcome.json"))
     assert json.loads(done.read_text())["outcome"] == "done"
+
+
+def test_what_record_asks_for_is_kept_on_ray_and_may_change_when_the_study_goes_on(
+    tmp_path: Path,
+) -> None:
+    file, root = tmp_path / "study.yaml", tmp_path / "run"
+    text = studies.TINY.replace("algorithm: tpe, trials: 6", "algorithm: random, trials: 2")
+    text = text.replace("probe: {trials: 2}", "record: {views: true, features: 5, attention: {images: 4}, train: true}")
+    file.write_text(text)
+    assert studies.run(file, root) == 0
+    lock = yaml.safe_load((root / "study.lock.yaml").read_text())
+    assert lock["settings"]["record"] == {"views": True, "features": 5, "attention": 4, "train": True}
+    done = [row["trial_id"] for row in tables.read_trials(root).to_pylist() if row["status"] == "done"]
+    for trial_id in done:
+        views = recorded.trial_views(root, trial_id)
+        assert len(views.log_probabilities_VNK) in (1, 2, 3)
+        assert recorded.trial_features(root, trial_id).of["student"].shape == (5, 4)
+        assert recorded.trial_attention(root, trial_id).of["view_1"].sum_NHW.shape == (4, 4, 4)
+    teacher = recorded.teacher_logits(root, "validation")
+    assert np.array_equal(teacher.sample_ids_N, recorded.trial_logits(root, done[0]).sample_ids_N)
+    assert sorted(path.name for path in (root / "predictions").iterdir()) == [
+        "teacher-attention-validation.parquet", "teacher-features-validation.parquet", "teacher-validation.parquet",
+    ]  # fmt: skip
+
+    (root / "predictions" / "teacher-validation.parquet").unlink()
+    assert studies.run(file, root, "record=null") == 0, "record may change"
+    again = recorded.teacher_logits(root, "validation")
+    np.testing.assert_allclose(again.main_NK, teacher.main_NK, rtol=1e-2, atol=1e-3)

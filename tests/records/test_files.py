@@ -23,12 +23,12 @@ from akdtune.records.files import (
     read_design,
     read_rows,
     read_table,
-    write_predictions,
     write_rows,
     write_table,
 )
 from akdtune.records.ledger.reading import read_events
 from akdtune.records.plan_file import read_plan, write_plan
+from akdtune.records.recorded_files import write_trial_logits
 from tests.study_fixture import StudyBuilder
 
 
@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pyte
 
 def test_predictions_come_back(tmp_path: Path) -> None:
     logits_NK = np.arange(6, dtype=np.float64).reshape(2, 3)
-    write_predictions(tmp_path / "p.parquet", np.array([7, 9]), np.array([0, 2]), logits_NK)
+    write_trial_logits(tmp_path / "p.parquet", np.array([7, 9]), np.array([0, 2]), logits_NK)
     assert read_rows(tmp_path / "p.parquet") == [
         {"sample_id": 7, "label": 0, "logits": [0.0, 1.0, 2.0]},
         {"sample_id": 9, "label": 2, "logits": [3.0, 4.0, 5.0]},

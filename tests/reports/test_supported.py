@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import akdtune
-from akdtune.records.files import read_table, trial_directory, write_predictions
+from akdtune.records.files import read_table, trial_directory
+from akdtune.records.recorded_files import write_trial_logits
 from akdtune.reports.ablation import figures, tables
 from akdtune.reports.ablation.measured import phases_of
 from akdtune.reports.ablation.tables import Result, compute
@@ -104,7 +105,7 @@ def test_equal_counts_of_other_images_are_tied(tmp_path: Path) -> None:
         right_N = logits_NK.argmax(1) == labels_N
         for place in (np.flatnonzero(right_N)[0], np.flatnonzero(~right_N)[0]):
             logits_NK[place] = logits_NK[place, ::-1]
-        write_predictions(path, ids_N, labels_N, logits_NK)
+        write_trial_logits(path, ids_N, labels_N, logits_NK)
     (finding,) = result_of(study).findings
     assert finding.verdict == "tied"
     assert sentence(finding) == (
@@ -116,7 +117,7 @@ def test_other_outputs_with_the_same_answers_are_not_called_identical(tmp_path: 
     study = study_of(tmp_path, {"base": BASE, "x": BASE}, predictions=500)
     path = trial_directory(tmp_path, study.plan[5]["trial_id"]) / "predictions.parquet"
     ids_N, labels_N, logits_NK = predictions_in(path)
-    write_predictions(path, ids_N, labels_N, 1.5 * logits_NK)
+    write_trial_logits(path, ids_N, labels_N, 1.5 * logits_NK)
     (finding,) = result_of(study).findings
     assert sentence(finding) == "x: tied with base on 5 seeds: the same answer on every image, from outputs that differ"
 

@@ -137,3 +137,18 @@ def test_a_lock_names_the_key_that_is_missing_or_of_another_type(tmp_path: Path)
     directory.write_lock({"settings": {"study": "s", "search": []}, "data": {}, "teacher": {}})
     with pytest.raises(StudyError, match=r"settings\.search must be a mapping, is a list"):
         directory.read_lock()
+
+
+def test_another_record_may_be_asked_for_and_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "alike.yaml"
+    file.write_text(ALIKE)
+    begun = spec.load(str(file))
+    held = {"settings": begun.resolved()}
+    assert lock.other_record(begun, held) == ""
+    now = spec.load(str(file), ["record={predictions: float16, attention: {images: 3}}"])
+    assert lock.refuse_changes(now, held, tmp_path) == []
+    assert lock.other_record(now, held) == (
+        "record is not what the study began with, and holds for trials that end from now on "
+        "(predictions: 'float32' -> 'float16', attention: 0 -> 3)"
+    )
+    assert "attention: 3 -> 0" in lock.other_record(begun, {"settings": now.resolved()})

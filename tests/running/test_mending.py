@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from akdtune.errors import StudyError
-from akdtune.records import tables
+from akdtune.records import recorded_files, tables
 from akdtune.records.files import read_rows, read_table
 from akdtune.records.ledger.events import RungDecided, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.records.study_directory import StudyDirectory
+from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running.mending import mend
 from akdtune.running.saved_states import resumed
 from akdtune.running.trial_writer import Limits
@@ -370,3 +372,42 @@ def test_a_lost_outcome_of_another_shape_is_named(study: Path) -> None:
     path.write_text('{"outcome": "done", "epoch": "three"}')
     with pytest.raises(StudyError, match=r"outcome\.json: damaged, epoch must be a whole number, is text"):
         StudyDirectory(study).trial(DONE).read_outcome()
+
+
+def test_what_is_kept_of_teachers_and_damaged_is_put_aside(tmp_path: Path) -> None:
+    with StudyDirectory(tmp_path / "run").opened() as directory:
+        path = recorded_files.teacher_logits_file(directory.root, "test")
+        recorded_files.write_teacher_logits(path, np.arange(2), np.arange(2), [np.eye(2)])
+        mend(directory)
+        assert path.exists() and directory.found == []
+        path.write_bytes(path.read_bytes()[:-9])
+        mend(directory)
+        (found,) = directory.found
+        assert found.startswith(f"{path}: cannot be read") and found.endswith("it is written again when trials end")
+        assert not path.exists() and path.with_name("teacher-test.unusable.parquet").exists()
+        mend(directory)
+        assert len(directory.found) == 1, "what was put aside is left alone"
+        directory.write_lock({"settings": {"study": "s"}})
+
+
+@pytest.mark.parametrize("name", ["features.parquet", "attention.parquet", "predictions-augmented.parquet"])
+def test_a_trial_whose_kept_files_are_damaged_goes_on_from_its_saved_state(
+    undisturbed: Path, tmp_path: Path, name: str
+) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    path = root / "trials" / DONE / name
+    path.write_bytes(b"PAR1 as the trial wrote it PAR1")
+    trial = TrialDirectory(path.parent)
+    outcome = trial.read_outcome() or {}
+    trial.write_outcome({key: value for key, value in outcome.items() if key != "files"})
+    with StudyDirectory(root).opened() as directory:
+        mend(directory)
+        assert directory.found == [] and directory.records[DONE].terminal == "done"
+        path.write_bytes(b"PAR1 as somebody else did PAR1 ")
+        mend(directory)
+        assert directory.records[DONE].terminal is None
+        assert any(f"{name}: is not what the trial wrote" in line for line in directory.found)
+        train(directory, DONE)
+        assert directory.records[DONE].terminal == "done"
+    assert not path.exists(), "nothing was asked for any more"

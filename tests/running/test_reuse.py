@@ -141,3 +141,37 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, taker: StudyDirect
         Donors(taker, [tmp_path])
     with pytest.raises(StudyError, match="this study itself"):
         Donors(taker, [taker.root])
+
+
+def test_what_trials_keep_of_networks_is_taken_over_with_their_teachers_on_the_same_images(
+    tmp_path: Path, taker: StudyDirectory
+) -> None:
+    trial_id = donor(tmp_path / "donor", settings={"record": {"features": 2}})
+    (trial_directory(tmp_path / "donor", trial_id) / "features.parquet").write_bytes(b"PAR1 features PAR1")
+    of_teachers = tmp_path / "donor" / "predictions"
+    of_teachers.mkdir()
+    for name in ("teacher-test", "teacher-features", "teacher-validation", "teacher-test.unusable"):
+        (of_teachers / f"{name}.parquet").write_bytes(name.encode())
+    donors = Donors(taker, [tmp_path / "donor"])
+    donors.take(list(taker.records.values()))
+    assert (taker.trial(trial_id).path / "features.parquet").read_bytes() == b"PAR1 features PAR1"
+    taken = {path.name: path.read_bytes() for path in (taker.root / "predictions").iterdir()}
+    assert taken == {"teacher-test.parquet": b"teacher-test", "teacher-features.parquet": b"teacher-features"}
+    assert donors.notes == [
+        f"trials of {tmp_path / 'donor'} are taken over with what they kept there (record: {{\"features\": 2}})"
+    ]
+
+
+def test_a_study_that_keeps_nothing_of_teachers_takes_nothing_over(tmp_path: Path) -> None:
+    donor(tmp_path / "donor")
+    of_teachers = tmp_path / "donor" / "predictions"
+    of_teachers.mkdir()
+    (of_teachers / "teacher-test.parquet").write_bytes(b"teacher")
+    directory = StudyDirectory(tmp_path / "taker")
+    with directory.opened():
+        directory.write_lock({**LOCK, "settings": {"record": {"teacher": False}}})
+        plan = {"cell_id": "cell", "seed": 3, "role": "ablation", "arm": "angular/kd", "bracket": "", "proposal": None,
+                "params": {}, "settings": DRAWING, "raw": {}}  # fmt: skip
+        directory.add_to_plan([{**plan, "trial_id": "t00000"}])
+        assert not Donors(directory, [tmp_path / "donor"]).take(list(directory.records.values()))
+    assert not (tmp_path / "taker" / "predictions").exists()

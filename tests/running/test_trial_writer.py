@@ -33,7 +33,9 @@ def live(**closing: float | None) -> Trial:
     predictions = SimpleNamespace(
         sample_ids_N=torch.arange(2), labels_N=torch.tensor([1, 0]), logits_NK=torch.eye(2, dtype=torch.bfloat16)
     )
-    return cast(Trial, SimpleNamespace(close=lambda: (closing, predictions), streams=2, train_images=8))
+    recording = SimpleNamespace(has_teacher=False)
+    parts = {"close": lambda: (closing, predictions), "recording": lambda: recording, "streams": 2, "train_images": 8}
+    return cast(Trial, SimpleNamespace(**parts))
 
 
 @pytest.fixture

@@ -40,7 +40,9 @@ ALONE = TrialRequest(
 )
 KEYS = ["trial_id", "cell_id", "role", "arm", "seed", "settings", "params", "study", "seeds", "teacher_file",
         "teacher_cache", "plugins", "plugin_folders", "cpu"]  # fmt: skip
-OF_A_STUDY = {"cell", "study_uid", "report_trains_on", "tracking", "rungs", "root", "stop_flag", "stop_actor"}
+OF_A_STUDY = {
+    "cell", "study_uid", "report_trains_on", "tracking", "record", "rungs", "root", "stop_flag", "stop_actor",
+}  # fmt: skip
 
 
 def test_seeds_are_the_trials_own_but_where_its_cell_shifts_them() -> None:

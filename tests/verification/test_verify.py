@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from akdtune.verification import report
 from akdtune.verification.checks import Check, exit_code
 from akdtune.verification.report import Asked
 from tests.study_fixture import StudyBuilder
+from tests.trained_study import trained_study
 
 NOTHING = Asked()
 
@@ -185,9 +187,14 @@ def _of_an_end(study: Path) -> str:
     return "exactly once"
 
 
+def _of_teachers(study: Path) -> str:
+    with_value(study / "predictions" / "teacher-validation.parquet", "label", 0, 11)
+    return "teacher logits"
+
+
 CHANGES: list[Callable[[Path], str]] = [
     _of_trials, _of_pandas, _of_compacted, _of_ledger, _of_a_time, _of_outcome, _of_lock, _of_plan, _of_state,
-    _of_predictions, _of_a_line, _of_an_end,
+    _of_predictions, _of_a_line, _of_an_end, _of_teachers,
 ]  # fmt: skip
 
 
@@ -279,3 +286,32 @@ def test_a_running_study_has_trials_without_an_end(study: Path) -> None:
     checks = checked(study)
     assert checks["exactly once"].status == "ok" and checks["exactly once"].said.endswith("the study runs")
     assert all(check.status == "ok" for name, check in checks.items())
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished study that keeps everything of its networks."""
+    folder = tmp_path_factory.mktemp("kept")
+    record = "{predictions: float16, views: true, features: 5, attention: 3, augmented: true, train: true}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AKDTUNE_CACHE", str(folder / "cache"))
+        yield trained_study(folder / "runs" / "kept", folder, f"record: {record}\n")
+
+
+def test_what_is_kept_of_networks_is_verified_and_comes_out_the_same_again(kept: Path) -> None:
+    checks = checked(kept, Asked(rerun=1))
+    assert {name: check.found for name, check in checks.items() if check.found} == {}
+    assert exit_code(list(checks.values())) == 0
+    (again,) = [check for name, check in checks.items() if name.startswith("rerun")]
+    assert again.status == "ok" and "equal to the last bit" in again.said
+    assert checks["teacher logits"].said == "4 files about teachers, accuracy as trials measured it"
+    assert checks["outcomes"].said.endswith("digests of rows and predictions"), checks["outcomes"].said
+
+
+def test_a_kept_file_that_was_changed_is_found(kept: Path, tmp_path: Path) -> None:
+    study = tmp_path / "kept"
+    shutil.copytree(kept, study)
+    path = study / "trials" / done(study) / "features.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, 2), path)
+    assert any("features.parquet: is not what the trial wrote" in line for line in found(study)["outcomes"])

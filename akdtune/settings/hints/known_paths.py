@@ -23,7 +23,7 @@ MOST_SHOWN = 3
 
 _ORDER = (
     "training", "search", "views", "method", "student", "scheduler", "resources", "tracking", "probe", "confirm",
-    "ablation", "report", "data", "teacher", "teacher_cache",
+    "ablation", "report", "data", "teacher", "teacher_cache", "record",
 )  # fmt: skip
 """Which section is probably meant where several have a key."""
 

@@ -1,0 +1,68 @@
+"""What `record` asks for and the networks, views and methods of a study cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from akdtune.registry import NO_NETWORK, lookup, names, network_name
+from akdtune.settings.domains import Issue
+from akdtune.settings.record import RecordSettings
+from akdtune.settings.teacher import TeacherSettings
+
+
+def problems(
+    record: RecordSettings, teacher: TeacherSettings, configurations: Sequence[Mapping[str, Any]]
+) -> Iterator[Issue]:
+    """Attention maps that networks have not.
+
+    Args:
+        record: the section.
+        teacher: the study's, with further ones.
+        configurations: settings that together hold every option of what is searched, and every known cell.
+    """
+    if not record.attention_images:
+        return
+    students = [network_name(settings["student"]["network"]) for settings in configurations]
+    teachers = [network_name(of.network) for of in (teacher, *teacher.others)]
+    lacking = [*_without_map("student", students), *_without_map("teacher", teachers)]
+    if lacking:
+        yield (
+            ("record", "attention"),
+            f"{' and '.join(lacking)} offer{'s' * (len(lacking) == 1)} no last_map, the map that is averaged before the"
+            " last layer, of which attention maps are made (`akdtune networks` says what each offers)",
+        )
+
+
+def oddities(record: RecordSettings, configurations: Sequence[Mapping[str, Any]]) -> Iterator[Issue]:
+    """What is asked for and of some trials there is none."""
+    views = list(dict.fromkeys(str(settings["views"]["name"]) for settings in configurations))
+    plain = all(name == "none" for name in views)
+    if record.views and plain:
+        yield ("record", "views"), "is ignored: no trial has views"
+    if not record.attention_images:
+        return
+    without = [name for name in views if name != "none" and not lookup("views", name).affine]
+    if without:
+        known = [name for name in names("views") if lookup("views", name).affine]
+        yield (
+            ("record", "attention"),
+            f"keeps no maps of the views {_quoted(without)}: what they say is no affine function of the teacher's "
+            f"feature (views that have maps: {', '.join(known)}); maps of students and teachers are kept",
+        )
+    methods = dict.fromkeys(str(term["name"]) for settings in configurations for term in settings["method"])
+    if heads := [name for name in methods if lookup("methods", name).replaces_logits]:
+        yield (
+            ("record", "attention"),
+            f"keeps no maps of students of {_quoted(heads)}, which predict through a head of the method",
+        )
+
+
+def _without_map(role: str, networks: Iterable[str]) -> list[str]:
+    """Networks without a last map, as a message names them."""
+    known = (name for name in dict.fromkeys(networks) if name != NO_NETWORK)
+    return [f"the {role} network '{name}'" for name in known if "last_map" not in lookup("networks", name).offers]
+
+
+def _quoted(names_: Iterable[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names_)

@@ -1,0 +1,131 @@
+"""`record` is read strictly, stands in no lock where it asks for nothing, and changes no id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from akdtune.errors import SettingsError
+from akdtune.settings.record import RecordSettings, held_record
+from akdtune.study import spec
+
+STUDY = """
+study: small
+data: {name: digits, validation: 600}
+teacher: {network: {name: cnn, widths: [4, 8]}, epochs: 1}
+student: {network: {name: cnn, widths: [2, 4]}}
+views: {name: angular, variant: constrained, num_views: 2}
+method: kd
+training: {epochs: 1}
+search: {algorithm: grid}
+tracking: {wandb: null}
+"""
+
+
+def study(tmp_path: Path, more: str = "", text: str = STUDY) -> spec.Study:
+    file = tmp_path / "small.yaml"
+    file.write_text(text + more)
+    return spec.load(str(file))
+
+
+def problems(tmp_path: Path, more: str, text: str = STUDY) -> str:
+    with pytest.raises(SettingsError) as caught:
+        study(tmp_path, more, text)
+    return str(caught.value)
+
+
+def test_by_default_the_teacher_is_kept_and_nothing_is_written_down() -> None:
+    settings = RecordSettings()
+    assert (settings.predictions, settings.teacher, settings.views) == ("float32", True, False)
+    assert (settings.features, settings.attention_images, settings.augmented, settings.train) == (0, 0, False, False)
+    assert settings.model_dump(mode="json") == {}
+    assert held_record(None) == held_record({}) == settings
+
+
+def test_images_of_attention_are_a_number_or_written_out() -> None:
+    written_out = RecordSettings(attention={"images": 7})  # type: ignore[arg-type]
+    assert written_out == RecordSettings(attention=7)
+    assert written_out.attention_images == 7 and written_out.model_dump(mode="json") == {"attention": 7}
+
+
+def test_what_is_held_comes_back_and_what_another_version_knows_is_passed_over() -> None:
+    held = {"predictions": "float16", "teacher": False, "answers": False, "attention": 3}
+    assert held_record({**held, "gradients": True}).model_dump(mode="json") == held
+
+
+@pytest.mark.parametrize(
+    "given", [{"predictions": "float8"}, {"features": -1}, {"attention": {"images": 0}}, {"views": "test"}, {"view": 1}]
+)
+def test_anything_else_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        RecordSettings(**given)
+
+
+def test_a_study_that_asks_for_nothing_is_written_as_ever(tmp_path: Path) -> None:
+    assert "record" not in study(tmp_path).resolved()
+    assert "record" not in study(tmp_path, "record: {teacher: true, predictions: float32}\n").resolved()
+    assert "record" not in study(tmp_path, "record: null\n").resolved()
+    asked = study(tmp_path, "record: {views: true, attention: {images: 5}}\n").resolved()
+    assert asked["record"] == {"views": True, "attention": 5}
+    assert {key: value for key, value in asked.items() if key != "record"} == study(tmp_path).resolved()
+
+
+def test_mistakes_name_file_line_and_what_is_allowed(tmp_path: Path) -> None:
+    message = problems(tmp_path, "record: {predictions: half}\n")
+    assert "small.yaml:11: record.predictions: must be one of 'float32', 'float16', got 'half'" in message
+    assert "did you mean 'views'?" in problems(tmp_path, "record: {view: true}\n")
+    assert "record.attention.images: must be" in problems(tmp_path, "record: {attention: {images: many}}\n")
+    assert "cannot be searched over" in problems(tmp_path, "record: {views: {choice: [true, false]}}\n")
+
+
+PLUGIN = """
+from torch import nn
+from akdtune.networks import Network
+from akdtune.registry import register
+from akdtune.signals import Signals
+
+
+@register("mapless")
+class Mapless(Network):
+    offers = frozenset()
+
+    def __init__(self, settings, inputs):
+        super().__init__(settings, inputs)
+        self.fc = nn.Linear(inputs.channels * inputs.size**2, inputs.num_classes)
+        self.pooled_dim = inputs.channels * inputs.size**2
+
+    def forward(self, images_BCHW, stages=False):
+        pooled_BC = images_BCHW.flatten(1)
+        return Signals(self.fc(pooled_BC), pooled_BC)
+
+    def classifier(self):
+        return self.fc.weight, self.fc.bias
+"""
+
+
+def test_attention_needs_networks_with_a_last_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mapless_networks.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    changed = STUDY.replace("{name: cnn, widths: [2, 4]}", "mapless") + "plugins: [mapless_networks]\n"
+    message = problems(tmp_path, "record: {attention: 5}\n", changed)
+    assert "record.attention: the student network 'mapless' offers no last_map" in message
+    both = changed.replace("network: {name: cnn, widths: [4, 8]}", "network: mapless")
+    message = problems(tmp_path, "record: {attention: 5}\n", both)
+    assert "the student network 'mapless' and the teacher network 'mapless' offer no last_map" in message
+    assert study(tmp_path, "record: {features: 5, views: true}\n", changed).record.features == 5
+
+
+def test_what_some_trials_have_not_is_said(tmp_path: Path) -> None:
+    assert study(tmp_path, "record: {attention: 5, views: true}\n").warnings == ()
+    noisy = STUDY.replace("views: {name: angular, variant: constrained, num_views: 2}", "views: tekap")
+    (warning,) = study(tmp_path, "record: {attention: 5}\n", noisy).warnings
+    assert "record.attention: keeps no maps of the views 'tekap'" in warning and "(views that have maps: ang" in warning
+    plain = STUDY.replace("views: {name: angular, variant: constrained, num_views: 2}", "views: none")
+    (warning,) = study(tmp_path, "record: {views: true}\n", plain).warnings
+    assert "record.views: is ignored: no trial has views" in warning
+    head = plain.replace("method: kd", "method: simkd")
+    (warning,) = study(tmp_path, "record: {attention: 5}\n", head).warnings
+    assert "keeps no maps of students of 'simkd', which predict through a head of the method" in warning
