@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +14,7 @@ from akdtune.statistics.resampling import Floats
 BINS = 10
 
 
-def calibration_error(probabilities_NK: Floats, labels_N: npt.NDArray[np.integer], bins: int = BINS) -> float:
+def calibration_error(probabilities_NK: Floats, labels_N: npt.NDArray[np.integer[Any]], bins: int = BINS) -> float:
     """Expected calibration error, in percentage points.
 
     Images fall into bins of equal width by their highest probability, each bin with its upper end. The error is the
