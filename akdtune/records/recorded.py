@@ -25,6 +25,7 @@ from akdtune.records.files import read_table, trial_directory
 from akdtune.records.number_lists import Floats, read_lists
 from akdtune.records.recorded_files import ATTENTION, AUGMENTED, FEATURES, PREDICTIONS, Maps, SplitName
 from akdtune.records.trial_directory import TrialDirectory
+from akdtune.roles import REPORT_ROLES
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 Run: TypeAlias = str | os.PathLike[str]
@@ -130,7 +131,7 @@ class Attention:
 
 def split_of(role: str) -> SplitName:
     """The images that trials of a role are judged by: the test set, or those of validation."""
-    return recorded_files.judged_split(role)
+    return "test" if role in REPORT_ROLES else "validation"
 
 
 def trial_logits(run: Run, trial_id: str) -> TrialLogits:

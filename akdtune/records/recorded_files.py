@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from akdtune.records.files import write_table
 from akdtune.records.number_lists import in_half, list_column, scores_in_half
-from akdtune.roles import REPORT_ROLES
 
 SplitName = Literal["validation", "test"]
 """The images that a trial is judged by."""
@@ -38,7 +37,7 @@ OF_TRIAL = (PREDICTIONS, FEATURES, ATTENTION, AUGMENTED)
 VIEWS_KEPT, IMAGE_SIZE, AUGMENTATION = b"akdtune.views", b"akdtune.image_size", b"akdtune.augmentation"
 HEIGHT, WIDTH = b"akdtune.height", b"akdtune.width"
 
-Path_: TypeAlias = str | os.PathLike[str]
+FilePath: TypeAlias = str | os.PathLike[str]
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
 Integers: TypeAlias = npt.NDArray[np.int64]
 
@@ -55,27 +54,22 @@ class Maps(NamedTuple):
     predicted_NHW: Array
 
 
-def judged_split(role: str) -> SplitName:
-    """The images that trials of a role are judged by."""
-    return "test" if role in REPORT_ROLES else "validation"
-
-
-def teacher_logits_file(run: Path_, split: SplitName) -> Path:
+def teacher_logits_file(run: FilePath, split: SplitName) -> Path:
     """Logits of the study's teachers on a split."""
     return Path(run) / FOLDER / f"teacher-{split}.parquet"
 
 
-def teacher_features_file(run: Path_, split: SplitName) -> Path:
+def teacher_features_file(run: FilePath, split: SplitName) -> Path:
     """Pooled features of the study's teachers on the first images of a split."""
     return Path(run) / FOLDER / f"teacher-features{_behind(split)}.parquet"
 
 
-def teacher_attention_file(run: Path_, split: SplitName) -> Path:
+def teacher_attention_file(run: FilePath, split: SplitName) -> Path:
     """Attention maps of the study's teachers on the first images of a split."""
     return Path(run) / FOLDER / f"teacher-attention{_behind(split)}.parquet"
 
 
-def teacher_augmented_file(run: Path_, augmentation: str, split: SplitName) -> Path:
+def teacher_augmented_file(run: FilePath, augmentation: str, split: SplitName) -> Path:
     """Logits of the study's teachers on a split under an augmentation."""
     return Path(run) / FOLDER / f"teacher-augmented-{augmentation}{_behind(split)}.parquet"
 
@@ -85,7 +79,7 @@ def _behind(split: SplitName) -> str:
     return "" if split == "test" else f"-{split}"
 
 
-def teacher_files(run: Path_, split: SplitName) -> list[Path]:
+def teacher_files(run: FilePath, split: SplitName) -> list[Path]:
     """What a study holds of its teachers on a split."""
     named = sorted((Path(run) / FOLDER).glob("teacher-*.parquet"))
     whole = (path for path in named if "." not in path.stem)  # what was put aside is called so
@@ -96,7 +90,7 @@ def teacher_files(run: Path_, split: SplitName) -> list[Path]:
 
 
 def write_trial_logits(
-    path: Path_,
+    path: FilePath,
     sample_ids_N: Integers,
     labels_N: Integers,
     logits_NK: Array,
@@ -132,7 +126,7 @@ def write_trial_logits(
 
 
 def write_teacher_logits(
-    path: Path_, sample_ids_N: Integers, labels_N: Integers, logits: Sequence[Array], augmentation: str | None = None
+    path: FilePath, sample_ids_N: Integers, labels_N: Integers, logits: Sequence[Array], augmentation: str | None = None
 ) -> None:
     """Writes the logits [N, K] of every teacher, the main one first, as `logits_0`, ... in float16.
 
@@ -143,7 +137,7 @@ def write_teacher_logits(
     _write(path, sample_ids_N, labels_N, columns, {} if augmentation is None else {AUGMENTATION: augmentation})
 
 
-def write_features(path: Path_, sample_ids_N: Integers, features: Mapping[str, Array]) -> None:
+def write_features(path: FilePath, sample_ids_N: Integers, features: Mapping[str, Array]) -> None:
     """Writes pooled features [N, C] in float16.
 
     Args:
@@ -157,7 +151,7 @@ def write_features(path: Path_, sample_ids_N: Integers, features: Mapping[str, A
     _write(path, sample_ids_N, None, {name: in_half(values_NC) for name, values_NC in features.items()})
 
 
-def write_attention(path: Path_, sample_ids_N: Integers, image_size: int, maps: Mapping[str, Maps]) -> None:
+def write_attention(path: FilePath, sample_ids_N: Integers, image_size: int, maps: Mapping[str, Maps]) -> None:
     """Writes attention maps in float16, two columns each, with height and width in their metadata.
 
     Args:
@@ -187,7 +181,7 @@ def map_column(whose: str, kind: str) -> str:
 
 
 def _write(
-    path: Path_,
+    path: FilePath,
     sample_ids_N: Integers,
     labels_N: Integers | None,
     lists: Mapping[str, Array],

@@ -15,7 +15,7 @@ from typing import Any
 
 from akdtune import atomic
 from akdtune.errors import StudyError
-from akdtune.records import recorded_files
+from akdtune.records import recorded, recorded_files
 from akdtune.records.check_words import with_check
 from akdtune.records.damage import damage_of
 from akdtune.records.files import LOCK, trial_directory
@@ -99,7 +99,7 @@ class Donors:
 
     def _copy_teachers(self, other: Path, record: TrialRecord) -> None:
         """Takes over what is known of the teachers on the images that a trial is judged by: they are its own."""
-        split = recorded_files.judged_split(str(record.plan["role"]))
+        split = recorded.split_of(str(record.plan["role"]))
         for path in recorded_files.teacher_files(other, split) if self._record.teacher else ():
             target = self.directory.root / recorded_files.FOLDER / path.name
             if not target.exists():

@@ -9,7 +9,8 @@ import torch
 
 from akdtune import networks, progress
 from akdtune.planning.identity import Identity
-from akdtune.records.recorded_files import SplitName, judged_split, teacher_logits_file, write_teacher_logits
+from akdtune.records.recorded import split_of
+from akdtune.records.recorded_files import SplitName, teacher_logits_file, write_teacher_logits
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.study_folder import writing
 from akdtune.roles import REPORT_ROLES
@@ -27,7 +28,7 @@ def complete(directory: StudyDirectory, identity: Identity) -> None:
     if study.teacher.absent or not study.record.teacher:
         return
     roles = {str(record.plan["role"]) for record in directory.records.values() if record.terminal == "done"}
-    for split, role in sorted({judged_split(role): role for role in roles}.items()):
+    for split, role in sorted({split_of(role): role for role in roles}.items()):
         if not teacher_logits_file(directory.root, split).exists():
             with progress.stage(f"asking the teacher about the {split} images, which no trial has kept"):
                 _write(directory, identity, split, role)

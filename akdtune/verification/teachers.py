@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from akdtune.errors import StudyError
 from akdtune.records import files, recorded
-from akdtune.records.recorded_files import FOLDER, SplitName, judged_split, teacher_files, teacher_logits_file
+from akdtune.records.recorded_files import FOLDER, SplitName, teacher_files, teacher_logits_file
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.text import counted
 from akdtune.verification.checks import Check, check, differs
@@ -72,7 +72,7 @@ def _measured(
     """The teacher's accuracy as the first finished trial of a split says it, where it says one."""
     for trial_id, plan in plans.items():
         told = held.trials.get(trial_id)
-        if told is None or told.end is None or told.end.kind != "done" or judged_split(plan["role"]) != split:
+        if told is None or told.end is None or told.end.kind != "done" or recorded.split_of(plan["role"]) != split:
             continue
         try:
             rows = TrialDirectory(files.trial_directory(run, trial_id)).read_rows()

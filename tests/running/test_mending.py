@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from akdtune.errors import StudyError
-from akdtune.records import recorded_files, tables
+from akdtune.errors import NotRecorded, StudyError
+from akdtune.records import recorded, recorded_files, tables
 from akdtune.records.files import read_rows, read_table
 from akdtune.records.ledger.events import RungDecided, TrialEnded, TrialInterrupted, TrialStarted
 from akdtune.records.study_directory import StudyDirectory
@@ -411,3 +411,15 @@ def test_a_trial_whose_kept_files_are_damaged_goes_on_from_its_saved_state(
         train(directory, DONE)
         assert directory.records[DONE].terminal == "done"
     assert not path.exists(), "nothing was asked for any more"
+
+
+def test_what_a_killed_writer_left_of_a_teachers_file_is_taken_away(tmp_path: Path) -> None:
+    with StudyDirectory(tmp_path / "run").opened() as directory:
+        half = directory.root / recorded_files.FOLDER / ".teacher-test.parquet.1.2.tmp"
+        half.parent.mkdir()
+        half.write_bytes(b"PAR1 half")
+        with pytest.raises(NotRecorded):
+            recorded.teacher_logits(directory.root)
+        directory.remove_left_over()
+        assert list(half.parent.iterdir()) == []
+        directory.write_lock({"settings": {"study": "s"}})

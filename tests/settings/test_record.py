@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from akdtune import registry
 from akdtune.errors import SettingsError
 from akdtune.settings.record import RecordSettings, held_record
 from akdtune.study import spec
@@ -108,24 +110,34 @@ class Mapless(Network):
 
 def test_attention_needs_networks_with_a_last_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mapless_networks.py").write_text(PLUGIN)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     changed = STUDY.replace("{name: cnn, widths: [2, 4]}", "mapless") + "plugins: [mapless_networks]\n"
-    message = problems(tmp_path, "record: {attention: 5}\n", changed)
-    assert "record.attention: the student network 'mapless' offers no last_map" in message
-    both = changed.replace("network: {name: cnn, widths: [4, 8]}", "network: mapless")
-    message = problems(tmp_path, "record: {attention: 5}\n", both)
-    assert "the student network 'mapless' and the teacher network 'mapless' offer no last_map" in message
-    assert study(tmp_path, "record: {features: 5, views: true}\n", changed).record.features == 5
+    with registry.kept():
+        message = problems(tmp_path, "record: {attention: 5}\n", changed)
+        assert "record.attention: the student network 'mapless' offers no last_map" in message
+        both = changed.replace("network: {name: cnn, widths: [4, 8]}", "network: mapless")
+        message = problems(tmp_path, "record: {attention: 5}\n", both)
+        assert "the student network 'mapless' and the teacher network 'mapless' offer no last_map" in message
+        assert study(tmp_path, "record: {features: 5, views: true}\n", changed).record.features == 5
 
 
-def test_what_some_trials_have_not_is_said(tmp_path: Path) -> None:
-    assert study(tmp_path, "record: {attention: 5, views: true}\n").warnings == ()
-    noisy = STUDY.replace("views: {name: angular, variant: constrained, num_views: 2}", "views: tekap")
-    (warning,) = study(tmp_path, "record: {attention: 5}\n", noisy).warnings
-    assert "record.attention: keeps no maps of the views 'tekap'" in warning and "(views that have maps: ang" in warning
-    plain = STUDY.replace("views: {name: angular, variant: constrained, num_views: 2}", "views: none")
-    (warning,) = study(tmp_path, "record: {views: true}\n", plain).warnings
-    assert "record.views: is ignored: no trial has views" in warning
-    head = plain.replace("method: kd", "method: simkd")
-    (warning,) = study(tmp_path, "record: {attention: 5}\n", head).warnings
-    assert "keeps no maps of students of 'simkd', which predict through a head of the method" in warning
+VIEWS = "views: {name: angular, variant: constrained, num_views: 2}"
+
+
+@pytest.mark.parametrize(
+    ("views", "method", "record", "words"),
+    [
+        (VIEWS, "kd", "{attention: 5, views: true, features: 5}", None),
+        ("views: tekap", "kd", "{attention: 5}", "record.attention: keeps no maps of the views 'tekap': what they say"),
+        ("views: none", "kd", "{views: true}", "record.views: is ignored: no trial has views"),
+        ("views: none", "simkd", "{attention: 5}", "keeps no maps of students of 'simkd', which predict through"),
+    ],
+)
+def test_what_some_trials_have_not_is_said(
+    tmp_path: Path, views: str, method: str, record: str, words: str | None
+) -> None:
+    text = STUDY.replace(VIEWS, views).replace("method: kd", f"method: {method}")
+    known = study(tmp_path, "", text).warnings
+    more = [line for line in study(tmp_path, f"record: {record}\n", text).warnings if line not in known]
+    assert len(more) == (words is not None)
+    assert words is None or words in more[0]

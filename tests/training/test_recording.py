@@ -19,24 +19,23 @@ from akdtune.training.measures import STOCHASTIC_DRAWS, fixed_views
 from akdtune.training.recording import Recording, class_maps
 from akdtune.training.trial import Trial
 from tests import small_world
-from tests.small_trials import ANGULAR, DIGITS, TEACHER, configured, trained
+from tests.small_trials import ANGULAR, DIGITS, configured, trained
 
 DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})
-OTHERS = TEACHER.model_copy(
-    update={"others": [TeacherSettings(network={"name": "cnn", "widths": [4, 8, 8]}, epochs=1, batch_size=32, seed=1)]}
-)
+OTHER = TeacherSettings(network={"name": "cnn", "widths": [4, 8, 8]}, epochs=1, batch_size=32, seed=1)
 SHORT: dict[str, Any] = {**ANGULAR, "warmup_epochs": 1}
 TEKAP = {"name": "tekap", "number": 2, "feature_number": 3, "level": "both"}
 
 
-def config(views: dict[str, Any], teacher: TeacherSettings = TEACHER, **changes: Any) -> TrialConfig:
+def config(views: dict[str, Any], *others: TeacherSettings, **changes: Any) -> TrialConfig:
     method = changes.pop("method", {"name": "kd"})
-    return configured(DATA, trained(DATA, teacher), views, [method], changes=changes, epochs=1)
+    teachers = replace(trained(DATA), others=tuple(trained(DATA, of) for of in others))
+    return configured(DATA, teachers, views, [method], changes=changes, epochs=1)
 
 
-def closed(views: dict[str, Any], teacher: TeacherSettings = TEACHER, **changes: Any) -> Trial:
+def closed(views: dict[str, Any], *others: TeacherSettings, **changes: Any) -> Trial:
     """A trial that has come to its end."""
-    trial = Trial(config(views, teacher, **changes))
+    trial = Trial(config(views, *others, **changes))
     list(trial.run())
     trial.close()
     return trial
@@ -158,7 +157,7 @@ def test_maps_of_affine_views_are_exact() -> None:
 
 
 def test_maps_of_student_and_teachers_are_those_of_their_answers() -> None:
-    trial = closed({"name": "multi_teacher"}, OTHERS)
+    trial = closed({"name": "multi_teacher"}, OTHER)
     recording = trial.recording()
     student, teachers = recording.attention(9), recording.teacher_attention(9)
     assert list(student) == ["student"], "views that are teachers have theirs with the teachers"
