@@ -88,7 +88,7 @@ def test_an_arm_that_is_the_whole_slope_is_named(tmp_path: Path) -> None:
 def test_one_cell_far_off_moves_ranks_and_huber_little(tmp_path: Path) -> None:
     plain, spoiled = checks(probed(tmp_path / "a")), checks(probed(tmp_path / "b", outlier=-60.0))
     for name in ("theil_sen", "huber"):
-        assert spoiled.slopes[name].value == pytest.approx(plain.slopes[name].value, abs=0.5)
+        assert spoiled.slopes[name].value == pytest.approx(plain.slopes[name].value, abs=0.8)
     moved = abs(spoiled.slopes["least_squares"].value - plain.slopes["least_squares"].value)
     assert moved > 1.0
 

@@ -197,7 +197,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines[0] == f"geometry of the views in {tmp_path}"
     assert report["verdict"] in lines
     assert "view to teacher, features" in printed
-    assert "by trial" not in printed
+    assert "\nby trial\n" not in printed
     written = sorted(file.name for file in (tmp_path / "reports").iterdir())
     assert written == sorted(["geometry.json", *(f"geometry_{name}.{kind}" for kind in ("png", "svg", "pdf")
                                                  for name in ("epochs", "offsets", "calibration"))])  # fmt: skip
@@ -208,7 +208,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = akdtune.load(str(tmp_path)).geometry(draws=100)
     assert json.loads(json.dumps(said.report())) == {name: report[name] for name in said.report()}
     assert analysis.main([str(tmp_path), "--draws", "100", "--all"]) == 0
-    assert "by trial" in capsys.readouterr().out
+    assert "\nby trial\n" in capsys.readouterr().out
 
 
 def test_a_study_without_views_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

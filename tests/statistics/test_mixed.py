@@ -45,12 +45,12 @@ def test_both_slopes_are_found_whatever_lies_between_arms() -> None:
 
 
 def test_units_do_not_matter() -> None:
-    x_N, y_N, levels = simulated()
+    x_N, y_N, levels = simulated(noise=0.5)
     plain, other = mixed.fit(x_N, y_N, **levels), mixed.fit(1e-4 * x_N + 3, 1e3 * y_N - 5, **levels)
     assert isinstance(plain, mixed.MixedFit) and isinstance(other, mixed.MixedFit)
     assert plain.between_cells is not None and other.between_cells is not None
     assert other.between_cells.value == pytest.approx(1e7 * plain.between_cells.value, rel=1e-3)
-    assert other.sds["residual"] == pytest.approx(1e3 * plain.sds["residual"], rel=1e-3)
+    assert other.sds["residual"] == pytest.approx(1e3 * plain.sds["residual"], rel=0.02)
 
 
 def test_one_random_intercept_is_statsmodels_own_model() -> None:

@@ -44,7 +44,7 @@ def test_the_point_is_the_error_that_other_reports_have() -> None:
 
 
 def test_too_sure_is_resolved_and_calibrated_is_not() -> None:
-    of_both, labels_N = classifier(2000, 2, sharper=3.0)
+    of_both, labels_N = classifier(2000, 4, sharper=3.0)
     found = reliability({"calibrated": of_both[0], "sharper": of_both[1]}, labels_N)
     calibrated, sharper = found.of["calibrated"], found.of["sharper"]
     assert calibrated.error.low is not None and calibrated.error.low < 0.5
