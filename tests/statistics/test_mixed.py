@@ -23,8 +23,12 @@ def simulated(cells: int = 30, seeds: int = 3, between: float = 2.0, within: flo
     own_N -= np.repeat(own_N.reshape(cells, seeds).mean(axis=1), seeds)
     x_N = cell_C[codes_N] + own_N + 5 * arm_C[codes_N]
     seeds_N = np.tile(np.arange(seeds), cells)
-    y_N = between * cell_C[codes_N] + within * own_N - 7 * arm_C[codes_N] + 0.5 * seeds_N + noise * rng.normal(
-        size=len(x_N)
+    y_N = (
+        between * cell_C[codes_N]
+        + within * own_N
+        - 7 * arm_C[codes_N]
+        + 0.5 * seeds_N
+        + noise * rng.normal(size=len(x_N))
     )
     arms_N = [f"angular/{arm}" for arm in arm_C[codes_N]]
     return x_N, y_N, {"arms_N": arms_N, "cells_N": [f"c{c}" for c in codes_N], "seeds_N": seeds_N.tolist()}

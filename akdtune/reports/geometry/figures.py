@@ -31,9 +31,7 @@ def draw(
                         sheets(courses, offsets, calibration, name).items()}, kinds)  # fmt: skip
 
 
-def sheets(
-    courses: Sequence[Course], offsets: Offsets, calibration: Calibration, name: str
-) -> dict[str, Sheet]:
+def sheets(courses: Sequence[Course], offsets: Offsets, calibration: Calibration, name: str) -> dict[str, Sheet]:
     """Figures by name: epochs, offsets, calibration."""
     drawn: dict[str, Sheet] = {}
     if courses:
