@@ -18,9 +18,22 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
+from akdtune.reports.diversity.checks import Checks, checks_of
+from akdtune.reports.diversity.checks_figures import draw_checks
+from akdtune.reports.diversity.checks_report import (
+    FIT_HEADINGS,
+    HOW,
+    PATH_HEADINGS,
+    fit_rows,
+    path_remarks,
+    path_rows,
+    remarks,
+)
 from akdtune.reports.diversity.figures import draw
 from akdtune.reports.diversity.measured import ESTIMANDS, FURTHER, HEADLINE, DiversityPanel, Relation, panels_of, relate
 from akdtune.reports.diversity.report import READING, counts_text, grouped_estimands, report, size_text
+from akdtune.reports.diversity.theory_check import HEADINGS, TheoryCheck, theory_check
+from akdtune.reports.diversity.theory_check import READING as THEORY
 from akdtune.reports.diversity.verdict import (
     TABLE_HEADINGS,
     Verdict,
@@ -29,6 +42,7 @@ from akdtune.reports.diversity.verdict import (
     judge,
 )
 from akdtune.reports.figures import FORMATS, add_format, stamped
+from akdtune.reports.members import left_out_text
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, print_whole, save, save_json
 from akdtune.statistics import association
@@ -36,6 +50,9 @@ from akdtune.statistics import association
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+TRIALS_SHOWN = 100
+"""Rows of the table of losses."""
 
 
 def print_headline(console: Console, panels: Sequence[DiversityPanel], verdicts: dict[str, Verdict]) -> None:
@@ -78,6 +95,45 @@ def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Rel
         console.print(remark, highlight=False, soft_wrap=True)
 
 
+def print_checks(console: Console, checks: Sequence[Checks]) -> None:
+    """Prints the other fits of a panel's slopes and the path along the ensemble's accuracy, each with its remarks."""
+    if not checks:
+        return
+    table = _table(FIT_HEADINGS, right=())
+    rows = fit_rows(checks)
+    for before, row in zip([[""], *rows], rows, strict=False):
+        table.add_row("" if row[0] == before[0] else row[0], *row[1:])
+    console.print()
+    print_whole(console, table)
+    for remark in (*remarks(checks), HOW):
+        console.print(f"- {remark}", highlight=False, soft_wrap=True)
+    if rows := path_rows(checks):
+        table = _table(PATH_HEADINGS, right=())
+        for row in rows:
+            table.add_row(*row)
+        console.print()
+        print_whole(console, table)
+    for remark in path_remarks(checks):
+        console.print(f"- {remark}", highlight=False, soft_wrap=True)
+
+
+def print_theory(console: Console, theory: TheoryCheck) -> None:
+    """Prints the ensembles' losses trial by trial, what they say and which trials are left out."""
+    console.print("\nlosses of the ensembles: teacher and views, equal weights", style="bold", highlight=False)
+    if theory.trials:
+        table = _table(HEADINGS, right=HEADINGS[2:])
+        for row in theory.rows()[:TRIALS_SHOWN]:
+            table.add_row(*row)
+        print_whole(console, table)
+        more = len(theory.trials) - TRIALS_SHOWN
+        said = [f"{more} more trials are in the JSON"] if more > 0 else []
+        said += [left_out_text(theory.left_out)] if theory.left_out else []
+        for sentence in (theory.sentence, THEORY, *said):
+            console.print(f"- {sentence}", highlight=False, soft_wrap=True)
+    else:
+        console.print(f"- {theory.sentence}", highlight=False, soft_wrap=True)
+
+
 def _table(headings: Sequence[str], right: Sequence[str]) -> Table:
     from rich.table import Table
 
@@ -111,7 +167,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "panel. Works on a running study; the figures are an association, never an effect.",
         epilog="examples:\n  akdtune analyze diversity_accuracy runs/digits_angular\n"
         "  python analysis/diversity_accuracy.py runs/digits_angular --all --out figures\n\n"
-        "writes diversity_accuracy.json, and the figure diversity_accuracy",
+        "writes diversity_accuracy.json, and the figure diversity_accuracy; with --all also diversity_checks, and\n"
+        "diversity_theory where trials kept the answers of their views (record: {views: true})",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a study directory, e.g. runs/digits_angular")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN/reports)")
@@ -147,9 +204,13 @@ def _run(run_dir: Path, out: Path, kinds: Sequence[str], *, everything: bool, dr
     relations = {panel.name: relate(panel, list(panel.measures), draws=draws, seed=seed) for panel in panels}
     verdicts = {name: judge(of_panel) for name, of_panel in relations.items()}
     print_headline(console, panels, verdicts)
+    checks = {panel.name: checks_of(panel, relations[panel.name], draws=draws, seed=seed) for panel in panels}
+    theory = theory_check(run_dir)
     if everything:
         for panel in panels:
             print_panel(console, panel, relations[panel.name], verdicts[panel.name])
+            print_checks(console, checks[panel.name])
+        print_theory(console, theory)
         console.print(
             f"\nbeyond {association.LARGE} cells, Spearman's beyond {association.LARGE_FOR_RANKS}, intervals are by "
             "influence values; no interval is corrected for the number of measures",
@@ -157,15 +218,18 @@ def _run(run_dir: Path, out: Path, kinds: Sequence[str], *, everything: bool, dr
         )
     elif panels:
         others = [panel.title.split(":")[0] for panel in panels if panel.name != "probe" and panel.arms]
-        parts = ["pooled and adjusted estimates", "rank correlations", "five further measures", *others]
+        parts = ["pooled and adjusted estimates", "rank correlations", "five further measures", "other fits",
+                 "the path along the ensemble's accuracy", "losses of the ensembles", *others]  # fmt: skip
         console.print(f"with --all: {', '.join(parts)}", highlight=False, soft_wrap=True)
     origin = origin_of(run_dir)
     console.print("; ".join(origin.lines()), highlight=False)
-    content = report(panels, relations, counts, draws=draws, seed=seed) | origin.report()
+    how = {"draws": draws, "seed": seed}
+    content = report(panels, relations, counts, checks=checks, theory=theory, **how) | origin.report()
     written = [save_json(out / "diversity_accuracy.json", content)]
     if any(panel.arms for panel in panels):
         with stamped(origin.short):
             images = draw(panels, relations, run_dir.resolve().name, kinds)
+            images |= draw_checks(checks, theory, run_dir.resolve().name, kinds) if everything else {}
         written += [save(out / file, image) for file, image in images.items()]
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 

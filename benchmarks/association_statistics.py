@@ -1,6 +1,6 @@
-"""Simulated verdicts of `analysis/diversity_accuracy.py`: false associations, false Simpson, power, coverage.
+"""Simulated verdicts of `analysis/diversity_accuracy.py`: false associations and Simpsons, power, coverage, other fits.
 
-    python benchmarks/association_statistics.py [--quick]
+    python benchmarks/association_statistics.py [--quick] [--only NAME...]
 
 Studies of four arms whose levels of diversity and accuracy differ, four headline measures, through the functions that
 the report uses. One line per property: the number claimed, the simulated one, its Monte-Carlo standard error; "shown"
@@ -22,7 +22,7 @@ from paired_statistics import Row, row
 
 from akdtune.reports.diversity.measured import HEADLINE, DiversityPanel, Relation, cell_means, relate
 from akdtune.reports.diversity.verdict import ALPHA, Verdict, judge
-from akdtune.statistics import association
+from akdtune.statistics import association, mediation, mixed, robust
 from akdtune.statistics.paired import holm
 from akdtune.statistics.permutation import p_within_groups
 
@@ -33,6 +33,8 @@ DRAWS, TEST_DRAWS = 500, 999
 """Of the bootstrap and of the test: fewer than the report's 2,000 and 9,999."""
 LEAST_POWER, LEAST_COVERAGE = 0.77, 0.92
 """Permutations with these draws have a little less than Fisher's .80; the bootstrap covers a little less than .95."""
+LEAST_FURTHER = 0.90
+"""Of intervals that stand beside the verdict."""
 LEVELS = (0.0, 1.0, 2.5, 3.0)
 """Of arms, in standard deviations of diversity within one; accuracies fall with them, three times as fast."""
 
@@ -70,6 +72,7 @@ def simulated(rng: np.random.Generator, study: Study) -> DiversityPanel:
     return DiversityPanel(
         "probe", "", False, [f"angular/{arms_C[cell]}" for cell in cells_N], [str(cell) for cell in cells_N], 70 + y_N,
         "validation", {measure: x_CM[cells_N, index] for index, measure in enumerate(HEADLINE)}, {}, {},
+        seeds=(np.arange(len(cells_N)) % study.seeds).tolist(),
     )  # fmt: skip
 
 
@@ -154,6 +157,41 @@ def coverage(replicates: int) -> Iterator[Row]:
         yield row(f"interval of the slope, {cells} cells, r = {r}: coverage", "at least", LEAST_COVERAGE, of_slope)
 
 
+def further_fits(replicates: int) -> Iterator[Row]:
+    """Of the other fits of the slope within arms, each by its own interval; the true slope is r."""
+    measure, r = next(iter(HEADLINE)), 0.5
+    for cells, seeds in ((24, 1), (24, 2), (44, 1)):
+        rng, held = np.random.default_rng(cells + seeds), dict[str, list[bool]]()
+        for _ in range(max(1, replicates // 8)):
+            panel = simulated(rng, Study(cells, r, seeds=seeds))
+            means = cell_means(panel, [measure], np.ones(len(panel.arms), bool))
+            x_C, y_C = means.measures_CM[:, 0], means.accuracy_C
+            levels = {"arms_N": panel.arms, "cells_N": panel.cells, "seeds_N": panel.seeds}
+            of_trials = mixed.fit(panel.measures[measure], panel.accuracy, **levels)
+            fits = {"Theil-Sen": robust.theil_sen(x_C, y_C, means.arms), "Huber": robust.huber(x_C, y_C, means.arms)}
+            fits["the mixed model"] = None if isinstance(of_trials, str) else of_trials.between_cells
+            for name, fit in fits.items():
+                there = fit is not None and not isinstance(fit, str) and fit.low is not None and fit.high is not None
+                covered = there and fit.low <= r <= fit.high
+                held.setdefault(name, []).append(covered)
+        for name, of_fit in held.items():
+            yield row(f"slope by {name}, {cells} cells x {seeds}, r = {r}: coverage", "at least", LEAST_FURTHER, of_fit)
+
+
+def paths(replicates: int) -> Iterator[Row]:
+    """Of the path through a third variable: a and b are its slopes in units of one standard deviation, 44 cells."""
+    arms = [f"angular/{cell % ARMS}" for cell in range(44)]
+    for a, b in ((0.0, 0.0), (0.7, 0.0), (0.0, 0.7), (0.7, 0.7)):
+        rng, hits = np.random.default_rng(7), []
+        for _ in range(max(1, replicates // 4)):
+            x_C, m_C, y_C = rng.normal(size=(3, 44))
+            m_C, y_C = a * x_C + m_C, 0.3 * x_C + b * (a * x_C + m_C) + y_C
+            found = mediation.mediation(x_C, m_C, y_C, range(44), association.dummies(arms), draws=DRAWS)
+            assert not isinstance(found, str) and found.indirect.low is not None and found.indirect.high is not None
+            hits.append(found.indirect.low <= a * b <= found.indirect.high)
+        yield row(f"path of a = {a}, b = {b}: coverage of a x b", "at least", LEAST_FURTHER, hits)
+
+
 def _excludes_zero(relation: Relation) -> bool:
     pearson = relation.estimates["within_arm"].pearson
     return pearson is not None and pearson.excludes_zero
@@ -164,17 +202,19 @@ def _shown(what: str, hits: list[bool]) -> Row:
 
 
 SIMULATIONS: tuple[Callable[[int], Iterator[Row]], ...] = (
-    false_associations, intervals_and_signs, power, coverage,
+    false_associations, intervals_and_signs, power, coverage, further_fits, paths,
 )  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="200 studies instead of 2,000")
-    replicates = 200 if parser.parse_args().quick else 2_000
+    parser.add_argument("--only", nargs="+", choices=[of.__name__ for of in SIMULATIONS], help="some of the properties")
+    arguments = parser.parse_args()
+    replicates = 200 if arguments.quick else 2_000
     start, missed = time.perf_counter(), 0
     print(f"{'what':75} {'':9}{'claimed':>8} {'simulated':>9} {'MC error':>8}")
-    for simulate in SIMULATIONS:
+    for simulate in (of for of in SIMULATIONS if arguments.only is None or of.__name__ in arguments.only):
         for outcome in simulate(replicates):
             missed += not outcome.holds
             claimed = f"{outcome.nominal:8.3f}" if outcome.relation != "shown" else f"{'':8}"

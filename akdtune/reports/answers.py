@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -18,8 +19,10 @@ from akdtune.reports.ablation.winners import Ranks
 from akdtune.reports.diversity import figures as diversity_figures
 from akdtune.reports.diversity import measured as diversity
 from akdtune.reports.diversity import report as diversity_report
+from akdtune.reports.diversity.checks import Checks, checks_of
 from akdtune.reports.diversity.measured import DiversityPanel, Relation
 from akdtune.reports.diversity.report import counts_text
+from akdtune.reports.diversity.theory_check import TheoryCheck, theory_check
 from akdtune.reports.diversity.verdict import TABLE_HEADINGS, Verdict, headline_sentence, judge
 from akdtune.reports.notebook import html_table
 from akdtune.reports.text import markdown_table
@@ -139,6 +142,7 @@ class Diversity:
         relations: by the name of a panel, each measure's estimates (pooled, within arms, adjusted).
         counts: trials of the study by status.
         how: draws and seed of the bootstrap.
+        directory: of the study.
     """
 
     study: str
@@ -146,6 +150,7 @@ class Diversity:
     relations: dict[str, list[Relation]]
     counts: dict[str, int]
     how: dict[str, int]
+    directory: Path
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -166,9 +171,21 @@ class Diversity:
         turned = [sentence for verdict in verdicts.values() for sentence in verdict.simpson_sentences]
         return [self.verdict, *others, *turned]
 
+    @functools.cached_property
+    def checks(self) -> dict[str, list[Checks]]:
+        """By the name of a panel: the slope within arms by other fits, and the path along the ensemble's accuracy."""
+        return {panel.name: checks_of(panel, self.relations[panel.name], **self.how) for panel in self.panels}
+
+    @functools.cached_property
+    def theory(self) -> TheoryCheck:
+        """The ensembles' losses against those of their members, where trials kept the answers of their views."""
+        return theory_check(self.directory)
+
     def report(self) -> dict[str, Any]:
         """Everything that was computed, as plain JSON."""
-        return diversity_report.report(self.panels, self.relations, self.counts, **self.how)
+        return diversity_report.report(
+            self.panels, self.relations, self.counts, checks=self.checks, theory=self.theory, **self.how
+        )
 
     def figure(self, name: str | None = None) -> Any:
         """Accuracy against each measure as a matplotlib Figure: a row of plots for each panel, or for one by its name.
@@ -215,4 +232,4 @@ def diversity_in(run: Path, *, draws: int = association.DRAWS, seed: int = 0) ->
         raise StudyError(f"{run}: no probe, search or report trial has finished yet ({counts_text(counts)})")
     how = {"draws": draws, "seed": seed}
     relations = {panel.name: diversity.relate(panel, list(panel.measures), **how) for panel in finished}
-    return Diversity(run.resolve().name, finished, relations, counts, how)
+    return Diversity(run.resolve().name, finished, relations, counts, how, run)

@@ -26,6 +26,7 @@ from akdtune.reports.column_words import Columns
 from akdtune.reports.detection.answer import Detected, detected
 from akdtune.reports.fidelity.answer import Fidelity, fidelity_in
 from akdtune.reports.fidelity.maps import THRESHOLD
+from akdtune.reports.geometry.answer import Geometry, geometry_in
 from akdtune.reports.notebook import html_table
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.reports.standing.opening import Standing, standing
@@ -33,7 +34,7 @@ from akdtune.reports.transfer.answer import Transfer, transfer_of
 from akdtune.reports.trials import best as best_of
 from akdtune.reports.trials.cell_means import tally
 from akdtune.roles import STATUSES
-from akdtune.statistics import association
+from akdtune.statistics import association, reliability
 
 if TYPE_CHECKING:
     from akdtune.data.dataset import DataSet
@@ -317,6 +318,21 @@ class Results:
             StudyError: where it has not been run yet.
         """
         return detected(self.directory)
+
+    def geometry(self, *, draws: int = reliability.DRAWS, seed: int = 0) -> Geometry:
+        """How views lie about their teacher, as `akdtune analyze geometry` says it.
+
+        Angles, margins and gates over the epochs; offsets of the views' features where `record` kept features; the
+        calibration of ensembles where it kept the answers of views.
+
+        Args:
+            draws: of the bootstrap over images, 100 or more.
+            seed: of the bootstrap.
+
+        Raises:
+            AkdtuneError: for too few draws.
+        """
+        return geometry_in(self.directory, draws=draws, seed=seed)
 
     def _tally(self) -> str:
         return tally(self.trials.select(["status"]).to_pylist())

@@ -131,7 +131,7 @@ def associations(
                          f"{len(y_N)}, {len(clusters_N)} and {len(nuisance_NQ)}")  # fmt: skip
     if not (np.isfinite(x_NM).all() and np.isfinite(y_N).all() and np.isfinite(nuisance_NQ).all()):
         raise ValueError("x, y and nuisance must be finite")
-    codes_N = _codes(clusters_N)
+    codes_N = codes_of(clusters_N)
     count = len(set(codes_N.tolist()))
     dof = count - (int(np.linalg.matrix_rank(nuisance_NQ)) if len(y_N) else 0) - 1
     y = _Adjusted.of(y_N, nuisance_NQ)
@@ -186,7 +186,7 @@ class _Adjusted:
 
 def dummies(labels_N: Sequence[Hashable]) -> Floats:
     """One 0/1 column per distinct label [N, labels]; together they span the intercept."""
-    codes_N = _codes(labels_N)
+    codes_N = codes_of(labels_N)
     return np.asarray(codes_N[:, None] == np.arange(codes_N.max(initial=-1) + 1)[None], np.float64)
 
 
@@ -238,7 +238,8 @@ def _normal(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _codes(labels_N: Sequence[Hashable]) -> Integers:
+def codes_of(labels_N: Sequence[Hashable]) -> Integers:
+    """Each distinct label as a number, counted from 0 in the order of their first rows [N]."""
     known: Mapping[Hashable, int] = {label: code for code, label in enumerate(dict.fromkeys(labels_N))}
     return np.fromiter((known[label] for label in labels_N), np.int64, len(labels_N))
 

@@ -115,6 +115,25 @@ def full_rank(columns_NQ: Floats) -> Floats:
     return np.asarray(left[:, sizes > sizes.max(initial=0.0) * 1e-10])
 
 
+def partial_moments(weights_DN: Floats, basis_NQ: Floats, values_NP: Floats) -> Floats:
+    """Weighted cross-products [D, P, P] of values that are free of the basis' columns in each draw anew.
+
+    Args:
+        weights_DN: how often each row was drawn.
+        basis_NQ: columns to take out, independent of each other.
+        values_NP: already free of the basis in the whole sample, which keeps the sums of products well conditioned.
+    """
+    return _partial(weights_DN, np.column_stack([basis_NQ, values_NP]), basis_NQ.shape[1])[0]
+
+
+def _partial(weights_DN: Floats, columns_NP: Floats, width: int) -> tuple[Floats, Floats]:
+    """Cross-products of the columns behind the first `width` ones, free of these, and the coefficients on them."""
+    moments_DPP = moments(weights_DN, columns_NP)
+    cross = moments_DPP[:, :width, width:]
+    fitted = _solved(moments_DPP[:, :width, :width], cross)
+    return moments_DPP[:, width:, width:] - np.swapaxes(cross, 1, 2) @ fitted, fitted
+
+
 def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats, *, with_ranks: bool) -> Statistic:
     """Partial Pearson, slope and (`with_ranks`) Spearman of y on each x by row weights [D, N] -> [2 or 3, M, D].
 
@@ -126,10 +145,7 @@ def partial_statistic(x_NM: Floats, y_N: Floats, nuisance_NQ: Floats, *, with_ra
     only_intercept = width == 1 and bool(np.ptp(basis_NQ) < TINY)
 
     def statistic(weights_DN: Floats) -> Floats:
-        moments_DPP = moments(weights_DN, columns_NP)
-        cross = moments_DPP[:, :width, width:]
-        fitted = _solved(moments_DPP[:, :width, :width], cross)
-        left = moments_DPP[:, width:, width:] - np.swapaxes(cross, 1, 2) @ fitted
+        left, fitted = _partial(weights_DN, columns_NP, width)
         variances = np.diagonal(left, axis1=1, axis2=2).T
         variances = np.where(variances > TINY * len(y_N), variances, np.nan)
         xy_MD, xx_MD, yy_D = left[:, :-1, -1].T, variances[:-1], variances[-1]

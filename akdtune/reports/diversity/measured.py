@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class DiversityPanel:
         measures: values per diversity measure, NaN where there are none.
         student_settings: values per searched student-side setting.
         excluded: trials of these roles that do not count, by status.
+        trials, seeds: one entry per finished trial.
+        ensemble_accuracy: of teacher and views, percent, on the same images; NaN where it is missing.
     """
 
     name: str
@@ -67,6 +69,9 @@ class DiversityPanel:
     measures: dict[str, Floats]
     student_settings: dict[str, list[Any]]
     excluded: dict[str, int]
+    trials: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    ensemble_accuracy: Floats = field(default_factory=lambda: np.empty(0))
 
     def viewless(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which trials have no views and hence no diversity: they are drawn, not fitted."""
@@ -179,6 +184,9 @@ def _panel(trials: Any, name: str, title: str, roles: Sequence[str], biased: boo
         measures={measure: _values(rows, measure) for measure in {**HEADLINE, **FURTHER}},
         student_settings={column.removeprefix("param."): rows[column].to_pylist() for column in student},
         excluded=dict(Counter(status[of_role & (status != "done")].tolist())),
+        trials=[str(trial) for trial in rows["trial_id"].to_pylist()],
+        seeds=[int(seed) for seed in rows["seed"].to_pylist()],
+        ensemble_accuracy=_values(rows, "ensemble_accuracy"),
     )
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from akdtune.reports.diversity.checks import FITS, Checks
+from akdtune.reports.diversity.checks_report import HOW, PATH_CLAIM, checks_json
 from akdtune.reports.diversity.measured import ESTIMANDS, HEADLINE, MIN_DOF, DiversityPanel, Relation
+from akdtune.reports.diversity.theory_check import TheoryCheck
 from akdtune.reports.diversity.verdict import ALPHA, POWER, Verdict, headline_sentence, judge
 from akdtune.roles import STATUSES
 from akdtune.statistics import association, permutation
 from akdtune.statistics.association import Association, Coefficient
+from akdtune.statistics.mediation import ASSUMPTIONS
 
 READING = (
     "association, never effect; intervals: 95 % over cells (bootstrap), each by itself; Holm p: permutations within "
@@ -47,7 +51,13 @@ def grouped_estimands(relation: Relation) -> list[tuple[str, Association]]:
 
 
 def report(
-    panels: Sequence[DiversityPanel], relations: dict[str, list[Relation]], counts: dict[str, int], **how: Any
+    panels: Sequence[DiversityPanel],
+    relations: dict[str, list[Relation]],
+    counts: dict[str, int],
+    *,
+    checks: Mapping[str, Sequence[Checks]],
+    theory: TheoryCheck,
+    **how: Any,
 ) -> dict[str, Any]:
     """Everything that was computed, as plain JSON."""
     verdicts = {name: judge(of_panel) for name, of_panel in relations.items()}
@@ -64,8 +74,13 @@ def report(
         },
         "minimum_residual_dof": MIN_DOF,
         "panels": {
-            panel.name: _panel_json(panel, relations[panel.name], verdicts[panel.name]) for panel in panels
+            panel.name: _panel_json(panel, relations[panel.name], verdicts[panel.name]) | {
+                "checks": {check.relation.measure: checks_json(check) for check in checks[panel.name]}
+            }
+            for panel in panels
         },
+        "checks": {"fits": {**FITS, "how": HOW}, "path": {"claim": PATH_CLAIM, "assumptions": list(ASSUMPTIONS)}},
+        "theory": theory.report(),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from akdtune.errors import AkdtuneError
 from akdtune.reports.page import material as reading
 from akdtune.reports.page.content import LeftOut, Page, Section
 from akdtune.reports.page.material import Material, finite
-from akdtune.reports.page.sections import course, detection, fidelity, outcome, question, searched, transfer, verdict, views
+from akdtune.reports.page.sections import course, detection, fidelity, geometry, outcome, question, searched, transfer, verdict, views
 from akdtune.reports.text import duration
 from akdtune.roles import STATUSES
 
@@ -28,7 +28,7 @@ SECTIONS: dict[str, Callable[[Material], Section | LeftOut]] = {
     "Slices and contours": searched.slices,
     "Importance of settings": searched.importance,
     "Diversity and accuracy": views.diversity,
-    "Geometry of the views": views.geometry,
+    "Geometry of the views": geometry.geometry,
     transfer.TITLE: transfer.transfer,
     "Attention and fidelity": fidelity.fidelity,
     "Detection of teachers": detection.detection,

@@ -1,26 +1,23 @@
-"""The views of teachers: whether students follow their diversity, and how they lie over the epochs."""
+"""Whether students follow the diversity of their teachers' views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 
-from akdtune.reports import curves as curves_report
-from akdtune.reports.curves import Curve
 from akdtune.reports.diversity.figures import panel_title
-from akdtune.reports.diversity.measured import HEADLINE, DiversityPanel, cell_means, is_viewless
+from akdtune.reports.diversity.measured import HEADLINE, DiversityPanel, cell_means
 from akdtune.reports.diversity.report import READING, size_text
 from akdtune.reports.diversity.verdict import TABLE_HEADINGS, Judged, Verdict
 from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table
-from akdtune.reports.page.drawing import lines, points, svg
+from akdtune.reports.page.drawing import points, svg
 from akdtune.reports.page.drawing.axes import Margins, Plot, plot
-from akdtune.reports.page.drawing.lines import Line
-from akdtune.reports.page.drawing.looks import Look
 from akdtune.reports.page.drawing.points import Point
 from akdtune.reports.page.drawing.scales import short_number
-from akdtune.reports.page.material import Material, Row
+from akdtune.reports.page.material import Material
+from akdtune.reports.page.sections import checks
 from akdtune.reports.text import number
 from akdtune.statistics.resampling import Floats
 
@@ -41,8 +38,9 @@ def diversity(material: Material) -> Section | LeftOut:
         arms = {arm: look for arm, look in material.looks.items() if arm in panel.arms}
         caption = f"A point a cell. Lines: the common slope within arms through each arm's mean. {size_text(panel)}."
         parts.append(Figure(panel.title, drawn, caption, arms))
-        parts.append(_table(panel, verdict))
-    return Section("diversity", "Diversity and accuracy", [*parts, Sentences([READING[0].upper() + READING[1:] + "."])])
+        parts += [_table(panel, verdict), *checks.of_panel(found, panel)]
+    parts += [*checks.of_theory(found), Sentences([READING[0].upper() + READING[1:] + "."])]
+    return Section("diversity", "Diversity and accuracy", parts)
 
 
 def _scatter(material: Material, panel: DiversityPanel, judged: Judged) -> Markup:
@@ -86,93 +84,3 @@ def _table(panel: DiversityPanel, verdict: Verdict) -> Table:
         verdict.table(),
         (1, 2, 3, 4),
     )
-
-
-# ------------------------------------------------------------------------------------------------- geometry
-
-
-def _degrees(cosine: Floats) -> Floats:
-    angles: Floats = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    return angles
-
-
-def _percent(share: Floats) -> Floats:
-    return 100 * share
-
-
-def _same(value: Floats) -> Floats:
-    return value
-
-
-TRIALS_DRAWN = 200
-"""Thin lines of a plot."""
-
-GEOMETRY: dict[str, tuple[str, str, Callable[[Floats], Floats]]] = {
-    "teacher_cosine": ("view to teacher, features", "degrees", _degrees),
-    "teacher_cosine_prob": ("view to teacher, probabilities", "degrees", _degrees),
-    "inter_cosine": ("between two views, features", "degrees", _degrees),
-    "inter_cosine_prob": ("between two views, probabilities", "degrees", _degrees),
-    "offset_cosine": ("between two offsets from the teacher, features", "degrees", _degrees),
-    "offset_cosine_prob": ("between two offsets, probabilities", "degrees", _degrees),
-    "margin": ("margin of the features", "1 − cosine", _same),
-    "gate_open_train": ("gate open, training images, features", "%", _percent),
-    "gate_open_eval": ("gate open, held-out images, features", "%", _percent),
-    "gate_open_train_logit": ("gate open, training images, logits", "%", _percent),
-    "gate_open_eval_logit": ("gate open, held-out images, logits", "%", _percent),
-}
-"""Columns of epochs with a title, a unit and what makes the values of it."""
-
-
-def geometry(material: Material) -> Section | LeftOut:
-    """Angles of views to their teacher and to each other, margins and gates over the epochs, by arm."""
-    ended = [row for row in material.rows if row["status"] == "done"]
-    rows = {row["trial_id"]: row for row in ended or material.rows}
-    panels: list[Panel] = []
-    arms: dict[str, Look] = {}
-    for column, (title, unit, of) in GEOMETRY.items():
-        groups = {
-            arm: held for arm, held in _curves(material, column, of, rows).items() if not is_viewless(arm)
-        }  # fmt: skip
-        if not groups:
-            continue
-        arms |= {arm: material.looks[arm] for arm in groups}
-        thin = [line for arm, group in groups.items() for line in _trials(material, arm, group)]
-        drawn = [*thin[:TRIALS_DRAWN], *(_mean(material, arm, group) for arm, group in groups.items())]
-        name = f"{title}, {unit}, mean of each arm over epochs"
-        panels.append(Panel(lines.panel(title, drawn, name=name, y_label=unit)))
-    if not panels:
-        return LeftOut("Geometry of the views", "no trial has views whose angles or gates were measured")
-    caption = (
-        "Thin: a trial that is done; bold: mean of its arm. Angles are those of mean cosines over held-out images: 0 "
-        "is the same direction, 90 orthogonal. Views that go on changing are measured at rungs, in each tenth and in "
-        "the last epoch."
-    )
-    missing = ["the angle of views to the teacher itself was not recorded by the version that ran this study"]
-    said = [] if any(material.course(name) for name in ("teacher_cosine", "teacher_cosine_prob")) else missing
-    parts: list[Part] = [Figure("Angles, margins and gates over epochs", panels, caption, arms)]
-    return Section("geometry", "Geometry of the views", [*parts, *([Sentences(said)] if said else [])])
-
-
-def _curves(
-    material: Material, column: str, of: Callable[[Floats], Floats], rows: Mapping[str, Row]
-) -> dict[str, list[Curve]]:
-    groups: dict[str, list[Curve]] = {}
-    for trial, (epochs, values) in material.course(column).items():
-        held = np.isfinite(values)
-        if trial in rows and held.any():
-            row = rows[trial]
-            curve = Curve(trial, str(row["arm"]), str(row["role"]), str(row["status"]), epochs[held], of(values[held]))
-            groups.setdefault(curve.arm, []).append(curve)
-    return groups
-
-
-def _trials(material: Material, arm: str, group: Sequence[Curve]) -> Iterator[Line]:
-    look = material.looks[arm]
-    for curve in group:
-        said = f"{curve.trial_id}, {arm}: {number(float(curve.values[-1]))} after epoch {int(curve.epochs[-1])}"
-        yield Line(curve.epochs, curve.values, f"{look.name} ln one", said, look.shape)
-
-
-def _mean(material: Material, arm: str, group: Sequence[Curve]) -> Line:
-    look, (epochs, means) = material.looks[arm], curves_report.mean_of(group)
-    return Line(epochs, means, f"{look.name} {look.line} bold", f"{arm}, mean of {len(group)} trials", look.shape)
