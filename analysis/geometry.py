@@ -44,7 +44,7 @@ def print_geometry(console: Console, found: Geometry, *, everything: bool) -> No
         _print_table(console, title, trial_offsets.HEADINGS, trial_offsets.arm_rows(found.offsets), words=(0,))
         console.print(trial_offsets.READING, soft_wrap=True)
     if found.calibration.trials:
-        title = f"calibration in percentage points, {calibration.BINS} bins, means over trials"
+        title = f"calibration in percentage points, {BINS} bins, means over trials"
         _print_table(console, title, calibration.ARM_HEADINGS, calibration.arm_rows(found.calibration), words=(0,))
         if everything:
             rows = calibration.trial_rows(found.calibration)[:TRIALS_SHOWN]

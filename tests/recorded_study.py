@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from akdtune.records import recorded_files
 from akdtune.records.files import trial_directory
-from akdtune.reports.members import log_softmax
+from akdtune.statistics.probabilities import log_softmax
 
 Floats = npt.NDArray[np.float64]
 IMAGES, CLASSES, WIDTH = 60, 4, 6

@@ -206,7 +206,8 @@ def _merged(known: StudentFacts, again: Student) -> StudentFacts:
 def logits_of(network: Network, images_PCHW: Tensor) -> Logits:
     """What a network says about normalised images, [P, D]."""
     layout = networks.layout(network)
-    parts = [network(part.contiguous(memory_format=layout)).logits_BK for part in images_PCHW.split(BATCH)]
+    batches = torch.split(images_PCHW, BATCH)
+    parts = [network(part.contiguous(memory_format=layout)).logits_BK for part in batches]
     logits_PD: Logits = torch.cat(parts).float().numpy()
     return logits_PD
 

@@ -19,7 +19,8 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 def in_half(values_NK: npt.NDArray[np.floating[Any]]) -> Halves:
     """Numbers in float16; what is too large for it becomes its largest."""
     with np.errstate(under="ignore"):
-        return np.clip(values_NK, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+        halves_NK: Halves = np.clip(values_NK, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+    return halves_NK
 
 
 def scores_in_half(scores_NK: npt.NDArray[np.floating[Any]]) -> Halves:

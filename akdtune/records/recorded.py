@@ -67,7 +67,8 @@ class TeacherLogits:
     @property
     def main_NK(self) -> Floats:
         """Logits of the main teacher."""
-        return self.logits_MNK[0]
+        main_NK: Floats = self.logits_MNK[0]
+        return main_NK
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from akdtune.records.files import read_schema, trial_directory
 from akdtune.records.recorded import TeacherLogits
 from akdtune.records.recorded_files import PREDICTIONS, VIEWS_KEPT
 from akdtune.reports.text import counted
+from akdtune.statistics.probabilities import log_mean_probability, log_softmax
 from akdtune.statistics.resampling import Floats
 
 NO_VIEWS_KEPT = "no answers of views were kept (`record: {views: true}` keeps them)"
@@ -56,25 +57,13 @@ class Members:
     @property
     def ensemble_NK(self) -> Floats:
         """Log of the mean probability of all members, equal weights."""
-        return mean_probability(self.members_MNK)
+        return log_mean_probability(self.members_MNK)
 
     @property
     def teacher_NK(self) -> Floats:
         """Of the teacher alone."""
-        return self.members_MNK[0]
-
-
-def mean_probability(log_probabilities_MNK: Floats) -> Floats:
-    """Log of the members' mean probability [N, K], without underflow."""
-    highest_NK = log_probabilities_MNK.max(axis=0)
-    shares_MNK = np.exp(log_probabilities_MNK - highest_NK)
-    return np.asarray(highest_NK + np.log(shares_MNK.mean(axis=0)))
-
-
-def log_softmax(scores: npt.NDArray[np.floating[Any]]) -> Floats:
-    """Log-probabilities in float64 along the last axis; also makes rounded ones add up to 1 again."""
-    shifted: Floats = scores.astype(np.float64) - scores.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+        teacher_NK: Floats = self.members_MNK[0]
+        return teacher_NK
 
 
 class KeptTeacher:

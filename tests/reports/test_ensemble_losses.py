@@ -12,6 +12,7 @@ import torch
 from akdtune.reports import members
 from akdtune.reports.diversity.theory import EnsembleLosses, ensemble_losses, sharper_factor
 from akdtune.reports.diversity.theory_check import check_of, theory_check
+from akdtune.statistics.probabilities import log_softmax
 from akdtune.training.diversity import cross_entropy_diversity_B, variance_B
 from tests.recorded_study import labels, scores, write_teacher, write_trial
 from tests.study_fixture import StudyBuilder
@@ -19,7 +20,7 @@ from tests.study_fixture import StudyBuilder
 
 def drawn(seed: int, count: int = 4, spread: float = 2.0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
-    return members.log_softmax(spread * rng.normal(size=(count, 200, 5))), rng.integers(0, 5, 200)
+    return log_softmax(spread * rng.normal(size=(count, 200, 5))), rng.integers(0, 5, 200)
 
 
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0])
@@ -77,7 +78,7 @@ def test_the_sharper_factor_is_one_half_where_members_agree() -> None:
 def test_underflow_breaks_nothing() -> None:
     logits = np.zeros((2, 1, 2))
     logits[0, 0, 0] = -2000.0
-    of = ensemble_losses(members.log_softmax(logits), np.array([0]))
+    of = ensemble_losses(log_softmax(logits), np.array([0]))
     assert of.cross_entropy.members == pytest.approx((2000 + np.log(2)) / 2, rel=1e-3)
     assert of.holds
 
@@ -123,9 +124,9 @@ def test_members_are_teacher_and_views_in_one_order_of_images(tmp_path: Path) ->
     (first, *_) = members.members_of(built.write(), [{"trial_id": "t00000", "arm": "angular/kd", "role": "probe"}])
     assert isinstance(first, members.Members)
     assert first.labels_N.tolist() == labels().tolist()
-    expected = members.log_softmax(np.stack([scores(0, 4.0), scores(1), scores(2)]))
+    expected = log_softmax(np.stack([scores(0, 4.0), scores(1), scores(2)]))
     assert first.members_MNK == pytest.approx(expected, abs=2e-2)  # float16
-    assert first.student_NK == pytest.approx(members.log_softmax(scores(50)), abs=1e-5)
+    assert first.student_NK == pytest.approx(log_softmax(scores(50)), abs=1e-5)
     mean_NK = np.exp(first.members_MNK).mean(axis=0)
     assert first.ensemble_NK == pytest.approx(np.log(mean_NK))
 

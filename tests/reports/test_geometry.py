@@ -21,6 +21,7 @@ from akdtune.reports.geometry.answer import geometry_in
 from akdtune.reports.geometry.courses import courses_of
 from akdtune.reports.geometry.offsets import SHOWN, offset_plane
 from akdtune.reports.page.study_page import page_of
+from akdtune.statistics.probabilities import log_softmax
 from tests.recorded_study import CLASSES, features, labels, scores, write_features, write_teacher, write_trial
 from tests.study_fixture import StudyBuilder
 
@@ -162,7 +163,7 @@ def test_a_study_in_all_its_parts(tmp_path: Path) -> None:
     trial = found.calibration.trials[0].compared
     accuracy = 100 * float((scores(0, 4.0).argmax(axis=1) == labels()).mean())
     of_teacher = trial.of["teacher"]
-    confidence = 100 * float(np.exp(members.log_softmax(scores(0, 4.0))).max(axis=1).mean())
+    confidence = 100 * float(np.exp(log_softmax(scores(0, 4.0))).max(axis=1).mean())
     assert of_teacher.overconfidence.value == pytest.approx(confidence - accuracy, abs=0.2)  # float16
     assert found.figures == ["epochs", "offsets", "calibration"]
     assert all(isinstance(found.figure(name), Figure) for name in found.figures)

@@ -94,7 +94,7 @@ class Pool:
     @property
     def size(self) -> int:
         """P."""
-        return self.students_SPD.shape[1]
+        return int(self.students_SPD.shape[1])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from akdtune.statistics.probabilities import divergence_nats, log_softmax
 from akdtune.statistics.resampling import Floats, Integers
 
 EPSILON = 1e-6
@@ -80,9 +81,7 @@ def divergence(student_PD: Floats, teachers_KPD: Floats) -> Floats:
 
     Differs: the paper writes the student first, and does not say which way round its KL is meant.
     """
-    log_student_PD, log_teachers_KPD = _log_softmax(student_PD), _log_softmax(teachers_KPD)
-    found: Floats = (np.exp(log_student_PD) * (log_student_PD - log_teachers_KPD)).sum(axis=-1)
-    return np.maximum(found, 0.0)
+    return divergence_nats(log_softmax(student_PD), log_softmax(teachers_KPD))
 
 
 def aligned_cosine(student_RND: Floats, teachers_KRND: Floats) -> Floats:
@@ -134,9 +133,3 @@ def _of_classes(logits: Floats) -> Floats:
     """Logits less their mean over the classes."""
     centred: Floats = logits - logits.mean(axis=-1, keepdims=True)
     return centred
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    normalised: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return normalised

@@ -117,7 +117,7 @@ def rows(detection: Detection) -> list[list[str]]:
     counts = counts_of(detection)
     table = []
     for kind in KINDS:
-        shown = kind
+        shown: str = kind
         for score, facts in SCORES.items():
             rates = {rate.count: rate for rate in detection.of("distilled", score, kind)}
             control = detection.last("control", score, kind)

@@ -65,8 +65,8 @@ class Checks:
         }
         if isinstance(self.mixed, MixedFit):
             for name in ("between_cells", "between_seeds"):
-                slope: mixed.MixedSlope | None = getattr(self.mixed, name)
-                found[name] = None if slope is None else Coefficient(slope.value, slope.low, slope.high)
+                fitted: mixed.MixedSlope | None = getattr(self.mixed, name)
+                found[name] = None if fitted is None else Coefficient(fitted.value, fitted.low, fitted.high)
         return {name: slope for name in FITS if (slope := found.get(name)) is not None}
 
     @property

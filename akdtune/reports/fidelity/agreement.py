@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from akdtune.statistics.calibration import calibration_error
 from akdtune.statistics.mutual_information import MutualInformation, mutual_information
+from akdtune.statistics.probabilities import divergence_nats, log_softmax
 from akdtune.statistics.resampling import Floats
 
 Logits: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -24,13 +25,6 @@ Labels: TypeAlias = npt.NDArray[np.integer[Any]]
 
 PUBLISHED_KL = 10.0
 """By what the published code multiplies its divergence, KL(student || teacher) at temperature 1, mean over images."""
-
-
-def log_probabilities(logits_NK: Logits) -> Floats:
-    """Log-softmax at temperature 1 [N, K]."""
-    shifted_NK = logits_NK.astype(np.float64)
-    shifted_NK -= shifted_NK.max(axis=1, keepdims=True)
-    return np.asarray(shifted_NK - np.log(np.exp(shifted_NK).sum(axis=1, keepdims=True)))
 
 
 def mean_logits(logits_MNK: Sequence[Logits]) -> Floats:
@@ -48,15 +42,14 @@ def percent_alike(first_NK: Logits, second_NK: Logits) -> float:
     return 100 * float((first_NK.argmax(axis=1) == second_NK.argmax(axis=1)).mean())
 
 
-def divergence_nats(of_NK: Logits, from_NK: Logits) -> float:
+def mean_divergence_nats(of_NK: Logits, from_NK: Logits) -> float:
     """KL(of || from) of both networks' probabilities at temperature 1, mean over images, in nats."""
-    of_NK, from_NK = log_probabilities(of_NK), log_probabilities(from_NK)
-    return max(0.0, float((np.exp(of_NK) * (of_NK - from_NK)).sum(axis=1).mean()))
+    return float(divergence_nats(log_softmax(of_NK), log_softmax(from_NK)).mean())
 
 
 def entropy_nats(logits_NK: Logits) -> float:
     """Shannon entropy of the probabilities at temperature 1, mean over images, in nats."""
-    logs_NK = log_probabilities(logits_NK)
+    logs_NK = log_softmax(logits_NK)
     return max(0.0, float(-(np.exp(logs_NK) * logs_NK).sum(axis=1).mean()))
 
 
@@ -99,8 +92,8 @@ def likeness(student_NK: Logits, teacher_NK: Logits) -> Likeness:
         raise ValueError(f"logits must be of the same images and classes, got {student_NK.shape}, {teacher_NK.shape}")
     return Likeness(
         percent_alike(student_NK, teacher_NK),
-        divergence_nats(teacher_NK, student_NK),
-        divergence_nats(student_NK, teacher_NK),
+        mean_divergence_nats(teacher_NK, student_NK),
+        mean_divergence_nats(student_NK, teacher_NK),
         mutual_information(student_NK.argmax(axis=1), teacher_NK.argmax(axis=1)),
     )
 
@@ -130,7 +123,7 @@ class Answering:
 
 def answering(logits_NK: Logits, labels_N: Labels) -> Answering:
     """How a network answers by itself."""
-    probabilities_NK = np.exp(log_probabilities(logits_NK))
+    probabilities_NK = np.exp(log_softmax(logits_NK))
     return Answering(
         percent_right(logits_NK, labels_N), calibration_error(probabilities_NK, labels_N), entropy_nats(logits_NK)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.reports.answers import FEWEST_DRAWS
@@ -124,5 +124,5 @@ def fidelity_in(
         study_fidelity(run, threshold, name if names.count(name) == 1 else str(run))
         for run, name in zip(runs, names, strict=True)
     ]
-    kind, how = cast(Kind, maps), {"draws": draws, "seed": seed}
-    return Fidelity(studies, relations(studies, kind, **how), kind, threshold, how)
+    how = {"draws": draws, "seed": seed}
+    return Fidelity(studies, relations(studies, maps, **how), maps, threshold, how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from akdtune.statistics.resampling import Floats
 COLUMNS = 3
 ARMS_SHOWN = 9
 """Panels of a figure that has one an arm."""
-_STYLES = ("-", "--", ":", "-.")
+Style: TypeAlias = Literal["-", "--", ":", "-."]
+_STYLES: tuple[Style, ...] = ("-", "--", ":", "-.")
 
 
 def draw(
@@ -72,7 +73,7 @@ def course_panels(courses: Sequence[Course], name: str) -> Sheet:
     return drawn
 
 
-def _draw_course(axis: Any, course: Course, colour: str, style: str) -> None:
+def _draw_course(axis: Any, course: Course, colour: str, style: Style) -> None:
     for curve in course.curves:
         alone = len(curve.epochs) == 1
         axis.plot(curve.epochs, curve.values, color=colour, linewidth=0.7, alpha=0.35, linestyle=style,
@@ -83,7 +84,7 @@ def _draw_course(axis: Any, course: Course, colour: str, style: str) -> None:
     )
 
 
-def _legend(figure: Any, looks: Mapping[str, tuple[str, str]]) -> None:
+def _legend(figure: Any, looks: Mapping[str, tuple[str, Style]]) -> None:
     from matplotlib.lines import Line2D  # late: reports without a figure do not wait for it
 
     handles = [

@@ -12,7 +12,18 @@ from akdtune.errors import AkdtuneError
 from akdtune.reports.page import material as reading
 from akdtune.reports.page.content import LeftOut, Page, Section
 from akdtune.reports.page.material import Material, finite
-from akdtune.reports.page.sections import course, detection, fidelity, geometry, outcome, question, searched, transfer, verdict, views
+from akdtune.reports.page.sections import (
+    course,
+    detection,
+    fidelity,
+    geometry,
+    outcome,
+    question,
+    searched,
+    transfer,
+    verdict,
+    views,
+)
 from akdtune.reports.text import duration
 from akdtune.roles import STATUSES
 

@@ -9,7 +9,6 @@ made of them are our choice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from akdtune.statistics.probabilities import divergence_nats, log_mean_probability, log_softmax
 from akdtune.statistics.resampling import Floats, Integers
 
 Logits = npt.NDArray[np.floating[Any]]
@@ -132,17 +132,15 @@ def split(answers_N: Integers, teacher_N: Integers, labels_N: Integers) -> dict[
 
 def activation_distance_N(student_NK: Floats, teacher_NK: Floats) -> Floats:
     """Euclidean distance of the two predictive distributions of each image, 0 to the root of 2."""
-    difference_NK = np.exp(_log_softmax(student_NK)) - np.exp(_log_softmax(teacher_NK))
+    difference_NK = np.exp(log_softmax(student_NK)) - np.exp(log_softmax(teacher_NK))
     return np.asarray(np.sqrt((difference_NK**2).sum(axis=1)))
 
 
 def js_divergence_N(student_NK: Floats, teacher_NK: Floats) -> Floats:
     """Jensen-Shannon divergence of the two predictive distributions of each image, in nats, 0 to log 2."""
-    log_student_NK, log_teacher_NK = _log_softmax(student_NK), _log_softmax(teacher_NK)
-    log_middle_NK = np.logaddexp(log_student_NK, log_teacher_NK) - math.log(2)
-    of_student_N = (np.exp(log_student_NK) * (log_student_NK - log_middle_NK)).sum(axis=1)
-    of_teacher_N = (np.exp(log_teacher_NK) * (log_teacher_NK - log_middle_NK)).sum(axis=1)
-    return np.asarray((of_student_N + of_teacher_N) / 2)
+    log_student_NK, log_teacher_NK = log_softmax(student_NK), log_softmax(teacher_NK)
+    log_middle_NK = log_mean_probability(np.stack([log_student_NK, log_teacher_NK]))
+    return (divergence_nats(log_student_NK, log_middle_NK) + divergence_nats(log_teacher_NK, log_middle_NK)) / 2
 
 
 def rank_disagreement_N(student_NK: Floats, teacher_NK: Floats) -> Floats:
@@ -154,8 +152,3 @@ def rank_disagreement_N(student_NK: Floats, teacher_NK: Floats) -> Floats:
         np.put_along_axis(ranks_NK, order_NK, np.arange(logits_NK.shape[1])[None], axis=1)
         ranks.append(ranks_NK)
     return np.asarray((ranks[0] != ranks[1]).mean(axis=1))
-
-
-def _log_softmax(logits_NK: Floats) -> Floats:
-    shifted_NK = logits_NK - logits_NK.max(axis=1, keepdims=True)
-    return np.asarray(shifted_NK - np.log(np.exp(shifted_NK).sum(axis=1, keepdims=True)))

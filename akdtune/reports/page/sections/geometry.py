@@ -23,6 +23,7 @@ from akdtune.reports.page.drawing.looks import Look, look
 from akdtune.reports.page.drawing.points import Point
 from akdtune.reports.page.material import Material
 from akdtune.reports.text import number
+from akdtune.statistics.calibration import BINS
 from akdtune.statistics.reliability import DRAWS
 
 TRIALS_DRAWN = 200
@@ -90,7 +91,7 @@ def _calibration(material: Material) -> Iterator[Part]:
         return
     looks = {who: look(place) for place, who in enumerate(WHO)}
     drawn = [Panel(reliability_plot(arm, trials, looks)) for arm, trials in found.arms.items()]
-    caption = f"Accuracy against confidence, {calibration.BINS} bins over all trials of an arm; line: calibrated."
+    caption = f"Accuracy against confidence, {BINS} bins over all trials of an arm; line: calibrated."
     yield Figure("Calibration of ensemble, teacher and student", drawn, caption, looks)
     yield _errors(found, material)
     yield Sentences([_sentence(said) for said in (*found.sentences, left_out_text(found.left_out)) if said])
