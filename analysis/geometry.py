@@ -26,6 +26,7 @@ from akdtune.reports.geometry.report import COURSE_HEADINGS, course_rows, left_o
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, print_whole, save, save_json
 from akdtune.statistics import reliability
+from akdtune.statistics.calibration import BINS
 
 if TYPE_CHECKING:
     from rich.console import Console
