@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+Inputs: TypeAlias = Any
+"""A batch of what a network is asked about: of images float32 [B, C, H, W]. What carries it does not look inside."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -21,6 +24,10 @@ class InputSpec:
     channels: int
     size: int
     num_classes: int
+
+    def example(self, rows: int) -> Inputs:
+        """So many empty inputs, to try a network with."""
+        return torch.zeros(rows, self.channels, self.size, self.size)
 
 
 Terms: TypeAlias = dict[str, Tensor]

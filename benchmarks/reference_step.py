@@ -369,7 +369,7 @@ def first_step(trial: Trial, epoch: int) -> Seen:
     for hook in hooks:
         hook.remove()
     batch, state, index_BS, loss = caught
-    images_BCHW = first_loaded(trial, epoch).images_BCHW
+    images_BCHW = first_loaded(trial, epoch).inputs
     assert images_BCHW is not None
     plain = PlainBatch(images_BCHW, batch.labels_B, batch.positions_B, index_BS)
     return Seen(loss, plain, _masks_VBC(trial, state, len(batch.labels_B)))
@@ -457,12 +457,12 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 def loading_difference(split: Split, images: PublishedImages, loaded: Loaded, pad: int) -> float:
     """Largest difference between our batch and the same crops of the same images by PIL and torchvision."""
-    assert loaded.crops_B is not None and loaded.images_BCHW is not None
-    size = loaded.images_BCHW.shape[-1]
+    assert loaded.crops_B is not None and loaded.inputs is not None
+    size = loaded.inputs.shape[-1]
     drawn = zip(*(part_B.tolist() for part_B in loaded.crops_B), strict=True)
     rows = split.rows_N[loaded.positions_B].tolist()
     worst = 0.0
-    for row, (dy, dx, flip), ours_CHW in zip(rows, drawn, loaded.images_BCHW, strict=True):
+    for row, (dy, dx, flip), ours_CHW in zip(rows, drawn, loaded.inputs, strict=True):
         image = pil.crop(pil.pad(Image.fromarray(images.images_NHWC[row]), [pad]), dy, dx, size, size)
         theirs_CHW = pil.to_tensor(pil.hflip(image) if flip else image)
         theirs_CHW = pil.normalize(theirs_CHW, *(part_C.tolist() for part_C in split.statistics))

@@ -87,11 +87,11 @@ def answers(ways: Mapping[str, Asked], batches: Iterable[Tensor]) -> tuple[dict[
 def first_epoch(split: Split, layout: torch.memory_format, most: int) -> Iterator[Tensor]:
     """The training images of a first epoch in full batches, at most so many."""
     for loaded in split.epoch(0, 1, BATCH):
-        assert loaded.images_BCHW is not None
-        if most < BATCH or len(loaded.images_BCHW) < BATCH:
+        assert loaded.inputs is not None
+        if most < BATCH or len(loaded.inputs) < BATCH:
             return
         most -= BATCH
-        yield loaded.images_BCHW.contiguous(memory_format=layout)
+        yield loaded.inputs.contiguous(memory_format=layout)
 
 
 def trained_teacher(study: Study, dataset: DataSet) -> tuple[Network, Split]:

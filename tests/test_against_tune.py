@@ -136,12 +136,12 @@ def test_heads_warm_up_on_the_penalties_of_a_trial(tmp_path: Path) -> None:
     loaded = reference_step.first_loaded(trial, 1)
     labels_B = trial.train.training_labels_N[loaded.positions_B]
     with torch.no_grad():
-        teacher = step.teacher(loaded.images_BCHW)
+        teacher = step.teacher(loaded.inputs)
     heads = trial.views.train().heads
     views = heads(teacher.pooled_BC, True, torch.Generator().manual_seed(3))
     ours = trial.views.penalties(teacher, views, labels_B)
     masks_VBC = heads.dropped_VBC(torch.ones_like(teacher.pooled_BC), torch.Generator().manual_seed(3))
-    batch = reference_step.PlainBatch(loaded.images_BCHW, labels_B, loaded.positions_B)
+    batch = reference_step.PlainBatch(loaded.inputs, labels_B, loaded.positions_B)
     plain = step.warmup_terms(batch, masks_VBC)
     assert plain.keys() == {f"views.{name}" for name in ours}
     for name, value in ours.items():

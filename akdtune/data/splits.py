@@ -21,6 +21,7 @@ from akdtune.data.mixing import Mix, draw_mix
 from akdtune.data.streaming import Look, Request
 from akdtune.randomness import Draw
 from akdtune.settings.data import Augmentation
+from akdtune.signals import Inputs
 
 PLAIN = Look(None, Draw(0, 0))
 
@@ -98,16 +99,16 @@ class Loaded:
         positions_B: rows of the split, int64.
         crops_B: which crop each image is; None where crops do not say which image it is: other augmentation, mixing,
             or a set that streams.
-        images_BCHW: normalised, float32; None when not asked for.
-        strong_BCHW: the same samples under the strong augmentation; None when not asked for.
+        inputs: what networks are asked about: normalised images, float32; None when not asked for.
+        strong: the same samples under the strong augmentation; None when not asked for.
         partner_B: index within the batch of the image that Mixup or CutMix mixed in, int64; None without mixing.
         share: of the own image (not of its partner), 0.5..1; 1 without mixing.
     """
 
     positions_B: Tensor
     crops_B: Crops | None
-    images_BCHW: Tensor | None
-    strong_BCHW: Tensor | None
+    inputs: Inputs | None
+    strong: Inputs | None
     partner_B: Tensor | None
     share: float
 
@@ -275,8 +276,8 @@ class Split:
                 yield Loaded(
                     positions_B=positions_B,
                     crops_B=crops_B,
-                    images_BCHW=images_BCHW,
-                    strong_BCHW=strong_BCHW,
+                    inputs=images_BCHW,
+                    strong=strong_BCHW,
                     partner_B=partner_B,
                     share=share,
                 )
@@ -329,14 +330,14 @@ def _joined(before: Loaded, after: Loaded) -> Loaded:
     crops_B = None
     if before.crops_B is not None and after.crops_B is not None:
         crops_B = Crops(*(torch.cat(parts) for parts in zip(before.crops_B, after.crops_B, strict=True)))
-    images = (before.images_BCHW, after.images_BCHW), (before.strong_BCHW, after.strong_BCHW)
-    images_BCHW, strong_BCHW = (None if a is None or b is None else torch.cat([a, b]) for a, b in images)
+    pairs = (before.inputs, after.inputs), (before.strong, after.strong)
+    inputs, strong = (None if a is None or b is None else torch.cat([a, b]) for a, b in pairs)
     positions_B = torch.cat([before.positions_B, after.positions_B])
     return Loaded(
         positions_B=positions_B,
         crops_B=crops_B,
-        images_BCHW=images_BCHW,
-        strong_BCHW=strong_BCHW,
+        inputs=inputs,
+        strong=strong,
         partner_B=None,
         share=1.0,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from akdtune.registry import Component, ComponentSettings, Kind, lookup, network_name, typed
-from akdtune.signals import InputSpec, Signals
+from akdtune.signals import Inputs, InputSpec, Signals
 
 
 class Network(Component, nn.Module):
@@ -78,15 +78,21 @@ def _last_strides(_: int, channels: int, height: int, width: int) -> tuple[int, 
     return height * width * channels, 1, width * channels, channels
 
 
+def laid_out(inputs: Inputs, layout: torch.memory_format) -> Inputs:
+    """Images as kernels lie in memory, else each convolution that reads them turns them; other inputs as they are."""
+    images = isinstance(inputs, Tensor) and inputs.dim() == 4
+    return inputs.contiguous(memory_format=layout) if images else inputs
+
+
 @torch.no_grad()
 def _runs(network: Network, inputs: InputSpec) -> bool:
     """Whether a network answers two empty images in its present layout, in eval mode, which it leaves again."""
     modes = {part: part.training for part in network.modules()}
-    images_BCHW = torch.zeros(2, inputs.channels, inputs.size, inputs.size)
+    example = laid_out(inputs.example(2), layout(network))
     network.eval()
     try:
         for stages in (False, True):
-            network(images_BCHW.contiguous(memory_format=layout(network)), stages)
+            network(example, stages)
     except Exception:  # its own code's; what has nothing to do with the layout is raised again where it is used
         return False
     finally:
@@ -102,7 +108,7 @@ def draws(network: Network, inputs: InputSpec) -> bool:
     trained = copy.deepcopy(network).to("cpu").train()
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        trained(torch.zeros(2, inputs.channels, inputs.size, inputs.size).contiguous(memory_format=layout(trained)))
+        trained(laid_out(inputs.example(2), layout(trained)))
         return not torch.equal(before, torch.get_rng_state())
 
 
@@ -114,29 +120,29 @@ def draws_sentence(network: str | dict[str, Any]) -> str:
     )
 
 
-class PlainImages(Protocol):
+class PlainInputs(Protocol):
     """A split of a data set, as far as a network in eval mode cares."""
 
     def __len__(self) -> int: ...
 
-    def plain_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Positions and normalised images [B, C, H, W] of the whole split in order, without augmentation."""
+    def plain_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Inputs]]:
+        """Positions and inputs (normalised images) of the whole split in order, without augmentation."""
         ...
 
 
 @torch.no_grad()
-def signals(network: Callable[[Tensor], Signals], split: PlainImages, batch_size: int) -> Signals:
-    """Logits [N, K] and pooled features [N, C] of a whole split of plain images, in the network's present mode."""
-    return signals_of(network, (images_BCHW for _, images_BCHW in split.plain_batches(batch_size)))
+def signals(network: Callable[[Inputs], Signals], split: PlainInputs, batch_size: int) -> Signals:
+    """Logits [N, K] and pooled features [N, C] of a whole split as it is, in the network's present mode."""
+    return signals_of(network, (inputs for _, inputs in split.plain_batches(batch_size)))
 
 
 @torch.no_grad()
-def signals_of(network: Callable[[Tensor], Signals], batches: Iterable[Tensor]) -> Signals:
-    """The same of given batches of normalised images, one behind the other."""
-    parts = [network(images_BCHW) for images_BCHW in batches]
+def signals_of(network: Callable[[Inputs], Signals], batches: Iterable[Inputs]) -> Signals:
+    """The same of given batches of inputs, one behind the other."""
+    parts = [network(inputs) for inputs in batches]
     return Signals(torch.cat([part.logits_BK for part in parts]), torch.cat([part.pooled_BC for part in parts]))
 
 
-def predict(network: Network, split: PlainImages, batch_size: int) -> Tensor:
-    """Logits [N, K] of a whole split of plain images, in the network's present mode."""
+def predict(network: Network, split: PlainInputs, batch_size: int) -> Tensor:
+    """Logits [N, K] of a whole split as it is, in the network's present mode."""
     return signals(network, split, batch_size).logits_BK

@@ -393,5 +393,5 @@ def network_macs(network: str | Mapping[str, Any], inputs: InputSpec) -> int:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(count)
     with torch.no_grad():
-        built(torch.zeros(1, inputs.channels, inputs.size, inputs.size))
+        built(inputs.example(1))
     return sum(counts)

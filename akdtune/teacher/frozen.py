@@ -19,7 +19,7 @@ from akdtune.data.splits import Split
 from akdtune.networks import Network
 from akdtune.settings.data import Augmentation
 from akdtune.settings.teacher import Compute
-from akdtune.signals import Signals
+from akdtune.signals import Inputs, Signals
 from akdtune.teacher.asked import Asked, asked
 from akdtune.teacher.cache_files import Rows
 from akdtune.teacher.device_rows import DeviceRows, device_rows
@@ -153,36 +153,36 @@ class FrozenTeacher:
     def signals(
         self,
         positions_B: Tensor,
-        images_BCHW: Tensor | None,
+        inputs: Inputs | None,
         crops_B: Crops | None,
         stages: bool = False,
-        strong_BCHW: Tensor | None = None,
+        strong: Inputs | None = None,
     ) -> Signals:
         """Logits and pooled feature of a batch by every teacher, and the main one's maps when asked; no gradient.
 
         Args:
             positions_B: rows of the split.
-            images_BCHW: the same images, augmented and normalised; read (and needed) only for what comes live.
+            inputs: the same images, augmented and normalised; read (and needed) only for what comes live.
             crops_B: their crops; None where crops alone do not say what was done to the images.
             stages: whether all maps that the main teacher offers, and its classifier, are needed.
-            strong_BCHW: the same images under the strong augmentation; None gives no signals of them.
+            strong: the same images under the strong augmentation; None gives no signals of them.
         """
         if crops_B is None or (stages and not self.others) or not self.fetches_images:
-            signals = self._live(images_BCHW, stages)
+            signals = self._live(inputs, stages)
         else:
             stored = self._stored(positions_B, crops_B, range(int(stages), 1 + len(self.others)))
-            main = self._main(images_BCHW, stages) if stages else stored.pop(0)
+            main = self._main(inputs, stages) if stages else stored.pop(0)
             signals = replace(main, others=tuple(stored))
-        return signals if strong_BCHW is None else replace(signals, strong=self._live(strong_BCHW, stages))
+        return signals if strong is None else replace(signals, strong=self._live(strong, stages))
 
-    def _live(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
-        assert images_BCHW is not None
-        others = tuple(other(images_BCHW).detach() for other in self._asked[1:])
-        return replace(self._main(images_BCHW, stages), others=others)
+    def _live(self, inputs: Inputs | None, stages: bool) -> Signals:
+        assert inputs is not None
+        others = tuple(other(inputs).detach() for other in self._asked[1:])
+        return replace(self._main(inputs, stages), others=others)
 
-    def _main(self, images_BCHW: Tensor | None, stages: bool) -> Signals:
-        assert images_BCHW is not None
-        signals = self._asked[0](images_BCHW, stages)
+    def _main(self, inputs: Inputs | None, stages: bool) -> Signals:
+        assert inputs is not None
+        signals = self._asked[0](inputs, stages)
         return (replace(signals, classifier=self.network.classifier()) if stages else signals).detach()
 
     def _stored(self, positions_B: Tensor, crops_B: Crops, which: Sequence[int]) -> list[Signals]:

@@ -18,7 +18,7 @@ from akdtune.columns import Column, declarations, joined
 from akdtune.data.splits import Split, Splits
 from akdtune.devices import float32_as_set
 from akdtune.roles import REPORT_ROLES
-from akdtune.signals import Signals
+from akdtune.signals import Inputs, Signals
 from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.training.config import TrialConfig
 from akdtune.training.diversity import DIVERSITY_COLUMNS
@@ -174,7 +174,7 @@ class Evaluation:
         with float32_as_set(split.labels_N.device, self.config.training.tf32):
             return networks.signals(self.asked_student(), split, EVALUATION_BATCH)
 
-    def asked_student(self) -> Callable[[Tensor], Signals]:
+    def asked_student(self) -> Callable[[Inputs], Signals]:
         """The student in eval mode, through the head that it predicts with."""
         self.student.eval()
         self.objective.eval()
@@ -182,8 +182,8 @@ class Evaluation:
         if head is None:
             return self.student
 
-        def predict(images_BCHW: Tensor) -> Signals:
-            signals = replace(self.student(images_BCHW, True), classifier=self.student.classifier())
+        def predict(inputs: Inputs) -> Signals:
+            signals = replace(self.student(inputs, True), classifier=self.student.classifier())
             return Signals(head.logits(signals), signals.pooled_BC)
 
         return predict

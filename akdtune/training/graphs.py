@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.signals import Batch, Signals
+from akdtune.signals import Batch, Inputs, Signals
 from akdtune.training.objective import Objective
 from akdtune.training.states import copied
 from akdtune.views import ViewAugmenter
@@ -47,14 +47,14 @@ class StepInputs:
     Attributes:
         batch: labels, positions and the sources of random draws.
         teacher: what the teachers say about it; None where nothing asks them.
-        images_BCHW: normalised images; None in steps that read none.
-        strong_BCHW: the same under the strong augmentation; None where nothing asks for it.
+        inputs: what networks are asked about; None in steps that ask none.
+        strong: the same under the strong augmentation; None where nothing asks for it.
     """
 
     batch: Batch
     teacher: Signals | None = None
-    images_BCHW: Tensor | None = None
-    strong_BCHW: Tensor | None = None
+    inputs: Inputs | None = None
+    strong: Inputs | None = None
 
 
 Step = Callable[[StepInputs], Values]

@@ -187,10 +187,10 @@ class _Training:
                 if should_stop():
                     return None
                 labels_B = train.labels_N[loaded.positions_B]
-                logits_BK = self.network(loaded.images_BCHW).logits_BK
+                logits_BK = self.network(loaded.inputs).logits_BK
                 loss = label_loss(logits_BK, labels_B, loaded)
                 if self.teachers is not None:
-                    teachers = self.teachers.signals(loaded.positions_B, loaded.images_BCHW, loaded.crops_B)
+                    teachers = self.teachers.signals(loaded.positions_B, loaded.inputs, loaded.crops_B)
                     loss = self._distilled(
                         loss, logits_BK, [signals.logits_BK for signals in (teachers, *teachers.others)], draws
                     )

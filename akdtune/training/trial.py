@@ -28,7 +28,7 @@ from akdtune.data.splits import Loaded, overlapping
 from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import STREAMS, derived_seed
-from akdtune.signals import Batch, Signals
+from akdtune.signals import Batch, Inputs, Signals
 from akdtune.teacher.find import load_others, load_teacher
 from akdtune.teacher.frozen import CACHE_COLUMNS, FrozenTeacher
 from akdtune.teacher.rows import Caching
@@ -181,7 +181,7 @@ class Trial:
         precisions = {"training.precision": config.training.precision, "teacher_cache.compute": config.teacher_compute}
         warn_of_bfloat16(self.device, [key for key, precision in precisions.items() if precision == "bf16"])
         self.layout = networks.layout(self.student)
-        self._forward: Callable[[Tensor, bool], Signals] = self.student
+        self._forward: Callable[[Inputs, bool], Signals] = self.student
         if config.training.compile:
             self._forward = torch.compile(self.student, backend=compiler, dynamic=False)
         if config.seeds.rounding:
@@ -295,19 +295,19 @@ class Trial:
         self.views.train()
         self._warmup_graph.begin_epoch(graphs.baked_numbers(self.warmup_optimizer, self.views, epoch))
         sums = _Sums()
-        for inputs in self._batches("warmup", epoch, should_stop):
-            sums.add(len(inputs.batch.labels_B), self._warmup_graph(self._warmup_step, inputs))
+        for step in self._batches("warmup", epoch, should_stop):
+            sums.add(len(step.batch.labels_B), self._warmup_graph(self._warmup_step, step))
         if epoch == self.views.warmup_epochs:
             self._warmup_graph.release()
         means = _finite(sums, epoch=0)
         row: dict[str, float | None] = {"lr": rate, **means, **self._cache_rates()}
         return row | {"wall_time_s": time.monotonic() - started}
 
-    def _warmup_step(self, inputs: StepInputs) -> dict[str, Tensor]:
+    def _warmup_step(self, step: StepInputs) -> dict[str, Tensor]:
         """One update of the view heads alone; returns what it measures."""
         assert self.warmup_optimizer is not None
-        assert inputs.teacher is not None, "views are refused without a teacher"
-        terms = self.views.warmup_penalties(inputs.teacher, inputs.batch.given_to(VIEWS))
+        assert step.teacher is not None, "views are refused without a teacher"
+        terms = self.views.warmup_penalties(step.teacher, step.batch.given_to(VIEWS))
         total = weighted_sum(terms, self.views.penalty_weights())
         assert total is not None, "views with a warm-up stage have penalties"
         self.warmup_optimizer.zero_grad(set_to_none=True)
@@ -325,8 +325,8 @@ class Trial:
         self.objective.train()
         self._student_graph.begin_epoch(graphs.baked_numbers(self.optimizer, self.objective, epoch))
         sums = _Sums()
-        for inputs in self._batches("student", epoch, should_stop):
-            sums.add(len(inputs.batch.labels_B), self._student_graph(self._student_step, inputs))
+        for step in self._batches("student", epoch, should_stop):
+            sums.add(len(step.batch.labels_B), self._student_graph(self._student_step, step))
         means = _finite(sums, epoch)
         trained_s = time.monotonic() - started
         row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
@@ -335,26 +335,26 @@ class Trial:
         row |= self.evaluation.validation_row(epoch)
         return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": self._peak_memory_mib()}
 
-    def _student_step(self, inputs: StepInputs) -> dict[str, Tensor]:
+    def _student_step(self, step: StepInputs) -> dict[str, Tensor]:
         """One update of student, methods and (where they train jointly) heads; returns what it measures."""
-        assert inputs.images_BCHW is not None
+        assert step.inputs is not None
         maps = self.objective.needs_maps
-        student = self._trained_signals(inputs.images_BCHW, maps)
-        if inputs.strong_BCHW is not None:
-            student = replace(student, strong=self._trained_signals(inputs.strong_BCHW, maps))
-        loss = self.objective(student, inputs.teacher, inputs.batch)
+        student = self._trained_signals(step.inputs, maps)
+        if step.strong is not None:
+            student = replace(student, strong=self._trained_signals(step.strong, maps))
+        loss = self.objective(student, step.teacher, step.batch)
         self.update(loss)
         self.objective.after_step()
         values = {f"loss.{name}": value for name, value in loss.terms.items()}
         values |= {gate_column("train", name): value for name, value in loss.gates.items()}
-        values["train_accuracy"] = percent_right(loss.logits_BK, inputs.batch.labels_B)
+        values["train_accuracy"] = percent_right(loss.logits_BK, step.batch.labels_B)
         return {**values, "total": loss.total}
 
     def _cache_rates(self) -> dict[str, float | None]:
         return {} if self.teacher is None else self.teacher.cache_rates()
 
     def _batches(self, stage: str, epoch: int, should_stop: Callable[[], bool]) -> Iterator[StepInputs]:
-        """The batches of one epoch with images and the teacher's signals, as far as this stage reads them.
+        """The batches of one epoch with inputs and the teacher's signals, as far as this stage reads them.
 
         Order and crops depend on (seeds, stage, epoch) alone, and so does what the student draws, from torch's global
         generator; what views and methods draw depends on their name, too.
@@ -377,14 +377,12 @@ class Trial:
             for loaded, repeated in overlapping(loading) if overlaps else ((batch, 0) for batch in loading):
                 if should_stop():
                     raise Interrupted
-                images_BCHW, strong_BCHW = self._laid_out(loaded.images_BCHW), self._laid_out(loaded.strong_BCHW)
+                inputs, strong = (networks.laid_out(some, self.layout) for some in (loaded.inputs, loaded.strong))
                 of_teacher = None
                 if teacher_of_stage is not None:
-                    of_teacher = teacher_of_stage.signals(
-                        loaded.positions_B, images_BCHW, loaded.crops_B, maps, strong_BCHW
-                    )
+                    of_teacher = teacher_of_stage.signals(loaded.positions_B, inputs, loaded.crops_B, maps, strong)
                 batch = self.batch(loaded, epoch, self._streams, repeated)
-                yield StepInputs(batch, of_teacher, images_BCHW if of_student else None, strong_BCHW)
+                yield StepInputs(batch, of_teacher, inputs if of_student else None, strong)
 
     def batch(
         self, loaded: Loaded, epoch: int, streams: tuple[tuple[str, torch.Generator], ...], repeated: int
@@ -397,16 +395,12 @@ class Trial:
         (_, first), *_ = streams
         return Batch(labels_B, ids_B, positions_B, epoch, first, partner_labels_B, loaded.share, repeated, streams)
 
-    def _laid_out(self, images_BCHW: Tensor | None) -> Tensor | None:
-        """Images as the student's kernels lie in memory: else each convolution that reads them turns them by itself."""
-        return None if images_BCHW is None else images_BCHW.contiguous(memory_format=self.layout)
-
-    def _trained_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
+    def _trained_signals(self, inputs: Inputs, maps: bool) -> Signals:
         """What the training student says, in the precision it trains in; float32 for all that reads it."""
         if self.config.training.precision == "fp32":
-            return self._student_signals(images_BCHW, maps)
+            return self._student_signals(inputs, maps)
         with torch.autocast(self.device.type, torch.bfloat16):
-            signals = self._student_signals(images_BCHW, maps)
+            signals = self._student_signals(inputs, maps)
         return signals.in_float32()
 
     def _in_other_order(self, rounding: int) -> InOtherOrder:
@@ -414,8 +408,8 @@ class Trial:
             raise AkdtuneError(f"seeds.rounding: {networks.draws_sentence(self.config.student.network)}")
         return InOtherOrder(self._forward, rounding)
 
-    def _student_signals(self, images_BCHW: Tensor, maps: bool) -> Signals:
-        signals = self._forward(images_BCHW, maps)
+    def _student_signals(self, inputs: Inputs, maps: bool) -> Signals:
+        signals = self._forward(inputs, maps)
         return replace(signals, classifier=self.student.classifier()) if maps else signals
 
     def update(self, loss: Loss) -> None:

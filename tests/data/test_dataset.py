@@ -277,10 +277,10 @@ def test_an_epoch_is_order_crops_and_images_and_leaves_single_images_out(
         assert len(loaded) == len(expected) == (5 if batch_size == 64 else 23)
         for batch, (positions, crops, images) in zip(loaded, expected, strict=True):
             assert torch.equal(batch.positions_B, positions)
-            assert batch.crops_B is not None and batch.images_BCHW is not None
+            assert batch.crops_B is not None and batch.inputs is not None
             assert all(torch.equal(crop, other) for crop, other in zip(batch.crops_B, crops, strict=True))
-            assert torch.equal(batch.images_BCHW, images)
-            assert (batch.strong_BCHW, batch.partner_B, batch.share) == (None, None, 1.0)
+            assert torch.equal(batch.inputs, images)
+            assert (batch.strong, batch.partner_B, batch.share) == (None, None, 1.0)
 
 
 @pytest.mark.parametrize("augmentation", [None, {"cutout": 3, "mixup": 0.5}])
@@ -291,7 +291,7 @@ def test_images_that_nobody_asks_for_are_not_made(augmentation: Any, monkeypatch
         monkeypatch.setattr(splits, name, None)
     blind = list(split.epoch(7, 1, 64, images=False))
     assert [batch.share for batch in blind] == [batch.share for batch in whole]
-    assert all(batch.images_BCHW is None for batch in blind)
+    assert all(batch.inputs is None for batch in blind)
     assert all(torch.equal(batch.positions_B, other.positions_B) for batch, other in zip(blind, whole, strict=True))
     assert all((batch.crops_B is None) == (augmentation is not None) for batch in blind)
 
@@ -302,14 +302,14 @@ def test_strong_images_are_other_crops_of_the_same_samples() -> None:
     batch = next(split.epoch(7, 1, 64, strong=True))
     again = next(split.epoch(7, 1, 64, strong=True))
     weak = next(split.epoch(7, 1, 64))
-    assert batch.images_BCHW is not None and batch.strong_BCHW is not None
-    assert again.strong_BCHW is not None and weak.images_BCHW is not None
-    assert torch.equal(batch.images_BCHW, weak.images_BCHW)
-    assert torch.equal(batch.strong_BCHW, again.strong_BCHW)
+    assert batch.inputs is not None and batch.strong is not None
+    assert again.strong is not None and weak.inputs is not None
+    assert torch.equal(batch.inputs, weak.inputs)
+    assert torch.equal(batch.strong, again.strong)
     other = data_crops.crops(7, 1, split.sample_ids_N, dataset.strong, view=1)
     crops = Crops(*(part[batch.positions_B] for part in other))
-    assert torch.equal(batch.strong_BCHW, split.images(batch.positions_B, crops))
-    assert not torch.equal(batch.strong_BCHW, batch.images_BCHW)
+    assert torch.equal(batch.strong, split.images(batch.positions_B, crops))
+    assert not torch.equal(batch.strong, batch.inputs)
 
 
 def test_published_strong_images_by_default() -> None:
@@ -322,9 +322,9 @@ def test_published_strong_images_by_default() -> None:
         "cutout_random": True,
     }
     batch = next(dataset.split("subset").train.epoch(7, 1, 16, images=False, strong=True))
-    assert batch.images_BCHW is None and batch.strong_BCHW is not None
-    assert batch.strong_BCHW.shape == (16, 1, 8, 8)
-    assert bool(batch.strong_BCHW.isfinite().all())
+    assert batch.inputs is None and batch.strong is not None
+    assert batch.strong.shape == (16, 1, 8, 8)
+    assert bool(batch.strong.isfinite().all())
 
 
 def test_mixed_images_are_those_of_the_batch_in_their_shares() -> None:
@@ -334,7 +334,7 @@ def test_mixed_images_are_those_of_the_batch_in_their_shares() -> None:
     for batch, other in zip(plain.epoch(7, 1, 64, strong=True), mixed.epoch(7, 1, 64, strong=True), strict=True):
         assert torch.equal(batch.positions_B, other.positions_B)
         assert other.partner_B is not None and other.crops_B is None
-        for whole, both in ((batch.images_BCHW, other.images_BCHW), (batch.strong_BCHW, other.strong_BCHW)):
+        for whole, both in ((batch.inputs, other.inputs), (batch.strong, other.strong)):
             assert whole is not None and both is not None
             expected = other.share * whole + (1 - other.share) * whole[other.partner_B]
             assert torch.allclose(both, expected, atol=1e-6)
@@ -364,7 +364,7 @@ def test_the_same_images_under_another_augmentation_are_those_of_data_that_have_
     assert other.fingerprint("subset") == asked.fingerprint("subset") != plain.fingerprint("subset")
     batches = (dataset.split("subset").train.epoch(7, 1, 64, strong=True) for dataset in (other, asked))
     for batch, expected in zip(*batches, strict=True):
-        for name in ("images_BCHW", "strong_BCHW"):
+        for name in ("inputs", "strong"):
             images, same = getattr(batch, name), getattr(expected, name)
             assert torch.equal(images, same)
     assert plain.augmentation == Augmentation(pad=1, flip=False), "untouched"

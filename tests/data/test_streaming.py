@@ -78,7 +78,7 @@ def same(batches: list[Loaded], other: list[Loaded]) -> bool:
     def equal(a: Any, b: Any) -> bool:
         return torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b or a == b
 
-    fields = ("positions_B", "images_BCHW", "strong_BCHW", "partner_B", "share")
+    fields = ("positions_B", "inputs", "strong", "partner_B", "share")
     return len(batches) == len(other) and all(
         equal(getattr(a, name), getattr(b, name)) for a, b in zip(batches, other, strict=True) for name in fields
     )
@@ -143,11 +143,11 @@ def test_random_resized_crops_are_cut_from_the_whole_file(root: Path) -> None:
     first, again, second = epoch(streamed), epoch(streamed), epoch(streamed, epoch=2)
     assert same(first, again)
     assert not same(first, second)
-    assert first[0].images_BCHW is not None and first[0].images_BCHW.shape == (4, 3, 16, 16)
+    assert first[0].inputs is not None and first[0].inputs.shape == (4, 3, 16, 16)
     whole = load(root, augmentation={"flip": False, "random_resized_crop": {"scale": [1, 1], "ratio": [1, 1]}}, size=24)
     split = whole.split("full").train
     row = 4  # 32 pixels high, 28 wide: no square of the whole area fits, so the largest in the middle is taken
-    taken = torch.cat([b.images_BCHW[b.positions_B == row] for b in split.epoch(1, 1, 4) if b.images_BCHW is not None])
+    taken = torch.cat([b.inputs[b.positions_B == row] for b in split.epoch(1, 1, 4) if b.inputs is not None])
     from torchvision.transforms.v2 import functional
 
     image = torch.from_numpy(np.array(Image.open(root / "train" / "a" / "4.png"))).permute(2, 0, 1)
@@ -204,7 +204,7 @@ def test_images_that_nobody_asks_for_are_not_read(root: Path, monkeypatch: pytes
     expected = epoch(dataset)
     monkeypatch.setattr(streaming, "open_image", None)
     blind = list(dataset.split("subset").train.epoch(5, 1, 4, images=False))
-    assert all(batch.images_BCHW is None for batch in blind)
+    assert all(batch.inputs is None for batch in blind)
     for loaded, other in zip(blind, expected, strict=True):
         assert torch.equal(loaded.positions_B, other.positions_B)
         assert loaded.partner_B is not None and other.partner_B is not None

@@ -146,7 +146,7 @@ def test_imagenet_streams_and_is_judged_on_the_middle(imagenet: Path) -> None:
     assert test.labels_N.tolist() == [0, 0, 1, 1, 2, 2]
     assert torch.allclose(test.images(torch.tensor([2]))[0], expected, atol=1e-6)
     batch = next(dataset.split("full").train.epoch(0, 1, 3))
-    assert batch.images_BCHW is not None and batch.images_BCHW.shape == (3, 3, 224, 224)
+    assert batch.inputs is not None and batch.inputs.shape == (3, 3, 224, 224)
 
 
 def test_the_real_imagenet_streams_by_default() -> None:

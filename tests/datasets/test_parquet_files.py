@@ -270,7 +270,7 @@ def test_one_image_in_colour_makes_all_of_them_colour(
     images: Any = dataset.train_pixels.images
     assert images.plain(torch.arange(1)).tolist()[0][channels - 1][0][0] == (first if train[0] in GREY else 0)
     batch = next(dataset.split("full").train.epoch(0, 1, 4))
-    assert batch.images_BCHW is None or batch.images_BCHW.shape == (4, channels, 8, 8)
+    assert batch.inputs is None or batch.inputs.shape == (4, channels, 8, 8)
 
 
 @STREAMS

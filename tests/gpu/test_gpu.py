@@ -112,7 +112,7 @@ class Loop:
         self.seen: list[dict[str, float]] = []
 
     def step(self, inputs: StepInputs) -> Values:
-        trial, images_BCHW = self.trial, inputs.images_BCHW
+        trial, images_BCHW = self.trial, inputs.inputs
         assert images_BCHW is not None
         loss = trial.objective(trial.student(images_BCHW, trial.objective.needs_maps), inputs.teacher, inputs.batch)
         trial.update(loss)
@@ -130,8 +130,8 @@ class Loop:
         for name, generator in self.streams:
             generator.manual_seed(derived_seed("noise", epoch, name))
         for loaded in trial.train.epoch(0, epoch, trial.config.training.batch_size):
-            assert trial.teacher is not None and loaded.images_BCHW is not None
-            images_BCHW = loaded.images_BCHW.to(memory_format=torch.channels_last)
+            assert trial.teacher is not None and loaded.inputs is not None
+            images_BCHW = loaded.inputs.to(memory_format=torch.channels_last)
             of_teacher = trial.teacher.signals(loaded.positions_B, images_BCHW, loaded.crops_B)
             batch = trial.batch(loaded, epoch, self.streams, 0)
             values = self.graph(self.step, StepInputs(batch, of_teacher, images_BCHW))
@@ -301,9 +301,9 @@ def test_inputs_come_apart_and_together_again() -> None:
     assert moved.batch.generator is generator
     assert moved.batch.streams == (("views", generator),)
     changes = [
-        replace(make(0), images_BCHW=torch.zeros(2, 1, 4, 5)),
-        replace(make(0), images_BCHW=torch.zeros(2, 1, 4, 4, dtype=torch.float16)),
-        replace(make(0), images_BCHW=torch.zeros(2, 1, 4, 4).transpose(2, 3)),
+        replace(make(0), inputs=torch.zeros(2, 1, 4, 5)),
+        replace(make(0), inputs=torch.zeros(2, 1, 4, 4, dtype=torch.float16)),
+        replace(make(0), inputs=torch.zeros(2, 1, 4, 4).transpose(2, 3)),
         replace(make(0), teacher=None),
         replace(make(0), batch=replace(make(0).batch, repeated=1)),
         replace(make(0), batch=replace(make(0).batch, generator=torch.Generator())),
@@ -558,7 +558,7 @@ def test_cuda_graphs_draw_what_plain_steps_draw() -> None:
 
         def step(inputs: StepInputs) -> Values:
             optimizer.zero_grad(set_to_none=True)
-            layer(inputs.images_BCHW).sum().backward()
+            layer(inputs.inputs).sum().backward()
             optimizer.step()
             givens = {name: inputs.batch.given_to(name) for name in names[:2]}  # the third draws nothing
             own = {

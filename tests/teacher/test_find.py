@@ -167,7 +167,7 @@ def test_a_teacher_is_shown_what_is_set(given: Any, monkeypatch: pytest.MonkeyPa
     under = dataset.under(AugmentationSettings.model_validate(given), "teacher.augmentation")
     expected = under.split("subset").train.epoch(derived_seed("teacher", 0, "order"), 1, 64)
     for images, batch in zip(seen, expected, strict=False):
-        assert batch.images_BCHW is not None and torch.equal(images, batch.images_BCHW)
+        assert batch.inputs is not None and torch.equal(images, batch.inputs)
     assert len(seen) >= 5
 
 

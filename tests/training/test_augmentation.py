@@ -74,7 +74,7 @@ def test_teacher_and_student_are_shown_the_same_images(given: Any) -> None:
     batches = list(under.split("subset").train.epoch(derived_seed("order", 0, "student"), 1, 32))
     for images in shown.values():
         for seen, batch in zip(images, batches, strict=False):
-            assert batch.images_BCHW is not None and torch.equal(seen, batch.images_BCHW)
+            assert batch.inputs is not None and torch.equal(seen, batch.inputs)
         assert len(images) >= len(batches) == 10
 
 
