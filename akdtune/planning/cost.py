@@ -34,7 +34,7 @@ from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, load_others, load_teacher, teacher_key
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, live_reason
 from akdtune.training.config import TrialConfig
-from akdtune.training.optimizers import sgd
+from akdtune.training.optimizers import build_optimizer
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Trial
 
@@ -297,7 +297,7 @@ def teacher_step_s(settings: TeacherSettings, prepared: Prepared, until: float =
     """Seconds of one step with labels alone: the fastest of a few, of one where that lasts beyond `until`."""
     train = prepared.split(prepared.train_on).train
     network = networks.build(settings.network, prepared.dataset.inputs, 0).train()
-    optimizer = sgd(network.parameters(), settings)
+    optimizer = build_optimizer(settings, network.parameters())
     positions_B = torch.arange(min(settings.batch_size, len(train)))
     best_s = math.inf
     for _ in range(TIMED_STEPS // 2):

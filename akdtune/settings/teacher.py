@@ -16,6 +16,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from typing_extensions import override
 
 from akdtune.folders import cache_directory
 from akdtune.registry import NO_NETWORK, ComponentSettings, network_name
@@ -26,6 +27,9 @@ from akdtune.settings.training import Recipe
 
 Compute = Literal["fp32", "bf16"]
 """How frozen teachers are computed."""
+
+RECIPE_SINCE = {"optimizer": "sgd", "schedule": "step"}
+"""Settings of a teacher's training that earlier versions had not, with what these did: left out where they say so."""
 
 PRETRAINED = "pretrained"
 """As `checkpoint`: the weights that the network brings itself."""
@@ -68,6 +72,8 @@ class TeacherSettings(Recipe):
         " published, or {path, key, strip} where it says not by itself which of its tensors are meant",
     )
     seed: int = Field(0, description="of the weights, batches and crops")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="how it is trained where it is trained here")
+    schedule: Literal["step", "cosine"] = Field("step", description="step: at the milestones; cosine: to zero")
     augmentation: AugmentationSettings | None = Field(
         None,
         description="what it is trained on where it is trained here: weak, strong, or parts of one, given whole; null:"
@@ -111,9 +117,14 @@ class TeacherSettings(Recipe):
         """Leaves out what a plain teacher does not have, so that what was derived from its settings stays valid."""
         values = with_augmentation(handler(self), self.augmentation)
         unused = [key for key in ("distilled_from", "others") if not getattr(self, key)]
+        unused += [key for key, as_before in RECIPE_SINCE.items() if getattr(self, key) == as_before]
         for key in (*unused, *(["distillation"] if "distilled_from" in unused else [])):
             values.pop(key, None)
         return values
+
+    @override
+    def learning_rate(self, epoch: int) -> float:
+        return self.cosine_rate(epoch) if self.schedule == "cosine" else super().learning_rate(epoch)
 
     @property
     def absent(self) -> bool:

@@ -72,6 +72,10 @@ class Recipe(ComponentSettings):
         passed = sum(epoch > milestone for milestone in self.resolved_milestones())
         return float(self.lr * self.lr_decay**passed)
 
+    def cosine_rate(self, epoch: int) -> float:
+        """Learning rate of `epoch` where it falls to zero along half a cosine."""
+        return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
+
 
 class TrainingSettings(Recipe):
     """How the student trains."""
@@ -146,7 +150,7 @@ class TrainingSettings(Recipe):
     @override
     def learning_rate(self, epoch: int) -> float:
         if self.schedule == "cosine":
-            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
+            return self.cosine_rate(epoch)
         return super().learning_rate(epoch)
 
 

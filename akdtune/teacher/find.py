@@ -28,7 +28,7 @@ from akdtune.networks import Network
 from akdtune.registry import network_name, typed
 from akdtune.roles import TrainOn
 from akdtune.settings.checkpoint import CheckpointFile
-from akdtune.settings.teacher import PRETRAINED, TeacherSettings
+from akdtune.settings.teacher import PRETRAINED, RECIPE_SINCE, TeacherSettings
 from akdtune.settings.training import Recipe
 from akdtune.signals import InputSpec
 from akdtune.teacher.checkpoints import load_checkpoint, load_noted, weights_hash
@@ -49,11 +49,11 @@ def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) 
 
     Its augmentation is part of the data's fingerprint, wherever it is set: a teacher of the same training is found.
     """
-    recipe = settings.model_dump(include=set(Recipe.model_fields))
+    recipe = settings.model_dump(include={*Recipe.model_fields, *RECIPE_SINCE})
     recipe = {
         name: value
         for name, value in recipe.items()
-        if name in _FIRST_RECIPE or value != Recipe.model_fields[name].get_default(call_default_factory=True)
+        if name in _FIRST_RECIPE or value != TeacherSettings.model_fields[name].get_default(call_default_factory=True)
     }
     facts: dict[str, Any] = {
         "format": FORMAT,

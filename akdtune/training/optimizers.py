@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.training import Recipe, TrainingSettings
 
 
@@ -135,9 +136,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def build_optimizer(settings: TrainingSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(
+    settings: TrainingSettings | TeacherSettings, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
     """The optimiser of these parameters."""
-    if settings.optimizer == "dot":
+    if isinstance(settings, TrainingSettings) and settings.optimizer == "dot":
         return Dot(parameters, settings, settings.dot_delta)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(list(parameters), lr=settings.lr, weight_decay=settings.weight_decay)

@@ -46,7 +46,7 @@ from akdtune.teacher.find import (
 )
 from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.teacher.sealed import sealed
-from akdtune.training.optimizers import set_learning_rate, sgd
+from akdtune.training.optimizers import build_optimizer, set_learning_rate
 from akdtune.training.teacher_turn import TeacherTurn
 
 PROGRESS_EVERY_S = 30
@@ -139,7 +139,7 @@ class _Training:
         self.teachers = self._load_teachers(device)
         init_seed = derived_seed("teacher", settings.seed, "init")
         self.network = networks.build(settings.network, dataset.inputs, init_seed).to(device)
-        self.optimizer = sgd(self.network.parameters(), settings)
+        self.optimizer = build_optimizer(settings, self.network.parameters())
         self.epoch = 0
         self.seconds = 0.0
         self._resume()

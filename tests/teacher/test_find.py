@@ -123,6 +123,29 @@ def test_loss_of_the_first_epoch_is_that_of_a_plain_loop() -> None:
     assert row["loss"] == pytest.approx(total / 300, rel=1e-12)
 
 
+def test_a_teacher_trains_by_the_optimiser_and_schedule_that_are_set() -> None:
+    """AdamW along a cosine, retyped: what the first epoch leaves is what the second begins with."""
+    dataset, of = digits(), settings(batch_size=64, epochs=2, lr=0.01, optimizer="adamw", schedule="cosine")
+    split = dataset.split("subset").train
+    network = networks.build(of.network, dataset.inputs, derived_seed("teacher", 0, "init")).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=5e-4)
+    losses, rates = [], [0.01, 0.005]
+    for epoch, rate in enumerate(rates, start=1):
+        optimizer.param_groups[0]["lr"], total, count = rate, 0.0, 0
+        for loaded in split.epoch(derived_seed("teacher", 0, "order"), epoch, 64):
+            logits, labels = network(loaded.inputs).logits_BK, split.labels_N[loaded.positions_B]
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total, count = total + float(loss.detach().double()) * len(labels), count + len(labels)
+        losses.append(total / count)
+    *rows, last = train_teachers(of, dataset, "subset", CPU)
+    assert [row["lr"] for row in rows] == pytest.approx(rates)
+    assert [row["loss"] for row in rows] == pytest.approx(losses, rel=1e-9)
+    assert last["done"] and of.model_dump()["optimizer"] == "adamw"
+
+
 def test_same_settings_give_the_same_bits_and_other_seeds_do_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -196,6 +219,8 @@ CHANGES: dict[str, Any] = {
     "batch_size": 32,
     "seed": 1,
     "weight_decay": 0.0,
+    "optimizer": "adamw",
+    "schedule": "cosine",
 }
 
 
@@ -242,6 +267,14 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     assert rest[-1]["teacher"]["weights_hash"] == undisturbed[-1]["teacher"]["weights_hash"]
     drop = [{k: v for k, v in row.items() if k not in ("seconds", "teacher")} for row in rows + rest]
     assert drop == [{k: v for k, v in row.items() if k not in ("seconds", "teacher")} for row in undisturbed]
+
+
+def test_a_stopped_training_by_adamw_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = settings(optimizer="adamw", lr=0.005)
+    assert not list(train_teachers(of, digits(), "subset", CPU, stop_after(12)))[-1].get("done")
+    resumed = trained(of, digits())
+    monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "other"))
+    assert resumed.weights_hash == trained(of, digits()).weights_hash
 
 
 def test_damaged_progress_starts_again(own_cache: Path) -> None:
