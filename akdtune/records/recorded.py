@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,16 @@ from akdtune.records import recorded_files
 from akdtune.records.damage import file_trouble
 from akdtune.records.files import read_table, trial_directory
 from akdtune.records.number_lists import Floats, read_lists
-from akdtune.records.recorded_files import ATTENTION, AUGMENTED, FEATURES, PREDICTIONS, Maps, SplitName
+from akdtune.records.recorded_files import (
+    ATTENTION,
+    AUGMENTED,
+    FEATURES,
+    GROUP,
+    PREDICTIONS,
+    VALUE,
+    Maps,
+    SplitName,
+)
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.roles import REPORT_ROLES
 
@@ -40,12 +49,27 @@ class TrialLogits:
         labels_N: their true classes.
         logits_NK: of the student.
         augmentation: what the images went through; None: they are plain.
+        stored_values_N, stored_groups_N: as stored; None where `values_N` and `groups_N` follow from the rest.
     """
 
     sample_ids_N: Integers
     labels_N: Integers
     logits_NK: Floats
     augmentation: str | None = None
+    stored_values_N: Floats | None = None
+    stored_groups_N: Integers | None = None
+
+    @property
+    def values_N(self) -> Floats:
+        """What each row contributes to the study's metric, in its unit: of accuracy 100 where it is right, else 0."""
+        if self.stored_values_N is not None:
+            return self.stored_values_N
+        return np.where(self.logits_NK.argmax(axis=1) == self.labels_N, np.float32(100), np.float32(0))
+
+    @property
+    def groups_N(self) -> Integers:
+        """What rows are drawn together where others are drawn; each alone unless stored otherwise."""
+        return self.sample_ids_N if self.stored_groups_N is None else self.stored_groups_N
 
 
 @dataclass(frozen=True)
@@ -285,7 +309,8 @@ class _Held:
     @property
     def columns(self) -> list[str]:
         """Columns that hold numbers of networks."""
-        return [name for name in self.table.column_names if name not in ("sample_id", "label")]
+        of_rows = ("sample_id", "label", VALUE, GROUP)
+        return [name for name in self.table.column_names if name not in of_rows]
 
     def lists(self, name: str) -> Floats:
         """A column of lists, [N, ...]."""
@@ -293,6 +318,10 @@ class _Held:
             return read_lists(self.table, name)[self._order_N]
         except (KeyError, ValueError, IndexError, pa.ArrowException) as error:
             raise StudyError(f"{self.path}: damaged, it holds no {name} of each image ({error})") from error
+
+    def numbers(self, name: str, kind: type[Any]) -> npt.NDArray[Any] | None:
+        """A column with a number of each row, None where there is none."""
+        return np.asarray(self.table[name].to_numpy(), kind)[self._order_N] if name in self.table.column_names else None
 
     def said(self, key: bytes) -> str | None:
         """What the file says about itself."""
@@ -324,7 +353,8 @@ def _of_study(path: Path, what: str, setting: str) -> _Held:
 
 def _student(held: _Held) -> TrialLogits:
     said = held.said(recorded_files.AUGMENTATION)
-    return TrialLogits(held.sample_ids_N, held.labels_N, held.lists("logits"), said)
+    of_rows = held.numbers(VALUE, np.float32), held.numbers(GROUP, np.int64)
+    return TrialLogits(held.sample_ids_N, held.labels_N, held.lists("logits"), said, *of_rows)
 
 
 def _teachers(held: _Held) -> TeacherLogits:

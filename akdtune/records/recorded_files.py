@@ -31,6 +31,9 @@ PREDICTIONS = "predictions.parquet"
 FEATURES = "features.parquet"
 ATTENTION = "attention.parquet"
 AUGMENTED = "predictions-augmented.parquet"
+VALUE, GROUP = "value", "group"
+"""Columns of predictions whose rows count otherwise than right or wrong, or are not independent of each other."""
+
 OF_TRIAL = (PREDICTIONS, FEATURES, ATTENTION, AUGMENTED)
 """Files of a trial that has ended, of which all but the first are kept where `record` asks for them."""
 
@@ -99,8 +102,11 @@ def write_trial_logits(
     views: Sequence[Array] | None = None,
     answers_NJK: Array | None = None,
     augmentation: str | None = None,
+    values_N: Array | None = None,
+    groups_N: Integers | None = None,
 ) -> None:
-    """Writes a student's logits: `sample_id`, `label`, `logits`, and where given `view_1`, ... and `answers`.
+    """Writes a student's logits: `sample_id`, `label`, `logits`, and where given `value`, `group`, `view_1`, ... and
+    `answers`.
 
     Args:
         path: the file, replaced as a whole.
@@ -111,6 +117,9 @@ def write_trial_logits(
         views: log-probabilities [N, K] of each view at temperature 1; None: not asked for.
         answers_NJK: logits of every answer of a network that gives several.
         augmentation: what the images went through, for logits on augmented ones.
+        values_N: what each row contributes to the study's metric, whose value is their mean; None where that follows
+            from logits and label: 100 or 0, whether the largest logit is the label's.
+        groups_N: what rows are drawn together where others are drawn, such as the tokens of a text; None: each alone.
 
     Raises:
         StudyError: when the file cannot be written.
@@ -122,7 +131,9 @@ def write_trial_logits(
         columns["answers"] = in_half(answers_NJK.reshape(len(answers_NJK), -1))
     about = {} if views is None else {VIEWS_KEPT: str(len(views))}
     about |= {} if augmentation is None else {AUGMENTATION: augmentation}
-    _write(path, sample_ids_N, labels_N, columns, about)
+    of_rows: dict[str, pa.Array] = {} if values_N is None else {VALUE: pa.array(values_N, pa.float32())}
+    of_rows |= {} if groups_N is None else {GROUP: pa.array(groups_N, pa.int64())}
+    _write(path, sample_ids_N, labels_N, columns, about, of_rows=of_rows)
 
 
 def write_teacher_logits(
@@ -187,10 +198,12 @@ def _write(
     lists: Mapping[str, Array],
     about: Mapping[bytes, str] | None = None,
     shapes: Mapping[str, tuple[int, int]] | None = None,
+    of_rows: Mapping[str, pa.Array] | None = None,
 ) -> None:
     whole = {"sample_id": sample_ids_N} | ({} if labels_N is None else {"label": labels_N})
-    arrays = [pa.array(values_N, pa.int64()) for values_N in whole.values()]
-    fields = [pa.field(name, pa.int64()) for name in whole]
+    plain = {name: pa.array(values_N, pa.int64()) for name, values_N in whole.items()} | dict(of_rows or {})
+    arrays = list(plain.values())
+    fields = [pa.field(name, array.type) for name, array in plain.items()]
     for name, values_NX in lists.items():
         arrays.append(list_column(values_NX))
         sized = None if shapes is None else dict(zip((HEIGHT, WIDTH), map(str, shapes[name]), strict=True))

@@ -67,7 +67,9 @@ def _of_trial(
     def logits(path: Path) -> None:
         views = [_array(view_NK) for view_NK in recording.views()] if record.views else None
         logits_NK = _array(predictions.logits_NK)
-        recorded_files.write_trial_logits(path, ids_N, labels_N, logits_NK, half=half, views=views)
+        of_rows = {"values_N": predictions.values_N, "groups_N": predictions.groups_N}
+        numbers = {name: None if values is None else values.numpy() for name, values in of_rows.items()}
+        recorded_files.write_trial_logits(path, ids_N, labels_N, logits_NK, half=half, views=views, **numbers)
 
     def features(path: Path) -> None:
         held = _arrays(recording.features(record.features))

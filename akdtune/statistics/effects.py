@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isfinite, sqrt
@@ -121,23 +121,29 @@ def contrasts(
 
 
 def crossed_bootstrap(
-    cell_SN: npt.NDArray[np.bool_],
-    reference_SN: npt.NDArray[np.bool_],
+    cell_SN: npt.NDArray[np.bool_] | Floats,
+    reference_SN: npt.NDArray[np.bool_] | Floats,
     *,
+    groups_N: npt.NDArray[np.int64] | None = None,
     draws: int = 2000,
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[float, float]:
-    """Interval of the accuracy difference in points when seeds and test images are both drawn anew.
+    """Interval of the difference of a mean over test images when seeds and images are both drawn anew.
 
     Seeds and images are resampled independently and crossed (percentile interval). It stands beside the seed interval:
     it answers for other test images as well. It tends to be too wide, as noise of single predictions counts up to three
     times (Owen; simulated coverage .96 to .97); where seeds differ much more than images and are few, it is too narrow,
     as percentile intervals are. With one seed it answers for images alone.
 
+    Rows that are not independent of each other are drawn in groups, as the tokens of one text: the mean over all rows
+    of the groups drawn. Without groups the interval of such rows is far too narrow.
+
     Args:
-        cell_SN: whether the cell's trial of each seed gets each image right.
+        cell_SN: whether the cell's trial of each seed gets each image right, for an interval in points; or what each
+            row contributes to another metric, in its unit.
         reference_SN: the same of the reference, same seeds and images in the same order.
+        groups_N: the group of each row; None: each row is drawn by itself.
         draws: of the bootstrap, at least 100.
         seed: of the draws.
         level: coverage, 0 to 1.
@@ -153,13 +159,30 @@ def crossed_bootstrap(
         raise ValueError(f"both must be seeds x images and equal in shape, got {shapes}")
     if draws < 100 or not 0 < level < 1:
         raise ValueError(f"draws must be at least 100 and level between 0 and 1, got {draws} and {level}")
-    gains_SN = (cell_SN.astype(np.int8) - reference_SN.astype(np.int8)).astype(np.float32)
+    right = cell_SN.dtype == np.bool_
+    gains_SN = (cell_SN.astype(np.int8 if right else np.float64) - reference_SN).astype(np.float32)
     seeds, images = gains_SN.shape
+    rng = np.random.default_rng(seed)
+    if groups_N is not None and groups_N.shape != (images,):
+        raise ValueError(f"groups_N must hold one group a row ({images}), got the shape {groups_N.shape}")
+    if groups_N is None or len(np.unique(groups_N)) == images:
+        drawn = _over_rows(gains_SN, draws, rng)
+    else:
+        drawn = _over_groups(gains_SN, groups_N, draws, rng)
+    means = [
+        np.take_along_axis(means_BS, rng.integers(0, seeds, means_BS.shape), axis=1).mean(axis=1) for means_BS in drawn
+    ]
+    tail, scale = 50 * (1 - level), 100 if right else 1
+    low, high = np.percentile(scale * np.concatenate(means).astype(np.float64), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _over_rows(gains_SN: npt.NDArray[np.float32], draws: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Means of each seed over rows drawn anew, some draws at a time."""
+    images = gains_SN.shape[1]
     # Images on which no seed differs add nothing: drawing how often they come up together is enough.
     gains_SI = gains_SN[:, gains_SN.any(axis=0)]
     active = gains_SI.shape[1]
-    rng = np.random.default_rng(seed)
-    means: list[Floats] = []
     batch = max(1, _BATCH_VALUES // images)
     for start in range(0, draws, batch):
         count = min(batch, draws - start)
@@ -167,11 +190,20 @@ def crossed_bootstrap(
         owners = np.repeat(np.arange(count), hits_B)
         drawn = rng.integers(0, max(active, 1), len(owners))
         times_BI = np.bincount(owners * active + drawn, minlength=count * active).reshape(count, active)
-        means_BS = times_BI.astype(np.float32) @ gains_SI.T / images
-        means.append(np.take_along_axis(means_BS, rng.integers(0, seeds, (count, seeds)), axis=1).mean(axis=1))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(100 * np.concatenate(means).astype(np.float64), [tail, 100 - tail])
-    return float(low), float(high)
+        yield times_BI.astype(np.float32) @ gains_SI.T / images
+
+
+def _over_groups(
+    gains_SN: npt.NDArray[np.float32], groups_N: npt.NDArray[np.int64], draws: int, rng: np.random.Generator
+) -> Iterator[Floats]:
+    """The same over all rows of groups drawn anew, which need not be of one size."""
+    _, place_N, sizes_G = np.unique(groups_N, return_inverse=True, return_counts=True)
+    sums_SG = np.stack([np.bincount(place_N, weights=gains_N, minlength=len(sizes_G)) for gains_N in gains_SN])
+    batch = max(1, _BATCH_VALUES // len(sizes_G))
+    for start in range(0, draws, batch):
+        drawn_BG = rng.integers(0, len(sizes_G), (min(batch, draws - start), len(sizes_G)))
+        times_BG = np.stack([np.bincount(drawn_G, minlength=len(sizes_G)) for drawn_G in drawn_BG])
+        yield times_BG @ sums_SG.T / (times_BG @ sizes_G)[:, None]
 
 
 def _effect(term: str, estimate: float, error: float, fit: _Fit, seeds: int, note: str, level: float) -> Effect:

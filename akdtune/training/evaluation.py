@@ -66,11 +66,19 @@ def _mib(signals: Signals) -> float:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Student logits on the images a role is judged by."""
+    """Student logits on the images a role is judged by.
+
+    Attributes:
+        sample_ids_N, labels_N, logits_NK: of each image.
+        values_N: what each contributes to the metric; None: whether it is right.
+        groups_N: which are drawn together where others are drawn; None: each alone.
+    """
 
     sample_ids_N: Tensor
     labels_N: Tensor
     logits_NK: Tensor
+    values_N: Tensor | None = None
+    groups_N: Tensor | None = None
 
 
 class Evaluation:

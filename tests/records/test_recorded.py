@@ -43,6 +43,20 @@ def test_a_students_logits_come_back_in_the_order_of_ids(tmp_path: Path) -> None
     assert (held.logits_NK.dtype, held.augmentation) == (np.float32, None)
 
 
+def test_values_and_groups_of_rows_come_back_and_follow_from_the_rest_where_none_are_stored(tmp_path: Path) -> None:
+    path = trial(tmp_path) / "predictions.parquet"
+    recorded_files.write_trial_logits(path, IDS, LABELS, LOGITS)
+    held = recorded.trial_logits(tmp_path, "t")
+    assert read_schema(path).names == ["sample_id", "label", "logits"]
+    assert (held.values_N.tolist(), held.groups_N.tolist()) == ([0, 0, 100], [3, 5, 9])
+    values_N, groups_N = np.array([41.5, 7.25, 12.0], np.float32), np.array([2, 2, 1])
+    recorded_files.write_trial_logits(path, IDS, LABELS, LOGITS, values_N=values_N, groups_N=groups_N)
+    held = recorded.trial_logits(tmp_path, "t")
+    assert read_schema(path).names == ["sample_id", "label", "value", "group", "logits"]
+    assert (held.values_N.tolist(), held.groups_N.tolist()) == ([7.25, 12.0, 41.5], [2, 1, 2])
+    assert held.logits_NK.tolist() == [[3.25, 1.0], [5.0, -1.0], [9.5, 0.0]]
+
+
 def test_float16_is_half_as_large_and_read_as_float32(tmp_path: Path) -> None:
     logits, ids, labels = random(2_000, 100), np.arange(2_000), np.zeros(2_000, np.int64)
     sizes = {}

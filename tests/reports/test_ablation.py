@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from akdtune import errors
 from akdtune.cli import main as akdtune
-from akdtune.records.files import read_rows, write_rows
+from akdtune.records.files import read_rows, read_table, write_rows, write_table
 from akdtune.reports.ablation import seed_words
 from akdtune.reports.ablation.findings import level_means
 from akdtune.reports.ablation.measured import phases_of
@@ -365,9 +366,30 @@ def test_predictions_are_put_in_one_order(tmp_path: Path) -> None:
     (phase,) = phases_of(leave_one_out(tmp_path, predictions=500).write())
     pair = StoredPredictions(tmp_path).pair(phase.cell("base~inter"), phase.cell("base"))
     assert not isinstance(pair, str)
-    accuracy = [100 * right_SN.mean(1) for right_SN in pair]
+    accuracy = [100 * right_SN.mean(1) for right_SN in pair[:2]]
     assert accuracy[0] == pytest.approx(list(phase.cell("base~inter").values.values()))
     assert np.corrcoef(pair[0][0], pair[1][0])[0, 1] > 0.8
+
+
+def test_images_of_one_group_are_drawn_together(tmp_path: Path) -> None:
+    """Values and groups that a file holds count for the interval over images, and for nothing else."""
+    study = leave_one_out(tmp_path, predictions=500)
+    run = study.write()
+    alone = by_cell(report(study))["base~inter"]
+    for path in run.glob("trials/*/predictions.parquet"):
+        table = read_table(path)
+        groups = pa.array(np.asarray(table["sample_id"]) % 2, pa.int64())
+        right_N = np.stack(table["logits"].to_numpy()).argmax(1) == np.asarray(table["label"])
+        for name, column in (("value", pa.array(100.0 * right_N, pa.float32())), ("group", groups)):
+            table = table.append_column(name, column)
+        write_table(path, table)
+    (phase,) = phases_of(run)
+    pair = StoredPredictions(run).pair(phase.cell("base~inter"), phase.cell("base"))
+    assert not isinstance(pair, str) and pair.groups_N is not None and set(pair.groups_N.tolist()) == {0, 1}
+    assert pair.cell_SN.mean(1) == pytest.approx(list(phase.cell("base~inter").values.values()))
+    together = by_cell(report(study))["base~inter"]
+    assert together["difference"] == alone["difference"] and together["ci_low"] == alone["ci_low"]
+    assert together["crossed_low"] != alone["crossed_low"] and together["crossed_note"] == ""
 
 
 def test_predictions_of_another_accuracy_are_not_believed(tmp_path: Path) -> None:

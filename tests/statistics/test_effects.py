@@ -190,6 +190,32 @@ def test_crossed_bootstrap_equals_one_that_draws_every_image() -> None:
     assert ends == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.35)
 
 
+def test_rows_of_one_group_are_drawn_together() -> None:
+    """Rows that repeat a window's value say as much as the window: the interval is that of windows, not of rows."""
+    rng = np.random.default_rng(2)
+    cell_SG, reference_SG = rng.normal(50, 9, (2, 3, 40))
+    cell_SN, reference_SN, groups_N = cell_SG.repeat(25, 1), reference_SG.repeat(25, 1), np.arange(40).repeat(25)
+    of_windows = crossed_bootstrap(cell_SG, reference_SG, draws=4000)
+    of_groups = crossed_bootstrap(cell_SN, reference_SN, groups_N=groups_N, draws=4000)
+    assert of_groups == pytest.approx(of_windows, abs=0.2)
+    one_seed = cell_SN[:1], reference_SN[:1]
+    width, narrow = (np.diff(crossed_bootstrap(*one_seed, groups_N=groups, draws=4000)) for groups in (groups_N, None))
+    assert width == pytest.approx(5 * narrow, rel=0.1)  # sqrt(25): as if there were 25 times as many windows
+
+
+def test_groups_of_unequal_size_weigh_by_their_rows_and_groups_of_one_change_nothing() -> None:
+    rng = np.random.default_rng(3)
+    right_SN, other_SN = rng.random((2, 3, 60)) < 0.6
+    assert crossed_bootstrap(right_SN, other_SN, groups_N=rng.permutation(60)) == crossed_bootstrap(right_SN, other_SN)
+    gains_N = np.array([[1.0, 1.0, 1.0, 5.0]])
+    low, high = crossed_bootstrap(gains_N, np.zeros((1, 4)), groups_N=np.array([7, 7, 7, 9]), level=0.9)
+    assert (low, high) == (1.0, 5.0)  # one group twice, or the other; both once is their mean over rows, 2
+    values = crossed_bootstrap(100.0 * right_SN, 100.0 * other_SN)
+    assert values == pytest.approx(crossed_bootstrap(right_SN, other_SN), abs=1e-4)
+    with pytest.raises(ValueError, match=r"one group a row \(60\), got the shape \(59,\)"):
+        crossed_bootstrap(right_SN, other_SN, groups_N=np.arange(59))
+
+
 def test_crossed_bootstrap_of_identical_predictions_and_bad_shapes() -> None:
     right = np.ones((3, 10), bool)
     assert crossed_bootstrap(right, right) == (0.0, 0.0)

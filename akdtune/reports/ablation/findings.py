@@ -252,7 +252,10 @@ def _crossed(
     if predictions is None:
         return "only test_accuracy has predictions of each image"
     pair = predictions.pair(cell, reference)
-    return pair if isinstance(pair, str) else effects.crossed_bootstrap(*pair, draws=draws, level=level)
+    if isinstance(pair, str):
+        return pair
+    values, groups_N = (pair.cell_SN, pair.reference_SN), pair.groups_N
+    return effects.crossed_bootstrap(*values, groups_N=groups_N, draws=draws, level=level)
 
 
 # ------------------------------------------------------------------------------------------------- factors

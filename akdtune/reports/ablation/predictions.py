@@ -21,8 +21,10 @@ from akdtune.processors import available_cpus
 from akdtune.records.damage import file_trouble
 from akdtune.records.files import read_table, trial_directory
 from akdtune.records.number_lists import read_lists
+from akdtune.records.recorded_files import GROUP, VALUE
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.ablation.measured import MeasuredCell
+from akdtune.statistics.resampling import Floats
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -33,15 +35,30 @@ class Stored(NamedTuple):
 
     Attributes:
         ids_N: of the images, ascending.
-        right_N: whether each was classified rightly.
+        values_N: what each contributes to the metric, whose value is their mean; of accuracy whether it is right.
+        groups_N: which are drawn together where others are drawn; None: each alone.
         answers_N: the class of the largest logit.
         outputs: digest of all logits as they are stored.
     """
 
     ids_N: Integers
-    right_N: Bools
+    values_N: Bools | Floats
+    groups_N: Integers | None
     answers_N: Integers
     outputs: bytes
+
+
+class Pair(NamedTuple):
+    """Two cells on the same images, over common seeds in one order.
+
+    Attributes:
+        cell_SN, reference_SN: what each image contributes to the metric, by seed.
+        groups_N: of the images; None: each is its own.
+    """
+
+    cell_SN: Bools | Floats
+    reference_SN: Bools | Floats
+    groups_N: Integers | None
 
 
 @dataclass(frozen=True)
@@ -72,12 +89,13 @@ class StoredPredictions:
         self._run = run
         self._held: dict[str, Stored | None] = {}
 
-    def pair(self, cell: MeasuredCell, reference: MeasuredCell) -> tuple[Bools, Bools] | str:
-        """Both cells' right answers, seed by image, over common seeds in one order; or why there are none."""
+    def pair(self, cell: MeasuredCell, reference: MeasuredCell) -> Pair | str:
+        """What both cells' images contribute to the metric; or why nothing can be compared."""
         sides = self._sides(cell, reference)
         if isinstance(sides, str):
             return sides
-        return np.stack([held.right_N for held in sides[0]]), np.stack([held.right_N for held in sides[1]])
+        cell_SN, reference_SN = (np.stack([held.values_N for held in side]) for side in sides)
+        return Pair(cell_SN, reference_SN, sides[0][0].groups_N)
 
     def agreement(self, cell: MeasuredCell, reference: MeasuredCell) -> Agreement | None:
         """How far both cells answer alike over their common seeds; None without comparable predictions."""
@@ -108,13 +126,19 @@ class StoredPredictions:
                 held = self.of(side.trials[seed])
                 if held is None:
                     return f"trial {side.trials[seed]} left no predictions"
-                right, images = 100 * held.right_N.mean(), len(held.right_N)
-                if abs(right - side.values[seed]) * images > 150:  # more than one image and a half
+                if not _is_mean_of(side.values[seed], held.values_N):
                     return f"the predictions of trial {side.trials[seed]} are not those of its accuracy"
                 of_side.append(held)
         if not all(np.array_equal(held.ids_N, sides[0][0].ids_N) for side in sides for held in side):
             return "the trials were judged by different images"
         return sides
+
+
+def _is_mean_of(value: float, values_N: Bools | Floats) -> bool:
+    """Whether a trial's value is what its images say: an accuracy within one image and a half, else by rounding."""
+    if values_N.dtype == np.bool_:
+        return bool(abs(100 * values_N.mean() - value) * len(values_N) <= 150)
+    return bool(np.isclose(values_N.mean(), value, rtol=1e-4, atol=1e-6))
 
 
 def agreement(firsts: Sequence[Stored], seconds: Sequence[Stored]) -> Agreement:
@@ -154,4 +178,9 @@ def _read(path: Path) -> Stored:
     logits_NK = np.ascontiguousarray(read_lists(table, "logits")[order])
     answers_N = logits_NK.argmax(1)
     digest = hashlib.sha256(logits_NK.tobytes()).digest()
-    return Stored(ids_N[order], answers_N == labels_N[order], answers_N, digest)
+    values_N, groups_N = (
+        np.asarray(table[name].to_numpy(), kind)[order] if name in table.column_names else None
+        for name, kind in ((VALUE, np.float64), (GROUP, np.int64))
+    )
+    right_N = answers_N == labels_N[order]
+    return Stored(ids_N[order], right_N if values_N is None else values_N, groups_N, answers_N, digest)
