@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from akdtune.errors import AkdtuneError
 from akdtune.records.files import require_study
+from akdtune.records.lock_file import metric_of
 from akdtune.reports.diversity.checks import Checks, checks_of
 from akdtune.reports.diversity.checks_figures import draw_checks
 from akdtune.reports.diversity.checks_report import (
@@ -185,7 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _analyze(arguments: argparse.Namespace) -> None:
-    print(f"diversity and accuracy in {require_study(arguments.run)}", flush=True)
+    run = require_study(arguments.run)
+    print(f"diversity and {metric_of(run).words} in {run}", flush=True)
     if arguments.draws < 100:
         raise AkdtuneError(f"--draws: {arguments.draws} is too few for an interval (allowed: 100 or more)")
     out = arguments.out or arguments.run / "reports"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from akdtune.columns import Column
+from akdtune.metric import ACCURACY
 from akdtune.records.files import EPOCHS, LEDGER, LOCK, trial_directory, write_rows
 from akdtune.records.plan_file import write_plan
 from akdtune.records.recorded_files import write_trial_logits
@@ -34,6 +35,8 @@ class StudyBuilder:
         self.events: list[dict[str, Any]] = [{"time": 0.0, "event": "study_started"}]
         self.design: dict[str, dict[str, Any]] = {}
         self.lock: dict[str, Any] | None = None
+        self.metric = ACCURACY
+        """What the study is judged by."""
         self.declared: Sequence[Column] = ()
         """What the trials' files say about their columns."""
 
@@ -65,16 +68,17 @@ class StudyBuilder:
             return trial_id
         self.event("started", trial_id, attempt=1, host="here", pid=1)
         measures = diversity if isinstance(diversity, Mapping) else dict.fromkeys(DIVERSITY, diversity)
-        value = "test_accuracy" if role in REPORT_ROLES else "val_accuracy"
+        validation = self.metric.validation
+        value = self.metric.test if role in REPORT_ROLES else validation
         rows: list[dict[str, Any]] = [
-            {"trial_id": trial_id, "attempt": 1, "epoch": epoch, "lr": 0.05, "val_accuracy": 10.0, "wall_time_s": 0.5,
+            {"trial_id": trial_id, "attempt": 1, "epoch": epoch, "lr": 0.05, validation: 10.0, "wall_time_s": 0.5,
              "loss.ce": 1.0}
             for epoch in range(1, epochs + 1)
         ]  # fmt: skip
         rows[-1] |= {value: accuracy, **measures, **last_row}
         write_rows(trial_directory(self.path, trial_id) / EPOCHS, rows, declared=self.declared)
         for row in rows:
-            self.event("epoch", trial_id, epoch=row["epoch"], value=row["val_accuracy"], score=row["val_accuracy"])
+            self.event("epoch", trial_id, epoch=row["epoch"], value=row[validation], score=row[validation])
         if status in TERMINAL:
             self.event(status, trial_id, epoch=epochs, reason="rung 1" if status == "pruned" else None)
         elif status == "interrupted":
@@ -90,6 +94,8 @@ class StudyBuilder:
         write_plan(self.path, self.plan)
         if self.design:
             (self.path / "design.json").write_text(json.dumps(self.design))
+        if self.metric != ACCURACY:
+            self.lock = {"settings": {}, **(self.lock or {}), "metric": self.metric.name}
         if self.lock is not None:
             (self.path / LOCK).write_text(json.dumps(self.lock))  # JSON is YAML
         events = [*self.events, {"time": 1e9, "event": "study_finished"}] if finished else self.events
@@ -129,7 +135,7 @@ class StudyBuilder:
         own = role or phase
         seeds = list(range(len(values))) if seeds is None else list(seeds)
         settings = self.design.setdefault(
-            phase, {"metric": "test_accuracy", "reference": None, "seeds": [], "cells": []}
+            phase, {"metric": self.metric.test, "reference": None, "seeds": [], "cells": []}
         )
         settings["seeds"] = sorted({*settings["seeds"], *seeds})
         settings["cells"].append({"name": name, "cell_id": cell_id(name), "role": own, **more})

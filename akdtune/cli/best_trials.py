@@ -99,7 +99,7 @@ def _about(taken: Chosen) -> str:
         return f"cell {name}: {trial['role']} of {trial['arm']}, {counted(len(taken.rows), 'seed')}"
     column = judged_by(trial)
     value = measured(trial, column)
-    accuracy = "" if value is None else f", {column.removesuffix('_accuracy')} accuracy {value:.2f} %"
+    accuracy = "" if value is None else f", {column.replace('_', ' ')} {value:.2f} %"
     ended = "" if trial["status"] == "done" else f", {trial['status']}"
     return f"trial {trial['trial_id']}: {trial['role']} of {trial['arm']}, seed {trial['seed']}{accuracy}{ended}"
 

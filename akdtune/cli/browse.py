@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError, StudyError, nearest, unknown_name
+from akdtune.metric import ACCURACY, of_trials
 from akdtune.records import tables
 from akdtune.records.files import read_design, trial_directory
 from akdtune.records.ledger.reading import events
-from akdtune.records.lock_file import read_lock
+from akdtune.records.lock_file import metric_of, read_lock
 from akdtune.reports.short_names import PARAM, short_names
 from akdtune.reports.trials.cell_means import CellMean
 from akdtune.roles import REPORT_ROLES, STATUSES, TERMINAL
 from akdtune.search import pilot
 
-METRIC = "val_accuracy"
 Row = Mapping[str, Any]
 
 
@@ -175,23 +175,25 @@ def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 
 def judged_by(rows: Sequence[Row]) -> str:
-    """What a summary shows by itself: validation accuracy, or test accuracy where only that was read."""
-    judged = any(row.get(METRIC) is not None for row in rows)
-    tested = any(row.get("test_accuracy") is not None for row in rows)
-    return "test_accuracy" if tested and not judged else METRIC
+    """What a summary shows by itself: the metric on validation images, on the test set where only that was read."""
+    metric = of_trials(rows[0]) if rows else ACCURACY
+    judged = any(row.get(metric.validation) is not None for row in rows)
+    tested = any(row.get(metric.test) is not None for row in rows)
+    return metric.test if tested and not judged else metric.validation
 
 
 def objectives(run: Path) -> list[str]:
     """What the search of a study weighs.
 
     Raises:
-        AkdtuneError: when that is accuracy alone, so that there is no Pareto table.
+        AkdtuneError: when that is the metric alone, so that there is no Pareto table.
     """
     settings = (read_lock(run) or {}).get("settings", {})
-    names = list((settings.get("search") or {}).get("objectives", ["accuracy"]))
+    names = list((settings.get("search") or {}).get("objectives", [ACCURACY.name]))
     if len(names) < 2:
         raise AkdtuneError(
-            f"{run}: its search weighs accuracy alone; a Pareto table needs search.objectives with macs or time"
+            f"{run}: its search weighs {metric_of(run).words} alone; a Pareto table needs search.objectives with macs "
+            "or time"
         )
     return names
 

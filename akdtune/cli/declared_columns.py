@@ -15,7 +15,7 @@ def declared() -> tuple[Column, ...]:
         AkdtuneError: when two components declare one column in two ways.
     """
     from akdtune.teacher.frozen import CACHE_COLUMNS  # late, as it loads torch
-    from akdtune.training.evaluation import HELD_OUT_COLUMNS  # late, as it loads torch
+    from akdtune.training.evaluation import held_out_columns  # late, as it loads torch
     from akdtune.training.recording import RECORDED_COLUMNS  # late, as it loads torch
     from akdtune.training.trial import TRAINING_COLUMNS  # late, as it loads torch
 
@@ -28,7 +28,7 @@ def declared() -> tuple[Column, ...]:
         tables.WHOLE_TRIAL_COLUMNS,
         tables.LATER_TRIAL_COLUMNS,
         TRAINING_COLUMNS,
-        HELD_OUT_COLUMNS,
+        *(held_out_columns(lookup("tasks", name)) for name in names("tasks")),
         CACHE_COLUMNS,
         RECORDED_COLUMNS,
         *(component.columns for component in components),

@@ -14,11 +14,12 @@ import torch
 from akdtune.cli import one_trial
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.networks import Network
-from akdtune.running.trial_log import line
+from akdtune.running.trial_log import line, printed
 from akdtune.study.from_python import read
 from akdtune.study.spec import Study
 from akdtune.training.config import TrialConfig
 from akdtune.training.students import through_a_method
+from akdtune.training.task import task_of
 from akdtune.training.trial import Diverged, Trial
 
 
@@ -42,8 +43,8 @@ class Trained:
 
     @property
     def accuracy(self) -> float:
-        """On the validation images after the last epoch, percent."""
-        return float(self.rows[-1]["val_accuracy"])
+        """What its task is judged by, on the validation images after the last epoch, percent."""
+        return float(self.rows[-1][task_of(self.settings).metric.validation])
 
     @property
     def epochs(self) -> pa.Table:
@@ -107,12 +108,12 @@ def _train(study: Study, arm: str, seed: int | None, quiet: bool) -> Trained:
         raise KeyboardInterrupt("stopped while the teacher was trained; the same call goes on")
     settings = dict(request.settings)
     trial = Trial(TrialConfig.parse(request))
-    totals = trial.epochs
+    totals, columns = trial.epochs, printed(trial.config.task.metric)
     rows: list[dict[str, Any]] = []
     try:
         for epoch in trial.run(None):
             if not quiet:
-                print(line(epoch.stage, epoch.epoch, totals[epoch.stage], epoch.row), flush=True)
+                print(line(epoch.stage, epoch.epoch, totals[epoch.stage], epoch.row, columns), flush=True)
             if epoch.stage == "student":
                 rows.append({"epoch": epoch.epoch, **epoch.row})
     except Diverged as error:

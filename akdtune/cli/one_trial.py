@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from akdtune.cli import teachers
 from akdtune.devices import ready_to_train
 from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.metric import Metric
 from akdtune.planning.identity import Identity
 from akdtune.planning.prepared import Prepared
 from akdtune.planning.request import planned_request
@@ -26,7 +27,7 @@ from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.text import counted
 from akdtune.running import interruption
 from akdtune.running.saved_states import GoOn, built_to_go_on, resumed
-from akdtune.running.trial_log import line
+from akdtune.running.trial_log import line, printed
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.settings.teacher import teacher_compute
 from akdtune.study import spec
@@ -36,6 +37,7 @@ from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import located
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
+from akdtune.training.task import task_of
 from akdtune.training.trial import Diverged, Epoch, Trial
 
 PROGRAM = "python -m akdtune.training"
@@ -190,7 +192,8 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
     """Trains from where the folder stands, with a line an epoch; returns the exit code."""
 
     if folder.outcome is not None:
-        print(f"{folder.path}: {_ending(folder.outcome, folder.rows())}; nothing is left to do")
+        ending = _ending(folder.outcome, folder.rows(), task_of(request.settings).metric)
+        print(f"{folder.path}: {ending}; nothing is left to do")
         return int(folder.outcome["outcome"] == "diverged")
     ready_to_train(request.cpu)
     with _legible():
@@ -220,14 +223,14 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
         outcome = writer.close(live)
     if "warning" in outcome:
         print(f"warning: {outcome['warning']}", file=sys.stderr)
-    print(_ending(outcome, writer.rows) + (f": {folder.path}" if folder.path else ""))
+    print(_ending(outcome, writer.rows, config.task.metric) + (f": {folder.path}" if folder.path else ""))
     return 0
 
 
 @contextlib.contextmanager
 def _shown(live: Trial, state: Mapping[str, Any] | None) -> Iterator[Callable[[Epoch], None]]:
     """Prints a line for each epoch; on a terminal a bar below them says how far it is."""
-    totals = live.epochs
+    totals, columns_said = live.epochs, printed(live.config.task.metric)
     stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])
     over = done if stage == "warmup" else totals["warmup"] + done
     if over:
@@ -238,7 +241,7 @@ def _shown(live: Trial, state: Mapping[str, Any] | None) -> Iterator[Callable[[E
         task = bar.add_task("epochs", total=sum(totals.values()), completed=over)
 
         def show(epoch: Epoch) -> None:
-            text = line(epoch.stage, epoch.epoch, totals[epoch.stage], epoch.row)
+            text = line(epoch.stage, epoch.epoch, totals[epoch.stage], epoch.row, columns_said)
             if console.is_terminal:
                 console.print(text, soft_wrap=True)
             else:
@@ -248,11 +251,11 @@ def _shown(live: Trial, state: Mapping[str, Any] | None) -> Iterator[Callable[[E
         yield show
 
 
-def _ending(outcome: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def _ending(outcome: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     """How a trial ended, in words."""
     last = rows[-1] if rows else {}
-    known = {"validation": last.get("val_accuracy"), "test": last.get("test_accuracy")}
-    accuracies = [f"{name} accuracy {value:.2f} %" for name, value in known.items() if value is not None]
+    known = {"validation": last.get(metric.validation), "test": last.get(metric.test)}
+    accuracies = [f"{name} {metric.words} {value:.2f} %" for name, value in known.items() if value is not None]
     ending = f"{outcome['outcome']} after {counted(int(outcome['epoch']), 'epoch')}"
     return f"{ending}, {', '.join(accuracies)}" if accuracies else ending
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from akdtune.cli.terminal import layout, text
 from akdtune.cli.terminal.layout import Column, Sheet
+from akdtune.metric import in_percent, judged_on, of_trials
 from akdtune.reports import pareto
 from akdtune.reports.short_names import PARAM, searched, short_names, short_value
 from akdtune.reports.trials.cell_means import CellMean
@@ -17,10 +18,16 @@ ROWS_SHOWN = 15
 
 Row = Mapping[str, Any]
 
-_COLUMNS = ("trial_id", "cell", "arm", "role", "seed", "status", "epochs", "val_accuracy", "test_accuracy")
-_WHERE_KNOWN = ("cell", "val_accuracy", "test_accuracy")
+_COLUMNS = ("trial_id", "cell", "arm", "role", "seed", "status", "epochs")
 _HEADINGS = {"trial_id": "trial", "val_accuracy": "val %", "test_accuracy": "test %"}
 """Columns of `trials.parquet` that are called otherwise in a terminal."""
+
+
+def _heading(name: str) -> str:
+    """What a column is called in a terminal: `val %`, of another metric than accuracy `val acceptance %`."""
+    if name in _HEADINGS or not in_percent(name) or judged_on(name) not in ("val", "test"):
+        return _HEADINGS.get(name, name)
+    return f"{name.replace('_', ' ')} %"
 
 
 def print_trials(
@@ -40,7 +47,10 @@ def print_trials(
         every: all rows in a terminal, too; a pipe always gets them.
         stays: columns that are shown where they are the same in all rows, too.
     """
-    shown = [name for name in _COLUMNS if name not in _WHERE_KNOWN or any(row.get(name) is not None for row in rows)]
+    metric = of_trials(columns)
+    known = ("cell", metric.validation, metric.test)
+    named = (*_COLUMNS, metric.validation, metric.test)
+    shown = [name for name in named if name not in known or any(row.get(name) is not None for row in rows)]
     shown += [name for name in extra if name not in shown]
     width = text.columns()
     if width is None:
@@ -68,10 +78,10 @@ def _sheet(rows: Sequence[Row], shown: Sequence[str], columns: Sequence[str], st
 
 def _column(rows: Sequence[Row], name: str, stays: Sequence[str]) -> Column:
     numbers = all(row.get(name) is None or _is_number(row[name]) for row in rows)
-    texts = [_percent(row.get(name)) if name.endswith("_accuracy") else short_value(row.get(name)) for row in rows]
+    texts = [_percent(row.get(name)) if in_percent(name) else short_value(row.get(name)) for row in rows]
     # Accuracies that are the same by chance are what somebody looks for.
-    always = name in stays or name.endswith("_accuracy")
-    return Column(_HEADINGS.get(name, name), texts, numbers, always, whole=name == "trial_id")
+    always = name in stays or in_percent(name)
+    return Column(_heading(name), texts, numbers, always, whole=name == "trial_id")
 
 
 def _is_number(value: Any) -> bool:
@@ -130,7 +140,7 @@ def print_points(
         Column("seeds", [str(point.seeds) for point in points], numbers=True),
     ]
     of_each += [
-        Column(pareto.HEADINGS[name], [of_point[place] for of_point in values], numbers=True, stays=True)
+        Column(pareto.heading(name), [of_point[place] for of_point in values], numbers=True, stays=True)
         for place, name in enumerate(objectives)
     ]
     names = setting_names(columns, {of.heading for of in of_each})
@@ -158,7 +168,7 @@ def print_means(means: Sequence[CellMean], column: str, columns: Sequence[str], 
         every: all rows in a terminal, too.
     """
     # Percentages with two digits after the point; other columns may be small.
-    digits = ".2f" if column.endswith("_accuracy") else ".4g"
+    digits = ".2f" if in_percent(column) else ".4g"
     spreads = ["" if mean.sd is None else format(mean.sd, digits) for mean in means]
     values = [format(mean.mean, digits) for mean in means]
     width = text.columns()
@@ -169,7 +179,7 @@ def print_means(means: Sequence[CellMean], column: str, columns: Sequence[str], 
         Column("arm" if all(mean.name == mean.arm for mean in means) else "cell or arm", [mean.name for mean in means]),
         Column("role", [mean.role for mean in means]),
         Column("n", [str(mean.n) for mean in means], numbers=True, stays=True),
-        Column(f"mean {_HEADINGS.get(column, column)}", values, numbers=True, stays=True),
+        Column(f"mean {_heading(column)}", values, numbers=True, stays=True),
         Column("sd", spreads, numbers=True),
         Column("left out", [mean.left_out for mean in means]),
     ]

@@ -21,7 +21,7 @@ from rich.console import Console
 from akdtune import atomic, progress
 from akdtune.cli.tables import Listing
 from akdtune.cli.waiting import waiting
-from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.dataset import DataSet
 from akdtune.devices import resolve_device, warn_of_bfloat16
 from akdtune.errors import AkdtuneError, SettingsError, nearest
 from akdtune.folders import cache_directory
@@ -41,6 +41,7 @@ from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, listed_teachers, load_others, load_teacher
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, live_reason
 from akdtune.teacher.state_dicts import weight_sets
+from akdtune.training.task import task_of
 from akdtune.training.teachers import train_teachers
 
 FILL_STEP = 256
@@ -103,7 +104,7 @@ def _data(study: Study, device: torch.device) -> DataSet:
     Raises:
         SettingsError: for augmentations that do not fit it.
     """
-    dataset = load_data(study.data, device)
+    dataset = task_of(study.constants).load(study.data, device)
     if problems := too_large_augmentations(study, dataset):
         raise SettingsError(problems)
     for note in dataset.notes:

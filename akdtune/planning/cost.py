@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from akdtune import networks
-from akdtune.data.dataset import DataSet, load_data, missing_files
+from akdtune.data.dataset import DataSet, missing_files
 from akdtune.devices import resolve_device
 from akdtune.planning.checkpoint_files import is_missing
 from akdtune.planning.kept import KeptBytes, kept_bytes
@@ -36,6 +36,7 @@ from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, live_reason
 from akdtune.training.config import TrialConfig
 from akdtune.training.optimizers import build_optimizer
 from akdtune.training.request import TrialRequest
+from akdtune.training.task import task_of
 from akdtune.training.trial import Trial
 
 TIMED_STEPS = 8
@@ -155,7 +156,8 @@ class Bench:
     def dataset(self, device: torch.device) -> DataSet:
         """The study's data on a device."""
         if device.type not in self._datasets:
-            self._datasets[device.type] = load_data(self.prepared.study.data, device)
+            study = self.prepared.study
+            self._datasets[device.type] = task_of(study.constants).load(study.data, device)
         return self._datasets[device.type]
 
     def teacher_networks(self, device: torch.device) -> tuple[networks.Network, ...]:

@@ -13,7 +13,7 @@ import torch
 
 from akdtune import networks
 from akdtune.contexts import method_context, view_context
-from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.dataset import DataSet
 from akdtune.data.splits import Splits
 from akdtune.errors import AkdtuneError, DataError, Problem, SettingsError
 from akdtune.methods import MethodContext
@@ -31,6 +31,7 @@ from akdtune.study.spec import Study
 from akdtune.teacher import find
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.parts import begin_with
+from akdtune.training.task import task_of
 from akdtune.views import ViewContext
 
 OF_STUDENTS = "training.augmentation"
@@ -56,7 +57,7 @@ class Prepared:
         """Loads (and where allowed downloads) the data; the study's checkpoints come first unless they are checked."""
         if not checked:
             check_checkpoints(study, missing=True)
-        prepared = cls(study, load_data(study.data, torch.device("cpu")))
+        prepared = cls(study, task_of(study.constants).load(study.data, torch.device("cpu")))
         prepared.check_components()
         return prepared
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from akdtune.errors import StudyError
+from akdtune.errors import AkdtuneError, StudyError
+from akdtune.metric import ACCURACY, Metric
 from akdtune.records.files import LOCK
 from akdtune.records.shapes import check_shape
 
@@ -56,7 +58,8 @@ _LOCK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LOCK_SHAPE: dict[str, Any] = {
     "akdtune": (str, None), "uid": str, "created": str, "command": str, "source": str, "overrides": list,
     "arms": list, "packages": dict, "machine": dict, "source_code": (dict, None), "students": dict, "streams": int,
-    "seeds": dict, "extended": list, "settings": dict, "settings.study": str, "settings.plugins": (list, None),
+    "metric": str, "seeds": dict, "extended": list, "settings": dict, "settings.study": str,
+    "settings.plugins": (list, None),
     "settings.search": dict, "settings.search.objectives": list, "settings.report": (dict, None),
     "settings.scheduler": (dict, None), "settings.record": (dict, None),
     "settings.training": (dict, None), "settings.probe": (dict, None), "settings.confirm": (dict, None),
@@ -69,6 +72,26 @@ _LOCK_NEEDED = (
     "settings.study", "settings.search", "data.hash",
     *(key for key in _LOCK_SHAPE if key.startswith("teacher.")),
 )  # fmt: skip
+
+
+def metric_of(run_dir: str | os.PathLike[str]) -> Metric:
+    """What a study is judged by, as its lock says; accuracy where it says nothing or is not there.
+
+    Raises:
+        StudyError: for a name that is none.
+    """
+    path = Path(run_dir) / LOCK
+    try:
+        text = path.read_text(encoding="utf-8")
+        named = text.startswith("{") or re.search("^metric:", text, re.MULTILINE)  # else it need not be decoded
+        held = yaml.load(text, Loader=_LOCK_LOADER) if named else {}
+        name = held.get("metric", ACCURACY.name) if isinstance(held, dict) else ACCURACY.name
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return ACCURACY
+    try:
+        return Metric(str(name))
+    except AkdtuneError as error:
+        raise StudyError(f"{path}: damaged, {error}; restore it from a copy") from error
 
 
 def study_uid(run_dir: str | os.PathLike[str]) -> str | None:

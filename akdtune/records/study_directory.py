@@ -283,7 +283,7 @@ class StudyDirectory(StudyState):
 
         Args:
             trial_id: of the trial.
-            rows: number, validation accuracy and score of each.
+            rows: number, validation value and score of each.
 
         Returns:
             How many of them did not stand there.
@@ -350,7 +350,8 @@ class StudyDirectory(StudyState):
                 return
         except (StudyError, KeyError):  # the next attempt says what is wrong with it
             return
-        known = {int(row["epoch"]): (row.get("val_accuracy"), row.get("score")) for row in rows}
+        value = lock_file.metric_of(self.root).validation
+        known = {int(row["epoch"]): (row.get(value), row.get("score")) for row in rows}
         due = (epoch for epoch in known if record.terminal is None or epoch in record.missing)
         self._write_epochs(record.trial_id, {epoch: known[epoch] for epoch in due if record.lacks(epoch)})
 

@@ -62,7 +62,7 @@ class StudyState:
             record.terminal = record.test = None
             record.retried += 1
         elif isinstance(event, TrialEnded):
-            record.test, record.why = event.test_accuracy, event.error
+            record.test, record.why = event.test, event.error
             record.end(event.kind)
 
     def apply_epoch(self, trial_id: str, epoch: int, value: float | None, score: float | None) -> None:

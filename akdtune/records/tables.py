@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from akdtune.columns import Column, declarations
 from akdtune.errors import StudyError
+from akdtune.metric import ACCURACY, Metric
 from akdtune.records.epoch_rows import CHUNKS, SOURCES, ChunkLimits, Epochs, warn
 from akdtune.records.files import (
     EPOCHS,
@@ -50,8 +51,9 @@ from akdtune.records.ledger.events import (
 )
 from akdtune.records.ledger.lines import parse
 from akdtune.records.ledger.reading import heads
+from akdtune.records.lock_file import metric_of
 from akdtune.records.plan_file import check_plan_row, plan_file_rows
-from akdtune.records.trial_summaries import summary_rows, summary_schema
+from akdtune.records.trial_summaries import best_of, summary_rows, summary_schema
 from akdtune.roles import TERMINAL
 
 WHOLE_TRIAL_COLUMNS = (
@@ -66,7 +68,7 @@ WHOLE_TRIAL_COLUMNS = (
     Column("stop_reason", "", "why it ended, or was interrupted, before its last epoch", "trial"),
     Column("attempts", "", "how often the trial was begun", "trial"),
     Column("epochs", "", "student epochs that are finished", "trial"),
-    Column("val_accuracy_best", "percent", "highest val_accuracy of all epochs", "trial"),
+    best_of(ACCURACY),
     Column("student_macs", "multiply-adds", "of the student for one image", "trial"),
     Column("train_time_s", "s", "sum of wall_time_s, where the search weighs time", "trial"),
     Column("param.*", "", "the searched setting of this key path", "trial"),
@@ -127,7 +129,7 @@ def compact(run_dir: str | os.PathLike[str], limits: ChunkLimits = CHUNKS) -> No
     """
     path = require_study(run_dir)
     sources = _fingerprints(path)  # before reading, so that a later event makes the result stale
-    trials = _join(path, _write_compacted(path, limits))
+    trials = _join(path, _write_compacted(path, limits, metric_of(path)), metric_of(path))
     facts = {SOURCES: json.dumps(sources), _TYPES: _types(trials.schema)}
     write_table(path / TRIALS, trials.replace_schema_metadata(facts))
 
@@ -138,7 +140,7 @@ def compact_epochs(run_dir: str | os.PathLike[str]) -> None:
     Raises:
         StudyError: as `compact`.
     """
-    _write_compacted(require_study(run_dir), CHUNKS, summed_up=False)
+    _write_compacted(require_study(run_dir), CHUNKS, None)
 
 
 def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = CHUNKS, *, compacted: bool = True) -> pa.Table:
@@ -157,7 +159,9 @@ def build_trials(run_dir: str | os.PathLike[str], limits: ChunkLimits = CHUNKS, 
         StudyError: for a directory that is no study, or a file that cannot be read.
     """
     path = require_study(run_dir)
-    return _join(path, [summary_rows(chunk) for chunk in Epochs(path, limits, compacted=compacted).chunks()])
+    metric = metric_of(path)
+    chunks = Epochs(path, limits, compacted=compacted).chunks()
+    return _join(path, [summary_rows(chunk, metric) for chunk in chunks], metric)
 
 
 # ------------------------------------------------------------------------------------------ compacted views
@@ -212,13 +216,13 @@ def _plain(metadata: bytes | None) -> Any:
         return {}
 
 
-def _write_compacted(path: Path, limits: ChunkLimits, *, summed_up: bool = True) -> list[pa.Table]:
+def _write_compacted(path: Path, limits: ChunkLimits, metric: Metric | None) -> list[pa.Table]:
     """Writes `epochs.parquet` chunk by chunk and returns the trials' summaries, so that rows are read once.
 
     Args:
         path: of the study directory.
         limits: of the chunks.
-        summed_up: whether anybody wants the summaries.
+        metric: of the study; None where nobody wants the summaries.
     """
     damaged: dict[str, str] = {}
     while True:
@@ -231,8 +235,8 @@ def _write_compacted(path: Path, limits: ChunkLimits, *, summed_up: bool = True)
         ):
             for chunk in epochs.chunks():
                 writer.write_table(chunk, row_group_size=max(1, chunk.num_rows))
-                if summed_up:
-                    summaries.append(summary_rows(chunk))
+                if metric is not None:
+                    summaries.append(summary_rows(chunk, metric))
         if len(epochs.damaged) == known:
             return summaries
         damaged = epochs.damaged  # found while the rows were read: what was compacted of it is to stay
@@ -295,7 +299,7 @@ _GOES_ON = b'"decision": "CONTINUE"'
 _PLANNED = ("trial_id", "cell_id", "arm", "role", "seed", "number", "cell")
 
 
-def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
+def _join(path: Path, summaries: Sequence[pa.Table], metric: Metric) -> pa.Table:
     rows_of_file, trouble = plan_file_rows(path, (*_PLANNED, "params"))
     plan, planned = list(rows_of_file.values()), set(rows_of_file)
 
@@ -326,7 +330,7 @@ def _join(path: Path, summaries: Sequence[pa.Table]) -> pa.Table:
     columns["status"] = [outcome.status for outcome in of_rows]
     columns["stop_reason"] = [None if outcome.reason is None else str(outcome.reason) for outcome in of_rows]
     columns["attempts"] = [outcome.attempts for outcome in of_rows]
-    measured = pa.concat_tables(summaries or [summary_schema(pa.schema([])).empty_table()]).combine_chunks()
+    measured = pa.concat_tables(summaries or [summary_schema(pa.schema([]), metric).empty_table()]).combine_chunks()
     positions = pc.index_in(pa.array(columns["trial_id"], pa.string()), value_set=measured["trial_id"])
     columns.update(zip(measured.column_names[1:], measured.take(positions).columns[1:], strict=True))
     seconds = columns["wall_time_s"].to_pylist()

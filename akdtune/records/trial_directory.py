@@ -181,7 +181,8 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 _OUTCOME: dict[str, Any] = {
     "outcome": str, "epoch": int, "streams": int, "train_images": int, "test_accuracy": (float, None),
-    "warning": (str, None), "error": (str, None), "diverged_in": (int, None), "trained_on": (dict, None),
+    "test_value": (float, None), "warning": (str, None), "error": (str, None), "diverged_in": (int, None),
+    "trained_on": (dict, None),
     "reused_from": (str, None), "trial_id": str, "files": dict,
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ class TrialRecord:
         rungs: decisions by rung.
         terminal: done | pruned | diverged | failed, or None while it is unfinished.
         attempts: number of executions that started.
-        test: test accuracy, percent, of a trial that has read the test set.
+        test: the metric on the test set, percent, of a trial that has read the test set.
         why: what a failed trial raised, or what an interrupted one met outside itself.
         retried: how often it went on after it had failed.
         missing: epochs before `known_to` that the ledger lacks.
@@ -49,7 +49,7 @@ class TrialRecord:
 
     @property
     def value(self) -> float | None:
-        """Validation accuracy of the last epoch."""
+        """The metric on validation images after the last epoch."""
         return self.epochs[self.last_epoch][0] if self.epochs else None
 
     def lacks(self, epoch: int) -> bool:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from akdtune.columns import Column, Summary
+from akdtune.metric import ACCURACY, Metric
 from akdtune.records.files import EPOCH_COLUMNS, METRICS, TRIAL_COLUMNS, field_of
 
 _BEFORE_DECLARATIONS: dict[str, Summary] = {
@@ -20,13 +21,23 @@ _BEFORE_DECLARATIONS: dict[str, Summary] = {
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
-def summary_schema(epochs: pa.Schema) -> pa.Schema:
-    """A trial's columns that are made of its epochs: those of every study, then others of numbers by their summary."""
+def summary_schema(epochs: pa.Schema, metric: Metric = ACCURACY) -> pa.Schema:
+    """A trial's columns that are made of its epochs: those of every study, then others of numbers by their summary.
+
+    Args:
+        epochs: columns of the epochs.
+        metric: of the study; one that is not accuracy has its columns behind those of every study, measured or not.
+    """
     known = {field.name: Column.of_metadata(field.name, field.metadata) for field in epochs}
     fields = [pa.field("trial_id", pa.string()), pa.field("epochs", pa.int64())]
     fields += [pa.field("val_accuracy_best", pa.float64())]
     fields += [field_of(name, pa.float64(), known.get(name)) for name in METRICS]
     taken = TRIAL_COLUMNS.keys() | EPOCH_COLUMNS.keys()
+    if metric != ACCURACY:
+        own = (metric.validation, metric.test)
+        fields += [pa.field(metric.best, pa.float64(), metadata=best_of(metric).metadata())]
+        fields += [field_of(name, pa.float64(), known.get(name)) for name in own]
+        taken |= {*own, metric.best}
     for field in epochs:
         summary = summary_of(field)
         if field.name in taken or field.name.startswith("param.") or summary in ("none", "trial"):
@@ -35,6 +46,11 @@ def summary_schema(epochs: pa.Schema) -> pa.Schema:
             kind = field.type if summary == "last" else pa.float64()
             fields.append(field_of(field.name, kind, known[field.name]))
     return pa.schema(fields)
+
+
+def best_of(metric: Metric) -> Column:
+    """What the column of a trial's highest epoch holds."""
+    return Column(metric.best, "percent", f"highest {metric.validation} of all epochs", "trial")
 
 
 def summary_of(field: pa.Field) -> Summary:
@@ -50,9 +66,9 @@ def is_numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def summary_rows(epochs: pa.Table) -> pa.Table:
+def summary_rows(epochs: pa.Table, metric: Metric = ACCURACY) -> pa.Table:
     """One row per trial of a table that holds all rows of its trials: `summary_schema`."""
-    schema = summary_schema(epochs.schema)
+    schema = summary_schema(epochs.schema, metric)
     if not epochs.num_rows:
         return schema.empty_table()
     encoded = epochs["trial_id"].combine_chunks().dictionary_encode()
@@ -64,11 +80,16 @@ def summary_rows(epochs: pa.Table) -> pa.Table:
     order = order[keep]
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     ends = np.append(starts[1:], len(order)) - 1
-    measured = [name for name in schema.names if name not in ("trial_id", "epochs", "val_accuracy_best")]
+    bests = dict.fromkeys((ACCURACY, metric))
+    lacking = [name for name in (metric.validation, metric.test) if name not in epochs.column_names]
+    for name in lacking:
+        epochs = epochs.append_column(name, pa.nulls(epochs.num_rows, pa.float64()))
+    measured = [name for name in schema.names if name not in ("trial_id", "epochs", *(of.best for of in bests))]
     last = epochs.select([*measured, "epoch"]).take(pa.array(order[ends]))
     columns: dict[str, Any] = {"trial_id": encoded.dictionary, "epochs": last["epoch"]}
-    best = _reduce(np.fmax, _floats(epochs["val_accuracy"])[order], starts)
-    columns["val_accuracy_best"] = pa.array(best, mask=np.isnan(best))
+    for of in bests:
+        best = _reduce(np.fmax, _floats(epochs[of.validation])[order], starts)
+        columns[of.best] = pa.array(best, mask=np.isnan(best))
     for name in measured:
         summary = summary_of(epochs.schema.field(name))
         if summary == "last":

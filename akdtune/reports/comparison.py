@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.metric import ACCURACY, in_percent, of_trials
 from akdtune.records import tables
 from akdtune.records.files import LOCK, require_study
 from akdtune.records.lock_file import read_lock
@@ -20,8 +21,6 @@ from akdtune.roles import REPORT_ROLES
 from akdtune.settings import file as settings_file
 from akdtune.statistics import paired
 from akdtune.statistics.paired import CellSummary, Difference
-
-METRICS = ("test_accuracy", "val_accuracy")
 
 TO_THE_LAST_DIGIT = "to the last digit"
 
@@ -137,7 +136,7 @@ def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
     Args:
         a: one study.
         b: the other.
-        metric: a column; default: test accuracy where the trials have it, else validation accuracy.
+        metric: a column; default: the study's on the test set where the trials have it, else on validation.
 
     Raises:
         AkdtuneError: for a metric that no trial has.
@@ -147,7 +146,7 @@ def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
     for key in a.names:
         mine, others = a.values.get(key, {}), b.values.get(key, {})
         common = sorted(mine.keys() & others.keys())
-        column = metric or next((m for m in METRICS if any(_known(mine[seed].get(m)) for seed in common)), METRICS[-1])
+        column = metric or _judging([mine[seed] for seed in common])
         seeds = [seed for seed in common if _known(mine[seed].get(column)) and _known(others[seed].get(column))]
         if not seeds:
             continue
@@ -164,6 +163,12 @@ def shared_cells(a: Side, b: Side, metric: str | None = None) -> list[Shared]:
             )
         )  # fmt: skip
     return shared
+
+
+def _judging(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The metric of a study on the test set where its trials have read that, else on validation images."""
+    metric = of_trials(rows[0]) if rows else ACCURACY
+    return metric.test if any(_known(row.get(metric.test)) for row in rows) else metric.validation
 
 
 def _check(metric: str | None, a: Side, b: Side) -> None:
@@ -228,7 +233,7 @@ def headline(shared: Sequence[Shared]) -> str:
     tied = sum(cell.equal == len(cell.seeds) for cell in shared) - equal
     close = sum(cell.close == len(cell.seeds) for cell in shared) - equal - tied
     largest = max(shared, key=lambda cell: cell.largest)
-    unit = " points" if largest.metric.endswith("_accuracy") else ""
+    unit = " points" if in_percent(largest.metric) else ""
     differing = cells - equal - tied - close
     others = [
         (tied, f"{tied} with equal {largest.metric} and other measures that differ: a tie, not the same training"),

@@ -6,13 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from akdtune.metric import Metric
 from akdtune.reports.short_names import searched, settings_text
 
-COLUMNS = {"accuracy": "val_accuracy", "macs": "student_macs", "time": "train_time_s"}
-"""The column of trials.parquet that holds an objective."""
+_COLUMNS = {"macs": "student_macs", "time": "train_time_s"}
+COSTS = tuple(_COLUMNS)
+"""Objectives that are minimised."""
 
-HEADINGS = {"accuracy": "validation %", "macs": "student MMACs", "time": "training s"}
-_LARGER_IS_BETTER = {"accuracy"}
+_HEADINGS = {"accuracy": "validation %", "macs": "student MMACs", "time": "training s"}
+
+
+def column(objective: str) -> str:
+    """The column of `trials.parquet` that holds an objective; what is not a cost is the study's metric."""
+    return _COLUMNS.get(objective) or Metric(objective).validation
+
+
+def heading(objective: str) -> str:
+    """What an objective is called in a table."""
+    return _HEADINGS.get(objective) or f"validation {Metric(objective).words} %"
+
+
+def metric_of(objectives: Sequence[str]) -> str:
+    """The objective that is the study's metric."""
+    return next(name for name in objectives if name not in _COLUMNS)
 
 
 def front(points_NO: Sequence[Sequence[float]], objectives: Sequence[str]) -> list[int]:
@@ -20,9 +36,9 @@ def front(points_NO: Sequence[Sequence[float]], objectives: Sequence[str]) -> li
 
     Args:
         points_NO: one row per point, one number per objective.
-        objectives: `accuracy` is maximised, anything else minimised.
+        objectives: the study's metric is maximised, costs are minimised.
     """
-    signs = [1.0 if name in _LARGER_IS_BETTER else -1.0 for name in objectives]
+    signs = [-1.0 if name in _COLUMNS else 1.0 for name in objectives]
     signed = [[sign * value for sign, value in zip(signs, point, strict=True)] for point in points_NO]
 
     def beaten(point: Sequence[float]) -> bool:
@@ -59,15 +75,15 @@ def points(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: in
         objectives: as in `search.objectives`.
         top: only so many.
     """
-    columns = [COLUMNS[name] for name in objectives]
+    columns = [column(name) for name in objectives]
     cells: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["role"] == "search" and row["status"] == "done" and all(row[column] is not None for column in columns):
+        if row["role"] == "search" and row["status"] == "done" and all(row[name] is not None for name in columns):
             cells.setdefault(row["cell_id"], []).append(row)
-    means = [tuple(sum(float(row[column]) for row in of) / len(of) for column in columns) for of in cells.values()]
+    means = [tuple(sum(float(row[name]) for row in of) / len(of) for name in columns) for of in cells.values()]
     every = [Point(of[0], len(of), values) for of, values in zip(cells.values(), means, strict=True)]
     kept = [every[place] for place in front(means, objectives)]
-    return sorted(kept, key=lambda point: -point.values[list(objectives).index("accuracy")])[:top]
+    return sorted(kept, key=lambda point: -point.values[list(objectives).index(metric_of(objectives))])[:top]
 
 
 def table(
@@ -79,7 +95,7 @@ def table(
          settings_text(searched(point.first), {})]
         for point in points(rows, objectives, top)
     ]  # fmt: skip
-    return ["trial", "arm", "seeds", *(HEADINGS[name] for name in objectives), "searched settings"], cells
+    return ["trial", "arm", "seeds", *(heading(name) for name in objectives), "searched settings"], cells
 
 
 def text(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str], top: int | None = None) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.metric import Metric, of_trials
 from akdtune.records import tables
 from akdtune.records.files import trial_directory
 from akdtune.records.lock_file import read_lock
@@ -40,18 +41,17 @@ if TYPE_CHECKING:
     from akdtune.data.dataset import DataSet
     from akdtune.networks import Network
 
-JUDGED_BY = "val_accuracy"
-
 
 @dataclass(frozen=True, repr=False)
 class BestTrial:
-    """The trial with the highest accuracy after its last epoch: the maximum of noisy numbers.
+    """The trial with the highest value after its last epoch: the maximum of noisy numbers.
 
     Attributes:
         directory: of its study.
         id, arm, role, seed: of the trial.
-        metric: what it was judged by: val_accuracy, or test_accuracy in a study without search and probes.
-        accuracy: that after the last epoch, percent.
+        metric: what it was judged by: val_accuracy, or test_accuracy in a study without search and probes; of a task
+            with another metric, the columns of that.
+        value: that after the last epoch, percent; `accuracy` is the same number.
         settings: everything that determines its numbers, as plain JSON by section.
         searched: those that the search has set, by key path.
         command: for a shell, in this folder: trains it again, with its seed.
@@ -63,10 +63,15 @@ class BestTrial:
     role: str
     seed: int
     metric: str
-    accuracy: float
+    value: float
     settings: dict[str, Any]
     searched: dict[str, Any]
     command: str
+
+    @property
+    def accuracy(self) -> float:
+        """The value, as it is called in studies of images."""
+        return self.value
 
     def student(self) -> Network:
         """The student with its trained weights: a torch module on the CPU, in eval mode, without gradients.
@@ -107,11 +112,11 @@ class BestTrial:
     def __repr__(self) -> str:
         searched = "".join(f" {path}={value}" for path, value in self.searched.items())
         role = "" if self.role == "search" else f"{self.role} "
-        images = "test" if self.metric == best_of.TEST else "validation"
-        return f"{role}{self.id} of {self.arm}, seed {self.seed}: {self.accuracy:.2f} % on {images} images;{searched}"
+        images = "test" if best_of.on_test(self.metric) else "validation"
+        return f"{role}{self.id} of {self.arm}, seed {self.seed}: {self.value:.2f} % on {images} images;{searched}"
 
     def _repr_html_(self) -> str:
-        about = {"trial": self.id, "arm": self.arm, "seed": self.seed, f"{self.metric}, %": f"{self.accuracy:.2f}"}
+        about = {"trial": self.id, "arm": self.arm, "seed": self.seed, f"{self.metric}, %": f"{self.value:.2f}"}
         rows = [(name, str(value)) for name, value in (about | self.searched | {"again": self.command}).items()]
         return html_table(("", f"best {self.role} trial"), rows)
 
@@ -159,6 +164,11 @@ class Results:
         """Names of the arms, in the plan's order."""
         return list(dict.fromkeys(str(arm) for arm in self.trials["arm"].to_pylist()))
 
+    @property
+    def metric(self) -> Metric:
+        """What the study's trials are judged by; its columns are `metric.validation` and `metric.test`."""
+        return of_trials(self.trials.column_names)
+
     def counts(self) -> dict[str, int]:
         """How many trials there are by status."""
         counted = Counter(self.trials["status"].to_pylist())
@@ -178,22 +188,23 @@ class Results:
             AkdtuneError: for an unknown arm or role, with the nearest name.
             StudyError: while there is none.
         """
-        columns = ["trial_id", "arm", "role", "status", "seed", best_of.VALIDATION, best_of.TEST]
+        judged = self.metric
+        columns = ["trial_id", "arm", "role", "status", "seed", judged.validation, judged.test, judged.best]
         rows = self.trials.select(columns).to_pylist()
         for name, wanted in (("arm", arm), ("role", role)):
             known = list(dict.fromkeys(str(row[name]) for row in rows))
             if wanted is not None and wanted not in known:
                 raise AkdtuneError(unknown_name(name, wanted, known))
             rows = [row for row in rows if wanted in (None, row[name])]
-        metric, judged = best_of.of_one_kind(rows)
-        row = best_of.best_done(judged, metric)
+        metric, of_kind = best_of.of_one_kind(rows)
+        row = best_of.best_done(of_kind, metric)
         if row is None:
             of_arm = "" if arm is None else f" of {arm}"
-            raise StudyError(f"{self.directory}: {best_of.none_yet(judged, of_arm)} ({self._tally()})")
+            raise StudyError(f"{self.directory}: {best_of.none_yet(of_kind, of_arm)} ({self._tally()})")
         plan = next(plan for plan in read_plan(self.directory) if plan["trial_id"] == row["trial_id"])
         return BestTrial(
             directory=self.directory, id=row["trial_id"], arm=row["arm"], role=row["role"], seed=row["seed"],
-            metric=metric, accuracy=row[metric], settings=plan["settings"], searched=plan["params"],
+            metric=metric, value=row[metric], settings=plan["settings"], searched=plan["params"],
             command=self._command(row["trial_id"]),
         )  # fmt: skip
 
@@ -215,11 +226,11 @@ class Results:
         """
         return standing(self.directory, self.trials.to_pylist())
 
-    def curves(self, column: str = JUDGED_BY, *, arm: str | None = None, role: str | None = None) -> curves.Curves:
+    def curves(self, column: str | None = None, *, arm: str | None = None, role: str | None = None) -> curves.Curves:
         """How a column of `epochs` went in each trial; `.figure()` draws it by arm.
 
         Args:
-            column: one with numbers.
+            column: one with numbers; default: the metric on validation images.
             arm: only its trials; default: all.
             role: only trials of this one; default: all.
 
@@ -227,6 +238,7 @@ class Results:
             AkdtuneError: for a column, arm or role that is not there, with the nearest that is.
             StudyError: while no such trial has a value.
         """
+        column = column or self.metric.validation
         unit = self.columns[column].unit if column in self.columns else ""
         return curves.curves_of(self.study, self.trials, self.epochs, column, unit, arm, role)
 

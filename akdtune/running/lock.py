@@ -17,6 +17,7 @@ from typing import Any
 from akdtune import __version__
 from akdtune.errors import StudyError
 from akdtune.folders import PACKAGE
+from akdtune.metric import ACCURACY
 from akdtune.planning.identity import Identity, student_hashes
 from akdtune.randomness import STREAMS
 from akdtune.registry import add_on_versions
@@ -113,6 +114,7 @@ def lock_content(study: Study, identity: Identity) -> dict[str, Any]:
         "source": str(study.source),
         "overrides": list(study.overrides),
         "settings": study.resolved(),
+        **({} if study.metric == ACCURACY else {"metric": study.metric.name}),
         "arms": [arm.name for arm in study.arms],
         "resolved": facts,
         "data": {"hash": identity.prepared.data_hash, "name": study.data.name, **_classes(identity)},

@@ -19,6 +19,7 @@ from akdtune.records.epoch_rows import read_stamps
 from akdtune.records.files import EPOCHS, LEDGER, read_table
 from akdtune.records.ledger.events import EpochFinished
 from akdtune.records.ledger.reading import events
+from akdtune.records.lock_file import metric_of
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.records.trial_record import TrialRecord
@@ -123,7 +124,7 @@ def _restored(directory: StudyDirectory, record: TrialRecord, trial: TrialDirect
         said = f"written anew from {trial.checkpoint.name}"
     else:
         rows = _rows_of_ledger(directory, record.trial_id)
-        said = "written anew from the ledger, which holds validation accuracy and score alone"
+        said = f"written anew from the ledger, which holds validation {metric_of(directory.root).words} and score alone"
     directory.put_aside(trial.epochs)
     trial.write_rows(rows)
     return said
@@ -131,9 +132,10 @@ def _restored(directory: StudyDirectory, record: TrialRecord, trial: TrialDirect
 
 def _rows_of_ledger(directory: StudyDirectory, trial_id: str) -> list[dict[str, Any]]:
     known: dict[int, dict[str, Any]] = {}
+    value = metric_of(directory.root).validation
     with contextlib.suppress(StudyError):
         for event in events(directory.root, {"epoch"}):
             if isinstance(event, EpochFinished) and event.trial_id == trial_id:
                 head = {"trial_id": trial_id, "attempt": None, "epoch": event.epoch}
-                known[event.epoch] = {**head, "val_accuracy": event.value, "score": event.score}
+                known[event.epoch] = {**head, value: event.value, "score": event.score}
     return [known[epoch] for epoch in sorted(known)]

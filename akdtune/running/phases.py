@@ -117,7 +117,7 @@ class Phases:
         reference = next((cell.name for cell in baselines if cell.replica_of is None), None)
         self.directory.write_design(
             "confirm",
-            {"top": confirm.top, "seeds": confirm.seeds, "metric": "test_accuracy", "reference": reference,
+            {"top": confirm.top, "seeds": confirm.seeds, "metric": self.study.metric.test, "reference": reference,
              "trained_on": self.study.report.train_on, "cells": entries},
         )  # fmt: skip
         return rows
@@ -131,7 +131,7 @@ class Phases:
         return self._said(self.identity.measured(CellPlan(tuple(made), compared[0]))).plan.cells
 
     def _best_of_each_arm(self, top: int) -> dict[str, list[tuple[TrialRecord, float]]]:
-        """Configurations of each arm that reached the last epoch, the best `top` by mean validation accuracy."""
+        """Configurations of each arm that reached the last epoch, the best `top` by their mean on validation images."""
         scores: dict[str, dict[str, list[tuple[TrialRecord, float]]]] = {arm.name: {} for arm in self.study.arms}
         for record in self.directory.records.values():
             value = record.value
@@ -194,7 +194,7 @@ class Phases:
         return measured
 
     def _winner(self) -> Proposal | None:
-        """The best configuration of the search, by validation accuracy."""
+        """The best configuration of the search, by its mean on validation images."""
         winners = [ranked[0] for ranked in self._best_of_each_arm(1).values() if ranked]
         if not winners:
             return None

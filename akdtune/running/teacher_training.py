@@ -22,6 +22,7 @@ from akdtune.running.display import Display
 from akdtune.running.outages import check_teacher_is_here, of_teacher
 from akdtune.running.tune import STOP_PATIENCE_S
 from akdtune.running.worker import train_teacher
+from akdtune.settings.task import named_task
 from akdtune.study.spec import Study
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.teachers import train_teachers
@@ -73,6 +74,7 @@ class TeacherTraining:
         task = ray.remote(train_teacher).options(num_returns="streaming", num_cpus=cpu, num_gpus=gpu, max_retries=0)
         rows: Any = task.remote(
             {
+                **named_task({"task": self.study.task}),
                 "data": self.study.data.model_dump(),
                 "teacher": self.study.teacher.model_dump(),
                 "train_on": train_on,

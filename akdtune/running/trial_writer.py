@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from akdtune.devices import resolve_device, trained_on
+from akdtune.metric import ACCURACY
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running.recorder import keep
 from akdtune.running.saved_states import GoOn, save_state
 from akdtune.settings.record import held_record
 from akdtune.training.request import TrialRequest
+from akdtune.training.task import task_of
 from akdtune.training.trial import Epoch, Trial
 
 GATE_WARNING = 0.01
@@ -76,6 +78,7 @@ class TrialWriter:
         self.request, self.directory, self.rows = request, directory, list(begins.rows)
         self._report, self._log, self._clock = report, log, clock
         self.limits = limits or Limits()
+        self._metric = task_of(request.settings).metric
         self._decisive = {*request.rungs, request.settings["training"]["epochs"]}
         self._attempt = 1 if directory is None or directory.attempt is None else directory.attempt
         self._state: Mapping[str, Any] | None = None
@@ -136,10 +139,11 @@ class TrialWriter:
         if self._report is None:
             return
         rows = [
-            [row["epoch"], _finite_or_none(row.get("val_accuracy")), _finite_or_none(row.get("score"))] for row in new
+            [row["epoch"], _finite_or_none(row.get(self._metric.validation)), _finite_or_none(row.get("score"))]
+            for row in new
         ]
         epoch, value, score = rows[-1]
-        told = {"trial": self.request.trial_id, "epoch": epoch, "val_accuracy": value, "score": score, "rows": rows}
+        told = {"trial": self.request.trial_id, "epoch": epoch, "value": value, "score": score, "rows": rows}
         self._report({**told, "notes": self._notes} if self._notes else told)
 
     def diverged(self, epoch: int) -> Row:
@@ -160,8 +164,8 @@ class TrialWriter:
             keep(self.directory, self.request, recording, predictions)
         images = live.train_images
         outcome: Row = {"outcome": "done", "epoch": len(self.rows), "streams": live.streams, "train_images": images}
-        if closing.get("test_accuracy") is not None:
-            outcome["test_accuracy"] = closing["test_accuracy"]
+        if closing.get(self._metric.test) is not None:
+            outcome["test_accuracy" if self._metric == ACCURACY else "test_value"] = closing[self._metric.test]
         if (warning := shut_gates(self.rows)) is not None:
             outcome["warning"] = warning
         return self._ended(outcome)

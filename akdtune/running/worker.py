@@ -22,7 +22,6 @@ import ray
 import torch
 from ray import tune
 
-from akdtune.data.dataset import load_data
 from akdtune.devices import ready_to_train, resolve_device
 from akdtune.errors import AkdtuneError
 from akdtune.records.lock_file import study_uid
@@ -37,6 +36,7 @@ from akdtune.settings.teacher import TeacherSettings
 from akdtune.tracking.tracker import Tracker, prepare
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
+from akdtune.training.task import task_of
 from akdtune.training.teachers import train_teachers
 from akdtune.training.trial import Diverged, Interrupted, Trial
 
@@ -77,7 +77,7 @@ def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     ready_to_train(request["cpu"])
     load_plugins(request["plugins"], request["plugin_folders"])
     device = resolve_device("auto")
-    dataset = load_data(DataSettings(**request["data"]), device)
+    dataset = task_of(request).load(DataSettings(**request["data"]), device)
     settings = TeacherSettings(**request["teacher"])
     should_stop = stop_check(request["root"], request["stop_flag"])
     for row in train_teachers(settings, dataset, request["train_on"], device, should_stop):
@@ -206,7 +206,7 @@ def _attempt(
         live, begins = built_to_go_on(directory, begins, lambda: _prepared(request))
         tracker.declare(live.columns, begins.rows)
         writer = TrialWriter(request, directory, begins, report, tracker.log, limits)
-        say = EpochLines(live.epochs)
+        say = EpochLines(live.epochs, live.config.task.metric)
         try:
             for epoch in live.run(begins.state, should_stop, request.trial_id):
                 say(epoch)
@@ -248,7 +248,7 @@ def _prepared(request: TrialRequest) -> Trial:
     with as_the_driver_did("plug-ins and settings", "install the same packages and plug-ins on every node"):
         config = TrialConfig.parse(request)
     with as_the_driver_did("data", "make the data visible on every node, under the same path and unchanged"):
-        dataset = load_data(config.data, resolve_device(config.training.device))
+        dataset = config.task.load(config.data, resolve_device(config.training.device))
     return Trial(config, dataset=dataset)
 
 

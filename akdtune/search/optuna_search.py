@@ -68,7 +68,7 @@ class Searcher:
         startup: proposals per bracket that are drawn at random before TPE models them.
         identify: gives the trial id of a proposal.
         algorithm: tpe or gp.
-        objectives: accuracy alone, or with others, which are minimised.
+        objectives: the metric alone, or with costs, which are minimised.
         costs: gives the other objectives of a trial that is done, by name.
         enqueued: known points of each bracket, which are proposed before any is drawn.
     """

@@ -14,6 +14,7 @@ from typing_extensions import override
 from akdtune.records.trial_record import TrialRecord
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.pickers import Recorded
+from akdtune.settings.sections import COSTS
 from akdtune.settings.space import Space
 
 Values: TypeAlias = Mapping[str, Sequence[Any]]
@@ -92,7 +93,7 @@ class Worth:
     """What trials are worth to Optuna.
 
     Attributes:
-        objectives: accuracy alone, or with others, which are minimised.
+        objectives: the metric alone, or with costs, which are minimised.
         costs: gives the other objectives of a trial that is done, by name.
     """
 
@@ -107,19 +108,19 @@ class Worth:
     @property
     def directions(self) -> list[StudyDirection]:
         """Of each objective."""
-        return [StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in self.objectives]
+        return [StudyDirection.MINIMIZE if name in COSTS else StudyDirection.MAXIMIZE for name in self.objectives]
 
     def values(self, record: TrialRecord) -> list[float]:
         """What a trial that is done is worth, an objective each."""
-        accuracy = _accuracy(record)
-        assert accuracy is not None
+        value = _value(record)
+        assert value is not None
         others = self.costs(record) if self.several and self.costs is not None else {}
-        return [accuracy if name == "accuracy" else others[name] for name in self.objectives]
+        return [others[name] if name in COSTS else value for name in self.objectives]
 
     def state(self, record: TrialRecord) -> TrialState:
         """A trial's end in Optuna's words, which know no pruning where there are several objectives."""
         state = _STATES[record.terminal]
-        if state is not TrialState.RUNNING and _accuracy(record) is None:
+        if state is not TrialState.RUNNING and _value(record) is None:
             return TrialState.FAIL
         return TrialState.FAIL if self.several and state is TrialState.PRUNED else state
 
@@ -156,6 +157,6 @@ class Worth:
         )
 
 
-def _accuracy(record: TrialRecord) -> float | None:
-    """Test accuracy of a trial that was planned to read the test set, validation accuracy of any other."""
+def _value(record: TrialRecord) -> float | None:
+    """The metric on the test set of a trial that was planned to read that, on validation images of any other."""
     return record.test if record.plan["role"] in REPORT_ROLES else record.value

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from akdtune.metric import ACCURACY
 from akdtune.registry import ComponentSettings
 from akdtune.settings.file import BASE, shown
 from akdtune.settings.record import RecordSettings
@@ -32,6 +33,9 @@ MOST_SEEDS = 10_000
 
 LONGEST_ARM = 150
 """Bytes of an arm's name, which stands in tables and figures and may name a file."""
+
+COSTS = ("macs", "time")
+"""Objectives beside the metric of the study, smaller being better."""
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
@@ -95,9 +99,10 @@ class SearchSettings(ComponentSettings):
         description="trains configurations with each of these seeds instead of trial_seed; with early stopping, tpe"
         " or gp the first goes ahead, and a configuration that ends gets the others, never pruned",
     )
-    objectives: list[Literal["accuracy", "macs", "time"]] = Field(
-        default=["accuracy"],
-        description="accuracy alone, or with the student's multiply-adds and/or the training time (no early stopping)",
+    objectives: list[str] = Field(
+        default=[ACCURACY.name],
+        description="accuracy (the metric of the study's task) alone, or with the student's multiply-adds (macs) and/or"
+        " the training time (time; no early stopping)",
     )
     time_budget: float | str | None = Field(
         default=None,
@@ -121,8 +126,8 @@ class SearchSettings(ComponentSettings):
     def _lists_make_sense(self) -> SearchSettings:
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must differ, got {self.seeds}")
-        if "accuracy" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"objectives must hold accuracy, and each at most once, got {self.objectives}")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives must hold each at most once, got {self.objectives}")
         return self
 
     @model_serializer(mode="wrap")
@@ -135,6 +140,11 @@ class SearchSettings(ComponentSettings):
     def searches(self) -> bool:
         """Whether there is a search at all."""
         return self.algorithm != "none"
+
+    @property
+    def metric(self) -> str:
+        """The objective that is the study's metric: what is not a cost, the larger the better."""
+        return next((name for name in self.objectives if name not in COSTS), ACCURACY.name)
 
     @property
     def learns(self) -> bool:
@@ -389,4 +399,4 @@ STUDY_LEVEL: dict[str, type[ComponentSettings]] = {
 }
 TRIAL_LEVEL = ("student", "views", "method", "training")
 
-SECTIONS = ("study", BASE, "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, "plugins")
+SECTIONS = ("study", BASE, "task", "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, "plugins")

@@ -31,10 +31,11 @@ from akdtune.settings.sections import (
     SearchSettings,
 )
 from akdtune.settings.space import Arm, Pooled
+from akdtune.settings.task import named_task
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.tracking import TrackingSettings, lacking, tracking_model
 from akdtune.settings.training import Recipe, TrainingSettings
-from akdtune.study import enqueued, search_rules
+from akdtune.study import enqueued, search_rules, task_rules
 from akdtune.study.paths import make_paths_absolute
 from akdtune.study.plugins import folders_of, module_names
 from akdtune.study.searched import NO_DOMAIN, Remarks, Searched
@@ -64,13 +65,16 @@ class Reading(Remarks):
         for path, message in make_paths_absolute(values):
             self.problem(path, message)
         name = self._name(values.get("study"), source)
+        task, metric = task_rules.checked(self, values.get("task"))
         fixed = {section: self._fixed_section(section, model) for section, model in _fixed_models().items()}
         for section in TRIAL_LEVEL:
             values[section] = _spelled_out(values.get(section), section)
         constants = {
             section: fixed[section].model_dump(mode="json") for section in ("data", "teacher") if fixed[section]
         }
+        constants = {**named_task({"task": task}), **constants}
         searched = Searched(self, {section: values[section] for section in TRIAL_LEVEL}, constants)
+        task_rules.name_the_metric(self, fixed, metric)
         self._cross_checks(fixed, searched)
         self._cache_without_teacher(fixed)
         if self.problems:
@@ -84,6 +88,7 @@ class Reading(Remarks):
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         self._oddities(fixed, arms)
         own = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
+        own |= {"task": task, "metric": metric}
         return {**own, **fixed, "arms": arms, "pooled": pooled, "epochs": searched.epochs}
 
     def _sections(self, values: dict[str, Any]) -> None:

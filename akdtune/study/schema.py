@@ -38,6 +38,7 @@ def json_schema() -> Schema:
     for kind in ("views", "methods", "networks"):
         definitions.update(_components(kind, searched=True, name=kind))
     definitions.update(_components("networks", searched=False, name="fixed_networks"))
+    definitions.update(_components("tasks", searched=False, name="tasks"))
     several = {"type": "array", "items": _ref("fixed_teacher")}
     nested = {"others": several, "distilled_from": several}
     none_further: Schema = {"type": "array", "maxItems": 0}
@@ -53,6 +54,7 @@ def json_schema() -> Schema:
             "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$",
             "description": "names the study directory",
         },
+        "task": {"anyOf": [_ref("tasks"), {"type": "null"}], "description": "what is trained for; null: image"},
         "data": _settings(DataSettings),
         "teacher": {"anyOf": [_settings(TeacherSettings, {"network": main_network, **nested}), {"const": NO_NETWORK}]},
         "student": _or_choice(_settings(StudentSettings, {"network": _or_choice(_ref("networks"))}, searched=True)),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from akdtune.metric import ACCURACY
 from akdtune.settings.file import KeyPath, shown
 from akdtune.settings.sections import SchedulerSettings, SearchSettings
 from akdtune.settings.space import Arm, Proposal
@@ -47,10 +48,11 @@ def problems(search: SearchSettings | None, scheduler: SchedulerSettings | None,
                 f"got {shown(search.seeds)}",
             )
     if len(search.objectives) > 1 and scheduler.name != "none":
+        compared = "accuracies" if search.metric == ACCURACY.name else f"values of {search.metric}"
         yield (
             ("search", "objectives"),
-            f"must be [accuracy] with scheduler.name {scheduler.name}, got [{', '.join(search.objectives)}]: early "
-            "stopping compares accuracies alone, so several objectives need scheduler.name none",
+            f"must be [{search.metric}] with scheduler.name {scheduler.name}, got [{', '.join(search.objectives)}]: "
+            f"early stopping compares {compared} alone, so several objectives need scheduler.name none",
         )
 
 
@@ -173,8 +175,8 @@ def further_lines(
             f"{'s' * (len(rest) == 1)}, never pruned"
         )
     if len(search.objectives) > 1:
-        names = {"accuracy": "accuracy", "macs": "the student's multiply-adds", "time": "training time"}
-        weighed = ", ".join(names[objective] for objective in search.objectives)
+        names = {"macs": "the student's multiply-adds", "time": "training time"}
+        weighed = ", ".join(names.get(objective, objective) for objective in search.objectives)
         lines.append(f"objectives: {weighed} (`akdtune show RUN --pareto`)")
     if search.budget_s is not None:
         lines.append(f"time budget: no new configuration starts after {search.budget_s / 3600:.3g} h of running trials")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from akdtune.designs.cells import CellPlan, plan_cells
 from akdtune.errors import SettingsError, StudyError
+from akdtune.metric import ACCURACY, Metric
 from akdtune.settings import overrides as overriding
 from akdtune.settings.data import DataSettings
 from akdtune.settings.file import SettingsFile
@@ -27,6 +28,7 @@ from akdtune.settings.sections import (
     SearchSettings,
 )
 from akdtune.settings.space import Arm, Pooled, Space, assert_plain
+from akdtune.settings.task import DEFAULT_TASK, named_task
 from akdtune.settings.teacher import CacheSettings, Compute, TeacherSettings, teacher_compute
 from akdtune.settings.tracking import TrackingSettings
 from akdtune.settings.trial import pair_of
@@ -52,6 +54,8 @@ class Study:
         teacher_cache: None where teachers run live.
         warnings: sentences to show, one each, about settings that are odd or ignored.
         taken_over: the files that the settings file takes over (`base`), the nearest first.
+        task: what it trains for: a registered name and its settings.
+        metric: what its trials are judged by.
     """
 
     name: str
@@ -76,6 +80,8 @@ class Study:
     plugins: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     taken_over: tuple[str, ...] = ()
+    task: Mapping[str, Any] = field(default_factory=lambda: {"name": DEFAULT_TASK})
+    metric: Metric = ACCURACY
 
     @property
     def spaces(self) -> tuple[Space, ...]:
@@ -99,8 +105,9 @@ class Study:
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The sections that all trials share, `data` and `teacher`, as plain JSON."""
-        return {"data": self.data.model_dump(mode="json"), "teacher": self.teacher.model_dump(mode="json")}
+        """The sections that all trials share, `data`, `teacher` and a task that is not images, as plain JSON."""
+        constants = {"data": self.data.model_dump(mode="json"), "teacher": self.teacher.model_dump(mode="json")}
+        return {**named_task({"task": self.task}), **constants}
 
     @property
     def reports(self) -> bool:
@@ -141,6 +148,7 @@ class Study:
         values: dict[str, Any] = {
             "study": self.name,
             "plugins": list(self.plugins),
+            **named_task({"task": self.task}),
             "data": self.data.model_dump(mode="json"),
             "teacher": self.teacher.model_dump(mode="json"),
         }

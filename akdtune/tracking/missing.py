@@ -9,6 +9,7 @@ from typing import Any
 
 from akdtune import atomic
 from akdtune.errors import StudyError
+from akdtune.metric import of_trials
 from akdtune.records import lock_file, plan_file, tables
 from akdtune.records.ledger import reading
 from akdtune.records.ledger.events import TrialEnded
@@ -162,7 +163,8 @@ def save_view(root: Path, entity: str | None = None) -> str | None:
     schema = tables.read_trials(root).column_names
     measures = [name for name in DIVERSITY if name.partition("/")[2] in schema]
     study = (lock_file.read_lock(root) or {}).get("settings", {}).get("study", "")
-    asked = {"entity": entity, "project": own.project, "study": study, "names": settings, "measures": measures}
+    asked = {"entity": entity, "project": own.project, "study": study, "names": settings, "measures": measures,
+             "metric": of_trials(schema).name}  # fmt: skip
     child = Child("view", asked, "online", root)
     try:
         answer = child.answer(START_S + ANSWER_S)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from akdtune.metric import ACCURACY, of_trials
 from akdtune.records import lock_file, tables
 from akdtune.reports.short_names import PARAM
 from akdtune.settings.tracking import GROUP_CHARACTERS, NAME_CHARACTERS, WandbSettings
@@ -143,7 +144,9 @@ def _media(root: Path) -> Iterator[tuple[str, Any]]:
 def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     counts = Counter(str(row["status"]) for row in rows)
     summary: dict[str, Any] = {"trials_planned": len(rows), **{f"trials_{status}": n for status, n in counts.items()}}
-    for column, name in (("val_accuracy", "best_val_accuracy"), ("test_accuracy", "best_test_accuracy")):
+    metric = of_trials(rows[0]) if rows else ACCURACY
+    for column in (metric.validation, metric.test):
+        name = f"best_{column}"
         known = [row for row in rows if row.get(column) is not None and row["status"] == "done"]
         if known:
             best = max(known, key=lambda row: float(row[column]))

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from akdtune.metric import Metric
 from akdtune.tracking.child import ANSWER_S, Answer
 from akdtune.tracking.mode import reason
 from akdtune.tracking.stored import write_stored
@@ -55,7 +56,8 @@ def _study(asked: Mapping[str, Any]) -> Iterator[Answer]:
 
 
 def _view(asked: Mapping[str, Any]) -> Iterator[Answer]:
-    yield saved(asked["entity"], asked["project"], asked["study"], asked["names"], asked["measures"])
+    of_study = asked["entity"], asked["project"], asked["study"], asked["names"], asked["measures"]
+    yield saved(*of_study, Metric(asked["metric"]))
 
 
 def _leave_with_parent() -> None:

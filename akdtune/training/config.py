@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from akdtune.registry import ComponentSettings, Pair, load_plugins, lookup, may_draw, network_name
@@ -13,6 +13,7 @@ from akdtune.settings.teacher import CacheSettings, Compute, teacher_compute
 from akdtune.settings.training import Seeds, StudentSettings, TrainingSettings
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.request import TrialRequest
+from akdtune.training.task import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class TrialConfig:
         teacher_cache: through which its numbers come; None: live.
         report_trains_on: what trials that read the test set train on.
         rungs: epochs after which it may be stopped early.
+        task: what its study trains for.
     """
 
     data: DataSettings
@@ -38,6 +40,7 @@ class TrialConfig:
     teacher_cache: CacheSettings | None = None
     report_trains_on: Literal["subset", "full"] = "full"
     rungs: tuple[int, ...] = ()
+    task: Task = field(default_factory=lambda: task_of({}))
 
     @classmethod
     def parse(cls, request: TrialRequest) -> TrialConfig:
@@ -56,6 +59,7 @@ class TrialConfig:
             teacher_cache=request.teacher_cache,
             report_trains_on=request.report_trains_on,
             rungs=tuple(request.rungs),
+            task=task_of(settings),
         )
 
     @property

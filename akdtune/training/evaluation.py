@@ -1,4 +1,4 @@
-"""How a trial is judged: accuracy of its student, and how teacher, views and student relate, on held-out images.
+"""How a trial is judged: what its student is worth, and how teacher, views and student relate, on held-out images.
 
 Everything in eval mode, on plain images, in float32; nothing here changes what a trial trains.
 
@@ -7,8 +7,9 @@ Shapes: N images of a split, B batch, V views, K classes, C feature width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,32 +23,26 @@ from akdtune.signals import Inputs, Signals
 from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.training.config import TrialConfig
 from akdtune.training.diversity import DIVERSITY_COLUMNS
-from akdtune.training.measures import TRANSFER_COLUMNS, VIEW_COLUMNS, TransferMeter, measure_views, percent_right
+from akdtune.training.measures import VIEW_COLUMNS, measure_views
 from akdtune.training.objective import Objective
-
-SCORE_WINDOW = 3
-"""A rung is scored by the mean validation accuracy of this many last epochs."""
+from akdtune.training.task import SCORE_WINDOW, Task
 
 EVALUATION_BATCH = 256
 
-HELD_OUT_COLUMNS = joined(
-    (
-        Column("val_accuracy", "percent", "accuracy of the student on the validation images"),
-        Column("test_accuracy", "percent", "accuracy of the student on the test set, read once, at a trial's end"),
-        Column("score", "percent", f"mean val_accuracy of the last {SCORE_WINDOW} epochs, which rungs decide by"),
-        Column("teacher_accuracy", "percent", "accuracy of the teacher on held-out images", teacher="judged"),
-    ),
-    TRANSFER_COLUMNS,
-    DIVERSITY_COLUMNS,
-    VIEW_COLUMNS,
-)
-"""What is measured on held-out images: those of validation, the test set in a row with `test_accuracy`."""
+
+def held_out_columns(task: type[Task]) -> tuple[Column, ...]:
+    """What is measured on held-out images: those of validation, the test set in a row with the metric's test value."""
+    return joined(task.columns(), DIVERSITY_COLUMNS, VIEW_COLUMNS)
+
 
 VIEWS_EVERY = 10
 """Views that change from epoch to epoch are measured in each tenth epoch, at rungs and in the last one."""
 
 KEPT_MIB = 256
 """What teachers say about plain images is kept by a process up to this size, the newest first."""
+
+Part: TypeAlias = tuple[Signals, Signals | None, Tensor]
+"""What the student and its teachers say about some rows of a split, and their labels."""
 
 _KEPT: dict[str, Signals] = {}
 
@@ -90,7 +85,8 @@ class Evaluation:
         views_every: how often views that change are measured.
 
     Attributes:
-        recent_scores: validation accuracies of the last epochs, at most SCORE_WINDOW; part of a trial's state.
+        task: what it is judged by, and what is measured of it.
+        recent_scores: validation values of the last epochs, at most SCORE_WINDOW; part of a trial's state.
         at_close: what the student says about the judged images at the trial's end; None before.
     """
 
@@ -104,7 +100,7 @@ class Evaluation:
         share_as: str = "",
         views_every: int = VIEWS_EVERY,
     ) -> None:
-        self.config = config
+        self.config, self.task = config, config.task
         self.views_every = views_every
         self.share_as = share_as
         self.splits = splits
@@ -128,48 +124,61 @@ class Evaluation:
         row = self.measure(
             self.splits.validation, of_views=decisive or epoch % self.views_every == 0 or not self._views_change
         )
-        accuracy = row.pop("accuracy")
-        assert accuracy is not None
-        self.recent_scores = [*self.recent_scores, accuracy][-SCORE_WINDOW:]
+        value = row.pop(self.task.metric.name)
+        assert value is not None
+        self.recent_scores = [*self.recent_scores, value][-SCORE_WINDOW:]
         if self.config.teacher_file.saw_validation:  # its numbers there would be those of training images
-            known = declarations(row, HELD_OUT_COLUMNS)
+            known = declarations(row, held_out_columns(type(self.task)))
             judged = {name for name, column in known.items() if column.teacher == "judged"}
             row = {name: None if name in judged else value for name, value in row.items()}
-        return {**row, "val_accuracy": accuracy, "score": sum(self.recent_scores) / len(self.recent_scores)}
+        score = sum(self.recent_scores) / len(self.recent_scores)
+        return {**row, self.task.metric.validation: value, "score": score}
 
     @torch.no_grad()
     def measure(self, split: Split, of_views: bool = True) -> dict[str, float | None]:
-        """Accuracy of the student on plain images, and how teacher, views and student relate there.
+        """What the student is worth on plain images, and how teacher, views and student relate there.
 
-        Column `accuracy` is the student's; the rest are those of `HELD_OUT_COLUMNS` that need a teacher, without a
-        teacher none of them, and without `of_views` none of `measure_views`.
+        The metric stands under its own name; the rest are columns of the task, and of `measure_views` where there is a
+        teacher, without `of_views` none of those.
         """
-        return self._measured(split, self.student_signals(split), of_views)
+        return self._measured(split, self._parts(split), of_views)
 
-    def _measured(self, split: Split, student_N: Signals, of_views: bool) -> dict[str, float | None]:
-        row: dict[str, float | None] = {"accuracy": float(percent_right(student_N.logits_BK, split.labels_N))}
-        teacher_N = self.teacher_signals(split)
-        if teacher_N is None:
-            return row
-        transfer = TransferMeter()
-        transfer.update(student_N.logits_BK, teacher_N.logits_BK, split.labels_N)
-        return {
-            **row,
-            "teacher_accuracy": float(percent_right(teacher_N.logits_BK, split.labels_N)),
-            **transfer.result(),
-            **(self._view_row(split, teacher_N, student_N) if of_views else {}),
-        }
+    def _measured(self, split: Split, parts: Iterable[Part], of_views: bool = True) -> dict[str, float | None]:
+        meter = self.task.meter()
+        rows: list[tuple[int, dict[str, float | None]]] = []
+        for student_R, teacher_R, labels_R in parts:
+            meter.update(student_R, teacher_R, labels_R)
+            if of_views and teacher_R is not None:
+                rows.append((len(labels_R), self._view_row(split, teacher_R, student_R, labels_R)))
+        return {**meter.result(), **_over_parts(rows)}
+
+    def _parts(self, split: Split) -> Iterator[Part]:
+        """What student and teachers say about a split, and its labels: as one, or in parts of which none is kept."""
+        at_once = self.task.items_at_once
+        if at_once is None or at_once >= len(split):
+            yield self.student_signals(split), self.teacher_signals(split), split.labels_N
+            return
+        asked, of_teacher = self.asked_student(), self.teacher
+        with float32_as_set(split.labels_N.device, self.config.training.tf32):
+            for positions_R, inputs in split.plain_batches(at_once):
+                teacher_R = None
+                if of_teacher is not None:
+                    others = tuple(other(inputs) for other in of_teacher.others)
+                    teacher_R = replace(of_teacher.network(inputs), others=others)
+                yield asked(inputs), teacher_R, split.labels_N[positions_R]
 
     @property
     def _views_change(self) -> bool:
         """Whether views may be others after each epoch of the student."""
         return self.objective.views.trains_jointly or self.objective.views.needs_student
 
-    def _view_row(self, split: Split, teacher_N: Signals, student_N: Signals) -> dict[str, float | None]:
+    def _view_row(
+        self, split: Split, teacher_R: Signals, student_R: Signals, labels_R: Tensor
+    ) -> dict[str, float | None]:
         """`measure_views`, computed once for as long as the views stay as they are: its draws are always the same."""
         views = self.objective.views
-        measured = views, teacher_N, student_N, split.labels_N, self.config.seeds.noise
-        if self._views_change:
+        measured = views, teacher_R, student_R, labels_R, self.config.seeds.noise
+        if self._views_change or len(labels_R) < len(split):
             return measure_views(*measured)
         state = [tensor.clone() for tensor in (*views.parameters(), *views.buffers())]
         if self._viewed is None or self._viewed[0] is not split or not all(map(torch.equal, self._viewed[1], state)):
@@ -227,11 +236,27 @@ class Evaluation:
     @torch.no_grad()
     def close(self) -> tuple[dict[str, float | None], Predictions]:
         """The last reading: the test set for report roles (their only one), the validation set for the others."""
-        split = self.judged
+        split, metric = self.judged, self.task.metric
         row: dict[str, float | None] = {}
-        student_N = self.student_signals(split)
+        self.at_close = student_N = self.student_signals(split)
         if split is self.splits.test:
-            row = self._measured(split, student_N, of_views=True)
-            row["test_accuracy"] = row.pop("accuracy")
-        self.at_close = student_N
-        return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu())
+            whole = self.task.items_at_once is None
+            parts = [(student_N, self.teacher_signals(split), split.labels_N)] if whole else self._parts(split)
+            row = self._measured(split, parts)
+            row[metric.test] = row.pop(metric.name)
+        values_N = self.task.values(student_N, lambda: self.teacher_signals(split), split.labels_N)
+        groups_N = self.task.groups(split.sample_ids_N)
+        of_rows = (None if numbers is None else numbers.cpu() for numbers in (values_N, groups_N))
+        return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu(), *of_rows)
+
+
+def _over_parts(rows: Sequence[tuple[int, dict[str, float | None]]]) -> dict[str, float | None]:
+    """What was measured of each part, as means over all rows; of one part as it is, of none nothing."""
+    if len(rows) < 2:
+        return dict(rows[0][1]) if rows else {}
+    means: dict[str, float | None] = {}
+    for name in rows[0][1]:
+        known = [(count, value) for count, row in rows if (value := row[name]) is not None]
+        total = sum(count for count, _ in known)
+        means[name] = sum(count * value for count, value in known) / total if known else None
+    return means

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.dataset import DataSet
 from akdtune.networks import Network
 from akdtune.registry import load_plugins, lookup
 from akdtune.settings.data import DataSettings
 from akdtune.teacher.checkpoints import load_checkpoint
+from akdtune.training.task import task_of
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ def data_of(settings: Mapping[str, Any], plugins: Sequence[str] = (), folders: S
         AkdtuneError: naming the file that is missing, or the plug-in that cannot be imported.
     """
     load_plugins(plugins, folders)
-    return load_data(DataSettings(**settings["data"]), CPU)
+    return task_of(settings).load(DataSettings(**settings["data"]), CPU)
 
 
 def trained_student(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, joined
-from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.dataset import DataSet
 from akdtune.data.splits import Loaded, overlapping
 from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
@@ -34,7 +34,7 @@ from akdtune.teacher.frozen import CACHE_COLUMNS, FrozenTeacher
 from akdtune.teacher.rows import Caching
 from akdtune.training import graphs
 from akdtune.training.config import TrialConfig
-from akdtune.training.evaluation import HELD_OUT_COLUMNS, Evaluation, Predictions
+from akdtune.training.evaluation import Evaluation, Predictions, held_out_columns
 from akdtune.training.graphs import StepInputs
 from akdtune.training.limits import TrialLimits
 from akdtune.training.measures import gate_column, percent_right
@@ -168,7 +168,7 @@ class Trial:
         self.limits = limits or TrialLimits()
         self.streams = STREAMS
         self.device = resolve_device(config.training.device)
-        data = load_data(config.data, self.device) if dataset is None else dataset
+        data = config.task.load(config.data, self.device) if dataset is None else dataset
         self.dataset = data.under(config.training.augmentation, "training.augmentation")
         self.splits = self.dataset.split(config.train_on)
         self.train = self.splits.train
@@ -230,7 +230,8 @@ class Trial:
     @property
     def columns(self) -> tuple[Column, ...]:
         """What the rows of its student epochs, and the last reading, hold."""
-        return joined(TRAINING_COLUMNS, HELD_OUT_COLUMNS, CACHE_COLUMNS, self.objective.columns, RECORDED_COLUMNS)
+        held_out = held_out_columns(type(self.config.task))
+        return joined(TRAINING_COLUMNS, held_out, CACHE_COLUMNS, self.objective.columns, RECORDED_COLUMNS)
 
     def _recordable(
         self,

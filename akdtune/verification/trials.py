@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from akdtune.errors import StudyError
+from akdtune.metric import ACCURACY, Metric
 from akdtune.records import files
+from akdtune.records.lock_file import metric_of
 from akdtune.records.number_lists import read_lists
+from akdtune.records.recorded_files import VALUE
 from akdtune.records.trial_directory import TrialDirectory, digest_of
 from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
@@ -28,11 +31,17 @@ Labels = Mapping[int, int]
 CLOSE = 1e-12
 """Relative: the last bit of an accuracy, which a GPU may round otherwise."""
 
+CLOSE_VALUES = 1e-4
+"""Relative: the mean of values that are stored in float32."""
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+
 
 @dataclass
 class Looked:
     """What was looked at in trials, and what was found."""
 
+    metric: Metric = ACCURACY
     rows: int = 0
     outcomes: int = 0
     digests: int = 0
@@ -67,14 +76,14 @@ def trial_checks(
         labels: of the images that students are judged on; None where the data is not at hand.
         progress: told after each trial.
     """
-    seen = Looked()
+    seen = Looked(metric_of(run))
     for done, (trial_id, plan) in enumerate(plans.items(), start=1):
         trial = TrialDirectory(files.trial_directory(run, trial_id))
         told = held.trials.get(trial_id, OfTrial())
         rows = _read_rows(seen, trial, told)
         if rows is not None:
             seen.rows += len(rows)
-            seen.add("rows", _rows(trial, told, rows, plan))
+            seen.add("rows", _rows(trial, told, rows, plan, seen.metric))
         outcome = _read_outcome(seen, trial, told)
         if outcome is not None:
             seen.add("outcomes", _outcome(seen, trial, told, outcome))
@@ -123,7 +132,7 @@ def _read_rows(seen: Looked, trial: TrialDirectory, told: OfTrial) -> Rows | Non
         return None
 
 
-def _rows(trial: TrialDirectory, told: OfTrial, rows: Rows, plan: Mapping[str, Any]) -> Iterator[str]:
+def _rows(trial: TrialDirectory, told: OfTrial, rows: Rows, plan: Mapping[str, Any], metric: Metric) -> Iterator[str]:
     """Epochs 1..n of this trial, with the ledger's numbers, as many as its settings say."""
     place = _place(trial, trial.epochs.name)
     if any(row.get("trial_id") != trial.path.name for row in rows):
@@ -140,7 +149,7 @@ def _rows(trial: TrialDirectory, told: OfTrial, rows: Rows, plan: Mapping[str, A
     by_epoch = {row["epoch"]: row for row in rows}
     for event in told.epochs:
         row = by_epoch.get(event.epoch)
-        for column, stored in (("val_accuracy", event.value), ("score", event.score)):
+        for column, stored in ((metric.validation, event.value), ("score", event.score)):
             if row is not None and column in row and not same(stored, _finite(row[column])):
                 yield f"ledger.jsonl and {place}, epoch {event.epoch}, {column}: {stored!r} and {row[column]!r}"
     for rung in told.rungs:
@@ -181,8 +190,9 @@ def _pairs(outcome: Mapping[str, Any], told: OfTrial) -> Iterator[tuple[str, Any
     end = told.end
     if end is None:
         return
-    known = {"outcome": end.kind, "epoch": end.epoch, "test_accuracy": end.test_accuracy, "warning": end.warning,
-             "error": end.error, "diverged_in": end.diverged_in, "trained_on": end.trained_on}  # fmt: skip
+    known = {"outcome": end.kind, "epoch": end.epoch, "test_accuracy": end.test_accuracy, "test_value": end.test_value,
+             "warning": end.warning, "error": end.error, "diverged_in": end.diverged_in,
+             "trained_on": end.trained_on}  # fmt: skip
     for column, value in known.items():
         if not same(outcome.get(column), value):
             yield column, outcome.get(column), value
@@ -225,38 +235,42 @@ def _predictions(
         return
     place = _place(trial, trial.predictions.name)
     try:
-        ids_N, labels_N, chosen_N = _chosen(trial.predictions)
+        ids_N, labels_N, chosen_N, values_N = _chosen(trial.predictions)
     except (StudyError, KeyError, ValueError) as error:
         yield f"{place}: {str(error).removeprefix(f'{trial.predictions}: ')}"
         return
     seen.predictions += 1
     if labels is not None and (wrong := wrong_labels(ids_N, labels_N, labels)):
         yield f"{place}, label: {wrong}"
-    accuracy = float((chosen_N == labels_N).mean()) * 100
-    column = "test_accuracy" if plan["role"] in REPORT_ROLES else "val_accuracy"
+    value = float((chosen_N == labels_N).mean()) * 100 if values_N is None else float(values_N.mean())
+    metric = seen.metric
+    column = metric.test if plan["role"] in REPORT_ROLES else metric.validation
     end = told.end
     stored: list[tuple[str, Any]] = []
     if rows:
         stored.append((f"{_place(trial, trial.epochs.name)}, epoch {rows[-1]['epoch']}", rows[-1].get(column)))
-    if column == "test_accuracy":
-        stored += [(_place(trial, trial.outcome.name), outcome.get(column))] if outcome is not None else []
-        stored += [(f"ledger.jsonl, trial {trial.path.name}", end.test_accuracy)] if end is not None else []
+    if column == metric.test:
+        in_outcome = column if metric == ACCURACY else "test_value"
+        stored += [(_place(trial, trial.outcome.name), outcome.get(in_outcome))] if outcome is not None else []
+        stored += [(f"ledger.jsonl, trial {trial.path.name}", end.test)] if end is not None else []
     elif told.epochs:
         last = told.epochs[-1]
         stored.append((f"ledger.jsonl, trial {trial.path.name}, epoch {last.epoch}", last.value))
-    for where, value in stored:
-        if value is None or not math.isclose(float(value), accuracy, rel_tol=CLOSE, abs_tol=CLOSE):
-            yield differs(where, column, value, accuracy)
+    close = CLOSE if values_N is None else CLOSE_VALUES
+    for where, found in stored:
+        if found is None or not math.isclose(float(found), value, rel_tol=close, abs_tol=close):
+            yield differs(where, column, found, value)
 
 
-def _chosen(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ids, labels and predicted classes of stored predictions."""
+def _chosen(path: Path) -> tuple[Integers, Integers, Integers, npt.NDArray[np.float64] | None]:
+    """Ids, labels and predicted classes of stored predictions, and the value of each row where that is stored."""
     table = files.read_table(path)
     logits_NK = read_lists(table, "logits")
     ids, labels = (np.asarray(table[name].to_numpy(), np.int64) for name in ("sample_id", "label"))
     if not len(ids) or len(set(ids.tolist())) < len(ids):
         raise ValueError("holds no image, or one twice")
-    return ids, labels, logits_NK.argmax(axis=1)
+    stored = VALUE in table.column_names
+    return ids, labels, logits_NK.argmax(axis=1), table[VALUE].to_numpy().astype(np.float64) if stored else None
 
 
 def wrong_labels(ids_N: npt.NDArray[np.int64], labels_N: npt.NDArray[np.int64], labels: Labels) -> str:

@@ -14,7 +14,7 @@ from akdtune.records import tables
 from akdtune.records.trial_record import TrialRecord
 from akdtune.reports import pareto
 from akdtune.reports.origin import origin_of
-from akdtune.reports.pareto import COLUMNS, table
+from akdtune.reports.pareto import column, table
 from akdtune.running import display
 from akdtune.running.lock import lock_content
 from akdtune.signals import InputSpec
@@ -64,7 +64,7 @@ def test_a_search_weighs_accuracy_and_multiply_adds(tmp_path: Path, algorithm: s
     assert (empty, origin) == ("", str(origin_of(tmp_path / "run")))
     assert origin.startswith("trained on: processor not recorded, ")
     assert heads.split("  ")[0] == "trial" and "training s" in heads
-    columns = [COLUMNS[name] for name in study.search.objectives]
+    columns = [column(name) for name in study.search.objectives]
     front = pareto.front([[row[column] for column in columns] for row in rows], study.search.objectives)
     assert sorted(line.split()[0] for line in cells) == sorted(rows[index]["trial_id"] for index in front)
 

@@ -16,6 +16,7 @@ from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running.saved_states import GoOn, resumed, save_state
 from akdtune.running.trial_writer import TrialWriter, shut_gates
 from akdtune.teacher.file import TeacherFile
+from akdtune.training.evaluation import Predictions
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Epoch, Trial
 
@@ -30,9 +31,7 @@ def student(number: int, **row: float | None) -> Epoch:
 
 def live(**closing: float | None) -> Trial:
     """What a trial that has ended says last."""
-    predictions = SimpleNamespace(
-        sample_ids_N=torch.arange(2), labels_N=torch.tensor([1, 0]), logits_NK=torch.eye(2, dtype=torch.bfloat16)
-    )
+    predictions = Predictions(torch.arange(2), torch.tensor([1, 0]), torch.eye(2, dtype=torch.bfloat16))
     recording = SimpleNamespace(has_teacher=False)
     parts = {"close": lambda: (closing, predictions), "recording": lambda: recording, "streams": 2, "train_images": 8}
     return cast(Trial, SimpleNamespace(**parts))
@@ -124,7 +123,7 @@ def test_what_is_not_finite_is_reported_as_nothing(directory: TrialDirectory) ->
     reported: list[dict[str, Any]] = []
     request = TrialRequest(trial_id="t", rungs=[1], settings=REQUEST.settings, teacher_file=REQUEST.teacher_file)
     TrialWriter(request, directory, report=reported.append).finished(student(1, score=float("nan")))
-    assert reported == [{"trial": "t", "epoch": 1, "val_accuracy": 51.0, "score": None, "rows": [[1, 51.0, None]]}]
+    assert reported == [{"trial": "t", "epoch": 1, "value": 51.0, "score": None, "rows": [[1, 51.0, None]]}]
 
 
 FEATURE, LOGIT = "loss.views.feature_diversity", "loss.views.logit_diversity"

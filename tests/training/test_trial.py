@@ -17,12 +17,11 @@ from akdtune.settings.data import DataSettings
 from akdtune.settings.training import Seeds, TrainingSettings
 from akdtune.settings.trial import resolve_ce_weight
 from akdtune.training.config import TrialConfig
-from akdtune.training.evaluation import HELD_OUT_COLUMNS
 from akdtune.training.limits import TrialLimits
 from akdtune.training.measures import TRANSFER_COLUMNS, percent_right
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
-from tests.declared_columns import JUDGED
+from tests.declared_columns import HELD_OUT_COLUMNS, JUDGED
 from tests.small_trials import ANGULAR, DIGITS, TEACHER, configured, numbers, trained
 
 DATA = DataSettings(**DIGITS, label_noise={"fraction": 0.2})

@@ -158,7 +158,7 @@ class EpochFinished(Event):
 
     Attributes:
         epoch: its number.
-        value: validation accuracy, percent; None where it is not finite or was not read.
+        value: of the study's metric on validation images, percent; None where it is not finite or was not read.
         score: by which the search judges it; None likewise.
     """
 
@@ -245,6 +245,7 @@ class TrialEnded(Event):
         error: what a failed one raised.
         diverged_in: the epoch whose loss was not finite.
         test_accuracy: percent, where it has read the test set.
+        test_value: the same of a study that is judged by another metric than accuracy.
         trained_on: processor, threads and versions, where it ended by itself.
     """
 
@@ -257,7 +258,13 @@ class TrialEnded(Event):
     error: str | None = None
     diverged_in: int | None = None
     test_accuracy: float | None = None
+    test_value: float | None = None
     trained_on: Mapping[str, Any] | None = None
+
+    @property
+    def test(self) -> float | None:
+        """The metric on the test set, percent, where it has read that."""
+        return self.test_accuracy if self.test_value is None else self.test_value
 
     @classmethod
     def of_outcome(cls, trial_id: str, outcome: Mapping[str, Any], reused_from: str | None = None) -> TrialEnded:
@@ -277,6 +284,7 @@ class TrialEnded(Event):
             error=outcome.get("error"),
             diverged_in=outcome.get("diverged_in"),
             test_accuracy=outcome.get("test_accuracy"),
+            test_value=outcome.get("test_value"),
             trained_on=outcome.get("trained_on"),
         )
 

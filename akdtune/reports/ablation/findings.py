@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from akdtune.metric import Metric
+from akdtune.records.lock_file import metric_of
 from akdtune.reports.ablation.measured import ALPHA, MARGIN, NOT_PLANNED, UNFINISHED, MeasuredCell, Phase
 from akdtune.reports.ablation.predictions import Agreement, StoredPredictions
 from akdtune.statistics import effects, power
@@ -179,7 +181,8 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         comparable = [name for name in family if differences[name].n_pairs >= 2]
         adjusted = holm_family([differences[name] for name in comparable], alpha=alpha)
         within |= {name: (member, len(comparable)) for name, member in zip(comparable, adjusted, strict=True)}
-    predictions = StoredPredictions(run) if phase.metric == "test_accuracy" else None
+    of_study = metric_of(run)
+    predictions = StoredPredictions(run) if phase.metric == of_study.test else None
     bootstrapped = predictions if draws else None
     margin = margin_of(phase)
     judged = []
@@ -187,7 +190,7 @@ def findings(phase: Phase, run: Path, *, alpha: float, draws: int = 2000) -> lis
         difference = differences[cell.name]
         paired = difference.n_pairs >= 2 and difference.sd is not None
         in_family, size = within.get(cell.name, (None, 0))
-        crossed = _crossed(bootstrapped, cell, reference, draws, level) if paired else "fewer than two pairs"
+        crossed = _crossed(bootstrapped, cell, reference, draws, level, of_study) if paired else "fewer than two pairs"
         shows = more = equal = None
         repeats = cell.replica_of or (reference.name if reference.replica_of == cell.name else None)
         if repeats is None and difference.n_pairs >= 2 and difference.sd is not None:
@@ -247,10 +250,15 @@ def _is_repeated(phase: Phase, cell: MeasuredCell) -> bool:
 
 
 def _crossed(
-    predictions: StoredPredictions | None, cell: MeasuredCell, reference: MeasuredCell, draws: int, level: float
+    predictions: StoredPredictions | None,
+    cell: MeasuredCell,
+    reference: MeasuredCell,
+    draws: int,
+    level: float,
+    metric: Metric,
 ) -> tuple[float, float] | str:
     if predictions is None:
-        return "only test_accuracy has predictions of each image"
+        return f"only {metric.test} has predictions of each image"
     pair = predictions.pair(cell, reference)
     if isinstance(pair, str):
         return pair

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from akdtune.errors import AkdtuneError, StudyError, unknown_name
+from akdtune.metric import in_percent
 from akdtune.records import files, tables
 from akdtune.records.design_file import PHASES
 from akdtune.records.files import DESIGN, require_study
+from akdtune.records.lock_file import metric_of
 from akdtune.reports.ablation.replicas import replicas
 from akdtune.roles import REPORT_ROLES, STATUSES
 
-METRIC = "test_accuracy"
 MARGIN = 0.3
 ALPHA = 0.05
 UNFINISHED = ("planned", "running", "interrupted")
@@ -116,8 +117,8 @@ class Phase:
 
     @property
     def in_percent(self) -> bool:
-        """Whether the metric is an accuracy, so that its differences are points."""
-        return self.metric.endswith("_accuracy")
+        """Whether the metric is in percent, so that its differences are points."""
+        return in_percent(self.metric)
 
 
 def design_phases(run: Path) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _phase(
     metric: str | None,
     reference: str | None,
 ) -> Phase:
-    declared = settings.get("metric") or METRIC
+    declared = settings.get("metric") or metric_of(run).test
     column = metric or declared
     seeds = [int(seed) for seed in settings.get("seeds") or []]
     by_cell: dict[str, list[Mapping[str, Any]]] = {}

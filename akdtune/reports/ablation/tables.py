@@ -263,7 +263,7 @@ def rows_for_csv(done: Sequence[Result]) -> list[dict[str, Any]]:
                    "asked": len(result.phase.seeds), "diverged": cell.outcomes.get("diverged", 0),
                    "failed": cell.outcomes.get("failed", 0)}  # fmt: skip
             if result.phase.name == "confirm":
-                row |= {"search_score": cell.search_score, "search_metric": winners.SEARCH_METRIC}
+                row |= {"search_score": cell.search_score, "search_metric": winners.search_metric(result.phase)}
                 row |= asdict(winners.ranks(result.phase)[cell.name])
             if finding is not None:
                 numbers = _difference_json(finding, result)

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
+from akdtune.metric import ACCURACY, judged_on
 from akdtune.reports.ablation.findings import lost_words
 from akdtune.reports.ablation.measured import Phase
 from akdtune.reports.text import number, probability, signed
 
-SEARCH_METRIC = "val_accuracy"
 FEWEST_RANKED = 5
 """Winners below which no rank correlation is given."""
 
@@ -22,6 +22,11 @@ SELECTED = (
     "a search score is the highest of noisy numbers, so it is too good by an amount that this report does not know; "
     "selection used validation images only, and the test set was read once, after it"
 )
+
+
+def search_metric(phase: Phase) -> str:
+    """What the search judged by: the metric of the study on validation images."""
+    return f"val_{phase.metric.removeprefix('test_')}" if judged_on(phase.metric) == "test" else ACCURACY.validation
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def _rank(name: str, values: Mapping[str, float]) -> int:
 
 def headings(phase: Phase) -> list[str]:
     """Headings of the columns of `rows`."""
-    confirmed_on = phase.metric.removesuffix("_accuracy")
+    confirmed_on = judged_on(phase.metric)
     return ["confirmed cell", "rank in search", "rank confirmed", "search score, validation",
             f"confirmed mean, {confirmed_on}"]  # fmt: skip
 
@@ -72,7 +77,7 @@ def rows(phase: Phase) -> list[list[str]]:
 
 def notes(phase: Phase) -> list[str]:
     """What must be known to read both ranks, one sentence each."""
-    confirmed_on = phase.metric.removesuffix("_accuracy")
+    confirmed_on = judged_on(phase.metric)
     trained = {
         "full": ", after training on all of them", "subset": ", after training without the validation images"
     }.get(str(phase.settings.get("trained_on")), "")  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from akdtune.metric import ACCURACY
 from akdtune.reports.diversity.measured import (
     HEADLINE,
     CellMeans,
@@ -58,9 +59,9 @@ def scatter(panels: Sequence[DiversityPanel], relations: dict[str, list[Relation
         arm: (COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i, arm in enumerate(arms)
     }
     with sheet(12.5, 0.75 + 3.35 * len(shown)) as drawn:
-        figure = drawn.figure
+        figure, words = drawn.figure, shown[0].metric.words if shown else ACCURACY.words
         figure.suptitle(
-            f"{name}: diversity of the views and accuracy of the student (association, not effect)", fontsize=11
+            f"{name}: diversity of the views and {words} of the student (association, not effect)", fontsize=11
         )
         rows = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
         fitted: set[str] = set()
@@ -71,7 +72,7 @@ def scatter(panels: Sequence[DiversityPanel], relations: dict[str, list[Relation
             for index, (axis, measure) in enumerate(zip(axes, HEADLINE, strict=True)):
                 fitted |= _draw_measure(axis, panel, of_measure[measure], looks)
                 if index == 0:
-                    axis.set_ylabel(f"student accuracy, {panel.accuracy_on} (%)")
+                    axis.set_ylabel(f"student {panel.metric.words}, {panel.accuracy_on} (%)")
         _legend(figure, looks, fitted)
     return drawn
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from akdtune import progress
+from akdtune.metric import ACCURACY, Metric, of_trials
 from akdtune.records import tables
 from akdtune.roles import REPORT_ROLES
 from akdtune.statistics import association, permutation
@@ -57,6 +58,7 @@ class DiversityPanel:
         excluded: trials of these roles that do not count, by status.
         trials, seeds: one entry per finished trial.
         ensemble_accuracy: of teacher and views, percent, on the same images; NaN where it is missing.
+        metric: what `accuracy` holds, in a study that is judged by another one.
     """
 
     name: str
@@ -72,6 +74,7 @@ class DiversityPanel:
     trials: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     ensemble_accuracy: Floats = field(default_factory=lambda: np.empty(0))
+    metric: Metric = ACCURACY
 
     def viewless(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which trials have no views and hence no diversity: they are drawn, not fitted."""
@@ -166,8 +169,8 @@ def _panel(trials: Any, name: str, title: str, roles: Sequence[str], biased: boo
     of_role = np.array([role in roles for role in trials["role"].to_pylist()], bool)
     status = np.array(trials["status"].to_pylist(), object)
     rows = trials.take(np.flatnonzero(of_role & (status == "done")))
-    accuracy = _values(rows, "val_accuracy")
-    test = _values(rows, "test_accuracy")
+    metric = of_trials(rows.column_names)
+    accuracy, test = _values(rows, metric.validation), _values(rows, metric.test)
     on_test = name == "report" and bool(np.isfinite(test).any())
     student = [
         column for column in rows.column_names
@@ -187,6 +190,7 @@ def _panel(trials: Any, name: str, title: str, roles: Sequence[str], biased: boo
         trials=[str(trial) for trial in rows["trial_id"].to_pylist()],
         seeds=[int(seed) for seed in rows["seed"].to_pylist()],
         ensemble_accuracy=_values(rows, "ensemble_accuracy"),
+        metric=metric,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from akdtune.metric import ACCURACY
 from akdtune.reports.diversity.checks import FITS, Checks
 from akdtune.reports.diversity.checks_report import HOW, PATH_CLAIM, checks_json
 from akdtune.reports.diversity.measured import ESTIMANDS, HEADLINE, MIN_DOF, DiversityPanel, Relation
@@ -92,6 +93,7 @@ def _panel_json(panel: DiversityPanel, relations: Sequence[Relation], verdict: V
         "tested": len(verdict.tested),
         "selected_on_accuracy": panel.biased,
         "accuracy_on": panel.accuracy_on,
+        **({} if panel.metric == ACCURACY else {"metric": panel.metric.name}),
         "finished": len(panel.arms),
         "arms": dict(sorted(Counter(panel.arms).items())),
         "excluded": panel.excluded,

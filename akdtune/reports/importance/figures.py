@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from akdtune.metric import ACCURACY
 from akdtune.reports.figures import BOTH, COLOURS, COLUMNS, GREY, MARKERS, Sheet, image_files, sheet, suptitle
 from akdtune.reports.importance.shares import EVALUATORS, JudgedArm
 
@@ -213,6 +214,7 @@ ARMS_DRAWN = 8
 def draw(judged: Sequence[JudgedArm], name: str, kinds: Sequence[str] = BOTH) -> dict[str, bytes]:
     """The figures by file name, each as every kind; of many arms the first `ARMS_DRAWN`."""
     shown = [arm for arm in judged if not arm.refused][:ARMS_DRAWN]
+    metric = shown[0].arm.metric if shown else ACCURACY
     drawn: dict[str, Sheet] = {}
     shares: dict[str, dict[str, dict[str, Share]]] = {}
     for arm in shown:
@@ -222,14 +224,14 @@ def draw(judged: Sequence[JudgedArm], name: str, kinds: Sequence[str] = BOTH) ->
                 of_setting[label] = Share(share.share, share.low, share.high, share.chance)
     if shares:
         drawn["importance"] = importance_panels(
-            shares, title=f"{name}: importance of the searched settings for validation accuracy",
+            shares, title=f"{name}: importance of the searched settings for validation {metric.words}",
             footnote="bars: 90 % intervals by resampled configurations",
         )  # fmt: skip
     if shown:
         drawn["importance_slices"] = slice_panels(
             {_heading(arm): [_slice(arm, setting) for setting in arm.by_importance] for arm in shown},
             title=f"{name}: configurations; orange: means, 95 % if n ≥ 5",
-            ylabel="validation accuracy (%)",
+            ylabel=f"validation {metric.words} (%)",
         )  # fmt: skip
     return image_files(drawn, kinds)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from akdtune.metric import ACCURACY, Metric, of_trials
 from akdtune.records import tables
 from akdtune.reports.short_names import searched
 from akdtune.reports.text import counted
@@ -49,7 +50,7 @@ class SearchedArm:
     Attributes:
         name: of the arm.
         configurations: searched settings by key path, each configuration once.
-        scores_N: validation accuracy in percent, mean over seeds.
+        scores_N: the study's metric on validation images in percent, mean over seeds.
         numbers_N: place of each configuration's first trial in the plan.
         seeds_N: over how many seeds each score is.
         seeds: over which, where all configurations share them; else empty.
@@ -57,6 +58,7 @@ class SearchedArm:
         excluded: trials that do not count, by status.
         further_seeds: finished trials of seeds that not all configurations have; they do not count.
         pooled: how many configurations there are with all roles pooled.
+        metric: what the scores are of.
     """
 
     name: str
@@ -69,6 +71,7 @@ class SearchedArm:
     excluded: dict[str, int]
     further_seeds: int
     pooled: int
+    metric: Metric = ACCURACY
 
     @property
     def settings(self) -> list[str]:
@@ -134,6 +137,7 @@ def arms_in(
 
 
 def _arm(name: str, rows: Sequence[Row], pool_seeds: bool, pooled: int) -> SearchedArm:
+    metric = of_trials(rows[0]) if rows else ACCURACY
     done = [row for row in rows if _counts(row)]
     shared = {} if pool_seeds else {role: _shared_seeds([row for row in done if row["role"] == role]) for role in ROLES}
     used = done if pool_seeds else [row for role, seeds in shared.items() for row in _balanced(done, role, seeds)]
@@ -146,7 +150,7 @@ def _arm(name: str, rows: Sequence[Row], pool_seeds: bool, pooled: int) -> Searc
     return SearchedArm(
         name=name,
         configurations=[searched(of_cell[0]) for of_cell in whole],
-        scores_N=np.array([np.mean([row["val_accuracy"] for row in of_cell]) for of_cell in whole], np.float64),
+        scores_N=np.array([np.mean([row[metric.validation] for row in of_cell]) for of_cell in whole], np.float64),
         numbers_N=np.array([min(row["number"] or 0 for row in of_cell) for of_cell in whole], np.float64),
         seeds_N=[len(of_cell) for of_cell in whole],
         seeds=of_role[0] if len(of_role) == 1 else (),
@@ -154,11 +158,12 @@ def _arm(name: str, rows: Sequence[Row], pool_seeds: bool, pooled: int) -> Searc
         excluded=dict(left),
         further_seeds=len(done) - len(used),
         pooled=pooled,
+        metric=metric,
     )
 
 
 def _counts(row: Row) -> bool:
-    value = row["val_accuracy"]
+    value = row[of_trials(row).validation]
     return row["status"] == "done" and value is not None and bool(np.isfinite(value))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from akdtune import progress
+from akdtune.metric import ACCURACY
 from akdtune.records.lock_file import read_lock
 from akdtune.reports.importance.searched_arms import SearchedArm
 from akdtune.reports.text import counted
@@ -155,8 +156,9 @@ def report_of(judged: Sequence[JudgedArm], **how: Any) -> dict[str, Any]:
     """Everything that was computed, as plain JSON."""
     from akdtune.statistics.importance import LEVEL  # late: only this analysis needs Optuna
 
+    metric = judged[0].arm.metric if judged else ACCURACY
     return {
-        "claim": READING, "score": "val_accuracy", "level": LEVEL, "least_configurations": LEAST, **how,
+        "claim": READING, "score": metric.validation, "level": LEVEL, "least_configurations": LEAST, **how,
         "arms": {arm.arm.name: _arm_json(arm) for arm in judged},
     }  # fmt: skip
 

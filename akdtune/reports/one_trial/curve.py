@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from akdtune.metric import ACCURACY, Metric
+
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
 """Signs of a line at most; of more epochs neighbours are averaged."""
 
 
-def course(rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[int, float]]:
-    """What a trial is followed by, and its values by epoch: validation accuracy, else training accuracy.
+def course(rows: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> tuple[str, dict[int, float]]:
+    """What a trial is followed by, and its values by epoch: the metric on validation images, else training accuracy.
 
     Args:
         rows: of its epochs.
+        metric: of its study.
     """
-    for column in ("val_accuracy", "train_accuracy"):
+    for column in (metric.validation, "train_accuracy"):
         values = {int(row["epoch"]): float(row[column]) for row in rows if row.get(column) is not None}
         if values:
             return column, values
-    return "val_accuracy", {}
+    return metric.validation, {}
 
 
 def sparkline(values: Sequence[float], low: float, high: float, width: int = WIDTH) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from akdtune.errors import AkdtuneError
+from akdtune.metric import in_percent, of_trials
 from akdtune.records import plan_file
+from akdtune.records.lock_file import metric_of
 from akdtune.reports.one_trial import centre
 from akdtune.reports.one_trial.curve import course, sparkline
 from akdtune.reports.one_trial.history import history
@@ -25,9 +27,8 @@ FEW_SETTINGS = 3
 POINTS = 5
 """Epochs of two curves whose values are written out."""
 
-METRICS = ("test_accuracy", "val_accuracy")
-MEASURED = ("test_accuracy", "val_accuracy", "score", "train_accuracy", "epochs", "attempts", "wall_time_s")
-"""Results of two trials that are written beside each other."""
+MEASURED = ("score", "train_accuracy", "epochs", "attempts", "wall_time_s")
+"""Results of two trials that are written beside each other, behind their metric on test and validation images."""
 
 
 def difference_lines(run: Path, a: Named, b: Named) -> list[str]:
@@ -89,7 +90,8 @@ def _gathered(settings: Sequence[centre.Setting]) -> list[centre.Setting]:
 
 def _results(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     rows = []
-    for name in MEASURED:
+    metric = of_trials(a)
+    for name in (metric.test, metric.validation, *MEASURED):
         if a.get(name) is None and b.get(name) is None:
             continue
         known = isinstance(a.get(name), int | float) and isinstance(b.get(name), int | float)
@@ -114,7 +116,8 @@ def _number(value: Any) -> str:
 
 
 def _curves(run: Path, a: str, b: str) -> list[str]:
-    courses = [course(history(run, trial_id).rows) for trial_id in (a, b)]
+    metric = metric_of(run)
+    courses = [course(history(run, trial_id).rows, metric) for trial_id in (a, b)]
     (column, of_a), (other, of_b) = courses
     if not of_a or not of_b or column != other:
         return []
@@ -139,10 +142,18 @@ def _curves(run: Path, a: str, b: str) -> list[str]:
     ]
 
 
+def _judged(named: Named) -> tuple[str, str]:
+    """The metric of the study on test and validation images."""
+    metric = of_trials(named.rows[0])
+    return metric.test, metric.validation
+
+
 def _paired(a: Named, b: Named) -> list[str]:
     """Both cells by seed, and the mean of their differences with its interval."""
     done = [{int(row["seed"]): row for row in one.rows if row["status"] == "done"} for one in (a, b)]
-    metric = next((name for name in METRICS if all(any(_known(row, name) for row in of.values()) for of in done)), None)
+    metric = next(
+        (name for name in _judged(a) if all(any(_known(row, name) for row in of.values()) for of in done)), None
+    )
     if metric is None:
         return ["", "results: no trial of both has finished with a value"]
     of_a, of_b = ({s: float(row[metric]) for s, row in of.items() if _known(row, metric)} for of in done)
@@ -158,7 +169,7 @@ def _paired(a: Named, b: Named) -> list[str]:
 
 
 def _verdict(found: paired.Difference, metric: str) -> str:
-    unit = " points" if metric.endswith("_accuracy") else ""
+    unit = " points" if in_percent(metric) else ""
     if found.difference is None:
         return "no seed is finished in both, so that nothing can be paired"
     text = f"A less B: {signed(found.difference)}{unit} over {counted(found.n_pairs, 'seed')}"

@@ -9,7 +9,8 @@ from akdtune.records.ledger.events import Event, RungDecided
 from akdtune.records.ledger.judgements import RaceJudged
 from akdtune.reports.text import counted, probability
 
-WINDOW = "mean validation accuracy of the last 3 epochs"
+WINDOW = "mean validation {} of the last 3 epochs"
+"""What a score is, of a metric."""
 
 
 def decisions(trial_id: str, events: Sequence[Event], scheduler: str) -> list[str]:

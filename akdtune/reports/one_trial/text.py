@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from akdtune.metric import Metric, of_trials
 from akdtune.records import files, lock_file, plan_file
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.one_trial import centre, rungs
@@ -39,7 +40,7 @@ def trial_lines(run: Path, row: Mapping[str, Any], tracked: Sequence[str] = ()) 
         lines += wrapped(f"why: {row['stop_reason']}", "  ")
     if plan is not None:
         lines += _settings(run, plan, plans, lock)
-    lines += _curve(held)
+    lines += _curve(held, of_trials(row))
     lines += _decisions(row, held, lock)
     lines += _time(held, trial_id)
     lines += _said(held)
@@ -51,7 +52,8 @@ def trial_lines(run: Path, row: Mapping[str, Any], tracked: Sequence[str] = ()) 
 def headline(row: Mapping[str, Any]) -> str:
     """A trial in a line: what it is, how it ended, and its accuracies."""
     of_cell = f"cell {row['cell']}, " if row.get("cell") else ""
-    names = {"val_accuracy": "validation", "test_accuracy": "test"}
+    metric = of_trials(row)
+    names = {metric.validation: "validation", metric.test: "test"}
     accuracies = [f"{word} {row[name]:.2f} %" for name, word in names.items() if row.get(name) is not None]
     done = f"{row['status']} after {counted(int(row.get('epochs') or 0), 'epoch')}"
     what = f"{of_cell}{row['arm']}, {row['role']}, seed {row['seed']}"
@@ -103,13 +105,13 @@ def _settings(
     return lines or ["", "nothing is searched or varied: its arm is one configuration"]
 
 
-def _curve(held: History) -> list[str]:
-    column, values = course(held.rows)
+def _curve(held: History, metric: Metric) -> list[str]:
+    column, values = course(held.rows, metric)
     if not values:
         return ["", "no epoch is finished yet" if not held.rows else "no accuracy was measured by epoch"]
     low, high, last = min(values.values()), max(values.values()), values[max(values)]
     best = max(values, key=lambda epoch: (values[epoch], -epoch))
-    words = {"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy (none was held out)"}
+    words = {metric.validation: f"validation {metric.words}", "train_accuracy": "training accuracy (none was held out)"}
     line = sparkline([values[epoch] for epoch in sorted(values)], low, high)
     return [
         "",
@@ -129,7 +131,8 @@ def _decisions(row: Mapping[str, Any], held: History, lock: Mapping[str, Any]) -
         else:
             said = "it has not come to a decision"
         return ["", f"early stopping: {said}"]
-    head = f"early stopping: {name}; a score is the {rungs.WINDOW}" if name != "racing" else "early stopping: racing"
+    window = rungs.WINDOW.format(of_trials(row).words)
+    head = f"early stopping: {name}; a score is the {window}" if name != "racing" else "early stopping: racing"
     return ["", *wrapped(head), *(line for text in lines for line in wrapped(text, "  "))]
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import yaml
 
 from akdtune.errors import AkdtuneError, AkdtuneWarning, StudyError
+from akdtune.metric import ACCURACY, Metric, of_trials
 from akdtune.records import files, lock_file, tables
 from akdtune.records.ledger import reading
 from akdtune.records.ledger.events import Event, RungDecided, TrialEnded
@@ -86,6 +87,11 @@ class Material:
         """The study's settings with all defaults; empty where its lock is not there."""
         held = self.lock.get("settings")
         return held if isinstance(held, Mapping) else {}
+
+    @functools.cached_property
+    def metric(self) -> Metric:
+        """What the study is judged by."""
+        return of_trials(self.rows[0]) if self.rows else ACCURACY
 
     @functools.cached_property
     def looks(self) -> dict[str, Look]:

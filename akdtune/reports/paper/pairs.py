@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from akdtune.metric import judged_on
 from akdtune.settings.file import leaves
 
 MAKES_ANOTHER_SET = (
@@ -21,8 +22,8 @@ JUDGES = ("validation", "split_seed")
 ARROW = "→"
 HASH, HASH_LETTERS = "hash", 8
 UNKNOWN, NO_TEACHER = "?", "no teacher"
-IMAGES = {"test_accuracy": "test", "val_accuracy": "validation"}
-"""Which images a column of `trials.parquet` is of."""
+IMAGES = {"test": "test", "val": "validation"}
+"""What splits are called."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Pair:
     @property
     def images(self) -> str:
         """The images that the metric is of: `test`, `validation`, or the metric's own name."""
-        return IMAGES.get(self.metric, self.metric)
+        return IMAGES.get(judged_on(self.metric), self.metric)
 
 
 def pair_of(settings: Mapping[str, Any], lock: Mapping[str, Any], metric: str) -> Pair:
@@ -60,7 +61,7 @@ def pair_of(settings: Mapping[str, Any], lock: Mapping[str, Any], metric: str) -
     data = settings.get("data") or of_study.get("data") or {}
     teacher = settings.get("teacher") or of_study.get("teacher") or {}
     student = settings.get("student") or of_study.get("student") or {}
-    counted = MAKES_ANOTHER_SET if metric != "val_accuracy" else (*MAKES_ANOTHER_SET, *JUDGES)
+    counted = MAKES_ANOTHER_SET if judged_on(metric) != "val" else (*MAKES_ANOTHER_SET, *JUDGES)
     same = {key: data[key] for key in counted if data.get(key) is not None}
     hashed = (lock.get("data") or {}).get("hash") or data.get("name") or UNKNOWN
     others = [other.get("network") for other in teacher.get("others") or [] if isinstance(other, Mapping)]

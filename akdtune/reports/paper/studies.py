@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, Literal, TypeAlias
 
 from akdtune.errors import StudyError, unknown_name
+from akdtune.metric import judged_on, of_trials
 from akdtune.records import tables
 from akdtune.records.files import DESIGN, LOCK
 from akdtune.records.lock_file import read_lock
@@ -23,7 +24,6 @@ from akdtune.roles import REPORT_ROLES
 
 Group: TypeAlias = Literal["student", "method", "control"]
 PHASES = ("confirm", "ablation", "search")
-SEARCH_METRIC = "val_accuracy"
 ALONE = "student_only"
 """The method that distils nothing."""
 
@@ -191,7 +191,7 @@ class _Reader:
             of_arm = [row for row in rows if str(row["arm"]) == arm]
             cells: dict[str, dict[int, float]] = {}
             for row in of_arm:
-                value = row.get(SEARCH_METRIC)
+                value = row.get(of_trials(row).validation)
                 if row["status"] == "done" and value is not None and math.isfinite(value):
                     cells.setdefault(row["cell_id"], {})[int(row["seed"])] = float(value)
             best = max(cells, key=lambda cell: (len(cells[cell]), fmean(cells[cell].values())), default=None)
@@ -200,7 +200,7 @@ class _Reader:
             lost = {} if best is None else _lost_in_search(of_arm, best, values)
             entries.append(
                 Entry(
-                    pair_of(settings, self.lock, SEARCH_METRIC), _arm_label(arm, settings), arm,
+                    pair_of(settings, self.lock, of_trials(of_arm[0]).validation), _arm_label(arm, settings), arm,
                     "student" if _is_alone("", arm, settings) else "method", best or of_arm[0]["cell_id"], values,
                     lost, asked, max(1, len(cells)), settings,
                 )
@@ -237,7 +237,7 @@ class _Reader:
 
     def _measured(self, cells: set[str], pair: Pair) -> float | None:
         """One number on which all trials of a pair agree, controls apart, whose teacher may be another."""
-        reports = pair.metric != SEARCH_METRIC
+        reports = judged_on(pair.metric) != "val"
         known = {
             row["teacher_accuracy"]
             for row in self.rows

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from akdtune.errors import AkdtuneError, unknown_name
+from akdtune.metric import in_percent
 from akdtune.reports.ablation.words import DAGGER
 from akdtune.reports.origin import ROUNDING
 from akdtune.reports.paper import words
@@ -48,8 +49,9 @@ class PaperTable:
     def title(self) -> str:
         """What the numbers are."""
         kinds = list(dict.fromkeys(pair.images for pair in self.joined.columns))
-        percent = all(pair.metric.endswith("_accuracy") for pair in self.joined.columns)
-        what = f"{' and '.join(kinds)} accuracy, %" if percent else ", ".join(kinds)
+        percent = all(in_percent(pair.metric) for pair in self.joined.columns)
+        names = dict.fromkeys(pair.metric.partition("_")[2].replace("_", " ") for pair in self.joined.columns)
+        what = f"{' and '.join(kinds)} {', '.join(names)}, %" if percent else ", ".join(kinds)
         return f"{what[0].upper()}{what[1:]}: mean ± sd over training seeds"
 
     @property

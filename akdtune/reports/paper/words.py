@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from akdtune.metric import judged_on
 from akdtune.reports.ablation.findings import lost_words
 from akdtune.reports.ablation.words import DAGGER
 from akdtune.reports.paper.joined import STUDENT, Joined
 from akdtune.reports.paper.leading import ALPHA, Leading
 from akdtune.reports.paper.pairs import NO_TEACHER, Pair
 from akdtune.reports.paper.protocol import differences, settings_lines
-from akdtune.reports.paper.studies import SEARCH_METRIC, PaperStudy
+from akdtune.reports.paper.studies import PaperStudy
 
 FRESH_SEEDS = 3
 CELLS_NAMED = 8
@@ -104,7 +105,7 @@ def _seeds(joined: Joined, names: Mapping[Pair, str], counts: Mapping[Pair, int]
     for row in joined.rows:
         for pair, cell in row.cells.items():
             where = f"{row.label}, {names[pair]}" if len(joined.columns) > 1 else row.label
-            if len(cell.values) == 1 and pair.metric != SEARCH_METRIC:
+            if len(cell.values) == 1 and judged_on(pair.metric) != "val":
                 single.append(where)
             if cell.lost:
                 lost.append(f"{where}: {lost_words(cell.lost, cell.asked)}")

@@ -8,6 +8,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, TypeAlias
 
+from akdtune.metric import of_trials
 from akdtune.reports.ablation.findings import Finding, lost_words
 from akdtune.reports.ablation.measured import MeasuredCell
 from akdtune.reports.ablation.tables import Result, lost_mark
@@ -34,7 +35,7 @@ class Configuration:
     Attributes:
         arm, role, cell_id: its own.
         trial_id: its first trial.
-        values: validation accuracy in percent, by seed.
+        values: the metric on validation images in percent, by seed.
     """
 
     arm: str
@@ -54,7 +55,7 @@ def configurations(rows: Sequence[Row]) -> list[Configuration]:
     values: dict[tuple[str, str], dict[int, float]] = {}
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
-        value = row.get("val_accuracy")
+        value = row.get(of_trials(row).validation)
         if row["role"] in ("search", "probe") and row["status"] == "done" and value is not None and isfinite(value):
             key = (row["role"], row["cell_id"])
             first.setdefault(key, row)
@@ -66,7 +67,7 @@ def configurations(rows: Sequence[Row]) -> list[Configuration]:
 
 
 def repeated_arms(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
-    """Validation accuracy by seed of each arm, where every arm of the search is one configuration of several seeds.
+    """Validation values by seed of each arm, where every arm of the search is one configuration of several seeds.
 
     Then seeds are replicates and arms are compared as cells are. Empty for every other search, and where early
     stopping decided which of them came to their end.
@@ -109,6 +110,7 @@ def of_search(rows: Sequence[Row], role: str, algorithm: str | None) -> Table | 
     mine = [row for row in rows if row["role"] == role]
     if not mine:
         return None
+    words = of_trials(mine[0]).words
     if role == "search" and (repeated := repeated_arms(mine)):
         return _of_repeated(mine, repeated)
     _, arms = arms_in(mine, role)
@@ -120,7 +122,7 @@ def of_search(rows: Sequence[Row], role: str, algorithm: str | None) -> Table | 
     if role == "search" and algorithm not in SAMPLING:
         why.append(GRID if algorithm == "grid" else f"{algorithm or 'the search'} proposes where it was good before")
     return Table(
-        title=f"{'probes' if role == 'probe' else 'search'}: validation accuracy over configurations{what}",
+        title=f"{'probes' if role == 'probe' else 'search'}: validation {words} over configurations{what}",
         headings=("arm", "n", "mean ± sd", "95 %", "best", "not counted"),
         rows=table_rows,
         right=(1, 2, 3, 4),
@@ -150,7 +152,7 @@ def _of_repeated(rows: Sequence[Row], values: Mapping[str, Mapping[int, float]])
     summaries = {name: cell_summary(list(values.get(name, {}).values())) for name in names}
     ordered = sorted(names, key=lambda name: -(summaries[name].mean or -1.0))
     return Table(
-        title="search: validation accuracy over seeds, one configuration an arm",
+        title=f"search: validation {of_trials(rows[0]).words} over seeds, one configuration an arm",
         headings=("arm", "n", "mean ± sd", "95 %", "not counted"),
         rows=[
             (name, str(summaries[name].n), _spread(summaries[name]), _plain_interval(summaries[name]),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from akdtune.metric import ACCURACY, Metric
 from akdtune.reports.ablation.findings import Finding
 from akdtune.reports.ablation.measured import MeasuredCell
 from akdtune.reports.ablation.tables import Result, said_of
@@ -158,14 +159,16 @@ def _short(finding: Finding) -> str:
 # ------------------------------------------------------------------------------------------------ arms over seeds
 
 
-def of_repeated(values: Mapping[str, Mapping[int, float]], alpha: float = 0.05) -> Leader | None:
+def of_repeated(
+    values: Mapping[str, Mapping[int, float]], alpha: float = 0.05, metric: Metric = ACCURACY
+) -> Leader | None:
     """The leading arm of a search whose arms are one configuration of several seeds each; None for fewer than two."""
     known = {name: of_arm for name, of_arm in values.items() if of_arm}
     if len(known) < 2:
         return None
     first = max(known, key=lambda name: fmean(known[name].values()))
     head = (
-        f"{first} leads by the search, mean val accuracy {number(fmean(known[first].values()))} % over "
+        f"{first} leads by the search, mean val {metric.words} {number(fmean(known[first].values()))} % over "
         f"{counted(len(known[first]), 'seed')}, one configuration an arm"
     )
     return _among(first, known, "search", head, alpha, "points")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from akdtune.folders import packaged
+from akdtune.metric import of_trials
 from akdtune.records.ledger.judgements import SeedsNeeded
 from akdtune.records.run_names import RUNS
 from akdtune.reports.ablation.seed_words import rounded_up
@@ -323,7 +324,7 @@ def _read(asked: Asked, rows: Sequence[Row], leader: Leader | None) -> NextStep 
         return None
     why = "resolved; all comparisons" if leader.resolved else "all comparisons"
     if analysis == "diversity_accuracy":
-        why = "how diversity and accuracy go together"
+        why = f"how diversity and {of_trials(rows[0]).words} go together"
     if leader.open is not None and (count := _further(leader.open)) is not None:
         why = f"not resolved: {leader.open.resolve:g} points need up to {counted(count, 'more seed')}; all comparisons"
     return NextStep(why, joined(["akdtune", "analyze", analysis, str(asked.root)]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from akdtune.errors import StudyError
+from akdtune.metric import ACCURACY, of_trials
 from akdtune.records import files, lock_file
 from akdtune.records.ledger.events import Event, StudyFinished, StudyStarted, TimeBudgetSpent
 from akdtune.records.ledger.judgements import SeedsNeeded
@@ -158,9 +159,9 @@ def _leader(results: Sequence[Result], rows: Sequence[Row], algorithm: str | Non
     for result in results:
         if (found := leader.of_result(result)) is not None:
             return found
-    return leader.of_repeated(arms.repeated_arms(rows)) or leader.of_configurations(
-        arms.configurations(rows), arms.sampled_roles(rows, algorithm)
-    )
+    return leader.of_repeated(
+        arms.repeated_arms(rows), metric=of_trials(rows[0]) if rows else ACCURACY
+    ) or leader.of_configurations(arms.configurations(rows), arms.sampled_roles(rows, algorithm))
 
 
 def _tables(results: Sequence[Result], rows: Sequence[Row], asked: Asked) -> list[Table]:

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from akdtune.errors import StudyError
+from akdtune.metric import ACCURACY, judged_on, of_trials
 from akdtune.reports.text import counted, number
 from akdtune.reports.trials.cell_means import CellMean, Row, cell_means, measured, tally
 from akdtune.roles import REPORT_ROLES
-
-VALIDATION, TEST = "val_accuracy", "test_accuracy"
-"""What trials are judged by; both are in percent."""
 
 FEWEST_SEEDS = 2
 """Trials of a configuration over which a mean is taken."""
@@ -58,7 +56,7 @@ class Best:
     @property
     def caution(self) -> str:
         """Why the best is not what it seems; empty where nothing was chosen."""
-        if self.metric == TEST:
+        if on_test(self.metric):
             return "chosen by the test set"
         return "the highest of noisy numbers, so optimistic" if len(self.rows) > 1 else ""
 
@@ -69,7 +67,7 @@ class Best:
         return [sentence for sentence in said if sentence]
 
     def _selection(self) -> str:
-        if self.metric != TEST:
+        if not on_test(self.metric):
             return ""
         return (
             "Whoever chooses among these chooses by the test set: `akdtune analyze ablation` compares the cells and "
@@ -120,9 +118,15 @@ def described(row: Row) -> str:
     return f"{row['trial_id']} ({row.get('cell') or row['arm']}, seed {row['seed']})"
 
 
+def on_test(column: str) -> bool:
+    """Whether a column of a study's metric is of the test set."""
+    return judged_on(column) == "test"
+
+
 def judged_by(row: Row) -> str:
     """The column by which a trial of this role is judged."""
-    return TEST if row["role"] in REPORT_ROLES else VALIDATION
+    metric = of_trials(row)
+    return metric.test if row["role"] in REPORT_ROLES else metric.validation
 
 
 def bests(rows: Sequence[Row]) -> list[Best]:
@@ -138,7 +142,8 @@ def bests(rows: Sequence[Row]) -> list[Best]:
         StudyError: when no trial has reached its last epoch or was pruned with a value yet.
     """
     found = []
-    for metric in (VALIDATION, TEST):
+    named = of_trials(rows[0]) if rows else ACCURACY
+    for metric in (named.validation, named.test):
         judged = [row for row in rows if judged_by(row) == metric]
         trials = _of_each_arm(judged, metric)
         if trials:
@@ -150,8 +155,8 @@ def bests(rows: Sequence[Row]) -> list[Best]:
 
 def of_one_kind(rows: Sequence[Row]) -> tuple[str, list[Row]]:
     """By what trials are judged, and these: on validation images, or where there are none on the test set."""
-    metrics = {judged_by(row) for row in rows}
-    metric = TEST if metrics == {TEST} else VALIDATION
+    named = of_trials(rows[0]) if rows else ACCURACY
+    metric = named.test if {judged_by(row) for row in rows} == {named.test} else named.validation
     return metric, [row for row in rows if judged_by(row) == metric]
 
 

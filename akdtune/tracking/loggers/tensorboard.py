@@ -14,8 +14,8 @@ from akdtune.registry import register
 from akdtune.tracking.arrangement import WHOLE, Metrics
 from akdtune.tracking.loggers import LoggedTrial, Logger
 
-ACCURACY = "student/val_accuracy"
-TEST_ACCURACY = "student/test_accuracy"
+JUDGED = "student/val_", "student/test_"
+"""What the names of metrics begin with that a study is judged by."""
 
 
 @register("tensorboard")
@@ -60,7 +60,7 @@ class TensorBoardLogger(Logger):
             if name not in known and "epoch" in metrics:
                 self._writer.add_scalar(name, value, int(metrics["epoch"]))
         settings = {name: _plain(value) for name, value in self._trial.config.items() if name != WHOLE}
-        shown = {name: metrics[name] for name in (ACCURACY, TEST_ACCURACY) if name in metrics}
+        shown = {name: metrics[name] for name in metrics if name.startswith(JUDGED)}
         for part in hparams({**settings, "status": status}, shown):
             self._writer.file_writer.add_summary(part)
         self._writer.close()

@@ -198,11 +198,13 @@ def tags_of(given: Sequence[str], *own: str) -> list[str]:
 
 
 def summary_of(metric: str) -> str | None:
-    """What the summary holds of a metric: accuracies their highest and last value, losses their lowest and last.
+    """What the summary holds of a metric: of accuracies, and of what a study is judged by, the highest and the last
+    value, of losses the lowest and the last.
 
     None: the last value alone, under the metric's own name.
     """
-    if "accuracy" in metric or metric == "student/score":
+    of_student = metric.startswith(("student/val_", "student/test_")) or metric == "student/score"
+    if "accuracy" in metric or of_student:
         return "max,last"
     return "min,last" if metric.startswith("loss/") else None
 

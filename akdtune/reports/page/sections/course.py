@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from akdtune.metric import ACCURACY
 from akdtune.records.ledger.events import RungDecided
 from akdtune.reports import curves as curves_report
 from akdtune.reports.curves import Curve
@@ -37,24 +38,26 @@ class _Kind:
 
 
 def curves(material: Material) -> Section | LeftOut:
-    """Accuracy over epochs, an arm or a cell a plot, and the means of all beside each other."""
+    """The metric over epochs, an arm or a cell a plot, and the means of all beside each other."""
     parts = [figure for kind in _kinds(material) for figure in _curves(material, kind)]
     if not parts:
-        return LeftOut("Learning curves", "no trial has finished an epoch with an accuracy yet")
+        named = material.metric
+        value = "an accuracy" if named == ACCURACY else named.validation
+        return LeftOut("Learning curves", f"no trial has finished an epoch with {value} yet")
     return Section("curves", "Learning curves", parts)
 
 
 def _kinds(material: Material) -> Iterator[_Kind]:
     for role, title in (("search", "Search"), ("probe", "Probes"), ("pilot", "Pilot")):
-        yield _Kind(title, "val_accuracy", material.of_roles(role), False)
+        yield _Kind(title, material.metric.validation, material.of_roles(role), False)
     for phase in material.phases:
         cells = {cell.cell_id: cell.name for cell in phase.cells}
         held = [{**row, "cell": cells[row["cell_id"]]} for row in material.of_roles(*REPORT_ROLES)
                 if row["cell_id"] in cells]  # fmt: skip
         title = "Ablation" if phase.name == "ablation" else "Confirmation"
-        course = material.course("val_accuracy")
+        course = material.course(material.metric.validation)
         validated = any(row["trial_id"] in course for row in held)
-        yield _Kind(title, "val_accuracy" if validated else "train_accuracy", held, True)
+        yield _Kind(title, material.metric.validation if validated else "train_accuracy", held, True)
 
 
 def _curves(material: Material, kind: _Kind) -> Iterator[Figure]:
@@ -202,13 +205,16 @@ def _rung_table(decided: Sequence[RungDecided], brackets: Sequence[str], levels:
 
 
 def history(material: Material) -> Section | LeftOut:
-    """Each search trial's accuracy in the order of the plan, and the best so far."""
+    """Each search trial's value in the order of the plan, and the best so far."""
+    metric = material.metric
     rows = sorted(material.of_roles("search"), key=lambda row: row["number"] or 0)
     held = [
-        (place, row, value) for place, row in enumerate(rows, 1) if (value := finite(row["val_accuracy"])) is not None
+        (place, row, value)
+        for place, row in enumerate(rows, 1)
+        if (value := finite(row[metric.validation])) is not None
     ]
     if not held:
-        why = "no search trial has a validation accuracy yet" if rows else "the study has no search"
+        why = f"no search trial has a validation {metric.words} yet" if rows else "the study has no search"
         return LeftOut("Optimisation history", why)
     shown = {arm: material.looks[arm] for arm in material.looks if any(str(row["arm"]) == arm for _, row, _ in held)}
     caption = (
@@ -216,15 +222,15 @@ def history(material: Material) -> Section | LeftOut:
         "epoch. The highest of noisy numbers is too high."
     )
     wide, narrow = (_history(material, held, size) for size in (WIDE, PANEL))
-    figure = Figure("Validation accuracy from trial to trial", [Panel(wide, narrow, broad=True)], caption, shown)
+    figure = Figure(f"Validation {metric.words} from trial to trial", [Panel(wide, narrow, broad=True)], caption, shown)
     return Section("history", "Optimisation history", [figure])
 
 
 def _history(material: Material, held: Sequence[tuple[int, Row, float]], size: tuple[float, float]) -> Markup:
     drawn = plot(
-        "Validation accuracy of each search trial in the order of the plan, and the highest so far",
+        f"Validation {material.metric.words} of each search trial in the order of the plan, and the highest so far",
         [place for place, _, _ in held], [value for _, _, value in held], size=size,
-        x_label="search trial, in the order of the plan", y_label="validation accuracy, %", whole=True,
+        x_label="search trial, in the order of the plan", y_label=f"validation {material.metric.words}, %", whole=True,
         margins=Margins(left=46, top=28),
     )  # fmt: skip
     done = [(float(place), value) for place, row, value in held if row["status"] == "done"]

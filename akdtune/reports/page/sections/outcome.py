@@ -23,14 +23,15 @@ ARMS_DRAWN = 24
 def pareto(material: Material) -> Section | LeftOut:
     """Configurations that no other one beats in every objective."""
     search = material.settings.get("search")
-    names = list((search or {}).get("objectives") or ["accuracy"]) if isinstance(search, Mapping) else ["accuracy"]
-    known = [name for name in names if isinstance(name, str) and name in pareto_report.COLUMNS]
+    metric = material.metric.name
+    names = list((search or {}).get("objectives") or [metric]) if isinstance(search, Mapping) else [metric]
+    known = [name for name in names if name in (metric, *pareto_report.COSTS)]
     if len(known) < 2:
-        return LeftOut("Pareto front", "the search weighs accuracy alone (search.objectives)")
+        return LeftOut("Pareto front", f"the search weighs {material.metric.words} alone (search.objectives)")
     headings, rows = pareto_report.table(material.rows, known)
     if not rows:
         return LeftOut("Pareto front", "no search trial has come to its end yet")
-    other = next(name for name in known if name != "accuracy")
+    other = next(name for name in known if name != metric)
     figure = _front(material, other, {row[0] for row in rows})
     table = Table(
         "Configurations that no other beats in every objective", headings, rows, tuple(range(2, 3 + len(known)))
@@ -39,17 +40,18 @@ def pareto(material: Material) -> Section | LeftOut:
 
 
 def _front(material: Material, other: str, best: set[str]) -> Figure:
-    column = pareto_report.COLUMNS[other]
+    column, heading = pareto_report.column(other), pareto_report.heading(other)
+    words = material.metric.words
     held = [
         (x, y, row)
         for row in material.of_roles("search")
         if row["status"] == "done"
-        if (x := finite(row.get(column))) is not None and (y := finite(row["val_accuracy"])) is not None
+        if (x := finite(row.get(column))) is not None and (y := finite(row[material.metric.validation])) is not None
     ]
     scale = 1e6 if other == "macs" else 1.0
     drawn = plot(
-        f"Validation accuracy against {pareto_report.HEADINGS[other]}", [x / scale for x, _, _ in held],
-        [y for _, y, _ in held], size=WIDE, x_label=pareto_report.HEADINGS[other], y_label="validation accuracy, %",
+        f"Validation {words} against {heading}", [x / scale for x, _, _ in held],
+        [y for _, y, _ in held], size=WIDE, x_label=heading, y_label=f"validation {words}, %",
         margins=Margins(left=54, top=28),
     )  # fmt: skip
     points.draw(
@@ -59,7 +61,7 @@ def _front(material: Material, other: str, best: set[str]) -> Figure:
     )  # fmt: skip
     arms = {arm: look for arm, look in material.looks.items() if any(str(row["arm"]) == arm for _, _, row in held)}
     caption = "Strong: beaten by none in every objective, as measured; near ones may change places."
-    return Figure(f"Accuracy and {other}", [Panel(drawn.drawing(), broad=True)], caption, arms)
+    return Figure(f"{words[0].upper()}{words[1:]} and {other}", [Panel(drawn.drawing(), broad=True)], caption, arms)
 
 
 # ------------------------------------------------------------------------------------------------- failures

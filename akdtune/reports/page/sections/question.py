@@ -44,11 +44,11 @@ def _questions(material: Material) -> Iterator[str]:
     settings, arms = material.settings, dict.fromkeys(str(row["arm"]) for row in material.of_roles("search"))
     if arms:
         which = f"which of {len(arms)} arms, and which of their settings," if len(arms) > 1 else "which settings"
-        yield f"Search: {which} give the highest accuracy on validation images?"
+        yield f"Search: {which} give the highest {material.metric.words} on validation images?"
     if material.of_roles("probe"):
         yield (
-            "Probes: does a student's accuracy go together with how different its teacher's views are, within arms? "
-            "View settings are spread evenly, the student's are fixed, nothing is pruned."
+            f"Probes: does a student's {material.metric.words} go together with how different its teacher's views are, "
+            "within arms? View settings are spread evenly, the student's are fixed, nothing is pruned."
         )
     if part_of(settings, "confirm") or material.of_roles("confirm"):
         yield "Confirmation: do the best of the search hold with fresh seeds, on the test images, beside baselines?"

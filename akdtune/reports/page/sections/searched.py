@@ -71,12 +71,19 @@ def values_of(material: Material, path: str, rows: Sequence[Row]) -> Values:
 
 
 def _tried(material: Material, *, done: bool) -> list[Row]:
-    """Search and probe trials with a validation accuracy."""
+    """Search and probe trials with a value on validation images."""
     return [
         row
         for row in material.of_roles("search", "probe")
-        if finite(row["val_accuracy"]) is not None and searched(row) and (row["status"] == "done" or not done)
+        if finite(row[material.metric.validation]) is not None
+        and searched(row)
+        and (row["status"] == "done" or not done)
     ]
+
+
+def _value(material: Material, row: Row) -> float | None:
+    """The metric on validation images, None where it is not known."""
+    return finite(row[material.metric.validation])
 
 
 def _paths(rows: Sequence[Row]) -> list[str]:
@@ -85,10 +92,11 @@ def _paths(rows: Sequence[Row]) -> list[str]:
 
 def _said(material: Material, row: Row) -> str:
     settings = material.settings_text(row)
-    return f"{row['trial_id']}, {row['arm']}, {row['status']}: {number(finite(row['val_accuracy']))} %\n{settings}"
+    return f"{row['trial_id']}, {row['arm']}, {row['status']}: {number(_value(material, row))} %\n{settings}"
 
 
-NOTHING = "no trial with a searched setting has a validation accuracy"
+def _nothing(material: Material) -> str:
+    return f"no trial with a searched setting has a validation {material.metric.words}"
 
 
 def coordinates(material: Material) -> Section | LeftOut:
@@ -101,19 +109,22 @@ def coordinates(material: Material) -> Section | LeftOut:
         axes = [Axis(of.name, of.at, of.options, of.log) for of in every if of.differ > 1][:SETTINGS_DRAWN]
         if not axes:
             continue
-        scores = [finite(row["val_accuracy"]) for row in mine]
+        scores = [finite(row[material.metric.validation]) for row in mine]
         ended = [
             score for row, score in zip(mine, scores, strict=True) if row["status"] == "done" and score is not None
         ]
         drawn = parallel(
             axes, scores, [row["status"] != "done" for row in mine], [_said(material, row) for row in mine],
-            name=f"{arm}: settings and validation accuracy of {len(mine)} trials", y_label="validation %",
+            name=f"{arm}: settings and validation {material.metric.words} of {len(mine)} trials",
+            y_label="validation %",
         )  # fmt: skip
         ends = (f"{min(ended):.2f} %", f"{max(ended):.2f} %") if ended else None
         panel = Panel(drawn, broad=width_of(len(axes)) > NARROW)
         figures.append(Figure(f"{arm}: {counted(len(mine), 'trial')}", [panel], levels=ends))
     if not figures:
-        return LeftOut("Parallel coordinates", NOTHING if not rows else "no setting differs between trials of an arm")
+        return LeftOut(
+            "Parallel coordinates", _nothing(material) if not rows else "no setting differs between trials of an arm"
+        )
     caption = (
         "A line a trial of the search or the probes; grey: not done, at its last epoch. Point at a line for its values."
     )
@@ -126,11 +137,13 @@ def slices(material: Material) -> Section | LeftOut:
     every = [values_of(material, path, rows) for path in _paths(rows)]
     varied = [of for of in every if of.differ > 1]
     if not varied:
-        return LeftOut("Slices and contours", NOTHING if not rows else "no searched setting differs between trials")
+        return LeftOut(
+            "Slices and contours", _nothing(material) if not rows else "no searched setting differs between trials"
+        )
     arms = {arm: look for arm, look in material.looks.items() if any(str(row["arm"]) == arm for row in rows)}
     panels = [Panel(_slice(material, of, rows)) for of in varied[:SETTINGS_DRAWN]]
     caption = "A point a trial of the search or the probes that is done, against one setting whatever the others are."
-    parts: list[Part] = [Figure("Validation accuracy against each setting", panels, caption, arms)]
+    parts: list[Part] = [Figure(f"Validation {material.metric.words} against each setting", panels, caption, arms)]
     parts += list(_contours(material, rows))
     return Section("slices", "Slices and contours", parts)
 
@@ -138,15 +151,21 @@ def slices(material: Material) -> Section | LeftOut:
 def _slice(material: Material, of: Values, rows: Sequence[Row]) -> Markup:
     held = [(at, row) for at, row in zip(of.at, rows, strict=True) if at is not None]
     drawn = plot(
-        f"Validation accuracy against {of.name}, {len(held)} trials", [at for at, _ in held],
-        [float(row["val_accuracy"]) for row in rows], x_label=of.name, y_label="validation accuracy, %",
+        f"Validation {material.metric.words} against {of.name}, {len(held)} trials", [at for at, _ in held],
+        [float(row[material.metric.validation]) for row in rows], x_label=of.name,
+        y_label=f"validation {material.metric.words}, %",
         log_x=of.log, options=of.options, room_x=0.05,
     )  # fmt: skip
     looks, shown = material.looks, []
     jitter = {id(row): (place * 0.618 % 1 - 0.5) * 0.5 if of.options else 0.0 for place, (_, row) in enumerate(held)}
     for at, row in held:
         shown.append(
-            Point(at + jitter[id(row)], float(row["val_accuracy"]), _said(material, row), looks[str(row["arm"])])
+            Point(
+                at + jitter[id(row)],
+                float(row[material.metric.validation]),
+                _said(material, row),
+                looks[str(row["arm"])],
+            )
         )
     points.draw(drawn, shown)
     return drawn.drawing()
@@ -165,11 +184,11 @@ def _contours(material: Material, rows: Sequence[Row]) -> Iterator[Figure]:
         ranked = order.get(arm, [])
         numeric.sort(key=lambda of: (ranked.index(of.path) if of.path in ranked else len(ranked), -of.differ))
         first, second = numeric[:2]
-        scores = [float(row["val_accuracy"]) for row in mine]
+        scores = [float(row[material.metric.validation]) for row in mine]
         ends += scores
         drawn = contour(
             [v or 0.0 for v in first.at], [v or 0.0 for v in second.at], scores, [_said(material, row) for row in mine],
-            name=f"{arm}: validation accuracy over {first.name} and {second.name}",
+            name=f"{arm}: validation {material.metric.words} over {first.name} and {second.name}",
             title=f"{arm}: {min(scores):.2f} to {max(scores):.2f} %",
             labels=(first.name, second.name), log=(first.log, second.log),
         )  # fmt: skip
@@ -180,7 +199,8 @@ def _contours(material: Material, rows: Sequence[Row]) -> Iterator[Figure]:
             "own range; empty where nothing was tried. The two settings of an arm that matter most, or that have most "
             "values."
         )
-        yield Figure("Validation accuracy over two settings", panels, caption, levels=("lowest of the arm", "highest"))
+        over = f"Validation {material.metric.words} over two settings"
+        yield Figure(over, panels, caption, levels=("lowest of the arm", "highest"))
 
 
 def importance(material: Material) -> Section | LeftOut:
@@ -195,7 +215,7 @@ def importance(material: Material) -> Section | LeftOut:
         legend = {EVALUATORS[name]: plain(index) for index, name in enumerate(judged[0].importances)}
         reading = INTERVALS[0].upper() + INTERVALS[1:]
         caption = f"Filled: above chance (the tick, which 95 % of shuffles stay below). {reading}."
-        parts.append(Figure("Share of importance for validation accuracy", panels, caption, legend))
+        parts.append(Figure(f"Share of importance for validation {material.metric.words}", panels, caption, legend))
     for arm in judged:
         roles = ", ".join(counted(count, f"{role} trial") for role, count in arm.arm.trials.items())
         head = f"{arm.arm.name}: {len(arm.arm.configurations)} configurations ({roles})"

@@ -104,8 +104,8 @@ def _trials_table(material: Material) -> Table:
     shown = [
         (name, title)
         for name, title in (
-            ("val_accuracy", "validation %"),
-            ("test_accuracy", "test %"),
+            (material.metric.validation, "validation %"),
+            (material.metric.test, "test %"),
             ("train_accuracy", "training %"),
         )
         if any(finite(row.get(name)) is not None for row in material.rows)

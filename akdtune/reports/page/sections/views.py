@@ -49,7 +49,8 @@ def _scatter(material: Material, panel: DiversityPanel, judged: Judged) -> Marku
     x_C, y_C = means.measures_CM[:, 0], means.accuracy_C
     head, _, size = panel_title(judged, means).partition("\n")
     drawn = plot(
-        f"{HEADLINE[measure]} and {panel.accuracy_on} accuracy of {len(x_C)} cells: {head}", x_C.tolist(), y_C.tolist(),
+        f"{HEADLINE[measure]} and {panel.accuracy_on} {panel.metric.words} of {len(x_C)} cells: {head}",
+        x_C.tolist(), y_C.tolist(),
         x_label=HEADLINE[measure], y_label=size, title=head, margins=Margins(left=46, top=42),
     )  # fmt: skip
     _slopes(drawn, judged, x_C, y_C, means.arms, material)

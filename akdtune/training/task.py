@@ -1,0 +1,106 @@
+"""What a study trains for: what its trials are judged by, what is measured of them, and how its data are read.
+
+A task is one file in `akdtune/tasks`, found by its name. The loop, views and methods know rows alone: one prediction
+with one label (an image, a token, a node).
+
+Shapes: R rows of a part of a split, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from akdtune.columns import Column, joined
+from akdtune.data.dataset import DataSet, load_data
+from akdtune.metric import ACCURACY, Metric
+from akdtune.registry import Component, ComponentSettings, Kind, lookup
+from akdtune.settings.data import DataSettings
+from akdtune.settings.task import DEFAULT_TASK
+from akdtune.signals import Signals
+
+SCORE_WINDOW = 3
+"""A rung is scored by the mean of the metric over this many last epochs."""
+
+
+class Meter(Protocol):
+    """What is measured of a student over the parts of a split."""
+
+    def update(self, student: Signals, teacher: Signals | None, labels_R: Tensor) -> None:
+        """Takes a part up: what student and teacher say about its rows, and their right labels."""
+        ...
+
+    def result(self) -> dict[str, float | None]:
+        """Over all parts: the metric under its name, then the task's own columns."""
+        ...
+
+
+class Task(Component):
+    """Contract of a task.
+
+    Class attributes:
+        metric: what trials are judged by.
+        further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
+        items_at_once: how many items of a split (images) are measured at a time; None: all, whose signals are kept.
+    """
+
+    kind: ClassVar[Kind] = "tasks"
+    metric: ClassVar[Metric] = ACCURACY
+    further: ClassVar[Sequence[Column]] = ()
+    items_at_once: ClassVar[int | None] = None
+
+    def __init__(self, settings: ComponentSettings) -> None:
+        self.settings = settings
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.settings == getattr(other, "settings", None)
+
+    @override
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.settings)))
+
+    def load(self, data: DataSettings, device: torch.device) -> DataSet:
+        """The data on a device."""
+        return load_data(data, device)
+
+    def meter(self) -> Meter:
+        """What measures one split."""
+        raise NotImplementedError
+
+    def values(self, student: Signals, teacher: Callable[[], Signals | None], labels_R: Tensor) -> Tensor | None:
+        """What each row contributes to the metric, whose value is their mean; None: 100 where the label has the
+        largest logit, else 0."""
+        return None
+
+    def groups(self, sample_ids_R: Tensor) -> Tensor | None:
+        """Which rows are not independent of each other, as a number each; None: each is its own."""
+        return None
+
+    @classmethod
+    def columns(cls) -> tuple[Column, ...]:
+        """Everything that its meter and the loop say of held-out items besides what views add."""
+        metric, words = cls.metric, cls.metric.words
+        of_metric = (
+            Column(metric.validation, "percent", f"{words} of the student on the validation images"),
+            Column(metric.test, "percent", f"{words} of the student on the test set, read once, at a trial's end"),
+            Column(
+                "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"
+            ),
+        )
+        return joined(of_metric, cls.further)
+
+
+def task_of(settings: Mapping[str, Any]) -> Task:
+    """The task of a trial, which is that of its study.
+
+    Args:
+        settings: of the trial; those of earlier versions, and of images, name none.
+    """
+    section = settings.get("task") or {"name": DEFAULT_TASK}
+    component: type[Task] = lookup("tasks", str(section["name"]))
+    return component(component.Settings(**{key: value for key, value in section.items() if key != "name"}))
