@@ -21,11 +21,13 @@ from akdtune.planning import cost as plan_cost
 from akdtune.planning import identity, prepared, report
 from akdtune.planning import plan as study_plan
 from akdtune.planning.cost import UntrainedTeacher, surviving_share, teacher_seconds
+from akdtune.planning.kept import KeptBytes, kept_size
 from akdtune.planning.plan import Images, Plan
 from akdtune.planning.prepared import Prepared
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.reports.text import duration
 from akdtune.running import display
+from akdtune.settings.record import RecordSettings
 from akdtune.settings.space import Arm, Space
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.study import proposals, spec
@@ -235,6 +237,12 @@ def test_a_timed_plan_says_the_space_of_what_record_keeps(file: Path) -> None:
         "kept of a trial (record): predictions 21 KiB, views 35 KiB, features 3 KiB, attention 5 KiB, augmented 21 KiB;"
         " at most 255 KiB of 3 trials, of the teachers 44 KiB"
     )
+
+
+def test_teachers_answer_under_each_augmentation_of_students() -> None:
+    kept = KeptBytes({"augmented": 2**20}, {"predictions": 2**20, "augmented": 2**20})
+    size = kept_size([kept], RecordSettings(augmented=True), [(4, 10), (0, 7)], augmentations=3)
+    assert (size.trials_mib, size.teacher_mib) == (40, 10 + 3 * 10)
 
 
 def test_by_default_a_plan_says_the_space_of_predictions(file: Path) -> None:
