@@ -366,6 +366,13 @@ def test_steps_of_other_augmentations_are_timed_by_themselves(file: Path) -> Non
     assert {cost.like for cost in timing.costs.values()} == {""}
 
 
+LATER = (
+    "ablation={design: full_factorial, base: winner, factors: {training.augmentation: [weak, {cutout: 9}]}, "
+    "controls: [], seeds: [10, 11]}"
+)
+"""Cells whose base a search decides on."""
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -373,6 +380,7 @@ def test_steps_of_other_augmentations_are_timed_by_themselves(file: Path) -> Non
         ("teacher.augmentation={cutout: 9}", "teacher.augmentation.cutout: is 9, the images have 8 pixels"),
         ("teacher.others=[{network: {name: cnn, widths: [3]}, augmentation: {cutout: 9}}]",
          "teacher.others[0].augmentation.cutout: is 9, the images have 8 pixels"),
+        (LATER, "training.augmentation.cutout: is 9, the images have 8 pixels"),
     ],
 )  # fmt: skip
 def test_a_part_larger_than_the_images_is_refused_with_its_key(file: Path, override: str, words: str) -> None:
