@@ -64,8 +64,8 @@ def test_nothing_is_found_in_what_trials_wrote_and_nothing_is_written(
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
     checks = checked(study)
     assert {name: check.status for name, check in checks.items()} == dict.fromkeys(
-        ("lock", "plan", "ledger", "exactly once", "data", "teacher", "rows", "outcomes", "predictions", "teacher logits",
-         "saved states", "trials.parquet", "epochs.parquet", "versions"),
+        ("lock", "plan", "ledger", "exactly once", "data", "teacher", "rows", "outcomes", "predictions",
+         "teacher logits", "saved states", "trials.parquet", "epochs.parquet", "versions"),
         "ok",
     )  # fmt: skip
     assert checks["predictions"].said == "accuracy recomputed of 3 trials, labels are the data's"
