@@ -190,7 +190,7 @@ def _range(kind: str, body: Any, issues: list[Issue], notes: list[Issue], path: 
 
 
 def label(option: Any) -> str:
-    """A short text for an option: a component's name, `kd+crd` for a sum, an augmentation's parts, a scalar as it is."""
+    """A short text for an option: a component's name, `kd+crd` for a sum or an augmentation, a scalar as it is."""
     if isinstance(option, str):
         return option
     if isinstance(option, dict) and isinstance(option.get("name"), str):
@@ -201,9 +201,7 @@ def label(option: Any) -> str:
         return "|".join(option.labels)
     if isinstance(option, dict):
         if option and option.keys() <= AugmentationSettings.model_fields.keys():
-            return (
-                "+".join(_part_text(key, item) for key, item in option.items() if item not in (None, "weak")) or "weak"
-            )
+            return _augmentation_text(option)
         return ", ".join(f"{key}={label(item)}" for key, item in option.items())
     if isinstance(option, Range):
         return f"{option.kind}({option.low}, {option.high})"
@@ -212,8 +210,13 @@ def label(option: Any) -> str:
     return json.dumps(option)
 
 
+def _augmentation_text(option: dict[str, Any]) -> str:
+    """What is set of an augmentation: `random_resized_crop+rotation=15`, `strong+cutout=0`."""
+    return "+".join(_part_text(key, item) for key, item in option.items() if item not in (None, "weak")) or "weak"
+
+
 def _part_text(key: str, value: Any) -> str:
-    """A part of an augmentation: `rotation=15`; by its key alone what has settings of its own, or is only on or off."""
+    """A part of it: `rotation=15`; by its key alone what has settings of its own, or is only on or off."""
     if key == "preset":
         return label(value)
     if isinstance(value, dict) or value is True:

@@ -387,7 +387,8 @@ def test_halton_spreads_better_than_independent_draws() -> None:
     [
         ({"random_resized_crop": {"scale": [0.2, 1.0], "ratio": [0.75, 4 / 3]}, "rotation": 15.0},
          "random_resized_crop+rotation=15"),
-        ({"autoaugment": "cifar10", "cutout": 14, "cutout_random": True}, "autoaugment=cifar10+cutout=14+cutout_random"),
+        ({"autoaugment": "cifar10", "cutout": 14, "cutout_random": True},
+         "autoaugment=cifar10+cutout=14+cutout_random"),
         ({"preset": "strong", "cutout": 0, "flip": False}, "strong+cutout=0+flip=false"),
         ({"preset": "weak", "pad": 0, "rotation": None}, "pad=0"),
         ({"preset": "weak"}, "weak"),
