@@ -223,14 +223,20 @@ def forest_limits(bars: Sequence[Bar], margin: float | None, farthest: float | N
     if farthest is not None and any(not bar.is_control for bar in bars):
         low, high = forest_limits([bar for bar in bars if not bar.is_control], margin)
         beyond = farthest * (high - low)
-        near = [bar for bar in bars if not bar.is_control or low - beyond <= bar.value <= high + beyond]
-        return forest_limits(near, margin)
-    lengths = [(bar.high - bar.low) / 2 for bar in bars if bar.low is not None and bar.high is not None]
+        bars = [bar for bar in bars if not bar.is_control or low - beyond <= bar.value <= high + beyond]
+    return interval_limits([(bar.value, bar.low, bar.high) for bar in bars], margin)
+
+
+def interval_limits(
+    lines: Sequence[tuple[float, float | None, float | None]], margin: float | None = None
+) -> tuple[float, float]:
+    """An axis with 0, the margin and every value with its interval, the longest cut: see `forest_limits`."""
+    lengths = [(high - low) / 2 for _, low, high in lines if low is not None and high is not None]
     reach = LONGEST * float(np.median(lengths)) if lengths else 0.0
     ends = [-(margin or 0.0), margin or 0.0]
-    for bar in bars:
-        low, high = (bar.value if end is None else end for end in (bar.low, bar.high))
-        ends += [max(low, bar.value - reach), min(high, bar.value + reach)]
+    for value, *interval_ends in lines:
+        low, high = (value if end is None else end for end in interval_ends)
+        ends += [max(low, value - reach), min(high, value + reach)]
     low, high = min(ends), max(ends)
     room = 0.06 * (high - low) or 1.0
     return low - room, high + room

@@ -41,7 +41,7 @@ def runs(ray_up: None, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_students_that_were_trained_are_asked(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["analyze", "detection", *map(str, runs)]) == 0
+    assert cli.main(["analyze", "detection", *map(str, runs), "--steps", "10", "--repeats", "2"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     report = json.loads((runs[0] / "reports" / "detection.json").read_text())
     assert report["notes"] == []

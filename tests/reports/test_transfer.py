@@ -19,6 +19,7 @@ import akdtune
 from akdtune.records.files import trial_directory
 from akdtune.records.recorded_files import PREDICTIONS, teacher_logits_file, write_teacher_logits, write_trial_logits
 from akdtune.reports.figures import Bar
+from akdtune.reports.left_out import DAMAGED, OTHER_IMAGES
 from akdtune.reports.page import material as reading
 from akdtune.reports.page.content import Section, Sentences
 from akdtune.reports.page.drawing import forest
@@ -416,9 +417,9 @@ class TestLeftOut:
         (trial_directory(study.builder.path, trials[4]) / PREDICTIONS).write_bytes(b"PAR1 cut off")
         report, printed = analyse(capsys, study.write())
         assert {trial["seed"]: trial["status"] for trial in report["left_out"]} == {
-            100: "diverged", 101: "pruned", 102: "without predictions", 103: "judged by other images", 104: "damaged",
+            100: "diverged", 101: "pruned", 102: "without predictions", 103: OTHER_IMAGES, 104: DAMAGED,
         }  # fmt: skip
-        assert "left out: 1 diverged, 1 pruned, 1 without predictions, 1 judged by other images, 1 damaged" in printed
+        assert f"left out: 1 diverged, 1 pruned, 1 without predictions, 1 {OTHER_IMAGES}, 1 {DAMAGED}" in printed
         assert report["findings"]["base"]["compared"]["agreement"]["students"] == [5, 10]
 
     def test_trials_of_a_search_and_repetitions_are_said(
