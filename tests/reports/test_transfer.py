@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.markers import CARETLEFT
+from rich.console import Console
 
 import akdtune
 from akdtune.records.files import trial_directory
@@ -306,6 +308,18 @@ class TestVerdicts:
         assert "four cells" not in few.replace("with --all: the four cells", "")
         assert "four cells, percent of all images" in every
         assert every.count("by headroom") > few.count("by headroom")
+
+    def test_a_table_that_is_too_wide_stands_closer(self, tmp_path: Path) -> None:
+        """Eighty columns hold the usual controls."""
+        found = transfer_of([usual(tmp_path / "kd").write()])
+        shown = {}
+        for width in (80, 100):
+            with io.StringIO() as out:
+                analysis.print_transfer(Console(file=out, width=width), found, everything=False)
+                lines = out.getvalue().splitlines()
+            (shown[width],) = [line for line in lines if line.startswith("random_teacher") and "(" in line]
+        assert len(shown[80]) <= 80 < len(shown[100])
+        assert shown[80].split() == shown[100].split()
 
 
 class TestFigures:
