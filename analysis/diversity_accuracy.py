@@ -43,7 +43,7 @@ from akdtune.reports.diversity.verdict import (
     judge,
 )
 from akdtune.reports.figures import FORMATS, add_format, stamped
-from akdtune.reports.members import left_out_text
+from akdtune.reports.left_out import left_out_text
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, print_whole, save, save_json
 from akdtune.statistics import association
@@ -96,35 +96,41 @@ def print_panel(console: Console, panel: DiversityPanel, relations: Sequence[Rel
         console.print(remark, highlight=False, soft_wrap=True)
 
 
+WIDE = 105
+"""Characters of a terminal that has room for every column of the table of losses."""
+
+
 def print_checks(console: Console, checks: Sequence[Checks]) -> None:
     """Prints the other fits of a panel's slopes and the path along the ensemble's accuracy, each with its remarks."""
     if not checks:
         return
-    table = _table(FIT_HEADINGS, right=())
-    rows = fit_rows(checks)
+    _print_by_measure(console, FIT_HEADINGS, fit_rows(checks))
+    for remark in (*remarks(checks), HOW):
+        console.print(f"- {remark}", highlight=False, soft_wrap=True)
+    if rows := path_rows(checks):
+        _print_by_measure(console, PATH_HEADINGS, rows)
+    for remark in path_remarks(checks):
+        console.print(f"- {remark}", highlight=False, soft_wrap=True)
+
+
+def _print_by_measure(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table whose first column says each measure once."""
+    table = _table(headings, right=())
     for before, row in zip([[""], *rows], rows, strict=False):
         table.add_row("" if row[0] == before[0] else row[0], *row[1:])
     console.print()
     print_whole(console, table)
-    for remark in (*remarks(checks), HOW):
-        console.print(f"- {remark}", highlight=False, soft_wrap=True)
-    if rows := path_rows(checks):
-        table = _table(PATH_HEADINGS, right=())
-        for row in rows:
-            table.add_row(*row)
-        console.print()
-        print_whole(console, table)
-    for remark in path_remarks(checks):
-        console.print(f"- {remark}", highlight=False, soft_wrap=True)
 
 
 def print_theory(console: Console, theory: TheoryCheck) -> None:
     """Prints the ensembles' losses trial by trial, what they say and which trials are left out."""
     console.print("\nlosses of the ensembles: teacher and views, equal weights", style="bold", highlight=False)
     if theory.trials:
-        table = _table(HEADINGS, right=HEADINGS[2:])
+        left_out = () if console.width > WIDE else ("arm", "squared, ensemble")  # which members less D_sq is
+        shown = [place for place, heading in enumerate(HEADINGS) if heading not in left_out]
+        table = _table([HEADINGS[place] for place in shown], right=HEADINGS[2:])
         for row in theory.rows()[:TRIALS_SHOWN]:
-            table.add_row(*row)
+            table.add_row(*(row[place] for place in shown))
         print_whole(console, table)
         more = len(theory.trials) - TRIALS_SHOWN
         said = [f"{more} more trials are in the JSON"] if more > 0 else []

@@ -26,7 +26,6 @@ from akdtune.reports.geometry.report import COURSE_HEADINGS, course_rows, left_o
 from akdtune.reports.origin import origin_of
 from akdtune.reports.text import exit_code, print_whole, save, save_json
 from akdtune.statistics import reliability
-from akdtune.statistics.calibration import BINS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,23 +37,26 @@ TRIALS_SHOWN = 100
 def print_geometry(console: Console, found: Geometry, *, everything: bool) -> None:
     """Prints a table for each part that there is, then the verdict, then what is left out."""
     if found.courses:
-        _print_table(console, "over the epochs", COURSE_HEADINGS, course_rows(found.courses), words=(0, 1, 6))
+        _print_table(console, "over the epochs", COURSE_HEADINGS, course_rows(found.courses), words=(0, 1))
         console.print(courses.READING, soft_wrap=True)
     if found.offsets.trials:
         title = "offsets of the views' features from their teacher's"
         _print_table(console, title, trial_offsets.HEADINGS, trial_offsets.arm_rows(found.offsets), words=(0,))
         console.print(trial_offsets.READING, soft_wrap=True)
     if found.calibration.trials:
-        title = f"calibration in percentage points, {BINS} bins, means over trials"
+        title = "calibration, means over trials"
         _print_table(console, title, calibration.ARM_HEADINGS, calibration.arm_rows(found.calibration), words=(0,))
+        console.print(calibration.READING, soft_wrap=True)
         if everything:
             rows = calibration.trial_rows(found.calibration)[:TRIALS_SHOWN]
-            _print_table(console, "by trial", calibration.TRIAL_HEADINGS, rows, words=(0, 1))
+            _print_table(console, "by trial", calibration.TRIAL_HEADINGS, rows, words=(0,))
     console.print(f"\n{found.verdict}", style="bold", soft_wrap=True)
+    if found.counts.keys() & {"planned", "running", "interrupted"}:
+        console.print("- the study is not finished: the numbers will change", soft_wrap=True)
     for sentence in (*found.calibration.sentences[1:], *left_out_lines(found.offsets, found.calibration)):
         console.print(f"- {sentence}", soft_wrap=True)
     if found.calibration.trials and not everything:
-        console.print("with --all: calibration by trial, with intervals", soft_wrap=True)
+        console.print("with --all: calibration by trial", soft_wrap=True)
 
 
 def _print_table(

@@ -20,13 +20,14 @@ from akdtune.progress import stage
 from akdtune.records.run_names import resolve_run
 from akdtune.reports.figures import FORMATS, add_format, stamped
 from akdtune.reports.origin import origin_of
-from akdtune.reports.text import exit_code, print_whole, save, save_json
+from akdtune.reports.text import WIDEST_TABLE, exit_code, print_whole, save, save_json
 from akdtune.reports.transfer import verdict
 from akdtune.reports.transfer.answer import Transfer, transfer_of
 from akdtune.reports.transfer.figures import draw
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 CONSOLE_WIDTH = 100
 
@@ -56,15 +57,23 @@ def print_transfer(console: Console, found: Transfer, *, everything: bool) -> No
 
 
 def _print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns stand closer where they would not fit otherwise."""
+    table = _table(headings, rows, 2)
+    if console.measure(table, options=console.options.update(max_width=WIDEST_TABLE)).maximum > console.width:
+        table = _table(headings, rows, 1)
+    print_whole(console, table)
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], gap: int) -> Table:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, gap, 0, 0))
     for index, heading in enumerate(headings):
         left = index == 0 or heading == "measure"
         table.add_column(heading.replace(", ", ",\n"), justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    print_whole(console, table)
+    return table
 
 
 # ------------------------------------------------------------------------------------------------- command

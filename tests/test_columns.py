@@ -304,6 +304,10 @@ def test_it_is_read_where_there_is_neither_the_plugin_nor_torch(study: Path, tmp
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     first, header, *lines = run.stdout.splitlines()
     assert json.loads(first) == [[None, 9.0], ["nats", "how puzzled the views are", "max"], ""]
-    assert header.endswith(",counted,perplexity,teacher_cosine,teacher_cosine_prob,train_loss,unspoken")
-    counted, perplexity, *_, unspoken = lines[0].split(",")[-6:]
-    assert (counted, perplexity, unspoken) == ("3.0", "9.0", "7.0")
+    names, values = header.split(","), lines[0].split(",")
+    assert names[names.index("counted") :] == [
+        "counted", "perplexity", "right_agree", "right_differ", "teacher_cosine", "teacher_cosine_prob", "train_loss",
+        "unspoken", "wrong_agree", "wrong_differ",
+    ], "by name"  # fmt: skip
+    held = dict(zip(names, values, strict=True))
+    assert (held["counted"], held["perplexity"], held["unspoken"]) == ("3.0", "9.0", "7.0")

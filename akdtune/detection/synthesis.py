@@ -112,7 +112,7 @@ def mismatch(norm: _BatchNorm, given_BCHW: Tensor) -> Tensor:
     """Squared distance of batch mean and batch sd from the running ones, summed over channels; a scalar."""
     assert norm.running_mean is not None and norm.running_var is not None
     over = [0, *range(2, given_BCHW.dim())]
-    mean_C = given_BCHW.mean(dim=over)
-    sd_C = (given_BCHW.var(dim=over, unbiased=False) + norm.eps).sqrt()
+    var_C, mean_C = torch.var_mean(given_BCHW, dim=over, unbiased=False)
+    sd_C = (var_C + norm.eps).sqrt()
     known_sd_C = (norm.running_var + norm.eps).sqrt()
     return ((mean_C - norm.running_mean) ** 2).sum() + ((sd_C - known_sd_C) ** 2).sum()

@@ -70,7 +70,10 @@ def kept_bytes(trial: Trial, record: RecordSettings) -> KeptBytes:
 
 
 def kept_size(
-    of_arms: Iterable[KeptBytes], record: RecordSettings, trials_by_images: Iterable[tuple[int, int]]
+    of_arms: Iterable[KeptBytes],
+    record: RecordSettings,
+    trials_by_images: Iterable[tuple[int, int]],
+    augmentations: int = 1,
 ) -> KeptSize:
     """Space at most, each trial taking what the arm takes that takes most.
 
@@ -78,15 +81,19 @@ def kept_size(
         of_arms: of an image, by what was timed.
         record: of how many images what is kept.
         trials_by_images: of each split that trials are judged by, how many trials, and its images.
+        augmentations: that students train on; teachers answer under each.
     """
     largest = max(of_arms, key=lambda kept: sum(kept.trial.values()))
     splits = [(trials, images) for trials, images in trials_by_images if trials and images]
     of_trial = {images: _mib(largest.trial, record, images) for _, images in splits}
+    of_teacher = dict(largest.teacher)
+    if "augmented" in of_teacher:
+        of_teacher["augmented"] *= augmentations
     most_images = max(splits, default=(0, 0))[1]
     return KeptSize(
         trial_mib=of_trial.get(most_images, {}),
         trials_mib=sum(trials * sum(of_trial[images].values()) for trials, images in splits),
-        teacher_mib=sum(sum(_mib(largest.teacher, record, images).values()) for _, images in splits),
+        teacher_mib=sum(sum(_mib(of_teacher, record, images).values()) for _, images in splits),
     )
 
 

@@ -260,7 +260,7 @@ class Plan:
         outline, images = self.outline, self.estimate.images
         selecting = outline.search_trials + outline.probe_trials
         splits = ((selecting, images.validation), (outline.trials - selecting, images.test))
-        return kept_size(of_arms, self.study.record, splits)
+        return kept_size(of_arms, self.study.record, splits, len(self.estimate.prepared.seen))
 
     @property
     def study(self) -> Study:

@@ -166,7 +166,7 @@ class Prepared:
 
     @functools.cached_property
     def seen(self) -> list[DataSet]:
-        """The data under every augmentation that students of known trials train on, that of the first one first."""
+        """The data under every augmentation that students may train on, that of the first trial first."""
         return seen_by_students(self.study, self.dataset)
 
     def find_teacher(self, train_on: TrainOn | None = None) -> TeacherFile | None:
@@ -220,7 +220,7 @@ def too_large_augmentations(study: Study, dataset: DataSet) -> list[Problem]:
         for path, teacher in study.teacher.with_paths()
         if teacher.checkpoint == "auto"
     ]
-    of_students = _distinct(settings["training"].get("augmentation") for settings in study.configurations)
+    of_students = _given_to_students(study)
     given += [(OF_STUDENTS, student_augmentation({"augmentation": augmentation})) for augmentation in of_students]
     problems: dict[Problem, None] = {}
     for key, augmentation in given:
@@ -233,13 +233,19 @@ def too_large_augmentations(study: Study, dataset: DataSet) -> list[Problem]:
 
 
 def seen_by_students(study: Study, dataset: DataSet) -> list[DataSet]:
-    """The data under every augmentation that students of known trials train on, each once."""
-    given = _distinct(settings["training"].get("augmentation") for settings in study.configurations)
+    """The data under every augmentation that students may train on, each once."""
+    given = _given_to_students(study)
     seen: dict[str, DataSet] = {}
     for augmentation in given:
         under = dataset.under(student_augmentation({"augmentation": augmentation}), OF_STUDENTS)
         seen.setdefault(json.dumps(under.augmentation.facts()), under)
     return list(seen.values())
+
+
+def _given_to_students(study: Study) -> list[Any]:
+    """`training.augmentation` of known trials, and of cells whose base a search decides on; each value once."""
+    cells = [cell.settings for plan in study.possible_cells for cell in plan.cells]
+    return _distinct(settings["training"].get("augmentation") for settings in [*study.configurations, *cells])
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

@@ -209,17 +209,34 @@ def forest(
     return drawn
 
 
-def forest_limits(bars: Sequence[Bar], margin: float | None) -> tuple[float, float]:
+def forest_limits(bars: Sequence[Bar], margin: float | None, farthest: float | None = None) -> tuple[float, float]:
     """The axis: the margin, every difference and its own interval, the longest cut to what leaves the others legible.
 
     Simultaneous intervals, and one of two seeds among others of five, would make the rest of the plot a line.
+
+    Args:
+        bars: of the plot.
+        margin: half the width of the band of equivalence; None for no band.
+        farthest: controls that lie farther beyond what the others span than so many times its width do not count; None
+            where all count.
     """
-    lengths = [(bar.high - bar.low) / 2 for bar in bars if bar.low is not None and bar.high is not None]
+    if farthest is not None and any(not bar.is_control for bar in bars):
+        low, high = forest_limits([bar for bar in bars if not bar.is_control], margin)
+        beyond = farthest * (high - low)
+        bars = [bar for bar in bars if not bar.is_control or low - beyond <= bar.value <= high + beyond]
+    return interval_limits([(bar.value, bar.low, bar.high) for bar in bars], margin)
+
+
+def interval_limits(
+    lines: Sequence[tuple[float, float | None, float | None]], margin: float | None = None
+) -> tuple[float, float]:
+    """An axis with 0, the margin and every value with its interval, the longest cut: see `forest_limits`."""
+    lengths = [(high - low) / 2 for _, low, high in lines if low is not None and high is not None]
     reach = LONGEST * float(np.median(lengths)) if lengths else 0.0
     ends = [-(margin or 0.0), margin or 0.0]
-    for bar in bars:
-        low, high = (bar.value if end is None else end for end in (bar.low, bar.high))
-        ends += [max(low, bar.value - reach), min(high, bar.value + reach)]
+    for value, *interval_ends in lines:
+        low, high = (value if end is None else end for end in interval_ends)
+        ends += [max(low, value - reach), min(high, value + reach)]
     low, high = min(ends), max(ends)
     room = 0.06 * (high - low) or 1.0
     return low - room, high + room
@@ -245,24 +262,24 @@ def _draw_bar(axis: Any, height: float, bar: Bar, limits: tuple[float, float]) -
     colour, marker = (COLOURS[1], "s") if bar.is_control else (COLOURS[0], "o")
     if bar.family_low is not None and bar.family_high is not None:
         look = {"color": colour, "linewidth": 1, "marker": "|", "markersize": 5}
-        _draw_span(axis, height, bar.family_low, bar.family_high, limits, look)
+        draw_span(axis, height, bar.family_low, bar.family_high, limits, look)
     if bar.low is not None and bar.high is not None:
         look = {"color": colour, "linewidth": 3.2, "solid_capstyle": "butt"}
-        _draw_span(axis, height, bar.low, bar.high, limits, look)
+        draw_span(axis, height, bar.low, bar.high, limits, look)
     hollow = {"markerfacecolor": "white", "markeredgewidth": 1.2}
     filled = {"markeredgecolor": "white", "markeredgewidth": 0.7}
     look = hollow if bar.low is None else filled
     axis.plot(bar.value, height, marker, color=colour, markersize=6, zorder=4, **look)
 
 
-def _draw_span(
+def draw_span(
     axis: Any, height: float, low: float, high: float, limits: tuple[float, float], look: Mapping[str, Any]
 ) -> None:
     """An interval; an arrow at the edge of the plot where it goes on."""
     from matplotlib.markers import CARETLEFT, CARETRIGHT  # late: reports without a figure do not wait for it
 
-    axis.plot([max(low, limits[0]), min(high, limits[1])], [height] * 2, **{**look, "marker": ""})
     left, right = limits
+    axis.plot(np.clip([low, high], left, right), [height] * 2, **{**look, "marker": ""})
     for end, edge, goes_on, arrow in ((low, left, low < left, CARETLEFT), (high, right, high > right, CARETRIGHT)):
         if goes_on:
             size = 5 + look["linewidth"]

@@ -18,18 +18,15 @@ from akdtune.records import recorded
 from akdtune.records.files import read_schema, trial_directory
 from akdtune.records.recorded import TeacherLogits
 from akdtune.records.recorded_files import PREDICTIONS, VIEWS_KEPT
-from akdtune.reports.text import counted
+from akdtune.reports.left_out import DAMAGED, OTHER_IMAGES, WITHOUT_PREDICTIONS
 from akdtune.statistics.probabilities import log_mean_probability, log_softmax
 from akdtune.statistics.resampling import Floats
 
-NO_VIEWS_KEPT = "no answers of views were kept (`record: {views: true}` keeps them)"
-NO_VIEWS = "no views"
-NO_TEACHER_KEPT = "no logits of the teacher were kept (`record: {teacher: true}` keeps them)"
-OTHER_TEACHER = "a teacher of its own, of which nothing is kept"
-NO_PREDICTIONS = "no predictions"
-DAMAGED = "damaged files (`akdtune verify` names them)"
-NO_IMAGES = "no image in common with what was kept of the teacher"
-REASONS = (NO_VIEWS_KEPT, NO_VIEWS, NO_TEACHER_KEPT, OTHER_TEACHER, NO_PREDICTIONS, DAMAGED, NO_IMAGES)
+NO_VIEWS_KEPT = "without answers of views (`record: {views: true}` keeps them)"
+NO_VIEWS = "without views"
+NO_TEACHER_KEPT = "without logits of the teacher (`record: {teacher: true}` keeps them)"
+OTHER_TEACHER = "with a teacher of its own, of which nothing is kept"
+REASONS = (NO_VIEWS_KEPT, NO_VIEWS, NO_TEACHER_KEPT, OTHER_TEACHER, WITHOUT_PREDICTIONS, DAMAGED, OTHER_IMAGES)
 """Why trials are left out."""
 
 _SAME_POINTS = 1.0
@@ -119,7 +116,7 @@ def _members(run: Path, row: Mapping[str, Any], kept: KeptTeacher) -> Members | 
     trial = str(row["trial_id"])
     path = trial_directory(run, trial) / PREDICTIONS
     if not path.exists():
-        return NO_PREDICTIONS
+        return WITHOUT_PREDICTIONS
     try:
         if VIEWS_KEPT not in (read_schema(path).metadata or {}):  # most studies: nothing else is read of them
             return NO_VIEWS_KEPT
@@ -135,15 +132,9 @@ def _members(run: Path, row: Mapping[str, Any], kept: KeptTeacher) -> Members | 
         return OTHER_TEACHER
     of_teacher, of_trial = recorded.common_rows(teacher.sample_ids_N, student.sample_ids_N)
     if not len(of_trial):
-        return NO_IMAGES
+        return OTHER_IMAGES
     labels_N = student.labels_N[of_trial]
     teacher_NK = log_softmax(teacher.main_NK[of_teacher])
     views_VNK = log_softmax(views.log_probabilities_VNK[:, of_trial])
     members_MNK = np.concatenate([teacher_NK[None], views_VNK])
     return Members(trial, str(row["arm"]), labels_N, members_MNK, log_softmax(student.logits_NK[of_trial]))
-
-
-def left_out_text(left_out: Mapping[str, int]) -> str:
-    """`left out: 12 trials: no answers of views were kept (...); 3 trials: no views`; empty for none."""
-    parts = [f"{counted(count, 'trial')}: {why}" for why, count in left_out.items() if count]
-    return f"left out: {'; '.join(parts)}" if parts else ""

@@ -17,6 +17,7 @@ from akdtune.planning.identity import Identity
 from akdtune.records.ledger.judgements import SeedsNeeded
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.trial_record import TrialRecord
+from akdtune.settings.domains import label
 from akdtune.settings.space import Proposal
 from akdtune.statistics.power import RequiredSeeds, required_seeds
 from akdtune.study.proposals import Outline
@@ -342,9 +343,9 @@ def _without_head(event: SeedsNeeded) -> dict[str, Any]:
 
 
 def _level(value: Any) -> Any:
-    """A factor's value as a column holds it: a mapping or a list by what names it."""
+    """A factor's value as a column holds it: a mapping or a list by what names it, or says what it holds."""
     if isinstance(value, Mapping):
-        return str(value.get("name", value))
+        return str(value["name"]) if "name" in value else label(value)
     if isinstance(value, list):
         return "+".join(str(_level(item)) for item in value)
     return value

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from akdtune.settings.data import AugmentationSettings
 from akdtune.settings.file import DOMAINS, KeyPath, shown
 
 MOST_OPTIONS = 1000
@@ -189,7 +190,7 @@ def _range(kind: str, body: Any, issues: list[Issue], notes: list[Issue], path: 
 
 
 def label(option: Any) -> str:
-    """A short text for an option: a component's name, `kd+crd` for a sum, a scalar as it is."""
+    """A short text for an option: a component's name, `kd+crd` for a sum or an augmentation, a scalar as it is."""
     if isinstance(option, str):
         return option
     if isinstance(option, dict) and isinstance(option.get("name"), str):
@@ -199,12 +200,28 @@ def label(option: Any) -> str:
     if isinstance(option, Choice):
         return "|".join(option.labels)
     if isinstance(option, dict):
+        if option and option.keys() <= AugmentationSettings.model_fields.keys():
+            return _augmentation_text(option)
         return ", ".join(f"{key}={label(item)}" for key, item in option.items())
     if isinstance(option, Range):
         return f"{option.kind}({option.low}, {option.high})"
     if isinstance(option, list):
         return "[" + ", ".join(label(item) for item in option) + "]"
     return json.dumps(option)
+
+
+def _augmentation_text(option: dict[str, Any]) -> str:
+    """What is set of an augmentation: `random_resized_crop+rotation=15`, `strong+cutout=0`."""
+    return "+".join(_part_text(key, item) for key, item in option.items() if item not in (None, "weak")) or "weak"
+
+
+def _part_text(key: str, value: Any) -> str:
+    """A part of it: `rotation=15`; by its key alone what has settings of its own, or is only on or off."""
+    if key == "preset":
+        return label(value)
+    if isinstance(value, dict) or value is True:
+        return key
+    return f"{key}={value:g}" if isinstance(value, float) else f"{key}={label(value)}"
 
 
 def unique(texts: Sequence[str]) -> list[str]:

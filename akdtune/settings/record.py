@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
+    Tag,
     field_validator,
     model_serializer,
 )
@@ -21,6 +23,10 @@ class AttentionImages(ComponentSettings):
     """Of how many images attention maps are kept, written out."""
 
     images: PositiveInt = Field(description="the first so many of the images that a trial is judged by")
+
+
+def _written_as(value: Any) -> str:
+    return "mapping" if isinstance(value, Mapping | AttentionImages) else "number"
 
 
 class RecordSettings(ComponentSettings):
@@ -36,7 +42,10 @@ class RecordSettings(ComponentSettings):
     features: NonNegativeInt = Field(
         default=0, description="pooled features of student, views and teachers on so many judged images (float16)"
     )
-    attention: NonNegativeInt | AttentionImages = Field(
+    attention: Annotated[
+        Annotated[NonNegativeInt, Tag("number")] | Annotated[AttentionImages, Tag("mapping")],
+        Discriminator(_written_as),
+    ] = Field(
         default=0, description="attention maps of student, views and teachers of so many judged images, or {images: N}"
     )
     augmented: bool = Field(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from akdtune.statistics.association import LEVEL, Coefficient
-from akdtune.statistics.calibration import BINS, calibration_error
+from akdtune.statistics.calibration import BINS, Confidences, confidences
 from akdtune.statistics.resampling import Floats, distribution
 
 DRAWS = 500
@@ -78,34 +78,30 @@ def reliability(
         Guo et al., ICML 2017, arXiv 1706.04599, equation 3; Davison and Hinkley, Bootstrap Methods and their
         Application (1997), equation 5.6 (the reflected interval).
     """
-    probabilities = {name: np.exp(values_NK) for name, values_NK in log_probabilities.items()}
-    confidence_PN = np.stack([held_NK.max(axis=1) for held_NK in probabilities.values()])
-    right_PN = np.stack([held_NK.argmax(axis=1) == labels_N for held_NK in probabilities.values()]).astype(np.float64)
-    bins_PN = np.clip(np.ceil(confidence_PN * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    gaps_PN = confidence_PN - right_PN
-    in_bin_PNB = bins_PN[:, :, None] == np.arange(BINS)
+    of_images = [confidences(np.exp(values_NK), labels_N) for values_NK in log_probabilities.values()]
+    gaps_PN = np.stack([held.confidence_N - held.right_N for held in of_images])
+    in_bin_PNB = np.stack([held.bin_N for held in of_images])[:, :, None] == np.arange(BINS)
     columns_NX = np.where(in_bin_PNB, gaps_PN[:, :, None], 0.0).transpose(1, 0, 2).reshape(len(labels_N), -1)
 
     def statistic(weights_DN: Floats) -> Floats:
-        sums_DPB = (weights_DN @ columns_NX).reshape(len(weights_DN), len(probabilities), BINS)
+        sums_DPB = (weights_DN @ columns_NX).reshape(len(weights_DN), len(of_images), BINS)
         errors_PD = np.abs(sums_DPB).sum(axis=2).T
         return 100 * np.stack([errors_PD, sums_DPB.sum(axis=2).T]) / len(labels_N)
 
     drawn_2PD = distribution(statistic, np.arange(len(labels_N)), draws, seed)
     tails = [(1 - level) / 2, (1 + level) / 2]
-    of, errors = {}, []
-    for place, (name, held_NK) in enumerate(probabilities.items()):
-        errors.append(calibration_error(held_NK, labels_N))
+    of, errors = {}, [held.error for held in of_images]
+    for place, (name, held) in enumerate(zip(log_probabilities, of_images, strict=True)):
         low, high = np.quantile(drawn_2PD[1, place], tails)
         sure = 100 * float(gaps_PN[place].mean())
-        counts_B, confidence_B, accuracy_B = _bins(bins_PN[place], confidence_PN[place], right_PN[place])
+        counts_B, confidence_B, accuracy_B = _bins(held)
         of[name] = Reliability(
-            _reflected(errors[-1], drawn_2PD[0, place], tails, floor=0.0),
+            _reflected(errors[place], drawn_2PD[0, place], tails, floor=0.0),
             Coefficient(sure, float(low), float(high)), counts_B, confidence_B, accuracy_B,
         )  # fmt: skip
     less = {
         name: _reflected(errors[place] - errors[0], drawn_2PD[0, place] - drawn_2PD[0, 0], tails)
-        for place, name in enumerate(probabilities)
+        for place, name in enumerate(log_probabilities)
         if place
     }
     return Compared(len(labels_N), of, less)
@@ -116,11 +112,10 @@ def _reflected(value: float, drawn_D: Floats, tails: list[float], floor: float |
     return Coefficient(value, low if floor is None else max(floor, low), high if floor is None else max(floor, high))
 
 
-def _bins(
-    bin_N: npt.NDArray[np.int64], confidence_N: Floats, right_N: Floats
-) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
-    counts_B = np.bincount(bin_N, minlength=BINS)
+def _bins(held: Confidences) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+    """Images of each bin, and their mean confidence and accuracy in percent."""
+    counts_B = np.bincount(held.bin_N, minlength=BINS)
     held_B = np.where(counts_B > 0, counts_B, np.nan)
-    sums = (np.bincount(bin_N, weights=values_N, minlength=BINS) for values_N in (confidence_N, right_N))
+    sums = (np.bincount(held.bin_N, weights=values_N, minlength=BINS) for values_N in (held.confidence_N, held.right_N))
     confidence_B, accuracy_B = (100 * sum_B / held_B for sum_B in sums)
     return counts_B, confidence_B, accuracy_B

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from akdtune.designs.cells import CellPlan, plan_cells
+from akdtune.designs.cells import CellPlan
 from akdtune.designs.controls import REPLICAS
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn
@@ -136,14 +136,8 @@ class Outline:
     @functools.cached_property
     def cells(self) -> int:
         """Cells of the ablation: where a search decides on the base, as many as the arm with most has."""
-        study = self.study
-        if study.ablation is None:
-            return 0
-        if self.cell_plan is not None:
-            return len(self.cell_plan.cells)
-        constants = study.constants
-        plans = (plan_cells(study.ablation, arm.centre().written, constants) for arm in study.arms)
-        return max(len(plan.cells) for plan in plans)
+        plans = self.study.possible_cells if self.cell_plan is None else [self.cell_plan]
+        return max((len(plan.cells) for plan in plans), default=0)
 
     @functools.cached_property
     def varied(self) -> list[str]:

@@ -135,6 +135,15 @@ class Study:
         return plan_cells(self.ablation, self.arms[0].centre().written, self.constants)
 
     @functools.cached_property
+    def possible_cells(self) -> list[CellPlan]:
+        """The ablation's cells; where a search decides on their base, those of each arm at its centre."""
+        if self.ablation is None:
+            return []
+        if self.cell_plan is not None:
+            return [self.cell_plan]
+        return [plan_cells(self.ablation, arm.centre().written, self.constants) for arm in self.arms]
+
+    @functools.cached_property
     def rungs(self) -> list[int]:
         """Epochs at which search trials are compared."""
         return self.scheduler.rungs(self.epochs)

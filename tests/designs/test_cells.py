@@ -67,20 +67,28 @@ def test_what_the_student_sees_is_a_factor_like_any_other(load: Loader) -> None:
     levels = "[weak, strong, {autoaugment: cifar10, cutout: 4}]"
     study = load(f"ablation.factors={{training.augmentation: {levels}}}", "ablation.controls=[plain, student_only]")
     by_name = cells(study)
-    published = "augmentation=autoaugment=cifar10, cutout=4"
+    published = "augmentation=autoaugment=cifar10+cutout=4"
     assert list(by_name) == ["base", "augmentation=strong", published, "plain", "student_only"]
     seen = [cell.settings["training"]["augmentation"] for cell in by_name.values()]
     assert seen == ["weak", "strong", {"autoaugment": "cifar10", "cutout": 4}, "weak", "weak"]
     assert [cell.arm for cell in by_name.values()] == [
         "angular/kd[augmentation=weak]",
         "angular/kd[augmentation=strong]",
-        "angular/kd[augmentation=autoaugment=cifar10, cutout=4]",
+        "angular/kd[augmentation=autoaugment=cifar10+cutout=4]",
         "none/kd[augmentation=weak]",
         "none/student_only[augmentation=weak]",
     ]
     assert len({cell_hash(cell.settings, "d", "t") for cell in by_name.values()}) == 5
     alone = load("training.augmentation=strong")
     assert {cell.arm for cell in cells(alone).values()} == {cell.arm for cell in cells(load()).values()}
+
+
+def test_an_arm_says_of_an_augmentation_what_is_set(load: Loader) -> None:
+    arms = "ablation={design: arms, arms: {other: {training.augmentation: {cutout: 2}}}, seeds: [0, 1, 2]}"
+    weak = "training.augmentation={random_resized_crop: {scale: [0.2, 1.0]}, rotation: 15}"
+    base, other = cells(load(weak, arms, "ablation.factors={}")).values()
+    assert base.arm == "angular/kd[augmentation=random_resized_crop+rotation=15]"
+    assert other.arm == "angular/kd[augmentation=cutout=2]"
 
 
 def test_one_part_of_an_augmentation_is_a_factor_too(load: Loader) -> None:

@@ -21,11 +21,13 @@ from akdtune.planning import cost as plan_cost
 from akdtune.planning import identity, prepared, report
 from akdtune.planning import plan as study_plan
 from akdtune.planning.cost import UntrainedTeacher, surviving_share, teacher_seconds
+from akdtune.planning.kept import KeptBytes, kept_size
 from akdtune.planning.plan import Images, Plan
 from akdtune.planning.prepared import Prepared
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.reports.text import duration
 from akdtune.running import display
+from akdtune.settings.record import RecordSettings
 from akdtune.settings.space import Arm, Space
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.study import proposals, spec
@@ -237,6 +239,12 @@ def test_a_timed_plan_says_the_space_of_what_record_keeps(file: Path) -> None:
     )
 
 
+def test_teachers_answer_under_each_augmentation_of_students() -> None:
+    kept = KeptBytes({"augmented": 2**20}, {"predictions": 2**20, "augmented": 2**20})
+    size = kept_size([kept], RecordSettings(augmented=True), [(4, 10), (0, 7)], augmentations=3)
+    assert (size.trials_mib, size.teacher_mib) == (40, 10 + 3 * 10)
+
+
 def test_by_default_a_plan_says_the_space_of_predictions(file: Path) -> None:
     plan = Plan.of(spec.load(file, ["teacher.seed=981", "views.num_views=3", *GRID]))
     (line,) = (line for line in report.plan_report(plan) if line.startswith("kept of a trial"))
@@ -287,7 +295,7 @@ def test_cells_with_the_same_targets_are_planned_once_where_the_teacher_is_train
     lines = report.plan_report(after)
     (line,) = [line.strip() for line in lines if line.strip().startswith("weight_matched: ")]
     assert line.startswith("weight_matched: the same targets and weights as plain on 256 real images (largest")
-    assert any("6 ablation trials: leave_one_out, 3 cells with 1 controls" in line for line in lines)
+    assert any("6 ablation trials: leave_one_out, 3 cells with 1 control," in line for line in lines)
 
 
 def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(file: Path) -> None:
@@ -358,6 +366,13 @@ def test_steps_of_other_augmentations_are_timed_by_themselves(file: Path) -> Non
     assert {cost.like for cost in timing.costs.values()} == {""}
 
 
+LATER = (
+    "ablation={design: full_factorial, base: winner, factors: {training.augmentation: [weak, {cutout: 9}]}, "
+    "controls: [], seeds: [10, 11]}"
+)
+"""Cells whose base a search decides on."""
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -365,6 +380,7 @@ def test_steps_of_other_augmentations_are_timed_by_themselves(file: Path) -> Non
         ("teacher.augmentation={cutout: 9}", "teacher.augmentation.cutout: is 9, the images have 8 pixels"),
         ("teacher.others=[{network: {name: cnn, widths: [3]}, augmentation: {cutout: 9}}]",
          "teacher.others[0].augmentation.cutout: is 9, the images have 8 pixels"),
+        (LATER, "training.augmentation.cutout: is 9, the images have 8 pixels"),
     ],
 )  # fmt: skip
 def test_a_part_larger_than_the_images_is_refused_with_its_key(file: Path, override: str, words: str) -> None:

@@ -31,6 +31,7 @@ from akdtune.reports.page.content import LeftOut, Section
 from akdtune.reports.page.material import read
 from akdtune.reports.page.sections.detection import detection as section
 from akdtune.reports.text import save_json
+from akdtune.statistics.binomial import clopper_pearson
 from tests.study_fixture import StudyBuilder
 
 RNG = np.random.default_rng(0)
@@ -207,17 +208,49 @@ def test_the_verdict_names_accuracies_chance_and_control() -> None:
     assert said.startswith(
         "traced to their teacher among 4 by KL, 8 students (chance .25): real 1.00 [.63, 1.00] at N = 40, gaussian"
     )
-    assert "; above chance: real (Holm p < .001); 4 students without a teacher: at chance" in said
+    assert "; above chance: real (Holm p < .001); the negative control is flat, 4 students without a teacher: " in said
 
 
-def test_a_control_above_chance_takes_the_verdict_back() -> None:
-    detection = found(groups=("distilled",) * 4 + ("control",) * 8)
+def with_control(right: float, score: str) -> Detection:
+    """Twenty controls on real inputs, so many of which a score gives the teacher of their study."""
+    detection = found(groups=("distilled",) * 4 + ("control",) * 20)
+    low, high = clopper_pearson(right, 20)
     told = tuple(
-        dataclasses.replace(rate, right=8.0, p=0.25**8) if rate.group == "control" and rate.inputs == "real" else rate
+        dataclasses.replace(rate, right=right, low=low, high=high)
+        if (rate.group, rate.inputs, rate.score) == ("control", "real", score)
+        else rate
         for rate in detection.rates
     )
-    said = sentence(dataclasses.replace(detection, rates=told))
-    assert "the negative control fails: 8 students without a teacher are given that of their study above chance" in said
+    return dataclasses.replace(detection, rates=told)
+
+
+@pytest.mark.parametrize(
+    ("right", "shown"), [(20, "real 1.00 [.83, 1.00]"), (10, "real .50 [.27, .73]"), (0, "real .00 [.00, .17]")]
+)
+def test_a_control_off_chance_takes_the_verdict_back(right: float, shown: str) -> None:
+    said = sentence(with_control(right, "kl"))
+    assert "flat" not in said
+    assert (
+        "; the negative control fails: the study of 20 students without a teacher is not named as often as chance "
+        f"names it ({shown}), so that scores tell something else than the teacher"
+    ) in said
+
+
+def test_a_control_whose_interval_holds_chance_is_flat() -> None:
+    said = sentence(with_control(9, "kl"))
+    assert "the negative control is flat, 20 students without a teacher: real .45 [.23, .68], gaussian" in said
+
+
+def test_a_control_that_is_not_flat_by_another_score_is_a_remark() -> None:
+    detection = with_control(20, "acs")
+    assert "the negative control is flat" in sentence(detection)
+    assert any(
+        said.startswith(
+            "the negative control is not flat by other scores: ACS on real inputs 1.00 [.83, 1.00] (1 of 6 intervals"
+        )
+        for said in remarks(detection)
+    )
+    assert not any("other scores" in said for said in remarks(with_control(5, "acs")))
 
 
 def test_without_controls_the_verdict_says_so() -> None:

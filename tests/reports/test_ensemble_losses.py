@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from akdtune.reports import members
+from akdtune.reports import left_out, members
 from akdtune.reports.diversity.theory import EnsembleLosses, ensemble_losses, sharper_factor
 from akdtune.reports.diversity.theory_check import check_of, theory_check
 from akdtune.statistics.probabilities import log_softmax
@@ -109,7 +109,7 @@ def test_a_study_is_checked_and_what_is_left_out_is_counted(tmp_path: Path) -> N
     ]  # fmt: skip
     assert all(trial.losses.holds for trial in check.trials)
     assert check.left_out == {
-        members.NO_VIEWS_KEPT: 1, members.NO_VIEWS: 1, members.NO_PREDICTIONS: 1, members.OTHER_TEACHER: 1,
+        members.NO_VIEWS_KEPT: 1, members.NO_VIEWS: 1, left_out.WITHOUT_PREDICTIONS: 1, members.OTHER_TEACHER: 1,
     }  # fmt: skip
     assert check.sentence.startswith("theory holds in all of 2 trials (equality to ")
     assert "no image above the bound); diversity takes " in check.sentence
@@ -144,8 +144,8 @@ def test_damaged_predictions_are_counted(tmp_path: Path) -> None:
     built = study(tmp_path)
     (built.path / "trials" / "t00000" / "predictions.parquet").write_bytes(b"PAR1")
     check = theory_check(built.write())
-    assert check.left_out[members.DAMAGED] == 1
-    assert members.left_out_text(check.left_out).startswith("left out: 1 trial: damaged files")
+    assert check.left_out[left_out.DAMAGED] == 1
+    assert left_out.left_out_text(check.left_out).startswith("left out: 1 with damaged files")
 
 
 def test_what_does_not_hold_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

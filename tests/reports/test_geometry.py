@@ -20,7 +20,10 @@ from akdtune.reports.geometry import trial_offsets
 from akdtune.reports.geometry.answer import geometry_in
 from akdtune.reports.geometry.courses import courses_of
 from akdtune.reports.geometry.offsets import SHOWN, offset_plane
-from akdtune.reports.page.study_page import page_of
+from akdtune.reports.left_out import WITHOUT_PREDICTIONS
+from akdtune.reports.page import material as reading
+from akdtune.reports.page.content import Section
+from akdtune.reports.page.sections import geometry
 from akdtune.statistics.probabilities import log_softmax
 from tests.recorded_study import CLASSES, features, labels, scores, write_features, write_teacher, write_trial
 from tests.study_fixture import StudyBuilder
@@ -128,6 +131,25 @@ def test_a_shifted_teacher_is_constant_and_a_new_one_is_not() -> None:
     assert other.views[0].length == pytest.approx(length / np.linalg.norm(teacher_NC, axis=1).mean())
 
 
+def test_offsets_along_one_line_have_no_second_axis() -> None:
+    teacher_NC = features(0)
+    along_C = np.array([0.6, 0, -0.8, 0, 0, 0])
+    plane = offset_plane(teacher_NC, (teacher_NC + np.linspace(-1, 2, len(teacher_NC))[:, None] * along_C)[None])
+    assert plane is not None
+    assert plane.shares_2 == pytest.approx((1.0, 0.0))
+    narrow = offset_plane(teacher_NC[:, :1], teacher_NC[None, :, :1] + np.arange(len(teacher_NC))[None, :, None])
+    assert narrow is not None and narrow.shares_2 == pytest.approx((1.0, 0.0)), "features of width 1"
+
+
+def test_the_plane_is_that_of_singular_vectors() -> None:
+    teacher_NC, views_VNC = features(0), np.stack([features(1), features(2)])
+    plane = offset_plane(teacher_NC, views_VNC)
+    assert plane is not None
+    offsets_RC = (views_VNC - teacher_NC).reshape(-1, teacher_NC.shape[1])
+    sizes = np.linalg.svd(offsets_RC - offsets_RC.mean(axis=0), compute_uv=False) ** 2
+    assert plane.shares_2 == pytest.approx(tuple(sizes[:2] / sizes.sum()))
+
+
 def test_views_that_have_not_moved_have_no_plane() -> None:
     assert offset_plane(features(0), np.stack([features(0)] * 2)) is None
 
@@ -149,7 +171,7 @@ def test_a_study_in_all_its_parts(tmp_path: Path) -> None:
     assert [trial.trial_id for trial in found.offsets.trials] == ["t00000", "t00001"]
     assert [trial.trial_id for trial in found.calibration.trials] == ["t00000", "t00001"]
     assert found.offsets.left_out == {trial_offsets.NO_FEATURES: 1}
-    assert found.calibration.left_out == {members.NO_PREDICTIONS: 1}
+    assert found.calibration.left_out == {WITHOUT_PREDICTIONS: 1}
     assert found.verdict.startswith(
         "views lie, by features, first and last: angular/kd 0.0 to 75.0 degrees from the teacher and 0.0 to 75.0 "
         "degrees from each other; the ensemble's calibration error is "
@@ -157,8 +179,8 @@ def test_a_study_in_all_its_parts(tmp_path: Path) -> None:
     assert found.sentences[0] == found.verdict
     assert "than its student's in " in found.sentences[1]
     assert found.sentences[2:] == [
-        f"offsets: left out: 1 trial: {trial_offsets.NO_FEATURES}",
-        f"calibration: left out: 1 trial: {members.NO_PREDICTIONS}",
+        f"offsets: left out: 1 {trial_offsets.NO_FEATURES}",
+        f"calibration: left out: 1 {WITHOUT_PREDICTIONS}",
     ]
     trial = found.calibration.trials[0].compared
     accuracy = 100 * float((scores(0, 4.0).argmax(axis=1) == labels()).mean())
@@ -166,10 +188,20 @@ def test_a_study_in_all_its_parts(tmp_path: Path) -> None:
     confidence = 100 * float(np.exp(log_softmax(scores(0, 4.0))).max(axis=1).mean())
     assert of_teacher.overconfidence.value == pytest.approx(confidence - accuracy, abs=0.2)  # float16
     assert found.figures == ["epochs", "offsets", "calibration"]
-    assert all(isinstance(found.figure(name), Figure) for name in found.figures)
+    assert isinstance(found.figure("calibration"), Figure)
     with pytest.raises(AkdtuneError, match="unknown figure 'offset'; did you mean 'offsets'"):
         found.figure("offset")
     assert repr(found).startswith(f"{found.verdict}\n\n| measure |")
+
+
+def test_of_many_arms_the_verdict_names_the_ends(tmp_path: Path) -> None:
+    study = StudyBuilder(tmp_path)
+    for arm, last in (("a/kd", 0.0), ("b/kd", 0.5), ("c/kd", 1.0)):
+        write_course(study, study.add(arm, 60.0, 0.1), teacher_cosine=[1.0, last], inter_cosine=[1.0, 0.5])
+    assert geometry_in(study.write(), draws=100).verdict == (
+        "views end, by features, 0.0 (c/kd) to 90.0 degrees (a/kd) from their teacher and 60.0 (a/kd) to 60.0 degrees "
+        "(a/kd) from each other, means of 3 arms"
+    )
 
 
 def test_a_trial_with_another_teacher_is_left_out(tmp_path: Path) -> None:
@@ -189,9 +221,9 @@ def test_features_of_another_width_are_left_out(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     study = kept(tmp_path)
-    assert analysis.main([str(study.write()), "--draws", "100", "--format", "all"]) == 0
+    assert analysis.main([str(study.write()), "--draws", "100", "--format", "svg"]) == 0
     printed = capsys.readouterr().out
     report: dict[str, Any] = json.loads((tmp_path / "reports" / "geometry.json").read_text())
     lines = printed.splitlines()
@@ -199,15 +231,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert report["verdict"] in lines
     assert "view to teacher, features" in printed
     assert "\nby trial\n" not in printed
+    in_tables = [line for line in lines if line.startswith(("view to", "between", "gate", "angular/kd "))]
+    assert in_tables and max(map(len, in_tables)) <= 80
     written = sorted(file.name for file in (tmp_path / "reports").iterdir())
-    assert written == sorted(["geometry.json", *(f"geometry_{name}.{kind}" for kind in ("png", "svg", "pdf")
-                                                 for name in ("epochs", "offsets", "calibration"))])  # fmt: skip
+    assert written == ["geometry.json", *(f"geometry_{name}.svg" for name in ("calibration", "epochs", "offsets"))]
     assert report["courses"]["measures"]["teacher_cosine"]["arms"]["angular/kd"]["epochs"] == [1, 3]
     assert report["calibration"]["trials"]["t00000"]["ensemble_lower_than"].keys() == {"teacher", "student"}
     assert sum(report["calibration"]["arms"]["angular/kd"]["teacher"]["images"]) == 2 * 60
     assert len(report["offsets"]["trials"]["t00000"]["views"]) == 2
     said = akdtune.load(str(tmp_path)).geometry(draws=100)
     assert json.loads(json.dumps(said.report())) == {name: report[name] for name in said.report()}
+    monkeypatch.setattr(analysis, "draw", lambda *_: {})
     assert analysis.main([str(tmp_path), "--draws", "100", "--all"]) == 0
     assert "\nby trial\n" in capsys.readouterr().out
 
@@ -215,7 +249,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_study_without_views_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = StudyBuilder(tmp_path)
     study.add("none/kd", 60.0, None)
-    assert analysis.main([str(study.write())]) == 0
+    assert analysis.main([str(study.write()), "--format", "svg"]) == 0
     assert "nothing can be said of the views: no finished trial has angles, features or answers of them" in (
         capsys.readouterr().out
     )
@@ -238,11 +272,10 @@ def test_mistakes_are_one_message(
 
 
 def test_the_page_shows_all_parts(tmp_path: Path) -> None:
-    study = kept(tmp_path)
-    study.lock = {"settings": {"study": "small"}}
-    (section,) = [each for each in page_of(study.write()).sections if each.key == "geometry"]
+    section = geometry.geometry(reading.read(kept(tmp_path).write()))
+    assert isinstance(section, Section)
     titles = [getattr(part, "title", None) or getattr(part, "caption", None) for part in section.parts]
     assert [title for title in titles if title] == [
         "Angles, margins and gates over epochs", "Offsets of the views' features",
-        "Calibration of ensemble, teacher and student", "Calibration in percentage points, means over trials",
+        "Calibration of ensemble, teacher and student", "Calibration, means over trials",
     ]  # fmt: skip

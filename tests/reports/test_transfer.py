@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.markers import CARETLEFT
+from rich.console import Console
 
 import akdtune
 from akdtune.records.files import trial_directory
 from akdtune.records.recorded_files import PREDICTIONS, teacher_logits_file, write_teacher_logits, write_trial_logits
-from akdtune.reports.page.study_page import page_of
+from akdtune.reports.figures import Bar
+from akdtune.reports.left_out import DAMAGED, OTHER_IMAGES
+from akdtune.reports.page import material as reading
+from akdtune.reports.page.content import Section, Sentences
+from akdtune.reports.page.drawing import forest
+from akdtune.reports.page.drawing.looks import look
+from akdtune.reports.page.sections.transfer import transfer
 from akdtune.reports.transfer import measures
 from akdtune.reports.transfer.answer import transfer_of
 from akdtune.reports.transfer.comparison import BY_HEADROOM, TESTED, compare
+from akdtune.reports.transfer.figures import split
 from akdtune.reports.transfer.measures import CELLS, measured
 from akdtune.reports.transfer.students import Block, Cell, Student, Students
 from akdtune.study import spec
@@ -107,6 +117,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     return capsys.readouterr().err
 
 
+@pytest.fixture(autouse=True)
+def drawing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures but where they are what is tested: each takes a second."""
+    if request.cls is not TestFigures:
+        monkeypatch.setattr(analysis, "draw", lambda *_: {})
+
+
 class TestMeasures:
     def test_four_images_one_in_each_cell(self) -> None:
         labels, teacher, student = (np.array(held) for held in ([0, 1, 2, 0], [0, 1, 0, 1], [0, 2, 0, 0]))
@@ -175,7 +192,7 @@ def arrays(cells: Mapping[str, Mapping[str, Sequence[float]]]) -> Students:
         for name, of in cells.items()
     }
     block = Block(["s"], 90.0, "independent", held)
-    known = [Cell(name, name, name == "independent", False) for name in cells]
+    known = [Cell(name, name, name in ("independent", "random_teacher"), False) for name in cells]
     return Students("independent", known, [block], 100, 10, [], [])
 
 
@@ -241,11 +258,6 @@ class TestVerdicts:
         assert report["failed_sanity"] == report["left_out"] == []
         assert base["agreement_against_noise"]["superiority"]["value"] == 1
         assert "one teacher: nothing is said about others" in printed
-        files = sorted(path.name for path in (run / "reports").iterdir())
-        assert files == ["transfer.json", "transfer.png", "transfer.svg"]
-        drawn = (run / "reports" / "transfer.svg").read_text()
-        assert "where the teacher is wrong" in drawn
-        assert "random_teacher" in drawn
 
     def test_equal_students_show_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         report, _ = analyse(capsys, usual(tmp_path / "kd", kd=APART).write())
@@ -296,6 +308,64 @@ class TestVerdicts:
         assert "four cells" not in few.replace("with --all: the four cells", "")
         assert "four cells, percent of all images" in every
         assert every.count("by headroom") > few.count("by headroom")
+
+    def test_a_table_that_is_too_wide_stands_closer(self, tmp_path: Path) -> None:
+        """Eighty columns hold the usual controls."""
+        found = transfer_of([usual(tmp_path / "kd").write()])
+        shown = {}
+        for width in (80, 100):
+            with io.StringIO() as out:
+                analysis.print_transfer(Console(file=out, width=width), found, everything=False)
+                lines = out.getvalue().splitlines()
+            (shown[width],) = [line for line in lines if line.startswith("random_teacher") and "(" in line]
+        assert len(shown[80]) <= 80 < len(shown[100])
+        assert shown[80].split() == shown[100].split()
+
+
+class TestFigures:
+    def test_files_of_every_kind(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = usual(tmp_path / "kd").write()
+        analyse(capsys, run, "--format", "all")
+        files = sorted(path.name for path in (run / "reports").iterdir())
+        assert files == ["transfer.json", "transfer.pdf", "transfer.png", "transfer.svg"]
+        drawn = (run / "reports" / "transfer.svg").read_text()
+        assert "where the teacher is wrong" in drawn
+        assert "random_teacher" in drawn
+
+    @pytest.mark.parametrize(("c_plus", "beyond"), [(91.0, False), (40.0, True)])
+    def test_a_far_off_control_does_not_set_the_axis(self, c_plus: float, beyond: bool) -> None:
+        """Cells gain some points; a control at -52 would make them one spot."""
+
+        def students(*right: float) -> dict[str, list[float]]:
+            return {"agreement_right": list(right), "agreement_wrong": [50.0, 51, 52]}
+
+        held = {"base": students(94, 95, 96), "independent": students(92, 92.4, 92.8)}
+        noise = {"random_teacher": students(c_plus, c_plus + 1, c_plus + 2)}
+        comparison = compare(arrays(held | noise))
+        points = split(comparison, "study").figure.axes[0]
+        low, high = points.get_xlim()
+        assert -3 < low < 0 < 3 < high < 7
+        assert [text.get_text() for text in points.texts] == (["−51.4"] if beyond else [])
+        marks = [line for line in points.lines if line.get_marker() == CARETLEFT]
+        assert [float(line.get_xdata()[0]) for line in marks] == ([low] if beyond else [])
+
+    def test_the_page_s_plot_is_limited_alike(self) -> None:
+        """The arrow stands at the edge, the value in words, and no mark outside."""
+        near = Bar("base", 2.0, 1.0, 3.0, None, None, 10, None, False)
+        looks = [look(0), look(1)]
+        for far in (Bar("noise", -50.0, -52.0, -48.0, None, None, 10, None, True),
+                    Bar("noise", -50.0, None, None, None, None, 10, None, True)):  # fmt: skip
+            how: dict[str, Any] = {"name": "n", "xlabel": "x", "margin": None, "level": 0.95, "floor": None}
+            whole, limited = (
+                str(forest.forest([near, far], looks=looks, layout=forest.WIDE, farthest=farthest, **how))
+                for farthest in (None, 1.0)
+            )
+            assert "−50.00" in whole
+            assert "−50.00" in limited
+            assert limited.count("l7 -4v8z") == 1
+            assert whole.count("l7 -4v8z") == 0
+            assert "−40" in whole
+            assert "−40" not in limited
 
 
 class TestTeachers:
@@ -361,9 +431,9 @@ class TestLeftOut:
         (trial_directory(study.builder.path, trials[4]) / PREDICTIONS).write_bytes(b"PAR1 cut off")
         report, printed = analyse(capsys, study.write())
         assert {trial["seed"]: trial["status"] for trial in report["left_out"]} == {
-            100: "diverged", 101: "pruned", 102: "without predictions", 103: "judged by other images", 104: "damaged",
+            100: "diverged", 101: "pruned", 102: "without predictions", 103: OTHER_IMAGES, 104: DAMAGED,
         }  # fmt: skip
-        assert "left out: 1 diverged, 1 pruned, 1 without predictions, 1 judged by other images, 1 damaged" in printed
+        assert f"left out: 1 diverged, 1 pruned, 1 without predictions, 1 {OTHER_IMAGES}, 1 {DAMAGED}" in printed
         assert report["findings"]["base"]["compared"]["agreement"]["students"] == [5, 10]
 
     def test_trials_of_a_search_and_repetitions_are_said(
@@ -415,10 +485,11 @@ class TestElsewhere:
 
     def test_the_page_has_a_section(self, tmp_path: Path) -> None:
         run = usual(tmp_path / "kd").write()
-        page = page_of(run)
-        (section,) = [section for section in page.sections if section.key == "transfer"]
+        section = transfer(reading.read(run))
+        assert isinstance(section, Section)
         verdict = transfer_of([run]).verdict
-        assert f"{verdict[0].upper()}{verdict[1:]}." in page.leads
+        (lead,) = [part for part in section.parts if isinstance(part, Sentences) and part.lead]
+        assert list(lead.said) == [f"{verdict[0].upper()}{verdict[1:]}."]
         captions = [part.caption for part in section.parts if hasattr(part, "headings")]
         assert captions == ["Students, means", "Four cells, % of all images", "Against independent"]
 

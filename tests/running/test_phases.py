@@ -159,6 +159,14 @@ def test_the_search_s_winner_is_taken_apart(world: Callable[..., World]) -> None
     assert {cell["cell_id"] for cell in written["cells"]} == {row["cell_id"] for row in rows}
 
 
+def test_a_level_that_is_a_mapping_is_named_by_what_it_holds(world: Callable[..., World]) -> None:
+    seen = "training.augmentation: [weak, {cutout: 3}]"
+    here = world(ABLATION.replace("views.noise: [0.1, 0.3]", seen) + "seeds: [20, 21]}")
+    searched(here)
+    named = [row["params"] for row in here.plan()[:2]]
+    assert named == [{"training.augmentation": "weak"}, {"training.augmentation": "cutout=3"}]
+
+
 MATCHED = ABLATION.replace("[plain]", "[plain, weight_matched, entropy_matched]")
 REPEATED = "weight_matched: the same targets and weights as plain on 256 real images"
 

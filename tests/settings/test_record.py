@@ -79,7 +79,9 @@ def test_mistakes_name_file_line_and_what_is_allowed(tmp_path: Path) -> None:
     message = problems(tmp_path, "record: {predictions: half}\n")
     assert "small.yaml:11: record.predictions: must be one of 'float32', 'float16', got 'half'" in message
     assert "did you mean 'views'?" in problems(tmp_path, "record: {view: true}\n")
-    assert "record.attention.images: must be" in problems(tmp_path, "record: {attention: {images: many}}\n")
+    message = problems(tmp_path, "record: {attention: {images: 0}}\n")
+    assert message.endswith("small.yaml:11: record.attention.images: must be above 0, got 0"), "once"
+    assert problems(tmp_path, "record: {attention: many}\n").endswith("must be a whole number, got 'many'")
     assert "cannot be searched over" in problems(tmp_path, "record: {views: {choice: [true, false]}}\n")
 
 

@@ -380,3 +380,22 @@ def test_halton_spreads_better_than_independent_draws() -> None:
     for seed in range(5):
         spread = qmc.discrepancy(np.array(pickers.halton(24, 3, seed)))
         assert spread < 0.7 * qmc.discrepancy(rng.random((24, 3)))
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "text"),
+    [
+        ({"random_resized_crop": {"scale": [0.2, 1.0], "ratio": [0.75, 4 / 3]}, "rotation": 15.0},
+         "random_resized_crop+rotation=15"),
+        ({"autoaugment": "cifar10", "cutout": 14, "cutout_random": True},
+         "autoaugment=cifar10+cutout=14+cutout_random"),
+        ({"preset": "strong", "cutout": 0, "flip": False}, "strong+cutout=0+flip=false"),
+        ({"preset": "weak", "pad": 0, "rotation": None}, "pad=0"),
+        ({"preset": "weak"}, "weak"),
+        ({"randaugment": {"ops": {"choice": [1, 2]}}, "cutout": domains.Choice((), "choice", (2, 4))},
+         "randaugment+cutout=2|4"),
+        ({"lr": 0.1, "cutout": 4}, "lr=0.1, cutout=4"),
+    ],
+)  # fmt: skip
+def test_an_augmentation_is_called_by_what_is_set_of_it(augmentation: dict[str, Any], text: str) -> None:
+    assert domains.label(augmentation) == text

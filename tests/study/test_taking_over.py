@@ -154,7 +154,7 @@ def test_what_is_wrong_below_names_the_file_and_line_below() -> None:
     Path("below.yaml").write_text(BASE.replace("lr: 0.1", "lrr: 0.1").replace("seed: 3", "seed: three"))
     assert refused("base: below.yaml\nsearch: {trials: 0}\n") == [
         "above.yaml:2: search.trials: must be above 0, got 0",
-        "below.yaml:7: training.lrr: unknown key 'lrr'; did you mean 'lr'? (`akdtune schema` lists all 16)",
+        "below.yaml:7: training.lrr: unknown key 'lrr'; did you mean 'lr'? (`akdtune schema` lists all 17)",
         "below.yaml:8: search.seed: must be a whole number, got 'three'",
     ]
 

@@ -65,7 +65,7 @@ def test_nothing_is_found_in_what_trials_wrote_and_nothing_is_written(
     checks = checked(study)
     assert {name: check.status for name, check in checks.items()} == dict.fromkeys(
         ("lock", "plan", "ledger", "exactly once", "data", "teacher", "rows", "outcomes", "predictions",
-         "saved states", "trials.parquet", "epochs.parquet", "versions"),
+         "teacher logits", "saved states", "trials.parquet", "epochs.parquet", "versions"),
         "ok",
     )  # fmt: skip
     assert checks["predictions"].said == "accuracy recomputed of 3 trials, labels are the data's"

@@ -63,9 +63,7 @@ def _panel(axis: Any, detection: Detection, group: Judged, kind: str) -> None:
     axis.set_ylim(-0.03, 1.03)
     axis.grid(axis="y", color="#e6e6e6", linewidth=0.5, zorder=0)
     axis.set_axisbelow(True)
-    axis.text(
-        0.99, 0.02, f"n = {students}", transform=axis.transAxes, ha="right", va="bottom", color=GREY, fontsize=7.5
-    )
+    axis.set_title(f"n = {students}", loc="right", color=GREY, fontsize=8)  # in the panel it would meet an interval
 
 
 def _line(axis: Any, x: Sequence[float], rates: Sequence[Rate], colour: str, marker: str) -> None:

@@ -11,7 +11,17 @@ from akdtune.reports.diversity.checks import FITS, Checks
 from akdtune.reports.diversity.figures import SYMBOLS
 from akdtune.reports.diversity.measured import arms_in_order
 from akdtune.reports.diversity.theory_check import TheoryCheck, TrialLosses
-from akdtune.reports.figures import BOTH, COLOURS, GREY, MARKERS, Sheet, image_files, sheet, suptitle
+from akdtune.reports.figures import (
+    BOTH,
+    COLOURS,
+    GREY,
+    MARKERS,
+    Sheet,
+    image_files,
+    interval_limits,
+    sheet,
+    suptitle,
+)  # fmt: skip
 from akdtune.reports.text import counted
 from akdtune.statistics.association import Coefficient
 from akdtune.statistics.mediation import Mediation
@@ -88,6 +98,7 @@ def _draw_fits(axis: Any, lines: Mapping[str, Line], labels: Sequence[str], *, l
         filled = {"markeredgecolor": "white", "markeredgewidth": 0.6}
         look = filled if low is not None else {"markerfacecolor": "white", "markeredgewidth": 1.1}
         axis.plot(value, height, marker, color=colour, markersize=5.5, zorder=4, **look)
+    axis.set_xlim(interval_limits(list(lines.values())))  # one long interval would make the others points
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.set_yticks(range(len(labels)), labels if labelled else [])
     axis.tick_params(axis="y", length=0)

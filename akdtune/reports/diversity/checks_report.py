@@ -13,8 +13,11 @@ from akdtune.statistics.mediation import ASSUMPTIONS, Mediation
 from akdtune.statistics.mixed import MixedFit
 
 FIT_HEADINGS = ("measure", "fit of the slope within arms", "slope [95 %], points per unit")
-PATH_HEADINGS = ("measure", "diversity to ensemble, a", "ensemble to student, b", "along the path, a x b", "beside it",
-                 "together")  # fmt: skip
+PATH_HEADINGS = ("measure", "path", "slope [95 %]")
+PATH_PARTS = {
+    "a": "a: ensemble's on diversity", "b": "b: student's on the ensemble's",
+    "indirect": "a x b: along the path", "direct": "beside it", "total": "together",
+}  # fmt: skip
 HOW = (
     "mixed model: trials as rows, random intercepts per seed, arm and cell; Theil-Sen: pairs of cells of one arm; "
     "Huber: weighs accuracies far from the line less; lowest and highest: the slope without one arm"
@@ -35,13 +38,13 @@ def fit_rows(checks: Iterable[Checks]) -> list[list[str]]:
 
 
 def path_rows(checks: Iterable[Checks]) -> list[list[str]]:
-    """A row for each measure that has a path through the ensemble's accuracy."""
+    """A row for each part of each measure's path through the ensemble's accuracy."""
     return [
-        [check.name, *(coefficient_text(part, short=True) for part in (path.a, path.b, path.indirect, path.direct,
-                                                                       path.total))]
+        [check.name, words, coefficient_text(getattr(path, part), short=True)]
         for check in checks
         if isinstance(path := check.mediation, Mediation)
-    ]  # fmt: skip
+        for part, words in PATH_PARTS.items()
+    ]
 
 
 def remarks(checks: Sequence[Checks]) -> list[str]:
@@ -86,7 +89,7 @@ def checks_json(check: Checks) -> dict[str, Any]:
         "without_arm": {left.group: {"slope": left.slope, "cells": left.rows} for left in check.without_arms},
         "path": None if isinstance(path, str) else {
             "sentence": check.path_sentence, "cells": path.clusters,
-            **{part: coefficient_json(getattr(path, part)) for part in ("a", "b", "indirect", "direct", "total")},
+            **{part: coefficient_json(getattr(path, part)) for part in PATH_PARTS},
         },
         "refused": {name: part for name, part in parts.items() if isinstance(part, str)},
     }  # fmt: skip

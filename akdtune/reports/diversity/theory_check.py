@@ -11,12 +11,13 @@ from typing import Any
 from akdtune import progress
 from akdtune.records import tables
 from akdtune.reports.diversity.theory import Decomposition, EnsembleLosses, ensemble_losses
-from akdtune.reports.members import Members, left_out_text, members_of
+from akdtune.reports.left_out import left_out_text
+from akdtune.reports.members import Members, members_of
 from akdtune.reports.text import counted, number
 
 HEADINGS = (
-    "trial", "arm", "members", "sq. members", "D_sq", "sq. ensemble", "CE members", "D_ce", "CE ensemble", "slack",
-    "sharper slack",
+    "trial", "arm", "members", "squared, members", "D_sq", "squared, ensemble", "CE, members", "D_ce", "CE, ensemble",
+    "slack", "slack, sharper",
 )  # fmt: skip
 READING = (
     "squared loss: members less diversity is the ensemble's, exactly; cross-entropy (nats): it is at least the "

@@ -11,6 +11,7 @@ from akdtune.reports.fidelity.agreement import PUBLISHED_KL
 from akdtune.reports.fidelity.measured import NOISE, Kind, StudentMeasured, TeachersMeasured, teacher_name
 from akdtune.reports.fidelity.relations import RankRelation
 from akdtune.reports.fidelity.study import StudyFidelity
+from akdtune.reports.left_out import left_out_text
 from akdtune.reports.text import counted, interval, number, probability, signed
 from akdtune.statistics.association import Coefficient
 from akdtune.statistics.calibration import BINS
@@ -211,9 +212,8 @@ def left_out_lines(studies: Sequence[StudyFidelity]) -> list[str]:
     """How many trials do not count, and why; and how many are without maps."""
     lines = []
     for study in studies:
-        parts = [f"{count} {why}" for why, count in sorted(study.left_out.items())]
-        if parts:
-            lines.append(f"{study.name}: left out: {', '.join(parts)}")
+        if said := left_out_text(dict(sorted(study.left_out.items()))):
+            lines.append(f"{study.name}: {said}")
         maps = [f"{count} {why}" for why, count in sorted(study.without_maps.items())]
         if maps:
             lines.append(f"{study.name}: counted without attention maps: {', '.join(maps)} (record: {{attention: N}})")

@@ -31,6 +31,7 @@ from akdtune.reports.fidelity.measured import (
     measure_teachers,
     teacher_name,
 )
+from akdtune.reports.left_out import DAMAGED, OTHER_IMAGES, WITHOUT_PREDICTIONS
 from akdtune.reports.origin import Origin, origin_of
 from akdtune.roles import REPORT_ROLES
 
@@ -40,8 +41,6 @@ TEACHERLESS = frozenset({"student_only", "label_smoothing", "last_batch", "sdpgo
 """Methods that read no teacher; one of a plug-in that reads none counts as taught."""
 NOISE_TEACHER = "random"
 """The views that put noise in the teacher's place."""
-
-DAMAGED = "with damaged files (`akdtune verify` names them)"
 
 IMAGES_SHOWN = 4
 """In the figure of maps: the first that are recorded, not chosen."""
@@ -167,9 +166,9 @@ class _Reading:
         try:
             held = recorded.trial_logits(self.run, trial_id)
         except NotRecorded:
-            return "without predictions"
+            return WITHOUT_PREDICTIONS
         if not np.array_equal(held.sample_ids_N, self.teachers.ids_N):
-            return "judged by other images than the teachers"
+            return OTHER_IMAGES
         asked = self.asked.get(trial_id, {})
         taught = is_taught(asked)
         maps = self._maps(trial_id, taught)

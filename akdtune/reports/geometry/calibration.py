@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,12 @@ def pooled(trials: Sequence[TrialCalibration], who: str) -> tuple[Floats, Floats
     return counts_B, confidence_B, accuracy_B
 
 
-ARM_HEADINGS = ("arm", "trials", *(f"ECE, {who}" for who in WHO), *(f"overconfidence, {who}" for who in WHO))
-TRIAL_HEADINGS = (
-    "trial", "arm", *(f"ECE, {who} [95 %]" for who in WHO), *(f"lower than {who}'s by [95 %]" for who in WHO[1:]),
-)  # fmt: skip
+ARM_HEADINGS = ("arm", "trials", *(f"ECE, {who}" for who in WHO), *(f"too sure, {who}" for who in WHO))
+READING = (
+    f"ECE: expected calibration error, {BINS} bins, percentage points; too sure: mean confidence less accuracy, below "
+    "0 where a classifier is right more often than it is sure"
+)
+TRIAL_HEADINGS = ("trial", "ECE, ensemble", "ECE, student", *(f"below the {who}'s, by [95 %]" for who in WHO[1:]))
 
 
 def arm_rows(calibration: Calibration) -> list[list[str]]:
@@ -121,16 +123,16 @@ def arm_rows(calibration: Calibration) -> list[list[str]]:
 
 
 def trial_rows(calibration: Calibration) -> list[list[str]]:
-    """Each trial's errors with their intervals under `TRIAL_HEADINGS`."""
+    """Each trial's errors, and the ensemble's against the others with intervals, under `TRIAL_HEADINGS`."""
     return [
-        [trial.trial_id, trial.arm, *(_with_interval(trial.compared.of[who].error, number) for who in WHO),
-         *(_with_interval(trial.compared.less[whom], signed) for whom in WHO[1:])]
+        [trial.trial_id, *(number(trial.compared.of[who].error.value, 1) for who in (WHO[0], WHO[2])),
+         *(_with_interval(trial.compared.less[whom]) for whom in WHO[1:])]
         for trial in calibration.trials
     ]  # fmt: skip
 
 
-def _with_interval(value: Coefficient, text: Callable[[float | None], str]) -> str:
-    return f"{text(value.value)} [{text(value.low)}, {text(value.high)}]"
+def _with_interval(value: Coefficient) -> str:
+    return f"{signed(value.value, 1)} [{signed(value.low, 1)}, {signed(value.high, 1)}]"
 
 
 def calibration_json(calibration: Calibration) -> dict[str, Any]:

@@ -32,18 +32,19 @@ MEASURES: dict[str, tuple[str, str, Callable[[Floats], Floats]]] = {
     "teacher_cosine_prob": ("view to teacher, probabilities", "degrees", _degrees),
     "inter_cosine": ("between two views, features", "degrees", _degrees),
     "inter_cosine_prob": ("between two views, probabilities", "degrees", _degrees),
-    "offset_cosine": ("between two offsets from the teacher, features", "degrees", _degrees),
+    "offset_cosine": ("between two offsets, features", "degrees", _degrees),
     "offset_cosine_prob": ("between two offsets, probabilities", "degrees", _degrees),
-    "margin": ("margin of the features", "1 − cosine", _same),
-    "gate_open_train": ("gate open, training images, features", "%", _percent),
-    "gate_open_eval": ("gate open, held-out images, features", "%", _percent),
-    "gate_open_train_logit": ("gate open, training images, logits", "%", _percent),
-    "gate_open_eval_logit": ("gate open, held-out images, logits", "%", _percent),
+    "margin": ("margin, features", "1 − cosine", _same),
+    "gate_open_train": ("gate open, training, features", "%", _percent),
+    "gate_open_eval": ("gate open, held-out, features", "%", _percent),
+    "gate_open_train_logit": ("gate open, training, logits", "%", _percent),
+    "gate_open_eval_logit": ("gate open, held-out, logits", "%", _percent),
 }
 """Columns of epochs with a title, a unit and what makes the values of it."""
 READING = (
-    "angles are those of mean cosines over held-out images: 0 is the same direction, 90 orthogonal; views that go on "
-    "changing are measured at rungs, in each tenth and in the last epoch"
+    "angles are those of mean cosines over held-out images: 0 is the same direction, 90 orthogonal; offsets: of views "
+    "from the teacher; margin: 1 \N{MINUS SIGN} cosine; gate open: share of images; sd: of the last, over trials; "
+    "views that go on changing are measured at rungs, in each tenth and in the last epoch"
 )
 
 

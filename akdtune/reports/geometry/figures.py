@@ -152,8 +152,10 @@ def _draw_reliability(axis: Any, trials: Sequence[TrialCalibration]) -> None:
         counts_B, confidence_B, accuracy_B = pooled(trials, who)
         error = float(np.mean([trial.compared.of[who].error.value for trial in trials]))
         axis.plot(confidence_B, accuracy_B, color=COLOURS[index], linewidth=1.1, zorder=2)
-        axis.scatter(confidence_B, accuracy_B, s=_areas(counts_B), c=COLOURS[index], marker=MARKERS[index], zorder=3,
-                     linewidths=0.4, edgecolors="white", label=f"{who}, ECE {number(error, 1)}")  # fmt: skip
+        axis.scatter(
+            confidence_B, accuracy_B, s=_areas(counts_B), c=COLOURS[index], marker=MARKERS[index], zorder=3,
+            linewidths=0.4, edgecolors="white", clip_on=False, label=f"{who}, ECE {number(error, 1)}",
+        )  # fmt: skip
     axis.set_xlim(0, 100)
     axis.set_ylim(0, 100)
     axis.set_xlabel("confidence (%)")

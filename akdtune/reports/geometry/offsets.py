@@ -14,6 +14,8 @@ import numpy as np
 
 from akdtune.statistics.resampling import TINY, Floats
 
+ROUNDING = 1e-12
+"""Share of the variance below which an axis is rounding."""
 SHOWN = 300
 """Images of a view that are drawn, the first ones."""
 
@@ -83,15 +85,19 @@ def offset_plane(teacher_NC: Floats, views_VNC: Floats) -> OffsetPlane | None:
 
 def _principal(offsets_RC: Floats) -> tuple[Floats, tuple[float, float]]:
     """The first two principal directions [2, C] and their shares of the variance; zeros where there is no second."""
-    _, sizes, directions = np.linalg.svd(offsets_RC - offsets_RC.mean(axis=0), full_matrices=False)
-    axes_2C = np.zeros((2, offsets_RC.shape[1]))
+    from scipy.linalg import eigh  # late: commands that only list trials do not wait for it
+
+    centred_RC = offsets_RC - offsets_RC.mean(axis=0)
+    scatter_CC = centred_RC.T @ centred_RC  # two directions of it cost a small share of all singular vectors
+    width = len(scatter_CC)
+    sizes, directions_C2 = eigh(scatter_CC, subset_by_index=[max(0, width - 2), width - 1])
+    axes_2C = np.zeros((2, width))
     shares = [0.0, 0.0]
-    total = float((sizes**2).sum())
-    for place in range(min(2, len(sizes))):
-        if total > 0 and sizes[place] > TINY * sizes[0]:
-            direction_C = directions[place]
+    total = float(np.trace(scatter_CC))
+    for place, (size, direction_C) in enumerate(zip(sizes[::-1], directions_C2.T[::-1], strict=True)):
+        if total > 0 and size > ROUNDING * total:
             axes_2C[place] = direction_C * np.sign(direction_C[np.abs(direction_C).argmax()])
-            shares[place] = float(sizes[place] ** 2 / total)
+            shares[place] = float(size / total)
     return axes_2C, (shares[0], shares[1])
 
 

@@ -11,10 +11,12 @@ from akdtune.reports.geometry import courses
 from akdtune.reports.geometry.calibration import Calibration, calibration_json
 from akdtune.reports.geometry.courses import MEASURES, Course, turned
 from akdtune.reports.geometry.trial_offsets import Offsets, offsets_json
-from akdtune.reports.members import left_out_text
+from akdtune.reports.left_out import left_out_text
 from akdtune.reports.text import number
 
-COURSE_HEADINGS = ("measure", "arm", "trials", "first", "last", "sd over trials", "unit")
+COURSE_HEADINGS = ("measure", "arm", "trials", "first", "last", "sd")
+ARMS_NAMED = 2
+"""Arms whose angles the verdict gives one by one; of more it gives the lowest and the highest."""
 _ANGLES = (("teacher_cosine", "inter_cosine"), ("teacher_cosine_prob", "inter_cosine_prob"))
 """To the teacher and to each other, by features and by probabilities."""
 
@@ -22,10 +24,16 @@ _ANGLES = (("teacher_cosine", "inter_cosine"), ("teacher_cosine_prob", "inter_co
 def course_rows(found: Sequence[Course]) -> list[list[str]]:
     """Each measure of each arm at its first and its last epoch, under `COURSE_HEADINGS`."""
     return [
-        [MEASURES[course.measure][0], course.arm, str(len(course.curves)), number(course.first), number(course.last),
-         number(course.spread), MEASURES[course.measure][1]]
+        [MEASURES[course.measure][0], course.arm, str(len(course.curves)),
+         *(_with_unit(value, MEASURES[course.measure][1]) for value in (course.first, course.last, course.spread))]
         for course in found
     ]  # fmt: skip
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    """`42.5°`, `85.6 %`, and as it is what has no sign."""
+    digits, sign = {"degrees": (1, "\N{DEGREE SIGN}"), "%": (1, " %")}.get(unit, (2, ""))
+    return number(value, digits) + (sign if value is not None else "")
 
 
 def verdict(found: Sequence[Course], offsets: Offsets, ensembles: Calibration) -> str:
@@ -42,6 +50,9 @@ def _angles(found: Sequence[Course]) -> str:
         if not teacher and not others:
             continue
         what = "features" if to_teacher == "teacher_cosine" else "probabilities"
+        if len({*teacher, *others}) > ARMS_NAMED:
+            ends = f"{_range(teacher)} from their teacher and {_range(others)} from each other"
+            return f"views end, by {what}, {ends}, means of {len({*teacher, *others})} arms"
         said = [
             f"{arm} {_from_to(teacher.get(arm))} from the teacher and {_from_to(others.get(arm))} from each other"
             for arm in dict.fromkeys([*teacher, *others])
@@ -52,6 +63,14 @@ def _angles(found: Sequence[Course]) -> str:
 
 def _from_to(ends: tuple[float, float] | None) -> str:
     return "n/a" if ends is None else f"{number(ends[0], 1)} to {number(ends[1], 1)} degrees"
+
+
+def _range(ends: Mapping[str, tuple[float, float]]) -> str:
+    """The lowest and the highest last value, with their arms."""
+    if not ends:
+        return "n/a"
+    low, high = (choose(ends, key=lambda arm: ends[arm][1]) for choose in (min, max))
+    return f"{number(ends[low][1], 1)} ({low}) to {number(ends[high][1], 1)} degrees ({high})"
 
 
 def left_out_lines(offsets: Offsets, ensembles: Calibration) -> list[str]:

@@ -16,13 +16,14 @@ from akdtune.records import recorded
 from akdtune.records.recorded import Features
 from akdtune.records.recorded_files import SplitName
 from akdtune.reports.geometry.offsets import OffsetPlane, offset_plane
-from akdtune.reports.members import DAMAGED, NO_IMAGES, NO_VIEWS, OTHER_TEACHER, KeptTeacher
+from akdtune.reports.left_out import DAMAGED, OTHER_IMAGES
+from akdtune.reports.members import NO_VIEWS, OTHER_TEACHER, KeptTeacher
 from akdtune.reports.text import number
 
-NO_FEATURES = "no features were kept (`record: {features: N}` keeps them)"
-NO_TEACHER_FEATURES = "no features of the teacher were kept (`record: {features: N}` keeps them)"
-OTHER_WIDTH = "views whose features are of another width than the teacher's"
-UNMOVED = "views whose features are the teacher's own"
+NO_FEATURES = "without features (`record: {features: N}` keeps them)"
+NO_TEACHER_FEATURES = "without features of the teacher (`record: {features: N}` keeps them)"
+OTHER_WIDTH = "with views whose features are of another width than the teacher's"
+UNMOVED = "with views whose features are the teacher's own"
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,16 @@ def _plane(run: Path, row: Mapping[str, Any], teacher: Features | str) -> Offset
         return OTHER_WIDTH
     of_teacher, of_trial = recorded.common_rows(teacher.sample_ids_N, own.sample_ids_N)
     if not len(of_trial):
-        return NO_IMAGES
+        return OTHER_IMAGES
     plane = offset_plane(teacher_NC[of_teacher].astype(np.float64), np.stack(views)[:, of_trial].astype(np.float64))
     return UNMOVED if plane is None else plane
 
 
-HEADINGS = ("arm", "trials", "axis 1, % of variance", "axis 2", "length, % of the teacher's", "same for all images, %",
-            "cosine between mean offsets")  # fmt: skip
+HEADINGS = ("arm", "trials", "axis 1, %", "axis 2, %", "length, %", "the same, %", "cosine")
 READING = (
-    "offset: a view's pooled feature less its teacher's; axes: first two principal components of all offsets of a "
-    "trial; same for all images: share of the squared length that is the mean offset's; means over trials and views"
+    "offset: a view's pooled feature less its teacher's; axes: shares of the variance that the first two principal "
+    "components of a trial's offsets hold; length: of the teacher's feature; the same: for all images, share of the "
+    "squared length that is the mean offset's; cosine: between mean offsets; means over trials and views"
 )
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from akdtune.reports.figures import BOTH, COLOURS, GREY, Sheet, at_right, image_files, sheet, suptitle
-from akdtune.reports.text import MINUS
+from akdtune.reports.figures import (
+    BOTH,
+    COLOURS,
+    GREY,
+    Bar,
+    Sheet,
+    at_right,
+    draw_span,
+    forest_limits,
+    image_files,
+    sheet,
+    suptitle,
+)
+from akdtune.reports.text import MINUS, signed
 from akdtune.reports.transfer.comparison import PARTS, Comparison, Finding
 from akdtune.reports.transfer.measures import CELLS
 from akdtune.reports.transfer.verdict import mean_of
@@ -27,6 +39,8 @@ BARS: Mapping[str, tuple[str, str, str]] = {
 """Colour, hatch and words of the four cells; hatches repeat what colours say."""
 
 APART = 0.13
+FARTHEST = 1.0
+"""Controls that lie farther beyond what the cells span than so many times its width do not set the axis."""
 
 
 def draw(comparison: Comparison, name: str, kinds: Sequence[str] = BOTH) -> dict[str, bytes]:
@@ -49,10 +63,14 @@ def split(comparison: Comparison, name: str) -> Sheet:
     with sheet(11.5, 1.75 + 0.34 * len(labels)) as drawn:
         figure = drawn.figure
         points, shares, cells = figure.subplots(1, 3, sharey=True, gridspec_kw={"width_ratios": [3, 3, 3.4]})
-        for height, label in zip(heights, labels, strict=True):
-            if label in findings:
-                _draw_gains(points, height, _in_points(findings[label]))
-                _draw_gains(shares, height, findings[label].gained)
+        of_points = {label: _in_points(finding) for label, finding in findings.items()}
+        of_shares = {label: finding.gained for label, finding in findings.items()}
+        for axis, gains in ((points, of_points), (shares, of_shares)):
+            limits = forest_limits(list(_bars(comparison, gains)), None, FARTHEST)
+            axis.set_xlim(limits)
+            for height, label in zip(heights, labels, strict=True):
+                if label in findings:
+                    _draw_gains(axis, height, gains[label], limits)
         against = " and ".join(sorted(students.controls)) or "none"
         for axis, title, unit in (
             (points, f"agreement gained over {against}", "points [95 %]"),
@@ -71,7 +89,7 @@ def split(comparison: Comparison, name: str) -> Sheet:
             axis.tick_params(axis="y", length=0)
             axis.spines["left"].set_visible(False)
         suptitle(figure, f"{name}: agreement with the teacher, where it is right and where it is wrong")
-        _legend(figure)
+        _legend(figure, arrows=any(_is_beyond(axis) for axis in (points, shares)))
     return drawn
 
 
@@ -79,18 +97,37 @@ def _in_points(finding: Finding) -> dict[str, MeanDifference]:
     return {name: finding.compared[name].difference for name in PARTS if name in finding.compared}
 
 
-def _draw_gains(axis: Any, height: float, gains: Mapping[str, MeanDifference]) -> None:
+def _bars(comparison: Comparison, gains: Mapping[str, Mapping[str, MeanDifference]]) -> Iterator[Bar]:
+    """What an axis holds."""
+    for finding in comparison.findings:
+        for gained in gains[finding.cell.label].values():
+            if gained.value is not None:
+                yield Bar("", gained.value, gained.low, gained.high, None, None, 0, None, not finding.is_setup)
+
+
+def _draw_gains(axis: Any, height: float, gains: Mapping[str, MeanDifference], limits: tuple[float, float]) -> None:
+    """Both parts; an arrow at the edge for what lies beyond the plot, with its value beside it."""
     for shift, part in zip((-APART, APART), PARTS, strict=True):
         gained = gains.get(part)
         if gained is None or gained.value is None:
             continue
         colour, marker, _ = LOOKS[part]
-        if gained.low is not None and gained.high is not None:
-            axis.plot([gained.low, gained.high], [height + shift] * 2, color=colour, linewidth=2, solid_capstyle="butt")
-        axis.plot(
-            gained.value, height + shift, marker, color=colour, markersize=5.5, zorder=4, markeredgecolor="white",
-            markeredgewidth=0.6,
-        )  # fmt: skip
+        within = limits[0] <= gained.value <= limits[1]
+        low, high = (gained.value if end is None else end for end in (gained.low, gained.high))
+        if gained.low is not None or not within:
+            look = {"color": colour, "linewidth": 2, "solid_capstyle": "butt"}
+            draw_span(axis, height + shift, low, high, limits, look)
+        if within:
+            axis.plot(
+                gained.value, height + shift, marker, color=colour, markersize=5.5, zorder=4, markeredgecolor="white",
+                markeredgewidth=0.6,
+            )  # fmt: skip
+        else:
+            right = gained.value > limits[1]
+            axis.annotate(
+                signed(gained.value, 1), (limits[right], height + shift), (-7 if right else 7, 0),
+                textcoords="offset points", ha="right" if right else "left", va="center", fontsize=6, color=colour,
+            )  # fmt: skip
 
 
 def _draw_cells(axis: Any, comparison: Comparison, labels: Sequence[str], heights: Sequence[float]) -> None:
@@ -111,7 +148,12 @@ def _draw_cells(axis: Any, comparison: Comparison, labels: Sequence[str], height
     at_right(axis, heights, texts, "each cell, %", -0.75)
 
 
-def _legend(figure: Any) -> None:
+def _is_beyond(axis: Any) -> bool:
+    """Whether a value stands in words at the edge of the plot."""
+    return bool(axis.texts)
+
+
+def _legend(figure: Any, *, arrows: bool) -> None:
     # late: reports without a figure do not wait for it
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -124,4 +166,6 @@ def _legend(figure: Any) -> None:
         Patch(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0, label=words)
         for colour, hatch, words in BARS.values()
     ]
+    if arrows:
+        handles.append(Line2D([], [], color=GREY, marker=">", linestyle="", label="beyond the plot, values beside it"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.6)

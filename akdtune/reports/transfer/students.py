@@ -22,6 +22,7 @@ from akdtune.records import recorded, tables
 from akdtune.records.plan_file import read_plan
 from akdtune.records.recorded import TeacherLogits
 from akdtune.reports.ablation.measured import MeasuredCell, phases_of
+from akdtune.reports.left_out import DAMAGED, OTHER_IMAGES, WITHOUT_PREDICTIONS, left_out_text
 from akdtune.reports.text import counted
 from akdtune.reports.transfer.measures import measured
 from akdtune.roles import REPORT_ROLES
@@ -36,8 +37,7 @@ NOISE = "random_teacher"
 SECTIONS = ("views", "method", "student", "training", "seeds")
 """Of a trial's settings: what makes two cells of one name the same."""
 
-NO_PREDICTIONS, DAMAGED = "without predictions", "damaged"
-OTHER_IMAGES, NO_NUMBERS = "judged by other images", "with logits that are not finite"
+NO_NUMBERS = "with logits that are not finite"
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,7 @@ class Students:
 
     def left_out_text(self) -> str:
         """`left out: 2 diverged, 1 without predictions`; empty where every trial counts."""
-        tally = Counter(trial.status for trial in self.left_out)
-        return "" if not tally else "left out: " + ", ".join(f"{count} {status}" for status, count in tally.items())
+        return left_out_text(Counter(trial.status for trial in self.left_out))
 
 
 @dataclass(frozen=True)
@@ -333,7 +332,7 @@ def _student(run: Path, name: str, trial_id: str, seed: int, teacher: TeacherLog
     try:
         held = recorded.trial_logits(run, trial_id)
     except NotRecorded as error:
-        return NO_PREDICTIONS, str(error)
+        return WITHOUT_PREDICTIONS, str(error)
     except StudyError as error:
         return DAMAGED, str(error)
     if not np.array_equal(held.sample_ids_N, teacher.sample_ids_N) or held.logits_NK.shape != teacher.main_NK.shape:

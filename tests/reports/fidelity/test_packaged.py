@@ -20,8 +20,14 @@ def test_three_pairs_of_teachers_that_differ_in_augmentation_alone() -> None:
         assert study.record == RecordSettings(attention=1000, augmented=True, train=True)
         assert study.ablation is not None
         assert list(study.ablation.arms) == ["base", "strong"]
+        noise = ["random_teacher"] if name == "rethink_kd" else []  # no teacher of the pair has a part in it
+        assert study.ablation.controls == ["student_only", *noise]
     without = [
-        {**study.values, "study": "", "teacher": {**study.values["teacher"], "augmentation": None, "others": []}}
+        {
+            **study.values, "study": "",
+            "teacher": {**study.values["teacher"], "augmentation": None, "others": []},
+            "ablation": {**study.values["ablation"], "controls": []},
+        }
         for study in studies.values()
-    ]
+    ]  # fmt: skip
     assert without[0] == without[1] == without[2]

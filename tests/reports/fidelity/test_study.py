@@ -103,7 +103,7 @@ def test_who_is_left_out_and_why(study: RecordedStudy) -> None:
     found = study_fidelity(study.write(finished=False))
     assert [student.trial_id for student in found.students] == [first, second]
     assert found.left_out == {
-        "pruned": 1, "running": 1, "without predictions": 1, "judged by other images than the teachers": 1,
+        "pruned": 1, "running": 1, "without predictions": 1, "judged by other images than the teacher": 1,
         "judged by other images (search)": 1,
     }  # fmt: skip
     assert found.without_maps == {"none recorded": 1}

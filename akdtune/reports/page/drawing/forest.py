@@ -46,6 +46,7 @@ def forest(
     floor: float | None,
     looks: Sequence[Look],
     layout: Layout,
+    farthest: float | None = None,
 ) -> Markup:
     """Paired differences against the reference, controls below the cells.
 
@@ -58,12 +59,13 @@ def forest(
         floor: by how much two runs of the same thing may differ; None for no lines.
         looks: of the bars, for their colours.
         layout: wide or narrow.
+        farthest: as `figures.forest_limits` has it; an arrow stands for what lies beyond.
     """
     pairs = sorted(zip(bars, looks, strict=True), key=lambda pair: pair[0].is_control)
     ordered = [bar for bar, _ in pairs]
-    low, high = figures.forest_limits(ordered, margin)
+    low, high = figures.forest_limits(ordered, margin, farthest)
     if floor and floor < 2 * max(abs(low), abs(high)):
-        low, high = figures.forest_limits(ordered, max(margin or 0.0, floor))
+        low, high = figures.forest_limits(ordered, max(margin or 0.0, floor), farthest)
     x = Scale(low, high, layout.left, layout.right)
     bottom = layout.top + layout.row * len(ordered)
     content = [*_ground(x, layout, bottom, margin, floor)]
@@ -104,13 +106,16 @@ def _row(bar: Bar, look: Look, x: Scale, layout: Layout, y: float, simultaneous:
         marks += _span(x, y, bar.family_low, bar.family_high, "ln thin", ends=True)
     if bar.low is not None and bar.high is not None:
         marks += _span(x, y, bar.low, bar.high, "ln thick", ends=False)
-    marks.append(svg.mark(x(bar.value), y, shape, said, radius=4.4, look="mk hollow" if bar.low is None else "mk"))
+    if x.low <= bar.value <= x.high:
+        marks.append(svg.mark(x(bar.value), y, shape, said, radius=4.4, look="mk hollow" if bar.low is None else "mk"))
+    elif bar.low is None:
+        marks += _span(x, y, bar.value, bar.value, "ln thick", ends=False)
     yield svg.group(look.name, *marks)
 
 
 def _span(x: Scale, y: float, low: float, high: float, look: str, *, ends: bool) -> Iterator[Markup]:
     """An interval; an arrow at the edge of the plot where it goes on."""
-    left, right = max(x(low), x.start), min(x(high), x.end)
+    left, right = (min(max(x(end), x.start), x.end) for end in (low, high))
     said = interval(low, high)
     yield svg.path([(left, y), (right, y)], look, said)
     for edge, goes_on, way in ((left, x(low) < x.start, -1), (right, x(high) > x.end, 1)):

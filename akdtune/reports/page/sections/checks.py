@@ -5,7 +5,7 @@ from __future__ import annotations
 from akdtune.reports.answers import Diversity
 from akdtune.reports.diversity import checks_report, theory_check
 from akdtune.reports.diversity.measured import DiversityPanel
-from akdtune.reports.members import left_out_text
+from akdtune.reports.left_out import left_out_text
 from akdtune.reports.page.content import Part, Sentences, Table
 
 TRIALS_SHOWN = 500
@@ -24,7 +24,7 @@ def of_panel(found: Diversity, panel: DiversityPanel) -> list[Part]:
     ]  # fmt: skip
     if rows := checks_report.path_rows(checks):
         caption = f"Along the ensemble's accuracy and beside it, {which}"
-        parts.append(Table(caption, checks_report.PATH_HEADINGS, rows, (1, 2, 3, 4, 5), folded=True))
+        parts.append(Table(caption, checks_report.PATH_HEADINGS, rows, (2,), folded=True))
     said = [*checks_report.remarks(checks), checks_report.HOW, *checks_report.path_remarks(checks)]
     return [*parts, Sentences(said, listed=True, folded=f"How these fits agree, {which}")]
 

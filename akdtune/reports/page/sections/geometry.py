@@ -14,7 +14,7 @@ from akdtune.reports.geometry import calibration, trial_offsets
 from akdtune.reports.geometry.calibration import WHO, Calibration, TrialCalibration, calibration_of, pooled
 from akdtune.reports.geometry.courses import MEASURES, READING, groups_of
 from akdtune.reports.geometry.trial_offsets import offsets_of
-from akdtune.reports.members import left_out_text
+from akdtune.reports.left_out import left_out_text
 from akdtune.reports.page.content import Figure, LeftOut, Panel, Part, Section, Sentences, Table
 from akdtune.reports.page.drawing import lines, points, svg
 from akdtune.reports.page.drawing.axes import Margins, plot
@@ -94,7 +94,9 @@ def _calibration(material: Material) -> Iterator[Part]:
     caption = f"Accuracy against confidence, {BINS} bins over all trials of an arm; line: calibrated."
     yield Figure("Calibration of ensemble, teacher and student", drawn, caption, looks)
     yield _errors(found, material)
-    yield Sentences([_sentence(said) for said in (*found.sentences, left_out_text(found.left_out)) if said])
+    yield Sentences(
+        [_sentence(said) for said in (calibration.READING, *found.sentences, left_out_text(found.left_out)) if said]
+    )
 
 
 def reliability_plot(arm: str, trials: Sequence[TrialCalibration], looks: dict[str, Look]) -> Markup:
@@ -121,7 +123,7 @@ def reliability_plot(arm: str, trials: Sequence[TrialCalibration], looks: dict[s
 
 def _errors(found: Calibration, material: Material) -> Table:
     right = tuple(range(1, len(calibration.ARM_HEADINGS)))
-    caption = "Calibration in percentage points, means over trials"
+    caption = "Calibration, means over trials"
     return Table(caption, calibration.ARM_HEADINGS, calibration.arm_rows(found), right, material.looks)
 
 

@@ -10,7 +10,7 @@ from akdtune.reports.page.content import LeftOut, Part, Section, Sentences, Tabl
 from akdtune.reports.page.material import Material, as_yaml, without_home
 from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
-from akdtune.settings.domains import Choice, Domain
+from akdtune.settings.domains import Choice, Domain, label
 
 SEARCHED = {"search": ("search",), "probes": ("probe",), "pilot": ("pilot",)}
 REPORTED = {"confirmation": ("confirm",), "ablation": ("ablation", "control")}
@@ -103,7 +103,7 @@ def _subject(material: Material) -> Table:
             for key, on in (("val_accuracy", "validation"), ("test_accuracy", "test"))
             if isinstance(found.get(key), int | float)
         ]
-        seen = [f"augmentation {as_yaml(teacher['augmentation'])}"] if teacher.get("augmentation") else []
+        seen = [f"augmentation {label(teacher['augmentation'])}"] if teacher.get("augmentation") else []
         rows.append(["teacher", "; ".join([component(teacher.get("network")), *seen, *accuracies])])
     if student := part_of(settings, "student"):
         rows.append(["student", component(student.get("network"))])
@@ -135,7 +135,8 @@ def component(value: Any) -> str:
 
 
 def _listed(held: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')}: {as_yaml(value)}" for key, value in held.items())
+    texts = {key: label(value) if key == "augmentation" else as_yaml(value) for key, value in held.items()}
+    return ", ".join(f"{key.replace('_', ' ')}: {text}" for key, text in texts.items())
 
 
 def _designs(material: Material) -> Iterator[Part]:

@@ -11,6 +11,7 @@ from akdtune.reports.page.drawing.looks import Look, look
 from akdtune.reports.page.material import Material, without_home
 from akdtune.reports.transfer import verdict
 from akdtune.reports.transfer.comparison import PARTS, Comparison
+from akdtune.reports.transfer.figures import FARTHEST
 from akdtune.statistics.association import LEVEL
 
 TITLE = "Transfer of the teacher's function"
@@ -63,11 +64,12 @@ def _figure(comparison: Comparison) -> Iterator[Part]:
     xlabel = f"agreement: difference from {comparison.students.reference} (points)"
     wide, narrow = (
         forest.forest(
-            bars, name=name, xlabel=xlabel, margin=None, level=LEVEL, floor=None, looks=looks, layout=layout
+            bars, name=name, xlabel=xlabel, margin=None, level=LEVEL, floor=None, looks=looks, layout=layout,
+            farthest=FARTHEST,
         )
         for layout in (forest.WIDE, forest.NARROW)
     )  # fmt: skip
-    caption = "Round: cells; square: controls; thick: 95 % interval of each by itself."
+    caption = "Round: cells; square: controls; thick: 95 % interval of each by itself; arrow: beyond the plot."
     yield Figure(name, [Panel(wide, narrow, broad=True)], caption)
 
 
