@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from akdtune.designs.cells import Cell, CellPlan
+from akdtune.reports.text import counted
 from akdtune.settings.file import shown
 from akdtune.settings.sections import AblationSettings
 from akdtune.statistics.power import minimum_detectable
@@ -26,7 +27,7 @@ def counts(outline: Outline) -> list[str]:
         controls = len(ablation.controls) if outline.cell_plan is None else outline.cell_plan.controls
         lines.append(
             f"{at_most}{outline.ablation_trials} ablation trials: {ablation.design}, {outline.cells} cells with "
-            f"{controls} controls, {_seeds_of(ablation)}, never pruned, {_trained(study)}"
+            f"{counted(controls, 'control')}, {_seeds_of(ablation)}, never pruned, {_trained(study)}"
         )
     return lines
 

@@ -20,8 +20,8 @@ from akdtune.statistics.resampling import TINY, Floats, full_rank
 
 # Shapes: N trials, P fixed columns, L levels of a random intercept.
 
-LARGE = 400
-"""Trials beyond which nothing is fitted: the time of one fit grows with the cube of the cells."""
+LARGE = 250
+"""Trials beyond which nothing is fitted: a fit of 250 takes one to two seconds, one of 400 up to six."""
 _LEFT_OUT = "the mixed model is left out"
 
 

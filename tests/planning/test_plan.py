@@ -295,7 +295,7 @@ def test_cells_with_the_same_targets_are_planned_once_where_the_teacher_is_train
     lines = report.plan_report(after)
     (line,) = [line.strip() for line in lines if line.strip().startswith("weight_matched: ")]
     assert line.startswith("weight_matched: the same targets and weights as plain on 256 real images (largest")
-    assert any("6 ablation trials: leave_one_out, 3 cells with 1 controls" in line for line in lines)
+    assert any("6 ablation trials: leave_one_out, 3 cells with 1 control," in line for line in lines)
 
 
 def test_the_reports_teacher_is_planned_with_the_images_it_trains_on(file: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from akdtune.reports.ablation.measured import ALPHA, MARGIN, NOT_PLANNED, UNFINISHED, MeasuredCell, Phase
 from akdtune.reports.ablation.predictions import Agreement, StoredPredictions
+from akdtune.settings.domains import label
 from akdtune.statistics import effects, power
 from akdtune.statistics import paired as statistics_paired
 from akdtune.statistics.effects import Effect
@@ -270,6 +271,8 @@ def level_text(value: Any) -> str:
     """A level as tables and plots show it."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, dict) and "name" not in value:  # one of a component would be its name alone
+        return label(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
