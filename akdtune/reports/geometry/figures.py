@@ -58,12 +58,14 @@ def course_panels(courses: Sequence[Course], name: str) -> Sheet:
                 axis.set_visible(False)
                 continue
             title, unit, _ = MEASURES[measures[place]]
-            for course in courses:
-                if course.measure == measures[place]:
-                    _draw_course(axis, course, *looks[course.arm])
+            shown = [course for course in courses if course.measure == measures[place]]
+            for course in shown:
+                _draw_course(axis, course, *looks[course.arm])
             axis.set_title(title, loc="left")
             axis.set_ylabel(unit)
             axis.xaxis.get_major_locator().set_params(integer=True)
+            if len(epochs := {epoch for course in shown for epoch in course.mean[0]}) == 1:
+                axis.set_xticks(list(epochs))
             axis.grid(color="#e6e6e6", linewidth=0.5)
             axis.set_axisbelow(True)
             if place >= len(measures) - columns:
