@@ -37,6 +37,17 @@ def ready_to_train(cpu: float) -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch computes with one thread: as a trial does, and in one order whatever the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def seed_draws(seed: int, device: torch.device) -> None:
     """Sets torch's global generators that draw on a device.
 

@@ -1,6 +1,6 @@
 """Whether students attend and answer as their teachers do, and whether teachers that look elsewhere change it.
 
-    python analysis/fidelity.py runs/rethink_ww runs/rethink_ws runs/rethink_ss
+    python analysis/fidelity.py runs/rethink_kd runs/rethink_ws runs/rethink_ss
     akdtune analyze fidelity rethink_ww rethink_ws rethink_ss
 
 Of one study: attention overlap (IoU) beside its chance level, top-1 fidelity, KL both ways, mutual information,
@@ -30,6 +30,7 @@ from akdtune.reports.fidelity.report import (
     attention_rows,
     by_study,
     left_out_lines,
+    measured_columns,
     pairs_line,
     relation_rows,
     sanity_lines,
@@ -49,9 +50,11 @@ def print_answer(console: Console, found: Fidelity) -> None:
     studies, kind = found.studies, found.kind
     print_whole(console, _table(ANSWER_HEADINGS, by_study(studies, answer_rows)))
     console.print()
-    print_whole(console, _table(ATTENTION_HEADINGS, by_study(studies, lambda study: attention_rows(study, kind))))
+    looking = by_study(studies, lambda study: attention_rows(study, kind))
+    print_whole(console, _table(*measured_columns(ATTENTION_HEADINGS, looking)))
     console.print(f"{READING}\n", highlight=False, soft_wrap=True)
-    print_whole(console, _table(TEACHER_HEADINGS, by_study(studies, lambda study: teacher_rows(study, kind))))
+    teachers = by_study(studies, lambda study: teacher_rows(study, kind))
+    print_whole(console, _table(*measured_columns(TEACHER_HEADINGS, teachers)))
     if isinstance(found.relations, str):
         console.print(f"\n{found.relations}", highlight=False, soft_wrap=True)
     else:
@@ -85,11 +88,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Compares where students look and what they answer with their teachers, from recorded answers and\n"
         "attention maps (record: {attention: N}). Several studies are several sets of teachers: rank correlations of\n"
         "the teachers' overlap with fidelity and with the gap are reported, never tested. Works on a running study.",
-        epilog="examples:\n  akdtune analyze fidelity rethink_ww\n"
-        "  akdtune analyze fidelity rethink_ww rethink_ws rethink_ss --maps predicted\n\n"
+        epilog="examples:\n  akdtune analyze fidelity rethink_kd\n"
+        "  akdtune analyze fidelity rethink_kd_ww rethink_kd rethink_kd_ss --maps predicted\n\n"
         "writes fidelity.json, and the figures fidelity and fidelity_maps",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="study directories, e.g. runs/rethink_ww")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="study directories, e.g. runs/rethink_kd")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: reports of the first RUN)")
     parser.add_argument("--maps", choices=KINDS, default="sum",
                         help="summed over all classes (published, default) or of the predicted class")  # fmt: skip

@@ -76,7 +76,8 @@ def processor() -> str:
 
 def digest(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.replace(str(Path.cwd()), "HERE").encode()).hexdigest()[:16]
+    anywhere = text.replace(str(Path.cwd()), "HERE").replace(str(Path.home()), "/root")  # the home of the record
+    return hashlib.sha256(anywhere.encode()).hexdigest()[:16]
 
 
 def studies() -> dict[str, Any]:

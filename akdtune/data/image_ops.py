@@ -8,11 +8,10 @@ Shapes: N images, B batch, C channels, H, W height and width, S side of the fini
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from akdtune.data.crops import Crops, cropped, drawn_crops
+from akdtune.devices import one_thread
 from akdtune.randomness import Draw, Stream, below, unit
 from akdtune.settings.data import Augmentation, RandAugment, RandomResizedCrop
 
@@ -133,7 +133,7 @@ def rotated(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, degrees: float) 
     from torchvision.transforms.v2 import functional  # late: it is slow to load, and few trials need it
 
     angles_B = degrees * (2 * unit(draw.words(sample_ids_B, Stream.ROTATION)[0]) - 1)
-    with _one_thread():
+    with one_thread():
         turned = [functional.rotate(image, angle) for image, angle in zip(images_BCHW, angles_B.tolist(), strict=True)]
     return torch.stack(turned)
 
@@ -149,7 +149,7 @@ def autoaugmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, policy: st
     words = draw.words(sample_ids_B, Stream.AUTOAUGMENT)
     pair_B, chance_2B = below(words[0], len(pairs)), unit(words[1:3])
     finished = list(images_BCHW)
-    with _one_thread():  # as in `randaugmented`
+    with one_thread():  # as in `randaugmented`
         for row in range(len(finished)):
             for place, (name, probability, strength) in enumerate(pairs[pair_B[row]]):
                 if chance_2B[place, row] < probability:
@@ -176,7 +176,7 @@ def policy_pairs(policy: str) -> list[list[tuple[str, float, float]]]:
 def randaugmented(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, settings: RandAugment) -> Tensor:
     """8-bit images after `settings.ops` operations each."""
     finished = list(images_BCHW)
-    with _one_thread():  # a sum over an image depends on how many threads share it
+    with one_thread():  # a sum over an image depends on how many threads share it
         for index in range(settings.ops):
             words = draw.words(sample_ids_B, Stream.RANDAUGMENT, index)
             operations_B = below(words[0], len(OPERATIONS))
@@ -227,16 +227,6 @@ def operate(image_CHW: Tensor, name: str, strength: float, sign: float) -> Tenso
         "invert": lambda: functional.invert(image_CHW),
     }
     return operations[name]()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def blanked(images_BCHW: Tensor, sample_ids_B: Ids, draw: Draw, augmentation: Augmentation) -> Tensor:

@@ -5,8 +5,7 @@ Shapes: P inputs of a pool, C channels, H, W, D classes.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from akdtune import networks, progress
 from akdtune.detection.lineup import Lineup, Student, Teacher
 from akdtune.detection.synthesis import Synthesis, norms_of, synthesise
+from akdtune.devices import one_thread
 from akdtune.errors import AkdtuneError
 from akdtune.networks import Network
 from akdtune.randomness import derived_seed
@@ -69,7 +69,7 @@ def ask(lineup: Lineup, asked: Asked) -> tuple[Outputs, dict[str, npt.NDArray[np
         AkdtuneError: for a teacher whose answers are not finite; where nothing can be asked.
     """
     asking = _Asking(lineup, asked)
-    with _one_thread():
+    with one_thread():
         asking.prepare()
         with progress.stage("asking students and teachers"):
             for place, student in enumerate(lineup.students):
@@ -223,14 +223,3 @@ def _of_teachers(teachers: Sequence[Teacher], images_PCHW: Tensor, kind: Kind) -
         if not np.isfinite(logits_PD).all():
             raise AkdtuneError(f"teacher {teacher.facts.name}: what it says of {kind} inputs is not finite")
     return np.stack(said)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Within it, sums are made in one order, whatever the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

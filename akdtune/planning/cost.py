@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -42,17 +41,6 @@ from akdtune.training.trial import Trial
 TIMED_STEPS = 8
 
 CPU = torch.device("cpu")
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Within it torch computes with one thread, as a trial does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # ------------------------------------------------------------------------------------------------- files and machine

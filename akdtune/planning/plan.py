@@ -9,6 +9,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from akdtune.devices import one_thread
 from akdtune.planning.checkpoint_files import check_checkpoints, missing_students
 from akdtune.planning.cost import (
     CPU,
@@ -21,7 +22,6 @@ from akdtune.planning.cost import (
     maps_needed_by,
     missing,
     missing_checkpoints,
-    one_thread,
     surviving_share,
     untrained_teachers,
 )

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from akdtune.devices import one_thread
 from akdtune.planning.cost import (
     ArmCost,
     Bench,
     UntrainedTeacher,
     arm_cost,
-    one_thread,
     teacher_seconds,
     teacher_step_s,
 )

@@ -8,19 +8,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from akdtune.statistics.resampling import Floats
 
 
 def log_softmax(scores: npt.NDArray[np.floating[Any]]) -> Floats:
     """Log-probabilities at temperature 1 [..., K], in float64; rounded ones add up to 1 again."""
-    return np.asarray(special.log_softmax(scores.astype(np.float64), axis=-1))
+    from scipy.special import log_softmax as of_scores  # late: help and lists of trials do not wait for it
+
+    return np.asarray(of_scores(scores.astype(np.float64), axis=-1))
 
 
 def log_mean_probability(log_probabilities_MNK: Floats) -> Floats:
     """Log of the classifiers' mean probability [N, K], equal weights, without underflow."""
-    summed_NK = special.logsumexp(log_probabilities_MNK, axis=0)
+    from scipy.special import logsumexp  # late: help and lists of trials do not wait for it
+
+    summed_NK = logsumexp(log_probabilities_MNK, axis=0)
     return np.asarray(summed_NK - np.log(len(log_probabilities_MNK)))
 
 

@@ -31,6 +31,8 @@ def train(**given: Any) -> int:
         plugins=(),
         data=DataSettings(name="digits", validation=600),
         teacher=TeacherSettings(**given),
+        configurations=(),
+        possible_cells=(),
     )
     return teachers.train(study, "subset", "cpu")
 

@@ -20,7 +20,10 @@ def simulations(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("association_statistics")
 
 
-NAMES = {"false_associations": 200, "intervals_and_signs": 240, "power": 200, "coverage": 160}
+NAMES = {
+    "false_associations": 200, "intervals_and_signs": 240, "power": 200, "coverage": 160, "further_fits": 160,
+    "paths": 160,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -47,7 +47,7 @@ class Outcome:
 
 OUTCOMES = (
     Outcome("fidelity", "top-1 fidelity", "%", lambda student: student.ensemble.fidelity),
-    Outcome("gap", "train less test", "points", lambda student: student.any_gap),
+    Outcome("gap", "gap", "points", lambda student: student.any_gap),
     Outcome("information", "adjusted MI", "", lambda student: student.ensemble.information.adjusted),
     Outcome("accuracy", "accuracy", "%", lambda student: student.alone.accuracy),
 )

@@ -19,15 +19,15 @@ from akdtune.statistics.calibration import BINS
 Relations: TypeAlias = Sequence[RankRelation] | str
 Value: TypeAlias = Callable[[StudentMeasured], float | None]
 
-ANSWER_HEADINGS = ("cell", "n", "accuracy", "train less\ntest", "fidelity", "KL(T‖S)", "adjusted\nMI")
+ANSWER_HEADINGS = ("cell", "n", "accuracy", "gap", "fidelity", "KL(T‖S)", "adjusted\nMI")
 ATTENTION_HEADINGS = ("cell", "IoU S–T\n(chance)", "IoU of\nall", "IoU V–T", "affinity", "calibration\nerror")
 TEACHER_HEADINGS = ("teacher", "accuracy", "calibration\nerror", "affinity", "IoU T–T\n(chance)", "fidelity\nT–T")
 RELATION_HEADINGS = ("IoU T–T with", "arms", "trials", "over arms [95 %]", "within cells [95 %]", "p over\npairs")
 
 READING = (
-    "means over seeds ± sd; fidelity: images of which student and mean-logit ensemble predict the same class; KL in "
-    "nats; IoU: pixels attended by all over those by any, in brackets at images paired at random; S: student, "
-    "T: teachers, V: views"
+    "means over seeds ± sd; fidelity: images of which student and mean-logit ensemble predict the same class; gap: "
+    "accuracy on training images less that on judged ones, points; KL in nats; IoU: pixels attended by all over those "
+    "by any, in brackets at images paired at random; S: student, T: teachers, V: views"
 )
 DEFINITIONS: Mapping[str, str] = {
     "attention": "the last map under the classifier as 1x1 convolution, bilinear to the image's size, each image's map "
@@ -116,6 +116,15 @@ def by_study(studies: Sequence[StudyFidelity], rows_of: Callable[[StudyFidelity]
         rows.append([study.name, *[""] * (len(own[0]) - 1)] if own else [study.name])
         rows += [[f"  {first}", *rest] for first, *rest in own]
     return rows
+
+
+def measured_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns that no row has a number for, such as IoU where no maps were recorded."""
+    kept = [
+        place for place in range(len(headings))
+        if not place or any(len(row) > place and row[place] not in ("", "n/a") for row in rows)
+    ]  # fmt: skip
+    return [headings[place] for place in kept], [[row[place] for place in kept if place < len(row)] for row in rows]
 
 
 def relation_rows(found: Sequence[RankRelation]) -> list[list[str]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ ARMS_SHOWN = 9
 """Panels of a figure that has one an arm."""
 Style: TypeAlias = Literal["-", "--", ":", "-."]
 _STYLES: tuple[Style, ...] = ("-", "--", ":", "-.")
+Trial = TypeVar("Trial")
 
 
 def draw(
@@ -58,12 +59,14 @@ def course_panels(courses: Sequence[Course], name: str) -> Sheet:
                 axis.set_visible(False)
                 continue
             title, unit, _ = MEASURES[measures[place]]
-            for course in courses:
-                if course.measure == measures[place]:
-                    _draw_course(axis, course, *looks[course.arm])
+            shown = [course for course in courses if course.measure == measures[place]]
+            for course in shown:
+                _draw_course(axis, course, *looks[course.arm])
             axis.set_title(title, loc="left")
             axis.set_ylabel(unit)
             axis.xaxis.get_major_locator().set_params(integer=True)
+            if len(epochs := {epoch for course in shown for epoch in course.mean[0]}) == 1:
+                axis.set_xticks(list(epochs))
             axis.grid(color="#e6e6e6", linewidth=0.5)
             axis.set_axisbelow(True)
             if place >= len(measures) - columns:
@@ -96,18 +99,34 @@ def _legend(figure: Any, looks: Mapping[str, tuple[str, Style]]) -> None:
 
 def offset_panels(offsets: Offsets, name: str) -> Sheet:
     """A panel an arm: offsets of the first trial's views on their plane, the teacher at the cross."""
-    arms = dict(list(offsets.arms.items())[:ARMS_SHOWN])
-    columns = min(COLUMNS, len(arms))
-    rows = ceil(len(arms) / columns)
+    return _arm_panels(
+        offsets.arms,
+        lambda axis, trials: _draw_plane(axis, trials[0].plane),
+        lambda trials: trials[0].trial_id,
+        f"{name}: offsets of the views' features from their teacher (cross), first trial an arm",
+        "a point an image, a large mark the mean of a view; unit: mean length of the teacher's feature",
+    )
+
+
+def _arm_panels(
+    arms: Mapping[str, list[Trial]],
+    draw_trials: Callable[[Any, list[Trial]], None],
+    beside: Callable[[list[Trial]], str],
+    title: str,
+    footnote: str,
+) -> Sheet:
+    """A panel for each of the first arms, drawn from its trials; `beside` stands after the arm's name."""
+    shown = dict(list(arms.items())[:ARMS_SHOWN])
+    columns = min(COLUMNS, len(shown))
+    rows = ceil(len(shown) / columns)
     with sheet(max(4.6, 3.3 * columns), 0.95 + 3.0 * rows) as drawn:
         axes = drawn.figure.subplots(rows, columns, squeeze=False)
-        for axis, (arm, trials) in zip(axes.flat, arms.items(), strict=False):
-            _draw_plane(axis, trials[0].plane)
-            axis.set_title(f"{arm}, {trials[0].trial_id}", loc="left")
-        for axis in axes.flat[len(arms) :]:
+        for axis, (arm, trials) in zip(axes.flat, shown.items(), strict=False):
+            draw_trials(axis, trials)
+            axis.set_title(f"{arm}, {beside(trials)}", loc="left")
+        for axis in axes.flat[len(shown) :]:
             axis.set_visible(False)
-        suptitle(drawn.figure, f"{name}: offsets of the views' features from their teacher (cross), first trial an arm")
-        footnote = "a point an image, a large mark the mean of a view; unit: mean length of the teacher's feature"
+        suptitle(drawn.figure, title)
         drawn.figure.supxlabel(footnote, fontsize=7.5, color=GREY, x=0.01, ha="left")
     return drawn
 
@@ -130,20 +149,13 @@ def _draw_plane(axis: Any, plane: OffsetPlane) -> None:
 
 def reliability_panels(calibration: Calibration, name: str) -> Sheet:
     """A panel an arm: accuracy against confidence of ensemble, teacher and student, over the arm's trials."""
-    arms = dict(list(calibration.arms.items())[:ARMS_SHOWN])
-    columns = min(COLUMNS, len(arms))
-    rows = ceil(len(arms) / columns)
-    with sheet(max(4.6, 3.2 * columns), 0.95 + 3.0 * rows) as drawn:
-        axes = drawn.figure.subplots(rows, columns, squeeze=False)
-        for axis, (arm, trials) in zip(axes.flat, arms.items(), strict=False):
-            _draw_reliability(axis, trials)
-            axis.set_title(f"{arm}, {counted(len(trials), 'trial')}", loc="left")
-        for axis in axes.flat[len(arms) :]:
-            axis.set_visible(False)
-        suptitle(drawn.figure, f"{name}: calibration of ensemble, teacher and student")
-        footnote = "bins of equal width over all trials of an arm; area of a mark: images; line: calibrated"
-        drawn.figure.supxlabel(footnote, fontsize=7.5, color=GREY, x=0.01, ha="left")
-    return drawn
+    return _arm_panels(
+        calibration.arms,
+        _draw_reliability,
+        lambda trials: counted(len(trials), "trial"),
+        f"{name}: calibration of ensemble, teacher and student",
+        "bins of equal width over all trials of an arm; area of a mark: images; line: calibrated",
+    )
 
 
 def _draw_reliability(axis: Any, trials: Sequence[TrialCalibration]) -> None:

@@ -13,6 +13,7 @@ from akdtune.records.files import trial_directory
 from akdtune.reports.fidelity.agreement import likeness, mean_logits, percent_right
 from akdtune.reports.fidelity.maps import attended, chance, iou
 from akdtune.reports.fidelity.measured import Overlap
+from akdtune.reports.fidelity.report import measured_columns
 from akdtune.reports.fidelity.study import is_taught, study_fidelity
 from tests.reports.fidelity.recorded_studies import IDS_N, LABELS_N, MAPPED, SIZE, Network, RecordedStudy
 from tests.study_fixture import StudyBuilder
@@ -25,6 +26,12 @@ def study(tmp_path: Path) -> RecordedStudy:
 
 def masks(network: Network) -> np.ndarray:
     return attended(network.maps_Nhw, SIZE, SIZE)
+
+
+def test_columns_that_nothing_was_measured_for_are_left_out() -> None:
+    headings, rows = measured_columns(("cell", "IoU", "error"), [["a study", "", ""], ["  base", "n/a", "1.2"], ["b"]])
+    assert headings == ["cell", "error"]
+    assert rows == [["a study", ""], ["  base", "1.2"], ["b"]]
 
 
 def test_teachers_beside_each_other(study: RecordedStudy) -> None:

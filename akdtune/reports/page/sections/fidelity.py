@@ -17,6 +17,7 @@ from akdtune.reports.fidelity.report import (
     answer_rows,
     attention_rows,
     left_out_lines,
+    measured_columns,
     sanity_lines,
     teacher_rows,
 )
@@ -53,6 +54,7 @@ def fidelity(material: Material) -> Section | LeftOut:
 
 
 def _table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    headings, rows = measured_columns(headings, rows)
     plain = [heading.replace("\n", " ") for heading in headings]
     return Table(caption, plain, rows, tuple(range(1, len(plain))))
 
