@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from akdtune.designs import controls, factors, no_effect
-from akdtune.designs.changes import apply
+from akdtune.designs.changes import apply, with_task
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import lookup
 from akdtune.registry import names as component_names
+from akdtune.settings.data import data_settings
 from akdtune.settings.domains import Issue, label
 from akdtune.settings.file import KeyPath, written
 from akdtune.settings.sections import TRIAL_LEVEL, AblationSettings
@@ -179,14 +180,15 @@ def _designed(
     nowhere: dict[str, list[no_effect.Idle]] = {}
     for cell in design.cells:
         try:
+            shared = with_task(cell.applied, constants)
             sections, nowhere[cell.name] = apply(cell.applied, base)
         except AkdtuneError as error:
             issues.append((where, str(error)))
             continue
-        settings, wrong = trial_settings(sections, constants)
+        settings, wrong = trial_settings(sections, shared)
         issues += [(where, f"cell '{cell.name}': {written(path)}: {message}") for path, message in wrong]
         if not wrong:
-            filled_in[cell.name] = cell, {**constants, **settings}, sections
+            filled_in[cell.name] = cell, {**shared, **settings}, sections
     issues += _without_meaning(design, nowhere, where)
     if issues:
         return [], []
@@ -248,6 +250,8 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
     Raises:
         AkdtuneError: for an unknown control, or one that makes no sense for this base.
     """
+    if "task" in base.settings:
+        constants = {**constants, "task": base.settings["task"]}
     control = controls.build(name, base.settings, _context(base.settings, constants))
     settings, wrong = trial_settings({key: control.sections[key] for key in TRIAL_LEVEL}, constants)
     if wrong:
@@ -262,8 +266,12 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
 
 def _context(settings: Sections, constants: Sections) -> controls.ControlContext:
     data, teacher = constants["data"], constants["teacher"]
-    channels, size, classes = _NOMINAL.get(data["name"], (3, 32, 100))
-    inputs = (channels, data.get("size") or size, data.get("num_classes") or classes)
+    source = lookup("data", data["name"])
+    if source.takes == "images":
+        channels, size, classes = _NOMINAL.get(data["name"], (3, 32, 100))
+        inputs: controls.NetworkInputs = (channels, data.get("size") or size, data.get("num_classes") or classes)
+    else:
+        inputs = source.spec(data_settings(data))
     pair = pair_of(constants, settings["student"])
     assert pair is not None, "data, teacher and student are known here"
     return controls.ControlContext(

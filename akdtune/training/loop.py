@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from akdtune.columns import Column
-from akdtune.data.dataset import DataSet
+from akdtune.data.row_sets import RowDataSet
 from akdtune.errors import AkdtuneError
 from akdtune.networks import Network
 from akdtune.training.config import TrialConfig
@@ -73,7 +73,7 @@ class TrialLoop(Protocol):
     """
 
     config: TrialConfig
-    dataset: DataSet
+    dataset: RowDataSet
     student: Network
     evaluation: Evaluation
     streams: int
@@ -82,7 +82,7 @@ class TrialLoop(Protocol):
         self,
         config: TrialConfig,
         stand_ins: Sequence[Network] = (),
-        dataset: DataSet | None = None,
+        dataset: RowDataSet | None = None,
         *,
         limits: TrialLimits | None = None,
     ) -> None:

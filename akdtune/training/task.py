@@ -8,7 +8,7 @@ Shapes: R rows of a part of a split, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from akdtune.columns import Column, joined
-from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.dataset import load_data
+from akdtune.data.row_sets import RowDataSet, RowSplit, Splits
 from akdtune.metric import ACCURACY, Metric
+from akdtune.networks import Network
 from akdtune.registry import Component, ComponentSettings, Kind, lookup
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import AnyDataSettings
+from akdtune.settings.domains import Issue
 from akdtune.settings.task import DEFAULT_TASK
-from akdtune.signals import Signals
+from akdtune.signals import Signals, Spec, Takes
 
 if TYPE_CHECKING:
     from akdtune.training.loop import TrialLoop
@@ -46,17 +49,27 @@ class Task(Component):
     """Contract of a task.
 
     Class attributes:
+        takes: what its networks and its data set are made for.
+        offers: what its networks may be asked for besides logits and pooled features, see `Method.needs`.
+        called: how sentences call its rows.
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
-        items_at_once: how many items of a split (images) are measured at a time; None: all, whose signals are kept.
+        items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
         Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
+        has_clients: whether clients teach in its trials, so that no teacher is named and views are those of clients.
+        keeps_more: whether `record` may keep more of its trials than predictions.
     """
 
     kind: ClassVar[Kind] = "tasks"
+    takes: ClassVar[Takes] = "images"
+    called: ClassVar[str] = "images"
+    offers: ClassVar[frozenset[str]] = frozenset()
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
     Trial: ClassVar[type[TrialLoop] | None] = None
+    has_clients: ClassVar[bool] = False
+    keeps_more: ClassVar[bool] = True
 
     def __init__(self, settings: ComponentSettings) -> None:
         self.settings = settings
@@ -69,9 +82,35 @@ class Task(Component):
     def __hash__(self) -> int:
         return hash((type(self), repr(self.settings)))
 
-    def load(self, data: DataSettings, device: torch.device) -> DataSet:
+    def load(self, data: AnyDataSettings, device: torch.device) -> RowDataSet:
         """The data on a device."""
         return load_data(data, device)
+
+    @classmethod
+    def misfits(cls, settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
+        """What it cannot work with in the settings of a trial, naming both, by path.
+
+        Args:
+            settings: views, method, student and training, filled in, as far as they are right.
+            study: the sections that trials share, its own among them.
+        """
+        yield from ()
+
+    def check_splits(self, splits: Splits[RowSplit]) -> None:
+        """Refuses data that it cannot use.
+
+        Raises:
+            AkdtuneError: naming the setting.
+        """
+
+    def clients(self, inputs: Spec) -> Sequence[Network]:
+        """The networks of clients that teach, as they begin; none where the study's teachers do."""
+        return ()
+
+    @property
+    def others_alike(self) -> Sequence[int]:
+        """A number for each client, the same for those of one architecture."""
+        return ()
 
     def meter(self) -> Meter:
         """What measures one split."""
@@ -91,7 +130,7 @@ class Task(Component):
         """Everything that its meter and the loop say of held-out items besides what views add."""
         metric, words = cls.metric, cls.metric.words
         of_metric = (
-            Column(metric.validation, "percent", f"{words} of the student on the validation images"),
+            Column(metric.validation, "percent", f"{words} of the student on the validation {cls.called}"),
             Column(metric.test, "percent", f"{words} of the student on the test set, read once, at a trial's end"),
             Column(
                 "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"

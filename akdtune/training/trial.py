@@ -22,8 +22,8 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, joined
-from akdtune.data.dataset import DataSet
-from akdtune.data.splits import Loaded, overlapping
+from akdtune.data.row_sets import Loaded, RowDataSet
+from akdtune.data.splits import overlapping
 from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import STREAMS, derived_seed
@@ -99,7 +99,7 @@ class Trial:
         self,
         config: TrialConfig,
         stand_ins: Sequence[networks.Network] = (),
-        dataset: DataSet | None = None,
+        dataset: RowDataSet | None = None,
         *,
         limits: TrialLimits | None = None,
         compiler: str | Callable[..., Any] = "inductor",
@@ -166,7 +166,7 @@ class Trial:
     @property
     def steps(self) -> int:
         """How many updates an epoch makes, whole batches counted up."""
-        return math.ceil(self.train_images / self.config.training.batch_size)
+        return math.ceil(self.train.items / self.config.training.batch_size)
 
     @property
     def epochs(self) -> dict[str, int]:
@@ -443,7 +443,7 @@ class Trial:
 def trial_of(
     config: TrialConfig,
     stand_ins: Sequence[networks.Network] = (),
-    dataset: DataSet | None = None,
+    dataset: RowDataSet | None = None,
     *,
     limits: TrialLimits | None = None,
 ) -> TrialLoop:
