@@ -147,7 +147,7 @@ class Bench:
         """The study's data on a device."""
         if device.type not in self._datasets:
             study = self.prepared.study
-            self._datasets[device.type] = task_of(study.constants).load(study.data, device)
+            self._datasets[device.type] = task_of({"task": study.task}).load(study.data, device)
         return self._datasets[device.type]
 
     def teacher_networks(self, device: torch.device) -> tuple[networks.Network, ...]:
