@@ -105,7 +105,7 @@ def test_teachers_train_on_the_labels_that_they_are_given() -> None:
 def test_a_plan_of_rows_is_made_and_said(load: Any) -> None:
     study = load()
     assert study.task == {"name": "spelling"} and study.data.hidden is False
-    assert "data words: 48 training, 24 validation, 24 test letters" in plan_report(Plan.of(study))
+    assert "data words: 72 training, 0 validation, 24 test letters" in plan_report(Plan.of(study))
     assert any(
         option["properties"]["name"].get("const") == "words"
         for option in json_schema()["properties"]["data"]["anyOf"]
