@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,11 @@ from typing_extensions import Self
 
 Inputs: TypeAlias = Any
 """A batch of what a network is asked about: of images float32 [B, C, H, W]. What carries it does not look inside."""
+
+
+Answer = Literal["step", "branch"]
+ANSWERS = get_args(Answer)
+"""What several answers of one network are of."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Signals:
     strong: Signals | None = None
     others: tuple[Signals, ...] = ()
     answers_BJK: Tensor | None = None
-    answer: Literal["step", "branch"] = "step"
+    answer: Answer = "step"
 
     @classmethod
     def of(cls, logits_BK: Tensor, pooled_BC: Tensor | None = None, **attributes: Any) -> Signals:
