@@ -68,10 +68,13 @@ def _of_trial(
         views = [_array(view_NK) for view_NK in recording.views()] if record.views else None
         answers_NJK = recording.answers() if record.answers else None
         logits_NK = _array(predictions.logits_NK)
-        of_rows = {"values_N": predictions.values_N, "groups_N": predictions.groups_N}
-        numbers = {name: None if values is None else values.numpy() for name, values in of_rows.items()}
-        more = {"views": views, "answers_NJK": None if answers_NJK is None else _array(answers_NJK), **numbers}
-        recorded_files.write_trial_logits(path, ids_N, labels_N, logits_NK, half=half, **more)
+        values_N, groups_N = (
+            None if numbers is None else numbers.numpy() for numbers in (predictions.values_N, predictions.groups_N)
+        )
+        recorded_files.write_trial_logits(
+            path, ids_N, labels_N, logits_NK, half=half, views=views,
+            answers_NJK=None if answers_NJK is None else _array(answers_NJK), values_N=values_N, groups_N=groups_N,
+        )  # fmt: skip
 
     def features(path: Path) -> None:
         held = _arrays(recording.features(record.features))
