@@ -84,7 +84,8 @@ class Method(Component, nn.Module):
         consumes: what its target is. `logits`: each logit target of the views. `pooled`: each pooled target of the
             views. `stages`: the plain teacher's maps, whatever the views are. `self`: the student's own output
             without a gradient, so that no teacher is needed.
-        needs: which maps student and teacher must offer, and `strong` for signals of strongly augmented images.
+        needs: which maps student and teacher must offer, `strong` for signals of strongly augmented images, and
+            `answers` for several answers of the student, which are asked of no teacher.
         default_ce_weight: the published weight of the student's cross-entropy beside this method; a sum of methods
             takes the largest.
         imagenet_pairs: the pairs that ImageNet's numbers are published for; any other takes them over.
@@ -98,7 +99,7 @@ class Method(Component, nn.Module):
 
     kind: ClassVar[Kind] = "methods"
     consumes: ClassVar[Literal["logits", "pooled", "stages", "self"]] = "logits"
-    needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong"]]] = frozenset()
+    needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong", "answers"]]] = frozenset()
     default_ce_weight: ClassVar[float] = 1.0
     imagenet_pairs: ClassVar[tuple[tuple[str, str], ...]] = (RESNET18, MOBILENET_V1)
     reads_labels: ClassVar[bool] = True
@@ -196,7 +197,7 @@ class Method(Component, nn.Module):
     @classmethod
     def needs_maps(cls) -> bool:
         """Whether student and teacher must return maps."""
-        return bool(cls.needs - {"strong"})
+        return bool(cls.needs - {"strong", "answers"})
 
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:

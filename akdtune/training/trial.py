@@ -460,7 +460,7 @@ class Trial:
 def trial_of(
     config: TrialConfig,
     stand_ins: Sequence[networks.Network] = (),
-    dataset: DataSet | None = None,
+    dataset: RowDataSet | None = None,
     *,
     limits: TrialLimits | None = None,
 ) -> TrialLoop:
