@@ -73,6 +73,7 @@ class FedFD(Method):
             "max",
         ),
     )
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `fedfd`."""
