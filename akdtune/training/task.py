@@ -17,12 +17,14 @@ from typing_extensions import override
 
 from akdtune.columns import Column, joined
 from akdtune.data.dataset import load_data
-from akdtune.data.row_sets import RowDataSet
+from akdtune.data.row_sets import RowDataSet, RowSplit, Splits
 from akdtune.metric import ACCURACY, Metric
+from akdtune.networks import Network
 from akdtune.registry import Component, ComponentSettings, Kind, lookup
 from akdtune.settings.data import AnyDataSettings
+from akdtune.settings.domains import Issue
 from akdtune.settings.task import DEFAULT_TASK
-from akdtune.signals import Signals, Takes
+from akdtune.signals import Signals, Spec, Takes
 
 if TYPE_CHECKING:
     from akdtune.training.loop import TrialLoop
@@ -57,6 +59,8 @@ class Task(Component):
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
         items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
         Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
+        has_clients: whether clients teach in its trials, so that no teacher is named and views are those of clients.
+        keeps_more: whether `record` may keep more of its trials than predictions.
     """
 
     kind: ClassVar[Kind] = "tasks"
@@ -67,6 +71,8 @@ class Task(Component):
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
     Trial: ClassVar[type[TrialLoop] | None] = None
+    has_clients: ClassVar[bool] = False
+    keeps_more: ClassVar[bool] = True
 
     def __init__(self, settings: ComponentSettings) -> None:
         self.settings = settings
@@ -82,6 +88,27 @@ class Task(Component):
     def load(self, data: AnyDataSettings, device: torch.device) -> RowDataSet:
         """The data on a device."""
         return load_data(data, device)
+
+    @classmethod
+    def misfits(cls, settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
+        """What it cannot work with in the settings of a trial, naming both, by path.
+
+        Args:
+            settings: views, method, student and training, filled in, as far as they are right.
+            study: the sections that trials share, its own among them.
+        """
+        yield from ()
+
+    def check_splits(self, splits: Splits[RowSplit]) -> None:
+        """Refuses data that it cannot use.
+
+        Raises:
+            AkdtuneError: naming the setting.
+        """
+
+    def clients(self, inputs: Spec) -> Sequence[Network]:
+        """The networks of clients that teach, as they begin; none where the study's teachers do."""
+        return ()
 
     @property
     def others_alike(self) -> Sequence[int]:
