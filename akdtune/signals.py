@@ -1,13 +1,13 @@
 """What networks say about a batch, and what a student is asked to imitate.
 
-Shapes: B batch, V views, M members (teacher and views), K classes, C feature width, H, W map size.
+Shapes: B batch, V views, M members (teacher and views), J answers, K classes, C feature width, H, W map size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ Inputs: TypeAlias = Any
 
 Takes = Literal["images", "tokens", "nodes"]
 """What networks, data sets and tasks are made for: only those of one kind go together."""
+
+Answer = Literal["step", "branch"]
+ANSWERS = get_args(Answer)
+"""What several answers of one network are of."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,10 @@ class Signals:
         others: what further teachers say about the batch, in the order of `teacher.others`; empty for a student.
         taken: of some rows of a batch: the pooled feature of the whole batch, which the logits come from, and the
             places of these rows in it.
+        answers_BJK: logits of each answer of a network that gives several, in order; None for one that gives one.
+        answer: what each answer is of. `step`: a time step; the logits are their mean, and the first ones alone are
+            what the network says where it stops early. `branch`: an exit of the network; the last is its own, the
+            logits.
     """
 
     logits_BK: Tensor
@@ -173,6 +181,8 @@ class Signals:
     strong: Signals | None = None
     others: tuple[Signals, ...] = ()
     taken: tuple[Tensor, Tensor] | None = None
+    answers_BJK: Tensor | None = None
+    answer: Answer = "step"
 
     @classmethod
     def of(cls, logits_BK: Tensor, pooled_BC: Tensor | None = None, **attributes: Any) -> Signals:
@@ -198,7 +208,8 @@ class Signals:
     ) -> Signals:
         """Everything that a network may say about a batch, out of torch's global generator, to try a component with.
 
-        The last map is the last stage's, the pooled feature its mean, and the logits are its classifier's.
+        The last map is the last stage's, the pooled feature its mean, and the logits are its classifier's. There are
+        three answers, of time steps, whose mean the logits are.
 
         Args:
             size: B.
@@ -212,7 +223,10 @@ class Signals:
         weight_KC, bias_K = torch.randn(num_classes, pooled_BC.shape[1]), torch.zeros(num_classes)
         logits_BK = torch.nn.functional.linear(pooled_BC, weight_KC, bias_K)
         again = cls.random(size, num_classes, stages) if strong else None
-        return cls(logits_BK, pooled_BC, maps, preact, maps[-1], (weight_KC, bias_K), again)
+        of_steps_BJK = torch.randn(size, 3, num_classes)
+        answers_BJK = logits_BK[:, None] + of_steps_BJK - of_steps_BJK.mean(dim=1, keepdim=True)
+        last = maps[-1], (weight_KC, bias_K)
+        return cls(logits_BK, pooled_BC, maps, preact, *last, again, answers_BJK=answers_BJK)
 
     def detach(self) -> Signals:
         """The same numbers without a gradient."""
@@ -225,6 +239,8 @@ class Signals:
             None if self.classifier is None else (self.classifier[0].detach(), self.classifier[1].detach()),
             None if self.strong is None else self.strong.detach(),
             tuple(other.detach() for other in self.others),
+            answers_BJK=None if self.answers_BJK is None else self.answers_BJK.detach(),
+            answer=self.answer,
         )
 
     def rows(self, rows_B: Tensor) -> Signals:
@@ -239,6 +255,7 @@ class Signals:
             strong=None if self.strong is None else self.strong.rows(rows_B),
             others=tuple(other.rows(rows_B) for other in self.others),
             taken=(self.pooled_BC, rows_B) if self.taken is None else (self.taken[0], self.taken[1][rows_B]),
+            answers_BJK=None if self.answers_BJK is None else self.answers_BJK[rows_B],
         )
 
     def pooled_gradient(self, loss: Tensor) -> Tensor | None:
@@ -258,6 +275,7 @@ class Signals:
             stages=_in_float32(self.stages),
             preact_stages=_in_float32(self.preact_stages),
             last_map=None if self.last_map is None else self.last_map.float(),
+            answers_BJK=None if self.answers_BJK is None else self.answers_BJK.float(),
         )
 
 
@@ -379,6 +397,7 @@ class Target:
             maps, so the objective fills them in.
         strong: the target for the strongly augmented images, where a method asked for them; filled in by the
             objective.
+        place: which of several targets of a sum it is, where each is of another kind (`MethodContext.pooled_dims`).
     """
 
     logits_BMK: Tensor
@@ -389,6 +408,7 @@ class Target:
     preact_stages: tuple[Tensor, ...] | None = None
     last_map: Tensor | None = None
     strong: Target | None = None
+    place: int = 0
 
     @classmethod
     def of(cls, signals: Signals, strong: bool = False) -> Target:

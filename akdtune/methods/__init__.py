@@ -58,6 +58,7 @@ class MethodContext:
         epochs: student epochs of the trial.
         device: where parameters and buffers live.
         generator: seeded by the trial's init seed; every random initialisation of the method draws from it (CPU).
+        pooled_dims: width of each kind of pooled target, by `Target.place`; empty: one kind, of the teacher's width.
     """
 
     num_classes: int
@@ -73,6 +74,7 @@ class MethodContext:
     epochs: int
     device: torch.device
     generator: torch.Generator
+    pooled_dims: tuple[int, ...] = ()
 
 
 class Method(Component, nn.Module):
@@ -82,7 +84,8 @@ class Method(Component, nn.Module):
         consumes: what its target is. `logits`: each logit target of the views. `pooled`: each pooled target of the
             views. `stages`: the plain teacher's maps, whatever the views are. `self`: the student's own output
             without a gradient, so that no teacher is needed.
-        needs: which maps student and teacher must offer, and `strong` for signals of strongly augmented images.
+        needs: which maps student and teacher must offer, `strong` for signals of strongly augmented images, and
+            `answers` for several answers of the student, which are asked of no teacher.
         default_ce_weight: the published weight of the student's cross-entropy beside this method; a sum of methods
             takes the largest.
         imagenet_pairs: the pairs that ImageNet's numbers are published for; any other takes them over.
@@ -90,17 +93,19 @@ class Method(Component, nn.Module):
             does not say so is taken to read them.
         replaces_logits: the student predicts through `logits` (SimKD), in training and evaluation.
         overlaps_batches: each batch begins with the images of the one before (`Batch.repeated`).
+        any_width: whether its pooled targets may differ in width, as it has a part for each (`pooled_dims`).
         columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
     """
 
     kind: ClassVar[Kind] = "methods"
     consumes: ClassVar[Literal["logits", "pooled", "stages", "self"]] = "logits"
-    needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong"]]] = frozenset()
+    needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong", "answers"]]] = frozenset()
     default_ce_weight: ClassVar[float] = 1.0
     imagenet_pairs: ClassVar[tuple[tuple[str, str], ...]] = (RESNET18, MOBILENET_V1)
     reads_labels: ClassVar[bool] = True
     replaces_logits: ClassVar[bool] = False
     overlaps_batches: ClassVar[bool] = False
+    any_width: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = ()
 
     def __init__(self, settings: ComponentSettings, context: MethodContext) -> None:
@@ -192,7 +197,7 @@ class Method(Component, nn.Module):
     @classmethod
     def needs_maps(cls) -> bool:
         """Whether student and teacher must return maps."""
-        return bool(cls.needs - {"strong"})
+        return bool(cls.needs - {"strong", "answers"})
 
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:

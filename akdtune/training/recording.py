@@ -1,6 +1,6 @@
 """What is kept of a trial's networks on the images that it is judged by, read off at its end; nothing here trains.
 
-Shapes: N images, B batch, V views, P places of maps, K classes, C channels or feature width, H, W of a map.
+Shapes: N images, B batch, V views, J answers, P places of maps, K classes, C channels or feature width, H, W of a map.
 
 References:
     Attention maps: RethinkKD (2024, arXiv 2405.00739): the classifier as a 1x1 convolution of the last map, summed over
@@ -123,6 +123,11 @@ class Recording:
         if of.objective.views.affine and of.teacher is not None and of.teacher.network.last_map_shape is not None:
             maps |= self._view_maps(of.teacher.network, few)
         return maps
+
+    def answers(self) -> Tensor | None:
+        """Logits [N, J, K] of each answer of a student that gives several; None of one that gives one."""
+        answers_NJK = self._student.answers_BJK
+        return None if answers_NJK is None else answers_NJK.cpu()
 
     def augmented(self) -> Tensor:
         """The student's logits [N, K] on images that are augmented as in training, with draws that no epoch has."""

@@ -8,8 +8,8 @@ Shapes: R rows of a part of a split, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from akdtune.settings.data import AnyDataSettings
 from akdtune.settings.task import DEFAULT_TASK
 from akdtune.signals import Signals, Takes
 
+if TYPE_CHECKING:
+    from akdtune.training.loop import TrialLoop
+
 SCORE_WINDOW = 3
 """A rung is scored by the mean of the metric over this many last epochs."""
 
@@ -36,7 +39,10 @@ class Meter(Protocol):
         ...
 
     def result(self) -> dict[str, float | None]:
-        """Over all parts: the metric under its name, then the task's own columns."""
+        """Over all parts: the metric under its name, then the task's own columns.
+
+        The metric of each answer of a student that gives several is called `<metric>_step_1`, or `<metric>_branch_1`.
+        """
         ...
 
 
@@ -50,6 +56,7 @@ class Task(Component):
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
         items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
+        Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
     """
 
     kind: ClassVar[Kind] = "tasks"
@@ -59,6 +66,7 @@ class Task(Component):
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
+    Trial: ClassVar[type[TrialLoop] | None] = None
 
     def __init__(self, settings: ComponentSettings) -> None:
         self.settings = settings
@@ -74,6 +82,11 @@ class Task(Component):
     def load(self, data: AnyDataSettings, device: torch.device) -> RowDataSet:
         """The data on a device."""
         return load_data(data, device)
+
+    @property
+    def others_alike(self) -> Sequence[int]:
+        """A number for each client, the same for those of one architecture."""
+        return ()
 
     def meter(self) -> Meter:
         """What measures one split."""
@@ -99,7 +112,18 @@ class Task(Component):
                 "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"
             ),
         )
-        return joined(of_metric, cls.further)
+        return joined(of_metric, cls._of_answers(), cls.further)
+
+    @classmethod
+    def _of_answers(cls) -> Iterator[Column]:
+        """The metric of each answer of a student that gives several, which a meter names `<metric>_step_1`, ...."""
+        for split, images in (
+            (cls.metric.validation, f"the validation {cls.called}"),
+            (cls.metric.test, "the test set"),
+        ):
+            words = f"{cls.metric.words} of the student on {images}"
+            yield Column(f"{split}_step_*", "percent", f"{words} when it stops after so many of its time steps")
+            yield Column(f"{split}_branch_*", "percent", f"{words} by this exit, counted from 1, the last its own")
 
 
 def task_of(settings: Mapping[str, Any]) -> Task:
