@@ -208,6 +208,7 @@ class NodeData(RowDataSet):
         parts: who is who among its nodes.
         annotations_N: a label of each node that is annotated, UNLABELLED elsewhere; None without annotations.
         device: where it is put.
+        notes: on annotations.
     """
 
     settings: GraphSettings
@@ -232,17 +233,18 @@ class NodeData(RowDataSet):
         self._of_teachers_N, self._of_students_N = (torch.from_numpy(some_N).to(device) for some_N in (known_N, told_N))
         annotated = [] if annotations_N is None else annotations_N.tolist()
         self.content_hash = hashlib.sha256(json.dumps([graph.content_hash, annotated]).encode()).hexdigest()[:32]
-        self.notes = (*graph.notes, *self._in_words(int((told_N != known_N).sum())), *notes)
+        self.notes = (*graph.notes, *notes)
+        self.in_words = self._in_words(int((told_N != known_N).sum()))
         self._features_NF = torch.from_numpy(graph.features_NF).to(device)
         self._edges_2E = torch.from_numpy(graph.edges_2E).to(device)
 
-    def _in_words(self, annotated: int) -> tuple[str, ...]:
-        parts = self.parts
+    def _in_words(self, annotated: int) -> str:
+        parts, graph = self.parts, self._graph
         told = f", {annotated} annotated" if annotated else ""
         return (
-            f"one graph of {len(self._labels_N):,} nodes and {self._graph.edges_2E.shape[1]:,} directed edges, one "
-            f"step an epoch, whatever training.batch_size is; training pool: {len(parts.labelled)} nodes labelled"
-            f"{told}, {len(parts.unlabelled) - annotated} without a label",
+            f"one graph of {len(graph.labels_N):,} nodes and {graph.edges_2E.shape[1]:,} directed edges, one step an "
+            f"epoch whatever training.batch_size is; {len(parts.labelled)} nodes of the pool labelled{told}, "
+            f"{len(parts.unlabelled) - annotated} without a label"
         )
 
     @override
