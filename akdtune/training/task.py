@@ -58,6 +58,7 @@ class Task(Component):
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
         items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
+        idle_training: settings of `training` that change nothing, each with the reason.
         Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
         has_clients: whether clients teach in its trials, so that no teacher is named and views are those of clients.
         keeps_more: whether `record` may keep more of its trials than predictions.
@@ -70,6 +71,7 @@ class Task(Component):
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
+    idle_training: ClassVar[Mapping[str, str]] = {}
     Trial: ClassVar[type[TrialLoop] | None] = None
     has_clients: ClassVar[bool] = False
     keeps_more: ClassVar[bool] = True
