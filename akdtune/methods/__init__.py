@@ -58,6 +58,7 @@ class MethodContext:
         epochs: student epochs of the trial.
         device: where parameters and buffers live.
         generator: seeded by the trial's init seed; every random initialisation of the method draws from it (CPU).
+        pooled_dims: width of each kind of pooled target, by `Target.place`; empty: one kind, of the teacher's width.
     """
 
     num_classes: int
@@ -73,6 +74,7 @@ class MethodContext:
     epochs: int
     device: torch.device
     generator: torch.Generator
+    pooled_dims: tuple[int, ...] = ()
 
 
 class Method(Component, nn.Module):
@@ -87,8 +89,11 @@ class Method(Component, nn.Module):
         default_ce_weight: the published weight of the student's cross-entropy beside this method; a sum of methods
             takes the largest.
         imagenet_pairs: the pairs that ImageNet's numbers are published for; any other takes them over.
+        reads_labels: whether its terms depend on labels; it is then given the rows only that have one. A method that
+            does not say so is taken to read them.
         replaces_logits: the student predicts through `logits` (SimKD), in training and evaluation.
         overlaps_batches: each batch begins with the images of the one before (`Batch.repeated`).
+        any_width: whether its pooled targets may differ in width, as it has a part for each (`pooled_dims`).
         columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
     """
 
@@ -97,8 +102,10 @@ class Method(Component, nn.Module):
     needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong", "answers"]]] = frozenset()
     default_ce_weight: ClassVar[float] = 1.0
     imagenet_pairs: ClassVar[tuple[tuple[str, str], ...]] = (RESNET18, MOBILENET_V1)
+    reads_labels: ClassVar[bool] = True
     replaces_logits: ClassVar[bool] = False
     overlaps_batches: ClassVar[bool] = False
+    any_width: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = ()
 
     def __init__(self, settings: ComponentSettings, context: MethodContext) -> None:
@@ -166,7 +173,10 @@ class Method(Component, nn.Module):
         return cls(settings_given(cls, settings), context).to(where)
 
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """Unweighted named scalar terms for one target; called once per target of a sum over views."""
+        """Unweighted named scalar terms for one target; called once per target of a sum over views.
+
+        It may be given some rows of a batch only, but at least one; where there is none it is not asked.
+        """
         raise NotImplementedError
 
     def weights(self, epoch: int) -> Mapping[str, float]:

@@ -26,7 +26,7 @@ from akdtune.data.row_sets import RowSplit
 from akdtune.data.splits import Split
 from akdtune.devices import float32_as_set
 from akdtune.randomness import derived_seed
-from akdtune.signals import Signals, Views
+from akdtune.signals import Signals, Views, labelled_rows
 from akdtune.training.evaluation import EVALUATION_BATCH, Evaluation
 from akdtune.training.measures import STOCHASTIC_DRAWS, fixed_views, percent_right
 
@@ -137,7 +137,11 @@ class Recording:
     def plain_train_accuracy(self) -> float:
         """Column `plain_train_accuracy`."""
         train = self._of.splits.train
-        return float(percent_right(self._of.student_signals(train).logits_BK, train.training_labels_N))
+        logits_NK, labels_N = self._of.student_signals(train).logits_BK, train.training_labels_N
+        labelled_N = labelled_rows(labels_N)
+        if labelled_N is not None:
+            logits_NK, labels_N = logits_NK[labelled_N], labels_N[labelled_N]
+        return float(percent_right(logits_NK, labels_N))
 
     @property
     def has_teacher(self) -> bool:

@@ -9,7 +9,7 @@ Shapes: R rows of a part of a split, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from akdtune.registry import Component, ComponentSettings, Kind, lookup
 from akdtune.settings.data import AnyDataSettings
 from akdtune.settings.task import DEFAULT_TASK
 from akdtune.signals import Signals, Takes
+
+if TYPE_CHECKING:
+    from akdtune.training.loop import TrialLoop
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean of the metric over this many last epochs."""
@@ -53,6 +56,7 @@ class Task(Component):
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
         items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
+        Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
     """
 
     kind: ClassVar[Kind] = "tasks"
@@ -62,6 +66,7 @@ class Task(Component):
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
+    Trial: ClassVar[type[TrialLoop] | None] = None
 
     def __init__(self, settings: ComponentSettings) -> None:
         self.settings = settings
@@ -77,6 +82,11 @@ class Task(Component):
     def load(self, data: AnyDataSettings, device: torch.device) -> RowDataSet:
         """The data on a device."""
         return load_data(data, device)
+
+    @property
+    def others_alike(self) -> Sequence[int]:
+        """A number for each client, the same for those of one architecture."""
+        return ()
 
     def meter(self) -> Meter:
         """What measures one split."""
