@@ -141,16 +141,16 @@ class Task(Component):
                 "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"
             ),
         )
-        return joined(of_metric, cls._of_answers(), cls.further)
+        return joined(of_metric, cls.further, cls._of_answers())
 
     @classmethod
     def _of_answers(cls) -> Iterator[Column]:
         """The metric of each answer of a student that gives several, which a meter names `<metric>_step_1`, ...."""
-        for split, images in (
+        for split, rows in (
             (cls.metric.validation, f"the validation {cls.called}"),
             (cls.metric.test, "the test set"),
         ):
-            words = f"{cls.metric.words} of the student on {images}"
+            words = f"{cls.metric.words} of the student on {rows}"
             yield Column(f"{split}_step_*", "percent", f"{words} when it stops after so many of its time steps")
             yield Column(f"{split}_branch_*", "percent", f"{words} by this exit, counted from 1, the last its own")
 
