@@ -30,38 +30,6 @@ class InputSpec:
         return torch.zeros(rows, self.channels, self.size, self.size)
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A batch of windows of text: what a network is asked about that continues them.
-
-    Attributes:
-        ids_BL: number of each token, int64.
-        rows_BL: positions whose next token is predicted and counted, bool; a network answers these alone, in row-major
-            order.
-    """
-
-    ids_BL: Tensor
-    rows_BL: Tensor
-
-
-@dataclass(frozen=True)
-class TokenSpec:
-    """What a network of tokens is built for: number of tokens, and tokens of a window."""
-
-    vocabulary: int
-    length: int
-
-    @property
-    def num_classes(self) -> int:
-        """Each token is a class."""
-        return self.vocabulary
-
-    def example(self, items: int) -> Tokens:
-        """So many windows of the first token, to try a network with."""
-        shape = items, self.length
-        return Tokens(torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.bool))
-
-
 Terms: TypeAlias = dict[str, Tensor]
 """Unweighted named loss terms, each a scalar."""
 
