@@ -67,9 +67,12 @@ def _of_trial(
     def logits(path: Path) -> None:
         views = [_array(view_NK) for view_NK in recording.views()] if record.views else None
         logits_NK = _array(predictions.logits_NK)
-        of_rows = {"values_N": predictions.values_N, "groups_N": predictions.groups_N}
-        numbers = {name: None if values is None else values.numpy() for name, values in of_rows.items()}
-        recorded_files.write_trial_logits(path, ids_N, labels_N, logits_NK, half=half, views=views, **numbers)
+        values_N, groups_N = (
+            None if numbers is None else numbers.numpy() for numbers in (predictions.values_N, predictions.groups_N)
+        )
+        recorded_files.write_trial_logits(
+            path, ids_N, labels_N, logits_NK, half=half, views=views, values_N=values_N, groups_N=groups_N
+        )
 
     def features(path: Path) -> None:
         held = _arrays(recording.features(record.features))

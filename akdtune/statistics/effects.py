@@ -160,7 +160,8 @@ def crossed_bootstrap(
     if draws < 100 or not 0 < level < 1:
         raise ValueError(f"draws must be at least 100 and level between 0 and 1, got {draws} and {level}")
     right = cell_SN.dtype == np.bool_
-    gains_SN = (cell_SN.astype(np.int8 if right else np.float64) - reference_SN).astype(np.float32)
+    exact = np.int8 if right else np.float64
+    gains_SN = (cell_SN.astype(exact) - reference_SN.astype(exact)).astype(np.float32)
     seeds, images = gains_SN.shape
     rng = np.random.default_rng(seed)
     if groups_N is not None and groups_N.shape != (images,):

@@ -87,7 +87,7 @@ class Reading(Remarks):
         if self.problems:
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         self._oddities(fixed, arms)
-        own = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
+        own: dict[str, Any] = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
         own |= {"task": task, "metric": metric}
         return {**own, **fixed, "arms": arms, "pooled": pooled, "epochs": searched.epochs}
 

@@ -94,7 +94,7 @@ class StoredPredictions:
         sides = self._sides(cell, reference)
         if isinstance(sides, str):
             return sides
-        cell_SN, reference_SN = (np.stack([held.values_N for held in side]) for side in sides)
+        cell_SN, reference_SN = (_stacked(side) for side in sides)
         return Pair(cell_SN, reference_SN, sides[0][0].groups_N)
 
     def agreement(self, cell: MeasuredCell, reference: MeasuredCell) -> Agreement | None:
@@ -157,6 +157,11 @@ def agreement(firsts: Sequence[Stored], seconds: Sequence[Stored]) -> Agreement:
     )
 
 
+def _stacked(side: Sequence[Stored]) -> Bools | Floats:
+    stacked_SN: Bools | Floats = np.stack([held.values_N for held in side])
+    return stacked_SN
+
+
 def _of_trial(trial: TrialDirectory) -> Stored | None:
     if not trial.predictions.exists():
         return None
@@ -178,9 +183,10 @@ def _read(path: Path) -> Stored:
     logits_NK = np.ascontiguousarray(read_lists(table, "logits")[order])
     answers_N = logits_NK.argmax(1)
     digest = hashlib.sha256(logits_NK.tobytes()).digest()
-    values_N, groups_N = (
-        np.asarray(table[name].to_numpy(), kind)[order] if name in table.column_names else None
-        for name, kind in ((VALUE, np.float64), (GROUP, np.int64))
-    )
-    right_N = answers_N == labels_N[order]
-    return Stored(ids_N[order], right_N if values_N is None else values_N, groups_N, answers_N, digest)
+    values_N: Bools | Floats = answers_N == labels_N[order]
+    groups_N: Integers | None = None
+    if VALUE in table.column_names:
+        values_N = np.asarray(table[VALUE].to_numpy(), np.float64)[order]
+    if GROUP in table.column_names:
+        groups_N = np.asarray(table[GROUP].to_numpy(), np.int64)[order]
+    return Stored(ids_N[order], values_N, groups_N, answers_N, digest)
