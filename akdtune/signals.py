@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,10 +17,85 @@ Inputs: TypeAlias = Any
 """A batch of what a network is asked about: of images float32 [B, C, H, W]. What carries it does not look inside."""
 
 
+Takes = Literal["images", "tokens", "nodes"]
+"""What networks, data sets and tasks are made for: only those of one kind go together."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Windows of text.
+
+    Attributes:
+        ids_BL: token numbers, int64 [B, L].
+        rows_BL: where the token that comes next is predicted and counted, bool [B, L]. A network answers these R
+            places alone, window by window; its logits are [R, vocabulary].
+    """
+
+    ids_BL: Tensor
+    rows_BL: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids_BL)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A graph, and some of its nodes.
+
+    Attributes:
+        features_NF: of every node, float32 [N, F].
+        edges_2E: from and to, int64 [2, E]; an undirected edge stands in both directions.
+        rows_R: the nodes that a network is asked about, int64; its logits are [R, classes].
+    """
+
+    features_NF: Tensor
+    edges_2E: Tensor
+    rows_R: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows_R)
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What a network of tokens is built for: how many there are, and the length of a window."""
+
+    vocabulary: int
+    length: int
+    takes: ClassVar[Takes] = "tokens"
+
+    @property
+    def num_classes(self) -> int:
+        """The token that comes next is what is predicted."""
+        return self.vocabulary
+
+    def example(self, rows: int) -> Inputs:
+        """So many windows of the first token, every place of which is asked about."""
+        ids_BL = torch.zeros(rows, self.length, dtype=torch.int64)
+        return Tokens(ids_BL, torch.ones_like(ids_BL, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """What a network of nodes is built for: width of a node's features, number of classes."""
+
+    features: int
+    num_classes: int
+    takes: ClassVar[Takes] = "nodes"
+
+    def example(self, rows: int) -> Inputs:
+        """A ring of so many empty nodes, all of which are asked about."""
+        nodes = torch.arange(rows)
+        ring_2E = torch.stack([nodes, nodes.roll(-1)])
+        both_2E = torch.cat([ring_2E, ring_2E.flip(0)], dim=1)
+        return Nodes(torch.zeros(rows, self.features), both_2E, nodes)
+
+
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network is built for: image channels, image height = width in pixels, number of classes."""
+    """What a network of images is built for: channels, height = width in pixels, number of classes."""
 
+    takes: ClassVar[Takes] = "images"
     channels: int
     size: int
     num_classes: int
@@ -29,6 +104,9 @@ class InputSpec:
         """So many empty inputs, to try a network with."""
         return torch.zeros(rows, self.channels, self.size, self.size)
 
+
+Spec: TypeAlias = InputSpec | TokenSpec | NodeSpec
+"""What a network is built for."""
 
 Terms: TypeAlias = dict[str, Tensor]
 """Unweighted named loss terms, each a scalar."""

@@ -32,7 +32,8 @@ from torchvision import transforms
 from torchvision.transforms import functional as pil
 
 from akdtune.data.dataset import DataSet
-from akdtune.data.splits import Loaded, Split
+from akdtune.data.row_sets import Loaded
+from akdtune.data.splits import Split
 from akdtune.methods.crd import CRD, EPSILON
 from akdtune.methods.kd import KD
 from akdtune.randomness import derived_seed

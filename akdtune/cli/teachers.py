@@ -21,7 +21,8 @@ from rich.console import Console
 from akdtune import atomic, progress
 from akdtune.cli.tables import Listing
 from akdtune.cli.waiting import waiting
-from akdtune.data.dataset import DataSet
+from akdtune.data.row_sets import RowDataSet
+from akdtune.data.splits import Split
 from akdtune.devices import resolve_device, warn_of_bfloat16
 from akdtune.errors import AkdtuneError, SettingsError, nearest
 from akdtune.folders import cache_directory
@@ -98,7 +99,7 @@ def _rows(training: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         raise of_teacher(error) from error
 
 
-def _data(study: Study, device: torch.device) -> DataSet:
+def _data(study: Study, device: torch.device) -> RowDataSet:
     """The data set of a study; what it warns of is said.
 
     Raises:
@@ -141,6 +142,7 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
     with interruption.event() as stopping:
         for seen, network, compute in itertools.product(kept, networks_of, study.teachers_compute):
             split, crops = seen.split(train_on).train, seen.augmentation
+            assert isinstance(split, Split), "what is no image runs live"
             try:
                 rows = TeacherRows(network, split, crops, caching, asked(network, compute))
             except PlaceMatters as error:

@@ -12,39 +12,45 @@ import copy
 import hashlib
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune import progress
 from akdtune.data.rehearsal import made_up, some_of
-from akdtune.data.source import Source
-from akdtune.data.splits import ImageSource, Pixels, Split, Splits, StoredImages
+from akdtune.data.row_sets import RowDataSet, Splits
+from akdtune.data.source import RowSource, Source
+from akdtune.data.splits import ImageSource, Pixels, Split, StoredImages
 from akdtune.data.store import Images, Labels, Stored
 from akdtune.data.streaming import EncodedPixels, Streamed, StreamedImages, worker_count
-from akdtune.errors import DataError, printable
+from akdtune.errors import DataError
 from akdtune.randomness import Stream, random_order, random_words
 from akdtune.registry import lookup
 from akdtune.roles import TrainOn
-from akdtune.settings.data import WEAK, AugmentationSettings, DataSettings, LabelNoise, PixelNoise
+from akdtune.settings.data import (
+    WEAK,
+    AnyDataSettings,
+    AugmentationSettings,
+    DataSettings,
+    LabelNoise,
+    PixelNoise,
+    RowDataSettings,
+)
 from akdtune.signals import InputSpec
 
 OF_THE_DATA = "data.augmentation"
 
-CLASSES_SHOWN = 12
-"""Classes that a line names one by one."""
 
-
-class DataSet:
+class DataSet(RowDataSet):
     """A data set on a device.
 
     Attributes:
         name: the registered name.
-        inputs: what its networks are built for.
-        num_classes: K.
+        settings: of the section `data`.
         augmentation: of training images: as set, or the data set's own.
         augmented_by: key path of the setting that it follows from, for messages.
         strong: of their strong version: as set, or the published one of MLKD.
@@ -57,10 +63,12 @@ class DataSet:
         device: where images and labels are.
     """
 
+    settings: DataSettings
+    inputs: InputSpec
+    called: ClassVar[str] = "images"
+
     def __init__(self, settings: DataSettings, stored: Stored | Streamed, device: torch.device) -> None:
-        self.settings = settings
-        self.name = settings.name
-        self.device = device
+        super().__init__(settings, device)
         self.num_classes = stored.num_classes
         self.streams = isinstance(stored, Streamed)
         train, test, channels, size = _sources(settings, stored, device)
@@ -81,6 +89,7 @@ class DataSet:
             Pixels(images, size, self.augmentation, self.strong, self.mean_C, self.std_C) for images in (train, test)
         )
 
+    @override
     def under(self, given: AugmentationSettings | None, key: str) -> DataSet:
         """The same images under another augmentation; the same object where that is no other.
 
@@ -102,7 +111,8 @@ class DataSet:
         )
         return other
 
-    def split(self, train_on: TrainOn) -> Splits:
+    @override
+    def split(self, train_on: TrainOn) -> Splits[Split]:
         """The data of roles that train on the pool minus validation (`subset`) or on all of the pool (`full`).
 
         Raises:
@@ -120,6 +130,7 @@ class DataSet:
             test=self._split(self.test_pixels, test, np.arange(len(test)), len(self._train_labels), test),
         )
 
+    @override
     def fingerprint(self, train_on: TrainOn) -> str:
         """Hash of everything about the data that a network trained on clean labels can depend on."""
         splits = self.split(train_on)
@@ -130,15 +141,7 @@ class DataSet:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
     @property
-    def classes_in_words(self) -> str | None:
-        """The classes in their order, as the files call them; None where these do not say it."""
-        if self.classes is None:
-            return None
-        names = [printable(str(name)) for name in self.classes]
-        shown = names if len(names) <= CLASSES_SHOWN else [*names[: CLASSES_SHOWN - 2], "...", names[-1]]
-        return f"{len(names):,} classes, 0 to {len(names) - 1}: {', '.join(shown)}"
-
-    @property
+    @override
     def images_key(self) -> list[Any]:
         """Plain JSON that names the stored images to the last bit, pixel noise included."""
         noise = self.settings.pixel_noise
@@ -197,12 +200,28 @@ class DataSet:
         return Split(ids_N, labels_N, training_labels_N, rows_N, pixels)
 
 
-def load_data(settings: DataSettings, device: torch.device) -> DataSet:
+@overload
+def load_data(settings: DataSettings, device: torch.device) -> DataSet: ...
+
+
+@overload
+def load_data(settings: RowDataSettings, device: torch.device) -> RowDataSet: ...
+
+
+@overload
+def load_data(settings: AnyDataSettings, device: torch.device) -> RowDataSet: ...
+
+
+def load_data(settings: AnyDataSettings, device: torch.device) -> RowDataSet:
     """Reads a data set (downloading it where the settings allow) and puts it on a device.
 
     Raises:
         DataError: naming the file that is missing or wrong.
     """
+    if isinstance(settings, RowDataSettings):
+        of_rows: type[RowSource] = lookup("data", settings.name)
+        with progress.stage(f"reading the data set {settings.name}"):
+            return of_rows.load(settings, device)
     source: type[Source] = lookup("data", settings.name)
     with progress.stage(f"reading the data set {settings.name}"):
         if settings.rehearsal is None:
@@ -212,10 +231,11 @@ def load_data(settings: DataSettings, device: torch.device) -> DataSet:
         return DataSet(settings, some_of(source.read(settings), settings.rehearsal), device)
 
 
-def missing_files(settings: DataSettings) -> list[str]:
+def missing_files(settings: AnyDataSettings) -> list[str]:
     """What would have to be downloaded or found before `load` works, one readable entry each; downloads nothing."""
-    source: type[Source] = lookup("data", settings.name)
-    return source.missing(settings)
+    source: type[Source | RowSource] = lookup("data", settings.name)
+    missing: list[str] = source.missing(settings)  # type: ignore[arg-type]  # whose name says which settings it has
+    return missing
 
 
 def long_tail(counts_K: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
+
 from akdtune.data.rehearsal import Shape
+from akdtune.data.row_sets import RowDataSet
 from akdtune.data.store import Stored
 from akdtune.data.streaming import Streamed
 from akdtune.registry import Component, Kind
-from akdtune.settings.data import Augmentation, DataSettings
+from akdtune.settings.data import Augmentation, DataSettings, RowDataSettings
+from akdtune.signals import Spec, Takes
 
 
 class Source(Component):
@@ -20,6 +24,7 @@ class Source(Component):
     """
 
     kind: ClassVar[Kind] = "data"
+    takes: ClassVar[Takes] = "images"
     own_settings: ClassVar[frozenset[str]] = frozenset()
     required_settings: ClassVar[tuple[str, ...]] = ()
 
@@ -49,6 +54,48 @@ class Source(Component):
     @classmethod
     def read(cls, settings: DataSettings) -> Stored | Streamed:
         """The stored images and labels, or where they stay encoded.
+
+        Raises:
+            DataError: naming the file that is missing or wrong.
+        """
+        raise NotImplementedError
+
+
+class RowSource(Component):
+    """Contract of a data set that holds no images.
+
+    Class attributes:
+        takes: what it holds, which is what task and networks must be made for.
+        Settings: the whole section `data`, a subclass of `RowDataSettings`.
+        own_settings, required_settings: as of `Source`.
+        example: the section as one would write it, in one line of YAML.
+    """
+
+    kind: ClassVar[Kind] = "data"
+    takes: ClassVar[Takes]
+    Settings: ClassVar[type[RowDataSettings]] = RowDataSettings
+    own_settings: ClassVar[frozenset[str]] = frozenset()
+    required_settings: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str]
+
+    @classmethod
+    def missing(cls, settings: RowDataSettings) -> list[str]:
+        """What is not there, one readable entry each; nothing is downloaded."""
+        return []
+
+    @classmethod
+    def class_count(cls, settings: RowDataSettings) -> int | None:
+        """Number of classes where it is known without reading anything; None elsewhere."""
+        return None
+
+    @classmethod
+    def spec(cls, settings: RowDataSettings) -> Spec:
+        """What networks are built for, as far as it is known without reading anything: sizes are counted with it."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, settings: RowDataSettings, device: torch.device) -> RowDataSet:
+        """Reads or makes it, and puts it on a device; `settings.rehearsal` may ask for little of it.
 
         Raises:
             DataError: naming the file that is missing or wrong.

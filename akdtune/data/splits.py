@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from akdtune.data.crops import Crops, augment, crops, epoch_order, normalised
 from akdtune.data.image_ops import augmented, blanked
 from akdtune.data.mixing import Mix, draw_mix
+from akdtune.data.row_sets import Loaded, RowSplit
 from akdtune.data.streaming import Look, Request
 from akdtune.randomness import Draw
 from akdtune.settings.data import Augmentation
@@ -92,28 +94,6 @@ class StoredImages:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One training batch.
-
-    Attributes:
-        positions_B: rows of the split, int64.
-        crops_B: which crop each image is; None where crops do not say which image it is: other augmentation, mixing,
-            or a set that streams.
-        inputs: what networks are asked about: normalised images, float32; None when not asked for.
-        strong: the same samples under the strong augmentation; None when not asked for.
-        partner_B: index within the batch of the image that Mixup or CutMix mixed in, int64; None without mixing.
-        share: of the own image (not of its partner), 0.5..1; 1 without mixing.
-    """
-
-    positions_B: Tensor
-    crops_B: Crops | None
-    inputs: Inputs | None
-    strong: Inputs | None
-    partner_B: Tensor | None
-    share: float
-
-
-@dataclass(frozen=True)
 class Pixels:
     """How stored images become what a network sees.
 
@@ -142,7 +122,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(RowSplit):
     """Some images of a data set with their labels, on the device.
 
     Attributes:
@@ -158,12 +138,20 @@ class Split:
     _rows_N: Tensor
     pixels: Pixels
 
+    @override
     def __len__(self) -> int:
         return len(self.sample_ids_N)
 
-    def first(self, count: int) -> Split:
+    @property
+    @override
+    def items(self) -> int:
+        """How many images."""
+        return len(self)
+
+    @override
+    def first(self, items: int) -> Split:
         """The first so many images of the split."""
-        few = slice(count)
+        few = slice(items)
         return replace(
             self,
             sample_ids_N=self.sample_ids_N[few],
@@ -173,6 +161,13 @@ class Split:
         )
 
     @property
+    @override
+    def always_same(self) -> bool:
+        """No: images are augmented, as far as anyone asks."""
+        return False
+
+    @property
+    @override
     def crops_only(self) -> bool:
         """Whether a training image is a function of sample, crop and flip alone, and its crops are given."""
         return self.pixels.images.stored > 0 and self.pixels.augmentation.crops_only
@@ -202,6 +197,13 @@ class Split:
         images_NCHW, places_B = pixels.images.held(rows_B)
         return augment(images_NCHW, places_B, crops, pixels.augmentation, pixels.mean_C, pixels.std_C)
 
+    @override
+    def sample(self, items: int) -> tuple[Tensor, Inputs]:
+        """Positions and images."""
+        positions_B = torch.arange(min(items, len(self)), device=self.labels_N.device)
+        return positions_B, self.images(positions_B)
+
+    @override
     def plain_batches(self, batch_size: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Positions and whole normalised images of the split in order; a set that streams is read ahead."""
         every = torch.arange(len(self), device=self.sample_ids_N.device)
@@ -231,6 +233,7 @@ class Split:
         crops_N = crops(order_seed, epoch, self.sample_ids_N, self.pixels.augmentation)
         return epoch_order(order_seed, epoch, self.sample_ids_N), crops_N
 
+    @override
     def epoch(
         self, order_seed: int, epoch: int, batch_size: int, *, images: bool = True, strong: bool = False
     ) -> Generator[Loaded, None, None]:
@@ -306,15 +309,6 @@ class Split:
         ends = np.cumsum([len(positions_B) for positions_B in batches])
         chosen = np.split(torch.cat(list(batches)).cpu().numpy(), ends[:-1])  # one copy from the device
         return [Request(rows_N[positions], ids_N[positions], looks) for positions in chosen]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Who sees which data; `validation` is None where everything is trained on."""
-
-    train: Split
-    validation: Split | None
-    test: Split
 
 
 def overlapping(batches: Iterable[Loaded]) -> Iterator[tuple[Loaded, int]]:

@@ -12,6 +12,7 @@ from akdtune.designs.changes import apply
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import lookup
 from akdtune.registry import names as component_names
+from akdtune.settings.data import data_settings
 from akdtune.settings.domains import Issue, label
 from akdtune.settings.file import KeyPath, written
 from akdtune.settings.sections import TRIAL_LEVEL, AblationSettings
@@ -262,8 +263,12 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
 
 def _context(settings: Sections, constants: Sections) -> controls.ControlContext:
     data, teacher = constants["data"], constants["teacher"]
-    channels, size, classes = _NOMINAL.get(data["name"], (3, 32, 100))
-    inputs = (channels, data.get("size") or size, data.get("num_classes") or classes)
+    source = lookup("data", data["name"])
+    if source.takes == "images":
+        channels, size, classes = _NOMINAL.get(data["name"], (3, 32, 100))
+        inputs: controls.NetworkInputs = (channels, data.get("size") or size, data.get("num_classes") or classes)
+    else:
+        inputs = source.spec(data_settings(data))
     pair = pair_of(constants, settings["student"])
     assert pair is not None, "data, teacher and student are known here"
     return controls.ControlContext(

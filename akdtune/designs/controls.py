@@ -12,7 +12,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from akdtune.designs.changes import spelled_out
 from akdtune.errors import AkdtuneError, unknown_name
@@ -37,19 +37,23 @@ WIDEST = 16.0
 """A cnn is widened at most so many times."""
 
 
+NetworkInputs: TypeAlias = tuple[int, int, int] | Any
+"""What networks are built for: numbers of images, as a reader without torch knows them, or a `Spec`."""
+
+
 @dataclass(frozen=True)
 class ControlContext:
     """What a control may depend on beside the base's own sections.
 
     Attributes:
         pair: what published settings depend on.
-        inputs: (channels, image height = width, number of classes) that networks are built for.
+        inputs: what networks are built for: of images (channels, height = width, number of classes), else a `Spec`.
         teacher: the teacher's network, a name or `{name: ..., settings}`.
         others: networks of further teachers.
     """
 
     pair: Pair
-    inputs: tuple[int, int, int]
+    inputs: NetworkInputs
     teacher: str | Mapping[str, Any] = NO_NETWORK
     others: tuple[str | Mapping[str, Any], ...] = ()
 
@@ -263,17 +267,17 @@ def _replica(name: str, base: _Base) -> Control:
 
 
 @functools.cache
-def _student_draws(network: str, inputs: tuple[int, int, int]) -> bool:
+def _student_draws(network: str, inputs: NetworkInputs) -> bool:
     """Whether a student (JSON) draws random numbers; False where it cannot be built here, which its trial says."""
     # late: networks load torch; reading this module needs none
     from akdtune import networks
-    from akdtune.signals import InputSpec
 
+    spec = _spec(inputs)
     asked = json.loads(network)
     if isinstance(asked, dict) and "weights" in asked:
         asked["weights"] = None  # what it draws does not depend on them, and they may have to be fetched
     try:
-        return networks.draws(networks.build(asked, InputSpec(*inputs), 0), InputSpec(*inputs))
+        return networks.draws(networks.build(asked, spec, 0), spec)
     except AkdtuneError:
         return False
 
@@ -306,9 +310,8 @@ def parameters_of(sections: Mapping[str, Any], context: ControlContext) -> tuple
 
     from akdtune import networks
     from akdtune.contexts import method_context, view_context
-    from akdtune.signals import InputSpec
 
-    sections, inputs = spelled_out(sections), InputSpec(*context.inputs)
+    sections, inputs = spelled_out(sections), _spec(context.inputs)
     student = networks.build(sections["student"]["network"], inputs, 0)
     built = [
         None if name == NO_NETWORK else networks.build(name if isinstance(name, str) else dict(name), inputs, 0)
@@ -326,11 +329,18 @@ def parameters_of(sections: Mapping[str, Any], context: ControlContext) -> tuple
     return _count(student.parameters()), _count(parameter for parameter in trained if parameter.requires_grad)
 
 
+def _spec(inputs: NetworkInputs) -> Any:
+    # late: a spec of images is known to torch's users alone; reading this module needs none
+    from akdtune.signals import InputSpec
+
+    return InputSpec(*inputs) if isinstance(inputs, tuple) else inputs
+
+
 def _count(parameters: Any) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def _family(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int, int]) -> list[tuple[Any, int]]:
+def _family(network: str | dict[str, Any], wanted: int, inputs: NetworkInputs) -> list[tuple[Any, int]]:
     """Networks of the same file as a student's with their numbers of parameters; of a cnn, the nearest widths."""
     name = network if isinstance(network, str) else network["name"]
     if name == "cnn":
@@ -346,22 +356,21 @@ def _family(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int, 
     return family
 
 
-def _size(network: str | dict[str, Any], inputs: tuple[int, int, int]) -> int | None:
+def _size(network: str | dict[str, Any], inputs: NetworkInputs) -> int | None:
     """The number of parameters of a network; None where it cannot be built for these images.
 
     Built for real: torch takes seconds to import what it needs to build one without memory.
     """
     # late: parameter_matched alone counts parameters; reading a study needs no torch
     from akdtune import networks
-    from akdtune.signals import InputSpec
 
     try:
-        return _count(networks.build(network, InputSpec(*inputs), 0).parameters())
+        return _count(networks.build(network, _spec(inputs), 0).parameters())
     except AkdtuneError:
         return None
 
 
-def _widened(network: str | dict[str, Any], wanted: int, inputs: tuple[int, int, int]) -> tuple[Any, int]:
+def _widened(network: str | dict[str, Any], wanted: int, inputs: NetworkInputs) -> tuple[Any, int]:
     """The cnn whose widths are the student's times one factor, nearest to a number of parameters."""
 
     settings = typed("networks", network)

@@ -70,6 +70,8 @@ def base_of_file(source: str) -> Base:
     load_plugins(study.plugins, [folder, str(Path.cwd())])
     networks = [arm.centre().settings["student"]["network"] for arm in study.arms]
     searched = has_domain(study.values.get("student")) or any(network != networks[0] for network in networks)
+    if not isinstance(study.data, DataSettings):
+        raise AkdtuneError(f"{source}: data.name is {study.data.name}; who taught whom is asked of students of images")
     return Base(source, study.data, study.teacher, None if searched else networks[0])
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from akdtune.registry import Component, ComponentSettings, Kind, lookup, network_name, typed
-from akdtune.signals import Inputs, InputSpec, Signals
+from akdtune.signals import Inputs, Signals, Spec, Takes
 
 
 class Network(Component, nn.Module):
@@ -19,6 +19,7 @@ class Network(Component, nn.Module):
     Class attributes:
         offers: which maps `forward` returns when asked: `stages`; `preact` (stage maps before their ReLU, with
             `stage_norms`); `last_map` (the map whose spatial mean is the pooled feature).
+        takes: what it answers: images, tokens or nodes.
         takes_channels_last: whether the code of a network of ours is known to run with channels last; tried if not.
     Attributes:
         pooled_dim: width C of the pooled feature.
@@ -28,16 +29,22 @@ class Network(Component, nn.Module):
 
     kind: ClassVar[Kind] = "networks"
     offers: ClassVar[frozenset[str]] = frozenset({"stages", "preact", "last_map"})
+    takes: ClassVar[Takes] = "images"
     takes_channels_last: ClassVar[bool] = True
     pooled_dim: int
     stage_shapes: tuple[tuple[int, int, int], ...] = ()
     last_map_shape: tuple[int, int, int] | None = None
 
-    def __init__(self, settings: ComponentSettings, inputs: InputSpec) -> None:
+    def __init__(self, settings: ComponentSettings, inputs: Any) -> None:  # the `Spec` of what it takes
         super().__init__()
 
-    def forward(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
-        """Logits and pooled feature of a batch of normalised images; with `stages` all maps that it offers."""
+    def forward(self, inputs: Any, stages: bool = False) -> Signals:
+        """Logits and pooled feature of each row of its inputs (of images normalised, [B, C, H, W]).
+
+        Args:
+            inputs: `Tokens`, `Nodes`, or images float32 [B, C, H, W].
+            stages: whether to add all maps that it offers.
+        """
         raise NotImplementedError
 
     def stage_norms(self) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -49,7 +56,7 @@ class Network(Component, nn.Module):
         raise NotImplementedError
 
 
-def build(network: str | dict[str, Any], inputs: InputSpec, seed: int) -> Network:
+def build(network: str | dict[str, Any], inputs: Spec, seed: int) -> Network:
     """Builds a network with its weights drawn from `seed`, leaving torch's global generator as it was.
 
     Its kernels lie in memory with channels last, in which convolutions of small images are as fast or faster (on the
@@ -85,7 +92,7 @@ def laid_out(inputs: Inputs, layout: torch.memory_format) -> Inputs:
 
 
 @torch.no_grad()
-def _runs(network: Network, inputs: InputSpec) -> bool:
+def _runs(network: Network, inputs: Spec) -> bool:
     """Whether a network answers two empty images in its present layout, in eval mode, which it leaves again."""
     modes = {part: part.training for part in network.modules()}
     example = laid_out(inputs.example(2), layout(network))
@@ -103,7 +110,7 @@ def _runs(network: Network, inputs: InputSpec) -> bool:
 
 
 @torch.no_grad()
-def draws(network: Network, inputs: InputSpec) -> bool:
+def draws(network: Network, inputs: Spec) -> bool:
     """Whether a network draws random numbers while it trains (dropout, stochastic depth); it stays as it is."""
     trained = copy.deepcopy(network).to("cpu").train()
     with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from akdtune import networks
-from akdtune.data.dataset import DataSet, missing_files
+from akdtune.data.dataset import missing_files
+from akdtune.data.row_sets import RowDataSet
+from akdtune.data.splits import Split
 from akdtune.devices import resolve_device
 from akdtune.planning.checkpoint_files import is_missing
 from akdtune.planning.kept import KeptBytes, kept_bytes
@@ -25,7 +27,7 @@ from akdtune.roles import TrainOn
 from akdtune.settings.file import KeyPath, written
 from akdtune.settings.sections import ResourcesSettings
 from akdtune.settings.teacher import TeacherSettings
-from akdtune.signals import InputSpec
+from akdtune.signals import Spec
 from akdtune.study import search_rules
 from akdtune.study.spec import Study
 from akdtune.teacher.asked import asked
@@ -141,7 +143,7 @@ class Bench:
         self.share_as = f"timed {next(_BENCHES)}"
         """Under which what the teachers say about plain images is kept: it is asked once for all that is timed."""
 
-    def dataset(self, device: torch.device) -> DataSet:
+    def dataset(self, device: torch.device) -> RowDataSet:
         """The study's data on a device."""
         if device.type not in self._datasets:
             study = self.prepared.study
@@ -183,7 +185,7 @@ def arm_cost(settings: Mapping[str, Any], bench: Bench, until: float = math.inf)
     trial = Trial(config, bench.teacher_networks(device), bench.dataset(device))
     trial.evaluation.share_as = bench.share_as
     times = trial.timed(TIMED_STEPS, until)
-    steps = math.ceil(len(trial.train) / config.training.batch_size)
+    steps = math.ceil(trial.train.items / config.training.batch_size)
     state = trial.state("student", 1)
     tensors = [item for item in _leaves(state) if isinstance(item, Tensor)]
     return ArmCost(
@@ -278,8 +280,8 @@ def teacher_seconds(
         kind = json.dumps([settings.network, settings.batch_size], sort_keys=True)
         if kind not in step_s:
             step_s[kind] = (timed_step_s or teacher_step_s)(settings, prepared)
-        images = len(prepared.split(teacher.train_on).train)
-        seconds.append(step_s[kind] * math.ceil(images / settings.batch_size) * settings.epochs)
+        items = prepared.split(teacher.train_on).train.items
+        seconds.append(step_s[kind] * math.ceil(items / settings.batch_size) * settings.epochs)
     return seconds
 
 
@@ -288,12 +290,12 @@ def teacher_step_s(settings: TeacherSettings, prepared: Prepared, until: float =
     train = prepared.split(prepared.train_on).train
     network = networks.build(settings.network, prepared.dataset.inputs, 0).train()
     optimizer = build_optimizer(settings, network.parameters())
-    positions_B = torch.arange(min(settings.batch_size, len(train)))
+    positions_B, inputs = train.sample(settings.batch_size)
     best_s = math.inf
     for _ in range(TIMED_STEPS // 2):
         started = time.perf_counter()
-        logits_BK = network(train.images(positions_B)).logits_BK
-        loss = nn.functional.cross_entropy(logits_BK, train.labels_N[positions_B])
+        logits_BK = network(inputs).logits_BK
+        loss = nn.functional.cross_entropy(logits_BK, train.teacher_labels_N[positions_B])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -332,7 +334,7 @@ def cache_use(bench: Bench) -> CacheUse:
     study, dataset = bench.prepared.study, bench.prepared.dataset
     assert study.teacher_cache is not None
     kept = [seen for seen in bench.prepared.seen if live_reason(seen) is None]
-    train = [seen.split(bench.prepared.train_on).train for seen in kept]
+    train = [images for seen in kept if isinstance(images := seen.split(bench.prepared.train_on).train, Split)]
     use = CacheUse(train[0].stored, sum(seen.augmentation.variants for seen in kept), augmentations=len(kept))
     if bench.teacher is None:
         return use
@@ -360,7 +362,7 @@ def maps_needed_by(settings: Mapping[str, Any]) -> list[str]:
 # ----------------------------------------------------------------------------------------------------- multiply-adds
 
 
-def network_macs(network: str | Mapping[str, Any], inputs: InputSpec) -> int:
+def network_macs(network: str | Mapping[str, Any], inputs: Spec) -> int:
     """Multiply-adds of all convolutions and linear layers in one forward pass of one image.
 
     What papers list as a network's FLOPs: BatchNorm, activations, pooling and biases are left out, as there; products

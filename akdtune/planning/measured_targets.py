@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from akdtune import networks
-from akdtune.data.dataset import DataSet
+from akdtune.data.row_sets import RowDataSet
 from akdtune.designs.cells import Cell
 from akdtune.designs.no_effect import canonical
 from akdtune.methods import Method
@@ -102,7 +102,7 @@ def _signals(main: networks.Network, others: Sequence[networks.Network], images_
 
 def of_cells(
     cells: Sequence[Cell],
-    dataset: DataSet,
+    dataset: RowDataSet,
     train_on: TrainOn,
     file: TeacherFile,
     teachers: Sequence[networks.Network] = (),
@@ -127,9 +127,9 @@ def of_cells(
     if not teachers:
         teachers = (load_teacher(file, dataset.inputs, device), *load_others(file, dataset.inputs, device))
     train = dataset.split(train_on).train
-    positions_B = torch.arange(min(IMAGES, len(train)))
+    positions_B, inputs = train.sample(IMAGES)
     labels_B = train.training_labels_N[positions_B].cpu()
-    sample = Sample(train.images(positions_B).cpu(), labels_B, train.sample_ids_N[positions_B].cpu(), teachers)
+    sample = Sample(inputs, labels_B, train.sample_ids_N[positions_B].cpu(), teachers)
     by_cell: dict[str, Taught] = {}
     for cell in looked_at:
         compared = alike[beside_views(cell)] > 1

@@ -13,8 +13,7 @@ import torch
 
 from akdtune import networks
 from akdtune.contexts import method_context, view_context
-from akdtune.data.dataset import DataSet
-from akdtune.data.splits import Splits
+from akdtune.data.row_sets import RowDataSet, RowSplit, Splits
 from akdtune.errors import AkdtuneError, DataError, Problem, SettingsError
 from akdtune.methods import MethodContext
 from akdtune.networks import Network
@@ -48,9 +47,9 @@ class Prepared:
     """
 
     study: Study
-    dataset: DataSet
+    dataset: RowDataSet
     notes: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _splits: dict[TrainOn, Splits] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _splits: dict[TrainOn, Splits[RowSplit]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, study: Study, *, checked: bool = False) -> Prepared:
@@ -154,18 +153,18 @@ class Prepared:
         """The images of the study's first trials, by which its settings are checked."""
         return self.trains_on[0]
 
-    def split(self, train_on: TrainOn) -> Splits:
+    def split(self, train_on: TrainOn) -> Splits[RowSplit]:
         """The images that trials train and are judged on."""
         if train_on not in self._splits:
             self._splits[train_on] = self.dataset.split(train_on)
         return self._splits[train_on]
 
-    def seen_by(self, settings: Mapping[str, Any]) -> DataSet:
+    def seen_by(self, settings: Mapping[str, Any]) -> RowDataSet:
         """The data under the augmentation of a trial's student."""
         return self.dataset.under(student_augmentation(settings["training"]), OF_STUDENTS)
 
     @functools.cached_property
-    def seen(self) -> list[DataSet]:
+    def seen(self) -> list[RowDataSet]:
         """The data under every augmentation that students may train on, that of the first trial first."""
         return seen_by_students(self.study, self.dataset)
 
@@ -213,7 +212,7 @@ class Prepared:
         return {network if isinstance(network, str) else network["name"] for network in networks}
 
 
-def too_large_augmentations(study: Study, dataset: DataSet) -> list[Problem]:
+def too_large_augmentations(study: Study, dataset: RowDataSet) -> list[Problem]:
     """Parts of what teachers and students see that are larger than the images."""
     given = [
         (written(("teacher", *path, "augmentation")), teacher.augmentation)
@@ -232,10 +231,10 @@ def too_large_augmentations(study: Study, dataset: DataSet) -> list[Problem]:
     return list(problems)
 
 
-def seen_by_students(study: Study, dataset: DataSet) -> list[DataSet]:
+def seen_by_students(study: Study, dataset: RowDataSet) -> list[RowDataSet]:
     """The data under every augmentation that students may train on, each once."""
     given = _given_to_students(study)
-    seen: dict[str, DataSet] = {}
+    seen: dict[str, RowDataSet] = {}
     for augmentation in given:
         under = dataset.under(student_augmentation({"augmentation": augmentation}), OF_STUDENTS)
         seen.setdefault(json.dumps(under.augmentation.facts()), under)

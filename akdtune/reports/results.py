@@ -38,7 +38,7 @@ from akdtune.roles import STATUSES
 from akdtune.statistics import association, reliability
 
 if TYPE_CHECKING:
-    from akdtune.data.dataset import DataSet
+    from akdtune.data.row_sets import RowDataSet
     from akdtune.networks import Network
 
 
@@ -90,7 +90,7 @@ class BestTrial:
             raise StudyError(f"{checkpoint}: no such file; without it there is no trained student of trial {self.id}")
         return trained_student(checkpoint, self.settings, *self._plugins())
 
-    def data(self) -> DataSet:
+    def data(self) -> RowDataSet:
         """The data set that the trial was trained on, on the CPU.
 
         `data().split("subset").validation` are the images that `accuracy` is of: `images(positions)` normalised,

@@ -28,7 +28,8 @@ from akdtune.registry import lookup
 from akdtune.reports.text import duration
 from akdtune.running import driver
 from akdtune.running.printed import say
-from akdtune.signals import InputSpec
+from akdtune.settings.data import DataSettings
+from akdtune.signals import InputSpec, Spec
 from akdtune.study import spec
 from akdtune.study.miniature import Miniature, without_weights
 from akdtune.study.spec import Study
@@ -108,7 +109,13 @@ def rehearse(
 def _small(whole: Study, source: str, overrides: Sequence[str], folder: Path) -> tuple[Study, list[str]]:
     """The study in miniature, and what differs from the whole one."""
     notes = []
-    if missing := missing_files(whole.data):
+    inputs: Spec
+    missing = missing_files(whole.data)
+    if missing and not isinstance(whole.data, DataSettings):
+        raise AkdtuneError(
+            f"{whole.source}: data: {missing[0]} is not here, and images alone can be made up for a rehearsal"
+        )
+    if missing and isinstance(whole.data, DataSettings):
         of_data: type[Source] = lookup("data", whole.data.name)
         shape = of_data.shape(whole.data)
         inputs = InputSpec(shape.channels, shape.size, shape.num_classes)
@@ -135,7 +142,8 @@ def _small(whole: Study, source: str, overrides: Sequence[str], folder: Path) ->
         return known[str(path)]
 
     gpus = float(torch.cuda.device_count())
-    miniature = Miniature(whole, inputs.size, gpus, str(folder / "teacher_cache"), stand_in)
+    size = inputs.size if isinstance(inputs, InputSpec) else 0
+    miniature = Miniature(whole, size, gpus, str(folder / "teacher_cache"), stand_in)
     study = spec.load(source, overrides, miniature)
     return study, [*dict.fromkeys([*notes, *miniature.notes])]
 

@@ -31,7 +31,7 @@ from akdtune.running.failures import Fault, as_the_driver_did, disk_refusal, of_
 from akdtune.running.saved_states import built_to_go_on, resumed
 from akdtune.running.trial_log import EpochLines, captured
 from akdtune.running.trial_writer import Limits, TrialWriter
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import data_settings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.tracking.tracker import Tracker, prepare
 from akdtune.training.config import TrialConfig
@@ -77,7 +77,7 @@ def train_teacher(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     ready_to_train(request["cpu"])
     load_plugins(request["plugins"], request["plugin_folders"])
     device = resolve_device("auto")
-    dataset = task_of(request).load(DataSettings(**request["data"]), device)
+    dataset = task_of(request).load(data_settings(request["data"]), device)
     settings = TeacherSettings(**request["teacher"])
     should_stop = stop_check(request["root"], request["stop_flag"])
     for row in train_teachers(settings, dataset, request["train_on"], device, should_stop):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BeforeValidator,
@@ -333,6 +333,54 @@ class DataSettings(ComponentSettings):
         """Without what is absent: a setting that earlier versions did not have changes no id and no lock."""
         values: dict[str, Any] = handler(self)
         return {key: value for key, value in values.items() if value is not None or key not in _ADDED_LATER}
+
+
+class RowDataSettings(ComponentSettings):
+    """Which data of another kind than images, and how they are split; each such data set adds its own settings."""
+
+    name: str
+    validation: NonNegativeInt | Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="items held out of the training pool: how many, or which share (0.1)", examples=[100, 0.1]
+    )
+    split_seed: int = Field(0, description="of the validation split")
+    rehearsal: PositiveInt | None = Field(
+        None, description="set by `akdtune rehearse`: at most so many training items; null: all"
+    )
+
+    @property
+    def download(self) -> bool:
+        """Whether what is missing is fetched."""
+        return False
+
+    @model_serializer(mode="wrap")
+    def _as_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is for rehearsals alone."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key != "rehearsal"}
+
+
+AnyDataSettings: TypeAlias = DataSettings | RowDataSettings
+"""The section `data` of some task."""
+
+
+def data_model(section: Any) -> type[AnyDataSettings]:
+    """The settings that a section `data` is read with: those of its data set; of images where that is not known."""
+    name = section.get("name") if isinstance(section, Mapping) else None
+    try:
+        own = lookup("data", name).Settings if isinstance(name, str) else DataSettings
+    except AkdtuneError:
+        return DataSettings  # which says that there is no such data set
+    return own if issubclass(own, RowDataSettings) else DataSettings
+
+
+def data_settings(section: Mapping[str, Any]) -> AnyDataSettings:
+    """The typed section `data` of a trial or a lock."""
+    return data_model(section)(**section)
+
+
+def without_download(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of a trial or a lock, under which nothing is fetched."""
+    return {**section, "download": False} if "download" in section else dict(section)
 
 
 _ADDED_LATER = frozenset({"split", "rehearsal"})

@@ -13,6 +13,7 @@ from akdtune.settings.data import AugmentationSettings, student_augmentation
 from akdtune.settings.domains import Issue
 from akdtune.settings.file import KeyPath, shown
 from akdtune.settings.messages import typed
+from akdtune.settings.task import DEFAULT_TASK
 from akdtune.settings.training import StudentSettings, TrainingSettings
 
 LARGEST_COUNT = 10_000_000
@@ -88,11 +89,44 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
             add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
         elif lookup("views", views).needs_others and not teacher.get("others"):
             add(f"'{views}' needs further teachers: list them under teacher.others", "views")
+    issues += _beside_the_task(settings, study)
     if mixing := _mixing(settings, study):
         for name, component in components.items():
             if component.overlaps_batches:
                 add(f"'{name}' repeats images of the last batch, which {mixing} mixes with others")
     return issues
+
+
+def _beside_the_task(settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
+    """What the task of a study has nothing for: networks of another kind, signals that it does not give."""
+    name = str((study.get("task") or {"name": DEFAULT_TASK})["name"])
+    task = lookup("tasks", name)
+    if "student" in settings:
+        yield from of_another_kind(("student", "network"), settings["student"]["network"], name, task.takes)
+    for term in settings["method"]:
+        component = lookup("methods", term["name"])
+        if lacking := sorted(component.needs - task.offers):
+            yield (
+                ("method",),
+                f"'{term['name']}' cannot work with the task '{name}': it needs {', '.join(lacking)}, which the task "
+                "lacks",
+            )
+        elif component.overlaps_batches and task.takes != "images":
+            yield ("method",), f"'{term['name']}' repeats images of the last batch: the task '{name}' has none"
+    if task.takes != "images" and settings.get("training", {}).get("augmentation") is not None:
+        yield ("training", "augmentation"), f"is of images, and the task '{name}' takes {task.takes}"
+
+
+def of_another_kind(path: KeyPath, network: str | Mapping[str, Any], task: str, takes: str) -> Iterator[Issue]:
+    """A network that the task has no inputs for, naming both."""
+    name = network_name(network)
+    if name != NO_NETWORK and (own := lookup("networks", name).takes) != takes:
+        fitting = [known for known in names("networks") if lookup("networks", known).takes == takes]
+        yield (
+            path,
+            f"the network '{name}' takes {own}, and the task '{task}' gives {takes} (networks of {takes}: "
+            f"{', '.join(fitting)})",
+        )
 
 
 def _mixing(settings: Mapping[str, Any], study: Mapping[str, Any]) -> str | None:

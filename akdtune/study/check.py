@@ -14,7 +14,7 @@ from akdtune.designs.cells import CellProblems, baseline_cells, plan_cells
 from akdtune.errors import AkdtuneError, SettingsError, unknown_name
 from akdtune.registry import NO_NETWORK, load_plugins, lookup, names
 from akdtune.settings import domains
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import data_model
 from akdtune.settings.domains import Issue
 from akdtune.settings.file import DOMAINS, KeyPath, choice_key, related, shown
 from akdtune.settings.hints import right_form
@@ -66,7 +66,10 @@ class Reading(Remarks):
             self.problem(path, message)
         name = self._name(values.get("study"), source)
         task, metric = task_rules.checked(self, values.get("task"))
-        fixed = {section: self._fixed_section(section, model) for section, model in _fixed_models().items()}
+        models = {"data": data_model(values.get("data")), **_fixed_models()}
+        fixed = {section: self._fixed_section(section, model) for section, model in models.items()}
+        task_rules.check_data(self, task, values.get("data"))
+        task_rules.check_teacher(self, task, fixed["teacher"])
         for section in TRIAL_LEVEL:
             values[section] = _spelled_out(values.get(section), section)
         constants = {
@@ -87,7 +90,12 @@ class Reading(Remarks):
         if self.problems:
             raise SettingsError(sorted(dict.fromkeys(self.problems), key=lambda problem: problem.line or 0))
         self._oddities(fixed, arms)
-        own: dict[str, Any] = {"name": name, "values": values, "plugins": plugins, "warnings": tuple(dict.fromkeys(self.warnings))}
+        own: dict[str, Any] = {
+            "name": name,
+            "values": values,
+            "plugins": plugins,
+            "warnings": tuple(dict.fromkeys(self.warnings)),
+        }
         own |= {"task": task, "metric": metric}
         return {**own, **fixed, "arms": arms, "pooled": pooled, "epochs": searched.epochs}
 
@@ -374,7 +382,7 @@ ALLOWED = f"allowed: {MOST_TRIALS:,}"
 
 def _fixed_models() -> dict[str, type[BaseModel]]:
 
-    return {"data": DataSettings, "teacher": TeacherSettings, **STUDY_LEVEL}
+    return {"teacher": TeacherSettings, **STUDY_LEVEL}
 
 
 def _domains_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from akdtune.settings.data import DataSettings
 from akdtune.settings.file import COMPONENTS, SettingsFile, choice_key, has_domain
 from akdtune.settings.training import TrainingSettings
 from akdtune.study.proposals import Outline
@@ -85,7 +86,9 @@ class Miniature:
     def _data(self, values: dict[str, Any]) -> None:
         data = self.study.data
         pool = (STEPS * self._batch * 4 + 2) // 3  # a quarter of it validates
-        changed: dict[str, Any] = {"rehearsal": pool, "limit_per_class": None}
+        changed: dict[str, Any] = {"rehearsal": pool}
+        if isinstance(data, DataSettings):
+            changed["limit_per_class"] = None
         if data.validation:
             changed["validation"] = pool // 4
         values["data"] = {**_mapping(values["data"]), **changed}

@@ -15,15 +15,24 @@ LOOK_AT_NOTHING = ("none", "random")
 
 
 def problems(
-    record: RecordSettings, teacher: TeacherSettings, configurations: Sequence[Mapping[str, Any]]
+    record: RecordSettings,
+    teacher: TeacherSettings,
+    configurations: Sequence[Mapping[str, Any]],
+    task: str,
 ) -> Iterator[Issue]:
-    """Attention maps that networks have not.
+    """Attention maps that networks have not, and what is kept of images alone.
 
     Args:
         record: the section.
         teacher: the study's, with further ones.
         configurations: settings that together hold every option of what is searched, and every known cell.
+        task: name of the study's.
     """
+    if (takes := lookup("tasks", task).takes) != "images":
+        for key, asked in (("attention", record.attention_images), ("augmented", record.augmented)):
+            if asked:
+                yield ("record", key), f"is of images, and the task '{task}' takes {takes}"
+        return
     if not record.attention_images:
         return
     students = [network_name(settings["student"]["network"]) for settings in configurations]

@@ -48,6 +48,11 @@ def json_schema() -> Schema:
     absent: list[Schema] = [{"const": NO_NETWORK}, _mapping({"name": {"const": NO_NETWORK}}, ["name"])]
     main_network = {"anyOf": [_ref("fixed_networks"), *absent]}
     method = _ref("methods")
+    of_rows = [
+        _settings(source.Settings, {"name": {"const": name}})
+        for name in names("data")
+        if (source := lookup("data", name)).takes != "images"
+    ]
     sections: Schema = {
         "study": {
             "type": "string",
@@ -55,7 +60,7 @@ def json_schema() -> Schema:
             "description": "names the study directory",
         },
         "task": {"anyOf": [_ref("tasks"), {"type": "null"}], "description": "what is trained for; null: image"},
-        "data": _settings(DataSettings),
+        "data": {"anyOf": [_settings(DataSettings), *of_rows]} if of_rows else _settings(DataSettings),
         "teacher": {"anyOf": [_settings(TeacherSettings, {"network": main_network, **nested}), {"const": NO_NETWORK}]},
         "student": _or_choice(_settings(StudentSettings, {"network": _or_choice(_ref("networks"))}, searched=True)),
         "views": {"anyOf": [_or_choice(_ref("views")), {"type": "null"}]},

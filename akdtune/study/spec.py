@@ -13,7 +13,7 @@ from akdtune.designs.cells import CellPlan, plan_cells
 from akdtune.errors import SettingsError, StudyError
 from akdtune.metric import ACCURACY, Metric
 from akdtune.settings import overrides as overriding
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import AnyDataSettings
 from akdtune.settings.file import SettingsFile
 from akdtune.settings.record import RecordSettings
 from akdtune.settings.sections import (
@@ -65,7 +65,7 @@ class Study:
     arms: tuple[Arm, ...]
     pooled: Pooled
     epochs: int
-    data: DataSettings
+    data: AnyDataSettings
     teacher: TeacherSettings
     search: SearchSettings
     scheduler: SchedulerSettings
@@ -213,7 +213,7 @@ def _with_what_is_recorded(study: Study, file: SettingsFile) -> Study:
         SettingsError: for what its networks cannot give.
     """
     record, configurations = study.record, study.configurations
-    if found := list(record_rules.problems(record, study.teacher, configurations)):
+    if found := list(record_rules.problems(record, study.teacher, configurations, study.task["name"])):
         raise SettingsError([file.problem(*issue) for issue in found])
     more = (str(file.problem(*issue)) for issue in record_rules.oddities(record, configurations))
     return replace(study, warnings=(*study.warnings, *more))

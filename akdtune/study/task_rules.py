@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from akdtune.errors import AkdtuneError, unknown_name
@@ -12,6 +12,8 @@ from akdtune.settings.file import DOMAINS, shown
 from akdtune.settings.messages import typed
 from akdtune.settings.sections import COSTS
 from akdtune.settings.task import DEFAULT_TASK
+from akdtune.settings.teacher import TeacherSettings
+from akdtune.settings.trial import of_another_kind
 from akdtune.study.searched import Remarks
 
 
@@ -41,6 +43,45 @@ def checked(remarks: Remarks, value: Any) -> tuple[dict[str, Any], Metric]:
         remarks.problem(("task", *path), message)
     filled = {} if settings is None else settings.model_dump(mode="json")
     return {"name": name, **filled}, task.metric
+
+
+def check_data(remarks: Remarks, task: Mapping[str, Any], data: Any) -> None:
+    """Refuses a data set of another kind than the task is made for.
+
+    Args:
+        remarks: take what is wrong.
+        task: as `checked` gives it.
+        data: the section as written.
+    """
+    name = data.get("name") if isinstance(data, Mapping) else None
+    if not isinstance(name, str) or name not in names("data"):
+        return
+    takes, holds = lookup("tasks", task["name"]).takes, lookup("data", name).takes
+    if takes != holds:
+        fitting = [known for known in names("data") if lookup("data", known).takes == takes]
+        chosen = "" if remarks.file.values.get("task") is not None else ", the default,"
+        remarks.problem(
+            ("data", "name"),
+            f"the data set '{name}' holds {holds}, and the task '{task['name']}'{chosen} takes {takes} (data sets of "
+            f"{takes}: {', '.join(fitting)})",
+        )
+
+
+def check_teacher(remarks: Remarks, task: Mapping[str, Any], teacher: TeacherSettings | None) -> None:
+    """Refuses teachers' networks of another kind than the task is made for, and augmentations of what is no image.
+
+    Args:
+        remarks: take what is wrong.
+        task: as `checked` gives it.
+        teacher: typed, further ones included; None where it is wrong.
+    """
+    takes = lookup("tasks", task["name"]).takes
+    for path, one in () if teacher is None else teacher.with_paths():
+        for place, message in of_another_kind(("teacher", *path, "network"), one.network, task["name"], takes):
+            remarks.problem(place, message)
+        if takes != "images" and one.augmentation is not None:
+            why = f"is of images, and the task '{task['name']}' takes {takes}"
+            remarks.problem(("teacher", *path, "augmentation"), why)
 
 
 def name_the_metric(remarks: Remarks, fixed: MutableMapping[str, Any], metric: Metric) -> None:

@@ -16,6 +16,7 @@ from akdtune.training.task import Meter, Task
 class ImageTask(Task):
     """Classification of images, judged by the share of them that is classified rightly."""
 
+    offers = frozenset({"stages", "preact", "last_map", "strong", "answers"})
     further = (
         Column("teacher_accuracy", "percent", "accuracy of the teacher on held-out images", teacher="judged"),
         *TRANSFER_COLUMNS,

@@ -15,7 +15,7 @@ from akdtune.errors import CheckpointError
 from akdtune.networks import Network
 from akdtune.registry import network_name
 from akdtune.settings.checkpoint import CheckpointFile
-from akdtune.signals import InputSpec
+from akdtune.signals import Spec
 from akdtune.teacher import plain_files
 from akdtune.teacher.sealed import check_seal
 from akdtune.teacher.state_dicts import Found, Wanted, find_weights, some
@@ -24,7 +24,7 @@ from akdtune.teacher.state_dicts import Found, Wanted, find_weights, some
 def load_checkpoint(
     checkpoint: str | Path | CheckpointFile,
     network: str | dict[str, Any],
-    inputs: InputSpec,
+    inputs: Spec,
     device: torch.device,
     *,
     finite: bool = True,
@@ -47,7 +47,7 @@ def load_checkpoint(
 def load_noted(
     checkpoint: str | Path | CheckpointFile,
     network: str | dict[str, Any],
-    inputs: InputSpec,
+    inputs: Spec,
     device: torch.device,
     *,
     finite: bool = True,

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 
 from akdtune import atomic, networks
-from akdtune.data.dataset import DataSet
-from akdtune.data.splits import Split
+from akdtune.data.row_sets import RowDataSet, RowSplit
 from akdtune.errors import CheckpointError
 from akdtune.folders import cache_directory
 from akdtune.networks import Network
@@ -30,21 +29,19 @@ from akdtune.roles import TrainOn
 from akdtune.settings.checkpoint import CheckpointFile
 from akdtune.settings.teacher import PRETRAINED, RECIPE_SINCE, TeacherSettings
 from akdtune.settings.training import Recipe
-from akdtune.signals import InputSpec
+from akdtune.signals import Spec
 from akdtune.teacher.checkpoints import load_checkpoint, load_noted, weights_hash
 from akdtune.teacher.file import TeacherFile
 
 FORMAT = 1
 """Part of every key: a change of how teachers are trained makes old ones unused, not wrong."""
 
-EVALUATION_BATCH = 256
-
 _FIRST_RECIPE = frozenset("epochs batch_size lr milestones lr_decay momentum weight_decay".split())
 """Recipe settings that every key holds; later ones enter it only where they are not the default, so that teachers of
 earlier versions stay found."""
 
 
-def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> str:
+def teacher_key(settings: TeacherSettings, dataset: RowDataSet, train_on: TrainOn) -> str:
     """Hash of all that an `auto` teacher's weights depend on; label noise is not in it, teachers see right labels.
 
     Its augmentation is part of the data's fingerprint, wherever it is set: a teacher of the same training is found.
@@ -70,14 +67,14 @@ def teacher_key(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) 
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _source(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> str:
+def _source(settings: TeacherSettings, dataset: RowDataSet, train_on: TrainOn) -> str:
     """What stands in the key of a teacher that is distilled from this one: its key, or an imported one's weights."""
     if settings.checkpoint == "auto":
         return teacher_key(settings, dataset, train_on)
     return _find_imported(settings, dataset, train_on).weights_hash
 
 
-def find_teacher(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
+def find_teacher(settings: TeacherSettings, dataset: RowDataSet, train_on: TrainOn) -> TeacherFile | None:
     """The teachers of these settings, None where an `auto` one is not trained yet.
 
     An imported checkpoint is always found; its accuracies are measured at the first call. Teachers that an `auto` one
@@ -96,7 +93,7 @@ def find_teacher(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn)
     return replace(main, others=others, saw_validation=any(file.saw_validation for file in (main, *others)))
 
 
-def find_alone(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile | None:
+def find_alone(settings: TeacherSettings, dataset: RowDataSet, train_on: TrainOn) -> TeacherFile | None:
     """The teacher itself, whatever the others are."""
     if settings.checkpoint != "auto":
         return _find_imported(settings, dataset, train_on)
@@ -123,7 +120,7 @@ def listed_teachers() -> list[dict[str, Any]]:
     return sorted(whole, key=lambda record: float(record["created"]), reverse=True)
 
 
-def load_teacher(file: TeacherFile, inputs: InputSpec, device: torch.device) -> Network:
+def load_teacher(file: TeacherFile, inputs: Spec, device: torch.device) -> Network:
     """The main teacher's network with its weights, in eval mode and without gradients.
 
     Raises:
@@ -135,7 +132,7 @@ def load_teacher(file: TeacherFile, inputs: InputSpec, device: torch.device) -> 
     return network
 
 
-def load_others(file: TeacherFile, inputs: InputSpec, device: torch.device) -> tuple[Network, ...]:
+def load_others(file: TeacherFile, inputs: Spec, device: torch.device) -> tuple[Network, ...]:
     """The networks of the further teachers, as `load` gives the main one; empty where there are none.
 
     Raises:
@@ -144,16 +141,20 @@ def load_others(file: TeacherFile, inputs: InputSpec, device: torch.device) -> t
     return tuple(load_teacher(other, inputs, device) for other in file.others)
 
 
-def evaluate(network: Network, split: Split, batch_size: int = EVALUATION_BATCH) -> float:
-    """Accuracy on plain images in percent, in eval mode; the network's mode is as before afterwards."""
+@torch.no_grad()
+def evaluate(network: Network, split: RowSplit) -> float:
+    """Accuracy on plain inputs in percent, in eval mode; the network's mode is as before afterwards."""
     was_training = network.training
     network.eval()
-    logits_NK = networks.predict(network, split, batch_size)
+    right = 0
+    with contextlib.closing(split.plain_batches(split.at_once)) as batches:
+        for positions_R, inputs in batches:
+            right += int((network(inputs).logits_BK.argmax(dim=1) == split.labels_N[positions_R]).sum())
     network.train(was_training)
-    return float((logits_NK.argmax(dim=1) == split.labels_N).double().mean() * 100)
+    return right / len(split) * 100
 
 
-def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> TeacherFile:
+def _find_imported(settings: TeacherSettings, dataset: RowDataSet, train_on: TrainOn) -> TeacherFile:
     checkpoint = _imported_from(settings, dataset.inputs)
     network, note = load_noted(checkpoint, settings.network, dataset.inputs, dataset.device)
     weights, saw_validation = weights_hash(network), not settings.clean_validation
@@ -185,7 +186,7 @@ def _find_imported(settings: TeacherSettings, dataset: DataSet, train_on: TrainO
     )
 
 
-def _imported_from(settings: TeacherSettings, inputs: InputSpec) -> CheckpointFile:
+def _imported_from(settings: TeacherSettings, inputs: Spec) -> CheckpointFile:
     """The file of a teacher that is not trained here, with its whole path."""
     file = settings.imported
     if file is None:
@@ -196,7 +197,7 @@ def _imported_from(settings: TeacherSettings, inputs: InputSpec) -> CheckpointFi
         return file
 
 
-def _pretrained(settings: TeacherSettings, inputs: InputSpec) -> Path:
+def _pretrained(settings: TeacherSettings, inputs: Spec) -> Path:
     """A file with the weights that the network itself brings, written once."""
     own = typed("networks", settings.network)
     if not getattr(own, "weights", None):

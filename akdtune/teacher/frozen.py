@@ -5,6 +5,7 @@ Shapes: B batch, R rows of the table (image and crop), C feature width, K classe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from akdtune.columns import Column
 from akdtune.data.crops import Crops, variant_crops
+from akdtune.data.row_sets import RowSplit
 from akdtune.data.splits import Split
-from akdtune.networks import Network
+from akdtune.networks import Network, signals_of
 from akdtune.settings.data import Augmentation
 from akdtune.settings.teacher import Compute
 from akdtune.signals import Inputs, Signals
@@ -76,7 +78,7 @@ class FrozenTeacher:
     def __init__(
         self,
         network: Network,
-        split: Split,
+        split: RowSplit,
         augmentation: Augmentation,
         epochs: int,
         others: Sequence[Network] = (),
@@ -92,11 +94,12 @@ class FrozenTeacher:
         self._split = split
         self._augmentation = augmentation
         self._caching = caching if split.crops_only else None
+        self._variants = 1 if split.always_same else augmentation.variants
         self._opened: list[TeacherRows] | None = None
         self._on_device: list[DeviceRows] | None = None
         width = sum(teacher.pooled_dim + len(teacher.classifier()[1]) for teacher in (network, *self.others))
-        size_mib = len(split) * augmentation.variants * width * 4 / 2**20
-        pays = split.crops_only and augmentation.variants < epochs
+        size_mib = len(split) * self._variants * width * 4 / 2**20
+        pays = split.always_same or (split.crops_only and augmentation.variants < epochs)
         self.keeps_table = pays and size_mib <= table_limit_mib
         self._tables: list[Table] | None = None
         self._share_as = share_as
@@ -110,7 +113,7 @@ class FrozenTeacher:
             self._opened = []
             if self._caching is not None:
                 try:
-                    of_images = self._split, self._augmentation, self._caching
+                    of_images = self._images, self._augmentation, self._caching
                     self._opened = [
                         TeacherRows(teacher, *of_images, ask)
                         for teacher, ask in zip((self.network, *self.others), self._asked, strict=True)
@@ -118,6 +121,12 @@ class FrozenTeacher:
                 except PlaceMatters as error:
                     self._say(f"not used: what '{error}' says of an image depends on its place in a batch")
         return self._opened
+
+    @property
+    def _images(self) -> Split:
+        """The split, where its rows are asked for by crop."""
+        assert isinstance(self._split, Split), "crops are of images"
+        return self._split
 
     @property
     def fetches_images(self) -> bool:
@@ -131,9 +140,9 @@ class FrozenTeacher:
     def stand_in(self) -> None:
         """Lets one batch stand for all that is kept in memory: for timing, which reads no numbers."""
         if self.keeps_table and self._tables is None:
-            rows = len(self._split) * self._augmentation.variants
+            rows = len(self._split) * self._variants
             parts = [self._asked_for(ask, 0) for ask in self._asked]
-            place_R = torch.arange(rows, device=self._split.labels_N.device) % TABLE_BATCH
+            place_R = torch.arange(rows, device=self._split.labels_N.device) % len(parts[0].logits_BK)
             self._tables = [Signals(part.logits_BK[place_R], part.pooled_BC[place_R]) for part in parts]
 
     def cache_rates(self) -> dict[str, float | None]:
@@ -167,7 +176,8 @@ class FrozenTeacher:
             stages: whether all maps that the main teacher offers, and its classifier, are needed.
             strong: the same images under the strong augmentation; None gives no signals of them.
         """
-        if crops_B is None or (stages and not self.others) or not self.fetches_images:
+        identified = crops_B is not None or self._split.always_same
+        if not identified or (stages and not self.others) or not self.fetches_images:
             signals = self._live(inputs, stages)
         else:
             stored = self._stored(positions_B, crops_B, range(int(stages), 1 + len(self.others)))
@@ -185,13 +195,14 @@ class FrozenTeacher:
         signals = self._asked[0](inputs, stages)
         return (replace(signals, classifier=self.network.classifier()) if stages else signals).detach()
 
-    def _stored(self, positions_B: Tensor, crops_B: Crops, which: Sequence[int]) -> list[Signals]:
+    def _stored(self, positions_B: Tensor, crops_B: Crops | None, which: Sequence[int]) -> list[Signals]:
         """What some of the teachers (0: the main one) say without being asked for maps."""
-        variants, variant_B = self._augmentation.variants, crops_B.variant_N(self._augmentation)
+        variants = self._variants
+        variant_B = 0 if crops_B is None else crops_B.variant_N(self._augmentation)
         if self.keeps_table:
             rows_B, tables = positions_B * variants + variant_B, self._kept()
             return [self._from_table(tables[index], index, rows_B) for index in which]
-        rows_B = self._split.rows_N[positions_B] * variants + variant_B
+        rows_B = self._images.rows_N[positions_B] * variants + variant_B
         if rows_B.device.type == "cuda":
             return self._from_device(positions_B, rows_B, which)
         asked = [self._cached[index] for index in which]
@@ -217,8 +228,8 @@ class FrozenTeacher:
 
     def _drawn(self, order_seed: int, epoch: int) -> tuple[Rows, Rows]:
         """The row of each position's crop in an epoch, and the positions in their order, on the host."""
-        positions_R, crops_N = self._split.drawn(order_seed, epoch)
-        rows_N = self._split.rows_N * self._augmentation.variants + crops_N.variant_N(self._augmentation)
+        positions_R, crops_N = self._images.drawn(order_seed, epoch)
+        rows_N = self._images.rows_N * self._augmentation.variants + crops_N.variant_N(self._augmentation)
         return rows_N.cpu().numpy(), positions_R.cpu().numpy()
 
     def _from_table(self, table: Table, index: int, rows_B: Tensor) -> Signals:
@@ -247,22 +258,27 @@ class FrozenTeacher:
 
     def _compute(self, ask: Asked) -> Signals:
         """Signals of every image and crop, [R, K] and [R, C] with R = images times variants."""
-        rows = len(self._split) * self._augmentation.variants
+        if self._split.always_same:
+            with contextlib.closing(self._split.plain_batches(self._split.at_once)) as batches:
+                return signals_of(ask, (inputs for _, inputs in batches))
+        rows = len(self._split) * self._variants
         parts = [self._asked_for(ask, start) for start in range(0, rows, TABLE_BATCH)]
         logits_RK = torch.cat([part.logits_BK for part in parts])[:rows]
         return Signals(logits_RK, torch.cat([part.pooled_BC for part in parts])[:rows])
 
     def _asked_for(self, ask: Asked, start: int) -> Signals:
         """Signals of one batch of all images and crops; the last one wraps."""
-        variants = self._augmentation.variants
+        if self._split.always_same:
+            return ask(self._split.sample(self._split.at_once)[1])
+        variants = self._variants
         rows_B = start + torch.arange(TABLE_BATCH, device=self._split.labels_N.device)
         rows_B = rows_B % (len(self._split) * variants)
-        return ask(self._split.images(rows_B // variants, variant_crops(rows_B % variants, self._augmentation)))
+        return ask(self._images.images(rows_B // variants, variant_crops(rows_B % variants, self._augmentation)))
 
     def _gathered(self, cached: TeacherRows) -> Table:
         """Every image and crop of the split out of the cache."""
-        variants = self._augmentation.variants
-        rows_N = self._split.rows_N.cpu().numpy()
+        variants = self._variants
+        rows_N = self._images.rows_N.cpu().numpy()
         rows_R = (rows_N[:, None] * variants + np.arange(variants)).reshape(-1)
         cached.store.refresh()
         return cached.parted(torch.from_numpy(cached.values(rows_R)).to(self._split.labels_N.device))

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from akdtune.data.crops import variant_crops
 from akdtune.data.dataset import DataSet
+from akdtune.data.row_sets import RowDataSet
 from akdtune.data.splits import Split
 from akdtune.devices import float32_as_set
 from akdtune.networks import Network, layout
@@ -46,7 +47,7 @@ class Caching:
 
     Attributes:
         settings: of the study.
-        images: plain JSON that names the stored images, `DataSet.images_key`.
+        images: plain JSON that names the stored images, `RowDataSet.images_key`.
         data: name of the data set, for people.
         limits: of room and blocks.
     """
@@ -57,8 +58,10 @@ class Caching:
     limits: CacheLimits = field(default_factory=CacheLimits)
 
 
-def live_reason(dataset: DataSet) -> str | None:
+def live_reason(dataset: RowDataSet) -> str | None:
     """Why teachers run live on a data set's training images; None where crop and flip say which image it is."""
+    if not isinstance(dataset, DataSet):
+        return f"the data set '{dataset.name}' holds no images"
     if dataset.streams:
         return "images are read batch by batch (data.stream)"
     if not dataset.augmentation.crops_only:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from akdtune.registry import ComponentSettings, Pair, load_plugins, lookup, may_draw, network_name
 from akdtune.roles import REPORT_ROLES
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import AnyDataSettings, data_settings
 from akdtune.settings.teacher import CacheSettings, Compute, teacher_compute
 from akdtune.settings.training import Seeds, StudentSettings, TrainingSettings
 from akdtune.teacher.file import TeacherFile
@@ -29,7 +29,7 @@ class TrialConfig:
         task: what its study trains for.
     """
 
-    data: DataSettings
+    data: AnyDataSettings
     student: StudentSettings
     views: tuple[str, ComponentSettings]
     methods: tuple[tuple[str, ComponentSettings], ...]
@@ -48,7 +48,7 @@ class TrialConfig:
         load_plugins(request.plugins, request.plugin_folders)
         settings = request.settings
         return cls(
-            data=DataSettings(**settings["data"]),
+            data=data_settings(settings["data"]),
             student=StudentSettings(**settings["student"]),
             views=_component("views", settings["views"]),
             methods=tuple(_component("methods", method) for method in settings["method"]),

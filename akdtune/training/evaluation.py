@@ -16,7 +16,7 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, declarations, joined
-from akdtune.data.splits import Split, Splits
+from akdtune.data.row_sets import RowSplit, Splits
 from akdtune.devices import float32_as_set
 from akdtune.roles import REPORT_ROLES
 from akdtune.signals import Inputs, Signals
@@ -93,7 +93,7 @@ class Evaluation:
     def __init__(
         self,
         config: TrialConfig,
-        splits: Splits,
+        splits: Splits[RowSplit],
         student: networks.Network,
         objective: Objective,
         teacher: FrozenTeacher | None,
@@ -109,8 +109,8 @@ class Evaluation:
         self.teacher = teacher
         self.recent_scores: list[float] = []
         self.at_close: Signals | None = None
-        self._judged: tuple[Split, Signals] | None = None
-        self._viewed: tuple[Split, list[Tensor], dict[str, float | None]] | None = None
+        self._judged: tuple[RowSplit, Signals] | None = None
+        self._viewed: tuple[RowSplit, list[Tensor], dict[str, float | None]] | None = None
 
     def validation_row(self, epoch: int) -> dict[str, float | None]:
         """Columns of an epoch's row; empty without validation images.
@@ -135,7 +135,7 @@ class Evaluation:
         return {**row, self.task.metric.validation: value, "score": score}
 
     @torch.no_grad()
-    def measure(self, split: Split, of_views: bool = True) -> dict[str, float | None]:
+    def measure(self, split: RowSplit, of_views: bool = True) -> dict[str, float | None]:
         """What the student is worth on plain images, and how teacher, views and student relate there.
 
         The metric stands under its own name; the rest are columns of the task, and of `measure_views` where there is a
@@ -143,7 +143,7 @@ class Evaluation:
         """
         return self._measured(split, self._parts(split), of_views)
 
-    def _measured(self, split: Split, parts: Iterable[Part], of_views: bool = True) -> dict[str, float | None]:
+    def _measured(self, split: RowSplit, parts: Iterable[Part], of_views: bool = True) -> dict[str, float | None]:
         meter = self.task.meter()
         rows: list[tuple[int, dict[str, float | None]]] = []
         for student_R, teacher_R, labels_R in parts:
@@ -152,10 +152,10 @@ class Evaluation:
                 rows.append((len(labels_R), self._view_row(split, teacher_R, student_R, labels_R)))
         return {**meter.result(), **_over_parts(rows)}
 
-    def _parts(self, split: Split) -> Iterator[Part]:
+    def _parts(self, split: RowSplit) -> Iterator[Part]:
         """What student and teachers say about a split, and its labels: as one, or in parts of which none is kept."""
         at_once = self.task.items_at_once
-        if at_once is None or at_once >= len(split):
+        if at_once is None or at_once >= split.items:
             yield self.student_signals(split), self.teacher_signals(split), split.labels_N
             return
         asked, of_teacher = self.asked_student(), self.teacher
@@ -173,7 +173,7 @@ class Evaluation:
         return self.objective.views.trains_jointly or self.objective.views.needs_student
 
     def _view_row(
-        self, split: Split, teacher_R: Signals, student_R: Signals, labels_R: Tensor
+        self, split: RowSplit, teacher_R: Signals, student_R: Signals, labels_R: Tensor
     ) -> dict[str, float | None]:
         """`measure_views`, computed once for as long as the views stay as they are: its draws are always the same."""
         views = self.objective.views
@@ -186,7 +186,7 @@ class Evaluation:
         return self._viewed[2]
 
     @torch.no_grad()
-    def student_signals(self, split: Split) -> Signals:
+    def student_signals(self, split: RowSplit) -> Signals:
         """What the student says about plain images, through the head that it predicts with."""
         with float32_as_set(split.labels_N.device, self.config.training.tf32):
             return networks.signals(self.asked_student(), split, EVALUATION_BATCH)
@@ -206,7 +206,7 @@ class Evaluation:
         return predict
 
     @torch.no_grad()
-    def teacher_signals(self, split: Split) -> Signals | None:
+    def teacher_signals(self, split: RowSplit) -> Signals | None:
         """The teachers on a whole split of plain images, computed once per trial; None without a teacher."""
         if self.teacher is None:
             return None
@@ -227,7 +227,7 @@ class Evaluation:
         return self._judged[1]
 
     @property
-    def judged(self) -> Split:
+    def judged(self) -> RowSplit:
         """The images that the trial is judged by: the test set for report roles, else those of validation."""
         split = self.splits.test if self.config.role in REPORT_ROLES else self.splits.validation
         assert split is not None, "a role that does not read the test set has a validation set"

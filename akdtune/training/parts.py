@@ -8,7 +8,7 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.contexts import method_context, view_context
-from akdtune.data.dataset import DataSet
+from akdtune.data.row_sets import RowDataSet
 from akdtune.methods import Method
 from akdtune.randomness import derived_seed
 from akdtune.registry import lookup, network_name
@@ -25,7 +25,7 @@ def build_parts(
     config: TrialConfig,
     frozen: networks.Network | None,
     others: Sequence[networks.Network],
-    dataset: DataSet,
+    dataset: RowDataSet,
     train_labels_N: Tensor,
 ) -> tuple[Objective, networks.Network]:
     """The objective (methods and views) and the student, initialised from the trial's init seed alone."""

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from akdtune import networks
 from akdtune.columns import Column
+from akdtune.data.row_sets import RowSplit
 from akdtune.data.splits import Split
 from akdtune.devices import float32_as_set
 from akdtune.randomness import derived_seed
@@ -65,11 +66,11 @@ class Recording:
         split: the images; default: those that the trial is judged by.
     """
 
-    def __init__(self, evaluation: Evaluation, split: Split | None = None) -> None:
+    def __init__(self, evaluation: Evaluation, split: RowSplit | None = None) -> None:
         self._of, self._given = evaluation, split
 
     @cached_property
-    def split(self) -> Split:
+    def split(self) -> RowSplit:
         """The images."""
         return self._of.judged if self._given is None else self._given
 
@@ -81,7 +82,13 @@ class Recording:
     @property
     def image_size(self) -> int:
         """Height = width of the images, in pixels."""
-        return self.split.pixels.size
+        return self._images.pixels.size
+
+    @property
+    def _images(self) -> Split:
+        """The split, of which images alone are asked what this is needed for."""
+        assert isinstance(self.split, Split), "what is kept of images is refused for other data"
+        return self.split
 
     def views(self) -> list[Tensor]:
         """Log-probabilities [N, K] of each view at temperature 1, those of stochastic ones of the mean probability."""
@@ -181,11 +188,11 @@ class Recording:
     @torch.no_grad()
     def _augmented(self, network: Callable[[Tensor], Signals]) -> Tensor:
         with float32_as_set(self.split.labels_N.device, self._of.config.training.tf32):
-            batches = self.split.augmented_batches(AUGMENTED_SEED, EVALUATION_BATCH)
+            batches = self._images.augmented_batches(AUGMENTED_SEED, EVALUATION_BATCH)
             return networks.signals_of(network, batches).logits_BK.cpu()
 
     @torch.no_grad()
-    def _maps(self, network: networks.Network, split: Split) -> ClassMaps:
+    def _maps(self, network: networks.Network, split: RowSplit) -> ClassMaps:
         parts = []
         with float32_as_set(split.labels_N.device, self._of.config.training.tf32):
             for _, images_BCHW in split.plain_batches(EVALUATION_BATCH):
@@ -195,7 +202,7 @@ class Recording:
         return _joined(parts)
 
     @torch.no_grad()
-    def _view_maps(self, teacher: networks.Network, split: Split) -> dict[str, ClassMaps]:
+    def _view_maps(self, teacher: networks.Network, split: RowSplit) -> dict[str, ClassMaps]:
         """Maps of affine views: what they say of each place of the teacher's last map, as if it were the feature."""
         views, device = self._of.objective.views, split.labels_N.device
         views.eval()

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from akdtune.data.dataset import DataSet
+from akdtune.data.row_sets import RowDataSet
 from akdtune.networks import Network
 from akdtune.registry import load_plugins, lookup
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import data_settings
 from akdtune.teacher.checkpoints import load_checkpoint
 from akdtune.training.task import task_of
 
 CPU = torch.device("cpu")
 
 
-def data_of(settings: Mapping[str, Any], plugins: Sequence[str] = (), folders: Sequence[str] = ()) -> DataSet:
+def data_of(settings: Mapping[str, Any], plugins: Sequence[str] = (), folders: Sequence[str] = ()) -> RowDataSet:
     """The data set of a trial, on the CPU.
 
     Args:
@@ -31,7 +31,7 @@ def data_of(settings: Mapping[str, Any], plugins: Sequence[str] = (), folders: S
         AkdtuneError: naming the file that is missing, or the plug-in that cannot be imported.
     """
     load_plugins(plugins, folders)
-    return task_of(settings).load(DataSettings(**settings["data"]), CPU)
+    return task_of(settings).load(data_settings(settings["data"]), CPU)
 
 
 def trained_student(
@@ -39,8 +39,9 @@ def trained_student(
 ) -> Network:
     """The student of a trial with the weights of its checkpoint: on the CPU, in eval mode, without gradients.
 
-    It takes normalised images [B, C, H, W], as `DataSet.split` gives them, and returns `Signals`. The data set is read
-    for the size of its images. Warns where predictions of the trial came out of a method and not out of the student.
+    It takes normalised images [B, C, H, W], as `DataSet.split` gives them, or the inputs of another task, and returns
+    `Signals`. The data set is read for their size. Warns where predictions of the trial came out of a method and not
+    out of the student.
 
     Raises:
         AkdtuneError: for a checkpoint that is damaged or another network's; as `data_of`.

@@ -16,12 +16,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from akdtune.columns import Column, joined
-from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.dataset import load_data
+from akdtune.data.row_sets import RowDataSet
 from akdtune.metric import ACCURACY, Metric
 from akdtune.registry import Component, ComponentSettings, Kind, lookup
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import AnyDataSettings
 from akdtune.settings.task import DEFAULT_TASK
-from akdtune.signals import Signals
+from akdtune.signals import Signals, Takes
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean of the metric over this many last epochs."""
@@ -43,12 +44,18 @@ class Task(Component):
     """Contract of a task.
 
     Class attributes:
+        takes: what its networks and its data set are made for.
+        offers: what its networks may be asked for besides logits and pooled features, see `Method.needs`.
+        called: how sentences call its rows.
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
-        items_at_once: how many items of a split (images) are measured at a time; None: all, whose signals are kept.
+        items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
     """
 
     kind: ClassVar[Kind] = "tasks"
+    takes: ClassVar[Takes] = "images"
+    called: ClassVar[str] = "images"
+    offers: ClassVar[frozenset[str]] = frozenset()
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
@@ -64,7 +71,7 @@ class Task(Component):
     def __hash__(self) -> int:
         return hash((type(self), repr(self.settings)))
 
-    def load(self, data: DataSettings, device: torch.device) -> DataSet:
+    def load(self, data: AnyDataSettings, device: torch.device) -> RowDataSet:
         """The data on a device."""
         return load_data(data, device)
 
@@ -86,7 +93,7 @@ class Task(Component):
         """Everything that its meter and the loop say of held-out items besides what views add."""
         metric, words = cls.metric, cls.metric.words
         of_metric = (
-            Column(metric.validation, "percent", f"{words} of the student on the validation images"),
+            Column(metric.validation, "percent", f"{words} of the student on the validation {cls.called}"),
             Column(metric.test, "percent", f"{words} of the student on the test set, read once, at a trial's end"),
             Column(
                 "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"

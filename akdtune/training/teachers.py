@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from akdtune import atomic, networks
-from akdtune.data.dataset import DataSet
-from akdtune.data.splits import Loaded
+from akdtune.data.row_sets import UNLABELLED, Loaded, RowDataSet
 from akdtune.devices import seed_draws
 from akdtune.errors import AkdtuneError, CheckpointError
 from akdtune.randomness import derived_seed
@@ -54,7 +53,7 @@ PROGRESS_EVERY_S = 30
 
 def train_teachers(
     settings: TeacherSettings,
-    dataset: DataSet,
+    dataset: RowDataSet,
     train_on: TrainOn,
     device: torch.device,
     should_stop: Callable[[], bool] = lambda: False,
@@ -84,7 +83,7 @@ def train_teachers(
     yield {"done": True, "teacher": file.plain()}
 
 
-def _missing(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> list[TeacherSettings]:
+def _missing(settings: TeacherSettings, dataset: RowDataSet, train_on: TrainOn) -> list[TeacherSettings]:
     """The teachers that have to be trained, each once and after those that it is distilled from."""
     missing: dict[str, TeacherSettings] = {}
 
@@ -101,7 +100,7 @@ def _missing(settings: TeacherSettings, dataset: DataSet, train_on: TrainOn) -> 
 
 def _train_one(
     settings: TeacherSettings,
-    dataset: DataSet,
+    dataset: RowDataSet,
     train_on: TrainOn,
     device: torch.device,
     should_stop: Callable[[], bool],
@@ -131,7 +130,7 @@ class _Training:
     """A teacher on its way, and its state on disk."""
 
     def __init__(
-        self, settings: TeacherSettings, dataset: DataSet, train_on: TrainOn, device: torch.device, folder: Path
+        self, settings: TeacherSettings, dataset: RowDataSet, train_on: TrainOn, device: torch.device, folder: Path
     ) -> None:
         self.settings, self.train_on, self.folder = settings, train_on, folder
         self.dataset = dataset.under(settings.augmentation, "teacher.augmentation")
@@ -186,7 +185,7 @@ class _Training:
             for loaded in loading:
                 if should_stop():
                     return None
-                labels_B = train.labels_N[loaded.positions_B]
+                labels_B = train.teacher_labels_N[loaded.positions_B]
                 logits_BK = self.network(loaded.inputs).logits_BK
                 loss = label_loss(logits_BK, labels_B, loaded)
                 if self.teachers is not None:
@@ -199,7 +198,7 @@ class _Training:
                 self.optimizer.step()
                 right = (logits_BK.detach().argmax(dim=1) == labels_B).sum()
                 sums += torch.stack([loss.detach().double() * len(labels_B), right.double()])
-                count += len(labels_B)
+                count += int((labels_B != UNLABELLED).sum()) if train.some_unlabelled else len(labels_B)
         mean_loss, accuracy = (sums / count).tolist()
         if not math.isfinite(mean_loss):
             raise AkdtuneError(

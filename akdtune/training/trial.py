@@ -23,8 +23,8 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, joined
-from akdtune.data.dataset import DataSet
-from akdtune.data.splits import Loaded, overlapping
+from akdtune.data.row_sets import Loaded, RowDataSet
+from akdtune.data.splits import overlapping
 from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import STREAMS, derived_seed
@@ -158,7 +158,7 @@ class Trial:
         self,
         config: TrialConfig,
         stand_ins: Sequence[networks.Network] = (),
-        dataset: DataSet | None = None,
+        dataset: RowDataSet | None = None,
         *,
         limits: TrialLimits | None = None,
         compiler: str | Callable[..., Any] = "inductor",

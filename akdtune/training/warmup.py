@@ -30,8 +30,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from akdtune import atomic
-from akdtune.data.dataset import DataSet
-from akdtune.data.splits import Split
+from akdtune.data.row_sets import RowDataSet, RowSplit
 from akdtune.folders import cache_directory
 from akdtune.teacher.cache_files import HEADER, header_hash, key_of, read_header
 from akdtune.teacher.frozen import FrozenTeacher
@@ -110,8 +109,8 @@ class SharedWarmup:
     def of(
         cls,
         config: TrialConfig,
-        dataset: DataSet,
-        train: Split,
+        dataset: RowDataSet,
+        train: RowSplit,
         teachers: FrozenTeacher,
         views: ViewAugmenter,
         trainer: str,

@@ -23,6 +23,7 @@ from akdtune.registry import load_plugins, plugin_folders
 from akdtune.reports.text import counted
 from akdtune.running.streams import draws, is_current
 from akdtune.running.trial_writer import Limits, TrialWriter
+from akdtune.settings.data import without_download
 from akdtune.settings.sections import SchedulerSettings, SearchSettings
 from akdtune.settings.teacher import CacheSettings
 from akdtune.study import search_rules
@@ -70,7 +71,7 @@ def request_of(lock: Lock, plan: Plan) -> TrialRequest:
         role=plan["role"],
         arm=plan["arm"],
         seed=plan["seed"],
-        settings={**settings, "data": {**settings["data"], "download": False}},
+        settings={**settings, "data": without_download(settings["data"])},
         params=plan["params"],
         cell=plan.get("cell"),
         study=held["study"],

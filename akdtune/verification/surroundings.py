@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from akdtune.data.dataset import DataSet, load_data
+from akdtune.data.dataset import load_data
+from akdtune.data.row_sets import RowDataSet
 from akdtune.devices import resolve_device, trained_on
 from akdtune.errors import AkdtuneError
 from akdtune.planning.identity import file_hash
@@ -19,7 +20,7 @@ from akdtune.registry import load_plugins
 from akdtune.reports.text import counted
 from akdtune.running.lock import version_changes
 from akdtune.settings.checkpoint import checkpoint_file
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import data_settings, without_download
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import load_teacher, located
 from akdtune.verification.checks import Check, check, not_at_hand
@@ -40,7 +41,7 @@ class Data:
         check: what was found.
     """
 
-    dataset: DataSet | None
+    dataset: RowDataSet | None
     check: Check
 
     @property
@@ -65,7 +66,7 @@ def data_check(lock: Lock) -> Data:
     held = lock["settings"].get("data") or {}
     try:
         load_plugins(lock["settings"].get("plugins") or (), (str(Path.cwd()),))
-        dataset = load_data(DataSettings(**{**held, "download": False}), torch.device("cpu"))
+        dataset = load_data(data_settings(without_download(held)), torch.device("cpu"))
     except (AkdtuneError, OSError, ValueError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         return Data(None, not_at_hand("data", first))
@@ -76,7 +77,7 @@ def data_check(lock: Lock) -> Data:
     return Data(dataset, check("data", f"{held.get('name')}, images and labels have the lock's hash", []))
 
 
-def teacher_check(lock: Lock, dataset: DataSet | None) -> Check:
+def teacher_check(lock: Lock, dataset: RowDataSet | None) -> Check:
     """The weights of every teacher's file against the lock's hash."""
     teachers = [TeacherFile.parse(lock[key], LOCK) for key in ("teacher", "report_teacher") if key in lock]
     every = {file.path: file for teacher in teachers for file in (teacher, *teacher.others) if not file.absent}

@@ -20,7 +20,7 @@ from PIL import Image
 from akdtune.data import streaming
 from akdtune.data.crops import Crops
 from akdtune.data.dataset import DataSet, load_data
-from akdtune.data.splits import Loaded
+from akdtune.data.row_sets import Loaded
 from akdtune.errors import DataError
 from akdtune.settings.data import DataSettings
 from akdtune.signals import InputSpec

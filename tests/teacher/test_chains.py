@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from akdtune import networks
 from akdtune.data.crops import Crops, crops, epoch_order
 from akdtune.data.dataset import DataSet, load_data
-from akdtune.data.splits import Loaded
+from akdtune.data.row_sets import Loaded
 from akdtune.errors import CheckpointError
 from akdtune.randomness import derived_seed
 from akdtune.roles import TrainOn

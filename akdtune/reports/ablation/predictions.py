@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -94,8 +94,8 @@ class StoredPredictions:
         sides = self._sides(cell, reference)
         if isinstance(sides, str):
             return sides
-        cell_SN, reference_SN = (_stacked(side) for side in sides)
-        return Pair(cell_SN, reference_SN, sides[0][0].groups_N)
+        stacked: list[Any] = [np.stack([held.values_N for held in side]) for side in sides]
+        return Pair(stacked[0], stacked[1], sides[0][0].groups_N)
 
     def agreement(self, cell: MeasuredCell, reference: MeasuredCell) -> Agreement | None:
         """How far both cells answer alike over their common seeds; None without comparable predictions."""
@@ -155,11 +155,6 @@ def agreement(firsts: Sequence[Stored], seconds: Sequence[Stored]) -> Agreement:
         differing=sum(int((first.answers_N != second.answers_N).sum()) for first, second in pairs),
         same_outputs=all(first.outputs == second.outputs for first, second in pairs),
     )
-
-
-def _stacked(side: Sequence[Stored]) -> Bools | Floats:
-    stacked_SN: Bools | Floats = np.stack([held.values_N for held in side])
-    return stacked_SN
 
 
 def _of_trial(trial: TrialDirectory) -> Stored | None:

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from akdtune.errors import AkdtuneError, nearest
 from akdtune.registry import Kind, lookup
-from akdtune.settings.data import DataSettings
+from akdtune.settings.data import DataSettings, data_model
 from akdtune.settings.file import choice_key
 from akdtune.settings.sections import STUDY_LEVEL, TRIAL_LEVEL
 from akdtune.settings.teacher import TeacherSettings
@@ -72,7 +72,8 @@ class KnownSetting:
 
 def known_settings(values: Mapping[str, Any]) -> list[KnownSetting]:
     """Every setting of a study: those of all sections, and those of the components that its values name."""
-    sections = (setting for name, model in _SECTIONS.items() for setting in _of_model(model, (name,)))
+    models = {**_SECTIONS, "data": data_model(values.get("data"))}
+    sections = (setting for name, model in models.items() for setting in _of_model(model, (name,)))
     return [*sections, *_of_components(values)]
 
 
