@@ -47,6 +47,7 @@ class Stream(IntEnum):
     FILL = 14
     ROTATION = 15
     AUTOAUGMENT = 16
+    ARITHMETIC = 30
 
 
 class Draw(NamedTuple):

@@ -17,12 +17,12 @@ from typing_extensions import override
 
 from akdtune.columns import Column, joined
 from akdtune.data.dataset import load_data
-from akdtune.data.row_sets import RowDataSet
+from akdtune.data.row_sets import RowDataSet, RowSplit
 from akdtune.metric import ACCURACY, Metric
 from akdtune.registry import Component, ComponentSettings, Kind, lookup
 from akdtune.settings.data import AnyDataSettings
 from akdtune.settings.task import DEFAULT_TASK
-from akdtune.signals import Signals, Takes
+from akdtune.signals import Inputs, Signals, Takes
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean of the metric over this many last epochs."""
@@ -50,6 +50,9 @@ class Task(Component):
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
         items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
+        in_parts: measured in parts as large as the split says (`RowSplit.at_once`), as all logits would be too many: of
+            predictions the likeliest classes are kept (`training.likeliest`).
+        needs_teacher: whether the metric says how a student does beside its teacher.
     """
 
     kind: ClassVar[Kind] = "tasks"
@@ -59,6 +62,8 @@ class Task(Component):
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
+    in_parts: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
 
     def __init__(self, settings: ComponentSettings) -> None:
         self.settings = settings
@@ -87,6 +92,22 @@ class Task(Component):
     def groups(self, sample_ids_R: Tensor) -> Tensor | None:
         """Which rows are not independent of each other, as a number each; None: each is its own."""
         return None
+
+    def last_measures(
+        self,
+        student: Callable[[Inputs], Signals],
+        teacher: Callable[[Inputs], Signals] | None,
+        split: RowSplit,
+        key: str,
+    ) -> dict[str, float | None]:
+        """What is measured of the last epoch alone, on validation items and on the test set.
+
+        Args:
+            student, teacher: in eval mode.
+            split: what they are asked about.
+            key: names teacher and split; empty where nothing may be kept for later trials of this process.
+        """
+        return {}
 
     @classmethod
     def columns(cls) -> tuple[Column, ...]:
