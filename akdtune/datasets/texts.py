@@ -19,7 +19,9 @@ from akdtune.errors import DataError
 from akdtune.randomness import Stream, below, random_words
 from akdtune.registry import register
 from akdtune.settings.data import RowDataSettings
-from akdtune.signals import Takes
+from akdtune.signals import Takes, TokenSpec
+
+BYTES, USUAL_CHARACTERS = 256, 100
 
 NO_TOPICS = "this Python has no pydoc_data.topics, whose text python_docs is (install Python's standard library whole)"
 
@@ -71,6 +73,13 @@ class TextSource(RowSource):
             DataError: naming what is missing or wrong.
         """
         raise NotImplementedError
+
+    @classmethod
+    @override
+    def spec(cls, settings: RowDataSettings) -> TokenSpec:
+        """With as many characters as English texts have, where that is not known."""
+        assert isinstance(settings, WindowSettings)
+        return TokenSpec(cls.class_count(settings) or USUAL_CHARACTERS, settings.window)
 
     @classmethod
     @override
@@ -161,6 +170,12 @@ class TextFile(TextSource):
 
     @classmethod
     @override
+    def class_count(cls, settings: RowDataSettings) -> int | None:
+        assert isinstance(settings, TextSettings)
+        return BYTES if settings.vocabulary == "bytes" else None
+
+    @classmethod
+    @override
     def missing(cls, settings: RowDataSettings) -> list[str]:
         assert isinstance(settings, TextSettings)
         file = Path(settings.file).expanduser()
@@ -194,7 +209,7 @@ def of_text(text: str, vocabulary: Literal["characters", "bytes"], settings: Win
     """
     if vocabulary == "bytes":
         ids_T: Ids = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
-        known, classes = 256, None
+        known, classes = BYTES, None
     else:
         points_T = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         points, places_T = np.unique(points_T, return_inverse=True)
