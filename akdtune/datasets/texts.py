@@ -145,8 +145,10 @@ class Arithmetic(TextSource):
         texts: list[str] = []
         masks: list[list[bool]] = []
         for first, second, minus in zip(first_M.tolist(), second_M.tolist(), minus_M.tolist(), strict=True):
-            high, low = max(first, second), min(first, second)
-            asked, answer = (f"{high}-{low}=", f"{high - low};") if minus else (f"{first}+{second}=", f"{first + second};")
+            asked, answer = f"{first}+{second}=", f"{first + second};"
+            if minus:
+                high, low = max(first, second), min(first, second)
+                asked, answer = f"{high}-{low}=", f"{high - low};"
             if not texts or len(texts[-1]) + len(asked) + len(answer) > length + 1:
                 texts.append("")
                 masks.append([])

@@ -95,7 +95,8 @@ def jensen_shannon_of_logs(log_target_BK: Tensor, log_student_BK: Tensor, beta: 
     """beta KL(target || M) + (1 - beta) KL(student || M) with M = beta target + (1 - beta) student, in nats: a scalar.
 
     Args:
-        log_target_BK, log_student_BK: log-probabilities; each row of their exponentials sums to 1.
+        log_target_BK: log-probabilities of the target; each row of their exponentials sums to 1.
+        log_student_BK: those of the student.
         beta: above 0 and below 1. Over beta it tends to KL(target || student) towards 0, and over 1 - beta to
             KL(student || target) towards 1; 0.5 is the Jensen-Shannon divergence.
 

@@ -370,7 +370,7 @@ def _teachers(held: _Held) -> TeacherLogits:
 def _refuse_tops(held: _Held, column: str) -> None:
     """Says what a file holds in place of logits."""
     if column in held.table.column_names:
-        raise NotRecorded(f"{held.path}: holds the likeliest classes of each row alone, as all logits would be too many")
+        raise NotRecorded(f"{held.path}: holds the likeliest classes of each row alone: all logits are too many")
 
 
 def _numbered(held: _Held, begin: str) -> Sequence[str]:

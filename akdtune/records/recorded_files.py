@@ -35,7 +35,7 @@ VALUE, GROUP = "value", "group"
 """Columns of predictions whose rows count otherwise than right or wrong, or are not independent of each other."""
 
 LOG_P_LABEL, TOP_CLASSES, TOP_LOG_P = "log_p_label", "top_ids", "top_log_p"
-"""Columns of predictions in place of logits that would be too many; behind a teacher's its number, as in `top_ids_0`."""
+"""Columns of predictions in place of logits that would be too many; a teacher's end in its number: `top_ids_0`."""
 
 OF_TRIAL = (PREDICTIONS, FEATURES, ATTENTION, AUGMENTED)
 """Files of a trial that has ended, of which all but the first are kept where `record` asks for them."""
@@ -172,7 +172,8 @@ def write_trial_tops(
         labels_N: their true classes.
         tops: of the student.
         half: keeps the log-probabilities in float16.
-        values_N, groups_N: as of `write_trial_logits`.
+        values_N: as of `write_trial_logits`.
+        groups_N: as there.
 
     Raises:
         StudyError: when the file cannot be written.
@@ -183,9 +184,7 @@ def write_trial_tops(
     _write(path, sample_ids_N, labels_N, lists, of_rows={**of_rows, **numbers})
 
 
-def write_teacher_tops(
-    path: FilePath, sample_ids_N: Integers, labels_N: Integers, tops: Sequence[TopClasses]
-) -> None:
+def write_teacher_tops(path: FilePath, sample_ids_N: Integers, labels_N: Integers, tops: Sequence[TopClasses]) -> None:
     """Writes the likeliest classes of every teacher, the main one first, in float16.
 
     Raises:

@@ -32,7 +32,10 @@ def problems(
     if component.in_parts:
         for key, asked in (("views", record.views), ("features", record.features), ("train", record.train)):
             if asked:
-                yield ("record", key), f"would hold all rows and classes at once, which the task '{task}' has too many of"
+                yield (
+                    ("record", key),
+                    f"would hold all rows and classes at once, which the task '{task}' has too many of",
+                )
     if (takes := component.takes) != "images":
         for key, asked in (("attention", record.attention_images), ("augmented", record.augmented)):
             if asked:

@@ -99,6 +99,7 @@ class LanguageTask(Task):
         return sample_ids_R // LONGEST
 
     @override
+    @torch.no_grad()
     def last_measures(
         self,
         student: Callable[[Inputs], Signals],

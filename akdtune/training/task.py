@@ -103,7 +103,8 @@ class Task(Component):
         """What is measured of the last epoch alone, on validation items and on the test set.
 
         Args:
-            student, teacher: in eval mode.
+            student: in eval mode.
+            teacher: likewise.
             split: what they are asked about.
             key: names teacher and split; empty where nothing may be kept for later trials of this process.
         """
