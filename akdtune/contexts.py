@@ -20,6 +20,7 @@ def view_context(
     num_classes: int,
     device: torch.device,
     seed: int,
+    others_alike: Sequence[int] = (),
 ) -> ViewContext:
     """What the views of a trial may know; a missing teacher has width 0."""
     return ViewContext(
@@ -30,6 +31,7 @@ def view_context(
         others_dims=tuple(other.pooled_dim for other in others),
         device=device,
         generator=torch.Generator().manual_seed(derived_seed("views", seed)),
+        others_alike=tuple(others_alike),
     )
 
 
@@ -41,6 +43,7 @@ def method_context(
     num_classes: int,
     epochs: int,
     seed: int,
+    pooled_dims: Sequence[int] = (),
 ) -> MethodContext:
     """What a method of a trial may know; parameters and buffers live where the labels are."""
     return MethodContext(
@@ -57,6 +60,7 @@ def method_context(
         epochs=epochs,
         device=train_labels_N.device,
         generator=torch.Generator().manual_seed(derived_seed("method", name, seed)),
+        pooled_dims=tuple(pooled_dims),
     )
 
 

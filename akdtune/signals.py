@@ -324,6 +324,7 @@ class Target:
             maps, so the objective fills them in.
         strong: the target for the strongly augmented images, where a method asked for them; filled in by the
             objective.
+        place: which of several targets of a sum it is, where each is of another kind (`MethodContext.pooled_dims`).
     """
 
     logits_BMK: Tensor
@@ -334,6 +335,7 @@ class Target:
     preact_stages: tuple[Tensor, ...] | None = None
     last_map: Tensor | None = None
     strong: Target | None = None
+    place: int = 0
 
     @classmethod
     def of(cls, signals: Signals, strong: bool = False) -> Target:

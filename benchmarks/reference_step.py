@@ -38,8 +38,9 @@ from akdtune.methods.crd import CRD, EPSILON
 from akdtune.methods.kd import KD
 from akdtune.randomness import derived_seed
 from akdtune.signals import Batch, Signals
+from akdtune.training.loop import Interrupted
 from akdtune.training.objective import Loss, Objective
-from akdtune.training.trial import Interrupted, Trial
+from akdtune.training.trial import Trial
 from akdtune.views.angular import Angular
 
 TERM_FLOOR = 1e-3

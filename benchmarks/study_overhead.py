@@ -130,7 +130,7 @@ def cpu_s(work: Callable[[], object], repeats: int) -> float:
 
 def step_s(trial: Any, steps: int) -> float:
     """Median CPU seconds of a training step."""
-    from akdtune.training.trial import Interrupted
+    from akdtune.training.loop import Interrupted
 
     marks: list[float] = []
 

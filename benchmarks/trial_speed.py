@@ -59,8 +59,9 @@ from akdtune.teacher.checkpoints import weights_hash
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
 from akdtune.training.limits import TrialLimits
+from akdtune.training.loop import Interrupted
 from akdtune.training.request import TrialRequest
-from akdtune.training.trial import Interrupted, Trial
+from akdtune.training.trial import Trial
 
 PAIRS = ("resnet32x4->resnet8x4", "resnet56->resnet20", "wrn_40_2->wrn_16_2", "vgg13->vgg8")
 SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -18,8 +18,8 @@ from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.training import Seeds, StudentSettings, TrainingSettings
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Epoch
 from akdtune.training.teachers import train_teachers
-from akdtune.training.trial import Epoch
 
 CPU = torch.device("cpu")
 DIGITS: dict[str, Any] = {"name": "digits", "validation": 600}

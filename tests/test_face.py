@@ -24,7 +24,8 @@ from akdtune.errors import AkdtuneError, SettingsError, StudyError
 from akdtune.records.files import trial_directory
 from akdtune.running import driver
 from akdtune.study import from_python, spec
-from akdtune.training.trial import Diverged, Epoch, Trial
+from akdtune.training.loop import Diverged, Epoch
+from akdtune.training.trial import Trial
 from tests.study_fixture import StudyBuilder
 
 STUDY = """

@@ -18,9 +18,10 @@ from akdtune.running.trial_log import line, printed
 from akdtune.study.from_python import read
 from akdtune.study.spec import Study
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Diverged
 from akdtune.training.students import through_a_method
 from akdtune.training.task import task_of
-from akdtune.training.trial import Diverged, Trial
+from akdtune.training.trial import trial_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +108,7 @@ def _train(study: Study, arm: str, seed: int | None, quiet: bool) -> Trained:
     if isinstance(request, int):
         raise KeyboardInterrupt("stopped while the teacher was trained; the same call goes on")
     settings = dict(request.settings)
-    trial = Trial(TrialConfig.parse(request))
+    trial = trial_of(TrialConfig.parse(request))
     totals, columns = trial.epochs, printed(trial.config.task.metric)
     rows: list[dict[str, Any]] = []
     try:

@@ -36,9 +36,10 @@ from akdtune.study.spec import Study
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import located
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Diverged, Epoch, TrialLoop
 from akdtune.training.request import TrialRequest
 from akdtune.training.task import task_of
-from akdtune.training.trial import Diverged, Epoch, Trial
+from akdtune.training.trial import trial_of
 
 PROGRAM = "python -m akdtune.training"
 LIMITS = Limits(checkpoint_every_s=30.0)
@@ -199,7 +200,7 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
     with _legible():
         config = TrialConfig.parse(request)
     begins = GoOn() if folder.directory is None else resumed(folder.directory, request.trial_id)
-    live, begins = built_to_go_on(folder.directory, begins, lambda: Trial(config))
+    live, begins = built_to_go_on(folder.directory, begins, lambda: trial_of(config))
     writer, done = TrialWriter(request, folder.directory, begins, limits=limits), "no epoch"
     with _shown(live, begins.state) as show:
         try:
@@ -228,7 +229,7 @@ def _train(request: TrialRequest, folder: _Folder, limits: Limits) -> int:
 
 
 @contextlib.contextmanager
-def _shown(live: Trial, state: Mapping[str, Any] | None) -> Iterator[Callable[[Epoch], None]]:
+def _shown(live: TrialLoop, state: Mapping[str, Any] | None) -> Iterator[Callable[[Epoch], None]]:
     """Prints a line for each epoch; on a terminal a bar below them says how far it is."""
     totals, columns_said = live.epochs, printed(live.config.task.metric)
     stage, done = ("warmup", 0) if state is None else (state["stage"], state["epoch"])

@@ -105,7 +105,7 @@ def _data(study: Study, device: torch.device) -> RowDataSet:
     Raises:
         SettingsError: for augmentations that do not fit it.
     """
-    dataset = task_of(study.constants).load(study.data, device)
+    dataset = task_of({"task": study.task}).load(study.data, device)
     if problems := too_large_augmentations(study, dataset):
         raise SettingsError(problems)
     for note in dataset.notes:

@@ -58,6 +58,7 @@ class MethodContext:
         epochs: student epochs of the trial.
         device: where parameters and buffers live.
         generator: seeded by the trial's init seed; every random initialisation of the method draws from it (CPU).
+        pooled_dims: width of each kind of pooled target, by `Target.place`; empty: one kind, of the teacher's width.
     """
 
     num_classes: int
@@ -73,6 +74,7 @@ class MethodContext:
     epochs: int
     device: torch.device
     generator: torch.Generator
+    pooled_dims: tuple[int, ...] = ()
 
 
 class Method(Component, nn.Module):
@@ -88,6 +90,7 @@ class Method(Component, nn.Module):
         imagenet_pairs: the pairs that ImageNet's numbers are published for; any other takes them over.
         replaces_logits: the student predicts through `logits` (SimKD), in training and evaluation.
         overlaps_batches: each batch begins with the images of the one before (`Batch.repeated`).
+        any_width: whether its pooled targets may differ in width, as it has a part for each (`pooled_dims`).
         columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
     """
 
@@ -98,6 +101,7 @@ class Method(Component, nn.Module):
     imagenet_pairs: ClassVar[tuple[tuple[str, str], ...]] = (RESNET18, MOBILENET_V1)
     replaces_logits: ClassVar[bool] = False
     overlaps_batches: ClassVar[bool] = False
+    any_width: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = ()
 
     def __init__(self, settings: ComponentSettings, context: MethodContext) -> None:

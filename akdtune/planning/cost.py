@@ -38,7 +38,7 @@ from akdtune.training.config import TrialConfig
 from akdtune.training.optimizers import build_optimizer
 from akdtune.training.request import TrialRequest
 from akdtune.training.task import task_of
-from akdtune.training.trial import Trial
+from akdtune.training.trial import trial_of
 
 TIMED_STEPS = 8
 
@@ -147,7 +147,7 @@ class Bench:
         """The study's data on a device."""
         if device.type not in self._datasets:
             study = self.prepared.study
-            self._datasets[device.type] = task_of(study.constants).load(study.data, device)
+            self._datasets[device.type] = task_of({"task": study.task}).load(study.data, device)
         return self._datasets[device.type]
 
     def teacher_networks(self, device: torch.device) -> tuple[networks.Network, ...]:
@@ -182,15 +182,14 @@ def arm_cost(settings: Mapping[str, Any], bench: Bench, until: float = math.inf)
         )
     )
     device = resolve_device(config.training.device)
-    trial = Trial(config, bench.teacher_networks(device), bench.dataset(device))
+    trial = trial_of(config, bench.teacher_networks(device), bench.dataset(device))
     trial.evaluation.share_as = bench.share_as
     times = trial.timed(TIMED_STEPS, until)
-    steps = math.ceil(trial.train.items / config.training.batch_size)
     state = trial.state("student", 1)
     tensors = [item for item in _leaves(state) if isinstance(item, Tensor)]
     return ArmCost(
-        warmup_s=times["warmup_step_s"] * steps * trial.views.warmup_epochs,
-        student_s=times["student_step_s"] * steps * config.training.epochs,
+        warmup_s=times["warmup_step_s"] * trial.steps * trial.epochs["warmup"],
+        student_s=times["student_step_s"] * trial.steps * config.training.epochs,
         evaluation_s=times["epoch_end_s"] * config.training.epochs,
         checkpoint_mib=sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20,
         kept=kept_bytes(trial, study.record),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from akdtune.settings.record import RecordSettings
 from akdtune.training.likeliest import KEPT as LIKELIEST
+from akdtune.training.loop import TrialLoop
 from akdtune.training.recording import ClassMaps, Recording
-from akdtune.training.trial import Trial
 
 ASKED = 2
 """Images that networks are asked about."""
@@ -50,7 +50,7 @@ class KeptSize:
     teacher_mib: float
 
 
-def kept_bytes(trial: Trial, record: RecordSettings) -> KeptBytes:
+def kept_bytes(trial: TrialLoop, record: RecordSettings) -> KeptBytes:
     """Bytes of an image, by what the networks of a trial say about two; the trial must not be run any more."""
     trial.evaluation.share_as = ""  # what teachers say about two images is not what they say about all
     recording = Recording(trial.evaluation, trial.evaluation.judged.first(ASKED))

@@ -56,7 +56,7 @@ class Prepared:
         """Loads (and where allowed downloads) the data; the study's checkpoints come first unless they are checked."""
         if not checked:
             check_checkpoints(study, missing=True)
-        prepared = cls(study, task_of(study.constants).load(study.data, torch.device("cpu")))
+        prepared = cls(study, task_of({"task": study.task}).load(study.data, torch.device("cpu")))
         prepared.check_components()
         return prepared
 

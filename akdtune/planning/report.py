@@ -114,9 +114,9 @@ def _described(dimension: Dimension) -> str:
 def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     """Images, teachers, what the ablation's cells are taught, and where teachers run."""
     study, images = outline.study, estimate.images
-    yield (
-        f"data {study.data.name}: {images.training} training, {images.validation} validation, {images.test} test images"
-    )
+    called = type(estimate.prepared.dataset).called
+    judged = f"{images.training} training, {images.validation} validation, {images.test} test {called}"
+    yield f"data {study.data.name}: {judged}"
     if words := estimate.prepared.dataset.classes_in_words:
         yield words
     if study.teacher.absent:

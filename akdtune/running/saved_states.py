@@ -20,7 +20,7 @@ from akdtune.errors import CheckpointError, StudyError
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.teacher.checkpoints import load_plain
 from akdtune.teacher.sealed import DIGEST, sealed
-from akdtune.training.trial import Trial
+from akdtune.training.loop import TrialLoop
 
 Row = dict[str, Any]
 
@@ -80,7 +80,9 @@ def resumed(directory: TrialDirectory, trial_id: str) -> GoOn:
     return GoOn(own, rows, True, (f"{notes[0]}; written anew from {directory.checkpoint.name}",))
 
 
-def built_to_go_on(directory: TrialDirectory | None, begins: GoOn, build: Callable[[], Trial]) -> tuple[Trial, GoOn]:
+def built_to_go_on(
+    directory: TrialDirectory | None, begins: GoOn, build: Callable[[], TrialLoop]
+) -> tuple[TrialLoop, GoOn]:
     """A trial and what it goes on from; one that does not take its state begins again.
 
     Args:
@@ -99,7 +101,7 @@ def built_to_go_on(directory: TrialDirectory | None, begins: GoOn, build: Callab
     return live, begins
 
 
-def _takes(live: Trial, state: Mapping[str, Any]) -> bool:
+def _takes(live: TrialLoop, state: Mapping[str, Any]) -> bool:
     try:
         live.load_state(state)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

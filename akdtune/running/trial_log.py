@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from akdtune.metric import ACCURACY, Metric
-from akdtune.training.trial import Epoch
+from akdtune.training.loop import Epoch
 
 LINES = 1000
 """Of each stage; a trial of more epochs says every second one, or third, ..., and the first and the last."""

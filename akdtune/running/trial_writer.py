@@ -17,9 +17,9 @@ from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running.recorder import keep
 from akdtune.running.saved_states import GoOn, save_state
 from akdtune.settings.record import held_record
+from akdtune.training.loop import Epoch, TrialLoop
 from akdtune.training.request import TrialRequest
 from akdtune.training.task import task_of
-from akdtune.training.trial import Epoch, Trial
 
 GATE_WARNING = 0.01
 """Share of open gates below which a diversity term counts as never having acted."""
@@ -151,7 +151,7 @@ class TrialWriter:
         self.write()
         return self._ended({"outcome": "diverged", "epoch": len(self.rows), "diverged_in": epoch})
 
-    def close(self, live: Trial) -> Row:
+    def close(self, live: TrialLoop) -> Row:
         """A full-length trial ends: last reading, what `record` keeps, outcome, in this order; returns the last."""
         closing, predictions = live.close()
         recording = live.recording()

@@ -35,10 +35,11 @@ from akdtune.settings.data import data_settings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.tracking.tracker import Tracker, prepare
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Diverged, Interrupted, TrialLoop
 from akdtune.training.request import TrialRequest
 from akdtune.training.task import task_of
 from akdtune.training.teachers import train_teachers
-from akdtune.training.trial import Diverged, Interrupted, Trial
+from akdtune.training.trial import trial_of
 
 SAME_ERROR_LIMIT = 2
 TRIES = 3
@@ -243,13 +244,13 @@ def _attempt(
         directory.close_attempt()
 
 
-def _prepared(request: TrialRequest) -> Trial:
+def _prepared(request: TrialRequest) -> TrialLoop:
     """A trial with all that it is made of; what the driver had and this node lacks is said so."""
     with as_the_driver_did("plug-ins and settings", "install the same packages and plug-ins on every node"):
         config = TrialConfig.parse(request)
     with as_the_driver_did("data", "make the data visible on every node, under the same path and unchanged"):
         dataset = config.task.load(config.data, resolve_device(config.training.device))
-    return Trial(config, dataset=dataset)
+    return trial_of(config, dataset=dataset)
 
 
 def _signature(error: BaseException) -> str:

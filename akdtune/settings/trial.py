@@ -141,7 +141,14 @@ def _mixing(settings: Mapping[str, Any], study: Mapping[str, Any]) -> str | None
 def pair_problem(views: str, method: str) -> str | None:
     """Why a view augmenter and a method cannot work together, naming both; None when they can."""
     augmenter, component = lookup("views", views), lookup("methods", method)
-    if component.consumes in augmenter.offers or component.consumes in ("stages", "self"):
+    if component.consumes in ("stages", "self"):
+        return None
+    if component.consumes == "pooled" and augmenter.several_widths and not component.any_width:
+        return (
+            f"'{method}' cannot work with the views '{views}': their features differ in width by architecture, and it "
+            "takes features of one width"
+        )
+    if component.consumes in augmenter.offers:
         return None
     return (
         f"'{method}' cannot work with the views '{views}': it needs {component.consumes}, "

@@ -61,7 +61,7 @@ class Caching:
 def live_reason(dataset: RowDataSet) -> str | None:
     """Why teachers run live on a data set's training images; None where crop and flip say which image it is."""
     if not isinstance(dataset, DataSet):
-        return f"the data set '{dataset.name}' holds no images"
+        return f"the data set '{dataset.name}' holds no images; a trial keeps its answers in memory where they fit"
     if dataset.streams:
         return "images are read batch by batch (data.stream)"
     if not dataset.augmentation.crops_only:

@@ -34,12 +34,12 @@ def build_parts(
     begin_with(student, config.student)
     view_name, view_settings = config.views
     views: ViewAugmenter = lookup("views", view_name)(
-        view_settings, view_context(student, frozen, others, inputs.num_classes, device, seed)
+        view_settings, view_context(student, frozen, others, inputs.num_classes, device, seed, config.task.others_alike)
     )
     methods: dict[str, Method] = {}
     of_trial = (student, frozen, train_labels_N, inputs.num_classes, config.training.epochs, seed)
     for name, settings in config.methods:
-        context = method_context(name, *of_trial)
+        context = method_context(name, *of_trial, views.pooled_dims)
         methods[name] = lookup("methods", name)(settings, context)
     objective = Objective(methods, views, resolve_ce_weight(config.training, methods.values(), config.pair))
     return objective.to(device), student

@@ -9,7 +9,7 @@ Shapes: R rows of a part of a split, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from akdtune.registry import Component, ComponentSettings, Kind, lookup
 from akdtune.settings.data import AnyDataSettings
 from akdtune.settings.task import DEFAULT_TASK
 from akdtune.signals import Inputs, Signals, Takes
+
+if TYPE_CHECKING:
+    from akdtune.training.loop import TrialLoop
 
 SCORE_WINDOW = 3
 """A rung is scored by the mean of the metric over this many last epochs."""
@@ -53,6 +56,7 @@ class Task(Component):
         in_parts: measured in parts as large as the split says (`RowSplit.at_once`), as all logits would be too many: of
             predictions the likeliest classes are kept (`training.likeliest`).
         needs_teacher: whether the metric says how a student does beside its teacher.
+        Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
     """
 
     kind: ClassVar[Kind] = "tasks"
@@ -64,6 +68,7 @@ class Task(Component):
     items_at_once: ClassVar[int | None] = None
     in_parts: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
+    Trial: ClassVar[type[TrialLoop] | None] = None
 
     def __init__(self, settings: ComponentSettings) -> None:
         self.settings = settings

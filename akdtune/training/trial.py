@@ -12,11 +12,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from dataclasses import replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +36,7 @@ from akdtune.training.config import TrialConfig
 from akdtune.training.evaluation import Evaluation, Predictions, held_out_columns
 from akdtune.training.graphs import StepInputs
 from akdtune.training.limits import TrialLimits
+from akdtune.training.loop import Epoch, Interrupted, Sums, TrialLoop, finite_means, peak_memory_mib, timed_steps
 from akdtune.training.measures import gate_column, percent_right
 from akdtune.training.objective import VIEWS, Loss, Objective, weighted_sum
 from akdtune.training.optimizers import Dot, build_optimizer, set_learning_rate, sgd
@@ -46,13 +46,6 @@ from akdtune.training.row_order import InOtherOrder
 from akdtune.training.states import copied, lay_out
 from akdtune.training.warmup import SharedWarmup
 from akdtune.views import ViewAugmenter
-
-try:
-    import resource
-except ModuleNotFoundError:
-    raise AkdtuneError(
-        "akdtune trains on Linux and macOS, not on Windows itself: use it inside WSL 2 (docs/platforms.md)"
-    ) from None
 
 TRAINING_COLUMNS = (
     Column("lr", "", "learning rate of the student", "none"),
@@ -77,58 +70,6 @@ TIMED_IMAGES, HURRIED_IMAGES = 256, 32
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Diverged(Exception):
-    """A loss that is not finite; `epoch` is the epoch in which it appeared (0: while the heads warmed up)."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__(f"the loss is not finite in epoch {epoch}")
-        self.epoch = epoch
-
-
-class Interrupted(Exception):
-    """`should_stop` said so; the state of the last epoch that was yielded is where to go on from."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One finished epoch.
-
-    Attributes:
-        stage: `warmup` (view heads only) or `student`.
-        epoch: counted from 1 within its stage.
-        row: metrics by column name (accuracies in percent, times in seconds), None where a metric does not apply.
-        state: everything needed to go on after this epoch, as a tree of tensors and numbers.
-    """
-
-    stage: Literal["warmup", "student"]
-    epoch: int
-    row: dict[str, float | None]
-    state: dict[str, Any]
-
-
-class _Sums:
-    """Running sums of one epoch, kept on the device so that nothing waits for it before the epoch ends."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._names: list[str] = []
-        self._sums: Tensor | None = None
-
-    @torch.no_grad()
-    def add(self, images: int, values: Mapping[str, Tensor]) -> None:
-        """Adds the means of a batch; every batch has the same names."""
-        self.count += images
-        stacked = torch.stack(list(values.values()))
-        if self._sums is None:
-            self._names, self._sums = list(values), torch.zeros_like(stacked, dtype=torch.float64)
-        self._sums.add_(stacked, alpha=images)
-
-    def means(self) -> dict[str, float]:
-        """Means over all images of the epoch."""
-        assert self._sums is not None
-        return {name: value / self.count for name, value in zip(self._names, self._sums.tolist(), strict=True)}
 
 
 def _as_set(method: Callable[Concatenate[Trial, P], T]) -> Callable[Concatenate[Trial, P], T]:
@@ -223,6 +164,11 @@ class Trial:
         return len(self.train.labels_N)
 
     @property
+    def steps(self) -> int:
+        """How many updates an epoch makes, whole batches counted up."""
+        return math.ceil(self.train_images / self.config.training.batch_size)
+
+    @property
     def epochs(self) -> dict[str, int]:
         """How many epochs each stage has."""
         return {"warmup": self.views.warmup_epochs, "student": self.config.training.epochs}
@@ -295,12 +241,12 @@ class Trial:
         set_learning_rate(self.warmup_optimizer, rate)
         self.views.train()
         self._warmup_graph.begin_epoch(graphs.baked_numbers(self.warmup_optimizer, self.views, epoch))
-        sums = _Sums()
+        sums = Sums()
         for step in self._batches("warmup", epoch, should_stop):
             sums.add(len(step.batch.labels_B), self._warmup_graph(self._warmup_step, step))
         if epoch == self.views.warmup_epochs:
             self._warmup_graph.release()
-        means = _finite(sums, epoch=0)
+        means = finite_means(sums, epoch=0)
         row: dict[str, float | None] = {"lr": rate, **means, **self._cache_rates()}
         return row | {"wall_time_s": time.monotonic() - started}
 
@@ -325,16 +271,16 @@ class Trial:
         self.student.train(self.config.student.train == "all")
         self.objective.train()
         self._student_graph.begin_epoch(graphs.baked_numbers(self.optimizer, self.objective, epoch))
-        sums = _Sums()
+        sums = Sums()
         for step in self._batches("student", epoch, should_stop):
             sums.add(len(step.batch.labels_B), self._student_graph(self._student_step, step))
-        means = _finite(sums, epoch)
+        means = finite_means(sums, epoch)
         trained_s = time.monotonic() - started
         row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
         row |= self.objective.measures()
         row |= self._cache_rates()
         row |= self.evaluation.validation_row(epoch)
-        return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": self._peak_memory_mib()}
+        return row | {"wall_time_s": time.monotonic() - started, "peak_memory_mib": peak_memory_mib(self.device)}
 
     def _student_step(self, step: StepInputs) -> dict[str, Tensor]:
         """One update of student, methods and (where they train jointly) heads; returns what it measures."""
@@ -444,8 +390,8 @@ class Trial:
         if self.teacher is not None:
             self.teacher.stand_in()  # asking it for all that it keeps would take longer than the timing
         if self.warmup_optimizer is not None:
-            times["warmup_step_s"] = _timed_steps(lambda stop: self.warmup_epoch(1, stop), steps, until)
-        times["student_step_s"] = _timed_steps(lambda stop: self.student_epoch(1, stop), steps, until)
+            times["warmup_step_s"] = timed_steps(lambda stop: self.warmup_epoch(1, stop), steps, until)
+        times["student_step_s"] = timed_steps(lambda stop: self.student_epoch(1, stop), steps, until)
         validation, scale = self.evaluation.splits.validation, 1.0
         few = TIMED_IMAGES if time.monotonic() < until else HURRIED_IMAGES
         if validation is not None and len(validation) > few:
@@ -493,42 +439,19 @@ class Trial:
         if self._warmup_graph is not None:
             self._warmup_graph.release()
 
-    def _peak_memory_mib(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+def trial_of(
+    config: TrialConfig,
+    stand_ins: Sequence[networks.Network] = (),
+    dataset: DataSet | None = None,
+    *,
+    limits: TrialLimits | None = None,
+) -> TrialLoop:
+    """A trial as its task runs it; arguments as those of `Trial`."""
+    return (config.task.Trial or Trial)(config, stand_ins, dataset, limits=limits)
 
 
 def _timed(work: Callable[[int], object], epoch: int) -> float:
     started = time.monotonic()
     work(epoch)
     return time.monotonic() - started
-
-
-def _timed_steps(epoch: Callable[[Callable[[], bool]], object], steps: int, until: float = math.inf) -> float:
-    """Median seconds between the steps of an epoch that is stopped after `steps` of them, or the first after `until`.
-
-    The loading of the first batch is not counted.
-    """
-    marks: list[float] = []
-
-    def should_stop() -> bool:
-        marks.append(time.monotonic())
-        return len(marks) > (steps if marks[-1] < until else 1)
-
-    try:
-        epoch(should_stop)
-        marks.append(time.monotonic())
-    except Interrupted:
-        pass
-    gaps = sorted(after - before for before, after in zip(marks, marks[1:], strict=False))
-    return gaps[len(gaps) // 2]
-
-
-def _finite(sums: _Sums, epoch: int) -> dict[str, float]:
-    """The epoch's means, the total as `train_loss`; raises where the total was not finite in any step."""
-    means = sums.means()
-    means["train_loss"] = total = means.pop("total")
-    if not (abs(total) < float("inf")):
-        raise Diverged(epoch)
-    return means

@@ -29,8 +29,9 @@ from akdtune.settings.teacher import CacheSettings
 from akdtune.study import search_rules
 from akdtune.teacher.find import located
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Diverged
 from akdtune.training.request import TrialRequest, trial_seeds
-from akdtune.training.trial import Diverged, Trial
+from akdtune.training.trial import trial_of
 from akdtune.verification.checks import Check, Progress, check, not_at_hand, same
 from akdtune.verification.identity import teacher_of
 from akdtune.verification.ledger import Ledger
@@ -165,7 +166,7 @@ def _kept(trial: TrialDirectory) -> dict[str, Any]:
 def _train(request: TrialRequest, directory: TrialDirectory, progress: Progress) -> None:
     ready_to_train(request.cpu)
     with contextlib.redirect_stdout(io.StringIO()):
-        live = Trial(TrialConfig.parse(request))
+        live = trial_of(TrialConfig.parse(request))
         directory.columns = live.columns
         writer = TrialWriter(request, directory, limits=Limits(checkpoint_every_s=float("inf")))
         total = sum(live.epochs.values())

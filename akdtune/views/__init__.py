@@ -54,9 +54,10 @@ class ViewContext:
         teacher_dim: C, width of the teacher's pooled feature.
         teacher_classifier: (weight [K, C], bias [K]) of the teacher's last layer.
         student_dim: width of the student's pooled feature.
-        others_dims: widths of the pooled features of further teachers (`teacher.others`), in order.
+        others_dims: widths of the pooled features of further teachers (`teacher.others`, or a task's clients), in order.
         device: where parameters live.
         generator: seeded by the trial's init seed; every random initialisation draws from it (CPU).
+        others_alike: a number for each further teacher, the same for those of one architecture; empty: all differ.
     """
 
     num_classes: int
@@ -66,6 +67,7 @@ class ViewContext:
     others_dims: tuple[int, ...]
     device: torch.device
     generator: torch.Generator
+    others_alike: tuple[int, ...] = ()
 
 
 class ViewAugmenter(Component, nn.Module):
@@ -78,10 +80,13 @@ class ViewAugmenter(Component, nn.Module):
             that the same function of each place of the teacher's last map is an exact map of the view.
         needs_student: whether `views` and `teach` read the student's signals.
         needs_others: whether further teachers (`teacher.others`) are needed.
+        of_clients: whether these are the clients of a federated trial, which takes no other views; refused elsewhere.
+        several_widths: whether the pooled targets differ in width, so that a method needs a part for each.
         columns: what `measures` returns: unit, meaning, and how the epochs of a trial become one value.
     Attributes:
         warmup_epochs: epochs in which only the views' own parameters train, before the student's first epoch.
         trains_jointly: whether the parameters go on training beside the student.
+        pooled_dims: width of each kind of pooled target, by `Target.place`.
     """
 
     kind: ClassVar[Kind] = "views"
@@ -90,12 +95,16 @@ class ViewAugmenter(Component, nn.Module):
     affine: ClassVar[bool] = False
     needs_student: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
+    of_clients: ClassVar[bool] = False
+    several_widths: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = ()
     warmup_epochs: int = 0
     trains_jointly: bool = False
+    pooled_dims: tuple[int, ...] = ()
 
     def __init__(self, settings: ComponentSettings, context: ViewContext) -> None:
         super().__init__()
+        self.pooled_dims = (context.teacher_dim,)
 
     @classmethod
     def alone(

@@ -27,8 +27,9 @@ from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher
 from akdtune.teacher.sealed import sealed
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Epoch
 from akdtune.training.request import TrialRequest
-from akdtune.training.trial import Epoch, Trial
+from akdtune.training.trial import Trial
 from tests.small_trials import roomy_disk
 
 STUDY = """

@@ -16,8 +16,9 @@ from akdtune.registry import names
 from akdtune.running.trial_writer import Limits, TrialWriter
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Epoch
 from akdtune.training.request import TrialRequest
-from akdtune.training.trial import Epoch, Trial
+from akdtune.training.trial import Trial
 from tests.small_trials import DIGITS, TEACHER, trained
 
 EPOCHS, RUNGS = 12, [4, 8]

@@ -17,8 +17,9 @@ from akdtune.running.saved_states import GoOn, resumed, save_state
 from akdtune.running.trial_writer import TrialWriter, shut_gates
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.evaluation import Predictions
+from akdtune.training.loop import Epoch
 from akdtune.training.request import TrialRequest
-from akdtune.training.trial import Epoch, Trial
+from akdtune.training.trial import Trial
 
 REQUEST = TrialRequest(
     trial_id="t", settings={"training": {"epochs": 3, "device": "cpu"}}, teacher_file=TeacherFile.none()

@@ -35,7 +35,8 @@ from akdtune.teacher.frozen import FrozenTeacher, forget_tables
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, forget_probes
 from akdtune.training.config import TrialConfig
 from akdtune.training.limits import TrialLimits
-from akdtune.training.trial import Epoch, Trial
+from akdtune.training.loop import Epoch
+from akdtune.training.trial import Trial
 from tests import small_trials
 from tests.small_trials import CACHE_RATES, CPU, DIGITS, configured, trained
 

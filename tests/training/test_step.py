@@ -31,8 +31,9 @@ from akdtune.study.written import export_yaml
 from akdtune.training import evaluation
 from akdtune.training import trial as trial_loop
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Epoch, Interrupted
 from akdtune.training.objective import Loss
-from akdtune.training.trial import Epoch, Interrupted, Trial
+from akdtune.training.trial import Trial
 from tests import small_trials, small_world
 from tests.small_trials import CPU, DIGITS, configured, trained
 

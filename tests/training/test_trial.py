@@ -18,9 +18,10 @@ from akdtune.settings.training import Seeds, TrainingSettings
 from akdtune.settings.trial import resolve_ce_weight
 from akdtune.training.config import TrialConfig
 from akdtune.training.limits import TrialLimits
+from akdtune.training.loop import Diverged, Epoch, Interrupted
 from akdtune.training.measures import TRANSFER_COLUMNS, percent_right
 from akdtune.training.request import TrialRequest
-from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
+from akdtune.training.trial import Trial
 from tests.declared_columns import HELD_OUT_COLUMNS, JUDGED
 from tests.small_trials import ANGULAR, DIGITS, TEACHER, configured, numbers, trained
 

@@ -32,7 +32,8 @@ from akdtune.teacher import cache_files
 from akdtune.training import warmup
 from akdtune.training.config import TrialConfig
 from akdtune.training.limits import TrialLimits
-from akdtune.training.trial import Diverged, Epoch, Interrupted, Trial
+from akdtune.training.loop import Diverged, Epoch, Interrupted
+from akdtune.training.trial import Trial
 from akdtune.training.warmup import SharedWarmup, WarmupLimits
 from tests import small_trials
 from tests.small_trials import CACHE_RATES, CPU, DIGITS, TEACHER, TIMINGS, configured, numbers, trained

@@ -15,8 +15,9 @@ from PIL import Image
 
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.config import TrialConfig
+from akdtune.training.loop import Epoch
 from akdtune.training.request import TrialRequest
-from akdtune.training.trial import Epoch, Trial
+from akdtune.training.trial import Trial
 from tests.declared_columns import JUDGED
 from tests.small_trials import DIGITS, numbers, trained
 

@@ -16,7 +16,7 @@ from akdtune.cli import one_trial
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.running import trial_log
 from akdtune.running.trial_log import EpochLines
-from akdtune.training.trial import Epoch
+from akdtune.training.loop import Epoch
 from akdtune.verification.rerun import OF_THE_RUN, request_of
 
 
