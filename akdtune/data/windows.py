@@ -105,6 +105,8 @@ class WindowSplit(RowSplit):
         vocabulary: how many tokens there are.
 
     Attributes:
+        source: all windows of the pool or test set that they are of.
+        first_number: number of the first of these among all.
         numbers_W: number of each window among all, int64.
         sample_ids_N: window times `LONGEST` plus place in it.
         labels_N, training_labels_N: the token behind each row.
@@ -119,7 +121,7 @@ class WindowSplit(RowSplit):
         self.sample_ids_N = place_WL[self.rows_WL]
         self.labels_N = self.training_labels_N = ids_WX[:, 1:][self.rows_WL]
         self._position_WL = (self.rows_WL.flatten().cumsum(0) - 1).view_as(self.rows_WL)
-        self._source, self._first, self._vocabulary = windows, first, vocabulary
+        self.source, self.first_number, self._vocabulary = windows, first, vocabulary
 
     @override
     def __len__(self) -> int:
@@ -140,8 +142,8 @@ class WindowSplit(RowSplit):
     @override
     def first(self, items: int) -> WindowSplit:
         """The first so many windows of the split."""
-        numbers = (self.numbers_W[:items] - self._first).cpu().numpy()
-        return WindowSplit(self._source, self._first, numbers, self.numbers_W.device, self._vocabulary)
+        numbers = (self.numbers_W[:items] - self.first_number).cpu().numpy()
+        return WindowSplit(self.source, self.first_number, numbers, self.numbers_W.device, self._vocabulary)
 
     def inputs(self, windows_B: Tensor) -> Tokens:
         """What a network is asked about some windows, by their places in the split."""
