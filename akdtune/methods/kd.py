@@ -42,6 +42,7 @@ class KD(Method):
     """
 
     source = "Hinton, Vinyals, Dean, 2015, arXiv 1503.02531"
+    reads_labels = False
     default_ce_weight = 0.1
 
     class Settings(LogitSettings):

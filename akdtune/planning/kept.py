@@ -66,6 +66,8 @@ def kept_bytes(trial: TrialLoop, record: RecordSettings) -> KeptBytes:
     of_teachers = {"predictions": teachers * classes * HALF + NAMED} if teachers else {}
     if record.views:
         of_trial["views"] = _numbers(recording.views()) * HALF
+    if record.answers and (answers_NJK := recording.answers()) is not None:
+        of_trial["answers"] = _numbers([answers_NJK]) * HALF
     if record.features:
         of_trial["features"] = _numbers(recording.features(ASKED).values()) * HALF
         of_teachers |= {"features": _numbers(recording.teacher_features(ASKED).values()) * HALF} if teachers else {}

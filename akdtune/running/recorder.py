@@ -70,13 +70,15 @@ def _of_trial(
             _write_tops(predictions, half, path)
             return
         views = [_array(view_NK) for view_NK in recording.views()] if record.views else None
+        answers_NJK = recording.answers() if record.answers else None
         logits_NK = _array(predictions.logits_NK)
         values_N, groups_N = (
             None if numbers is None else numbers.numpy() for numbers in (predictions.values_N, predictions.groups_N)
         )
         recorded_files.write_trial_logits(
-            path, ids_N, labels_N, logits_NK, half=half, views=views, values_N=values_N, groups_N=groups_N
-        )
+            path, ids_N, labels_N, logits_NK, half=half, views=views,
+            answers_NJK=None if answers_NJK is None else _array(answers_NJK), values_N=values_N, groups_N=groups_N,
+        )  # fmt: skip
 
     def features(path: Path) -> None:
         held = _arrays(recording.features(record.features))

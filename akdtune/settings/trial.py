@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import NO_NETWORK, Kind, Pair, lookup, names, network_name
+from akdtune.registry import typed as component_settings
 from akdtune.settings.data import AugmentationSettings, student_augmentation
 from akdtune.settings.domains import Issue
 from akdtune.settings.file import KeyPath, shown
@@ -73,9 +74,9 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
         add(pair_problem(views, method))
         if teacher is not None:
             add(_without_teacher(method, teacher))
-            add(_lacking_maps(method, "teacher", teacher["network"]))
+            add(_lacking(method, "teacher", teacher["network"]))
         if "student" in settings:
-            add(_lacking_maps(method, "student", settings["student"]["network"]))
+            add(_lacking(method, "student", settings["student"]["network"]))
     components = {method: lookup("methods", method) for method in methods}
     if len(heads := [name for name, component in components.items() if component.replaces_logits]) > 1:
         add(f"'{heads[0]}' and '{heads[1]}' both replace the student's prediction: only one can")
@@ -163,14 +164,17 @@ def _without_teacher(method: str, teacher: Mapping[str, Any]) -> str | None:
     return f"'{method}' needs a teacher, and teacher.network is {NO_NETWORK} (without one: {', '.join(alone)})"
 
 
-def _lacking_maps(method: str, role: str, network: str | Mapping[str, Any]) -> str | None:
-    name, component = network_name(network), lookup("methods", method)
-    if name == NO_NETWORK or not component.needs_maps():
+def _lacking(method: str, role: str, network: str | Mapping[str, Any]) -> str | None:
+    name, needs = network_name(network), lookup("methods", method).needs - {"strong"}
+    needs -= {"answers"} if role == "teacher" else set()
+    if name == NO_NETWORK or not needs:
         return None
-    lacking = sorted(component.needs - {"strong"} - lookup("networks", name).offers)
+    component = lookup("networks", name)
+    lacking = sorted(needs - component.offered(component_settings("networks", network)))
     if not lacking:
         return None
-    return f"'{method}' cannot work with the {role} network '{name}': it needs {', '.join(lacking)}, which it lacks"
+    which = "which it lacks" if set(lacking) - component.offers else "which it lacks as it is set"
+    return f"'{method}' cannot work with the {role} network '{name}': it needs {', '.join(lacking)}, {which}"
 
 
 def published(method: str, given: Mapping[str, Any], pair: Pair | None) -> dict[str, Any]:

@@ -60,6 +60,12 @@ def oddities(record: RecordSettings, configurations: Sequence[Mapping[str, Any]]
     plain = all(name == "none" for name in views)
     if record.views and plain:
         yield ("record", "views"), "is ignored: no trial has views"
+    students = {network_name(settings["student"]["network"]) for settings in configurations}
+    if record.answers is True and not any("answers" in lookup("networks", name).offers for name in students):
+        yield (
+            ("record", "answers"),
+            f"is ignored: {_quoted(sorted(students))} give{'s' * (len(students) == 1)} one answer",
+        )
     if not record.attention_images:
         return
     without = [name for name in views if name not in LOOK_AT_NOTHING and not _has_maps(name)]

@@ -19,7 +19,7 @@ from akdtune.columns import Column, declarations, joined
 from akdtune.data.row_sets import RowSplit, Splits
 from akdtune.devices import float32_as_set
 from akdtune.roles import REPORT_ROLES
-from akdtune.signals import Inputs, Signals
+from akdtune.signals import ANSWERS, Inputs, Signals
 from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.training.config import TrialConfig
 from akdtune.training.diversity import DIVERSITY_COLUMNS
@@ -137,7 +137,8 @@ class Evaluation:
         score = sum(self.recent_scores) / len(self.recent_scores)
         if epoch == self.config.training.epochs:
             row |= self._last_measures(self.splits.validation)
-        return {**row, self.task.metric.validation: value, "score": score}
+        of_answers = self._of_answers(row, "val")
+        return {**row, self.task.metric.validation: value, "score": score, **of_answers}
 
     @torch.no_grad()
     def measure(self, split: RowSplit, of_views: bool = True) -> dict[str, float | None]:
@@ -171,6 +172,11 @@ class Evaluation:
                     others = tuple(other(inputs) for other in of_teacher.others)
                     teacher_R = replace(of_teacher.network(inputs), others=others)
                 yield asked(inputs), teacher_R, split.labels_N[positions_R]
+
+    def _of_answers(self, row: dict[str, float | None], split: str) -> dict[str, float | None]:
+        """Takes the metric of each answer of several out of a row, under the names of a split."""
+        names = [name for name in row if name.startswith(tuple(f"{self.task.metric.name}_{of}_" for of in ANSWERS))]
+        return {f"{split}_{name}": row.pop(name) for name in names}
 
     @property
     def _views_change(self) -> bool:
@@ -251,7 +257,7 @@ class Evaluation:
             parts = [(student_N, self.teacher_signals(split), split.labels_N)] if whole else self._parts(split)
             row = self._measured(split, parts)
             row[metric.test] = row.pop(metric.name)
-            row |= self._last_measures(split)
+            row |= self._last_measures(split) | self._of_answers(row, "test")
         values_N = self.task.values(student_N, lambda: self.teacher_signals(split), split.labels_N)
         groups_N = self.task.groups(split.sample_ids_N)
         of_rows = (None if numbers is None else numbers.cpu() for numbers in (values_N, groups_N))

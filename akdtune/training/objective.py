@@ -14,7 +14,7 @@ from typing_extensions import override
 from akdtune.columns import Column, joined
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
-from akdtune.signals import Batch, Signals, Target, Teaching, Terms, WeightedTarget
+from akdtune.signals import Batch, Signals, Target, Teaching, Terms, WeightedTarget, labelled_cross_entropy
 from akdtune.views import ViewAugmenter
 
 VIEWS, STRONG_VIEWS = "views", "views/strong"
@@ -47,6 +47,18 @@ class Loss(NamedTuple):
         """The total in two parts: cross-entropy, and everything else (None where there is nothing else)."""
         (weight, value), *others = self.weighted
         return weight * value, dot(*zip(*others, strict=True)) if others else None
+
+
+class Given(NamedTuple):
+    """The rows of a batch that a method is given.
+
+    Attributes:
+        rows_R: their places in the batch, ascending; None: all.
+        share: of the rows that it may be given at all.
+    """
+
+    rows_R: Tensor | None
+    share: float
 
 
 class Objective(nn.Module):
@@ -101,7 +113,8 @@ class Objective(nn.Module):
         for name, method in self._methods().items():
             targets = targets_of(method, student, teacher, teaching, strong)
             own = batch.given_to(stream_of(name))  # one object for all targets: a method knows by it that it drew
-            parts = [method.terms(student, target.target, own) for target in targets]
+            given = given_rows(method.reads_labels, batch)
+            parts = terms_of(method, student, targets, own, given)
             shares = [target.weight for target in targets]
             weights_of_terms = method.weights(batch.epoch)
             if parts[0].keys() != weights_of_terms.keys():
@@ -161,11 +174,33 @@ class Objective(nn.Module):
 
 
 def cross_entropy(logits_BK: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy with the labels; with mixed images, each label by its share."""
-    own = nn.functional.cross_entropy(logits_BK, batch.labels_B)
+    """Mean cross-entropy over the rows that have a label; with mixed images, each label by its share."""
+    some_unlabelled = batch.labelled_B is not None
+    own = labelled_cross_entropy(logits_BK, batch.labels_B, some_unlabelled)
     if batch.partner_labels_B is None:
         return own
-    return torch.lerp(nn.functional.cross_entropy(logits_BK, batch.partner_labels_B), own, batch.share)
+    return torch.lerp(labelled_cross_entropy(logits_BK, batch.partner_labels_B, some_unlabelled), own, batch.share)
+
+
+def given_rows(reads_labels: bool, batch: Batch) -> Given:
+    """The rows that a method is given: where it reads labels, those that have one."""
+    if not reads_labels or batch.labelled_B is None:
+        return Given(None, 1.0)
+    labelled_R = batch.labelled_B.nonzero().squeeze(1)
+    return Given(None if len(labelled_R) == len(batch.labels_B) else labelled_R, 1.0)
+
+
+def terms_of(
+    method: Method, student: Signals, targets: Sequence[WeightedTarget], batch: Batch, given: Given
+) -> Sequence[Terms]:
+    """A method's terms for each target, over the rows that it is given; 0 where there is none."""
+    rows_R = given.rows_R
+    if rows_R is None:
+        return [method.terms(student, target.target, batch) for target in targets]
+    if not len(rows_R):
+        return [{term: student.logits_BK.new_zeros(()) for term in method.weights(batch.epoch)} for _ in targets]
+    student, batch = student.rows(rows_R), batch.rows(rows_R)  # one batch for all targets, see `forward`
+    return [method.terms(student, target.target.rows(rows_R), batch) for target in targets]
 
 
 def targets_of(

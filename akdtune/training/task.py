@@ -8,7 +8,7 @@ Shapes: R rows of a part of a split, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -39,7 +39,10 @@ class Meter(Protocol):
         ...
 
     def result(self) -> dict[str, float | None]:
-        """Over all parts: the metric under its name, then the task's own columns."""
+        """Over all parts: the metric under its name, then the task's own columns.
+
+        The metric of each answer of a student that gives several is called `<metric>_step_1`, or `<metric>_branch_1`.
+        """
         ...
 
 
@@ -85,6 +88,11 @@ class Task(Component):
         """The data on a device."""
         return load_data(data, device)
 
+    @property
+    def others_alike(self) -> Sequence[int]:
+        """A number for each client, the same for those of one architecture."""
+        return ()
+
     def meter(self) -> Meter:
         """What measures one split."""
         raise NotImplementedError
@@ -126,7 +134,18 @@ class Task(Component):
                 "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"
             ),
         )
-        return joined(of_metric, cls.further)
+        return joined(of_metric, cls._of_answers(), cls.further)
+
+    @classmethod
+    def _of_answers(cls) -> Iterator[Column]:
+        """The metric of each answer of a student that gives several, which a meter names `<metric>_step_1`, ...."""
+        for split, images in (
+            (cls.metric.validation, f"the validation {cls.called}"),
+            (cls.metric.test, "the test set"),
+        ):
+            words = f"{cls.metric.words} of the student on {images}"
+            yield Column(f"{split}_step_*", "percent", f"{words} when it stops after so many of its time steps")
+            yield Column(f"{split}_branch_*", "percent", f"{words} by this exit, counted from 1, the last its own")
 
 
 def task_of(settings: Mapping[str, Any]) -> Task:

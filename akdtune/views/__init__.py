@@ -54,7 +54,7 @@ class ViewContext:
         teacher_dim: C, width of the teacher's pooled feature.
         teacher_classifier: (weight [K, C], bias [K]) of the teacher's last layer.
         student_dim: width of the student's pooled feature.
-        others_dims: widths of the pooled features of further teachers (`teacher.others`, or a task's clients), in order.
+        others_dims: widths of the pooled features of further teachers (`teacher.others`, or clients), in order.
         device: where parameters live.
         generator: seeded by the trial's init seed; every random initialisation draws from it (CPU).
         others_alike: a number for each further teacher, the same for those of one architecture; empty: all differ.

@@ -15,21 +15,23 @@ from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Batch, Signals, Target, Teaching, Views, WeightedTarget
+from akdtune.signals import UNLABELLED, Batch, Signals, Target, Teaching, Views, WeightedTarget
 from akdtune.views import ViewAugmenter, ViewContext
 
 
 def confidence_weights(logits_BMK: Tensor, labels_B: Tensor) -> Tensor:
     """CA-MKD's weight of each teacher for each image, [B, M], summing to 1 (eq. 4): larger where its loss is smaller.
 
-    w_m = (1 - softmax_m(CE_m)) / (M - 1), CE_m the teacher's cross-entropy with the label; 1 for a single teacher.
+    w_m = (1 - softmax_m(CE_m)) / (M - 1), CE_m the teacher's cross-entropy with the label; 1 for a single teacher, and
+    1 / M for an image without a label.
     """
     members = logits_BMK.shape[1]
-    index_BM1 = labels_B[:, None, None].expand(-1, members, 1)
+    index_BM1 = labels_B.clamp_min(0)[:, None, None].expand(-1, members, 1)
     losses_BM = -torch.log_softmax(logits_BMK, dim=-1).gather(2, index_BM1).squeeze(2)
     if members == 1:
         return torch.ones_like(losses_BM)
-    return (1 - torch.softmax(losses_BM, dim=1)) / (members - 1)
+    weights_BM = (1 - torch.softmax(losses_BM, dim=1)) / (members - 1)
+    return torch.where(labels_B[:, None] == UNLABELLED, 1 / members, weights_BM)
 
 
 class MultiTeacherSettings(ComponentSettings):
