@@ -54,6 +54,7 @@ class Stream(IntEnum):
     NODE_FEATURES = 43
     EDGE = 44
     ANNOTATION = 45
+    ARITHMETIC = 30
 
 
 class Draw(NamedTuple):
