@@ -1,13 +1,13 @@
 """What networks say about a batch, and what a student is asked to imitate.
 
-Shapes: B batch, V views, M members (teacher and views), K classes, C feature width, H, W map size.
+Shapes: B batch, V views, M members (teacher and views), J answers, K classes, C feature width, H, W map size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ Inputs: TypeAlias = Any
 
 Takes = Literal["images", "tokens", "nodes"]
 """What networks, data sets and tasks are made for: only those of one kind go together."""
+
+Answer = Literal["step", "branch"]
+ANSWERS = get_args(Answer)
+"""What several answers of one network are of."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,9 @@ Terms: TypeAlias = dict[str, Tensor]
 SMALL_STAGES = ((16, 32, 32), (32, 16, 16), (64, 8, 8))
 """(C, H, W) of each stage map of a small network, stem first: what a component alone is built for by default."""
 
+UNLABELLED = -100
+"""The label of a row that has none."""
+
 STANDARD_EPSILON = 1e-7
 """Added to the standard deviation of logits, as published."""
 
@@ -126,6 +133,20 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
 def standardized(logits: Tensor) -> Tensor:
     """Logits with mean 0 and (unbiased) standard deviation 1 over the classes (Sun et al., CVPR 2024, 2403.01427)."""
     return (logits - logits.mean(dim=-1, keepdim=True)) / (STANDARD_EPSILON + logits.std(dim=-1, keepdim=True))
+
+
+def labelled_cross_entropy(logits_BK: Tensor, labels_B: Tensor, some_unlabelled: bool) -> Tensor:
+    """Mean cross-entropy of the rows that have a label, a scalar in nats; 0 with a gradient of 0 where none has one.
+
+    Args:
+        logits_BK: class scores.
+        labels_B: int64, UNLABELLED where there is none.
+        some_unlabelled: whether there may be such rows.
+    """
+    if not some_unlabelled:
+        return torch.nn.functional.cross_entropy(logits_BK, labels_B)
+    summed = torch.nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum", ignore_index=UNLABELLED)
+    return summed / (labels_B != UNLABELLED).sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -143,6 +164,12 @@ class Signals:
             were asked for.
         strong: the same images under the strong augmentation; None unless a method asked for them.
         others: what further teachers say about the batch, in the order of `teacher.others`; empty for a student.
+        taken: of some rows of a batch: the pooled feature of the whole batch, which the logits come from, and the
+            places of these rows in it.
+        answers_BJK: logits of each answer of a network that gives several, in order; None for one that gives one.
+        answer: what each answer is of. `step`: a time step; the logits are their mean, and the first ones alone are
+            what the network says where it stops early. `branch`: an exit of the network; the last is its own, the
+            logits.
     """
 
     logits_BK: Tensor
@@ -153,6 +180,9 @@ class Signals:
     classifier: tuple[Tensor, Tensor] | None = None
     strong: Signals | None = None
     others: tuple[Signals, ...] = ()
+    taken: tuple[Tensor, Tensor] | None = None
+    answers_BJK: Tensor | None = None
+    answer: Answer = "step"
 
     @classmethod
     def of(cls, logits_BK: Tensor, pooled_BC: Tensor | None = None, **attributes: Any) -> Signals:
@@ -178,7 +208,8 @@ class Signals:
     ) -> Signals:
         """Everything that a network may say about a batch, out of torch's global generator, to try a component with.
 
-        The last map is the last stage's, the pooled feature its mean, and the logits are its classifier's.
+        The last map is the last stage's, the pooled feature its mean, and the logits are its classifier's. There are
+        three answers, of time steps, whose mean the logits are.
 
         Args:
             size: B.
@@ -192,7 +223,10 @@ class Signals:
         weight_KC, bias_K = torch.randn(num_classes, pooled_BC.shape[1]), torch.zeros(num_classes)
         logits_BK = torch.nn.functional.linear(pooled_BC, weight_KC, bias_K)
         again = cls.random(size, num_classes, stages) if strong else None
-        return cls(logits_BK, pooled_BC, maps, preact, maps[-1], (weight_KC, bias_K), again)
+        of_steps_BJK = torch.randn(size, 3, num_classes)
+        answers_BJK = logits_BK[:, None] + of_steps_BJK - of_steps_BJK.mean(dim=1, keepdim=True)
+        last = maps[-1], (weight_KC, bias_K)
+        return cls(logits_BK, pooled_BC, maps, preact, *last, again, answers_BJK=answers_BJK)
 
     def detach(self) -> Signals:
         """The same numbers without a gradient."""
@@ -205,6 +239,8 @@ class Signals:
             None if self.classifier is None else (self.classifier[0].detach(), self.classifier[1].detach()),
             None if self.strong is None else self.strong.detach(),
             tuple(other.detach() for other in self.others),
+            answers_BJK=None if self.answers_BJK is None else self.answers_BJK.detach(),
+            answer=self.answer,
         )
 
     def rows(self, rows_B: Tensor) -> Signals:
@@ -213,12 +249,22 @@ class Signals:
             self,
             logits_BK=self.logits_BK[rows_B],
             pooled_BC=self.pooled_BC[rows_B],
-            stages=None if self.stages is None else tuple(stage[rows_B] for stage in self.stages),
-            preact_stages=None if self.preact_stages is None else tuple(stage[rows_B] for stage in self.preact_stages),
+            stages=_rows(self.stages, rows_B),
+            preact_stages=_rows(self.preact_stages, rows_B),
             last_map=None if self.last_map is None else self.last_map[rows_B],
             strong=None if self.strong is None else self.strong.rows(rows_B),
             others=tuple(other.rows(rows_B) for other in self.others),
+            taken=(self.pooled_BC, rows_B) if self.taken is None else (self.taken[0], self.taken[1][rows_B]),
+            answers_BJK=None if self.answers_BJK is None else self.answers_BJK[rows_B],
         )
+
+    def pooled_gradient(self, loss: Tensor) -> Tensor | None:
+        """Gradient of a loss of the logits to the pooled feature, [B, C]; None where they do not come from it."""
+        pooled_BC, rows_R = (self.pooled_BC, None) if self.taken is None else self.taken
+        if not (loss.requires_grad and pooled_BC.requires_grad):
+            return None
+        gradient_BC = torch.autograd.grad(loss, pooled_BC, retain_graph=True, allow_unused=True)[0]
+        return gradient_BC if rows_R is None or gradient_BC is None else gradient_BC[rows_R]
 
     def in_float32(self) -> Signals:
         """What a network said under autocast, in the precision of losses and heads."""
@@ -229,7 +275,12 @@ class Signals:
             stages=_in_float32(self.stages),
             preact_stages=_in_float32(self.preact_stages),
             last_map=None if self.last_map is None else self.last_map.float(),
+            answers_BJK=None if self.answers_BJK is None else self.answers_BJK.float(),
         )
+
+
+def _rows(maps: tuple[Tensor, ...] | None, rows_B: Tensor) -> tuple[Tensor, ...] | None:
+    return None if maps is None else tuple(stage[rows_B] for stage in maps)
 
 
 def _in_float32(maps: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
@@ -245,7 +296,7 @@ class Batch:
     """One training batch besides its images.
 
     Attributes:
-        labels_B: the labels this trial trains on (with label noise, if any), int64.
+        labels_B: the labels this trial trains on (with label noise, if any), int64; UNLABELLED where a row has none.
         sample_ids_B: index of each image in the whole stored training split, stable across subsets.
         positions_B: row of each image in this trial's training subset (memory banks are indexed by it).
         epoch: student epoch, counted from 1; warm-up epochs of view heads count from 1 on their own.
@@ -256,6 +307,11 @@ class Batch:
         repeated: how many leading rows are the images (in the same crops) of the previous batch's last rows; 0 unless
             a method asked for overlapping batches, and in the first batch of an epoch.
         streams: the generators of those who have one of their own, by name; empty where all draw from `generator`.
+        labelled_B: which rows have a label, bool; None: all. A mixed image has one where both of its images do.
+            Methods that read labels are given these rows only, and the student's cross-entropy counts no other.
+        untaught_B: labelled rows whose label no teacher was told, bool; None: teachers were told all. What a teacher
+            is worth shows on these alone.
+        right_labels_B: the right label of every row, for views that say that they read them; None for all others.
     """
 
     labels_B: Tensor
@@ -267,6 +323,9 @@ class Batch:
     share: float = 1.0
     repeated: int = 0
     streams: tuple[tuple[str, torch.Generator], ...] = ()
+    labelled_B: Tensor | None = None
+    untaught_B: Tensor | None = None
+    right_labels_B: Tensor | None = None
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
@@ -277,12 +336,26 @@ class Batch:
         """The same batch with the generator of this name, so that nobody's draws depend on what others drew."""
         return replace(self, generator=dict(self.streams)[name]) if self.streams else self
 
+    def rows(self, rows_B: Tensor) -> Self:
+        """Some rows of the batch; `rows_B` are ascending whole numbers, so that repeated rows go on leading."""
+        return replace(
+            self,
+            labels_B=self.labels_B[rows_B],
+            sample_ids_B=self.sample_ids_B[rows_B],
+            positions_B=self.positions_B[rows_B],
+            partner_labels_B=None if self.partner_labels_B is None else self.partner_labels_B[rows_B],
+            repeated=int((rows_B < self.repeated).sum()) if self.repeated else 0,
+            labelled_B=None if self.labelled_B is None else self.labelled_B[rows_B],
+            untaught_B=None if self.untaught_B is None else self.untaught_B[rows_B],
+            right_labels_B=None if self.right_labels_B is None else self.right_labels_B[rows_B],
+        )
+
     @classmethod
     def of(cls, labels_B: Tensor, epoch: int = 1, seed: int = 0, **attributes: Any) -> Batch:
         """The first images of a training set, in order, with a fresh generator: a batch for a notebook.
 
         Args:
-            labels_B: the labels, int64.
+            labels_B: the labels, int64, UNLABELLED where a row has none.
             epoch: student epoch, counted from 1.
             seed: of the generator.
             attributes: further ones by keyword, or in place of the first images `positions_B` and `sample_ids_B`.
@@ -290,7 +363,14 @@ class Batch:
         first_B = torch.arange(len(labels_B), device=labels_B.device)
         generator = torch.Generator(labels_B.device).manual_seed(seed)
         own = {"labels_B": labels_B, "sample_ids_B": first_B, "positions_B": first_B, "epoch": epoch}
-        return cls(**{**own, "generator": generator, **attributes})
+        labelled_B = labelled_rows(labels_B)
+        return cls(**{**own, "generator": generator, "labelled_B": labelled_B, **attributes})
+
+
+def labelled_rows(labels_B: Tensor) -> Tensor | None:
+    """Which labels are known, bool; None: all."""
+    known_B = labels_B != UNLABELLED
+    return None if bool(known_B.all()) else known_B
 
 
 @dataclass(frozen=True)
@@ -347,6 +427,19 @@ class Target:
     def with_maps(self, signals: Signals) -> Target:
         """The same target with a network's maps."""
         return replace(self, stages=signals.stages, preact_stages=signals.preact_stages, last_map=signals.last_map)
+
+    def rows(self, rows_B: Tensor) -> Target:
+        """The target of some rows of the batch, in their order; `rows_B` are whole numbers."""
+        return replace(
+            self,
+            logits_BMK=self.logits_BMK[rows_B],
+            pooled_BMC=self.pooled_BMC[rows_B],
+            weights_M=self.weights_M[rows_B] if self.weights_M.ndim == 2 else self.weights_M,
+            stages=_rows(self.stages, rows_B),
+            preact_stages=_rows(self.preact_stages, rows_B),
+            last_map=None if self.last_map is None else self.last_map[rows_B],
+            strong=None if self.strong is None else self.strong.rows(rows_B),
+        )
 
     def log_probabilities_BK(self, temperature: float, standardize: bool = False) -> Tensor:
         """Log of the mixture of the members' tempered probabilities, [B, K]; exact for one member.

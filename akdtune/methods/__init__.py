@@ -84,10 +84,13 @@ class Method(Component, nn.Module):
         consumes: what its target is. `logits`: each logit target of the views. `pooled`: each pooled target of the
             views. `stages`: the plain teacher's maps, whatever the views are. `self`: the student's own output
             without a gradient, so that no teacher is needed.
-        needs: which maps student and teacher must offer, and `strong` for signals of strongly augmented images.
+        needs: which maps student and teacher must offer, `strong` for signals of strongly augmented images, and
+            `answers` for several answers of the student, which are asked of no teacher.
         default_ce_weight: the published weight of the student's cross-entropy beside this method; a sum of methods
             takes the largest.
         imagenet_pairs: the pairs that ImageNet's numbers are published for; any other takes them over.
+        reads_labels: whether its terms depend on labels; it is then given the rows only that have one. A method that
+            does not say so is taken to read them.
         replaces_logits: the student predicts through `logits` (SimKD), in training and evaluation.
         overlaps_batches: each batch begins with the images of the one before (`Batch.repeated`).
         any_width: whether its pooled targets may differ in width, as it has a part for each (`pooled_dims`).
@@ -96,9 +99,10 @@ class Method(Component, nn.Module):
 
     kind: ClassVar[Kind] = "methods"
     consumes: ClassVar[Literal["logits", "pooled", "stages", "self"]] = "logits"
-    needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong"]]] = frozenset()
+    needs: ClassVar[frozenset[Literal["stages", "preact", "last_map", "strong", "answers"]]] = frozenset()
     default_ce_weight: ClassVar[float] = 1.0
     imagenet_pairs: ClassVar[tuple[tuple[str, str], ...]] = (RESNET18, MOBILENET_V1)
+    reads_labels: ClassVar[bool] = True
     replaces_logits: ClassVar[bool] = False
     overlaps_batches: ClassVar[bool] = False
     any_width: ClassVar[bool] = False
@@ -169,7 +173,10 @@ class Method(Component, nn.Module):
         return cls(settings_given(cls, settings), context).to(where)
 
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:
-        """Unweighted named scalar terms for one target; called once per target of a sum over views."""
+        """Unweighted named scalar terms for one target; called once per target of a sum over views.
+
+        It may be given some rows of a batch only, but at least one; where there is none it is not asked.
+        """
         raise NotImplementedError
 
     def weights(self, epoch: int) -> Mapping[str, float]:
@@ -190,7 +197,7 @@ class Method(Component, nn.Module):
     @classmethod
     def needs_maps(cls) -> bool:
         """Whether student and teacher must return maps."""
-        return bool(cls.needs - {"strong"})
+        return bool(cls.needs - {"strong", "answers"})
 
     @classmethod
     def published(cls, pair: Pair) -> Mapping[str, Any]:

@@ -53,6 +53,7 @@ class AT(Method):
     source = "Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928"
     consumes = "stages"
     needs = frozenset({"stages"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `at`; the defaults are those of RepDistiller and mdistiller."""

@@ -83,6 +83,7 @@ class CATKD(Method):
     source = "Guo et al., CVPR 2023, arXiv 2304.12777"
     consumes = "stages"
     needs = frozenset({"last_map"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `cat_kd`; the defaults are those of the authors' code, whose configurations set all by pair."""

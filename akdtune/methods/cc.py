@@ -46,6 +46,7 @@ class CC(Method):
 
     source = "Peng et al., ICCV 2019, arXiv 1904.01802"
     consumes = "pooled"
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `cc`; the defaults are those of RepDistiller."""

@@ -22,7 +22,7 @@ from akdtune.errors import DataError
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, unit
 from akdtune.registry import ComponentSettings, IdleAtZero, register
-from akdtune.signals import Batch, Signals, Target, Terms
+from akdtune.signals import UNLABELLED, Batch, Signals, Target, Terms
 
 EPSILON = 1e-7
 """Added to both denominators of the loss, as published."""
@@ -112,8 +112,9 @@ class CRD(Method):
     """Pulls a student embedding towards the teacher's embedding of the same image, away from other classes' images.
 
     Memory banks hold one student and one teacher embedding per training image; they are indexed by the image's
-    position in this trial's training subset. Consumes an ensemble as the weighted sum of its members' features; the
-    embedding is scaled to length 1, so that the sum of the weights does not matter.
+    position in this trial's training subset. An image without a label is nobody's negative. Consumes an ensemble as the
+    weighted sum of its members' features; the embedding is scaled to length 1, so that the sum of the weights does not
+    matter.
 
     Terms:
         crd: loss of the student's embedding against the teacher's bank plus loss of the teacher's embedding against
@@ -135,6 +136,7 @@ class CRD(Method):
 
     source = "Tian et al., ICLR 2020, arXiv 1910.10699"
     consumes = "pooled"
+    reads_labels = True
 
     class Settings(ComponentSettings):
         """Settings of `crd`; the defaults are those of RepDistiller."""
@@ -160,19 +162,20 @@ class CRD(Method):
         super().__init__(settings, context)
         self.settings = settings
         labels_N = context.train_labels_N
-        counts_K = torch.bincount(labels_N, minlength=context.num_classes)
-        self.num_samples = len(labels_N)
+        labelled_N = labels_N != UNLABELLED
+        counts_K = torch.bincount(labels_N[labelled_N], minlength=context.num_classes)
+        self.num_samples = int(counts_K.sum())
         self.num_negatives = resolved_negatives(settings, counts_K.tolist())
         width = settings.embedding_dim
         self.embed_student = _linear(context.student_dim, width, context.generator).to(context.device)
         self.embed_teacher = _linear(context.teacher_dim, width, context.generator).to(context.device)
-        self.register_buffer("student_bank_NE", _bank(self.num_samples, width, context.generator).to(context.device))
-        self.register_buffer("teacher_bank_NE", _bank(self.num_samples, width, context.generator).to(context.device))
+        self.register_buffer("student_bank_NE", _bank(len(labels_N), width, context.generator).to(context.device))
+        self.register_buffer("teacher_bank_NE", _bank(len(labels_N), width, context.generator).to(context.device))
         # log Z of the student's and of the teacher's scores; infinite until the first batch sets them for good
         self.register_buffer("log_partitions_2", torch.full((2,), math.inf, device=context.device))
-        self._labels_N = labels_N
+        self._labels_N, self._unlabelled_N = labels_N, ~labelled_N
         self.draws_on_host = labels_N.device.type == "cpu"  # elsewhere a step would wait for the device
-        self._by_class_N = torch.argsort(labels_N, stable=True)
+        self._by_class_N = torch.argsort(labels_N, stable=True)[len(labels_N) - self.num_samples :]
         self._class_counts_K = counts_K
         self._class_starts_K = counts_K.cumsum(0) - counts_K
         self._step: _Step | None = None
@@ -239,7 +242,8 @@ class CRD(Method):
         own_B = self._class_counts_K[self._labels_N[batch.positions_B]].tolist()
         negatives_BJ = np.empty((len(own_B), self.num_negatives), np.int64)
         for own, position, negatives_J in zip(own_B, batch.positions_B.tolist(), negatives_BJ, strict=True):
-            is_other_N, limit = labels_N != labels_N[position], _coin_limit(self.num_samples - own, self.num_negatives)
+            is_other_N = (labels_N != labels_N[position]) & (labels_N != UNLABELLED)
+            limit = _coin_limit(self.num_samples - own, self.num_negatives)
             taken: list[int] | np.ndarray[Any, Any] = []
             while len(taken) < self.num_negatives:
                 coins_N = source.random_raw(-(-len(labels_N) // 8)).view(np.uint8)[: len(labels_N)]
@@ -254,9 +258,9 @@ class CRD(Method):
 
         Keys have 53 bits, as equal ones would be chosen by their place.
         """
-        shape = len(batch.positions_B), self.num_samples
+        shape = len(batch.positions_B), len(self._labels_N)
         keys_BN = torch.rand(shape, generator=batch.generator, device=self._labels_N.device, dtype=torch.float64)
-        keys_BN.masked_fill_(self._labels_N == self._labels_N[batch.positions_B, None], 2.0)
+        keys_BN.masked_fill_((self._labels_N == self._labels_N[batch.positions_B, None]) | self._unlabelled_N, 2.0)
         return keys_BN.topk(self.num_negatives, dim=1, largest=False, sorted=False).indices
 
     @staticmethod

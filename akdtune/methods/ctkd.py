@@ -57,6 +57,7 @@ class CTKD(Method):
     """
 
     source = "Li, Li, Yang, Zhao, Song, Luo, Li, Yang, AAAI 2023, arXiv 2211.16231"
+    reads_labels = False
     imagenet_pairs = (RESNET18,)
     default_ce_weight = 0.1
 

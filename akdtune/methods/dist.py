@@ -52,6 +52,7 @@ class DIST(Method):
     """
 
     source = "Huang, You, Wang, Qian, Xu, NeurIPS 2022, arXiv 2205.10536"
+    reads_labels = False
 
     class Settings(LogitSettings):
         """Settings of `dist`; the defaults are those reported for CIFAR-100."""

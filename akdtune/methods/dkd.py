@@ -77,6 +77,7 @@ class DKD(Method):
     """
 
     source = "Zhao, Cui, Song, Qiu, Liang, CVPR 2022, arXiv 2203.08679"
+    reads_labels = True
 
     class Settings(LogitSettings):
         """Settings of `dkd`; the defaults are those of mdistiller for resnet32x4 to resnet8x4 on CIFAR-100."""

@@ -65,6 +65,7 @@ class FitNet(Method):
     source = "Romero et al., ICLR 2015, arXiv 1412.6550"
     consumes = "stages"
     needs = frozenset({"stages"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `fitnet`; the defaults are those of RepDistiller and mdistiller."""

@@ -151,6 +151,7 @@ class KDSVD(Method):
     source = "Lee et al., ECCV 2018, arXiv 1807.06819"
     consumes = "stages"
     needs = frozenset({"stages"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `kdsvd`; the defaults are those of RepDistiller and mdistiller."""

@@ -50,6 +50,7 @@ class LabelSmoothing(Method):
 
     source = "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, CVPR 2016, arXiv 1512.00567"
     consumes = "self"
+    reads_labels = True
 
     class Settings(ComponentSettings):
         """Settings of `label_smoothing`."""

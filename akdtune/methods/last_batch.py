@@ -41,6 +41,7 @@ class LastMiniBatch(Method):
 
     source = "Shen, Xu, Yang, Li, Guo, CVPR 2022, arXiv 2203.16172"
     consumes = "self"
+    reads_labels = False
     overlaps_batches = True
 
     class Settings(ComponentSettings):

@@ -147,6 +147,7 @@ class MLKD(Method):
 
     source = "Jin, Wang, Lin, CVPR 2023"
     needs = frozenset({"strong"})
+    reads_labels = True
     default_ce_weight = 0.1
     Settings = MLKDSettings
 

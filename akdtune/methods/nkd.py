@@ -39,6 +39,7 @@ class NKD(Method):
     """
 
     source = "Yang, Zeng, Li, Zhang, Yuan, Li, ICCV 2023, arXiv 2303.13005"
+    reads_labels = True
 
     class Settings(LogitSettings):
         """Settings of `nkd`; the defaults are those of the authors' CIFAR-100 configuration."""

@@ -58,6 +58,7 @@ class NST(Method):
     source = "Huang and Wang, 2017, arXiv 1707.01219"
     consumes = "stages"
     needs = frozenset({"stages"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `nst`; the default is that of RepDistiller and mdistiller."""

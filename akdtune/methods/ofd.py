@@ -74,6 +74,7 @@ class OFD(Method):
     imagenet_pairs = (MOBILENET_V1,)
     consumes = "stages"
     needs = frozenset({"preact"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `ofd`; the default is that of mdistiller on CIFAR-100."""

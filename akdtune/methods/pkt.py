@@ -59,6 +59,7 @@ class PKT(Method):
 
     source = "Passalis and Tefas, ECCV 2018, arXiv 1803.10837"
     consumes = "pooled"
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `pkt`; the default is that of RepDistiller and mdistiller."""

@@ -62,6 +62,7 @@ class PLD(Method):
     """
 
     source = "Bassam, Zhu, Bian, NeurIPS 2025, arXiv 2506.12542"
+    reads_labels = True
     default_ce_weight = 0.0
 
     class Settings(LogitSettings):

@@ -113,6 +113,7 @@ class ReviewKD(Method):
     source = "Chen et al., CVPR 2021, arXiv 2104.09044"
     consumes = "pooled"
     needs = frozenset({"stages", "preact"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `reviewkd`; the defaults are those of mdistiller for resnet32x4 to resnet8x4 on CIFAR-100."""

@@ -70,6 +70,7 @@ class RKD(Method):
 
     source = "Park et al., CVPR 2019, arXiv 1904.05068"
     consumes = "pooled"
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `rkd`; the defaults are those of RepDistiller and mdistiller."""

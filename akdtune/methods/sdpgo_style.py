@@ -33,12 +33,9 @@ def proximal_weights_RC(gradients_RC: Tensor, sparsity: float) -> Tensor:
     return torch.where(means_R1 > 0, kept_RC / means_R1.clamp_min(tiny), torch.ones_like(kept_RC))
 
 
-def cross_entropy_gradient(logits_BK: Tensor, pooled_BC: Tensor, labels_B: Tensor) -> Tensor | None:
+def cross_entropy_gradient(student: Signals, labels_B: Tensor) -> Tensor | None:
     """Gradient of the summed cross-entropy to the pooled feature [B, C]; None where the logits do not come from it."""
-    if not (logits_BK.requires_grad and pooled_BC.requires_grad):
-        return None
-    loss = nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum")
-    return torch.autograd.grad(loss, pooled_BC, retain_graph=True, allow_unused=True)[0]
+    return student.pooled_gradient(nn.functional.cross_entropy(student.logits_BK, labels_B, reduction="sum"))
 
 
 @register("sdpgo_style")
@@ -67,6 +64,7 @@ class SDPGOStyle(Method):
 
     source = "reconstruction of SDPGO, NeurIPS 2025, OpenReview pbokMgz8e1"
     consumes = "self"
+    reads_labels = True
     overlaps_batches = True
 
     class Settings(ComponentSettings):
@@ -95,7 +93,7 @@ class SDPGOStyle(Method):
         rows, temperature = batch.repeated, self.settings.temperature
         last_RK, last_RC = recalled
         squared_RC = (pooled_BC[:rows] - last_RC).square()
-        gradient_BC = cross_entropy_gradient(student.logits_BK, student.pooled_BC, batch.labels_B)
+        gradient_BC = cross_entropy_gradient(student, batch.labels_B)
         if gradient_BC is not None:
             squared_RC = proximal_weights_RC(widened(gradient_BC[:rows]), self.settings.sparsity) * squared_RC
         now_RK = log_student_BK(logits_BK[:rows], temperature)

@@ -46,6 +46,7 @@ class SimKD(Method):
     source = "Chen et al., CVPR 2022, arXiv 2203.14001"
     consumes = "stages"
     needs = frozenset({"last_map"})
+    reads_labels = False
     default_ce_weight = 0.0
     replaces_logits = True
 

@@ -48,6 +48,7 @@ class SP(Method):
     source = "Tung and Mori, ICCV 2019, arXiv 1907.09682"
     consumes = "stages"
     needs = frozenset({"stages"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `sp`; the default is that of RepDistiller and mdistiller."""

@@ -28,6 +28,7 @@ class StudentOnly(Method):
 
     source = "no paper: cross-entropy alone"
     consumes = "self"
+    reads_labels = False
 
     @override
     def terms(self, student: Signals, target: Target, batch: Batch) -> Terms:

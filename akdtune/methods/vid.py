@@ -61,6 +61,7 @@ class VID(Method):
     source = "Ahn et al., CVPR 2019, arXiv 1904.05835"
     consumes = "stages"
     needs = frozenset({"stages"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `vid`; the defaults are those of RepDistiller and mdistiller."""

@@ -51,6 +51,7 @@ class WSLD(Method):
     """
 
     source = "Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang, ICLR 2021, arXiv 2102.00650"
+    reads_labels = True
 
     class Settings(LogitSettings):
         """Settings of `wsld`; the defaults are those for CIFAR-100."""

@@ -18,7 +18,8 @@ class Network(Component, nn.Module):
 
     Class attributes:
         offers: which maps `forward` returns when asked: `stages`; `preact` (stage maps before their ReLU, with
-            `stage_norms`); `last_map` (the map whose spatial mean is the pooled feature).
+            `stage_norms`); `last_map` (the map whose spatial mean is the pooled feature). And `answers`, where
+            several answers with a gradient are always a part of what it says in training; see `offered`.
         takes: what it answers: images, tokens or nodes.
         takes_channels_last: whether the code of a network of ours is known to run with channels last; tried if not.
     Attributes:
@@ -37,6 +38,11 @@ class Network(Component, nn.Module):
 
     def __init__(self, settings: ComponentSettings, inputs: Any) -> None:  # the `Spec` of what it takes
         super().__init__()
+
+    @classmethod
+    def offered(cls, settings: ComponentSettings) -> frozenset[str]:
+        """What of `offers` a network with these settings has."""
+        return cls.offers
 
     def forward(self, inputs: Any, stages: bool = False) -> Signals:
         """Logits and pooled feature of each row of its inputs (of images normalised, [B, C, H, W]).
@@ -139,7 +145,7 @@ class PlainInputs(Protocol):
 
 @torch.no_grad()
 def signals(network: Callable[[Inputs], Signals], split: PlainInputs, batch_size: int) -> Signals:
-    """Logits [N, K] and pooled features [N, C] of a whole split as it is, in the network's present mode."""
+    """Logits [N, K], pooled features [N, C] and answers of a whole split as it is, in the network's present mode."""
     return signals_of(network, (inputs for _, inputs in split.plain_batches(batch_size)))
 
 
@@ -147,7 +153,10 @@ def signals(network: Callable[[Inputs], Signals], split: PlainInputs, batch_size
 def signals_of(network: Callable[[Inputs], Signals], batches: Iterable[Inputs]) -> Signals:
     """The same of given batches of inputs, one behind the other."""
     parts = [network(inputs) for inputs in batches]
-    return Signals(torch.cat([part.logits_BK for part in parts]), torch.cat([part.pooled_BC for part in parts]))
+    logits_NK, pooled_NC = (torch.cat([getattr(part, name) for part in parts]) for name in ("logits_BK", "pooled_BC"))
+    answers = [part.answers_BJK for part in parts if part.answers_BJK is not None]
+    answers_NJK = torch.cat(answers) if answers else None
+    return Signals(logits_NK, pooled_NC, answers_BJK=answers_NJK, answer=parts[0].answer)
 
 
 def predict(network: Network, split: PlainInputs, batch_size: int) -> Tensor:

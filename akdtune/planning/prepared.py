@@ -25,6 +25,7 @@ from akdtune.settings.data import student_augmentation
 from akdtune.settings.file import written
 from akdtune.settings.training import StudentSettings
 from akdtune.settings.trial import pair_of, published
+from akdtune.signals import UNLABELLED
 from akdtune.study.proposals import trains_on
 from akdtune.study.spec import Study
 from akdtune.teacher import find
@@ -56,7 +57,7 @@ class Prepared:
         """Loads (and where allowed downloads) the data; the study's checkpoints come first unless they are checked."""
         if not checked:
             check_checkpoints(study, missing=True)
-        prepared = cls(study, task_of(study.constants).load(study.data, torch.device("cpu")))
+        prepared = cls(study, task_of({"task": study.task}).load(study.data, torch.device("cpu")))
         prepared.check_components()
         return prepared
 
@@ -199,8 +200,9 @@ class Prepared:
     @functools.cached_property
     def class_counts(self) -> list[int]:
         """Training images of each class, as the methods see them (label noise included)."""
-        labels = self.split(self.train_on).train.training_labels_N
-        return [int(count) for count in torch.bincount(labels.cpu(), minlength=self.dataset.inputs.num_classes)]
+        labels = self.split(self.train_on).train.training_labels_N.cpu()
+        counts = torch.bincount(labels[labels != UNLABELLED], minlength=self.dataset.inputs.num_classes)
+        return [int(count) for count in counts]
 
     def facts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What follows from data, networks and methods where the settings leave it open.

@@ -114,11 +114,10 @@ def _described(dimension: Dimension) -> str:
 def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     """Images, teachers, what the ablation's cells are taught, and where teachers run."""
     study, images = outline.study, estimate.images
-    yield (
-        f"data {study.data.name}: {images.training} training, {images.validation} validation, {images.test} test images"
-    )
-    if words := estimate.prepared.dataset.classes_in_words:
-        yield words
+    called = type(estimate.prepared.dataset).called
+    judged = f"{images.training} training, {images.validation} validation, {images.test} test {called}"
+    yield f"data {study.data.name}: {judged}"
+    yield from filter(None, (estimate.prepared.dataset.in_words, estimate.prepared.dataset.classes_in_words))
     if study.teacher.absent:
         clients = lookup("tasks", study.task["name"]).has_clients
         yield "no teacher: " + (
@@ -214,7 +213,9 @@ def _cache_described(study: Study, cache: CacheUse | None) -> str:
         return ""
     if cache.inexact is not None:
         return f" where exact, which '{cache.inexact}' is not: it runs live"
-    about = f": {cache.images:,} images x {cache.crops} crops"
+    about = f": {cache.images:,} {cache.called}"
+    if cache.called == "images":
+        about += f" x {cache.crops} crops"
     if cache.augmentations > 1:
         about += f" of {cache.augmentations} augmentations"
     if study.teachers_compute != ["fp32"]:

@@ -9,12 +9,16 @@ from pydantic import BaseModel
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import NO_NETWORK, Kind, Pair, lookup, names, network_name
+from akdtune.registry import typed as component_settings
 from akdtune.settings.data import AugmentationSettings, student_augmentation
 from akdtune.settings.domains import Issue
 from akdtune.settings.file import KeyPath, shown
 from akdtune.settings.messages import typed
 from akdtune.settings.task import DEFAULT_TASK
 from akdtune.settings.training import StudentSettings, TrainingSettings
+
+ALL_ROWS = "none"
+"""The selection of trials that name none."""
 
 LARGEST_COUNT = 10_000_000
 """Of anything inside a component."""
@@ -24,13 +28,13 @@ def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple
     """Types the settings of one trial.
 
     Args:
-        values: student, views, method and training without domains.
+        values: student, views, method, selection and training without domains.
         study: the sections `data` and `teacher` as plain JSON, as far as they are known to be right: published
             settings depend on the data set and the teacher's network.
 
     Returns:
         The same with defaults filled in and `method` as a list, and what is wrong, by path; a section that is wrong
-        is left out.
+        is left out, and so is a selection of all rows.
     """
 
     settings: dict[str, Any] = {}
@@ -44,11 +48,26 @@ def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple
     keep("views", *_component("views", values.get("views"), ("views",)))
     keep("student", *_student(values.get("student"), StudentSettings))
     keep("method", *_methods(values.get("method"), pair_of(study, settings.get("student"))))
+    if chosen := selection_of(values):
+        keep("selection", *_component("selections", chosen, ("selection",)))
     keep("training", *_mapping(values.get("training") or {}, TrainingSettings, ("training",)))
     if "views" in settings and "method" in settings:
         issues += misfits(settings, study)
-    order = ("views", "method", "student", "training")
+    order = ("views", "method", "selection", "student", "training")
     return {section: settings[section] for section in order if section in settings}, issues
+
+
+def selection_of(sections: Mapping[str, Any]) -> Any:
+    """The selection of a trial as a mapping, wrong values as they are; None for all rows, which no settings name."""
+    given = sections.get("selection")
+    spelled = {"name": given} if isinstance(given, str) else given
+    return None if spelled in (None, {"name": ALL_ROWS}) else spelled
+
+
+def selected(sections: Mapping[str, Any]) -> str:
+    """What stands behind the methods in the name of an arm that distils some rows only: `@gap`."""
+    given = selection_of(sections)
+    return f"@{given['name']}" if isinstance(given, Mapping) and "name" in given else ""
 
 
 def pair_of(study: Mapping[str, Any], student: Mapping[str, Any] | None) -> Pair | None:
@@ -73,9 +92,9 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
         add(pair_problem(views, method))
         if teacher is not None:
             add(None if of_clients else _without_teacher(method, teacher))
-            add(_lacking_maps(method, "teacher", teacher["network"]))
+            add(_lacking(method, "teacher", teacher["network"]))
         if "student" in settings:
-            add(_lacking_maps(method, "student", settings["student"]["network"]))
+            add(_lacking(method, "student", settings["student"]["network"]))
     components = {method: lookup("methods", method) for method in methods}
     if len(heads := [name for name, component in components.items() if component.replaces_logits]) > 1:
         add(f"'{heads[0]}' and '{heads[1]}' both replace the student's prediction: only one can")
@@ -89,12 +108,55 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
             add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
         elif lookup("views", views).needs_others and not teacher.get("others"):
             add(f"'{views}' needs further teachers: list them under teacher.others", "views")
+    issues += _selecting(settings, study)
     issues += _beside_the_task(settings, study)
     if mixing := _mixing(settings, study):
         for name, component in components.items():
             if component.overlaps_batches:
                 add(f"'{name}' repeats images of the last batch, which {mixing} mixes with others")
     return issues
+
+
+def _selecting(settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
+    """What a selection of rows cannot work with, naming both; and what it needs."""
+    if "selection" not in settings:
+        return
+    name, teacher = settings["selection"]["name"], study.get("teacher")
+    components = {term["name"]: lookup("methods", term["name"]) for term in settings["method"]}
+    for method, component in components.items():
+        if component.overlaps_batches:
+            why = "it keeps what the student said about the last batch"
+        elif component.replaces_logits:
+            why = "the student predicts through it, for all rows"
+        else:
+            continue
+        yield ("method",), f"'{method}' cannot work with the selection '{name}': {why}"
+    if all(component.consumes == "self" for component in components.values()):
+        named = " and ".join(f"'{method}'" for method in components)
+        yield (
+            ("selection",),
+            f"'{name}' says which rows are distilled, and {named} distil{'s' * (len(components) == 1)} none",
+        )
+    for asked in _asking(settings["selection"]):
+        component = lookup("selections", asked)
+        if teacher is None or not component.needs_teacher:
+            continue
+        if network_name(teacher["network"]) == NO_NETWORK:
+            yield ("selection",), f"'{asked}' needs a teacher, and teacher.network is {NO_NETWORK}"
+        elif component.needs_others and not teacher.get("others"):
+            yield (
+                ("selection",),
+                f"'{asked}' needs a reference: list a network of the student's size under teacher.others",
+            )
+
+
+def _asking(selection: Mapping[str, Any]) -> Iterator[str]:
+    """The names of a selection and of that inside it."""
+    name = str(selection["name"])
+    yield name
+    inside = lookup("selections", name).inside(component_settings("selections", selection))
+    if inside is not None:
+        yield from _asking(inside)
 
 
 def _beside_the_task(settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
@@ -168,14 +230,17 @@ def _without_teacher(method: str, teacher: Mapping[str, Any]) -> str | None:
     return f"'{method}' needs a teacher, and teacher.network is {NO_NETWORK} (without one: {', '.join(alone)})"
 
 
-def _lacking_maps(method: str, role: str, network: str | Mapping[str, Any]) -> str | None:
-    name, component = network_name(network), lookup("methods", method)
-    if name == NO_NETWORK or not component.needs_maps():
+def _lacking(method: str, role: str, network: str | Mapping[str, Any]) -> str | None:
+    name, needs = network_name(network), lookup("methods", method).needs - {"strong"}
+    needs -= {"answers"} if role == "teacher" else set()
+    if name == NO_NETWORK or not needs:
         return None
-    lacking = sorted(component.needs - {"strong"} - lookup("networks", name).offers)
+    component = lookup("networks", name)
+    lacking = sorted(needs - component.offered(component_settings("networks", network)))
     if not lacking:
         return None
-    return f"'{method}' cannot work with the {role} network '{name}': it needs {', '.join(lacking)}, which it lacks"
+    which = "which it lacks" if set(lacking) - component.offers else "which it lacks as it is set"
+    return f"'{method}' cannot work with the {role} network '{name}': it needs {', '.join(lacking)}, {which}"
 
 
 def published(method: str, given: Mapping[str, Any], pair: Pair | None) -> dict[str, Any]:

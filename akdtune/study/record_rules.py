@@ -28,7 +28,15 @@ def problems(
         configurations: settings that together hold every option of what is searched, and every known cell.
         task: name of the study's.
     """
-    if (takes := lookup("tasks", task).takes) != "images":
+    component = lookup("tasks", task)
+    if component.in_parts:
+        for key, asked in (("views", record.views), ("features", record.features), ("train", record.train)):
+            if asked:
+                yield (
+                    ("record", key),
+                    f"would hold all rows and classes at once, which the task '{task}' has too many of",
+                )
+    if (takes := component.takes) != "images":
         for key, asked in (("attention", record.attention_images), ("augmented", record.augmented)):
             if asked:
                 yield ("record", key), f"is of images, and the task '{task}' takes {takes}"
@@ -57,6 +65,12 @@ def oddities(record: RecordSettings, configurations: Sequence[Mapping[str, Any]]
     plain = all(name == "none" for name in views)
     if record.views and plain:
         yield ("record", "views"), "is ignored: no trial has views"
+    students = {network_name(settings["student"]["network"]) for settings in configurations}
+    if record.answers is True and not any("answers" in lookup("networks", name).offers for name in students):
+        yield (
+            ("record", "answers"),
+            f"is ignored: {_quoted(sorted(students))} give{'s' * (len(students) == 1)} one answer",
+        )
     if not record.attention_images:
         return
     without = [name for name in views if name not in LOOK_AT_NOTHING and not _has_maps(name)]

@@ -117,7 +117,7 @@ def export_yaml(
     if resolved.get("plugins"):
         body["plugins"] = resolved["plugins"]
     body.update(named_task(settings))
-    body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL)})
+    body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL) if section in settings})
     body["teacher"] = _used(body["teacher"])
     if seed is None:
         seed = seeds[0] if len(seeds) == 1 else (resolved.get("search") or {}).get("trial_seed", 0)

@@ -1,6 +1,12 @@
-"""Images, each with one label: what every study trains for that names no task."""
+"""Images, each with one label: what every study trains for that names no task.
+
+Shapes: R images, J answers, K classes.
+"""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 from torch import Tensor
 from typing_extensions import override
@@ -34,20 +40,35 @@ class Accuracies:
         self._student: list[tuple[Tensor, int]] = []
         self._teacher: list[tuple[Tensor, int]] = []
         self._transfer = TransferMeter()
+        self._answers: dict[str, list[tuple[Tensor, int]]] = {}
 
     def update(self, student: Signals, teacher: Signals | None, labels_R: Tensor) -> None:
         """Takes a part up."""
         self._student.append((percent_right(student.logits_BK, labels_R), len(labels_R)))
+        for number, logits_RK in enumerate(answered(student), start=1):
+            parts = self._answers.setdefault(f"accuracy_{student.answer}_{number}", [])
+            parts.append((percent_right(logits_RK, labels_R), len(labels_R)))
         if teacher is not None:
             self._teacher.append((percent_right(teacher.logits_BK, labels_R), len(labels_R)))
             self._transfer.update(student.logits_BK, teacher.logits_BK, labels_R)
 
     def result(self) -> dict[str, float | None]:
-        """`accuracy`, and with a teacher the rest."""
+        """`accuracy`, that of each answer of several, and with a teacher the rest."""
         row: dict[str, float | None] = {"accuracy": _over_parts(self._student)}
+        row |= {name: _over_parts(parts) for name, parts in self._answers.items()}
         if not self._teacher:
             return row
         return {**row, "teacher_accuracy": _over_parts(self._teacher), **self._transfer.result()}
+
+
+def answered(student: Signals) -> Sequence[Tensor]:
+    """What a network of several answers says by each, logits [R, K]: by an exit, or after so many time steps."""
+    if student.answers_BJK is None:
+        return ()
+    answers = student.answers_BJK.unbind(dim=1)
+    if student.answer == "step":
+        answers = tuple(itertools.accumulate(answers))  # sums are as good as means: the largest stays the largest
+    return (*answers[:-1], student.logits_BK)
 
 
 def _over_parts(parts: list[tuple[Tensor, int]]) -> float:

@@ -90,7 +90,7 @@ class TrialLoop(Protocol):
 
     @property
     def train_images(self) -> int:
-        """How many images an epoch trains on."""
+        """How many rows (images) an epoch trains on."""
         ...
 
     @property

@@ -91,6 +91,7 @@ def _as_variables(student: Signals) -> tuple[Signals, list[Tensor]]:
         stages=None if student.stages is None else tuple(map(variable, student.stages)),
         preact_stages=None if student.preact_stages is None else tuple(map(variable, student.preact_stages)),
         last_map=None if student.last_map is None else variable(student.last_map),
+        answers_BJK=None if student.answers_BJK is None else variable(student.answers_BJK),
     )
     if student.strong is None:
         return said, leaves

@@ -1,6 +1,6 @@
 """What is kept of a trial's networks on the images that it is judged by, read off at its end; nothing here trains.
 
-Shapes: N images, B batch, V views, P places of maps, K classes, C channels or feature width, H, W of a map.
+Shapes: N images, B batch, V views, J answers, P places of maps, K classes, C channels or feature width, H, W of a map.
 
 References:
     Attention maps: RethinkKD (2024, arXiv 2405.00739): the classifier as a 1x1 convolution of the last map, summed over
@@ -26,8 +26,9 @@ from akdtune.data.row_sets import RowSplit
 from akdtune.data.splits import Split
 from akdtune.devices import float32_as_set
 from akdtune.randomness import derived_seed
-from akdtune.signals import Signals, Views
+from akdtune.signals import Signals, Views, labelled_rows
 from akdtune.training.evaluation import EVALUATION_BATCH, Evaluation
+from akdtune.training.likeliest import Likeliest, likeliest_of
 from akdtune.training.measures import STOCHASTIC_DRAWS, fixed_views, percent_right
 
 RECORDED_COLUMNS = (
@@ -124,6 +125,11 @@ class Recording:
             maps |= self._view_maps(of.teacher.network, few)
         return maps
 
+    def answers(self) -> Tensor | None:
+        """Logits [N, J, K] of each answer of a student that gives several; None of one that gives one."""
+        answers_NJK = self._student.answers_BJK
+        return None if answers_NJK is None else answers_NJK.cpu()
+
     def augmented(self) -> Tensor:
         """The student's logits [N, K] on images that are augmented as in training, with draws that no epoch has."""
         return self._augmented(self._of.asked_student())
@@ -132,7 +138,11 @@ class Recording:
     def plain_train_accuracy(self) -> float:
         """Column `plain_train_accuracy`."""
         train = self._of.splits.train
-        return float(percent_right(self._of.student_signals(train).logits_BK, train.training_labels_N))
+        logits_NK, labels_N = self._of.student_signals(train).logits_BK, train.training_labels_N
+        labelled_N = labelled_rows(labels_N)
+        if labelled_N is not None:
+            logits_NK, labels_N = logits_NK[labelled_N], labels_N[labelled_N]
+        return float(percent_right(logits_NK, labels_N))
 
     @property
     def has_teacher(self) -> bool:
@@ -142,6 +152,11 @@ class Recording:
     def teacher_logits(self) -> list[Tensor]:
         """Logits [N, K] of every teacher, the main one first."""
         return [said.logits_BK.cpu() for said in self._teachers]
+
+    def teacher_likeliest(self) -> list[Likeliest]:
+        """The likeliest classes of every teacher, the main one first."""
+        with float32_as_set(self.split.labels_N.device, self._of.config.training.tf32):
+            return [likeliest_of(network, self.split) for network in self._networks]
 
     def teacher_features(self, images: int) -> dict[str, Tensor]:
         """Pooled features [images, C] of every teacher."""

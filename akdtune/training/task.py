@@ -24,7 +24,7 @@ from akdtune.registry import Component, ComponentSettings, Kind, lookup
 from akdtune.settings.data import AnyDataSettings
 from akdtune.settings.domains import Issue
 from akdtune.settings.task import DEFAULT_TASK
-from akdtune.signals import Signals, Spec, Takes
+from akdtune.signals import Inputs, Signals, Spec, Takes
 
 if TYPE_CHECKING:
     from akdtune.training.loop import TrialLoop
@@ -41,7 +41,10 @@ class Meter(Protocol):
         ...
 
     def result(self) -> dict[str, float | None]:
-        """Over all parts: the metric under its name, then the task's own columns."""
+        """Over all parts: the metric under its name, then the task's own columns.
+
+        The metric of each answer of a student that gives several is called `<metric>_step_1`, or `<metric>_branch_1`.
+        """
         ...
 
 
@@ -55,6 +58,10 @@ class Task(Component):
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
         items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
+        idle_training: settings of `training` that change nothing, each with the reason.
+        in_parts: measured in parts as large as the split says (`RowSplit.at_once`), as all logits would be too many: of
+            predictions the likeliest classes are kept (`training.likeliest`).
+        needs_teacher: whether the metric says how a student does beside its teacher.
         Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
         has_clients: whether clients teach in its trials, so that no teacher is named and views are those of clients.
         keeps_more: whether `record` may keep more of its trials than predictions.
@@ -67,6 +74,9 @@ class Task(Component):
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
+    idle_training: ClassVar[Mapping[str, str]] = {}
+    in_parts: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
     Trial: ClassVar[type[TrialLoop] | None] = None
     has_clients: ClassVar[bool] = False
     keeps_more: ClassVar[bool] = True
@@ -125,6 +135,23 @@ class Task(Component):
         """Which rows are not independent of each other, as a number each; None: each is its own."""
         return None
 
+    def last_measures(
+        self,
+        student: Callable[[Inputs], Signals],
+        teacher: Callable[[Inputs], Signals] | None,
+        split: RowSplit,
+        key: str,
+    ) -> dict[str, float | None]:
+        """What is measured of the last epoch alone, on validation items and on the test set.
+
+        Args:
+            student: in eval mode.
+            teacher: likewise.
+            split: what they are asked about.
+            key: names teacher and split; empty where nothing may be kept for later trials of this process.
+        """
+        return {}
+
     @classmethod
     def columns(cls) -> tuple[Column, ...]:
         """Everything that its meter and the loop say of held-out items besides what views add."""
@@ -136,7 +163,18 @@ class Task(Component):
                 "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"
             ),
         )
-        return joined(of_metric, cls.further)
+        return joined(of_metric, cls.further, cls._of_answers())
+
+    @classmethod
+    def _of_answers(cls) -> Iterator[Column]:
+        """The metric of each answer of a student that gives several, which a meter names `<metric>_step_1`, ...."""
+        for split, rows in (
+            (cls.metric.validation, f"the validation {cls.called}"),
+            (cls.metric.test, "the test set"),
+        ):
+            words = f"{cls.metric.words} of the student on {rows}"
+            yield Column(f"{split}_step_*", "percent", f"{words} when it stops after so many of its time steps")
+            yield Column(f"{split}_branch_*", "percent", f"{words} by this exit, counted from 1, the last its own")
 
 
 def task_of(settings: Mapping[str, Any]) -> Task:

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, joined
-from akdtune.data.row_sets import Loaded, RowDataSet
+from akdtune.data.row_sets import Loaded, RowDataSet, RowSplit
 from akdtune.data.splits import overlapping
 from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
 from akdtune.randomness import STREAMS, derived_seed
-from akdtune.signals import Batch, Inputs, Signals
+from akdtune.signals import UNLABELLED, Batch, Inputs, Signals, labelled_rows
 from akdtune.teacher.find import load_others, load_teacher
 from akdtune.teacher.frozen import CACHE_COLUMNS, FrozenTeacher
 from akdtune.teacher.rows import Caching
@@ -64,6 +64,9 @@ TRAINING_COLUMNS = (
     Column("peak_memory_mib", "MiB", "highest memory so far, on the GPU or else of the process", "max"),
 )
 """What an epoch of training says besides what is measured on held-out images."""
+
+LABELLED = "labelled"
+"""Measured in steps, and in no row: the share of rows that have a label, where there are others."""
 
 TIMED_IMAGES, HURRIED_IMAGES = 256, 32
 """Validation images that the end of an epoch is timed with, where there are more; and where the time is up."""
@@ -113,6 +116,8 @@ class Trial:
         self.dataset = data.under(config.training.augmentation, "training.augmentation")
         self.splits = self.dataset.split(config.train_on)
         self.train = self.splits.train
+        self._labelled_N = labelled_rows(self.train.training_labels_N)
+        self._untaught_N = untaught_rows(self.train)
         file, inputs = config.teacher_file, self.dataset.inputs
         frozen, others = (stand_ins[0], tuple(stand_ins[1:])) if stand_ins else (None, ())
         if frozen is None and not file.absent:
@@ -157,6 +162,11 @@ class Trial:
     def views(self) -> ViewAugmenter:
         """The view augmenter, which the objective holds."""
         return self.objective.views
+
+    @property
+    def _right_N(self) -> Tensor | None:
+        """The right labels, which are for views alone that say that they read them."""
+        return self.train.labels_N if self.views.reads_right_labels else None
 
     @property
     def train_images(self) -> int:
@@ -275,6 +285,8 @@ class Trial:
         for step in self._batches("student", epoch, should_stop):
             sums.add(len(step.batch.labels_B), self._student_graph(self._student_step, step))
         means = finite_means(sums, epoch)
+        if (labelled := means.pop(LABELLED, None)) is not None:  # an epoch without any has no accuracy to divide
+            means["train_accuracy"] = means["train_accuracy"] / labelled if labelled else 0.0
         trained_s = time.monotonic() - started
         row: dict[str, float | None] = {"lr": rate, **means, "images_per_s": sums.count / trained_s}
         row |= self.objective.measures()
@@ -294,7 +306,10 @@ class Trial:
         self.objective.after_step()
         values = {f"loss.{name}": value for name, value in loss.terms.items()}
         values |= {gate_column("train", name): value for name, value in loss.gates.items()}
+        values |= loss.measured
         values["train_accuracy"] = percent_right(loss.logits_BK, step.batch.labels_B)
+        if step.batch.labelled_B is not None:
+            values[LABELLED] = step.batch.labelled_B.mean(dtype=torch.float64)
         return {**values, "total": loss.total}
 
     def _cache_rates(self) -> dict[str, float | None]:
@@ -338,9 +353,18 @@ class Trial:
         positions_B, partner_B = loaded.positions_B, loaded.partner_B
         labels_B = self.train.training_labels_N[positions_B]
         partner_labels_B = None if partner_B is None else labels_B[partner_B]
+        labelled_B = None
+        if self._labelled_N is not None:
+            labelled_B = self._labelled_N[positions_B]
+            if partner_B is not None and partner_labels_B is not None:
+                labelled_B = labelled_B & labelled_B[partner_B]
+                partner_labels_B = partner_labels_B.masked_fill(~labelled_B, UNLABELLED)
+            labels_B = labels_B.masked_fill(~labelled_B, UNLABELLED)
         ids_B = self.train.sample_ids_N[positions_B]
         (_, first), *_ = streams
-        return Batch(labels_B, ids_B, positions_B, epoch, first, partner_labels_B, loaded.share, repeated, streams)
+        of_teachers = (None if some_N is None else some_N[positions_B] for some_N in (self._untaught_N, self._right_N))
+        mixing = partner_labels_B, loaded.share, repeated
+        return Batch(labels_B, ids_B, positions_B, epoch, first, *mixing, streams, labelled_B, *of_teachers)
 
     def _trained_signals(self, inputs: Inputs, maps: bool) -> Signals:
         """What the training student says, in the precision it trains in; float32 for all that reads it."""
@@ -438,6 +462,13 @@ class Trial:
         self._student_graph.release()
         if self._warmup_graph is not None:
             self._warmup_graph.release()
+
+
+def untaught_rows(train: RowSplit) -> Tensor | None:
+    """Labelled rows whose label no teacher is told, bool [N]; None where teachers are told all."""
+    if not train.some_unlabelled:
+        return None
+    return (train.training_labels_N != UNLABELLED) & (train.teacher_labels_N == UNLABELLED)
 
 
 def trial_of(

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from akdtune.signals import labelled_cross_entropy
+
 Constraint = Literal["infonce_clip", "infonce_shift", "hinge"]
 
 MIN_NORM = 1e-6
@@ -180,11 +182,16 @@ def intra_loss_L(offsets_LBP: Tensor, softplus_of: Literal["sample", "batch_mean
     return mean_over_pairs(functional.softplus(offsets_LBP)).mean(dim=1)
 
 
-def ground_truth_loss(logits_BVK: Tensor, labels_B: Tensor, reduction: Literal["sum", "mean"]) -> Tensor:
-    """Cross-entropy of every view with the label, mean over the batch, sum or mean over views: a scalar in nats."""
+def ground_truth_loss(
+    logits_BVK: Tensor, labels_B: Tensor, reduction: Literal["sum", "mean"], some_unlabelled: bool = False
+) -> Tensor:
+    """Cross-entropy of every view with the label, mean over the batch, sum or mean over views: a scalar in nats.
+
+    Rows without a label do not count; whether there may be such rows is said by `some_unlabelled`.
+    """
     views = logits_BVK.shape[1]
     logits_XK = logits_BVK.transpose(0, 1).flatten(0, 1)  # view by view, as the heads lay them out: no copy
-    loss = functional.cross_entropy(logits_XK, torch.cat([labels_B] * views))
+    loss = labelled_cross_entropy(logits_XK, torch.cat([labels_B] * views), some_unlabelled)
     return loss * views if reduction == "sum" else loss
 
 

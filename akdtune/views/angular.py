@@ -127,7 +127,8 @@ class Angular(ViewAugmenter):
                 trained_views = self.views(teacher, batch.generator) if self.trains_jointly else target_views
             similar = self._similarities(teacher, trained_views)
             open_LB = self._open_LB(similar.gate_LBV)
-            penalties = self._penalties(similar, open_LB, trained_views, batch.labels_B) if self.trains_jointly else {}
+            of_labels = batch.labels_B, batch.labelled_B is not None
+            penalties = self._penalties(similar, open_LB, trained_views, *of_labels) if self.trains_jointly else {}
         target = self.evaluation_target(teacher, target_views)
         only = (WeightedTarget(1.0, target.detach() if self.settings.detach_targets else target),)
         return Teaching(only, only, penalties, self._open_shares(open_LB))
@@ -136,12 +137,13 @@ class Angular(ViewAugmenter):
     def warmup_penalties(self, teacher: Signals, batch: Batch) -> Terms:
         """The heads' penalties alone."""
         teacher = teacher.detach()
-        return self.penalties(teacher, self.views(teacher, batch.generator), batch.labels_B)
+        some_unlabelled = batch.labelled_B is not None
+        return self.penalties(teacher, self.views(teacher, batch.generator), batch.labels_B, some_unlabelled)
 
-    def penalties(self, teacher: Signals, views: Views, labels_B: Tensor) -> Terms:
+    def penalties(self, teacher: Signals, views: Views, labels_B: Tensor, some_unlabelled: bool = False) -> Terms:
         """The penalties of given views: every one whose weight is not 0."""
         similar = self._similarities(teacher, views)
-        return self._penalties(similar, self._open_LB(similar.gate_LBV), views, labels_B)
+        return self._penalties(similar, self._open_LB(similar.gate_LBV), views, labels_B, some_unlabelled)
 
     @override
     def unused_in_warmup(self) -> frozenset[str]:
@@ -221,7 +223,9 @@ class Angular(ViewAugmenter):
             contrast=settings.inter and settings.constraint != "hinge",
         )
 
-    def _penalties(self, similar: Similarities, open_LB: Tensor, views: Views, labels_B: Tensor) -> Terms:
+    def _penalties(
+        self, similar: Similarities, open_LB: Tensor, views: Views, labels_B: Tensor, some_unlabelled: bool
+    ) -> Terms:
         """Every penalty whose weight is not 0; both levels of a kind are computed together."""
         settings, margin_L1 = self.settings, self._margin_L1()
         wanted = {name for name, weight in self.penalty_weights().items() if weight}
@@ -237,7 +241,9 @@ class Angular(ViewAugmenter):
                 terms |= dict(zip(names, loss_L().unbind(), strict=True))
         terms = {name: value for name, value in terms.items() if name in wanted}
         if "ground_truth" in wanted:
-            terms["ground_truth"] = ground_truth_loss(views.logits_BVK, labels_B, settings.gt_reduction)
+            terms["ground_truth"] = ground_truth_loss(
+                views.logits_BVK, labels_B, settings.gt_reduction, some_unlabelled
+            )
         if "margin" in wanted:
             terms["margin"] = torch.as_tensor(margin_L1)
         return terms

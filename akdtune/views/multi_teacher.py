@@ -15,21 +15,24 @@ from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
 from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Batch, Signals, Target, Teaching, Views, WeightedTarget
+from akdtune.signals import UNLABELLED, Batch, Signals, Target, Teaching, Views, WeightedTarget
 from akdtune.views import ViewAugmenter, ViewContext
+from akdtune.views._teachers import equally_wide, side_by_side
 
 
 def confidence_weights(logits_BMK: Tensor, labels_B: Tensor) -> Tensor:
     """CA-MKD's weight of each teacher for each image, [B, M], summing to 1 (eq. 4): larger where its loss is smaller.
 
-    w_m = (1 - softmax_m(CE_m)) / (M - 1), CE_m the teacher's cross-entropy with the label; 1 for a single teacher.
+    w_m = (1 - softmax_m(CE_m)) / (M - 1), CE_m the teacher's cross-entropy with the label; 1 for a single teacher, and
+    1 / M for an image without a label.
     """
     members = logits_BMK.shape[1]
-    index_BM1 = labels_B[:, None, None].expand(-1, members, 1)
+    index_BM1 = labels_B.clamp_min(0)[:, None, None].expand(-1, members, 1)
     losses_BM = -torch.log_softmax(logits_BMK, dim=-1).gather(2, index_BM1).squeeze(2)
     if members == 1:
         return torch.ones_like(losses_BM)
-    return (1 - torch.softmax(losses_BM, dim=1)) / (members - 1)
+    weights_BM = (1 - torch.softmax(losses_BM, dim=1)) / (members - 1)
+    return torch.where(labels_B[:, None] == UNLABELLED, 1 / members, weights_BM)
 
 
 class MultiTeacherSettings(ComponentSettings):
@@ -79,8 +82,7 @@ class MultiTeacher(ViewAugmenter):
             raise AkdtuneError("views.name: multi_teacher needs further teachers: list them under teacher.others")
         if settings.drop >= members:
             raise AkdtuneError(f"views.drop: {settings.drop} of {members} teachers leaves none; at most {members - 1}")
-        same = [index for index, width in enumerate(context.others_dims, start=1) if width == context.teacher_dim]
-        self.pooled_members = (0, *same)
+        self.pooled_members = equally_wide(context)
         self._drawn: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     @override
@@ -93,13 +95,13 @@ class MultiTeacher(ViewAugmenter):
     @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """The further teachers; features of those only that are as wide as the main teacher's."""
-        logits_BMK, pooled_BMC = self._members(teacher)
+        logits_BMK, pooled_BMC = side_by_side(teacher, self.pooled_members)
         return Views(logits_BMK[:, 1:], pooled_BMC[:, 1:])
 
     @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """One target that combines all teachers, or one of each."""
-        logits_BMK, pooled_BMC = self._members(teacher.detach())
+        logits_BMK, pooled_BMC = side_by_side(teacher.detach(), self.pooled_members)
         with_features_BMK = torch.stack([logits_BMK[:, index] for index in self.pooled_members], dim=1)
         if self.training and self.settings.drop:
             logits_BMK = logits_BMK.index_select(1, self._kept(batch, logits_BMK, teacher.strong is not None))
@@ -118,12 +120,6 @@ class MultiTeacher(ViewAugmenter):
         if self.settings.combination == "mean_logits":
             return _mean_of_logits(logits_BMK, pooled_BMC)
         return _uniform(logits_BMK, pooled_BMC)
-
-    def _members(self, teacher: Signals) -> tuple[Tensor, Tensor]:
-        """Logits of every teacher, and features of those that share the main one's width."""
-        all_of = (teacher, *teacher.others)
-        pooled_BMC = torch.stack([all_of[index].pooled_BC for index in self.pooled_members], dim=1)
-        return torch.stack([member.logits_BK for member in all_of], dim=1), pooled_BMC
 
     def _kept(self, batch: Batch, logits_BMK: Tensor, strong_follows: bool) -> Tensor:
         """Who teaches this batch; the same for its weak and strong images, which are paired teacher by teacher."""

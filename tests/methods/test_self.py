@@ -157,8 +157,8 @@ def test_proximal_step() -> None:
 
 def test_sdpgo_without_a_path_from_feature_to_logits_weighs_all_alike() -> None:
     apart = signals(1, STUDENT_DIM, size=6, requires_grad=True)
-    assert cross_entropy_gradient(apart.logits_BK, apart.pooled_BC, batch(6).labels_B) is None
-    assert cross_entropy_gradient(apart.logits_BK.detach(), apart.pooled_BC, batch(6).labels_B) is None
+    assert cross_entropy_gradient(apart, batch(6).labels_B) is None
+    assert cross_entropy_gradient(replace(apart, logits_BK=apart.logits_BK.detach()), batch(6).labels_B) is None
     built, first = method("sdpgo_style"), student(1)
     step(built, first, batch(6))
     loss = step(built, apart, replace(batch(6), repeated=6))["feature"]

@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from akdtune.data.dataset import DataSet
 from akdtune.registry import Pair
 from akdtune.settings.data import DataSettings
 from akdtune.settings.training import Seeds, TrainingSettings
 from akdtune.settings.trial import resolve_ce_weight
+from akdtune.signals import UNLABELLED
 from akdtune.training.config import TrialConfig
+from akdtune.training.graphs import StepInputs
 from akdtune.training.limits import TrialLimits
 from akdtune.training.loop import Diverged, Epoch, Interrupted
 from akdtune.training.measures import TRANSFER_COLUMNS, percent_right
@@ -223,3 +227,28 @@ def test_views_that_change_are_measured_at_rungs_each_tenth_and_in_the_last_epoc
 def test_views_that_stay_as_they_are_keep_their_numbers(config: Callable[..., TrialConfig]) -> None:
     rows = [e.row for e in Trial(config(views={"name": "tekap"})).run()]
     assert len({row["diversity_sq_prob"] for row in rows}) == 1 and rows[0]["diversity_sq_prob"] is not None
+
+
+def test_an_epoch_counts_what_has_a_label(config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    of = config(methods=({"name": "kd"}, {"name": "pld"}), batch_size=16)
+    plain = Trial(of)
+    labels_N = plain.train.training_labels_N.clone()
+    labels_N[torch.arange(len(labels_N)) % 5 > 0] = UNLABELLED
+    some = replace(plain.splits, train=replace(plain.train, training_labels_N=labels_N))
+    monkeypatch.setattr(DataSet, "split", lambda dataset, train_on: some)
+    trial = Trial(of)
+    right: list[Tensor] = []
+    step = trial._student_step
+
+    def watched(inputs: StepInputs) -> dict[str, Tensor]:
+        loss = trial.objective(trial._trained_signals(inputs.inputs, False), inputs.teacher, inputs.batch)
+        labelled_B = labels_N[inputs.batch.positions_B] != UNLABELLED
+        right.append((loss.logits_BK.argmax(dim=1) == labels_N[inputs.batch.positions_B])[labelled_B])
+        return step(inputs)
+
+    monkeypatch.setattr(trial, "_student_step", watched)
+    row = next(epoch.row for epoch in trial.run() if epoch.stage == "student")
+    assert "labelled" not in row
+    assert all(value is None or math.isfinite(value) for value in row.values())
+    assert row["train_accuracy"] == pytest.approx(100 * float(torch.cat(right).double().mean()))
+    assert len(torch.cat(right)) == int((labels_N != UNLABELLED).sum())
