@@ -34,7 +34,7 @@ from akdtune.networks import Network
 from akdtune.randomness import STREAMS, derived_seed
 from akdtune.signals import UNLABELLED, Batch, Inputs, Signals
 from akdtune.training.config import TrialConfig
-from akdtune.training.evaluation import Predictions, held_out_columns
+from akdtune.training.evaluation import Evaluation, Predictions, held_out_columns
 from akdtune.training.limits import TrialLimits
 from akdtune.training.loop import Epoch, Interrupted, Sums, finite_means, peak_memory_mib, timed_steps
 from akdtune.training.measures import percent_right
@@ -146,7 +146,9 @@ class FederatedTrial:
             [torch.bincount(of.images.labels_N, minlength=self.dataset.num_classes) > 0 for of in self.clients]
         )
         by_clients = settings.judged == "clients"
-        self.evaluation = FederatedEvaluation(config, splits, self.student, self.objective, own, has_CK, by_clients)
+        self.evaluation: Evaluation = FederatedEvaluation(
+            config, splits, self.student, self.objective, own, has_CK, by_clients
+        )
         self._last: float | None = None
 
     def _forward(self, network: Network) -> Callable[[Inputs, bool], Signals]:

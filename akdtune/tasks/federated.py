@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -35,7 +35,7 @@ NOT_HERE: Mapping[str, tuple[Any, str]] = {
 class FederatedTask(Task):
     """Clients train on their own images; the student is the server's network. An epoch is a round."""
 
-    further: Sequence[Column] = (*CLIENT_COLUMNS, *ROUND_COLUMNS)
+    further: ClassVar[Sequence[Column]] = (*CLIENT_COLUMNS, *ROUND_COLUMNS)
     Trial = FederatedTrial
     has_clients = True
     keeps_more = False
