@@ -314,7 +314,8 @@ class Reading(Remarks):
         if fixed["probe"] is not None:
             self._odd_probe(fixed["probe"], arms)
         self._odd_teacher(self.file.values["teacher"], ("teacher",))
-        reading = [name for kind in _READING_OTHERS for name in names(kind) if lookup(kind, name).needs_others]
+        others = ((name, lookup(kind, name)) for kind in _READING_OTHERS for name in names(kind))
+        reading = [name for name, of in others if of.needs_others and not getattr(of, "of_clients", False)]
         asked = [[arm.tree["views"], arm.tree.get("selection")] for arm in arms]
         if fixed["teacher"].others and not set(reading) & set(_texts([asked, self.file.values.get("ablation")])):
             what = f"are read by no views and no selection of this study (by: {', '.join(reading)})"
