@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from akdtune.designs import controls, factors, no_effect, selecting
-from akdtune.designs.changes import apply
+from akdtune.designs.changes import apply, with_task
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import lookup
 from akdtune.registry import names as component_names
@@ -181,14 +181,15 @@ def _designed(
     nowhere: dict[str, list[no_effect.Idle]] = {}
     for cell in design.cells:
         try:
+            shared = with_task(cell.applied, constants)
             sections, nowhere[cell.name] = apply(cell.applied, base)
         except AkdtuneError as error:
             issues.append((where, str(error)))
             continue
-        settings, wrong = trial_settings(sections, constants)
+        settings, wrong = trial_settings(sections, shared)
         issues += [(where, f"cell '{cell.name}': {written(path)}: {message}") for path, message in wrong]
         if not wrong:
-            filled_in[cell.name] = cell, {**constants, **settings}, sections
+            filled_in[cell.name] = cell, {**shared, **settings}, sections
     issues += _without_meaning(design, nowhere, where)
     if issues:
         return [], []
@@ -259,6 +260,8 @@ def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
     Raises:
         AkdtuneError: for an unknown control, or one that makes no sense for this base.
     """
+    if "task" in base.settings:
+        constants = {**constants, "task": base.settings["task"]}
     control = controls.build(name, base.settings, _context(base.settings, constants))
     settings, wrong = trial_settings({key: control.sections.get(key) for key in TRIAL_LEVEL}, constants)
     if wrong:

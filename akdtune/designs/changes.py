@@ -9,8 +9,10 @@ from typing import Any
 from akdtune.designs.no_effect import Idle
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import Kind, lookup, names
-from akdtune.settings.file import shown
+from akdtune.settings.file import shown, written
+from akdtune.settings.messages import typed
 from akdtune.settings.sections import TRIAL_LEVEL
+from akdtune.settings.task import DEFAULT_TASK
 from akdtune.settings.training import StudentSettings, TrainingSettings
 from akdtune.settings.trial import selection_of
 
@@ -36,7 +38,8 @@ def apply(changes: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[dict[str
     """
     sections = {**spelled_out(base), "selection": _spelled("selection", copy.deepcopy(base.get("selection")))}
     idle: list[Idle] = []
-    for path in sorted(changes, key=lambda path: (path.count("."), not path.endswith(".name"))):
+    of_trial = [path for path in changes if path.partition(".")[0] != "task"]
+    for path in sorted(of_trial, key=lambda path: (path.count("."), not path.endswith(".name"))):
         section, *keys = path.split(".")
         if section not in TRIAL_LEVEL:
             raise AkdtuneError(unknown_name("section", section, TRIAL_LEVEL))
@@ -52,6 +55,34 @@ def apply(changes: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[dict[str
         if reason is not None:
             idle.append((path, reason))
     return spelled_out(sections), idle
+
+
+def with_task(changes: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that all trials of a study share, with settings of its task set by their key paths (`task.clients`).
+
+    Args:
+        changes: key path to value; paths of other sections are passed over.
+        constants: the shared sections, filled in; without `task` for images, which have no settings.
+
+    Raises:
+        AkdtuneError: for a setting that the task has not, or a value that does not fit.
+    """
+    own = {path: value for path, value in changes.items() if path.partition(".")[0] == "task"}
+    if not own:
+        return dict(constants)
+    section = {"name": DEFAULT_TASK, **copy.deepcopy(constants.get("task") or {})}
+    model = lookup("tasks", section["name"]).Settings
+    for path in sorted(own, key=lambda path: path.count(".")):
+        _, *keys = path.split(".")
+        if not keys or keys[0] == "name":
+            raise AkdtuneError(f"{path}: all trials of a study train for one task; name one of its settings")
+        if keys[0] not in model.model_fields:
+            raise AkdtuneError(f"{path}: {unknown_name('setting', keys[0], model.model_fields)}")
+        _put(section, keys, copy.deepcopy(own[path]), path)
+    settings, issues = typed(model, {key: value for key, value in section.items() if key != "name"}, ("name",))
+    if settings is None:
+        raise AkdtuneError("; ".join(f"{written(('task', *at))}: {message}" for at, message in issues))
+    return {**constants, "task": {"name": section["name"], **settings.model_dump(mode="json")}}
 
 
 def spelled_out(sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def pair_of(study: Mapping[str, Any], student: Mapping[str, Any] | None) -> Pair
 def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue]:
     """Which components of a trial cannot work together, naming them."""
     views, methods = settings["views"]["name"], [term["name"] for term in settings["method"]]
-    teacher = study.get("teacher")
+    teacher, of_clients = study.get("teacher"), lookup("views", views).of_clients
     issues: list[Issue] = []
 
     def add(message: str | None, section: str = "method") -> None:
@@ -91,7 +91,7 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     for method in methods:
         add(pair_problem(views, method))
         if teacher is not None:
-            add(_without_teacher(method, teacher))
+            add(None if of_clients else _without_teacher(method, teacher))
             add(_lacking(method, "teacher", teacher["network"]))
         if "student" in settings:
             add(_lacking(method, "student", settings["student"]["network"]))
@@ -103,7 +103,7 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     if views != "none" and idle and not alone:
         named = " and ".join(f"'{name}'" for name in methods)
         add(f"nothing of the views '{views}' would reach the student: {named} read{'s' * (len(methods) == 1)} no views")
-    if teacher is not None and views != "none":
+    if teacher is not None and views != "none" and not of_clients:
         if alone:
             add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
         elif lookup("views", views).needs_others and not teacher.get("others"):
@@ -166,6 +166,11 @@ def _beside_the_task(settings: Mapping[str, Any], study: Mapping[str, Any]) -> I
     task = lookup("tasks", name)
     if "student" in settings:
         yield from of_another_kind(("student", "network"), settings["student"]["network"], name, task.takes)
+    views = settings["views"]["name"]
+    if task.has_clients != lookup("views", views).of_clients and (views != "none" or not task.has_clients):
+        taught = "clients teach there, and the views are clients or none" if task.has_clients else "it has no clients"
+        yield ("views",), f"the views '{views}' cannot work with the task '{name}': {taught}"
+    yield from task.misfits(settings, study)
     for term in settings["method"]:
         component = lookup("methods", term["name"])
         if lacking := sorted(component.needs - task.offers):
