@@ -106,9 +106,9 @@ def test_random_keeps_as_many_as_another_selection() -> None:
     ("selection", "given", "message"),
     [
         (Random, {"share": 0.5, "of": "gap"}, "share and of both say how many rows are kept: give one of them"),
-        (Random, {"of": "random"}, "of must name a selection that chooses rows, got 'random'"),
-        (Random, {"of": "none"}, "of must name a selection that chooses rows, got 'none'"),
-        (Random, {"of": {"share": 0.4}}, "of must name a selection"),
+        (Random, {"of": "random"}, "of: must name a selection that chooses rows, got 'random'"),
+        (Random, {"of": "none"}, "of: must name a selection that chooses rows, got 'none'"),
+        (Random, {"of": {"share": 0.4}}, "of: must name a selection"),
         (Random, {"of": "gaap"}, "did you mean 'gap'"),
         (Random, {"share": 0}, "greater than 0"),
         (Confidence, {"share": 0.5, "threshold": 0.5}, "give one of them"),
