@@ -149,7 +149,7 @@ def test_without_a_teacher_nothing_is_chosen_by_one(load: Loader) -> None:
 def test_a_reference_is_read(load: Loader) -> None:
     unread = load(SEARCH)
     assert any("others: are read by no views and no selection of this study" in text for text in unread.warnings)
-    assert not load(SEARCH + "selection: gap\n").warnings
+    assert not any("others" in text for text in load(SEARCH + "selection: gap\n").warnings)
     arms = "ablation: {design: arms, seeds: [1, 2, 3], arms: {gap: {selection: gap}}, controls: []}\n"
     assert not any("others" in text for text in load(STUDY + arms).warnings)
 
@@ -255,6 +255,23 @@ def test_a_selection_without_its_controls_is_warned_about(load: Loader) -> None:
     assert of_arm.endswith("add an arm with selection: {name: 'random', of: {name: 'correct_only'}}")
     assert warnings(load, controls, "ablation.arms={whole: {selection.share: 1}}") == []
     assert warnings(load, "selection=random") == []
+
+
+def test_a_search_that_chooses_rows_is_warned_about(load: Loader) -> None:
+    def found(lines: str, *overrides: str) -> list[str]:
+        return [text for text in load(STUDY + lines, *overrides).warnings if "adds to training on fewer" in text]
+
+    (warning,) = found("selection: gap\nsearch: {algorithm: grid}\n")
+    assert warning.endswith(
+        "selection: what the choice adds to training on fewer rows is told by the baselines random_selection and"
+        " step_matched (confirm.baselines)"
+    )
+    confirm = "confirm={seeds: [7], baselines: [random_selection, step_matched]}"
+    assert found("selection: gap\nsearch: {algorithm: grid}\n", confirm) == []
+    (half,) = found("selection: {choice: [none, gap]}\nsearch: {algorithm: grid}\n")
+    assert "baselines random_selection (" in half
+    assert found("selection: {choice: [none, gap, random]}\nsearch: {algorithm: grid}\n") == []
+    assert found("selection: random\nsearch: {algorithm: grid}\n") == []
 
 
 def test_baselines_of_a_confirmation(load: Loader) -> None:
