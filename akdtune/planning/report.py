@@ -117,8 +117,7 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     called = type(estimate.prepared.dataset).called
     judged = f"{images.training} training, {images.validation} validation, {images.test} test {called}"
     yield f"data {study.data.name}: {judged}"
-    if words := estimate.prepared.dataset.classes_in_words:
-        yield words
+    yield from filter(None, (estimate.prepared.dataset.in_words, estimate.prepared.dataset.classes_in_words))
     if study.teacher.absent:
         yield "no teacher: students learn from the labels and from themselves"
     elif estimate.teacher is not None:
@@ -211,7 +210,9 @@ def _cache_described(study: Study, cache: CacheUse | None) -> str:
         return ""
     if cache.inexact is not None:
         return f" where exact, which '{cache.inexact}' is not: it runs live"
-    about = f": {cache.images:,} images x {cache.crops} crops"
+    about = f": {cache.images:,} {cache.called}"
+    if cache.called == "images":
+        about += f" x {cache.crops} crops"
     if cache.augmentations > 1:
         about += f" of {cache.augmentations} augmentations"
     if study.teachers_compute != ["fp32"]:
