@@ -22,7 +22,6 @@ from akdtune import atomic, progress
 from akdtune.cli.tables import Listing
 from akdtune.cli.waiting import waiting
 from akdtune.data.row_sets import RowDataSet
-from akdtune.data.splits import Split
 from akdtune.devices import resolve_device, warn_of_bfloat16
 from akdtune.errors import AkdtuneError, SettingsError, nearest
 from akdtune.folders import cache_directory
@@ -142,12 +141,12 @@ def fill(study: Study, variants: int | None, train_on: Literal["subset", "full"]
     with interruption.event() as stopping:
         for seen, network, compute in itertools.product(kept, networks_of, study.teachers_compute):
             split, crops = seen.split(train_on).train, seen.augmentation
-            assert isinstance(split, Split), "what is no image runs live"
             try:
                 rows = TeacherRows(network, split, crops, caching, asked(network, compute))
             except PlaceMatters as error:
                 raise AkdtuneError(f"what '{error}' says of an image depends on its place in a batch") from error
-            trouble = _fill_one(rows, split.rows_N.cpu().numpy(), crops.variants, variants, stopping)
+            each = rows.items.variants
+            trouble = _fill_one(rows, rows.items.of_split()[::each] // each, each, variants, stopping)
             counts = rows.rates()
             name = type(network).__name__ + ("" if compute == "fp32" else f" in {compute}")
             name += f" (pad {crops.pad}, {'flip' if crops.flip else 'no flip'})" if len(kept) > 1 else ""

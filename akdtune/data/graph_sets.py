@@ -99,7 +99,9 @@ def parts_of(graph: Graph, settings: GraphSettings) -> Parts:
     held = counted(settings.validation, len(pool), "data.validation")
     validation = np.sort(_drawn(pool, settings, Stream.VALIDATION)[:held])
     open_pool = _drawn(_without(pool, validation), settings, Stream.NODE_LABELS)
-    by_class = [open_pool[graph.labels_N[open_pool] == k][: settings.labels_per_class] for k in range(graph.num_classes)]
+    by_class = [
+        open_pool[graph.labels_N[open_pool] == k][: settings.labels_per_class] for k in range(graph.num_classes)
+    ]
     for k, of_class in enumerate(by_class):
         if len(of_class) < settings.labels_per_class:
             raise DataError(

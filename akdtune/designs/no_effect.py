@@ -38,6 +38,9 @@ def idle_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         idle[f"views.{key}"] = reason
     for term in settings["method"]:
         idle |= {f"method.{term['name']}.{key}": why for key, why in typed("methods", term).idle().items()}
+    if "selection" in settings:
+        chosen = typed("selections", settings["selection"])
+        idle |= {f"selection.{key}": reason for key, reason in chosen.idle().items()}
     network = settings["student"]["network"]
     if isinstance(network, Mapping):
         idle |= {f"student.network.{key}": why for key, why in typed("networks", network).idle().items()}

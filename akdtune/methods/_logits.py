@@ -5,6 +5,7 @@ Shapes: B batch, K classes, M members of a target.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -88,6 +89,23 @@ def kl_of_logs(log_target_BK: Tensor, log_student_BK: Tensor) -> Tensor:
     """
     difference_BK = log_target_BK - log_student_BK
     return torch.dot(log_target_BK.exp().flatten(), difference_BK.flatten()) / len(difference_BK)
+
+
+def jensen_shannon_of_logs(log_target_BK: Tensor, log_student_BK: Tensor, beta: float) -> Tensor:
+    """beta KL(target || M) + (1 - beta) KL(student || M) with M = beta target + (1 - beta) student, in nats: a scalar.
+
+    Args:
+        log_target_BK: log-probabilities of the target; each row of their exponentials sums to 1.
+        log_student_BK: those of the student.
+        beta: above 0 and below 1. Over beta it tends to KL(target || student) towards 0, and over 1 - beta to
+            KL(student || target) towards 1; 0.5 is the Jensen-Shannon divergence.
+
+    References:
+        Agarwal et al. (GKD), ICLR 2024, arXiv 2306.13649, eq. 1.
+    """
+    log_middle_BK = torch.logaddexp(log_target_BK + math.log(beta), log_student_BK + math.log1p(-beta))
+    of_target, of_student = kl_of_logs(log_target_BK, log_middle_BK), kl_of_logs(log_student_BK, log_middle_BK)
+    return beta * of_target + (1 - beta) * of_student
 
 
 def is_label(labels_B: Tensor, num_classes: int) -> Tensor:

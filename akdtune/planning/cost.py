@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from akdtune import networks
 from akdtune.data.dataset import missing_files
 from akdtune.data.row_sets import RowDataSet
-from akdtune.data.splits import Split
 from akdtune.devices import resolve_device
 from akdtune.planning.checkpoint_files import is_missing
 from akdtune.planning.kept import KeptBytes, kept_bytes
@@ -33,6 +32,7 @@ from akdtune.study.spec import Study
 from akdtune.teacher.asked import asked
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher, load_others, load_teacher, teacher_key
+from akdtune.teacher.items import items_of
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows, live_reason
 from akdtune.training.config import TrialConfig
 from akdtune.training.optimizers import build_optimizer
@@ -312,12 +312,13 @@ class CacheUse:
     """What the teacher cache holds for a study.
 
     Attributes:
-        images: stored ones, of which a teacher may be asked.
+        images: stored ones (or what is stored in their place), of which a teacher may be asked.
         crops: of each; of several augmentations together.
         mib: space of all rows at most; None before the teacher is trained.
         filled: share of the rows that are there, 0..1; None before the teacher is trained.
         inexact: the network whose numbers depend on an image's place in a batch, so that none can be kept.
         augmentations: that students train on and whose crops can be kept; each has rows of its own.
+        called: what there is in the place of images, which alone have crops.
     """
 
     images: int
@@ -326,6 +327,7 @@ class CacheUse:
     filled: float | None = None
     inexact: str | None = None
     augmentations: int = 1
+    called: str = "images"
 
 
 def cache_use(bench: Bench) -> CacheUse:
@@ -333,8 +335,10 @@ def cache_use(bench: Bench) -> CacheUse:
     study, dataset = bench.prepared.study, bench.prepared.dataset
     assert study.teacher_cache is not None
     kept = [seen for seen in bench.prepared.seen if live_reason(seen) is None]
-    train = [images for seen in kept if isinstance(images := seen.split(bench.prepared.train_on).train, Split)]
-    use = CacheUse(train[0].stored, sum(seen.augmentation.variants for seen in kept), augmentations=len(kept))
+    train = [seen.split(bench.prepared.train_on).train for seen in kept]
+    items = [named for seen, split in zip(kept, train, strict=True) if (named := items_of(split, seen.augmentation))]
+    crops = [each.variants for each in items]
+    use = CacheUse(items[0].count // crops[0], sum(crops), augmentations=len(kept), called=dataset.items)
     if bench.teacher is None:
         return use
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from akdtune.settings.record import RecordSettings
+from akdtune.training.likeliest import KEPT as LIKELIEST
 from akdtune.training.loop import TrialLoop
 from akdtune.training.recording import ClassMaps, Recording
 
@@ -16,6 +17,9 @@ ASKED = 2
 
 HALF, SINGLE, NAMED = 2, 4, 16
 """Bytes of a number in float16 and in float32, and of an image's id and label."""
+
+VALUED = 12
+"""Bytes of a row's contribution to the metric, and of its group."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ def kept_bytes(trial: TrialLoop, record: RecordSettings) -> KeptBytes:
     trial.evaluation.share_as = ""  # what teachers say about two images is not what they say about all
     recording = Recording(trial.evaluation, trial.evaluation.judged.first(ASKED))
     classes, width = trial.dataset.inputs.num_classes, SINGLE if record.predictions == "float32" else HALF
+    if trial.config.task.in_parts:
+        teachers = len(recording.teacher_likeliest()) if record.teacher else 0
+        of_student = NAMED + VALUED + width + LIKELIEST * (width + SINGLE)
+        of_row = HALF + LIKELIEST * (HALF + SINGLE)
+        return KeptBytes({"predictions": of_student}, {"predictions": NAMED + teachers * of_row} if teachers else {})
     teachers = len(recording.teacher_logits()) if record.teacher else 0
     logits = classes * width + NAMED
     of_trial = {"predictions": logits}

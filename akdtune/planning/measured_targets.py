@@ -24,7 +24,7 @@ from akdtune.registry import lookup
 from akdtune.roles import TrainOn
 from akdtune.settings.training import TrainingSettings
 from akdtune.settings.trial import pair_of, resolve_ce_weight
-from akdtune.signals import Batch, Signals
+from akdtune.signals import Batch, Inputs, Signals
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import load_others, load_teacher
 from akdtune.training.config import TrialConfig
@@ -65,9 +65,9 @@ class Taught:
 
 @dataclass(frozen=True)
 class Sample:
-    """The first training images of a study, and the networks that say something about them."""
+    """The first training items of a study, and the networks that say something about them."""
 
-    images_BCHW: Tensor
+    inputs: Inputs
     labels_B: Tensor
     sample_ids_B: Tensor
     teachers: Sequence[networks.Network]
@@ -79,24 +79,27 @@ class Sample:
 
     def of_teacher(self, maps: bool) -> Signals:
         """What the teachers say."""
-        return _signals(self.teachers[0], self.teachers[1:], self.images_BCHW, maps)
+        return _signals(self.teachers[0], self.teachers[1:], self.inputs, maps)
 
     def of_students(self, student: networks.Network, teacher: Signals, maps: bool) -> tuple[Signals, Signals]:
         """What a student says, and what a second one does: as sure as the teacher, and of other images."""
-        first = _signals(student, (), self.images_BCHW, maps)
+        first = _signals(student, (), self.inputs, maps)
         drawn_BK = torch.randn(teacher.logits_BK.shape, generator=torch.Generator().manual_seed(0))
-        elsewhere = _signals(student, (), self.images_BCHW.roll(1, 0), maps)
+        if isinstance(self.inputs, Tensor):
+            elsewhere = _signals(student, (), self.inputs.roll(1, 0), maps)
+        else:
+            elsewhere = first.rows(torch.arange(len(self.labels_B)).roll(1))
         second = replace(elsewhere, logits_BK=drawn_BK * teacher.logits_BK.std(), strong=None)
         return first, replace(second, strong=second)
 
 
 @torch.no_grad()
-def _signals(main: networks.Network, others: Sequence[networks.Network], images_BCHW: Tensor, maps: bool) -> Signals:
-    """What a network says about plain images, with every signal that a method may read."""
-    own: Signals = main(images_BCHW, maps)
+def _signals(main: networks.Network, others: Sequence[networks.Network], inputs: Inputs, maps: bool) -> Signals:
+    """What a network says about plain inputs, with every signal that a method may read."""
+    own: Signals = main(inputs, maps)
     if maps:
         own = replace(own, classifier=main.classifier())
-    further = tuple(other(images_BCHW) for other in others)
+    further = tuple(other(inputs) for other in others)
     return replace(own, others=further, strong=own)  # a second version of the images shows the same factors
 
 
@@ -127,7 +130,7 @@ def of_cells(
     if not teachers:
         teachers = (load_teacher(file, dataset.inputs, device), *load_others(file, dataset.inputs, device))
     train = dataset.split(train_on).train
-    positions_B, inputs = train.sample(IMAGES)
+    positions_B, inputs = train.sample(max(1, IMAGES * train.items // len(train)))
     labels_B = train.training_labels_N[positions_B].cpu()
     sample = Sample(inputs, labels_B, train.sample_ids_N[positions_B].cpu(), teachers)
     by_cell: dict[str, Taught] = {}

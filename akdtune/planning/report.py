@@ -210,7 +210,9 @@ def _cache_described(study: Study, cache: CacheUse | None) -> str:
         return ""
     if cache.inexact is not None:
         return f" where exact, which '{cache.inexact}' is not: it runs live"
-    about = f": {cache.images:,} images x {cache.crops} crops"
+    about = f": {cache.images:,} {cache.called}"
+    if cache.called == "images":
+        about += f" x {cache.crops} crops"
     if cache.augmentations > 1:
         about += f" of {cache.augmentations} augmentations"
     if study.teachers_compute != ["fp32"]:

@@ -36,7 +36,7 @@ def scores_in_half(scores_NK: npt.NDArray[np.floating[Any]]) -> Halves:
     return np.where(ties_NK, np.nextafter(largest_N1, np.float16(-np.inf)), halves_NK)
 
 
-def list_column(values_NK: npt.NDArray[np.floating[Any]]) -> pa.Array:
+def list_column(values_NK: npt.NDArray[Any]) -> pa.Array:
     """A column of as many lists as there are rows, of the array's own type."""
     offsets_N = (np.arange(len(values_NK) + 1) * values_NK.shape[1]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets_N), pa.array(np.ascontiguousarray(values_NK).ravel()))

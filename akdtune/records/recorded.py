@@ -29,6 +29,7 @@ from akdtune.records.recorded_files import (
     FEATURES,
     GROUP,
     PREDICTIONS,
+    TOP_CLASSES,
     VALUE,
     Maps,
     SplitName,
@@ -353,15 +354,23 @@ def _of_study(path: Path, what: str, setting: str) -> _Held:
 
 def _student(held: _Held) -> TrialLogits:
     said = held.said(recorded_files.AUGMENTATION)
+    _refuse_tops(held, TOP_CLASSES)
     of_rows = held.numbers(VALUE, np.float32), held.numbers(GROUP, np.int64)
     return TrialLogits(held.sample_ids_N, held.labels_N, held.lists("logits"), said, *of_rows)
 
 
 def _teachers(held: _Held) -> TeacherLogits:
+    _refuse_tops(held, f"{TOP_CLASSES}_0")
     logits = [held.lists(name) for name in _numbered(held, "logits")]
     if not logits:
         raise StudyError(f"{held.path}: damaged, it holds no logits_0")
     return TeacherLogits(held.sample_ids_N, held.labels_N, np.stack(logits), held.said(recorded_files.AUGMENTATION))
+
+
+def _refuse_tops(held: _Held, column: str) -> None:
+    """Says what a file holds in place of logits."""
+    if column in held.table.column_names:
+        raise NotRecorded(f"{held.path}: holds the likeliest classes of each row alone: all logits are too many")
 
 
 def _numbered(held: _Held, begin: str) -> Sequence[str]:

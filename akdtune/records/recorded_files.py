@@ -34,6 +34,9 @@ AUGMENTED = "predictions-augmented.parquet"
 VALUE, GROUP = "value", "group"
 """Columns of predictions whose rows count otherwise than right or wrong, or are not independent of each other."""
 
+LOG_P_LABEL, TOP_CLASSES, TOP_LOG_P = "log_p_label", "top_ids", "top_log_p"
+"""Columns of predictions in place of logits that would be too many; a teacher's end in its number: `top_ids_0`."""
+
 OF_TRIAL = (PREDICTIONS, FEATURES, ATTENTION, AUGMENTED)
 """Files of a trial that has ended, of which all but the first are kept where `record` asks for them."""
 
@@ -136,6 +139,72 @@ def write_trial_logits(
     _write(path, sample_ids_N, labels_N, columns, about, of_rows=of_rows)
 
 
+class TopClasses(NamedTuple):
+    """What is kept of predictions whose logits would be too many.
+
+    Attributes:
+        log_p_label_N: log-probability of each row's label.
+        classes_NT: its likeliest classes, the likeliest first, int32.
+        log_p_NT: their log-probabilities.
+    """
+
+    log_p_label_N: Array
+    classes_NT: npt.NDArray[np.int32]
+    log_p_NT: Array
+
+
+def write_trial_tops(
+    path: FilePath,
+    sample_ids_N: Integers,
+    labels_N: Integers,
+    tops: TopClasses,
+    *,
+    half: bool = False,
+    values_N: Array | None = None,
+    groups_N: Integers | None = None,
+) -> None:
+    """Writes a student's likeliest classes in place of logits: `sample_id`, `label`, where given `value` and `group`,
+    then `log_p_label`, `top_ids` and `top_log_p`.
+
+    Args:
+        path: the file, replaced as a whole.
+        sample_ids_N: global ids of the rows.
+        labels_N: their true classes.
+        tops: of the student.
+        half: keeps the log-probabilities in float16.
+        values_N: as of `write_trial_logits`.
+        groups_N: as there.
+
+    Raises:
+        StudyError: when the file cannot be written.
+    """
+    of_rows: dict[str, pa.Array] = {} if values_N is None else {VALUE: pa.array(values_N, pa.float32())}
+    of_rows |= {} if groups_N is None else {GROUP: pa.array(groups_N, pa.int64())}
+    numbers, lists = _tops(tops, "", half)
+    _write(path, sample_ids_N, labels_N, lists, of_rows={**of_rows, **numbers})
+
+
+def write_teacher_tops(path: FilePath, sample_ids_N: Integers, labels_N: Integers, tops: Sequence[TopClasses]) -> None:
+    """Writes the likeliest classes of every teacher, the main one first, in float16.
+
+    Raises:
+        StudyError: when the file cannot be written.
+    """
+    parts = [_tops(of, f"_{index}", half=True) for index, of in enumerate(tops)]
+    numbers = {name: column for of_rows, _ in parts for name, column in of_rows.items()}
+    lists = {name: values_NT for _, of_lists in parts for name, values_NT in of_lists.items()}
+    _write(path, sample_ids_N, labels_N, lists, of_rows=numbers)
+
+
+def _tops(tops: TopClasses, behind: str, half: bool) -> tuple[dict[str, pa.Array], dict[str, npt.NDArray[Any]]]:
+    """Columns with one number a row, and those with several."""
+    log_p_label_N, log_p_NT = (in_half(values) if half else values for values in (tops.log_p_label_N, tops.log_p_NT))
+    return (
+        {f"{LOG_P_LABEL}{behind}": pa.array(log_p_label_N)},
+        {f"{TOP_CLASSES}{behind}": tops.classes_NT, f"{TOP_LOG_P}{behind}": log_p_NT},
+    )
+
+
 def write_teacher_logits(
     path: FilePath, sample_ids_N: Integers, labels_N: Integers, logits: Sequence[Array], augmentation: str | None = None
 ) -> None:
@@ -195,7 +264,7 @@ def _write(
     path: FilePath,
     sample_ids_N: Integers,
     labels_N: Integers | None,
-    lists: Mapping[str, Array],
+    lists: Mapping[str, npt.NDArray[Any]],
     about: Mapping[bytes, str] | None = None,
     shapes: Mapping[str, tuple[int, int]] | None = None,
     of_rows: Mapping[str, pa.Array] | None = None,

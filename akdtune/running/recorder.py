@@ -19,10 +19,11 @@ from torch import Tensor
 
 from akdtune import atomic
 from akdtune.records import recorded_files
-from akdtune.records.recorded_files import ATTENTION, AUGMENTED, FEATURES, PREDICTIONS, Maps, SplitName
+from akdtune.records.recorded_files import ATTENTION, AUGMENTED, FEATURES, PREDICTIONS, Maps, SplitName, TopClasses
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.settings.record import RecordSettings, held_record
 from akdtune.training.evaluation import Predictions
+from akdtune.training.likeliest import Likeliest
 from akdtune.training.recording import ClassMaps, Recording
 from akdtune.training.request import TrialRequest
 
@@ -65,6 +66,9 @@ def _of_trial(
     half = record.predictions == "float16"
 
     def logits(path: Path) -> None:
+        if predictions.logits_NK is None:
+            _write_tops(predictions, half, path)
+            return
         views = [_array(view_NK) for view_NK in recording.views()] if record.views else None
         answers_NJK = recording.answers() if record.answers else None
         logits_NK = _array(predictions.logits_NK)
@@ -101,6 +105,10 @@ def _of_teachers(
     run, split = request.root, split_name(recording)
 
     def logits(path: Path) -> None:
+        if predictions.logits_NK is None:
+            tops = [top_classes(of) for of in recording.teacher_likeliest()]
+            recorded_files.write_teacher_tops(path, ids_N, labels_N, tops)
+            return
         said = [_array(logits_NK) for logits_NK in recording.teacher_logits()]
         recorded_files.write_teacher_logits(path, ids_N, labels_N, said)
 
@@ -125,6 +133,26 @@ def _of_teachers(
     if record.augmented:
         files[recorded_files.teacher_augmented_file(run, label, split)] = augmented
     return files
+
+
+def _write_tops(predictions: Predictions, half: bool, path: Path) -> None:
+    assert predictions.likeliest is not None, "they stand in the place of logits"
+    numbers = (None if part is None else part.numpy() for part in (predictions.values_N, predictions.groups_N))
+    values_N, groups_N = numbers
+    recorded_files.write_trial_tops(
+        path,
+        predictions.sample_ids_N.numpy(),
+        predictions.labels_N.numpy(),
+        top_classes(predictions.likeliest),
+        half=half,
+        values_N=values_N,
+        groups_N=groups_N,
+    )
+
+
+def top_classes(of: Likeliest) -> TopClasses:
+    """The same as files hold it."""
+    return TopClasses(_array(of.log_p_label_R), of.classes_RT.numpy(), _array(of.log_p_RT))
 
 
 def split_name(recording: Recording) -> SplitName:

@@ -10,12 +10,15 @@ import torch
 from akdtune import networks, progress
 from akdtune.planning.identity import Identity
 from akdtune.records.recorded import split_of
-from akdtune.records.recorded_files import SplitName, teacher_logits_file, write_teacher_logits
+from akdtune.records.recorded_files import SplitName, teacher_logits_file, write_teacher_logits, write_teacher_tops
 from akdtune.records.study_directory import StudyDirectory
 from akdtune.records.study_folder import writing
 from akdtune.roles import REPORT_ROLES
+from akdtune.running.recorder import top_classes
 from akdtune.teacher.find import load_others, load_teacher
 from akdtune.training.evaluation import EVALUATION_BATCH
+from akdtune.training.likeliest import likeliest_of
+from akdtune.training.task import task_of
 
 
 def complete(directory: StudyDirectory, identity: Identity) -> None:
@@ -42,8 +45,14 @@ def _write(directory: StudyDirectory, identity: Identity, split: SplitName, role
     assert images is not None, "trials were judged by them"
     file, inputs = identity.teacher_of(role), prepared.dataset.inputs
     teachers = (load_teacher(file, inputs, cpu), *load_others(file, inputs, cpu))
+    path, about = teacher_logits_file(directory.root, split), (images.sample_ids_N.numpy(), images.labels_N.numpy())
+    if task_of({"task": identity.study.task}).in_parts:
+        tops = [top_classes(likeliest_of(network, images)) for network in teachers]
+        with writing(directory.root):
+            path.parent.mkdir(exist_ok=True)
+            write_teacher_tops(path, *about, tops)
+        return
     said = [networks.predict(network, images, EVALUATION_BATCH).float().numpy() for network in teachers]
     with writing(directory.root):
-        path = teacher_logits_file(directory.root, split)
         path.parent.mkdir(exist_ok=True)
-        write_teacher_logits(path, images.sample_ids_N.numpy(), images.labels_N.numpy(), said)
+        write_teacher_logits(path, *about, said)

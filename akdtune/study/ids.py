@@ -12,7 +12,7 @@ from akdtune.settings.data import WEAK, own_augmentation
 from akdtune.settings.training import HOW_IT_RUNS
 
 NOT_IN_THE_CELL: dict[str, Set[str]] = {
-    "data": {"root", "download", "train", "test", "workers"},
+    "data": {"root", "download", "train", "test", "workers", "file", "path", "tokenizer"},
     "teacher": {"checkpoint", "augmentation"},
     "student": {"checkpoint"},
     "training": HOW_IT_RUNS,

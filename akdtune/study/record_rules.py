@@ -28,10 +28,23 @@ def problems(
         configurations: settings that together hold every option of what is searched, and every known cell.
         task: name of the study's.
     """
-    if (takes := lookup("tasks", task).takes) != "images":
+    component = lookup("tasks", task)
+    if component.in_parts:
+        for key, asked in (("views", record.views), ("features", record.features), ("train", record.train)):
+            if asked:
+                yield (
+                    ("record", key),
+                    f"would hold all rows and classes at once, which the task '{task}' has too many of",
+                )
+    if (takes := component.takes) != "images":
         for key, asked in (("attention", record.attention_images), ("augmented", record.augmented)):
             if asked:
                 yield ("record", key), f"is of images, and the task '{task}' takes {takes}"
+        return
+    if not lookup("tasks", task).keeps_more:
+        for key in ("views", "features", "attention", "augmented", "train"):
+            if getattr(record, key):
+                yield ("record", key), f"the task '{task}' keeps predictions alone"
         return
     if not record.attention_images:
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.metric import ACCURACY, Metric
-from akdtune.registry import lookup, names
+from akdtune.registry import NO_NETWORK, lookup, names
 from akdtune.settings.file import DOMAINS, shown
 from akdtune.settings.messages import typed
 from akdtune.settings.sections import COSTS
@@ -68,14 +68,19 @@ def check_data(remarks: Remarks, task: Mapping[str, Any], data: Any) -> None:
 
 
 def check_teacher(remarks: Remarks, task: Mapping[str, Any], teacher: TeacherSettings | None) -> None:
-    """Refuses teachers' networks of another kind than the task is made for, and augmentations of what is no image.
+    """Refuses teachers' networks of another kind than the task is made for, augmentations of what is no image, and no
+    teacher where a student is judged beside it.
 
     Args:
         remarks: take what is wrong.
         task: as `checked` gives it.
         teacher: typed, further ones included; None where it is wrong.
     """
-    takes = lookup("tasks", task["name"]).takes
+    component = lookup("tasks", task["name"])
+    takes = component.takes
+    if component.needs_teacher and teacher is not None and teacher.absent:
+        why = f"the task '{task['name']}' judges a student beside its teacher, by {component.metric.words}"
+        remarks.problem(("teacher", "network"), f"{why}, and teacher.network is {NO_NETWORK}")
     for path, one in () if teacher is None else teacher.with_paths():
         for place, message in of_another_kind(("teacher", *path, "network"), one.network, task["name"], takes):
             remarks.problem(place, message)

@@ -154,8 +154,8 @@ class DeviceRows:
             rows_B: the rows of their crops.
         """
         if self._table is None or not self._expected:
-            return self._rows.said(self._sent(self._rows.values(rows_B.cpu().numpy())))
-        return self._rows.said(self._table.values_RW[rows_B if self.place == "resident" else positions_B])
+            return self._rows.said(self._sent(self._rows.values(rows_B.cpu().numpy())), rows_B)
+        return self._rows.said(self._table.values_RW[rows_B if self.place == "resident" else positions_B], rows_B)
 
     def _sent(self, values_RW: Values) -> Tensor:
         """Rows on the device; on a GPU they travel while the host goes on."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +22,8 @@ from akdtune.settings.data import Augmentation
 from akdtune.settings.teacher import Compute
 from akdtune.signals import Inputs, Signals
 from akdtune.teacher.asked import Asked, asked
-from akdtune.teacher.cache_files import Rows
 from akdtune.teacher.device_rows import DeviceRows, device_rows
+from akdtune.teacher.items import items_of
 from akdtune.teacher.rows import Caching, PlaceMatters, TeacherRows
 
 TABLE_BATCH = 256
@@ -93,7 +92,8 @@ class FrozenTeacher:
         self._asked = [asked(teacher, compute) for teacher in (network, *self.others)]
         self._split = split
         self._augmentation = augmentation
-        self._caching = caching if split.crops_only else None
+        self._items = items_of(split, augmentation)
+        self._caching = caching if self._items is not None else None
         self._variants = 1 if split.always_same else augmentation.variants
         self._opened: list[TeacherRows] | None = None
         self._on_device: list[DeviceRows] | None = None
@@ -113,7 +113,7 @@ class FrozenTeacher:
             self._opened = []
             if self._caching is not None:
                 try:
-                    of_images = self._images, self._augmentation, self._caching
+                    of_images = self._split, self._augmentation, self._caching
                     self._opened = [
                         TeacherRows(teacher, *of_images, ask)
                         for teacher, ask in zip((self.network, *self.others), self._asked, strict=True)
@@ -197,17 +197,17 @@ class FrozenTeacher:
 
     def _stored(self, positions_B: Tensor, crops_B: Crops | None, which: Sequence[int]) -> list[Signals]:
         """What some of the teachers (0: the main one) say without being asked for maps."""
-        variants = self._variants
-        variant_B = 0 if crops_B is None else crops_B.variant_N(self._augmentation)
         if self.keeps_table:
-            rows_B, tables = positions_B * variants + variant_B, self._kept()
-            return [self._from_table(tables[index], index, rows_B) for index in which]
-        rows_B = self._images.rows_N[positions_B] * variants + variant_B
+            variant_B = 0 if crops_B is None else crops_B.variant_N(self._augmentation)
+            rows_B, tables = positions_B * self._variants + variant_B, self._kept()
+            return [self._from_table(tables[index], index, rows_B, positions_B) for index in which]
+        assert self._items is not None, "what no store could name comes live"
+        rows_B = self._items.rows(positions_B, crops_B)
         if rows_B.device.type == "cuda":
             return self._from_device(positions_B, rows_B, which)
         asked = [self._cached[index] for index in which]
         if self._epoch is not None:
-            rows_N, order_R = self._drawn(*self._epoch)
+            rows_N, order_R = self._items.drawn(*self._epoch)
             for teacher in asked:
                 teacher.expect(rows_N[order_R])
             self._epoch = None
@@ -216,26 +216,22 @@ class FrozenTeacher:
 
     def _from_device(self, positions_B: Tensor, rows_B: Tensor, which: Sequence[int]) -> list[Signals]:
         """As `_stored`, without a copy to the host."""
+        assert self._items is not None, "what no store could name comes live"
         if self._on_device is None:
-            self._on_device = device_rows(self._cached, len(self._split), rows_B.device)
+            self._on_device = device_rows(self._cached, self._split.items, rows_B.device)
         asked = [self._on_device[index] for index in which]
         if self._epoch is not None:
-            drawn = self._drawn(*self._epoch)
+            drawn = self._items.drawn(*self._epoch)
             for teacher in asked:
                 teacher.expect(*drawn)
             self._epoch = None
-        return [teacher.signals(positions_B, rows_B) for teacher in asked]
+        places_B = self._items.places(positions_B)
+        return [teacher.signals(places_B, rows_B) for teacher in asked]
 
-    def _drawn(self, order_seed: int, epoch: int) -> tuple[Rows, Rows]:
-        """The row of each position's crop in an epoch, and the positions in their order, on the host."""
-        positions_R, crops_N = self._images.drawn(order_seed, epoch)
-        rows_N = self._images.rows_N * self._augmentation.variants + crops_N.variant_N(self._augmentation)
-        return rows_N.cpu().numpy(), positions_R.cpu().numpy()
-
-    def _from_table(self, table: Table, index: int, rows_B: Tensor) -> Signals:
+    def _from_table(self, table: Table, index: int, rows_B: Tensor, positions_B: Tensor) -> Signals:
         if isinstance(table, Signals):
             return Signals(table.logits_BK[rows_B], table.pooled_BC[rows_B])
-        self._cached[index].found += len(rows_B)
+        self._cached[index].found += len(self._cached[index].items.places(positions_B))
         pooled_RC, logits_RK = table
         logits_BK = None if logits_RK is None else logits_RK.index_select(0, rows_B)
         return self._cached[index].answer(pooled_RC.index_select(0, rows_B), logits_BK)
@@ -277,11 +273,10 @@ class FrozenTeacher:
 
     def _gathered(self, cached: TeacherRows) -> Table:
         """Every image and crop of the split out of the cache."""
-        variants = self._variants
-        rows_N = self._images.rows_N.cpu().numpy()
-        rows_R = (rows_N[:, None] * variants + np.arange(variants)).reshape(-1)
+        rows_R = cached.items.of_split()
         cached.store.refresh()
-        return cached.parted(torch.from_numpy(cached.values(rows_R)).to(self._split.labels_N.device))
+        values_RW = torch.from_numpy(cached.values(rows_R)).to(self._split.labels_N.device)
+        return cached.parted(values_RW, torch.from_numpy(rows_R))
 
     def _say(self, trouble: str) -> None:
         """Prints what is wrong with the cache, once (it is the trial's log that it goes to)."""

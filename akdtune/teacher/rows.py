@@ -1,11 +1,12 @@
 """What one frozen teacher says about images and crops, by row: found in the cache, or computed in batches of one size.
 
-A row is an image (of all stored ones) in one crop: image * crops per image + crop. Whatever is asked, rows pass through
-the cache's precision, and rows that are computed are computed in batches of one size, in which a row's numbers depend
-neither on its place nor on the others. A trial's numbers are therefore the same, to the last bit on the CPU, whether
-the cache is empty, partly filled, full, or cannot be used at all.
+A row is an image (of all stored ones) in one crop, or a window of text (`teacher.items`). Whatever is asked, rows pass
+through the cache's precision, and rows that are computed are computed in batches of one size, in which a row's numbers
+depend neither on its place nor on the others. A trial's numbers are therefore the same, to the last bit on the CPU,
+whether the cache is empty, partly filled, full, or cannot be used at all.
 
-Shapes: B rows asked for, P rows of a computed batch, R rows of an epoch, C feature width, K classes, W = C or C + K.
+Shapes: B rows asked for, P rows of a computed batch, R rows of an epoch, C feature width, K classes, W = C or C + K
+numbers of each answer of a row.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from akdtune.data.crops import variant_crops
 from akdtune.data.dataset import DataSet
-from akdtune.data.row_sets import RowDataSet
-from akdtune.data.splits import Split
+from akdtune.data.row_sets import RowDataSet, RowSplit
+from akdtune.data.windows import WindowData
 from akdtune.devices import float32_as_set
 from akdtune.networks import Network, layout
 from akdtune.settings.data import Augmentation
@@ -34,9 +34,7 @@ from akdtune.teacher.asked import Asked, InBfloat16, rebuilt
 from akdtune.teacher.cache import Store
 from akdtune.teacher.cache_files import CacheLimits, Flags, Rows, Values
 from akdtune.teacher.checkpoints import weights_hash
-
-COMPUTE_BATCH = {"cpu": 64, "cuda": 256}
-"""Rows of a computed batch. Small sizes take other kernels, with other last bits, and size 1 other ones again."""
+from akdtune.teacher.items import items_of
 
 FP16_MAX = 65504.0
 
@@ -59,7 +57,10 @@ class Caching:
 
 
 def live_reason(dataset: RowDataSet) -> str | None:
-    """Why teachers run live on a data set's training images; None where crop and flip say which image it is."""
+    """Why teachers run live on a data set's training items; None for windows of text, and where crop and flip say which
+    image it is."""
+    if isinstance(dataset, WindowData):
+        return None
     if not isinstance(dataset, DataSet):
         return f"the data set '{dataset.name}' holds no images; a trial keeps its answers in memory where they fit"
     if dataset.streams:
@@ -88,7 +89,7 @@ class TeacherRows:
 
     Args:
         network: in eval mode, on the device of the split.
-        split: any split of the images; rows count all stored ones.
+        split: any split of the images or windows; rows count all stored ones.
         augmentation: what crops are drawn from.
         caching: settings and names.
         ask: what answers in the network's place, `InBfloat16`; None: the network itself, in float32.
@@ -100,23 +101,25 @@ class TeacherRows:
     def __init__(
         self,
         network: Network,
-        split: Split,
+        split: RowSplit,
         augmentation: Augmentation,
         caching: Caching,
         ask: Asked | None = None,
     ) -> None:
-        self.network, self._split, self._augmentation = network, split, augmentation
+        items = items_of(split, augmentation)
+        assert items is not None, "what no store could name comes live"
+        self.network, self.items = network, items
         self._ask = ask or network
-        self._device = split.labels_N.device
-        self._batch = COMPUTE_BATCH.get(self._device.type, 64)
+        self._device = items.device
+        self._batch = items.batch
         self._weight_KC, self._bias_K = (part.detach() for part in network.classifier())
         self._layout = layout(network)
-        self.rows = split.stored * augmentation.variants
+        self.rows = items.count
         settings = caching.settings
         self._half = settings.dtype == "fp16"
         facts = self._facts(caching)
         probe, self.keeps_logits = self._probe(facts)
-        self.width = network.pooled_dim + (len(self._bias_K) if self.keeps_logits else 0)
+        self.width = items.answers * (network.pooled_dim + (len(self._bias_K) if self.keeps_logits else 0))
         about = {"network": type(network).__name__, "data": caching.data}
         bound = None if settings.max_mib is None else settings.max_mib * 2**20
         facts |= {"probe": probe, "rows": self.rows, "width": self.width, "dtype": settings.dtype}
@@ -138,17 +141,18 @@ class TeacherRows:
 
     def signals(self, rows_B: Rows) -> Signals:
         """Logits and pooled feature of some rows, float32 on the device."""
-        return self.said(torch.from_numpy(self.values(rows_B)).to(self._device))
+        return self.said(torch.from_numpy(self.values(rows_B)).to(self._device), torch.from_numpy(rows_B))
 
-    def said(self, values_BW: Tensor) -> Signals:
+    def said(self, values_BW: Tensor, rows_B: Tensor) -> Signals:
         """Logits and pooled feature out of rows as they are kept."""
-        return self.answer(*self.parted(values_BW))
+        return self.answer(*self.parted(values_BW, rows_B))
 
-    def parted(self, values_BW: Tensor) -> tuple[Tensor, Tensor | None]:
+    def parted(self, values_BW: Tensor, rows_B: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pooled feature and, where they are kept, logits out of rows as they are kept, in float32."""
-        values_BW = values_BW.to(torch.float32)
-        pooled_BC = values_BW[:, : self.network.pooled_dim].contiguous()
-        return pooled_BC, values_BW[:, self.network.pooled_dim :].contiguous() if self.keeps_logits else None
+        values_BW, rows_B = values_BW.to(torch.float32), rows_B.to(values_BW.device)
+        of_features = self.items.answers * self.network.pooled_dim
+        pooled_RC = self.items.answered(rows_B, values_BW[:, :of_features])
+        return pooled_RC, self.items.answered(rows_B, values_BW[:, of_features:]) if self.keeps_logits else None
 
     def answer(self, pooled_BC: Tensor, logits_BK: Tensor | None) -> Signals:
         """What the network says, out of what `parted` gives."""
@@ -217,18 +221,21 @@ class TeacherRows:
     @torch.no_grad()
     def _outputs(self, rows_P: Rows) -> tuple[Tensor, Tensor]:
         """Pooled feature and logits of one batch of the fixed size, filled up with repetitions, in float32."""
-        filled = torch.from_numpy(np.resize(rows_P, self._batch)).to(self._device)
-        variants = self._augmentation.variants
-        crops_P = variant_crops(filled % variants, self._augmentation)
-        images_PCHW = self._split.images_of_rows(filled // variants, crops_P)
+        inputs = self.items.inputs(self._filled(rows_P), self._layout)
         full_float32 = float32_as_set(self._device, tf32=False)
         with torch.autocast(self._device.type, enabled=False), full_float32:
-            said = self._ask(images_PCHW.contiguous(memory_format=self._layout))
+            said = self._ask(inputs)
         return said.pooled_BC.float(), said.logits_BK.float()
 
+    def _filled(self, rows_P: Rows) -> Tensor:
+        return torch.from_numpy(np.resize(rows_P, self._batch)).to(self._device)
+
     def _computed(self, rows_P: Rows) -> Tensor:
-        pooled_PC, logits_PK = self._outputs(rows_P)
-        return torch.cat([pooled_PC, logits_PK], dim=1) if self.keeps_logits else pooled_PC
+        """Rows as they are kept, before they are rounded, [P, W]."""
+        pooled_RC, logits_RK = self._outputs(rows_P)
+        filled_P = self._filled(rows_P)
+        kept_PX = self.items.kept(filled_P, pooled_RC)
+        return torch.cat([kept_PX, self.items.kept(filled_P, logits_RK)], dim=1) if self.keeps_logits else kept_PX
 
     def _rounded(self, values_PW: Tensor) -> Values:
         """As kept: what half precision cannot hold becomes its largest number, not infinite."""
@@ -239,15 +246,12 @@ class TeacherRows:
 
     def _facts(self, caching: Caching) -> dict[str, Any]:
         """What the numbers depend on, as far as it is known before the network was asked anything."""
-        kind, augmentation, device = type(self.network), self._augmentation, self._device
-        size = self._split.images_of_rows(torch.zeros(1, dtype=torch.int64, device=device)).shape
+        kind, device = type(self.network), self._device
         return {
             "weights": weights_hash(self.network),
             "network": [f"{kind.__module__}.{kind.__qualname__}", _short_hash(_plan(self.network).encode())],
             "images": list(caching.images),
-            "input": list(size[1:]),
-            "normalisation": [part.tolist() for part in self._split.statistics],
-            "crops": {"pad": augmentation.pad, "flip": augmentation.flip, "fill": 0},
+            **self.items.facts(),
             "precision": "bf16" if isinstance(self._ask, InBfloat16) else "fp32",
             "layout": str(self._layout),
             "batch": self._batch,
@@ -263,21 +267,14 @@ class TeacherRows:
         """
         known = _short_hash(repr((facts, torch.get_num_threads())).encode())
         if known not in _probed:
-            pooled_PC, logits_PK = self._outputs(self._first_rows())
+            pooled_PC, logits_PK = self._outputs(self.items.first())
             said = b"".join(part.cpu().numpy().tobytes() for part in (pooled_PC, logits_PK))
             exact = _short_hash(said) if self._device.type == "cpu" else ""
             _probed[known] = (exact, not rebuilt(self.network, Signals(logits_PK, pooled_PC)))
         return _probed[known]
 
-    def _first_rows(self) -> Rows:
-        """A batch of different images in different crops."""
-        index = np.arange(self._batch)
-        variants = self._augmentation.variants
-        first: Rows = index % self._split.stored * variants + index * 7 % variants
-        return first
-
     def _refuse_if_place_matters(self) -> None:
-        rows = self._first_rows()
+        rows = self.items.first()
         there, back = self._computed(rows), self._computed(rows[::-1].copy()).flip(0)
         if not torch.equal(there, back):
             raise PlaceMatters(type(self.network).__name__)

@@ -23,6 +23,7 @@ from akdtune.signals import ANSWERS, Inputs, Signals
 from akdtune.teacher.frozen import FrozenTeacher
 from akdtune.training.config import TrialConfig
 from akdtune.training.diversity import DIVERSITY_COLUMNS
+from akdtune.training.likeliest import Likeliest
 from akdtune.training.measures import VIEW_COLUMNS, measure_views
 from akdtune.training.objective import Objective
 from akdtune.training.task import SCORE_WINDOW, Task
@@ -61,19 +62,21 @@ def _mib(signals: Signals) -> float:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Student logits on the images a role is judged by.
+    """What a student says about the items that a role is judged by.
 
     Attributes:
-        sample_ids_N, labels_N, logits_NK: of each image.
+        sample_ids_N, labels_N, logits_NK: of each row; no logits where they would be too many.
         values_N: what each contributes to the metric; None: whether it is right.
         groups_N: which are drawn together where others are drawn; None: each alone.
+        likeliest: what is kept in place of logits.
     """
 
     sample_ids_N: Tensor
     labels_N: Tensor
-    logits_NK: Tensor
+    logits_NK: Tensor | None
     values_N: Tensor | None = None
     groups_N: Tensor | None = None
+    likeliest: Likeliest | None = None
 
 
 class Evaluation:
@@ -132,6 +135,8 @@ class Evaluation:
             judged = {name for name, column in known.items() if column.teacher == "judged"}
             row = {name: None if name in judged else value for name, value in row.items()}
         score = sum(self.recent_scores) / len(self.recent_scores)
+        if epoch == self.config.training.epochs:
+            row |= self._last_measures(self.splits.validation)
         of_answers = self._of_answers(row, "val")
         return {**row, self.task.metric.validation: value, "score": score, **of_answers}
 
@@ -155,8 +160,8 @@ class Evaluation:
 
     def _parts(self, split: RowSplit) -> Iterator[Part]:
         """What student and teachers say about a split, and its labels: as one, or in parts of which none is kept."""
-        at_once = self.task.items_at_once
-        if at_once is None or at_once >= split.items:
+        at_once = split.at_once if self.task.in_parts else self.task.items_at_once
+        if at_once is None or (at_once >= split.items and not self.task.in_parts):
             yield self.student_signals(split), self.teacher_signals(split), split.labels_N
             return
         asked, of_teacher = self.asked_student(), self.teacher
@@ -242,6 +247,8 @@ class Evaluation:
     @torch.no_grad()
     def close(self) -> tuple[dict[str, float | None], Predictions]:
         """The last reading: the test set for report roles (their only one), the validation set for the others."""
+        if self.task.in_parts:
+            return self._closed_in_parts()
         split, metric = self.judged, self.task.metric
         row: dict[str, float | None] = {}
         self.at_close = student_N = self.student_signals(split)
@@ -250,11 +257,51 @@ class Evaluation:
             parts = [(student_N, self.teacher_signals(split), split.labels_N)] if whole else self._parts(split)
             row = self._measured(split, parts)
             row[metric.test] = row.pop(metric.name)
-            row |= self._of_answers(row, "test")
+            row |= self._last_measures(split) | self._of_answers(row, "test")
         values_N = self.task.values(student_N, lambda: self.teacher_signals(split), split.labels_N)
         groups_N = self.task.groups(split.sample_ids_N)
         of_rows = (None if numbers is None else numbers.cpu() for numbers in (values_N, groups_N))
         return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu(), *of_rows)
+
+    @torch.no_grad()
+    def _closed_in_parts(self) -> tuple[dict[str, float | None], Predictions]:
+        """The last reading where nothing of all rows and classes at once is made."""
+        split, metric = self.judged, self.task.metric
+        kept: list[tuple[Likeliest, Tensor | None]] = []
+
+        def gathered() -> Iterator[Part]:
+            for student_R, teacher_R, labels_R in self._parts(split):
+                values_R = self.task.values(student_R, lambda said=teacher_R: said, labels_R)
+                kept.append((Likeliest.of(student_R.logits_BK, labels_R), None if values_R is None else values_R.cpu()))
+                yield student_R, teacher_R, labels_R
+
+        row: dict[str, float | None] = {}
+        if split is self.splits.test:
+            row = self._measured(split, gathered())
+            row[metric.test] = row.pop(metric.name)
+            row |= self._last_measures(split)
+        else:
+            for _ in gathered():
+                pass
+        values = [values_R for _, values_R in kept if values_R is not None]
+        groups_N = self.task.groups(split.sample_ids_N)
+        return row, Predictions(
+            split.sample_ids_N.cpu(),
+            split.labels_N.cpu(),
+            None,
+            torch.cat(values) if values else None,
+            None if groups_N is None else groups_N.cpu(),
+            Likeliest.joined([likeliest for likeliest, _ in kept]),
+        )
+
+    @torch.no_grad()
+    def _last_measures(self, split: RowSplit) -> dict[str, float | None]:
+        """What the task measures of the last epoch alone."""
+        which = "test" if split is self.splits.test else "validation"
+        key = f"{self.share_as}/{which}" if self.share_as else ""
+        of_teacher = None if self.teacher is None else self.teacher.network
+        with float32_as_set(split.labels_N.device, self.config.training.tf32):
+            return self.task.last_measures(self.asked_student(), of_teacher, split, key)
 
 
 def _over_parts(rows: Sequence[tuple[int, dict[str, float | None]]]) -> dict[str, float | None]:

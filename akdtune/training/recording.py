@@ -28,6 +28,7 @@ from akdtune.devices import float32_as_set
 from akdtune.randomness import derived_seed
 from akdtune.signals import Signals, Views, labelled_rows
 from akdtune.training.evaluation import EVALUATION_BATCH, Evaluation
+from akdtune.training.likeliest import Likeliest, likeliest_of
 from akdtune.training.measures import STOCHASTIC_DRAWS, fixed_views, percent_right
 
 RECORDED_COLUMNS = (
@@ -151,6 +152,11 @@ class Recording:
     def teacher_logits(self) -> list[Tensor]:
         """Logits [N, K] of every teacher, the main one first."""
         return [said.logits_BK.cpu() for said in self._teachers]
+
+    def teacher_likeliest(self) -> list[Likeliest]:
+        """The likeliest classes of every teacher, the main one first."""
+        with float32_as_set(self.split.labels_N.device, self._of.config.training.tf32):
+            return [likeliest_of(network, self.split) for network in self._networks]
 
     def teacher_features(self, images: int) -> dict[str, Tensor]:
         """Pooled features [images, C] of every teacher."""

@@ -306,6 +306,7 @@ class Trial:
         self.objective.after_step()
         values = {f"loss.{name}": value for name, value in loss.terms.items()}
         values |= {gate_column("train", name): value for name, value in loss.gates.items()}
+        values |= loss.measured
         values["train_accuracy"] = percent_right(loss.logits_BK, step.batch.labels_B)
         if step.batch.labelled_B is not None:
             values[LABELLED] = step.batch.labelled_B.mean(dtype=torch.float64)

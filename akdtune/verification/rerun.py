@@ -151,7 +151,8 @@ def _kept(trial: TrialDirectory) -> dict[str, Any]:
     if not trial.predictions.exists():
         return {}
     held = files.read_schema(trial.predictions)
-    half = pa.types.is_float16(held.field("logits").type.value_type)
+    numbers = recorded_files.TOP_LOG_P if recorded_files.TOP_LOG_P in held.names else "logits"
+    half = pa.types.is_float16(held.field(numbers).type.value_type)
     few = {"features": recorded_files.FEATURES, "attention": recorded_files.ATTENTION}
     return {
         "predictions": "float16" if half else "float32",

@@ -16,7 +16,7 @@ from akdtune.metric import ACCURACY, Metric
 from akdtune.records import files
 from akdtune.records.lock_file import metric_of
 from akdtune.records.number_lists import read_lists
-from akdtune.records.recorded_files import VALUE
+from akdtune.records.recorded_files import TOP_CLASSES, VALUE
 from akdtune.records.trial_directory import TrialDirectory, digest_of
 from akdtune.reports.text import counted
 from akdtune.roles import REPORT_ROLES
@@ -265,12 +265,15 @@ def _predictions(
 def _chosen(path: Path) -> tuple[Integers, Integers, Integers, npt.NDArray[np.float64] | None]:
     """Ids, labels and predicted classes of stored predictions, and the value of each row where that is stored."""
     table = files.read_table(path)
-    logits_NK = read_lists(table, "logits")
+    if TOP_CLASSES in table.column_names:
+        chosen_N: Integers = read_lists(table, TOP_CLASSES)[:, 0].astype(np.int64)
+    else:
+        chosen_N = read_lists(table, "logits").argmax(axis=1)
     ids, labels = (np.asarray(table[name].to_numpy(), np.int64) for name in ("sample_id", "label"))
     if not len(ids) or len(set(ids.tolist())) < len(ids):
         raise ValueError("holds no image, or one twice")
     stored = VALUE in table.column_names
-    return ids, labels, logits_NK.argmax(axis=1), table[VALUE].to_numpy().astype(np.float64) if stored else None
+    return ids, labels, chosen_N, table[VALUE].to_numpy().astype(np.float64) if stored else None
 
 
 def wrong_labels(ids_N: npt.NDArray[np.int64], labels_N: npt.NDArray[np.int64], labels: Labels) -> str:

@@ -34,7 +34,7 @@ from akdtune.study.written import export_yaml
 from akdtune.teacher.cache import Store
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import find_teacher
-from akdtune.teacher.rows import COMPUTE_BATCH
+from akdtune.teacher.items import COMPUTE_BATCH
 from akdtune.training.config import TrialConfig
 from akdtune.training.request import TrialRequest
 from akdtune.training.trial import Trial

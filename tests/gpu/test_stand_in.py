@@ -23,7 +23,7 @@ from akdtune.methods.crd import CRD
 from akdtune.registry import names
 from akdtune.settings.data import AugmentationSettings, DataSettings
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
-from akdtune.teacher import rows
+from akdtune.teacher import items
 from akdtune.teacher.device_rows import forget_resident
 from akdtune.teacher.frozen import forget_tables
 from akdtune.training import evaluation, graphs, objective
@@ -232,7 +232,7 @@ def on_host(node: Any) -> Any:
 def test_rows_of_the_teacher_cache_on_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, place: str
 ) -> None:
-    monkeypatch.setitem(rows.COMPUTE_BATCH, "cuda", rows.COMPUTE_BATCH["cpu"])  # the same rounding
+    monkeypatch.setitem(items.COMPUTE_BATCH, "cuda", items.COMPUTE_BATCH["cpu"])  # the same rounding
     small_trials.roomy_disk(monkeypatch)
     found, steps = [], None
     for device in ("cpu", "cuda"):

@@ -21,7 +21,7 @@ from akdtune.processors import available_cpus
 from akdtune.records.damage import file_trouble
 from akdtune.records.files import read_table, trial_directory
 from akdtune.records.number_lists import read_lists
-from akdtune.records.recorded_files import GROUP, VALUE
+from akdtune.records.recorded_files import GROUP, TOP_CLASSES, TOP_LOG_P, VALUE
 from akdtune.records.trial_directory import TrialDirectory
 from akdtune.reports.ablation.measured import MeasuredCell
 from akdtune.statistics.resampling import Floats
@@ -175,9 +175,13 @@ def _read(path: Path) -> Stored:
     ids_N = np.asarray(table["sample_id"].to_numpy(), np.int64)
     labels_N = np.asarray(table["label"].to_numpy(), np.int64)
     order = np.argsort(ids_N, kind="stable")
-    logits_NK = np.ascontiguousarray(read_lists(table, "logits")[order])
-    answers_N = logits_NK.argmax(1)
-    digest = hashlib.sha256(logits_NK.tobytes()).digest()
+    if TOP_CLASSES in table.column_names:
+        outputs_NX = np.ascontiguousarray(read_lists(table, TOP_LOG_P)[order])
+        answers_N = read_lists(table, TOP_CLASSES)[order, 0].astype(np.int64)
+    else:
+        outputs_NX = np.ascontiguousarray(read_lists(table, "logits")[order])
+        answers_N = outputs_NX.argmax(1)
+    digest = hashlib.sha256(outputs_NX.tobytes()).digest()
     values_N: Bools | Floats = answers_N == labels_N[order]
     groups_N: Integers | None = None
     if VALUE in table.column_names:
