@@ -99,7 +99,9 @@ def test_trials_are_the_same_whatever_the_store_holds(tmp_path: Path, monkeypatc
     in_memory = run(CacheSettings(location=str(tmp_path)), table=True)
     without_disk = run(CacheSettings(location=str(tmp_path / "full"), max_mib=0), table=False)
     expected = numbers(cold, CACHE_RATES)
-    assert numbers(warm, CACHE_RATES) == numbers(in_memory, CACHE_RATES) == numbers(without_disk, CACHE_RATES) == expected
+    assert (
+        numbers(warm, CACHE_RATES) == numbers(in_memory, CACHE_RATES) == numbers(without_disk, CACHE_RATES) == expected
+    )
     assert [epoch.row["teacher_cache_hit_rate"] for epoch in cold][1] == 1
     assert [epoch.row["teacher_cache_hit_rate"] for epoch in warm] == [1, 1]
     live = numbers(run(None, table=False), CACHE_RATES)
