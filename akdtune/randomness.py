@@ -47,6 +47,13 @@ class Stream(IntEnum):
     FILL = 14
     ROTATION = 15
     AUTOAUGMENT = 16
+    PARTITION = 17
+    NODE_POOL = 40
+    NODE_LABELS = 41
+    NODE_CLASS = 42
+    NODE_FEATURES = 43
+    EDGE = 44
+    ANNOTATION = 45
     ARITHMETIC = 30
 
 

@@ -1,8 +1,8 @@
-"""Name -> class for views, methods, networks, data sets, loggers and tasks, imported on first use.
+"""Name -> class for views, methods, selections, networks, data sets, loggers and tasks, imported on first use.
 
-A view, a method, a logger or a task is one file whose name is its registered name; a network family is one file that
-registers several names. `plugins: [module]` in a study imports further modules that register more, and installed
-packages bring theirs by entry points of the group `akdtune.plugins`.
+A view, a method, a selection, a logger or a task is one file whose name is its registered name; a network family is one
+file that registers several names. `plugins: [module]` in a study imports further modules that register more, and
+installed packages bring theirs by entry points of the group `akdtune.plugins`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from akdtune.errors import AkdtuneError, AkdtuneWarning, Problem, SettingsError, unknown_name
 
-Kind = Literal["methods", "views", "networks", "data", "loggers", "tasks"]
+Kind = Literal["methods", "views", "networks", "data", "loggers", "tasks", "selections"]
 T = TypeVar("T")
 
 NO_NETWORK = "none"
@@ -34,18 +34,18 @@ NO_NETWORK = "none"
 ENTRY_POINTS = "akdtune.plugins"
 """The group of entry points under which installed packages name the modules that register their components."""
 
-KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data", "loggers", "tasks")
+KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data", "loggers", "tasks", "selections")
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 _families: dict[str, dict[str, Family]] = {kind: {} for kind in KINDS}
 _PACKAGES: dict[Kind, str] = {
     "methods": "methods", "views": "views", "networks": "networks", "data": "datasets", "loggers": "tracking.loggers",
-    "tasks": "tasks",
+    "tasks": "tasks", "selections": "selections",
 }  # fmt: skip
-_ONE_FILE_EACH = ("methods", "views", "loggers", "tasks")
+_ONE_FILE_EACH = ("methods", "views", "loggers", "tasks", "selections")
 _singular = {
     "methods": "method", "views": "view", "networks": "network", "data": "data set", "loggers": "logger",
-    "tasks": "task",
+    "tasks": "task", "selections": "selection",
 }  # fmt: skip
 
 

@@ -309,6 +309,9 @@ class Batch:
         streams: the generators of those who have one of their own, by name; empty where all draw from `generator`.
         labelled_B: which rows have a label, bool; None: all. A mixed image has one where both of its images do.
             Methods that read labels are given these rows only, and the student's cross-entropy counts no other.
+        untaught_B: labelled rows whose label no teacher was told, bool; None: teachers were told all. What a teacher
+            is worth shows on these alone.
+        right_labels_B: the right label of every row, for views that say that they read them; None for all others.
     """
 
     labels_B: Tensor
@@ -321,6 +324,8 @@ class Batch:
     repeated: int = 0
     streams: tuple[tuple[str, torch.Generator], ...] = ()
     labelled_B: Tensor | None = None
+    untaught_B: Tensor | None = None
+    right_labels_B: Tensor | None = None
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
@@ -341,6 +346,8 @@ class Batch:
             partner_labels_B=None if self.partner_labels_B is None else self.partner_labels_B[rows_B],
             repeated=int((rows_B < self.repeated).sum()) if self.repeated else 0,
             labelled_B=None if self.labelled_B is None else self.labelled_B[rows_B],
+            untaught_B=None if self.untaught_B is None else self.untaught_B[rows_B],
+            right_labels_B=None if self.right_labels_B is None else self.right_labels_B[rows_B],
         )
 
     @classmethod

@@ -31,7 +31,7 @@ LIGHT = [
     "statistics.resampling",
     "statistics.paired", "reports.ablation.tables", "reports.figures", "tracking.tracker",
 ]  # fmt: skip
-LATE = {*HEAVY, "PIL", "wandb_workspaces"}
+LATE = {*HEAVY, "PIL", "snntorch", "wandb_workspaces"}
 """Libraries that a function may load."""
 LOADERS = {
     "akdtune.designs.controls": {"akdtune", "akdtune.contexts", "akdtune.signals"},

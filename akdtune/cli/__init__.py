@@ -17,7 +17,7 @@ from typing import Any
 from akdtune.cli import storage_commands
 from akdtune.cli.app import app, cache_app, teacher_app, wandb_app
 from akdtune.cli.arguments import StudyCommand
-from akdtune.cli.listing_commands import data, methods, networks, views
+from akdtune.cli.listing_commands import data, methods, networks, selections, views
 from akdtune.cli.page_command import report
 from akdtune.cli.reading_commands import analyze, best, compare, logs, show
 from akdtune.cli.study_commands import plan, rehearse, retry, run, schema, spaces
@@ -30,7 +30,18 @@ from akdtune.running import interruption
 
 _STUDIES = (run, retry, plan, rehearse)
 _BEFORE: tuple[Callable[..., None], ...] = (run, retry, plan, rehearse, show, best, trial, diff, report, logs)
-_BEHIND: tuple[Callable[..., None], ...] = (compare, verify, table, spaces, methods, views, networks, data, schema)
+_BEHIND: tuple[Callable[..., None], ...] = (
+    compare,
+    verify,
+    table,
+    spaces,
+    methods,
+    views,
+    selections,
+    networks,
+    data,
+    schema,
+)
 for _command in _BEFORE:
     app.command(cls=StudyCommand if _command in _STUDIES else None)(_command)
 # what follows the name of an analysis belongs to the analysis

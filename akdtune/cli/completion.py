@@ -62,6 +62,11 @@ def views(incomplete: str) -> list[str]:
     return _begin(_modules(PACKAGE / "views"), incomplete)
 
 
+def selections(incomplete: str) -> list[str]:
+    """The selections, one file each."""
+    return _begin(_modules(PACKAGE / "selections"), incomplete)
+
+
 def networks(incomplete: str) -> list[str]:
     """The networks."""
     return _begin(NETWORKS, incomplete)

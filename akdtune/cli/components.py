@@ -1,4 +1,4 @@
-"""What is there to choose from: methods, views, networks and data sets, described out of the code itself."""
+"""What is there to choose from: methods, views, selections, networks, data sets, described out of the code itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from akdtune.cli.setting_rows import setting_rows, shown
 from akdtune.errors import AkdtuneError
 from akdtune.registry import Component, Kind, Pair, families, lookup, names
 
-SINGULAR: dict[Kind, str] = {"methods": "method", "views": "views", "networks": "network", "data": "data set"}
+SINGULAR: dict[Kind, str] = {
+    "methods": "method", "views": "views", "networks": "network", "data": "data set", "selections": "selection",
+}  # fmt: skip
 
 PROMPT = ">>> "
 """What each line of an example in a docstring begins with."""
@@ -57,7 +59,7 @@ def rows(kind: Kind, pattern: str = "*", only: Sequence[str] | None = None) -> l
     """The registered components of a kind whose names match a pattern, sorted by name.
 
     Args:
-        kind: methods, views, networks or data.
+        kind: methods, views, selections, networks or data.
         pattern: with `*`, `?` and `[...]` as in a shell, whatever the case.
         only: names to choose from; None: all.
 
@@ -111,7 +113,7 @@ def _row(kind: Kind, name: str) -> ComponentRow:
 
 
 def signals(kind: Kind, component: Any) -> str:
-    """What a component reads (methods, views) or offers (networks); empty for data sets."""
+    """What a component reads (methods, views, selections) or offers (networks); empty for data sets."""
     if kind == "methods":
         reads = {
             "logits": "logits",
@@ -127,6 +129,9 @@ def signals(kind: Kind, component: Any) -> str:
         )
         offers = f"offers {', '.join(sorted(component.offers))}"
         return f"{offers}; needs {' and '.join(extra)}" if extra else offers
+    if kind == "selections":
+        needs = {"teacher's logits": component.needs_teacher, "teacher.others": component.needs_others}
+        return ", ".join(what for what, read in {**needs, "labels": component.reads_labels}.items() if read)
     return ", ".join(sorted(component.offers)) if kind == "networks" else ""
 
 

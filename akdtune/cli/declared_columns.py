@@ -22,6 +22,7 @@ def declared() -> tuple[Column, ...]:
     components = [
         *(lookup("views", name) for name in names("views")),
         *(lookup("methods", n) for n in names("methods")),
+        *(lookup("selections", name) for name in names("selections")),
     ]
     return joined(
         ROW_COLUMNS,

@@ -1,4 +1,4 @@
-"""Commands that list what can be named in a study: methods, views, networks, data."""
+"""Commands that list what can be named in a study: methods, views, selections, networks, data."""
 
 from __future__ import annotations
 
@@ -76,6 +76,19 @@ def views(name: Annotated[str | None, _named(completion.views)] = None, plugins:
       akdtune views angular
     """
     _list_components("views", name, plugins)
+
+
+def selections(
+    name: Annotated[str | None, _named(completion.selections)] = None, plugins: PluginsOption = None
+) -> None:
+    """List the selections, which say what rows of a batch are distilled, or show one with its settings.
+
+    \b
+    Examples:
+      akdtune selections
+      akdtune selections gap
+    """
+    _list_components("selections", name, plugins)
 
 
 def networks(name: Annotated[str | None, _named(completion.networks)] = None, plugins: PluginsOption = None) -> None:

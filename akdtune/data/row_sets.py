@@ -150,6 +150,7 @@ class RowDataSet(ABC):
         content_hash: of inputs and labels, before any split.
         classes: what the labels 0..K-1 stand for; None where nobody says it.
         notes: sentences on what was left out of the files, or is odd in them.
+        in_words: a line for the plan on what it holds besides how many rows; empty for none.
         device: where everything lies.
         augmentation: of training images; of what is no image, none.
         augmented_by: key path of the setting that it follows from, for messages.
@@ -163,6 +164,7 @@ class RowDataSet(ABC):
     device: torch.device
     classes: Any = None
     notes: Any = ()
+    in_words: str = ""
     augmentation: Augmentation = Augmentation(pad=0, flip=False)
     augmented_by: str = "data.augmentation"
     streams: bool = False

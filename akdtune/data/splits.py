@@ -151,7 +151,13 @@ class Split(RowSplit):
     @override
     def first(self, items: int) -> Split:
         """The first so many images of the split."""
-        few = slice(items)
+        return self._of(slice(items))
+
+    def chosen(self, positions_N: Tensor) -> Split:
+        """The images at some positions, in their order."""
+        return self._of(positions_N.to(self.sample_ids_N.device))
+
+    def _of(self, few: slice | Tensor) -> Split:
         return replace(
             self,
             sample_ids_N=self.sample_ids_N[few],

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from akdtune.designs import controls, factors, no_effect
-from akdtune.designs.changes import apply
+from akdtune.designs import controls, factors, no_effect, selecting
+from akdtune.designs.changes import apply, with_task
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import lookup
 from akdtune.registry import names as component_names
 from akdtune.settings.data import data_settings
 from akdtune.settings.domains import Issue, label
-from akdtune.settings.file import KeyPath, written
+from akdtune.settings.file import KeyPath, shown, written
 from akdtune.settings.sections import TRIAL_LEVEL, AblationSettings
-from akdtune.settings.trial import pair_of, trial_settings
+from akdtune.settings.training import TrainingSettings
+from akdtune.settings.trial import pair_of, resolve_ce_weight, selected, trial_settings
 
 Sections = dict[str, Any]
 
@@ -31,7 +32,7 @@ class Cell:
     Attributes:
         name: as tables and figures show it, unique in the study.
         role: ablation | control | confirm.
-        arm: views/method, as arms of a search are named.
+        arm: views/method[@selection], as arms of a search are named.
         settings: data, teacher, student, views, method, training (and `seeds` where they are shifted), filled in.
         changes: what it changes in the base, by key path.
         levels: the level of every factor; None for controls and named arms.
@@ -180,14 +181,15 @@ def _designed(
     nowhere: dict[str, list[no_effect.Idle]] = {}
     for cell in design.cells:
         try:
+            shared = with_task(cell.applied, constants)
             sections, nowhere[cell.name] = apply(cell.applied, base)
         except AkdtuneError as error:
             issues.append((where, str(error)))
             continue
-        settings, wrong = trial_settings(sections, constants)
+        settings, wrong = trial_settings(sections, shared)
         issues += [(where, f"cell '{cell.name}': {written(path)}: {message}") for path, message in wrong]
         if not wrong:
-            filled_in[cell.name] = cell, {**constants, **settings}, sections
+            filled_in[cell.name] = cell, {**shared, **settings}, sections
     issues += _without_meaning(design, nowhere, where)
     if issues:
         return [], []
@@ -243,14 +245,25 @@ def _key(settings: Sections) -> str:
     return json.dumps(no_effect.canonical(settings), sort_keys=True)
 
 
+def _weighed_key(settings: Sections) -> str:
+    """As `_key`, with the weight of the cross-entropy as the number that controls have it as."""
+    pair = pair_of(settings, settings["student"])
+    assert pair is not None, "a cell's data, teacher and student are known"
+    methods = [lookup("methods", term["name"]) for term in settings["method"]]
+    weight = resolve_ce_weight(TrainingSettings(**settings["training"]), methods, pair)
+    return _key({**settings, "training": {**settings["training"], "ce_weight": weight}})
+
+
 def control_cell(name: str, base: Cell, constants: Sections) -> Cell:
     """A control of a base cell, with the base's settings where it does not say otherwise.
 
     Raises:
         AkdtuneError: for an unknown control, or one that makes no sense for this base.
     """
+    if "task" in base.settings:
+        constants = {**constants, "task": base.settings["task"]}
     control = controls.build(name, base.settings, _context(base.settings, constants))
-    settings, wrong = trial_settings({key: control.sections[key] for key in TRIAL_LEVEL}, constants)
+    settings, wrong = trial_settings({key: control.sections.get(key) for key in TRIAL_LEVEL}, constants)
     if wrong:
         listed = "; ".join(f"{written(path)}: {message}" for path, message in wrong)
         raise AkdtuneError(f"control '{name}' does not fit this study: {listed}")
@@ -277,8 +290,8 @@ def _context(settings: Sections, constants: Sections) -> controls.ControlContext
 
 
 def arm_name(settings: Mapping[str, Any]) -> str:
-    """`views/method[+method]` of a configuration."""
-    return f"{settings['views']['name']}/{'+'.join(term['name'] for term in settings['method'])}"
+    """`views/method[+method][@selection]` of a configuration."""
+    return f"{settings['views']['name']}/{'+'.join(term['name'] for term in settings['method'])}{selected(settings)}"
 
 
 def _is_taught(cell: Cell) -> bool:
@@ -287,6 +300,7 @@ def _is_taught(cell: Cell) -> bool:
 
 def _oddities(plan: CellPlan, ablation: AblationSettings) -> Iterator[str]:
     """What a reader of the study's table would object to."""
+    yield from _selecting_alone(plan)
     with_views = [cell for cell in plan.cells if cell.role == "ablation" and cell.settings["views"]["name"] != "none"]
     without = [cell for cell in plan.cells if cell.settings["views"]["name"] == "none" and _is_taught(cell)]
     if with_views and without and not any(name in ablation.controls for name in MATCHED):
@@ -297,6 +311,24 @@ def _oddities(plan: CellPlan, ablation: AblationSettings) -> Iterator[str]:
     lists = [ablation.seeds] if isinstance(ablation.seeds, list) else []
     if lists and len(lists[0]) < 3:
         yield f"{len(lists[0])} seeds: differences get {'no' if len(lists[0]) < 2 else 'very wide'} intervals"
+
+
+def _selecting_alone(plan: CellPlan) -> Iterator[str]:
+    """Cells that distil chosen rows, and are not compared with as many at random, or with all in as many steps."""
+    known = {_weighed_key(cell.settings) for cell in plan.cells}
+    lacking: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        if cell.role != "ablation" or not selecting.chooses(cell.settings.get("selection")):
+            continue
+        for control, sections in selecting.beside_selection(cell.settings).items():
+            if _weighed_key(sections) not in known:
+                lacking.setdefault(control, []).append(cell)
+    for control, cells in lacking.items():
+        what = "as many rows drawn at random do" if control == selecting.RANDOM_ROWS else "all rows in as many steps do"
+        arm = selecting.beside_selection(cells[0].settings)[control].get("selection", selecting.NO_SELECTION)
+        given = ", ".join(f"{key}: {shown(value)}" for key, value in arm.items() if value is not None)
+        how = f"the control {control}" if plan.base in cells else f"an arm with selection: {{{given}}}"
+        yield f"rows are chosen in {', '.join(cell.name for cell in cells)}, and no cell says what {what}: add {how}"
 
 
 def baseline_cells(
@@ -341,7 +373,7 @@ def _default_cell(name: str, base: Sections, constants: Sections) -> Cell:
         why = f"the views {name} with their default settings over the same methods"
     else:
         raise AkdtuneError(unknown_name("baseline", name, [*controls.NAMES, *known["methods"], *known["views"]]))
-    settings, wrong = trial_settings({**{key: base[key] for key in TRIAL_LEVEL}, **changed}, constants)
+    settings, wrong = trial_settings({**{key: base.get(key) for key in TRIAL_LEVEL}, **changed}, constants)
     if wrong:
         listed = "; ".join(f"{written(path)}: {message}" for path, message in wrong)
         raise AkdtuneError(f"'{name}' does not fit this study: {listed}")

@@ -9,9 +9,12 @@ from typing import Any
 from akdtune.designs.no_effect import Idle
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import Kind, lookup, names
-from akdtune.settings.file import shown
+from akdtune.settings.file import shown, written
+from akdtune.settings.messages import typed
 from akdtune.settings.sections import TRIAL_LEVEL
+from akdtune.settings.task import DEFAULT_TASK
 from akdtune.settings.training import StudentSettings, TrainingSettings
+from akdtune.settings.trial import selection_of
 
 # --------------------------------------------------------------------------------------------------------------- apply
 
@@ -25,7 +28,7 @@ def apply(changes: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[dict[str
 
     Args:
         changes: key path to value.
-        base: views, method, student and training as written, without domains; shorthands are allowed.
+        base: views, method, selection, student and training as written, without domains; shorthands are allowed.
 
     Returns:
         The sections spelled out, and the paths that do not exist for the components that were chosen, with a reason.
@@ -33,9 +36,10 @@ def apply(changes: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[dict[str
     Raises:
         AkdtuneError: for a path that exists for no component at all.
     """
-    sections = {section: _spelled(section, copy.deepcopy(base.get(section))) for section in TRIAL_LEVEL}
+    sections = {**spelled_out(base), "selection": _spelled("selection", copy.deepcopy(base.get("selection")))}
     idle: list[Idle] = []
-    for path in sorted(changes, key=lambda path: (path.count("."), not path.endswith(".name"))):
+    of_trial = [path for path in changes if path.partition(".")[0] != "task"]
+    for path in sorted(of_trial, key=lambda path: (path.count("."), not path.endswith(".name"))):
         section, *keys = path.split(".")
         if section not in TRIAL_LEVEL:
             raise AkdtuneError(unknown_name("section", section, TRIAL_LEVEL))
@@ -43,23 +47,55 @@ def apply(changes: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[dict[str
         if not keys:
             sections[section] = _spelled(section, value)
             continue
-        setter = {"views": _set_views, "method": _set_method, "student": _set_student, "training": _set_training}
+        setter = {
+            "views": _set_views, "method": _set_method, "selection": _set_selection, "student": _set_student,
+            "training": _set_training,
+        }  # fmt: skip
         reason = setter[section](sections, keys, value, path)
         if reason is not None:
             idle.append((path, reason))
-    return sections, idle
+    return spelled_out(sections), idle
+
+
+def with_task(changes: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that all trials of a study share, with settings of its task set by their key paths (`task.clients`).
+
+    Args:
+        changes: key path to value; paths of other sections are passed over.
+        constants: the shared sections, filled in; without `task` for images, which have no settings.
+
+    Raises:
+        AkdtuneError: for a setting that the task has not, or a value that does not fit.
+    """
+    own = {path: value for path, value in changes.items() if path.partition(".")[0] == "task"}
+    if not own:
+        return dict(constants)
+    section = {"name": DEFAULT_TASK, **copy.deepcopy(constants.get("task") or {})}
+    model = lookup("tasks", section["name"]).Settings
+    for path in sorted(own, key=lambda path: path.count(".")):
+        _, *keys = path.split(".")
+        if not keys or keys[0] == "name":
+            raise AkdtuneError(f"{path}: all trials of a study train for one task; name one of its settings")
+        if keys[0] not in model.model_fields:
+            raise AkdtuneError(f"{path}: {unknown_name('setting', keys[0], model.model_fields)}")
+        _put(section, keys, copy.deepcopy(own[path]), path)
+    settings, issues = typed(model, {key: value for key, value in section.items() if key != "name"}, ("name",))
+    if settings is None:
+        raise AkdtuneError("; ".join(f"{written(('task', *at))}: {message}" for at, message in issues))
+    return {**constants, "task": {"name": section["name"], **settings.model_dump(mode="json")}}
 
 
 def spelled_out(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of a trial with their shorthands as mappings, `method` as a list."""
-    return {section: _spelled(section, copy.deepcopy(sections.get(section))) for section in TRIAL_LEVEL}
+    """The sections of a trial with their shorthands as mappings, `method` as a list; a selection where there is one."""
+    there = (section for section in TRIAL_LEVEL if section != "selection" or selection_of(sections) is not None)
+    return {section: _spelled(section, copy.deepcopy(sections.get(section))) for section in there}
 
 
 def _spelled(section: str, value: Any) -> Any:
     """A section as a mapping, `method` as a list of mappings."""
     if section == "method":
         return [{"name": term} if isinstance(term, str) else term for term in (_listed(value))]
-    if section == "views" and not isinstance(value, Mapping):
+    if section in ("views", "selection") and not isinstance(value, Mapping):
         return {"name": "none" if value is None else value}
     return {} if value is None else value
 
@@ -70,6 +106,10 @@ def _listed(value: Any) -> list[Any]:
 
 def _set_views(sections: dict[str, Any], keys: list[str], value: Any, path: str) -> str | None:
     return _set_component("views", sections["views"], keys, value, path)
+
+
+def _set_selection(sections: dict[str, Any], keys: list[str], value: Any, path: str) -> str | None:
+    return _set_component("selections", sections["selection"], keys, value, path)
 
 
 def _set_component(kind: Kind, component: dict[str, Any], keys: list[str], value: Any, path: str) -> str | None:
@@ -86,7 +126,12 @@ def _set_component(kind: Kind, component: dict[str, Any], keys: list[str], value
         everywhere = {field for other in names(kind) for field in lookup(kind, other).Settings.model_fields}
         if key not in everywhere:
             raise AkdtuneError(f"{path}: {unknown_name('setting', key, everywhere)}")
-        subject = {"views": "views are", "methods": "method is", "networks": "network is"}.get(kind, kind)
+        subject = {
+            "views": "views are",
+            "methods": "method is",
+            "networks": "network is",
+            "selections": "selection is",
+        }.get(kind, kind)
         return f"the {subject} {name}, which has no setting {key}"
     _put(component, keys, value, path)
     return None

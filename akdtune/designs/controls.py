@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from akdtune.designs.changes import spelled_out
+from akdtune.designs.selecting import NO_SELECTION, RANDOM_ROWS, SAME_ROWS, SAME_STEPS, random_instead, share_of
 from akdtune.errors import AkdtuneError, unknown_name
 from akdtune.registry import NO_NETWORK, ComponentSettings, Pair, lookup, names, typed
 from akdtune.settings.training import TrainingSettings
-from akdtune.settings.trial import resolve_ce_weight
+from akdtune.settings.trial import resolve_ce_weight, selection_of
 
 MATCHES = {
     "weight_matched": "weight",
@@ -64,7 +65,7 @@ class Control:
 
     Attributes:
         name: of the control.
-        sections: views, method (a list), student and training of its trial, to be filled in like any other.
+        sections: views, method (a list), selection, student and training of its trial, to be filled in like any other.
         explanation: one sentence.
         seeds_shift: what is added to seeds by name; empty where it trains with the base's own.
         repeats: whether it is the base's own experiment in exact arithmetic.
@@ -88,6 +89,12 @@ class _Base:
 
     def refused(self, control: str, why: str) -> AkdtuneError:
         return AkdtuneError(f"control '{control}' makes no sense here: {why}")
+
+    @property
+    def selection(self) -> dict[str, Any] | None:
+        """Which rows are distilled; None for all."""
+        chosen: dict[str, Any] | None = selection_of(self.sections)
+        return chosen
 
     def with_views(self, control: str) -> None:
         """Refuses a control of views where there are none."""
@@ -116,7 +123,9 @@ class _Base:
     def own_objective(self, method: str) -> dict[str, Any]:
         """Without views and teacher, with the weight of the cross-entropy that belongs to another method."""
         training = {**self.sections["training"], "ce_weight": lookup("methods", method).ce_weight(self.context.pair)}
-        return self.changed(views={"name": "none"}, method=[{"name": method}], training=training)
+        return self.changed(
+            views={"name": "none"}, method=[{"name": method}], training=training, selection=NO_SELECTION
+        )
 
 
 def build(name: str, base: Mapping[str, Any], context: ControlContext) -> Control:
@@ -124,7 +133,7 @@ def build(name: str, base: Mapping[str, Any], context: ControlContext) -> Contro
 
     Args:
         name: one of `NAMES`.
-        base: views, method, student and training, as written or filled in.
+        base: views, method, selection, student and training, as written or filled in.
         context: data set and networks.
 
     Raises:
@@ -151,12 +160,12 @@ def _alone(name: str, base: _Base) -> Control:
 
 def _kd(name: str, base: _Base) -> Control:
     if "kd" in base.methods:
-        if base.views["name"] == "none":
+        if base.views["name"] == "none" and base.selection is None:
             raise base.refused(name, "the base is kd without views already")
         terms = " + ".join(base.methods)
-        sections = base.changed(views={"name": "none"})
+        sections = base.changed(views={"name": "none"}, selection=NO_SELECTION)
         return Control(name, sections, f"The plain teacher with the base's own {terms}: the same terms without views.")
-    sections = base.changed(views={"name": "none"}, method=[{"name": "kd"}])
+    sections = base.changed(views={"name": "none"}, method=[{"name": "kd"}], selection=NO_SELECTION)
     weight = sections["training"]["ce_weight"]
     return Control(
         name, sections, f"Plain kd with its published settings and the base's cross-entropy weight {weight:g}."
@@ -211,23 +220,65 @@ def _random(name: str, base: _Base) -> Control:
             name, f"{' and '.join(base.methods)} read neither logits nor the pooled feature of a teacher"
         )
     said = "Noise in the teacher's place in the same losses: what a loss does without anything that a teacher knows."
-    return Control(name, base.changed(views={"name": "random"}), said)
+    rows = random_instead(base.selection) or base.selection  # chosen rows would tell what the teacher knows
+    return Control(name, base.changed(views={"name": "random"}, selection=rows or NO_SELECTION), said)
+
+
+def _random_selection(name: str, base: _Base) -> Control:
+    rows = random_instead(base.selection)
+    if rows is None:
+        why = "the base distils all rows" if base.selection is None else "the base draws its rows at random already"
+        raise base.refused(name, why)
+    said = "As many rows of each batch, drawn at random: what is left of the difference is which rows were chosen."
+    return Control(name, base.changed(selection=rows), said)
+
+
+def _row_matched(name: str, base: _Base) -> Control:
+    """All rows for as many epochs as distil as many rows as the base does: share x epochs.
+
+    It is the comparison of AdaSPEC's paper (arXiv 2510.19779) from its other side: there the selected arm trains for
+    epochs / share beside a plain one of these epochs.
+    """
+    selection = base.selection
+    if selection is None:
+        raise base.refused(name, "the base distils all rows")
+    share = share_of(selection)
+    if share is None:
+        raise base.refused(name, f"'{selection['name']}' keeps another number of rows in each batch")
+    sections = base.changed(selection=NO_SELECTION)
+    epochs = max(1, round(share * TrainingSettings(**base.sections["training"]).epochs))
+    _train_for(epochs, sections, base)
+    said = f"All rows for {epochs} epochs, so that as many rows are distilled as by the base, in fewer steps."
+    return Control(name, sections, said)
 
 
 def _step_matched(name: str, base: _Base) -> Control:
+    """As many steps of the optimiser for all that train, without what the base adds to a step.
 
+    Of a base that selects rows: the same without its selection, in the same epochs, which are as many steps. Of one
+    with views alone: the plain teacher, for as many epochs as the base and the warm-up of its views take together.
+    """
+    if base.selection is not None:
+        epochs = TrainingSettings(**base.sections["training"]).epochs
+        said = f"All rows for the same {epochs} epochs, in as many steps: what choosing rows adds or costs."
+        return Control(name, base.changed(selection=NO_SELECTION), said)
     base.with_views(name)
     sections, extra = base.changed(views={"name": "none"}), base.warmup_epochs()
     if not extra:
         return Control(name, sections, f"{base.views['name']} has no warm-up, so that this is plain.")
+    epochs = TrainingSettings(**base.sections["training"]).epochs + extra
+    _train_for(epochs, sections, base)
+    said = f"The plain teacher for {epochs} epochs, as many as the base and the warm-up of its views take together."
+    return Control(name, sections, said)
+
+
+def _train_for(epochs: int, sections: dict[str, Any], base: _Base) -> None:
+    """Sets the number of epochs, with milestones at the same shares of them."""
     training = TrainingSettings(**base.sections["training"])
-    epochs = training.epochs + extra
     sections["training"]["epochs"] = epochs
     if training.milestones is not None:
         scaled = (round(milestone * epochs / training.epochs) for milestone in training.milestones)
         sections["training"]["milestones"] = sorted(set(scaled))
-    said = f"The plain teacher for {epochs} epochs, as many as the base and the warm-up of its views take together."
-    return Control(name, sections, said)
 
 
 def _parameter_matched(name: str, base: _Base) -> Control:
@@ -292,7 +343,9 @@ _BUILDERS: Mapping[str, Callable[[str, _Base], Control]] = {
     "ensemble_without_losses": _heads,
     "random_teacher": _random,
     "independent": _alone,
-    "step_matched": _step_matched,
+    SAME_STEPS: _step_matched,
+    RANDOM_ROWS: _random_selection,
+    SAME_ROWS: _row_matched,
     "parameter_matched": _parameter_matched,
     **dict.fromkeys(REPLICAS, _replica),
 }

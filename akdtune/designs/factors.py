@@ -153,7 +153,7 @@ def _checked(factors: Factors) -> Factors:
 
 def _check_path(where: str, path: Any) -> None:
     root = path.partition(".")[0] if isinstance(path, str) else None
-    if root not in TRIAL_LEVEL or not all(str(path).split(".")):
+    if root not in (*TRIAL_LEVEL, "task") or not all(str(path).split(".")):
         raise AkdtuneError(
             f"{where}: '{path}' is no key path of a trial: it must begin with one of {', '.join(TRIAL_LEVEL)}"
             " (e.g. views.num_views)"

@@ -15,6 +15,7 @@ from typing import Any
 from akdtune.designs.factors import DesignCell
 from akdtune.registry import lookup, typed
 from akdtune.settings.data import own_augmentation
+from akdtune.settings.task import DEFAULT_TASK
 from akdtune.settings.training import HOW_IT_RUNS, TrainingSettings
 
 Idle = tuple[str, str]
@@ -37,11 +38,16 @@ def idle_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         idle[f"views.{key}"] = reason
     for term in settings["method"]:
         idle |= {f"method.{term['name']}.{key}": why for key, why in typed("methods", term).idle().items()}
+    if "selection" in settings:
+        chosen = typed("selections", settings["selection"])
+        idle |= {f"selection.{key}": reason for key, reason in chosen.idle().items()}
     network = settings["student"]["network"]
     if isinstance(network, Mapping):
         idle |= {f"student.network.{key}": why for key, why in typed("networks", network).idle().items()}
     training = TrainingSettings(**settings["training"])
     idle |= {f"training.{key}": why for key, why in training.idle().items()}
+    task = lookup("tasks", str((settings.get("task") or {"name": DEFAULT_TASK})["name"]))
+    idle |= {f"training.{key}": why for key, why in task.idle_training.items()}
     idle |= {f"training.{key}": "it says how a trial runs, not what it is" for key in sorted(HOW_IT_RUNS)}
     if training.augmentation and own_augmentation(settings.get("data") or {}, settings["training"]) is None:
         idle["training.augmentation"] = "data.augmentation says the same"

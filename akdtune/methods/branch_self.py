@@ -93,6 +93,7 @@ class BranchSelf(Method):
     source = "Zhao, Yu, Yu, Liu, Wang, NeurIPS 2025, arXiv 2510.06254"
     consumes = "self"
     needs = frozenset({"answers"})
+    reads_labels = True
 
     class Settings(ComponentSettings):
         """Settings of `branch_self`; the defaults are the paper's for CIFAR-100."""

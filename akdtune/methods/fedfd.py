@@ -47,9 +47,10 @@ class FedFD(Method):
 
     Differs: the loss is a reconstruction from the paper's description, as it could not be read: features instead of
         logits are distilled, one projection for each architecture, kept orthogonal by its parametrisation. Here that
-        is torch's (products of Householder reflections, or the exponential of a skew-symmetric matrix where M is
-        square); a target wider than the student gets orthonormal columns instead of rows. The mean over the width keeps
-        wide architectures from dominating.
+        is torch's, by the Cayley transform of a skew-symmetric matrix; torch's default for matrices that are not
+        square, Householder reflections, keeps signs on a diagonal that weight decay moves off 1, whereupon rows
+        become zero. A target wider than the student gets orthonormal columns instead of rows. The mean over the width
+        keeps wide architectures from dominating.
 
     References:
         Li et al., "Feature Distillation is the Better Choice for Model-Heterogeneous Federated Learning", 2025, arXiv
@@ -73,6 +74,7 @@ class FedFD(Method):
             "max",
         ),
     )
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `fedfd`."""
@@ -97,7 +99,7 @@ class FedFD(Method):
         for layer in layers:
             nn.init.orthogonal_(layer.weight)
             if self.settings.projection == "orthogonal":
-                parametrizations.orthogonal(layer)
+                parametrizations.orthogonal(layer, orthogonal_map="cayley")
         return nn.ModuleList(layers)
 
     @override

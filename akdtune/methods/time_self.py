@@ -78,6 +78,7 @@ class TimeSelf(Method):
     source = "Ding, Zuo, Jing, Yang, He, Xie, NeurIPS 2025, arXiv 2510.07924"
     consumes = "self"
     needs = frozenset({"answers"})
+    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `time_self`; the defaults are the paper's."""

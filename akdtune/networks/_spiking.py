@@ -182,7 +182,7 @@ class SpikePass:
 
     def normalised(self, norm: nn.Module, current: Tensor) -> Tensor:
         """What the BatchNorm makes of this step, in training by the statistics of this step."""
-        if self.keeping and norm.training:
+        if self.keeping and norm.training and not isinstance(norm, nn.Identity):
             moments = torch.var_mean(current, _but_channels(current), correction=0)
             variance, mean, steps = self.moments.get(norm, (*moments, 0))
             share = 1 / (steps + 1)

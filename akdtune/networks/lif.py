@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -55,6 +55,7 @@ class Lif(SpikingNetwork):
         widths: list[Annotated[int, Field(gt=0, le=8192)]] = Field(
             [64, 64], min_length=1, description="neurons of each layer"
         )
+        norm: StrictBool = Field(True, description="a BatchNorm in front of the neurons of each layer")
 
     def __init__(self, settings: Settings, inputs: InputSpec) -> None:
         """Builds the network.
@@ -65,8 +66,9 @@ class Lif(SpikingNetwork):
         super().__init__(settings, inputs)
         refuse_branches("lif", settings.branches, len(settings.widths) - 1)
         widths = [inputs.channels * inputs.size**2, *settings.widths]
-        self.layers = nn.ModuleList(nn.Linear(before, after, bias=False) for before, after in pairwise(widths))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in settings.widths)
+        norm = settings.norm
+        self.layers = nn.ModuleList(nn.Linear(before, after, bias=not norm) for before, after in pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) if norm else nn.Identity() for width in settings.widths)
         self.neurons = nn.ModuleList(Neuron(settings) for _ in settings.widths)
         self.fc = nn.Linear(widths[-1], inputs.num_classes)
         self.exits = nn.ModuleList(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from akdtune import networks
 from akdtune.contexts import method_context, view_context
 from akdtune.data.row_sets import RowDataSet, RowSplit, Splits
 from akdtune.errors import AkdtuneError, DataError, Problem, SettingsError
-from akdtune.methods import MethodContext
+from akdtune.methods import Method, MethodContext
 from akdtune.networks import Network
 from akdtune.planning.checkpoint_files import check_checkpoints
 from akdtune.registry import lookup
@@ -32,7 +32,7 @@ from akdtune.teacher import find
 from akdtune.teacher.file import TeacherFile
 from akdtune.training.parts import begin_with
 from akdtune.training.task import task_of
-from akdtune.views import ViewContext
+from akdtune.views import ViewAugmenter, ViewContext
 
 OF_STUDENTS = "training.augmentation"
 
@@ -83,17 +83,22 @@ class Prepared:
         for student in _distinct(corner["student"] for corner in corners):
             self._begin(student, built[network_label(student["network"])], problems)
         if not problems:
-            for parts in _distinct([corner["student"]["network"], corner["views"]] for corner in corners):
-                student = built[network_label(parts[0])]
-                assert student is not None
-                context = view_context(student, main, known_others, self.dataset.num_classes, torch.device("cpu"), 0)
-                self._try("views", parts[1], context, settings.network, problems)
-            labels_N = self.split(self.train_on).train.training_labels_N
-            pairs = ([corner["student"]["network"], method] for corner in corners for method in corner["method"])
-            for network, method in _distinct(pairs):
+            widths: dict[str, tuple[int, ...]] = {}
+            for parts in _distinct(_taught(corner) for corner in corners):
+                network, views, task = parts
                 student = built[network_label(network)]
                 assert student is not None
-                rest = (labels_N, self.dataset.num_classes, self.study.epochs, 0)
+                further, alike = self._clients(task, problems)
+                known = (main, [*known_others, *further], self.dataset.num_classes, torch.device("cpu"), 0, alike)
+                view = self._try("views", views, view_context(student, *known), settings.network, problems)
+                widths[json.dumps(parts)] = view.pooled_dims if isinstance(view, ViewAugmenter) else ()
+            labels_N = self.split(self.train_on).train.training_labels_N
+            of_corners = ((corner, method) for corner in corners for method in corner["method"])
+            triples = ([of["student"]["network"], method, widths[json.dumps(_taught(of))]] for of, method in of_corners)
+            for network, method, pooled_dims in _distinct(triples):
+                student = built[network_label(network)]
+                assert student is not None
+                rest = (labels_N, self.dataset.num_classes, self.study.epochs, 0, pooled_dims)
                 of_method = method_context(method["name"], student, main, *rest)
                 self._try("methods", method, of_method, settings.network, problems, network)
         if problems:
@@ -105,6 +110,22 @@ class Prepared:
         except AkdtuneError as error:
             problems[Problem(key, str(error), None, self.study.source)] = None
             return None
+
+    def _clients(
+        self, task: Mapping[str, Any] | None, problems: dict[Problem, None]
+    ) -> tuple[Sequence[Network], Sequence[int]]:
+        """Networks of the clients that teach in a task, a number each for their architecture; what its data lack."""
+        of_trials = task_of({"task": task})
+        try:
+            for train_on in self.trains_on:
+                of_trials.check_splits(self.split(train_on))
+            return of_trials.clients(self.dataset.inputs), of_trials.others_alike
+        except AkdtuneError as error:
+            key, colon, message = str(error).partition(": ")
+            placed = colon and key.startswith("task.")
+            said = (key, message) if placed else ("task", str(error))
+            problems[Problem(*said, None, self.study.source)] = None
+            return (), ()
 
     def _begin(self, student: Mapping[str, Any], built: Network | None, problems: dict[Problem, None]) -> None:
         """Reads the file that a student begins with, as a trial would, into a copy of its network."""
@@ -124,13 +145,13 @@ class Prepared:
         teacher: str | dict[str, Any],
         problems: dict[Problem, None],
         student: str | dict[str, Any] | None = None,
-    ) -> None:
-        """Builds a view or a method as a trial would."""
+    ) -> ViewAugmenter | Method | None:
+        """A view or a method as a trial would build it; None where it does not fit."""
         component = lookup(kind, setting["name"])
         typed = component.Settings(**{key: value for key, value in setting.items() if key != "name"})
         section = "views" if kind == "views" else "method"
         try:
-            component(typed, context)
+            built: ViewAugmenter | Method = component(typed, context)
         except AkdtuneError as error:
             key, colon, message = str(error).partition(": ")
             if not (colon and key.startswith(f"{section}.")):
@@ -138,6 +159,8 @@ class Prepared:
             networks = f" (teacher network: {network_label(teacher)}"
             networks += f", student network: {network_label(student)})" if student is not None else ")"
             problems[Problem(key, message + networks, None, self.study.source)] = None
+            return None
+        return built
 
     @property
     def data_hash(self) -> str:
@@ -247,6 +270,11 @@ def _given_to_students(study: Study) -> list[Any]:
     """`training.augmentation` of known trials, and of cells whose base a search decides on; each value once."""
     cells = [cell.settings for plan in study.possible_cells for cell in plan.cells]
     return _distinct(settings["training"].get("augmentation") for settings in [*study.configurations, *cells])
+
+
+def _taught(corner: Mapping[str, Any]) -> list[Any]:
+    """What the views of a configuration are built for."""
+    return [corner["student"]["network"], corner["views"], corner.get("task")]
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

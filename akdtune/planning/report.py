@@ -117,8 +117,7 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     called = type(estimate.prepared.dataset).called
     judged = f"{images.training} training, {images.validation} validation, {images.test} test {called}"
     yield f"data {study.data.name}: {judged}"
-    if words := estimate.prepared.dataset.classes_in_words:
-        yield words
+    yield from filter(None, (estimate.prepared.dataset.in_words, estimate.prepared.dataset.classes_in_words))
     if study.teacher.absent:
         yield "no teacher: students learn from the labels and from themselves"
     elif estimate.teacher is not None:

@@ -7,15 +7,15 @@ from typing import Any
 
 from akdtune.randomness import STREAMS
 from akdtune.records.study_directory import StudyDirectory
-from akdtune.registry import may_draw, typed
+from akdtune.registry import Kind, may_draw, typed
 
 
 def draws(settings: Mapping[str, Any]) -> bool:
-    """Whether views or methods of a trial with these settings draw random numbers while the student trains."""
-    views, methods = settings["views"], settings["method"]
-    return may_draw("views", views["name"], typed("views", views)) or any(
-        may_draw("methods", method["name"], typed("methods", method)) for method in methods
-    )
+    """Whether views, methods or selection of a trial draw random numbers while the student trains."""
+    parts: list[tuple[Kind, Mapping[str, Any]]] = [("views", settings["views"])]
+    parts += [("methods", method) for method in settings["method"]]
+    parts += [("selections", settings["selection"])] if "selection" in settings else []
+    return any(may_draw(kind, part["name"], typed(kind, part)) for kind, part in parts)
 
 
 def is_current(outcome: Mapping[str, Any]) -> bool:

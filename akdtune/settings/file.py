@@ -18,7 +18,7 @@ BASE = "base"
 """The key by which a file takes another over."""
 
 DOMAINS = ("choice", "grid", "uniform", "log_uniform", "int_uniform", "log_int_uniform", "quantized_uniform")
-COMPONENTS: dict[str, Kind] = {"views": "views", "method": "methods", "network": "networks"}
+COMPONENTS: dict[str, Kind] = {"views": "views", "method": "methods", "selection": "selections", "network": "networks"}
 """Keys whose value is a component: a name, or a mapping with `name` and the component's own settings."""
 
 

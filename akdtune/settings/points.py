@@ -30,8 +30,8 @@ def leaves(point: Mapping[str, Any]) -> Iterator[Leaf]:
     for key, item in point.items():
         if key == "method":
             yield from _methods(item, (key,))
-        elif key == "views" and not isinstance(item, dict):
-            yield Leaf("views.name", "none" if item is None else item, (key,))
+        elif key in ("views", "selection") and not isinstance(item, dict):
+            yield Leaf(f"{key}.name", "none" if item is None else item, (key,))
         else:
             yield from _nested(item, str(key), (key,))
 

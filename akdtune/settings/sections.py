@@ -397,6 +397,7 @@ STUDY_LEVEL: dict[str, type[ComponentSettings]] = {
     "record": RecordSettings,
     "teacher_cache": CacheSettings,
 }
-TRIAL_LEVEL = ("student", "views", "method", "training")
+TRIAL_LEVEL = ("student", "views", "method", "selection", "training")
+"""What a trial is made of; a selection only where there is one, so that trials of earlier versions are as they were."""
 
 SECTIONS = ("study", BASE, "task", "data", "teacher", *TRIAL_LEVEL, *STUDY_LEVEL, "plugins")

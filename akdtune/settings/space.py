@@ -311,7 +311,9 @@ def expand(tree: Any) -> list[Expanded]:
     prefix: list[int] = []
     while True:
         if len(results) == MAX_ARMS:
-            raise AkdtuneError(f"the choices of views, method, student and augmentation span more than {MAX_ARMS} arms")
+            raise AkdtuneError(
+                f"the choices of views, method, selection, student and augmentation span more than {MAX_ARMS} arms"
+            )
         taken: list[Decision] = []
 
         origins: dict[KeyPath, KeyPath] = {}
@@ -340,7 +342,7 @@ def structural(choice: Choice, logical: KeyPath) -> bool:
     """
     if logical == ("training", "augmentation"):
         return True
-    if not logical or logical[0] not in ("views", "method", "student"):
+    if not logical or logical[0] not in ("views", "method", "selection", "student"):
         return False
     picks_component = len(logical) == 1 or (logical[0] == "method" and isinstance(logical[-1], int))
     return picks_component or logical[-1] in ("name", "network", "variant") or any(map(_has_mapping, choice.options))

@@ -17,6 +17,9 @@ from akdtune.settings.messages import typed
 from akdtune.settings.task import DEFAULT_TASK
 from akdtune.settings.training import StudentSettings, TrainingSettings
 
+ALL_ROWS = "none"
+"""The selection of trials that name none."""
+
 LARGEST_COUNT = 10_000_000
 """Of anything inside a component."""
 
@@ -25,13 +28,13 @@ def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple
     """Types the settings of one trial.
 
     Args:
-        values: student, views, method and training without domains.
+        values: student, views, method, selection and training without domains.
         study: the sections `data` and `teacher` as plain JSON, as far as they are known to be right: published
             settings depend on the data set and the teacher's network.
 
     Returns:
         The same with defaults filled in and `method` as a list, and what is wrong, by path; a section that is wrong
-        is left out.
+        is left out, and so is a selection of all rows.
     """
 
     settings: dict[str, Any] = {}
@@ -45,11 +48,26 @@ def trial_settings(values: Mapping[str, Any], study: Mapping[str, Any]) -> tuple
     keep("views", *_component("views", values.get("views"), ("views",)))
     keep("student", *_student(values.get("student"), StudentSettings))
     keep("method", *_methods(values.get("method"), pair_of(study, settings.get("student"))))
+    if chosen := selection_of(values):
+        keep("selection", *_component("selections", chosen, ("selection",)))
     keep("training", *_mapping(values.get("training") or {}, TrainingSettings, ("training",)))
     if "views" in settings and "method" in settings:
         issues += misfits(settings, study)
-    order = ("views", "method", "student", "training")
+    order = ("views", "method", "selection", "student", "training")
     return {section: settings[section] for section in order if section in settings}, issues
+
+
+def selection_of(sections: Mapping[str, Any]) -> Any:
+    """The selection of a trial as a mapping, wrong values as they are; None for all rows, which no settings name."""
+    given = sections.get("selection")
+    spelled = {"name": given} if isinstance(given, str) else given
+    return None if spelled in (None, {"name": ALL_ROWS}) else spelled
+
+
+def selected(sections: Mapping[str, Any]) -> str:
+    """What stands behind the methods in the name of an arm that distils some rows only: `@gap`."""
+    given = selection_of(sections)
+    return f"@{given['name']}" if isinstance(given, Mapping) and "name" in given else ""
 
 
 def pair_of(study: Mapping[str, Any], student: Mapping[str, Any] | None) -> Pair | None:
@@ -63,7 +81,7 @@ def pair_of(study: Mapping[str, Any], student: Mapping[str, Any] | None) -> Pair
 def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue]:
     """Which components of a trial cannot work together, naming them."""
     views, methods = settings["views"]["name"], [term["name"] for term in settings["method"]]
-    teacher = study.get("teacher")
+    teacher, of_clients = study.get("teacher"), lookup("views", views).of_clients
     issues: list[Issue] = []
 
     def add(message: str | None, section: str = "method") -> None:
@@ -73,7 +91,7 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     for method in methods:
         add(pair_problem(views, method))
         if teacher is not None:
-            add(_without_teacher(method, teacher))
+            add(None if of_clients else _without_teacher(method, teacher))
             add(_lacking(method, "teacher", teacher["network"]))
         if "student" in settings:
             add(_lacking(method, "student", settings["student"]["network"]))
@@ -85,11 +103,12 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     if views != "none" and idle and not alone:
         named = " and ".join(f"'{name}'" for name in methods)
         add(f"nothing of the views '{views}' would reach the student: {named} read{'s' * (len(methods) == 1)} no views")
-    if teacher is not None and views != "none":
+    if teacher is not None and views != "none" and not of_clients:
         if alone:
             add(f"'{views}' needs a teacher, and teacher.network is {NO_NETWORK}", "views")
         elif lookup("views", views).needs_others and not teacher.get("others"):
             add(f"'{views}' needs further teachers: list them under teacher.others", "views")
+    issues += _selecting(settings, study)
     issues += _beside_the_task(settings, study)
     if mixing := _mixing(settings, study):
         for name, component in components.items():
@@ -98,12 +117,59 @@ def misfits(settings: Mapping[str, Any], study: Mapping[str, Any]) -> list[Issue
     return issues
 
 
+def _selecting(settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
+    """What a selection of rows cannot work with, naming both; and what it needs."""
+    if "selection" not in settings:
+        return
+    name, teacher = settings["selection"]["name"], study.get("teacher")
+    components = {term["name"]: lookup("methods", term["name"]) for term in settings["method"]}
+    for method, component in components.items():
+        if component.overlaps_batches:
+            why = "it keeps what the student said about the last batch"
+        elif component.replaces_logits:
+            why = "the student predicts through it, for all rows"
+        else:
+            continue
+        yield ("method",), f"'{method}' cannot work with the selection '{name}': {why}"
+    if all(component.consumes == "self" for component in components.values()):
+        named = " and ".join(f"'{method}'" for method in components)
+        yield (
+            ("selection",),
+            f"'{name}' says which rows are distilled, and {named} distil{'s' * (len(components) == 1)} none",
+        )
+    for asked in _asking(settings["selection"]):
+        component = lookup("selections", asked)
+        if teacher is None or not component.needs_teacher:
+            continue
+        if network_name(teacher["network"]) == NO_NETWORK:
+            yield ("selection",), f"'{asked}' needs a teacher, and teacher.network is {NO_NETWORK}"
+        elif component.needs_others and not teacher.get("others"):
+            yield (
+                ("selection",),
+                f"'{asked}' needs a reference: list a network of the student's size under teacher.others",
+            )
+
+
+def _asking(selection: Mapping[str, Any]) -> Iterator[str]:
+    """The names of a selection and of that inside it."""
+    name = str(selection["name"])
+    yield name
+    inside = lookup("selections", name).inside(component_settings("selections", selection))
+    if inside is not None:
+        yield from _asking(inside)
+
+
 def _beside_the_task(settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
     """What the task of a study has nothing for: networks of another kind, signals that it does not give."""
     name = str((study.get("task") or {"name": DEFAULT_TASK})["name"])
     task = lookup("tasks", name)
     if "student" in settings:
         yield from of_another_kind(("student", "network"), settings["student"]["network"], name, task.takes)
+    views = settings["views"]["name"]
+    if task.has_clients != lookup("views", views).of_clients and (views != "none" or not task.has_clients):
+        taught = "clients teach there, and the views are clients or none" if task.has_clients else "it has no clients"
+        yield ("views",), f"the views '{views}' cannot work with the task '{name}': {taught}"
+    yield from task.misfits(settings, study)
     for term in settings["method"]:
         component = lookup("methods", term["name"])
         if lacking := sorted(component.needs - task.offers):

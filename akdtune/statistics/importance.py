@@ -32,7 +32,7 @@ Distribution: TypeAlias = BaseDistribution
 Shares: TypeAlias = npt.NDArray[np.float64]
 
 LEVEL = 0.9
-SECTIONS = ("student", "views", "method", "training")
+SECTIONS = ("student", "views", "method", "selection", "training")
 TOP_SHARE, TOP_LEAST = 0.1, 5
 """PED-ANOVA compares the best tenth, and never fewer than five, with all."""
 

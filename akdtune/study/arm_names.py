@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from akdtune.settings import domains
 from akdtune.settings.domains import Choice, Range
 from akdtune.settings.file import KeyPath
+from akdtune.settings.trial import selected
 
 Tree: TypeAlias = Mapping[str, Any]
 Texts: TypeAlias = dict[KeyPath, str]
@@ -53,7 +54,7 @@ def names(trees: Sequence[Tree], decided: Sequence[Sequence[KeyPath]]) -> list[s
 
 
 def _by_components(trees: Sequence[Tree], decided: Sequence[Sequence[KeyPath]]) -> list[str]:
-    """`views[:variant]/method[+method][/network]`; variant and network where they distinguish arms."""
+    """`views[:variant]/method[+method][@selection][/network]`; variant and network where they distinguish arms."""
     labels = [_name(tree, paths) for tree, paths in zip(trees, decided, strict=True)]
     return [
         _name(tree, paths, variant="variant" in tree["views"] and labels.count(label) > 1)
@@ -79,7 +80,8 @@ def _name(
         method = "+".join(f"{term['name']}{bracket('method', index)}" for index, term in enumerate(terms))
     else:
         method = f"{terms['name']}{bracket('method')}"
-    parts = [first + bracket("views"), method + bracket("training")]
+    selection = selected(tree) + bracket("selection")
+    parts = [first + bracket("views"), method + bracket("training") + selection]
     of_student = bracket("student")
     if of_student or any(path[:2] == ("student", "network") or path == ("student",) for path in decided):
         parts.append(domains.label(tree["student"]["network"]) + of_student)
@@ -111,7 +113,7 @@ def _telling(trees: Sequence[Tree]) -> list[Texts]:
 
 def _settings(tree: Tree) -> Iterator[tuple[KeyPath, Any]]:
     """Every setting that no name of a component says, with its path; of training, the augmentation."""
-    for section in ("views", "method", "student"):
+    for section in (section for section in ("views", "method", "selection", "student") if tree.get(section)):
         for path, value in _leaves(tree[section], (section,)):
             if path[-1] != "name" and path != ("student", "network"):
                 yield path, value

@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from akdtune.designs.cells import CellProblems, baseline_cells, plan_cells
 from akdtune.errors import AkdtuneError, SettingsError, unknown_name
-from akdtune.registry import NO_NETWORK, load_plugins, lookup, names
+from akdtune.registry import NO_NETWORK, Kind, load_plugins, lookup, names
 from akdtune.settings import domains
 from akdtune.settings.data import data_model
-from akdtune.settings.domains import Issue
-from akdtune.settings.file import DOMAINS, KeyPath, choice_key, related, shown
+from akdtune.settings.domains import Choice, Issue
+from akdtune.settings.file import COMPONENTS, DOMAINS, KeyPath, choice_key, related, shown
 from akdtune.settings.hints import right_form
 from akdtune.settings.messages import typed
 from akdtune.settings.sections import (
@@ -35,6 +35,7 @@ from akdtune.settings.task import named_task
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.tracking import TrackingSettings, lacking, tracking_model
 from akdtune.settings.training import Recipe, TrainingSettings
+from akdtune.settings.trial import selection_of
 from akdtune.study import enqueued, search_rules, task_rules
 from akdtune.study.paths import make_paths_absolute
 from akdtune.study.plugins import folders_of, module_names
@@ -72,11 +73,13 @@ class Reading(Remarks):
         task_rules.check_teacher(self, task, fixed["teacher"])
         for section in TRIAL_LEVEL:
             values[section] = _spelled_out(values.get(section), section)
+        if selection_of(values) is None:
+            del values["selection"]  # all rows, as for every study of before
         constants = {
             section: fixed[section].model_dump(mode="json") for section in ("data", "teacher") if fixed[section]
         }
         constants = {**named_task({"task": task}), **constants}
-        searched = Searched(self, {section: values[section] for section in TRIAL_LEVEL}, constants)
+        searched = Searched(self, {section: values[section] for section in TRIAL_LEVEL if section in values}, constants)
         task_rules.name_the_metric(self, fixed, metric)
         self._cross_checks(fixed, searched)
         self._cache_without_teacher(fixed)
@@ -311,9 +314,11 @@ class Reading(Remarks):
         if fixed["probe"] is not None:
             self._odd_probe(fixed["probe"], arms)
         self._odd_teacher(self.file.values["teacher"], ("teacher",))
-        if fixed["teacher"].others and not any(lookup("views", arm.tree["views"]["name"]).needs_others for arm in arms):
-            reading = [name for name in names("views") if lookup("views", name).needs_others]
-            self.warn(("teacher", "others"), f"are read by no views of this study (by: {', '.join(reading)})")
+        reading = [name for kind in _READING_OTHERS for name in names(kind) if lookup(kind, name).needs_others]
+        asked = [[arm.tree["views"], arm.tree.get("selection")] for arm in arms]
+        if fixed["teacher"].others and not set(reading) & set(_texts([asked, self.file.values.get("ablation")])):
+            what = f"are read by no views and no selection of this study (by: {', '.join(reading)})"
+            self.warn(("teacher", "others"), what)
         if fixed["report"] != ReportSettings() and not (fixed["confirm"] or fixed["ablation"]):
             self.warn(("report",), "is ignored: without confirm and ablation, no trial reads the test set")
 
@@ -373,6 +378,20 @@ class Reading(Remarks):
             )
 
 
+_READING_OTHERS: tuple[Kind, ...] = ("views", "selections")
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """Every text in a tree of settings; names of components are among them."""
+    if isinstance(node, Choice):
+        yield from _texts(list(node.options))
+    elif isinstance(node, dict | list):
+        for item in node.values() if isinstance(node, dict) else node:
+            yield from _texts(item)
+    elif isinstance(node, str):
+        yield node
+
+
 def _counted(number: int) -> str:
     return f"{number:,}" if number < 10**12 else f"about 10^{math.log10(number):.0f}"
 
@@ -399,7 +418,7 @@ def _domains_in(value: Any, path: KeyPath) -> Iterator[KeyPath]:
 def _spelled_out(value: Any, section: str) -> Any:
     """Shorthands as mappings: `views: none`, `method: kd`, `method: [kd, crd]`, also inside choices."""
     options = choice_key(value)
-    if options is not None and section in ("views", "method") and isinstance(value[options], list):
+    if options is not None and section in COMPONENTS and isinstance(value[options], list):
         return {options: [_spelled_out(option, section) for option in value[options]]}
     if section == "method" and isinstance(value, list):
         return [_spelled_out(term, section) for term in value]
@@ -407,4 +426,4 @@ def _spelled_out(value: Any, section: str) -> Any:
         return {"name": "none"}
     if section == "training" and value is None:
         return {}
-    return {"name": value} if section in ("views", "method") and isinstance(value, str) else value
+    return {"name": value} if section in COMPONENTS and isinstance(value, str) else value

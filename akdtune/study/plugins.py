@@ -13,8 +13,12 @@ from akdtune.registry import KINDS, Component, Kind, load_plugins, lookup, names
 from akdtune.settings.file import SettingsFile, shown
 from akdtune.study import taking_over
 
-_PLURAL: dict[Kind, str] = {"methods": "methods", "views": "views", "networks": "networks", "data": "data sets"}
-_SINGULAR: dict[Kind, str] = {"methods": "method", "views": "views", "networks": "network", "data": "data set"}
+_PLURAL: dict[Kind, str] = {
+    "methods": "methods", "views": "views", "networks": "networks", "data": "data sets", "selections": "selections",
+}  # fmt: skip
+_SINGULAR: dict[Kind, str] = {
+    "methods": "method", "views": "views", "networks": "network", "data": "data set", "selections": "selection",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

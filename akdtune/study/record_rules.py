@@ -41,6 +41,11 @@ def problems(
             if asked:
                 yield ("record", key), f"is of images, and the task '{task}' takes {takes}"
         return
+    if not lookup("tasks", task).keeps_more:
+        for key in ("views", "features", "attention", "augmented", "train"):
+            if getattr(record, key):
+                yield ("record", key), f"the task '{task}' keeps predictions alone"
+        return
     if not record.attention_images:
         return
     students = [network_name(settings["student"]["network"]) for settings in configurations]

@@ -35,7 +35,7 @@ def json_schema() -> Schema:
     definitions: Schema = {
         "range": _one_key({key: {**body, "description": text} for key, (text, body) in _RANGES.items()})
     }
-    for kind in ("views", "methods", "networks"):
+    for kind in ("views", "methods", "selections", "networks"):
         definitions.update(_components(kind, searched=True, name=kind))
     definitions.update(_components("networks", searched=False, name="fixed_networks"))
     definitions.update(_components("tasks", searched=False, name="tasks"))
@@ -65,6 +65,10 @@ def json_schema() -> Schema:
         "student": _or_choice(_settings(StudentSettings, {"network": _or_choice(_ref("networks"))}, searched=True)),
         "views": {"anyOf": [_or_choice(_ref("views")), {"type": "null"}]},
         "method": _or_choice({"anyOf": [method, {"type": "array", "items": _or_choice(method), "minItems": 1}]}),
+        "selection": {
+            "anyOf": [_or_choice(_ref("selections")), {"type": "null"}],
+            "description": "which rows of a batch are distilled; null: all",
+        },
         "training": {"anyOf": [_or_choice(_training()), {"type": "null"}]},
         **{section: {"anyOf": [_settings(model), {"type": "null"}]} for section, model in STUDY_LEVEL.items()},
         "tracking": {"anyOf": [_settings(every_logger()), {"type": "null"}]},

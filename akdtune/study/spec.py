@@ -162,7 +162,7 @@ class Study:
             "teacher": self.teacher.model_dump(mode="json"),
         }
         pairs = {pair_of(values, arm.centre().settings["student"]) for arm in self.arms}
-        for section in TRIAL_LEVEL:
+        for section in (section for section in TRIAL_LEVEL if section in self.values):
             values[section] = with_defaults(self.values[section], section, pairs)
         for section in STUDY_LEVEL:
             settings = getattr(self, section)

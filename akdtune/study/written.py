@@ -115,7 +115,7 @@ def export_yaml(
     body: dict[str, Any] = {"study": study}
     if resolved.get("plugins"):
         body["plugins"] = resolved["plugins"]
-    body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL)})
+    body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL) if section in settings})
     body["teacher"] = _used(body["teacher"])
     if seed is None:
         seed = seeds[0] if len(seeds) == 1 else (resolved.get("search") or {}).get("trial_seed", 0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from akdtune.registry import ComponentSettings, Pair, load_plugins, lookup, may_draw, network_name
+from akdtune.registry import ComponentSettings, Kind, Pair, load_plugins, lookup, may_draw, network_name
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.data import AnyDataSettings, data_settings
 from akdtune.settings.teacher import CacheSettings, Compute, teacher_compute
@@ -27,6 +27,7 @@ class TrialConfig:
         report_trains_on: what trials that read the test set train on.
         rungs: epochs after which it may be stopped early.
         task: what its study trains for.
+        selection: which rows are distilled; None: all.
     """
 
     data: AnyDataSettings
@@ -41,6 +42,7 @@ class TrialConfig:
     report_trains_on: Literal["subset", "full"] = "full"
     rungs: tuple[int, ...] = ()
     task: Task = field(default_factory=lambda: task_of({}))
+    selection: tuple[str, ComponentSettings] | None = None
 
     @classmethod
     def parse(cls, request: TrialRequest) -> TrialConfig:
@@ -60,6 +62,7 @@ class TrialConfig:
             report_trains_on=request.report_trains_on,
             rungs=tuple(request.rungs),
             task=task_of(settings),
+            selection=_component("selections", settings["selection"]) if "selection" in settings else None,
         )
 
     @property
@@ -75,8 +78,9 @@ class TrialConfig:
 
     @property
     def draws(self) -> bool:
-        """Whether views or methods draw random numbers while the student trains."""
-        return may_draw("views", *self.views) or any(may_draw("methods", *method) for method in self.methods)
+        """Whether views, methods or the selection draw random numbers while the student trains."""
+        selecting = self.selection is not None and may_draw("selections", *self.selection)
+        return selecting or may_draw("views", *self.views) or any(may_draw("methods", *of) for of in self.methods)
 
     @property
     def train_on(self) -> Literal["subset", "full"]:
@@ -84,7 +88,7 @@ class TrialConfig:
         return self.report_trains_on if self.role in REPORT_ROLES else "subset"
 
 
-def _component(kind: Literal["views", "methods"], setting: Mapping[str, Any]) -> tuple[str, ComponentSettings]:
+def _component(kind: Kind, setting: Mapping[str, Any]) -> tuple[str, ComponentSettings]:
     name = str(setting["name"])
     values = {key: value for key, value in setting.items() if key != "name"}
     return name, lookup(kind, name).Settings(**values)

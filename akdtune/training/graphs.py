@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from akdtune.registry import name_of
 from akdtune.signals import Batch, Inputs, Signals
 from akdtune.training.objective import Objective
 from akdtune.training.states import copied
@@ -390,6 +391,8 @@ def refusal(
         named |= {f"method '{name}'": method for name, method in parts._methods().items()}
         if parts.overlaps_batches:
             return "a method keeps what the student said one step ago"
+    if isinstance(parts, Objective) and parts.selection is not None:
+        named[f"selection '{name_of(type(parts.selection))}'"] = parts.selection
     views = parts.views if isinstance(parts, Objective) else parts
     named[f"views '{type(views).__name__}'"] = views
     for name, component in named.items():

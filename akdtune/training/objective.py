@@ -14,8 +14,12 @@ from typing_extensions import override
 from akdtune.columns import Column, joined
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
+from akdtune.selections import SELECTED, Selection
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, WeightedTarget, labelled_cross_entropy
 from akdtune.views import ViewAugmenter
+
+SELECTION = "selection"
+"""Name of what a selection draws from."""
 
 VIEWS, STRONG_VIEWS = "views", "views/strong"
 """Names of what views draw from for the images, and for their strong versions: weak draws do not depend on these."""
@@ -35,6 +39,7 @@ class Loss(NamedTuple):
         gates: open share of each gate of the views.
         logits_BK: the student's prediction.
         weighted: (weight, value) of everything in the total; the first is the student's cross-entropy.
+        measured: what the selection of rows says of the batch, by column; empty where all rows are distilled.
     """
 
     total: Tensor
@@ -42,6 +47,7 @@ class Loss(NamedTuple):
     gates: Terms
     logits_BK: Tensor
     weighted: Sequence[tuple[float, Tensor]]
+    measured: Terms
 
     def split(self) -> tuple[Tensor, Tensor | None]:
         """The total in two parts: cross-entropy, and everything else (None where there is nothing else)."""
@@ -54,7 +60,7 @@ class Given(NamedTuple):
 
     Attributes:
         rows_R: their places in the batch, ascending; None: all.
-        share: of the rows that it may be given at all.
+        share: how many they are of those that it would be given without a selection.
     """
 
     rows_R: Tensor | None
@@ -66,10 +72,16 @@ class Objective(nn.Module):
 
     total = ce_weight * CE + sum over methods m, terms t, targets i of  weight(m, t, epoch) * weight(i) * term(m, t, i)
             + sum over penalties p of  weight(p) * penalty(p)
+
+    With a selection, a method's terms are those of the rows that it keeps, and their weight is multiplied by the share
+    of rows that are kept, so that a row pulls as hard as without one. Cross-entropy and penalties count all rows.
     """
 
-    def __init__(self, methods: Mapping[str, Method], views: ViewAugmenter, ce_weight: float) -> None:
+    def __init__(
+        self, methods: Mapping[str, Method], views: ViewAugmenter, ce_weight: float, selection: Selection | None = None
+    ) -> None:
         super().__init__()
+        self.selection = selection if selection is not None and selection.selects else None
         self.methods = nn.ModuleDict(dict(methods))
         self._by_name = dict(methods)  # every step asks: a module answers slowly
         self.views = views
@@ -86,7 +98,8 @@ class Objective(nn.Module):
         All views share a name, so that a control of some views draws what these do; a method has its own, so that its
         draws are the same under any views and beside any other method.
         """
-        return (VIEWS, STRONG_VIEWS, *map(stream_of, self._methods()))
+        selecting = () if self.selection is None else (SELECTION,)
+        return (VIEWS, STRONG_VIEWS, *map(stream_of, self._methods()), *selecting)
 
     @property
     def head(self) -> Method | None:
@@ -110,10 +123,11 @@ class Objective(nn.Module):
             teaching = self.views.teach(teacher, student, batch.given_to(VIEWS))
             if teacher.strong is not None and student.strong is not None:
                 strong = self.views.teach(teacher.strong, student.strong, batch.given_to(STRONG_VIEWS))
+        kept_R, measured = self._selected(student, teacher, batch)
         for name, method in self._methods().items():
             targets = targets_of(method, student, teacher, teaching, strong)
             own = batch.given_to(stream_of(name))  # one object for all targets: a method knows by it that it drew
-            given = given_rows(method.reads_labels, batch)
+            given = given_rows(method.reads_labels, batch, kept_R)
             parts = terms_of(method, student, targets, own, given)
             shares = [target.weight for target in targets]
             weights_of_terms = method.weights(batch.epoch)
@@ -123,7 +137,7 @@ class Objective(nn.Module):
                 )
             for term, weight in weights_of_terms.items():
                 values = [part[term] for part in parts]
-                weighted += [(weight * share, value) for share, value in zip(shares, values, strict=True)]
+                weighted += [(weight * share * given.share, value) for share, value in zip(shares, values, strict=True)]
                 logged = values[0] if len(values) == 1 else dot(shares, values) / sum(shares)
                 terms[name if term == name else f"{name}.{term}"] = logged
         gates: Terms = {}
@@ -132,7 +146,16 @@ class Objective(nn.Module):
             weighted += [(weights[name], value) for name, value in teaching.penalties.items()]
             terms.update({f"views.{name}": value for name, value in teaching.penalties.items()})
             gates = teaching.gates
-        return Loss(dot(*zip(*weighted, strict=True)), terms, gates, student.logits_BK, weighted)
+        return Loss(dot(*zip(*weighted, strict=True)), terms, gates, student.logits_BK, weighted, measured)
+
+    @torch.no_grad()
+    def _selected(self, student: Signals, teacher: Signals | None, batch: Batch) -> tuple[Tensor | None, Terms]:
+        """Places of the rows that are distilled (None: all), and what is measured of the choice."""
+        if self.selection is None:
+            return None, {}
+        selected = self.selection.select(student.detach(), teacher, batch.given_to(SELECTION))
+        share = student.logits_BK.new_full((), len(selected.rows_R) / len(batch.labels_B))
+        return selected.rows_R, {SELECTED: share, **selected.measured}
 
     def _predicting(self, student: Signals) -> Signals:
         """The student's signals with the prediction that is trained and evaluated."""
@@ -155,9 +178,10 @@ class Objective(nn.Module):
     def columns(self) -> tuple[Column, ...]:
         """What is declared about the numbers of `measures`; those of views belong to the views unless they say more."""
         of_views = {column.name for column in self.views.columns}
+        of_selection = () if self.selection is None else (self.selection,)
         return tuple(
             replace(column, section="views") if column.name in of_views and not column.section else column
-            for column in joined(*(part.columns for part in self._parts()))
+            for column in joined(*(part.columns for part in (*self._parts(), *of_selection)))
         )
 
     def trained_parameters(self) -> Sequence[nn.Parameter]:
@@ -182,12 +206,22 @@ def cross_entropy(logits_BK: Tensor, batch: Batch) -> Tensor:
     return torch.lerp(labelled_cross_entropy(logits_BK, batch.partner_labels_B, some_unlabelled), own, batch.share)
 
 
-def given_rows(reads_labels: bool, batch: Batch) -> Given:
-    """The rows that a method is given: where it reads labels, those that have one."""
-    if not reads_labels or batch.labelled_B is None:
+def given_rows(reads_labels: bool, batch: Batch, kept_R: Tensor | None = None) -> Given:
+    """The rows that a method is given: those that a selection keeps, and where it reads labels those that have one.
+
+    Args:
+        reads_labels: whether the method does.
+        batch: which rows have a label.
+        kept_R: places of the rows that are distilled, ascending; None: all.
+    """
+    rows_R, possible = kept_R, len(batch.labels_B)
+    if reads_labels and batch.labelled_B is not None:
+        labelled_R = batch.labelled_B.nonzero().squeeze(1)
+        rows_R = labelled_R if kept_R is None else kept_R[batch.labelled_B[kept_R]]
+        possible = len(labelled_R)
+    if rows_R is None or len(rows_R) == len(batch.labels_B):
         return Given(None, 1.0)
-    labelled_R = batch.labelled_B.nonzero().squeeze(1)
-    return Given(None if len(labelled_R) == len(batch.labels_B) else labelled_R, 1.0)
+    return Given(rows_R, len(rows_R) / max(possible, 1))
 
 
 def terms_of(

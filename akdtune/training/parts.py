@@ -12,6 +12,7 @@ from akdtune.data.row_sets import RowDataSet
 from akdtune.methods import Method
 from akdtune.randomness import derived_seed
 from akdtune.registry import lookup, network_name
+from akdtune.selections import Selection
 from akdtune.settings.checkpoint import checkpoint_file
 from akdtune.settings.training import StudentSettings
 from akdtune.settings.trial import resolve_ce_weight
@@ -41,7 +42,12 @@ def build_parts(
     for name, settings in config.methods:
         context = method_context(name, *of_trial, views.pooled_dims)
         methods[name] = lookup("methods", name)(settings, context)
-    objective = Objective(methods, views, resolve_ce_weight(config.training, methods.values(), config.pair))
+    selection: Selection | None = None
+    if config.selection is not None:
+        name, chosen = config.selection
+        selection = lookup("selections", name)(chosen)
+    ce_weight = resolve_ce_weight(config.training, methods.values(), config.pair)
+    objective = Objective(methods, views, ce_weight, selection)
     return objective.to(device), student
 
 

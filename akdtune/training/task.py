@@ -17,12 +17,14 @@ from typing_extensions import override
 
 from akdtune.columns import Column, joined
 from akdtune.data.dataset import load_data
-from akdtune.data.row_sets import RowDataSet, RowSplit
+from akdtune.data.row_sets import RowDataSet, RowSplit, Splits
 from akdtune.metric import ACCURACY, Metric
+from akdtune.networks import Network
 from akdtune.registry import Component, ComponentSettings, Kind, lookup
 from akdtune.settings.data import AnyDataSettings
+from akdtune.settings.domains import Issue
 from akdtune.settings.task import DEFAULT_TASK
-from akdtune.signals import Inputs, Signals, Takes
+from akdtune.signals import Inputs, Signals, Spec, Takes
 
 if TYPE_CHECKING:
     from akdtune.training.loop import TrialLoop
@@ -56,10 +58,13 @@ class Task(Component):
         metric: what trials are judged by.
         further: columns beside the metric's; their names begin neither with `val_` nor with `test_`.
         items_at_once: how many items of a split are measured at a time; None: all, whose signals are kept.
+        idle_training: settings of `training` that change nothing, each with the reason.
         in_parts: measured in parts as large as the split says (`RowSplit.at_once`), as all logits would be too many: of
             predictions the likeliest classes are kept (`training.likeliest`).
         needs_teacher: whether the metric says how a student does beside its teacher.
         Trial: what runs its trials; None: `akdtune.training.trial.Trial`, the loop over rows.
+        has_clients: whether clients teach in its trials, so that no teacher is named and views are those of clients.
+        keeps_more: whether `record` may keep more of its trials than predictions.
     """
 
     kind: ClassVar[Kind] = "tasks"
@@ -69,9 +74,12 @@ class Task(Component):
     metric: ClassVar[Metric] = ACCURACY
     further: ClassVar[Sequence[Column]] = ()
     items_at_once: ClassVar[int | None] = None
+    idle_training: ClassVar[Mapping[str, str]] = {}
     in_parts: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     Trial: ClassVar[type[TrialLoop] | None] = None
+    has_clients: ClassVar[bool] = False
+    keeps_more: ClassVar[bool] = True
 
     def __init__(self, settings: ComponentSettings) -> None:
         self.settings = settings
@@ -87,6 +95,27 @@ class Task(Component):
     def load(self, data: AnyDataSettings, device: torch.device) -> RowDataSet:
         """The data on a device."""
         return load_data(data, device)
+
+    @classmethod
+    def misfits(cls, settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
+        """What it cannot work with in the settings of a trial, naming both, by path.
+
+        Args:
+            settings: views, method, student and training, filled in, as far as they are right.
+            study: the sections that trials share, its own among them.
+        """
+        yield from ()
+
+    def check_splits(self, splits: Splits[RowSplit]) -> None:
+        """Refuses data that it cannot use.
+
+        Raises:
+            AkdtuneError: naming the setting.
+        """
+
+    def clients(self, inputs: Spec) -> Sequence[Network]:
+        """The networks of clients that teach, as they begin; none where the study's teachers do."""
+        return ()
 
     @property
     def others_alike(self) -> Sequence[int]:
@@ -134,16 +163,16 @@ class Task(Component):
                 "score", "percent", f"mean {metric.validation} of the last {SCORE_WINDOW} epochs, which rungs decide by"
             ),
         )
-        return joined(of_metric, cls._of_answers(), cls.further)
+        return joined(of_metric, cls.further, cls._of_answers())
 
     @classmethod
     def _of_answers(cls) -> Iterator[Column]:
         """The metric of each answer of a student that gives several, which a meter names `<metric>_step_1`, ...."""
-        for split, images in (
+        for split, rows in (
             (cls.metric.validation, f"the validation {cls.called}"),
             (cls.metric.test, "the test set"),
         ):
-            words = f"{cls.metric.words} of the student on {images}"
+            words = f"{cls.metric.words} of the student on {rows}"
             yield Column(f"{split}_step_*", "percent", f"{words} when it stops after so many of its time steps")
             yield Column(f"{split}_branch_*", "percent", f"{words} by this exit, counted from 1, the last its own")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, joined
-from akdtune.data.row_sets import Loaded, RowDataSet
+from akdtune.data.row_sets import Loaded, RowDataSet, RowSplit
 from akdtune.data.splits import overlapping
 from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
@@ -117,6 +117,7 @@ class Trial:
         self.splits = self.dataset.split(config.train_on)
         self.train = self.splits.train
         self._labelled_N = labelled_rows(self.train.training_labels_N)
+        self._untaught_N = untaught_rows(self.train)
         file, inputs = config.teacher_file, self.dataset.inputs
         frozen, others = (stand_ins[0], tuple(stand_ins[1:])) if stand_ins else (None, ())
         if frozen is None and not file.absent:
@@ -161,6 +162,11 @@ class Trial:
     def views(self) -> ViewAugmenter:
         """The view augmenter, which the objective holds."""
         return self.objective.views
+
+    @property
+    def _right_N(self) -> Tensor | None:
+        """The right labels, which are for views alone that say that they read them."""
+        return self.train.labels_N if self.views.reads_right_labels else None
 
     @property
     def train_images(self) -> int:
@@ -300,6 +306,7 @@ class Trial:
         self.objective.after_step()
         values = {f"loss.{name}": value for name, value in loss.terms.items()}
         values |= {gate_column("train", name): value for name, value in loss.gates.items()}
+        values |= loss.measured
         values["train_accuracy"] = percent_right(loss.logits_BK, step.batch.labels_B)
         if step.batch.labelled_B is not None:
             values[LABELLED] = step.batch.labelled_B.mean(dtype=torch.float64)
@@ -355,9 +362,9 @@ class Trial:
             labels_B = labels_B.masked_fill(~labelled_B, UNLABELLED)
         ids_B = self.train.sample_ids_N[positions_B]
         (_, first), *_ = streams
-        return Batch(
-            labels_B, ids_B, positions_B, epoch, first, partner_labels_B, loaded.share, repeated, streams, labelled_B
-        )
+        of_teachers = (None if some_N is None else some_N[positions_B] for some_N in (self._untaught_N, self._right_N))
+        mixing = partner_labels_B, loaded.share, repeated
+        return Batch(labels_B, ids_B, positions_B, epoch, first, *mixing, streams, labelled_B, *of_teachers)
 
     def _trained_signals(self, inputs: Inputs, maps: bool) -> Signals:
         """What the training student says, in the precision it trains in; float32 for all that reads it."""
@@ -455,6 +462,13 @@ class Trial:
         self._student_graph.release()
         if self._warmup_graph is not None:
             self._warmup_graph.release()
+
+
+def untaught_rows(train: RowSplit) -> Tensor | None:
+    """Labelled rows whose label no teacher is told, bool [N]; None where teachers are told all."""
+    if not train.some_unlabelled:
+        return None
+    return (train.training_labels_N != UNLABELLED) & (train.teacher_labels_N == UNLABELLED)
 
 
 def trial_of(

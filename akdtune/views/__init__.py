@@ -86,6 +86,7 @@ class ViewAugmenter(Component, nn.Module):
     Attributes:
         warmup_epochs: epochs in which only the views' own parameters train, before the student's first epoch.
         trains_jointly: whether the parameters go on training beside the student.
+        reads_right_labels: whether `Batch.right_labels_B` is filled in: for references that no method may be.
         pooled_dims: width of each kind of pooled target, by `Target.place`.
     """
 
@@ -100,6 +101,7 @@ class ViewAugmenter(Component, nn.Module):
     columns: ClassVar[tuple[Column, ...]] = ()
     warmup_epochs: int = 0
     trains_jointly: bool = False
+    reads_right_labels: bool = False
     pooled_dims: tuple[int, ...] = ()
 
     def __init__(self, settings: ComponentSettings, context: ViewContext) -> None:

@@ -17,6 +17,7 @@ from akdtune.errors import AkdtuneError
 from akdtune.registry import ComponentSettings, register
 from akdtune.signals import UNLABELLED, Batch, Signals, Target, Teaching, Views, WeightedTarget
 from akdtune.views import ViewAugmenter, ViewContext
+from akdtune.views._teachers import equally_wide, side_by_side
 
 
 def confidence_weights(logits_BMK: Tensor, labels_B: Tensor) -> Tensor:
@@ -81,8 +82,7 @@ class MultiTeacher(ViewAugmenter):
             raise AkdtuneError("views.name: multi_teacher needs further teachers: list them under teacher.others")
         if settings.drop >= members:
             raise AkdtuneError(f"views.drop: {settings.drop} of {members} teachers leaves none; at most {members - 1}")
-        same = [index for index, width in enumerate(context.others_dims, start=1) if width == context.teacher_dim]
-        self.pooled_members = (0, *same)
+        self.pooled_members = equally_wide(context)
         self._drawn: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     @override
@@ -95,13 +95,13 @@ class MultiTeacher(ViewAugmenter):
     @override
     def views(self, teacher: Signals, generator: torch.Generator, student: Signals | None = None) -> Views:
         """The further teachers; features of those only that are as wide as the main teacher's."""
-        logits_BMK, pooled_BMC = self._members(teacher)
+        logits_BMK, pooled_BMC = side_by_side(teacher, self.pooled_members)
         return Views(logits_BMK[:, 1:], pooled_BMC[:, 1:])
 
     @override
     def teach(self, teacher: Signals, student: Signals, batch: Batch) -> Teaching:
         """One target that combines all teachers, or one of each."""
-        logits_BMK, pooled_BMC = self._members(teacher.detach())
+        logits_BMK, pooled_BMC = side_by_side(teacher.detach(), self.pooled_members)
         with_features_BMK = torch.stack([logits_BMK[:, index] for index in self.pooled_members], dim=1)
         if self.training and self.settings.drop:
             logits_BMK = logits_BMK.index_select(1, self._kept(batch, logits_BMK, teacher.strong is not None))
@@ -120,12 +120,6 @@ class MultiTeacher(ViewAugmenter):
         if self.settings.combination == "mean_logits":
             return _mean_of_logits(logits_BMK, pooled_BMC)
         return _uniform(logits_BMK, pooled_BMC)
-
-    def _members(self, teacher: Signals) -> tuple[Tensor, Tensor]:
-        """Logits of every teacher, and features of those that share the main one's width."""
-        all_of = (teacher, *teacher.others)
-        pooled_BMC = torch.stack([all_of[index].pooled_BC for index in self.pooled_members], dim=1)
-        return torch.stack([member.logits_BK for member in all_of], dim=1), pooled_BMC
 
     def _kept(self, batch: Batch, logits_BMK: Tensor, strong_follows: bool) -> Tensor:
         """Who teaches this batch; the same for its weak and strong images, which are paired teacher by teacher."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
@@ -18,6 +18,7 @@ from akdtune.registry import ComponentSettings, register
 from akdtune.signals import Batch, Signals, Target, Teaching, Terms, Views, WeightedTarget
 from akdtune.views import ViewAugmenter, ViewContext
 from akdtune.views._angular_losses import Level, intra_loss_L, similarities
+from akdtune.views._drawn import drawn_linear
 
 
 class SAKDStyleSettings(ComponentSettings):
@@ -83,8 +84,8 @@ class SAKDStyle(ViewAugmenter):
                 f"views.number: {number} views cannot be shifts of {width} numbers (the teacher's pooled feature); use"
                 f" at most {width}"
             )
-        self.squeeze = _linear(context.student_dim, settings.hidden, context.generator).to(context.device)
-        self.expand = _linear(settings.hidden, width, context.generator).to(context.device)
+        self.squeeze = drawn_linear(context.student_dim, settings.hidden, context.generator).to(context.device)
+        self.expand = drawn_linear(settings.hidden, width, context.generator).to(context.device)
         weight_KC, bias_K = context.teacher_classifier
         self.register_buffer("weight_KC", weight_KC.detach(), persistent=False)
         self.register_buffer("bias_K", bias_K.detach(), persistent=False)
@@ -135,14 +136,3 @@ class SAKDStyle(ViewAugmenter):
         pooled_BMC = torch.cat([teacher.pooled_BC.unsqueeze(1), views.pooled_BVC], dim=1)
         members = logits_BMK.shape[1]
         return Target(logits_BMK, pooled_BMC, logits_BMK.new_full((members,), 1 / members))
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with torch's default initial weights, drawn from a generator of the trial's own."""
-    with torch.random.fork_rng(devices=[]):  # torch's own draws are overwritten; its skip_init loads sympy
-        layer = nn.Linear(inputs, outputs)
-    bound = inputs**-0.5
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)
-    return layer

