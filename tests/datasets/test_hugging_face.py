@@ -1,4 +1,4 @@
-"""Prompts and answers that `datasets` saved: which tokens count, what is cut, what is refused. Nothing is downloaded."""
+"""Prompts and answers that `datasets` saved: which tokens count, what is cut, what is refused; no download."""
 
 from __future__ import annotations
 
