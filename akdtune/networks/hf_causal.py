@@ -59,6 +59,7 @@ class CausalModel(Network):
     takes: ClassVar[Takes] = "tokens"
     offers = frozenset()
     Settings = CausalSettings
+    no_bias: Tensor
 
     def __init__(self, settings: CausalSettings, inputs: TokenSpec) -> None:
         """Reads the model.
@@ -81,8 +82,7 @@ class CausalModel(Network):
             raise AkdtuneError(f"{name}: takes {longest:,} tokens, windows have {inputs.length:,} (data.window)")
         self.body, self.head = body, head
         self.pooled_dim = head.in_features
-        if head.bias is None:
-            self.register_buffer("no_bias", torch.zeros(inputs.vocabulary), persistent=False)
+        self.register_buffer("no_bias", torch.zeros(inputs.vocabulary), persistent=False)
         _check_product(model, self, name)
 
     @override
@@ -94,9 +94,8 @@ class CausalModel(Network):
 
     @override
     def classifier(self) -> tuple[Tensor, Tensor]:
-        bias_K = self.no_bias if self.head.bias is None else self.head.bias[: self._vocabulary]
-        assert isinstance(bias_K, Tensor)
-        return self.head.weight[: self._vocabulary], bias_K
+        bias: Tensor | None = getattr(self.head, "bias", None)
+        return self.head.weight[: self._vocabulary], self.no_bias if bias is None else bias[: self._vocabulary]
 
     @classmethod
     @override
@@ -126,12 +125,13 @@ def _read(settings: CausalSettings) -> Any:
     folder = Path(settings.folder).expanduser()
     if not (folder / "config.json").is_file():
         raise AkdtuneError(f"network hf_causal: {folder} holds no config.json (a folder as save_pretrained writes it)")
-    transformers.logging.set_verbosity_error()
+    library: Any = transformers  # not typed everywhere
+    library.logging.set_verbosity_error()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    auto = transformers.AutoModelForCausalLM
+    auto = library.AutoModelForCausalLM
     try:
         if settings.weights is None:
-            configuration = transformers.AutoConfig.from_pretrained(folder, **local)
+            configuration = library.AutoConfig.from_pretrained(folder, **local)
             return auto.from_config(configuration, dtype=torch.float32, trust_remote_code=False)
         return auto.from_pretrained(folder, dtype=torch.float32, weights_only=True, **local)
     except Exception as error:  # of another library's code, for files of the user's

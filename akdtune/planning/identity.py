@@ -38,7 +38,7 @@ def student_hashes(study: Study) -> dict[str, str]:
 def _student_hash(settings: Mapping[str, Any]) -> str:
     """Hash of the file that a trial's student begins with, and of what its network brings; empty without any."""
     network = settings["student"]["network"]
-    own = lookup("networks", network_name(network)).brought(typed("networks", network))
+    own: str = lookup("networks", network_name(network)).brought(typed("networks", network))
     if settings["student"].get("checkpoint") is None:
         return own
     file = checkpoint_file(settings["student"]["checkpoint"])
