@@ -340,11 +340,6 @@ def cache_use(bench: Bench) -> CacheUse:
     crops = [each.variants for each in items]
     called = "images" if dataset.inputs.takes == "images" else "windows"
     use = CacheUse(items[0].count // crops[0], sum(crops), augmentations=len(kept), called=called)
-        items[0].count // crops[0],
-        sum(crops),
-        augmentations=len(kept),
-        called="images" if dataset.inputs.takes == "images" else "windows",
-    )
     if bench.teacher is None:
         return use
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)
