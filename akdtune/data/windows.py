@@ -13,7 +13,7 @@ import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -198,7 +198,6 @@ class WindowData(RowDataSet):
     """
 
     settings: RowDataSettings
-    called: ClassVar[str] = "windows"
 
     def __init__(self, settings: RowDataSettings, texts: Texts, device: torch.device) -> None:
         super().__init__(settings, device)
