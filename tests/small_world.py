@@ -90,7 +90,9 @@ def signals(
             for width in OTHERS_DIMS
         )
     again = signals(seed + 1000, dim, size, requires_grad, strong=False, classes=classes) if strong else None
-    return Signals(logits_BK, pooled_BC, stages, preact, stages[-1], (weight_KC, torch.zeros(classes)), again, others)
+    answers_BJK = (torch.randn(size, 3, classes, generator=generator) * 3).requires_grad_(requires_grad)
+    maps = stages, preact, stages[-1], (weight_KC, torch.zeros(classes))
+    return Signals(logits_BK, pooled_BC, *maps, again, others, answers_BJK=answers_BJK)
 
 
 def batch(size: int = 9, epoch: int = 1, seed: int = 5) -> Batch:

@@ -131,8 +131,8 @@ def signals(kind: Kind, component: Any) -> str:
         offers = f"offers {', '.join(sorted(component.offers))}"
         return f"{offers}; needs {' and '.join(extra)}" if extra else offers
     if kind == "selections":
-        needs = {"teacher's logits": component.needs_teacher, "teacher.others": component.needs_others}
-        return ", ".join(what for what, read in {**needs, "labels": component.reads_labels}.items() if read)
+        read = {"teacher's logits": component.needs_teacher, "teacher.others": component.needs_others}
+        return ", ".join(what for what, is_read in {**read, "labels": component.reads_labels}.items() if is_read)
     return (", ".join(sorted(component.offers)) or "no maps") if kind == "networks" else ""
 
 

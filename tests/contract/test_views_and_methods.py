@@ -66,7 +66,9 @@ def tensors(said: Signals) -> list[Tensor]:
     assert said.classifier is not None
     of_others = [tensor for other in said.others for tensor in (other.logits_BK, other.pooled_BC)]
     again = tensors(said.strong) if said.strong is not None else []
-    return [said.logits_BK, said.pooled_BC, said.classifier[0], *said.preact_stages, *of_others, *again]
+    assert said.answers_BJK is not None
+    own = [said.logits_BK, said.pooled_BC, said.classifier[0], said.answers_BJK, *said.preact_stages]
+    return [*own, *of_others, *again]
 
 
 def moved(tensor: Tensor) -> bool:
