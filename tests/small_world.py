@@ -47,10 +47,10 @@ def method_context(classes: int = CLASSES, seed: int = 3, **changes: Any) -> Met
     return replace(context, **changes)
 
 
-def method(name: str, **settings: Any) -> Method:
-    """A method on the small world, always initialised alike."""
+def method(name: str, pooled_dims: tuple[int, ...] = (), **settings: Any) -> Method:
+    """A method on the small world, always initialised alike; `pooled_dims` are widths of its pooled targets."""
     component = lookup("methods", name)
-    built: Method = component(component.Settings(**settings), method_context())
+    built: Method = component(component.Settings(**settings), method_context(pooled_dims=pooled_dims))
     return built
 
 

@@ -281,7 +281,7 @@ def test_who_reads_the_images_changes_no_id(load: Loader) -> None:
 def test_further_teachers_that_nothing_reads_are_pointed_out(load: Loader) -> None:
     (warning,) = load(teacher={**SMALL, "others": [SMALL]}, views={"choice": ["none", "tekap"]}).warnings
     assert warning.endswith(
-        "teacher.others: are read by no views and no selection of this study (by: multi_teacher, gap)"
+        "teacher.others: are read by no views and no selection of this study (by: multi_teacher, selector, gap)"
     )
     assert load(teacher={**SMALL, "others": [SMALL]}, views={"choice": ["none", "multi_teacher"]}).warnings == ()
 

@@ -735,10 +735,11 @@ def test_the_cell_hash_is_the_same_in_every_version() -> None:
 
 def test_packaged_spaces_load_without_a_warning() -> None:
     assert list(packaged()) == [
-        "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_diversity", "cifar_leave_one_out", "detection",
-        "digits_ablation", "digits_angular", "digits_zoo", "fewshot", "functional_kd", "functional_kd_same_network",
-        "imagenet_r34_r18", "imbalanced", "paper_vs_released", "pkd", "precision_ablation", "rethink_kd", "rethink_kd_ss",
-        "rethink_kd_ww", "snn_branches", "strong2weak", "tekap_controls", "tekap_vs_angular", "tinyimagenet_transfer",
+        "adaspec", "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_diversity", "cifar_leave_one_out",
+        "detection", "digits_ablation", "digits_angular", "digits_zoo", "fedfd", "fedfree", "fewshot", "functional_kd",
+        "functional_kd_same_network", "imagenet_r34_r18", "imbalanced", "paper_vs_released", "pkd",
+        "precision_ablation", "rethink_kd", "rethink_kd_ss", "rethink_kd_ww", "selections", "snn_branches",
+        "strong2weak", "tekap_controls", "tekap_vs_angular", "tinyimagenet_transfer",
     ]  # fmt: skip
     for name, path in readable_studies().items():
         assert spec.load(name).warnings == ()
