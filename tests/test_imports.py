@@ -24,6 +24,8 @@ HEAVY = [
     "sklearn",
     "statsmodels",
     "timm",
+    "transformers",
+    "datasets",
 ]
 # The command line, and what the commands that only read stand on.
 LIGHT = [
@@ -31,7 +33,7 @@ LIGHT = [
     "statistics.resampling",
     "statistics.paired", "reports.ablation.tables", "reports.figures", "tracking.tracker",
 ]  # fmt: skip
-LATE = {*HEAVY, "PIL", "snntorch", "wandb_workspaces"}
+LATE = {*HEAVY, "PIL", "pydoc_data", "snntorch", "wandb_workspaces"}
 """Libraries that a function may load."""
 LOADERS = {
     "akdtune.designs.controls": {"akdtune", "akdtune.contexts", "akdtune.signals"},

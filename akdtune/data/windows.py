@@ -198,7 +198,7 @@ class WindowData(RowDataSet):
     """
 
     settings: RowDataSettings
-    called: ClassVar[str] = "windows"
+    called: ClassVar[str] = "tokens"
 
     def __init__(self, settings: RowDataSettings, texts: Texts, device: torch.device) -> None:
         super().__init__(settings, device)

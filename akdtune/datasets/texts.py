@@ -102,7 +102,8 @@ class PythonDocs(TextSource):
     @classmethod
     @override
     def missing(cls, settings: RowDataSettings) -> list[str]:
-        return [] if find_spec("pydoc_data") is not None and find_spec("pydoc_data.topics") is not None else [NO_TOPICS]
+        there = find_spec("pydoc_data") is not None and find_spec("pydoc_data.topics") is not None
+        return [] if there else ["pydoc_data.topics of this Python"]
 
     @classmethod
     @override

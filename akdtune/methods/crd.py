@@ -18,11 +18,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-from akdtune.errors import DataError
+from akdtune.errors import AkdtuneError, DataError
 from akdtune.methods import Method, MethodContext
 from akdtune.methods._maps import full_precision, unit
 from akdtune.registry import ComponentSettings, IdleAtZero, register
 from akdtune.signals import UNLABELLED, Batch, Signals, Target, Terms
+
+BANKS_MIB = 2048
+"""Both memory banks together take at most so much; those of ImageNet take 1,251."""
 
 EPSILON = 1e-7
 """Added to both denominators of the loss, as published."""
@@ -162,6 +165,7 @@ class CRD(Method):
         super().__init__(settings, context)
         self.settings = settings
         labels_N = context.train_labels_N
+        _refuse_large_banks(len(labels_N), settings.embedding_dim)
         labelled_N = labels_N != UNLABELLED
         counts_K = torch.bincount(labels_N[labelled_N], minlength=context.num_classes)
         self.num_samples = int(counts_K.sum())
@@ -330,6 +334,20 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
         layer.weight.uniform_(-bound, bound, generator=generator)
         layer.bias.uniform_(-bound, bound, generator=generator)
     return layer
+
+
+def _refuse_large_banks(rows: int, width: int) -> None:
+    """Banks of that many rows, before they are made.
+
+    Raises:
+        AkdtuneError: for more than fits.
+    """
+    mib = 2 * rows * width * 4 / 2**20
+    if mib > BANKS_MIB:
+        raise AkdtuneError(
+            f"its banks of {rows:,} rows would take {mib:,.0f} MiB (allowed: {BANKS_MIB:,}): lower "
+            f"method.crd.embedding_dim, now {width}, or train on less"
+        )
 
 
 def _bank(rows: int, width: int, generator: torch.Generator) -> Tensor:

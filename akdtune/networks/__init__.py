@@ -57,6 +57,11 @@ class Network(Component, nn.Module):
         """(weight [C], bias [C]) of the BatchNorm that each pre-ReLU stage map comes out of, without the stem."""
         return ()
 
+    @classmethod
+    def brought(cls, settings: ComponentSettings) -> str:
+        """Hash of files of the user's that a network of these settings begins with; empty without any."""
+        return ""
+
     def classifier(self) -> tuple[Tensor, Tensor]:
         """Weight [K, C] and bias [K] of the last layer."""
         raise NotImplementedError

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from akdtune.networks import Network
 from akdtune.registry import ComponentSettings, register
-from akdtune.signals import Signals, Tokens, TokenSpec
+from akdtune.signals import Signals, Takes, Tokens, TokenSpec
 
 INIT_STD = 0.02
 """Standard deviation of weights at the start, as in GPT-2."""
@@ -49,7 +49,7 @@ class Transformer(Network):
     """
 
     source = "Radford et al., Language Models are Unsupervised Multitask Learners, 2019; Vaswani et al., NeurIPS 2017"
-    takes: ClassVar[str] = "tokens"
+    takes: ClassVar[Takes] = "tokens"
     offers = frozenset()
     Settings = TransformerSettings
 
@@ -100,14 +100,16 @@ class _Block(nn.Module):
     def forward(self, hidden_BLC: Tensor) -> Tensor:
         hidden_BLC = hidden_BLC + self.drop(self._attended(self.before_attention(hidden_BLC)))
         inner = functional.gelu(self.mlp_in(self.before_mlp(hidden_BLC)), approximate="tanh")
-        return hidden_BLC + self.drop(self.mlp_out(inner))
+        after_BLC: Tensor = hidden_BLC + self.drop(self.mlp_out(inner))
+        return after_BLC
 
     def _attended(self, normed_BLC: Tensor) -> Tensor:
         batch, length, width = normed_BLC.shape
         parts = self.qkv(normed_BLC).view(batch, length, 3, self.heads, width // self.heads)
         query_BHLD, key_BHLD, value_BHLD = parts.permute(2, 0, 3, 1, 4)
         attended_BHLD = functional.scaled_dot_product_attention(query_BHLD, key_BHLD, value_BHLD, is_causal=True)
-        return self.attention_out(attended_BHLD.transpose(1, 2).reshape(batch, length, width))
+        made_BLC: Tensor = self.attention_out(attended_BHLD.transpose(1, 2).reshape(batch, length, width))
+        return made_BLC
 
 
 def _begin(module: nn.Module) -> None:

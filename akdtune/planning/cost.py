@@ -338,7 +338,8 @@ def cache_use(bench: Bench) -> CacheUse:
     train = [seen.split(bench.prepared.train_on).train for seen in kept]
     items = [named for seen, split in zip(kept, train, strict=True) if (named := items_of(split, seen.augmentation))]
     crops = [each.variants for each in items]
-    use = CacheUse(items[0].count // crops[0], sum(crops), augmentations=len(kept), called=dataset.called)
+    called = "images" if dataset.inputs.takes == "images" else "windows"
+    use = CacheUse(items[0].count // crops[0], sum(crops), augmentations=len(kept), called=called)
     if bench.teacher is None:
         return use
     caching = Caching(study.teacher_cache, dataset.images_key, dataset.name)

@@ -16,6 +16,7 @@ from akdtune.networks import Network
 from akdtune.planning.equal_cells import MeasuredPlan, measured_plan
 from akdtune.planning.measured_targets import IMAGES, of_cells
 from akdtune.planning.prepared import Prepared
+from akdtune.registry import lookup, network_name, typed
 from akdtune.roles import REPORT_ROLES
 from akdtune.settings.checkpoint import CheckpointFile, checkpoint_file
 from akdtune.settings.space import Proposal
@@ -35,12 +36,14 @@ def student_hashes(study: Study) -> dict[str, str]:
 
 
 def _student_hash(settings: Mapping[str, Any]) -> str:
-    """Hash of the file that a trial's student begins with; empty without one."""
+    """Hash of the file that a trial's student begins with, and of what its network brings; empty without any."""
+    network = settings["student"]["network"]
+    own: str = lookup("networks", network_name(network)).brought(typed("networks", network))
     if settings["student"].get("checkpoint") is None:
-        return ""
+        return own
     file = checkpoint_file(settings["student"]["checkpoint"])
     try:
-        return file_hash(file)
+        return own + file_hash(file)
     except OSError as error:
         raise CheckpointError(f"{file.path}: {error.strerror or error} (student.checkpoint)") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -35,7 +35,7 @@ NOT_HERE: Mapping[str, tuple[Any, str]] = {
 class FederatedTask(Task):
     """Clients train on their own images; the student is the server's network. An epoch is a round."""
 
-    further: Sequence[Column] = (*CLIENT_COLUMNS, *ROUND_COLUMNS)
+    further: ClassVar[Sequence[Column]] = (*CLIENT_COLUMNS, *ROUND_COLUMNS)
     Trial = FederatedTrial
     has_clients = True
     keeps_more = False
@@ -101,13 +101,16 @@ def _of_training(training: Mapping[str, Any]) -> Iterator[Issue]:
 def _of_methods(settings: Mapping[str, Any], own: FederatedSettings) -> Iterator[Issue]:
     """What the server would learn nothing by, or what needs labels."""
     components = {term["name"]: lookup("methods", term["name"]) for term in settings["method"]}
+    if "selection" in settings:
+        chosen = settings["selection"]["name"]
+        yield ("selection",), f"'{chosen}' cannot work with the task '{NAME}': the server learns from all proxy images"
     reading = [name for name, component in components.items() if component.consumes != "self"]
     for name, component in components.items():
         if component.overlaps_batches or component.replaces_logits:
             yield ("method",), f"'{name}' cannot work with the task '{NAME}': it goes beyond what is said of a batch"
         if component.consumes == "self" and component.Settings.model_fields:
             yield ("method",), f"'{name}' cannot work with the task '{NAME}': the server learns from clients alone"
-        if getattr(component, "reads_labels", False):
+        if component.reads_labels and component.consumes != "self":
             yield ("method",), f"'{name}' reads labels, and the proxy images of the task '{NAME}' have none"
     if reading and settings["views"]["name"] == "none":
         yield (

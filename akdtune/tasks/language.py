@@ -5,8 +5,8 @@ Shapes: R rows (tokens that are predicted), K tokens known, B windows, L tokens 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -18,10 +18,20 @@ from akdtune.data.row_sets import RowSplit
 from akdtune.data.windows import LONGEST
 from akdtune.metric import Metric
 from akdtune.randomness import derived_seed
-from akdtune.registry import ComponentSettings, register
+from akdtune.registry import ComponentSettings, lookup, register, typed
+from akdtune.settings.data import data_settings
+from akdtune.settings.domains import Issue
 from akdtune.signals import Inputs, Signals, Takes, Tokens
 from akdtune.training.measures import TransferMeter
 from akdtune.training.task import Meter, Task
+
+NAME = "language"
+
+VIEWS_MIB = 1024
+"""Views' versions of a batch's logits take at most so much; what is made of them takes some times that."""
+
+RKD_ROWS = 256
+"""Tokens of a batch that triples are made of at most: 1,024 take 20 s a step on a CPU."""
 
 KEPT_SPLITS = 2
 """What the target wrote is kept by a process for so many splits, the newest."""
@@ -31,7 +41,7 @@ _WRITTEN: dict[tuple[str, int], Tokens] = {}
 SAMPLED = "acceptance where contexts are drawn from the target: every token that is a row is what the target said"
 
 
-@register("language")
+@register(NAME)
 class LanguageTask(Task):
     """A student that drafts for its teacher, the target: judged by its acceptance rate on held-out contexts.
 
@@ -82,6 +92,39 @@ class LanguageTask(Task):
         )
 
     settings: LanguageTask.Settings
+
+    @classmethod
+    @override
+    def misfits(cls, settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[Issue]:
+        """Views and methods that a batch of so many tokens would be too large for."""
+        data = study.get("data")
+        if data is None or "batch_size" not in settings.get("training", {}):
+            return
+        source = lookup("data", data["name"])
+        if source.takes != cls.takes:
+            return  # which is said of the data set
+        spec = source.spec(data_settings(data))
+        rows = settings["training"]["batch_size"] * spec.length
+        of_views = settings["views"]
+        made, setting = lookup("views", of_views["name"]).logits_made(typed("views", of_views))
+        mib = made * rows * spec.vocabulary * 4 / 2**20
+        if mib > VIEWS_MIB:
+            yield (
+                ("views",),
+                f"'{of_views['name']}' makes {made} versions of the logits of {rows:,} tokens, each over "
+                f"{spec.vocabulary:,}: {mib:,.0f} MiB a step (allowed with the task '{NAME}': {VIEWS_MIB:,}); lower "
+                f"{setting}, training.batch_size or data.window",
+            )
+        given = settings.get("selection") or {}
+        share = float(given.get("share", 1)) if given.get("name", "none") != "none" else 1.0
+        for term in settings["method"]:
+            if term["name"] == "rkd" and (left := round(share * rows)) > RKD_ROWS:
+                yield (
+                    ("method",),
+                    f"'rkd' compares all triples of a batch, and the task '{NAME}' has {left:,} tokens in one "
+                    f"(allowed: {RKD_ROWS}); lower training.batch_size, now {rows // spec.length}, or data.window, now "
+                    f"{spec.length}",
+                )
 
     @override
     def meter(self) -> Meter:

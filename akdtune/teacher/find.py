@@ -24,7 +24,7 @@ from akdtune.data.row_sets import RowDataSet, RowSplit
 from akdtune.errors import CheckpointError
 from akdtune.folders import cache_directory
 from akdtune.networks import Network
-from akdtune.registry import network_name, typed
+from akdtune.registry import lookup, network_name, typed
 from akdtune.roles import TrainOn
 from akdtune.settings.checkpoint import CheckpointFile
 from akdtune.settings.teacher import PRETRAINED, RECIPE_SINCE, TeacherSettings
@@ -61,6 +61,8 @@ def teacher_key(settings: TeacherSettings, dataset: RowDataSet, train_on: TrainO
         "inputs": asdict(dataset.inputs),
         "train_on": train_on,
     }
+    if brought := _brought(settings):
+        facts["brought"] = brought
     if settings.distilled_from:
         facts["distilled_from"] = [_source(source, dataset, train_on) for source in settings.distilled_from]
         facts["distillation"] = settings.distillation.model_dump() | {"drop": settings.dropped}
@@ -197,16 +199,22 @@ def _imported_from(settings: TeacherSettings, inputs: Spec) -> CheckpointFile:
         return file
 
 
+def _brought(settings: TeacherSettings) -> list[str]:
+    """Hash of the user's files that a network begins with, where there are any."""
+    name = network_name(settings.network)
+    brought = lookup("networks", name).brought(typed("networks", settings.network))
+    return [brought] if brought else []
+
+
 def _pretrained(settings: TeacherSettings, inputs: Spec) -> Path:
     """A file with the weights that the network itself brings, written once."""
-    own = typed("networks", settings.network)
+    name, own = network_name(settings.network), typed("networks", settings.network)
     if not getattr(own, "weights", None):
-        name = network_name(settings.network)
         raise CheckpointError(
             f"teacher.checkpoint: {PRETRAINED} needs a network with weights of its own, "
             f"e.g. network: {{name: torchvision_resnet34, weights: IMAGENET1K_V1}}; got '{name}' without weights"
         )
-    facts = [FORMAT, network_name(settings.network), own.model_dump(mode="json"), asdict(inputs)]
+    facts: list[Any] = [FORMAT, name, own.model_dump(mode="json"), asdict(inputs), *_brought(settings)]
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_directory() / "teachers" / "imported" / f"{name}.pt"
     if not path.exists():

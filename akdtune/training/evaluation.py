@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -260,8 +261,9 @@ class Evaluation:
             row |= self._last_measures(split) | self._of_answers(row, "test")
         values_N = self.task.values(student_N, lambda: self.teacher_signals(split), split.labels_N)
         groups_N = self.task.groups(split.sample_ids_N)
-        of_rows = (None if numbers is None else numbers.cpu() for numbers in (values_N, groups_N))
-        return row, Predictions(split.sample_ids_N.cpu(), split.labels_N.cpu(), student_N.logits_BK.cpu(), *of_rows)
+        values_N, groups_N = (None if numbers is None else numbers.cpu() for numbers in (values_N, groups_N))
+        of_rows = split.sample_ids_N.cpu(), split.labels_N.cpu()
+        return row, Predictions(*of_rows, student_N.logits_BK.cpu(), values_N, groups_N)
 
     @torch.no_grad()
     def _closed_in_parts(self) -> tuple[dict[str, float | None], Predictions]:
@@ -271,7 +273,7 @@ class Evaluation:
 
         def gathered() -> Iterator[Part]:
             for student_R, teacher_R, labels_R in self._parts(split):
-                values_R = self.task.values(student_R, lambda said=teacher_R: said, labels_R)
+                values_R = self.task.values(student_R, partial(_same, teacher_R), labels_R)
                 kept.append((Likeliest.of(student_R.logits_BK, labels_R), None if values_R is None else values_R.cpu()))
                 yield student_R, teacher_R, labels_R
 
@@ -302,6 +304,11 @@ class Evaluation:
         of_teacher = None if self.teacher is None else self.teacher.network
         with float32_as_set(split.labels_N.device, self.config.training.tf32):
             return self.task.last_measures(self.asked_student(), of_teacher, split, key)
+
+
+def _same(said: Signals | None) -> Signals | None:
+    """What is known already."""
+    return said
 
 
 def _over_parts(rows: Sequence[tuple[int, dict[str, float | None]]]) -> dict[str, float | None]:

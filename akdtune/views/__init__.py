@@ -160,6 +160,11 @@ class ViewAugmenter(Component, nn.Module):
         return int(getattr(settings, "warmup_epochs", cls.warmup_epochs))
 
     @classmethod
+    def logits_made(cls, settings: ComponentSettings) -> tuple[int, str]:
+        """How many versions of a batch's logits these views make at a time, and the setting that says so."""
+        return 0, ""
+
+    @classmethod
     def without_noise(cls, settings: ComponentSettings) -> ComponentSettings | None:
         """The same views with their noise off and what they do to the teacher's output beside it (a shrink) kept.
 

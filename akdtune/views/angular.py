@@ -96,6 +96,12 @@ class Angular(ViewAugmenter):
 
     @override
     @classmethod
+    def logits_made(cls, settings: ComponentSettings) -> tuple[int, str]:
+        assert isinstance(settings, AngularSettings)
+        return settings.num_views, "views.num_views"
+
+    @override
+    @classmethod
     def draws(cls, settings: ComponentSettings) -> bool:
         """Dropout of the heads."""
         return True

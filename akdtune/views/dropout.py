@@ -55,6 +55,12 @@ class Dropout(ViewAugmenter):
 
     @override
     @classmethod
+    def logits_made(cls, settings: ComponentSettings) -> tuple[int, str]:
+        assert isinstance(settings, DropoutSettings)
+        return settings.number, "views.number"
+
+    @override
+    @classmethod
     def draws(cls, settings: ComponentSettings) -> bool:
         """Which features are dropped."""
         return True

@@ -136,6 +136,12 @@ class TeKAP(ViewAugmenter):
 
     @override
     @classmethod
+    def logits_made(cls, settings: ComponentSettings) -> tuple[int, str]:
+        assert isinstance(settings, TeKAPSettings)
+        return settings.logit_views, "views.number (or views.level: feature)"
+
+    @override
+    @classmethod
     def draws(cls, settings: ComponentSettings) -> bool:
         """The noise."""
         return True
