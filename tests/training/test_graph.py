@@ -134,8 +134,9 @@ def test_teachers_train_on_known_labels_alone() -> None:
     """They are those of the graph without annotations, and know the labels that they were told."""
     plain = load_data(data_settings({**BLOCKS, "annotate": None}), CPU)
     assert teacher_key(teachers(), plain, "subset") == teacher_key(teachers(), blocks(), "subset")
-    assert find_teacher(teachers(), plain, "subset") == trained()
-    perceptron = load_others(trained(), blocks().inputs, CPU)[-1]
+    file = trained()
+    assert find_teacher(teachers(), plain, "subset") == file
+    perceptron = load_others(file, blocks().inputs, CPU)[-1]
     train = blocks().split("subset").train
     known = train.teacher_labels_N != UNLABELLED
     ((_, inputs),) = train.plain_batches(1)
