@@ -23,6 +23,9 @@ from akdtune.training.task import Meter, Task
 
 NAME = "federated"
 
+SPARE = 8
+"""So many times the minimum of its clients makes a pool from which uneven shares leave each its minimum."""
+
 NOT_HERE: Mapping[str, tuple[Any, str]] = {
     "precision": ("fp32", "clients and server train in float32"),
     "compile": (False, "it has many networks, which would each be compiled"),
@@ -59,6 +62,12 @@ class FederatedTask(Task):
     @override
     def others_alike(self) -> Sequence[int]:
         return self._own.alike
+
+    @property
+    @override
+    def smallest_pool(self) -> int:
+        """The proxy images, and enough for a Dirichlet draw to leave every client its minimum."""
+        return self._own.proxy + SPARE * self._own.clients * self._own.minimum
 
     @override
     def check_splits(self, splits: Splits[RowSplit]) -> None:
