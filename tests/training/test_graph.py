@@ -11,11 +11,12 @@ import torch
 
 from akdtune.data.dataset import load_data
 from akdtune.designs.no_effect import canonical
-from akdtune.errors import SettingsError
+from akdtune.errors import AkdtuneError, SettingsError
 from akdtune.planning.plan import Plan
 from akdtune.planning.report import plan_report
 from akdtune.registry import lookup, names
 from akdtune.settings.data import data_settings
+from akdtune.settings.training import Seeds
 from akdtune.settings.trial import misfits
 from akdtune.signals import UNLABELLED
 from akdtune.study import spec
@@ -128,6 +129,16 @@ def test_the_same_numbers_fresh_and_resumed(policy: str) -> None:
         whole[-1].state["student"].items(), left[-1].state["student"].values(), strict=True
     ):
         assert torch.equal(of_whole, of_resumed), name
+
+
+def test_a_replica_is_the_same_experiment_rounded_differently() -> None:
+    changes = [{"seeds": Seeds(rounding=rounding)} for rounding in (0, 1)]
+    own = {"network": {"name": "sage", "width": 8, "dropout": 0.0}}
+    trials = [Trial(configured(SELECTOR, KD, changes=of, student=own, epochs=30), dataset=blocks()) for of in changes]
+    base, replica = ([epoch.row["train_loss"] for epoch in trial.run()] for trial in trials)
+    assert base == pytest.approx(replica, rel=1e-4) and base != replica
+    with pytest.raises(AkdtuneError, match="the student 'sage' draws random numbers of its own"):
+        Trial(configured(SELECTOR, KD, changes=changes[1]), dataset=blocks())
 
 
 def test_teachers_train_on_known_labels_alone() -> None:
