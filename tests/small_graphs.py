@@ -52,13 +52,14 @@ def configured(
     methods: Sequence[Mapping[str, Any]],
     *,
     network: str = "sage",
+    student: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
     **training: Any,
 ) -> TrialConfig:
     """A trial of a small student; `changes` are further fields of the configuration, the rest training settings."""
     return TrialConfig(
         data=data_settings(BLOCKS),
-        student=StudentSettings(network={"name": network, "width": 8}),
+        student=StudentSettings(**(student or {"network": {"name": network, "width": 8}})),
         views=(views["name"], typed("views", views)),
         methods=tuple((method["name"], typed("methods", method)) for method in methods),
         training=TrainingSettings(**{"epochs": 2, "optimizer": "adamw", "lr": 0.01, **training}),

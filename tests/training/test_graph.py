@@ -11,11 +11,12 @@ import torch
 
 from akdtune.data.dataset import load_data
 from akdtune.designs.no_effect import canonical
-from akdtune.errors import SettingsError
+from akdtune.errors import AkdtuneError, SettingsError
 from akdtune.planning.plan import Plan
 from akdtune.planning.report import plan_report
 from akdtune.registry import lookup, names
 from akdtune.settings.data import data_settings
+from akdtune.settings.training import Seeds
 from akdtune.settings.trial import misfits
 from akdtune.signals import UNLABELLED
 from akdtune.study import spec
@@ -130,12 +131,23 @@ def test_the_same_numbers_fresh_and_resumed(policy: str) -> None:
         assert torch.equal(of_whole, of_resumed), name
 
 
+def test_a_replica_is_the_same_experiment_rounded_differently() -> None:
+    changes = [{"seeds": Seeds(rounding=rounding)} for rounding in (0, 1)]
+    own = {"network": {"name": "sage", "width": 8, "dropout": 0.0}}
+    trials = [Trial(configured(SELECTOR, KD, changes=of, student=own, epochs=30), dataset=blocks()) for of in changes]
+    base, replica = ([epoch.row["train_loss"] for epoch in trial.run()] for trial in trials)
+    assert base == pytest.approx(replica, rel=1e-4) and base != replica
+    with pytest.raises(AkdtuneError, match="the student 'sage' draws random numbers of its own"):
+        Trial(configured(SELECTOR, KD, changes=changes[1]), dataset=blocks())
+
+
 def test_teachers_train_on_known_labels_alone() -> None:
     """They are those of the graph without annotations, and know the labels that they were told."""
     plain = load_data(data_settings({**BLOCKS, "annotate": None}), CPU)
     assert teacher_key(teachers(), plain, "subset") == teacher_key(teachers(), blocks(), "subset")
-    assert find_teacher(teachers(), plain, "subset") == trained()
-    perceptron = load_others(trained(), blocks().inputs, CPU)[-1]
+    file = trained()
+    assert find_teacher(teachers(), plain, "subset") == file
+    perceptron = load_others(file, blocks().inputs, CPU)[-1]
     train = blocks().split("subset").train
     known = train.teacher_labels_N != UNLABELLED
     ((_, inputs),) = train.plain_batches(1)
