@@ -6,7 +6,8 @@ Each number of time steps T with each gradient in turn, round after round. Secon
 forward pass (with the rate pass: all time steps without a gradient, then one pass of rates) and of the backward pass:
 cold of the first step of a network in this process, warm the least of the later rounds. Kept: bytes of all different
 tensors that the forward pass keeps for the backward pass, counted by autograd's hooks. Peak: how far the memory of a
-fresh process rises over its highest point before, in one step after a first one on a single image.
+fresh process rises in its first step (Linux: VmHWM after the step less VmRSS before it), what kernels set up once
+included.
 """
 
 # Shapes: B batch, C channels, H, W, K classes.
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -86,12 +86,17 @@ def peak_mib(name: str, gradient: str, steps: int, batch: int) -> float:
 
 
 def rise_mib(name: str, gradient: str, steps: int, batch: int) -> float:
-    """How far one step lifts this process over the highest point of one step of a single image."""
-    network = built(name, gradient, steps)
-    seconds(network, images(2))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds(network, images(batch))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    """How far the first step lifts this process."""
+    network, given = built(name, gradient, steps), images(batch)
+    before = status_mib("VmRSS")
+    seconds(network, given)
+    return status_mib("VmHWM") - before
+
+
+def status_mib(key: str) -> float:
+    """What Linux says of this process's memory; `ru_maxrss` would begin with that of whoever started it."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
 
 
 def measured(name: str, batch: int, steps: Sequence[int], rounds: int) -> Iterator[dict[str, Any]]:

@@ -132,7 +132,8 @@ def signals(kind: Kind, component: Any) -> str:
         return f"{offers}; needs {' and '.join(extra)}" if extra else offers
     if kind == "selections":
         read = {"teacher's logits": component.needs_teacher, "teacher.others": component.needs_others}
-        return ", ".join(what for what, is_read in {**read, "labels": component.reads_labels}.items() if is_read)
+        read["labels"] = component.reads_labels
+        return ", ".join(what for what, is_read in read.items() if is_read) or "nothing"
     return (", ".join(sorted(component.offers)) or "no maps") if kind == "networks" else ""
 
 

@@ -61,6 +61,14 @@ def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and [type(side) for side in shape] == [int, int] and 0 < shape[1] <= _WIDEST
 
 
+def _no_bytes() -> bytes:
+    """The bytes of an empty array."""
+    return b""
+
+
+_BUILT_IN: dict[str, Any] = {"list": list, "object": object, "bytes": _no_bytes}
+
+
 class _Reader(pickle.Unpickler):
     """An unpickler that knows arrays, lists and dictionaries."""
 
@@ -74,8 +82,8 @@ class _Reader(pickle.Unpickler):
             return Rows
         if (module, name) == ("collections", "defaultdict"):
             return defaultdict
-        if module in ("builtins", "__builtin__") and name in ("list", "object"):
-            return {"list": list, "object": object}[name]
+        if module in ("builtins", "__builtin__") and name in _BUILT_IN:
+            return _BUILT_IN[name]
         if module in ("copyreg", "copy_reg") and name == "_reconstructor":
             return _reconstructed
         if (module, name) == ("_codecs", "encode"):

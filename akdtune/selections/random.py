@@ -71,8 +71,9 @@ class Random(Selection):
     The control of every selection (`random_selection`): what is left of a difference is which rows were chosen.
 
     Example:
+        >>> random = Random.alone(share=0.5)
         >>> student, batch = Signals.random(8), Batch.of(torch.arange(8))
-        >>> rows = Random.alone(share=0.5).select(student, None, batch).rows_R
+        >>> rows = random.select(student, None, batch).rows_R
     """
 
     source = "akdtune"

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from akdtune.errors import AkdtuneError
 from akdtune.networks import Network, layout
 from akdtune.settings.teacher import Compute
-from akdtune.signals import Signals
+from akdtune.signals import Inputs, Signals
 
 REBUILT = 1e-4
 """Largest difference that is rounding, as a share of the largest number."""
@@ -36,7 +36,7 @@ PROBED = 2
 class Asked(Protocol):
     """What answers images with signals: a network, or one in another precision."""
 
-    def __call__(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
+    def __call__(self, inputs: Inputs, stages: bool = False) -> Signals:
         """As `Network.forward`."""
         ...
 
@@ -67,28 +67,30 @@ class InBfloat16:
         self._classifies = False
 
     @torch.no_grad()
-    def __call__(self, images_BCHW: Tensor, stages: bool = False) -> Signals:
+    def __call__(self, inputs: Inputs, stages: bool = False) -> Signals:
         """As `Network.forward`, in float32.
 
         Raises:
             AkdtuneError: where the network's code does not run in bfloat16.
         """
         if self._network is None:
-            self._convert(images_BCHW)
+            self._convert(inputs)
         assert self._network is not None
-        said = _autocast(self._network, images_BCHW, stages).in_float32()
+        said = _autocast(self._network, inputs, stages).in_float32()
         if not self._classifies:
             return said
         weight_KC, bias_K = self._exact.classifier()
         return replace(said, logits_BK=functional.linear(said.pooled_BC, weight_KC, bias_K))
 
-    def _convert(self, like_BCHW: Tensor) -> None:
-        """Makes the copy, and finds out by a few random images what may be done to it."""
-        drawn = torch.randn(PROBED, *like_BCHW.shape[1:], generator=torch.Generator().manual_seed(0))
-        images_BCHW = drawn.to(like_BCHW.device).contiguous(memory_format=layout(self._exact))
-        exact = self._exact(images_BCHW, True)
+    def _convert(self, like: Inputs) -> None:
+        """Makes the copy, and finds out by a few random images, or the inputs themselves, what may be done to it."""
+        probe = like
+        if isinstance(like, Tensor):
+            drawn = torch.randn(PROBED, *like.shape[1:], generator=torch.Generator().manual_seed(0))
+            probe = drawn.to(like.device).contiguous(memory_format=layout(self._exact))
+        exact = self._exact(probe, True)
         try:
-            self._network = _converted(self._exact, images_BCHW, exact)
+            self._network = _converted(self._exact, probe, exact)
         except Exception as error:
             raise AkdtuneError(
                 f"teacher_cache.compute: network {type(self._exact).__name__} does not run in bfloat16"
@@ -97,28 +99,28 @@ class InBfloat16:
         self._classifies = rebuilt(self._exact, exact)
 
 
-def _converted(network: Network, images_BCHW: Tensor, exact: Signals) -> Network:
-    """A copy with weights in bfloat16, of which `exact` is what the network says to some images; it has run once."""
+def _converted(network: Network, inputs: Inputs, exact: Signals) -> Network:
+    """A copy with weights in bfloat16, of which `exact` is what the network says to some inputs; it has run once."""
     copied = copy.deepcopy(network)
-    fold_norms(copied, images_BCHW)
-    if not all(map(_alike, _tensors(copied(images_BCHW, True)), _tensors(exact))):
+    fold_norms(copied, inputs)
+    if not all(map(_alike, _tensors(copied(inputs, True)), _tensors(exact))):
         copied = copy.deepcopy(network)
     for module in copied.modules():
         if type(module) in (nn.Conv2d, nn.Linear):  # whatever else has weights is autocast's
             module.to(torch.bfloat16)
-    _autocast(copied, images_BCHW, True)
+    _autocast(copied, inputs, True)
     return copied
 
 
 @torch.no_grad()
-def fold_norms(network: Network, images_BCHW: Tensor) -> None:
+def fold_norms(network: Network, inputs: Inputs) -> None:
     """Makes each BatchNorm that alone reads a convolution's output a part of that convolution, in place.
 
     Args:
         network: in eval mode.
-        images_BCHW: any batch; which BatchNorms these are shows while it passes.
+        inputs: any batch; which BatchNorms these are shows while it passes.
     """
-    for norm, convolution in _pairs(network, images_BCHW):
+    for norm, convolution in _pairs(network, inputs):
         if norm.running_mean is None or norm.running_var is None:
             continue
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
@@ -145,7 +147,7 @@ class _Readers(TorchFunctionMode):
         return made
 
 
-def _pairs(network: Network, images_BCHW: Tensor) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
+def _pairs(network: Network, inputs: Inputs) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
     """BatchNorms and the convolutions whose outputs they alone read, where both are called once."""
     made: dict[int, nn.Conv2d] = {}
     calls: Counter[nn.Module] = Counter()
@@ -166,7 +168,7 @@ def _pairs(network: Network, images_BCHW: Tensor) -> list[tuple[nn.BatchNorm2d, 
         for module in network.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)
     ]  # fmt: skip
     with _Readers() as readers:
-        said = network(images_BCHW, True)
+        said = network(inputs, True)
     readers.of.update(map(id, _tensors(said)))
     for handle in handles:
         handle.remove()
@@ -185,9 +187,9 @@ def _replace(network: nn.Module, folded: nn.Module) -> None:
                 module._modules[name] = nn.Identity()
 
 
-def _autocast(network: Network, images_BCHW: Tensor, stages: bool) -> Signals:
-    with torch.autocast(images_BCHW.device.type, torch.bfloat16):
-        said: Signals = network(images_BCHW, stages)
+def _autocast(network: Network, inputs: Inputs, stages: bool) -> Signals:
+    with torch.autocast(network.classifier()[0].device.type, torch.bfloat16):
+        said: Signals = network(inputs, stages)
     return said
 
 

@@ -14,6 +14,7 @@ from akdtune import networks
 from akdtune.data.windows import WindowSplit
 from akdtune.settings.data import Augmentation
 from akdtune.settings.teacher import CacheSettings
+from akdtune.teacher.asked import asked
 from akdtune.teacher.cache_files import Rows
 from akdtune.teacher.items import TextWindows, items_of
 from akdtune.teacher.rows import Caching, TeacherRows
@@ -131,3 +132,15 @@ def test_a_batch_names_its_windows() -> None:
     rows_N, order_R = items.drawn(3, 1)
     first = next(iter(split.epoch(3, 1, 5)))
     assert np.array_equal(rows_N[order_R][:5], items.rows(first.positions_B, None).numpy())
+
+
+def test_a_teacher_of_tokens_in_bfloat16(tmp_path: Path) -> None:
+    split = train_split()
+    network = networks.build(TARGET, texts().inputs, 0).eval().requires_grad_(False)
+    caching = Caching(CacheSettings(location=str(tmp_path)), texts().images_key, "arithmetic")
+    rows = TeacherRows(network, split, NONE, caching, asked(network, "bf16"))
+    exact, said = rows_in(tmp_path).signals(windows(1, 2)), rows.signals(windows(1, 2))
+    assert rows.store.key != rows_in(tmp_path).store.key
+    torch.testing.assert_close(said.logits_BK, exact.logits_BK, rtol=0.05, atol=0.02)
+    assert not torch.equal(said.logits_BK, exact.logits_BK)
+    assert said.logits_BK.dtype == torch.float32
