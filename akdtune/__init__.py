@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from akdtune.registry import register
     from akdtune.reports.results import Results, load
     from akdtune.running.from_python import run
+    from akdtune.selections import Selection
     from akdtune.study.from_python import read
     from akdtune.study.spec import Study
     from akdtune.tracking.loggers import Logger
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AkdtuneError", "Logger", "Method", "Network", "Results", "Source", "Study", "ViewAugmenter", "__version__", "load",
-    "plan", "read", "register", "run", "train",
+    "AkdtuneError", "Logger", "Method", "Network", "Results", "Selection", "Source", "Study", "ViewAugmenter",
+    "__version__", "load", "plan", "read", "register", "run", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -41,6 +42,7 @@ _HOMES = {
     "Method": "akdtune.methods",
     "Network": "akdtune.networks",
     "Results": "akdtune.reports.results",
+    "Selection": "akdtune.selections",
     "Source": "akdtune.data.source",
     "Study": "akdtune.study.spec",
     "ViewAugmenter": "akdtune.views",

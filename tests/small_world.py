@@ -47,10 +47,10 @@ def method_context(classes: int = CLASSES, seed: int = 3, **changes: Any) -> Met
     return replace(context, **changes)
 
 
-def method(name: str, **settings: Any) -> Method:
-    """A method on the small world, always initialised alike."""
+def method(name: str, pooled_dims: tuple[int, ...] = (), **settings: Any) -> Method:
+    """A method on the small world, always initialised alike; `pooled_dims` are widths of its pooled targets."""
     component = lookup("methods", name)
-    built: Method = component(component.Settings(**settings), method_context())
+    built: Method = component(component.Settings(**settings), method_context(pooled_dims=pooled_dims))
     return built
 
 
@@ -90,7 +90,9 @@ def signals(
             for width in OTHERS_DIMS
         )
     again = signals(seed + 1000, dim, size, requires_grad, strong=False, classes=classes) if strong else None
-    return Signals(logits_BK, pooled_BC, stages, preact, stages[-1], (weight_KC, torch.zeros(classes)), again, others)
+    answers_BJK = (torch.randn(size, 3, classes, generator=generator) * 3).requires_grad_(requires_grad)
+    maps = stages, preact, stages[-1], (weight_KC, torch.zeros(classes))
+    return Signals(logits_BK, pooled_BC, *maps, again, others, answers_BJK=answers_BJK)
 
 
 def batch(size: int = 9, epoch: int = 1, seed: int = 5) -> Batch:

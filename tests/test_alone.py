@@ -93,6 +93,13 @@ def test_a_missing_example_and_one_that_raises_are_seen(capsys: pytest.CaptureFi
     assert "NotImplementedError" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", [name for name in names("selections") if lookup("selections", name).selects])
+def test_the_example_of_a_selection_runs(name: str) -> None:
+    torch.manual_seed(0)
+    rows_R = run_example(lookup("selections", name))["rows"]
+    assert rows_R.tolist() == sorted({*rows_R.tolist()}) and len(rows_R) <= 8
+
+
 @pytest.mark.parametrize(("base", "kind"), [(Method, "methods"), (ViewAugmenter, "views")])
 def test_no_component_has_a_setting_that_alone_takes_for_itself(base: Any, kind: Kind) -> None:
     own = set(inspect.signature(base.alone).parameters) - {"settings"}

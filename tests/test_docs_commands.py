@@ -23,7 +23,7 @@ from tests.checkout import ROOT
 from tests.study_fixture import StudyBuilder
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-READ_ONLY = ("methods", "views", "networks", "data", "spaces", "show", "schema")
+READ_ONLY = ("methods", "views", "selections", "networks", "data", "spaces", "show", "schema")
 WITH_SETTINGS = ("run", "plan", "rehearse")
 PLACEHOLDERS = {"RUN", "FILE", "NAME", "COMMAND", "TRIAL", "ADDR", "ID", "KEY", "RUN...", "[TRIAL...]", "..."}
 

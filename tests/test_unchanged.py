@@ -23,7 +23,6 @@ import torch
 
 from akdtune import cli
 from akdtune.data.dataset import load_data
-from akdtune.folders import packaged
 from akdtune.planning.identity import Identity, initial_rows
 from akdtune.planning.prepared import Prepared
 from akdtune.settings.data import DataSettings
@@ -40,6 +39,7 @@ from akdtune.training.request import TrialRequest
 from akdtune.training.teachers import train_teachers
 from akdtune.training.trial import Trial
 from tests.checkout import ROOT
+from tests.extras import readable_studies
 
 HERE = Path(__file__).parent / "unchanged"
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def digest(value: Any) -> str:
 def studies() -> dict[str, Any]:
     """Cell hashes of every arm's centre and of every known cell, and resolved settings, of every packaged study."""
     recorded = {}
-    for name in sorted(packaged()):
+    for name in sorted(readable_studies()):
         study = spec.load(name)
         arms = {arm.name: cell_hash(arm.centre().settings, "data", "teacher") for arm in study.arms}
         cells = study.cell_plan.cells if study.cell_plan is not None else ()

@@ -127,12 +127,14 @@ def signals(kind: Kind, component: Any) -> str:
         extra = (["the student's feature"] if component.needs_student else []) + (
             ["teacher.others"] if component.needs_others else []
         )
+        extra = ["clients (task federated)"] if component.of_clients else extra
         offers = f"offers {', '.join(sorted(component.offers))}"
         return f"{offers}; needs {' and '.join(extra)}" if extra else offers
     if kind == "selections":
-        needs = {"teacher's logits": component.needs_teacher, "teacher.others": component.needs_others}
-        return ", ".join(what for what, read in {**needs, "labels": component.reads_labels}.items() if read)
-    return ", ".join(sorted(component.offers)) if kind == "networks" else ""
+        read = {"teacher's logits": component.needs_teacher, "teacher.others": component.needs_others}
+        read["labels"] = component.reads_labels
+        return ", ".join(what for what, is_read in read.items() if is_read) or "nothing"
+    return (", ".join(sorted(component.offers)) or "no maps") if kind == "networks" else ""
 
 
 def details(kind: Kind, name: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -45,6 +45,7 @@ class Graph:
         labels_N: the right ones, int64.
         num_classes: K.
         published: the split that it came with: labelled nodes, nodes to validate with, test nodes; None without one.
+        unknown: nodes of which nothing is known but their edges; they are in no part of a split.
         notes: sentences on what was left out.
     """
 
@@ -53,6 +54,7 @@ class Graph:
     labels_N: Ids
     num_classes: int
     published: tuple[Ids, Ids, Ids] | None = None
+    unknown: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -87,7 +89,7 @@ def parts_of(graph: Graph, settings: GraphSettings) -> Parts:
     Raises:
         DataError: for more nodes of a kind than there are.
     """
-    nodes = np.arange(len(graph.labels_N))
+    nodes = _without(np.arange(len(graph.labels_N)), graph.unknown)
     if graph.published is not None:
         labelled, validating, test = (np.sort(part) for part in graph.published)
         validation = np.sort(graph.published[1][: counted(settings.validation, len(validating), "data.validation")])

@@ -13,7 +13,7 @@ import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -198,6 +198,7 @@ class WindowData(RowDataSet):
     """
 
     settings: RowDataSettings
+    called: ClassVar[str] = "tokens"
 
     def __init__(self, settings: RowDataSettings, texts: Texts, device: torch.device) -> None:
         super().__init__(settings, device)

@@ -13,7 +13,7 @@ import numpy as np
 from akdtune.data.graph_sets import Graph
 from akdtune.data.store import kept, read_meta
 
-_ARRAYS = ("features_NF", "edges_2E", "labels_N")
+_ARRAYS = ("features_NF", "edges_2E", "labels_N", "unknown")
 
 
 def kept_graph(files: Sequence[Path], options: Mapping[str, Any], make: Callable[[], Graph]) -> Graph:

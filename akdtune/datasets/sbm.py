@@ -55,13 +55,11 @@ class BlockSettings(GraphSettings):
     def _halves(self) -> BlockSettings:
         if self.mixed and (self.classes < 4 or self.classes % 2):
             raise ValueError(f"a mixed graph needs an even number of classes from 4 on, got {self.classes}")
+        if not self.mixed and self.crossing != type(self).model_fields["crossing"].default:
+            raise ValueError("crossing is of mixed graphs, and mixed is false; leave it out")
         if self.features < self.classes:
             raise ValueError(f"classes of their own direction each need {self.classes} features, got {self.features}")
         return self
-
-    def idle(self) -> dict[str, str]:
-        """What only mixed graphs have."""
-        return {} if self.mixed else {"crossing": "mixed is false"}
 
 
 @register("sbm", kind="data")

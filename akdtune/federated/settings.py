@@ -36,8 +36,10 @@ class LayerWise(ComponentSettings):
         " random; none: all of them, whatever their gain",
     )
     bins: int = Field(256, ge=2, le=65_536, description="of the histogram whose entropy is taken")
-    bin_range: Literal["common", "own"] = Field(
-        "common", description="of the bins: from the smallest to the largest weight of both layers, or of each its own"
+    bin_range: Literal["own", "common"] = Field(
+        "own",
+        description="of the bins: from the smallest to the largest weight of each layer, so that scale does not count,"
+        " or of both together",
     )
     fill: Literal["keep_local", "zeros"] = Field(
         "keep_local", description="entries of a client's layer for which the server's is too small"

@@ -32,9 +32,9 @@ from akdtune.federated.partition import partition
 from akdtune.federated.settings import Average, ByArchitecture, FederatedSettings, LayerWise, network_key
 from akdtune.networks import Network
 from akdtune.randomness import STREAMS, derived_seed
-from akdtune.signals import Batch, Inputs, Signals
+from akdtune.signals import UNLABELLED, Batch, Inputs, Signals
 from akdtune.training.config import TrialConfig
-from akdtune.training.evaluation import Predictions, held_out_columns
+from akdtune.training.evaluation import Evaluation, Predictions, held_out_columns
 from akdtune.training.limits import TrialLimits
 from akdtune.training.loop import Epoch, Interrupted, Sums, finite_means, peak_memory_mib, timed_steps
 from akdtune.training.measures import percent_right
@@ -134,7 +134,7 @@ class FederatedTrial:
             for network, rows, kind in zip(own, dealt.clients, settings.alike, strict=True)
         ]
         self.proxy = pool.chosen(torch.from_numpy(dealt.proxy)) if settings.proxy else None
-        unlabelled_N = torch.zeros(settings.proxy, dtype=torch.int64, device=self.device)
+        unlabelled_N = torch.full((settings.proxy,), UNLABELLED, device=self.device)
         self.objective, self.student = build_parts(config, None, own, self.dataset, unlabelled_N)
         self.objective.ce_weight = 0.0  # proxy images have no labels
         self.distils = self.objective.needs_teacher
@@ -146,7 +146,9 @@ class FederatedTrial:
             [torch.bincount(of.images.labels_N, minlength=self.dataset.num_classes) > 0 for of in self.clients]
         )
         by_clients = settings.judged == "clients"
-        self.evaluation = FederatedEvaluation(config, splits, self.student, self.objective, own, has_CK, by_clients)
+        self.evaluation: Evaluation = FederatedEvaluation(
+            config, splits, self.student, self.objective, own, has_CK, by_clients
+        )
         self._last: float | None = None
 
     def _forward(self, network: Network) -> Callable[[Inputs, bool], Signals]:
@@ -315,7 +317,8 @@ class FederatedTrial:
             said = tuple(client.network(loaded.inputs) for client in self.clients)
         logits_BK = torch.stack([of_client.logits_BK for of_client in said]).mean(dim=0)
         batch = self._batch(self.proxy, loaded, number)
-        batch = replace(batch, labels_B=torch.zeros_like(batch.labels_B), partner_labels_B=None)
+        unlabelled_B = torch.full_like(batch.labels_B, UNLABELLED)
+        batch = replace(batch, labels_B=unlabelled_B, partner_labels_B=None, labelled_B=unlabelled_B != UNLABELLED)
         maps = self.objective.needs_maps
         loss = self.objective(self._server_forward(loaded.inputs, maps), Signals.of(logits_BK, others=said), batch)
         self.optimizer.zero_grad(set_to_none=True)

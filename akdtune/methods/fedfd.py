@@ -65,6 +65,7 @@ class FedFD(Method):
 
     source = "Li et al. (FedFD), 2025, arXiv 2507.10348"
     consumes = "pooled"
+    reads_labels = False
     any_width = True
     columns = (
         Column(
@@ -74,7 +75,6 @@ class FedFD(Method):
             "max",
         ),
     )
-    reads_labels = False
 
     class Settings(ComponentSettings):
         """Settings of `fedfd`."""

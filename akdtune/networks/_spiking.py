@@ -168,7 +168,8 @@ class SpikePass:
         """Spikes [B, X] of the next step."""
         current = current.float()  # a membrane adds up small numbers
         if neuron not in self.fired:
-            self.fired[neuron] = Fired(*(torch.zeros_like(current) for _ in range(3)))
+            membrane, rate, eligibility = (torch.zeros_like(current) for _ in range(3))
+            self.fired[neuron] = Fired(membrane, rate, eligibility)
         of = self.fired[neuron]
         potential = of.membrane.mul_(neuron.decay).add_(current)
         spikes = (potential > neuron.threshold).to(current.dtype)

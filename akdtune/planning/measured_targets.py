@@ -24,7 +24,7 @@ from akdtune.registry import lookup
 from akdtune.roles import TrainOn
 from akdtune.settings.training import TrainingSettings
 from akdtune.settings.trial import pair_of, resolve_ce_weight
-from akdtune.signals import Batch, Inputs, Signals
+from akdtune.signals import Batch, Inputs, Signals, labelled_rows
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import load_others, load_teacher
 from akdtune.training.config import TrialConfig
@@ -33,6 +33,8 @@ from akdtune.training.objective import Objective
 from akdtune.training.parts import build_parts
 from akdtune.training.pull import Pull, largest_difference, pull
 from akdtune.training.request import TrialRequest
+from akdtune.training.told import untaught_rows
+from akdtune.views import ViewAugmenter
 from akdtune.views.none import NoViews
 
 IMAGES = 256
@@ -65,17 +67,28 @@ class Taught:
 
 @dataclass(frozen=True)
 class Sample:
-    """The first training items of a study, and the networks that say something about them."""
+    """The first training items of a study, and the networks that say something about them.
+
+    Attributes:
+        inputs, labels_B, sample_ids_B: of the items, as a student trains on them.
+        teachers: networks, the main one first.
+        untaught_B, right_labels_B: as of a `Batch`.
+    """
 
     inputs: Inputs
     labels_B: Tensor
     sample_ids_B: Tensor
     teachers: Sequence[networks.Network]
+    untaught_B: Tensor | None = None
+    right_labels_B: Tensor | None = None
 
-    def batch(self, seed: int = 0, epoch: int = 1) -> Batch:
-        """These images as a batch whose draws follow from a seed."""
+    def batch(self, views: ViewAugmenter, seed: int = 0, epoch: int = 1) -> Batch:
+        """These images as a batch for some views, whose draws follow from a seed."""
         generator = torch.Generator().manual_seed(seed)
-        return Batch(self.labels_B, self.sample_ids_B, torch.arange(len(self.labels_B)), epoch, generator)
+        positions_B, labelled_B = torch.arange(len(self.labels_B)), labelled_rows(self.labels_B)
+        told = {"labelled_B": labelled_B, "untaught_B": self.untaught_B}
+        right_B = self.right_labels_B if views.reads_right_labels else None
+        return Batch(self.labels_B, self.sample_ids_B, positions_B, epoch, generator, right_labels_B=right_B, **told)
 
     def of_teacher(self, maps: bool) -> Signals:
         """What the teachers say."""
@@ -132,7 +145,10 @@ def of_cells(
     train = dataset.split(train_on).train
     positions_B, inputs = train.sample(max(1, IMAGES * train.items // len(train)))
     labels_B = train.training_labels_N[positions_B].cpu()
-    sample = Sample(inputs, labels_B, train.sample_ids_N[positions_B].cpu(), teachers)
+    untaught_N = untaught_rows(train)
+    untaught_B = None if untaught_N is None else untaught_N[positions_B].cpu()
+    of_rows = untaught_B, train.labels_N[positions_B].cpu()
+    sample = Sample(inputs, labels_B, train.sample_ids_N[positions_B].cpu(), teachers, *of_rows)
     by_cell: dict[str, Taught] = {}
     for cell in looked_at:
         compared = alike[beside_views(cell)] > 1
@@ -172,17 +188,17 @@ def taught(objective: Objective, student: networks.Network, sample: Sample, epoc
         name: method for name, method in objective.methods.items() if isinstance(method, Method)
     }
     views = objective.train().views
-    teaching, batch = views.teach(of_teacher, students[0], sample.batch()), sample.batch()
+    teaching, batch = views.teach(of_teacher, students[0], sample.batch(views)), sample.batch(views)
     factors = {}
     if not isinstance(views, NoViews):
         factors = gradient_factors(methods, of_teacher, students[0], batch, teaching, teaching)
     if epochs is None:
         return Taught(factors, None)
-    again = views.teach(of_teacher, students[1], sample.batch(seed=1, epoch=epochs))
+    again = views.teach(of_teacher, students[1], sample.batch(views, seed=1, epoch=epochs))
     first, elsewhere = (
         pull(methods, of_teacher, students[0], batch, given, given, epochs) for given in (teaching, again)
     )
     if largest_difference(first, elsewhere) > ROUNDING:
         return Taught(factors, None)
-    second = pull(methods, of_teacher, students[1], sample.batch(), teaching, teaching, epochs)
+    second = pull(methods, of_teacher, students[1], sample.batch(views), teaching, teaching, epochs)
     return Taught(factors, (first, second))

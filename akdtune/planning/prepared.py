@@ -88,7 +88,7 @@ class Prepared:
                 network, views, task = parts
                 student = built[network_label(network)]
                 assert student is not None
-                further, alike = self._clients(task, problems)
+                further, alike = self._clients(task)
                 known = (main, [*known_others, *further], self.dataset.num_classes, torch.device("cpu"), 0, alike)
                 view = self._try("views", views, view_context(student, *known), settings.network, problems)
                 widths[json.dumps(parts)] = view.pooled_dims if isinstance(view, ViewAugmenter) else ()
@@ -111,10 +111,12 @@ class Prepared:
             problems[Problem(key, str(error), None, self.study.source)] = None
             return None
 
-    def _clients(
-        self, task: Mapping[str, Any] | None, problems: dict[Problem, None]
-    ) -> tuple[Sequence[Network], Sequence[int]]:
-        """Networks of the clients that teach in a task, a number each for their architecture; what its data lack."""
+    def _clients(self, task: Mapping[str, Any] | None) -> tuple[Sequence[Network], Sequence[int]]:
+        """Networks of the clients that teach in a task, and a number each for their architecture.
+
+        Raises:
+            SettingsError: for clients that cannot be built, and data that the task cannot use.
+        """
         of_trials = task_of({"task": task})
         try:
             for train_on in self.trains_on:
@@ -124,8 +126,7 @@ class Prepared:
             key, colon, message = str(error).partition(": ")
             placed = colon and key.startswith("task.")
             said = (key, message) if placed else ("task", str(error))
-            problems[Problem(*said, None, self.study.source)] = None
-            return (), ()
+            raise SettingsError([Problem(*said, None, self.study.source)]) from error
 
     def _begin(self, student: Mapping[str, Any], built: Network | None, problems: dict[Problem, None]) -> None:
         """Reads the file that a student begins with, as a trial would, into a copy of its network."""
@@ -225,7 +226,7 @@ class Prepared:
                 values = ", ".join(f"{key} {value}" for key, value in sorted(taken))
                 key = f"method.{name}.published" + (f"[{pair.student}]" if of_student else "")
                 facts[key] = f"{values} (for {component.published_for(pair)})"
-        if settings["training"]["ce_weight"] is None:
+        if settings["training"]["ce_weight"] is None and not task_of(settings).has_clients:
             terms = [method["name"] for method in settings["method"]]
             weight = max(lookup("methods", name).ce_weight(pair) for name in terms)
             facts[f"training.ce_weight[{'+'.join(terms)}{of_student}]"] = weight

@@ -119,7 +119,10 @@ def _estimate_lines(outline: Outline, estimate: StudyEstimate) -> Iterator[str]:
     yield f"data {study.data.name}: {judged}"
     yield from filter(None, (estimate.prepared.dataset.in_words, estimate.prepared.dataset.classes_in_words))
     if study.teacher.absent:
-        yield "no teacher: students learn from the labels and from themselves"
+        clients = lookup("tasks", study.task["name"]).has_clients
+        yield "no teacher: " + (
+            "the clients teach" if clients else "students learn from the labels and from themselves"
+        )
     elif estimate.teacher is not None:
         yield from _found_lines(study, estimate.teacher)
     for path, untrained in estimate.untrained.items():

@@ -51,8 +51,9 @@ class Confidence(Selection):
         the method.
 
     Example:
+        >>> confidence = Confidence.alone(threshold=0.9)
         >>> student, teacher = Signals.random(8), Signals.random(8)
-        >>> rows = Confidence.alone(threshold=0.9).select(student, teacher, Batch.of(torch.arange(8))).rows_R
+        >>> rows = confidence.select(student, teacher, Batch.of(torch.arange(8))).rows_R
     """
 
     source = "Sohn et al. (FixMatch), NeurIPS 2020, arXiv 2001.07685 (the threshold)"

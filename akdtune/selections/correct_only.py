@@ -23,8 +23,9 @@ class CorrectOnly(Selection):
         is left to the cross-entropy.
 
     Example:
+        >>> correct_only = CorrectOnly.alone()
         >>> student, teacher = Signals.random(8), Signals.random(8)
-        >>> rows = CorrectOnly.alone().select(student, teacher, Batch.of(torch.arange(8))).rows_R
+        >>> rows = correct_only.select(student, teacher, Batch.of(torch.arange(8))).rows_R
     """
 
     source = "Meng, Li, Zhao, Gong, ICASSP 2019, arXiv 1904.12399 (conditional teacher-student learning)"

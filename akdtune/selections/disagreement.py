@@ -35,8 +35,9 @@ class Disagreement(Selection):
         between the teacher and the student of the moment, which is our choice.
 
     Example:
+        >>> disagreement = Disagreement.alone(share=0.5)
         >>> student, teacher = Signals.random(8), Signals.random(8)
-        >>> rows = Disagreement.alone(share=0.5).select(student, teacher, Batch.of(torch.arange(8))).rows_R
+        >>> rows = disagreement.select(student, teacher, Batch.of(torch.arange(8))).rows_R
     """
 
     source = "Wei, Chen, Fan, Cao, Medya, Ye (PKD), NeurIPS 2025, arXiv 2510.10116 (the measure)"

@@ -41,9 +41,9 @@ class Gap(Selection):
         reference is what `teacher.others` says, where the paper's begins with the draft's own weights.
 
     Example:
-        >>> student, reference = Signals.random(8), Signals.random(8)
-        >>> teacher = Signals.of(torch.randn(8, 10), others=[reference])
-        >>> rows = Gap.alone(share=0.5).select(student, teacher, Batch.of(torch.arange(8))).rows_R
+        >>> gap = Gap.alone(share=0.5)
+        >>> teacher = Signals.of(torch.randn(8, 10), others=[Signals.random(8)])
+        >>> rows = gap.select(Signals.random(8), teacher, Batch.of(torch.arange(8))).rows_R
     """
 
     source = "Hu, Guo, Feng, Zhao, 2025, arXiv 2510.19779"

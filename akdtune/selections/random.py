@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
 
 from akdtune.errors import AkdtuneError
-from akdtune.registry import ComponentSettings, lookup, register, typed
+from akdtune.registry import ComponentSettings, lookup, register, settings_given, typed
 from akdtune.selections import SHARE, Selected, Selection, kept_of
 from akdtune.signals import Batch, Signals
+
+RANDOM = "random"
 
 
 class RandomSettings(ComponentSettings):
@@ -27,9 +29,27 @@ class RandomSettings(ComponentSettings):
         le=1,
         description=f"of the rows of a batch that are kept, at least one; {SHARE} where nothing is said",
     )
-    of: dict[str, Any] | str | None = Field(
+    of: dict[str, Any] | None = Field(
         None, description="another selection: as many rows as it would keep of the same batch; instead of share"
     )
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _names_a_selection_that_chooses(cls, value: Any) -> Any:
+        """The other selection with its defaults filled in."""
+        if value is None:
+            return None
+        given = {"name": value} if isinstance(value, str) else value
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+            raise ValueError(f"must name a selection, got {value!r}")
+        name = str(given["name"])
+        try:
+            if name == RANDOM or not lookup("selections", name).selects:
+                raise ValueError(f"must name a selection that chooses rows, got '{name}'")
+            rest = {key: item for key, item in given.items() if key != "name"}
+            return {"name": name, **settings_given(lookup("selections", name), rest).model_dump(mode="json")}
+        except AkdtuneError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="before")
     @classmethod
@@ -41,28 +61,19 @@ class RandomSettings(ComponentSettings):
     def _one_of_both(self) -> RandomSettings:
         if self.share is not None and self.of is not None:
             raise ValueError("share and of both say how many rows are kept: give one of them")
-        if self.of is not None:
-            name = self.of if isinstance(self.of, str) else self.of.get("name")
-            if not isinstance(name, str):
-                raise ValueError(f"of must name a selection, got {self.of!r}")
-            try:
-                if lookup("selections", name) is Random or not lookup("selections", name).selects:
-                    raise ValueError(f"of must name a selection that chooses rows, got '{name}'")
-                typed("selections", self.of)
-            except AkdtuneError as error:
-                raise ValueError(f"of: {error}") from error
         return self
 
 
-@register("random")
+@register(RANDOM)
 class Random(Selection):
     """A share of each batch, drawn anew at random; or as many rows as another selection would keep of it.
 
     The control of every selection (`random_selection`): what is left of a difference is which rows were chosen.
 
     Example:
+        >>> random = Random.alone(share=0.5)
         >>> student, batch = Signals.random(8), Batch.of(torch.arange(8))
-        >>> rows = Random.alone(share=0.5).select(student, None, batch).rows_R
+        >>> rows = random.select(student, None, batch).rows_R
     """
 
     source = "akdtune"
@@ -73,8 +84,7 @@ class Random(Selection):
         self.share = settings.share
         self._other: Selection | None = None
         if settings.of is not None:
-            name = settings.of if isinstance(settings.of, str) else str(settings.of["name"])
-            self._other = lookup("selections", name)(typed("selections", settings.of))
+            self._other = lookup("selections", settings.of["name"])(typed("selections", settings.of))
             self.capturable = self._other.capturable
 
     @override
@@ -88,7 +98,7 @@ class Random(Selection):
     def inside(cls, settings: ComponentSettings) -> Mapping[str, Any] | None:
         """The selection whose number is kept."""
         assert isinstance(settings, RandomSettings)
-        return {"name": settings.of} if isinstance(settings.of, str) else settings.of
+        return settings.of
 
     @override
     def select(self, student: Signals, teacher: Signals | None, batch: Batch) -> Selected:

@@ -54,13 +54,11 @@ class AnnotateSettings(ComponentSettings):
     def _fits(self) -> AnnotateSettings:
         if self.by == "disagreement" and len(self.committee) < 2:
             raise ValueError("a committee of one does not disagree; name two, or set by to entropy or random")
+        if self.by == "random" and self.committee != type(self).model_fields["committee"].default:
+            raise ValueError("by is random, for which nobody asks a committee; leave one of them out")
         if self.annotator is not None and self.error:
             raise ValueError("error is of made-up annotations, and annotator names a file of real ones; leave one out")
         return self
-
-    def idle(self) -> dict[str, str]:
-        """The committee, where nobody asks it."""
-        return {"committee": "by is random"} if self.by == "random" else {}
 
 
 class GraphSettings(RowDataSettings):

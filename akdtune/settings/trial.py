@@ -123,15 +123,16 @@ def _selecting(settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterato
         return
     name, teacher = settings["selection"]["name"], study.get("teacher")
     components = {term["name"]: lookup("methods", term["name"]) for term in settings["method"]}
-    for method, component in components.items():
-        if component.overlaps_batches:
-            why = "it keeps what the student said about the last batch"
-        elif component.replaces_logits:
-            why = "the student predicts through it, for all rows"
-        else:
-            continue
+    reasons = {
+        method: "it keeps what the student said about the last batch"
+        if component.overlaps_batches
+        else "the student predicts through it, for all rows"
+        for method, component in components.items()
+        if component.overlaps_batches or component.replaces_logits
+    }
+    for method, why in reasons.items():
         yield ("method",), f"'{method}' cannot work with the selection '{name}': {why}"
-    if all(component.consumes == "self" for component in components.values()):
+    if not reasons and all(component.consumes == "self" for component in components.values()):
         named = " and ".join(f"'{method}'" for method in components)
         yield (
             ("selection",),

@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from akdtune.designs.cells import CellProblems, baseline_cells, plan_cells
 from akdtune.errors import AkdtuneError, SettingsError, unknown_name
-from akdtune.registry import NO_NETWORK, Kind, load_plugins, lookup, names
+from akdtune.registry import NO_NETWORK, load_plugins, names
 from akdtune.settings import domains
 from akdtune.settings.data import data_model
-from akdtune.settings.domains import Choice, Issue
+from akdtune.settings.domains import Issue
 from akdtune.settings.file import COMPONENTS, DOMAINS, KeyPath, choice_key, related, shown
 from akdtune.settings.hints import right_form
 from akdtune.settings.messages import typed
@@ -36,7 +36,7 @@ from akdtune.settings.teacher import TeacherSettings
 from akdtune.settings.tracking import TrackingSettings, lacking, tracking_model
 from akdtune.settings.training import Recipe, TrainingSettings
 from akdtune.settings.trial import selection_of
-from akdtune.study import enqueued, search_rules, task_rules
+from akdtune.study import enqueued, search_rules, selection_rules, task_rules
 from akdtune.study.paths import make_paths_absolute
 from akdtune.study.plugins import folders_of, module_names
 from akdtune.study.searched import NO_DOMAIN, Remarks, Searched
@@ -314,11 +314,10 @@ class Reading(Remarks):
         if fixed["probe"] is not None:
             self._odd_probe(fixed["probe"], arms)
         self._odd_teacher(self.file.values["teacher"], ("teacher",))
-        reading = [name for kind in _READING_OTHERS for name in names(kind) if lookup(kind, name).needs_others]
-        asked = [[arm.tree["views"], arm.tree.get("selection")] for arm in arms]
-        if fixed["teacher"].others and not set(reading) & set(_texts([asked, self.file.values.get("ablation")])):
-            what = f"are read by no views and no selection of this study (by: {', '.join(reading)})"
-            self.warn(("teacher", "others"), what)
+        odd = list(selection_rules.unread_others(fixed["teacher"], arms, self.file.values.get("ablation")))
+        odd += selection_rules.chosen_alone(fixed["confirm"], arms) if fixed["ablation"] is None else []
+        for path, message in odd:
+            self.warn(path, message)
         if fixed["report"] != ReportSettings() and not (fixed["confirm"] or fixed["ablation"]):
             self.warn(("report",), "is ignored: without confirm and ablation, no trial reads the test set")
 
@@ -376,20 +375,6 @@ class Reading(Remarks):
                 ("probe", "trials"),
                 f"{probe.trials} trials do not divide evenly over arms ({len(varied)}) x seeds ({len(probe.seeds)})",
             )
-
-
-_READING_OTHERS: tuple[Kind, ...] = ("views", "selections")
-
-
-def _texts(node: Any) -> Iterator[str]:
-    """Every text in a tree of settings; names of components are among them."""
-    if isinstance(node, Choice):
-        yield from _texts(list(node.options))
-    elif isinstance(node, dict | list):
-        for item in node.values() if isinstance(node, dict) else node:
-            yield from _texts(item)
-    elif isinstance(node, str):
-        yield node
 
 
 def _counted(number: int) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from akdtune.registry import lookup
 from akdtune.settings.data import DataSettings
 from akdtune.settings.file import COMPONENTS, SettingsFile, choice_key, has_domain
+from akdtune.settings.task import DEFAULT_TASK
 from akdtune.settings.training import TrainingSettings
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
@@ -85,7 +87,8 @@ class Miniature:
 
     def _data(self, values: dict[str, Any]) -> None:
         data = self.study.data
-        pool = (STEPS * self._batch * 4 + 2) // 3  # a quarter of it validates
+        needed = max([STEPS * self._batch, *map(_smallest_pool, self.study.configurations)])
+        pool = (needed * 4 + 2) // 3  # a quarter of it validates
         changed: dict[str, Any] = {"rehearsal": pool}
         if isinstance(data, DataSettings):
             changed["limit_per_class"] = None
@@ -166,6 +169,14 @@ class Miniature:
         if name == "median":
             return {"name": name, "grace_period": 1, "min_trials": 1}
         return {"name": name, "min_seeds": EACH} if name == "racing" else {"name": name}
+
+
+def _smallest_pool(settings: Mapping[str, Any]) -> int:
+    """Training items that the task of a trial needs."""
+    section = settings.get("task") or {"name": DEFAULT_TASK}
+    task = lookup("tasks", section["name"])
+    needed: int = task(task.Settings(**{key: item for key, item in section.items() if key != "name"})).smallest_pool
+    return needed
 
 
 def _mapping(section: Any) -> dict[str, Any]:

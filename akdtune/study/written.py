@@ -14,6 +14,7 @@ from akdtune.settings import file as settings_file
 from akdtune.settings.file import DOMAINS, choice_key
 from akdtune.settings.messages import typed
 from akdtune.settings.sections import TRIAL_LEVEL
+from akdtune.settings.task import named_task
 from akdtune.settings.teacher import CacheSettings
 from akdtune.settings.training import TrainingSettings
 from akdtune.settings.trial import published
@@ -115,6 +116,7 @@ def export_yaml(
     body: dict[str, Any] = {"study": study}
     if resolved.get("plugins"):
         body["plugins"] = resolved["plugins"]
+    body.update(named_task(settings))
     body.update({section: settings[section] for section in ("data", "teacher", *TRIAL_LEVEL) if section in settings})
     body["teacher"] = _used(body["teacher"])
     if seed is None:

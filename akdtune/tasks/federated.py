@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -23,6 +23,9 @@ from akdtune.training.task import Meter, Task
 
 NAME = "federated"
 
+SPARE = 8
+"""So many times the minimum of its clients makes a pool from which uneven shares leave each its minimum."""
+
 NOT_HERE: Mapping[str, tuple[Any, str]] = {
     "precision": ("fp32", "clients and server train in float32"),
     "compile": (False, "it has many networks, which would each be compiled"),
@@ -35,7 +38,7 @@ NOT_HERE: Mapping[str, tuple[Any, str]] = {
 class FederatedTask(Task):
     """Clients train on their own images; the student is the server's network. An epoch is a round."""
 
-    further: Sequence[Column] = (*CLIENT_COLUMNS, *ROUND_COLUMNS)
+    further: ClassVar[Sequence[Column]] = (*CLIENT_COLUMNS, *ROUND_COLUMNS)
     Trial = FederatedTrial
     has_clients = True
     keeps_more = False
@@ -59,6 +62,12 @@ class FederatedTask(Task):
     @override
     def others_alike(self) -> Sequence[int]:
         return self._own.alike
+
+    @property
+    @override
+    def smallest_pool(self) -> int:
+        """The proxy images, and enough for a Dirichlet draw to leave every client its minimum."""
+        return self._own.proxy + SPARE * self._own.clients * self._own.minimum
 
     @override
     def check_splits(self, splits: Splits[RowSplit]) -> None:
@@ -101,13 +110,16 @@ def _of_training(training: Mapping[str, Any]) -> Iterator[Issue]:
 def _of_methods(settings: Mapping[str, Any], own: FederatedSettings) -> Iterator[Issue]:
     """What the server would learn nothing by, or what needs labels."""
     components = {term["name"]: lookup("methods", term["name"]) for term in settings["method"]}
+    if "selection" in settings:
+        chosen = settings["selection"]["name"]
+        yield ("selection",), f"'{chosen}' cannot work with the task '{NAME}': the server learns from all proxy images"
     reading = [name for name, component in components.items() if component.consumes != "self"]
     for name, component in components.items():
         if component.overlaps_batches or component.replaces_logits:
             yield ("method",), f"'{name}' cannot work with the task '{NAME}': it goes beyond what is said of a batch"
         if component.consumes == "self" and component.Settings.model_fields:
             yield ("method",), f"'{name}' cannot work with the task '{NAME}': the server learns from clients alone"
-        if getattr(component, "reads_labels", False):
+        if component.reads_labels and component.consumes != "self":
             yield ("method",), f"'{name}' reads labels, and the proxy images of the task '{NAME}' have none"
     if reading and settings["views"]["name"] == "none":
         yield (

@@ -22,10 +22,10 @@ PLACE = ("study", "arm", "role", "seed", "cell", "trial_id", "cell_id", "attempt
 """What says where a run belongs."""
 
 COMPONENTS = {
-    "views": "views.name", "method": "method", "student": "student.network", "teacher": "teacher.network",
-    "data": "data.name",
+    "views": "views.name", "method": "method", "selection": "selection.name", "student": "student.network",
+    "teacher": "teacher.network", "data": "data.name",
 }  # fmt: skip
-"""What every trial has one of, by flat name, and where its name stands."""
+"""What a trial has one of, by flat name, and where its name stands."""
 
 WHOLE = "settings"
 """All settings of a trial, as JSON text."""

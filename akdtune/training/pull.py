@@ -15,7 +15,7 @@ from torch import Tensor
 
 from akdtune.methods import Method
 from akdtune.signals import Batch, Signals, Teaching, Terms
-from akdtune.training.objective import dot, targets_of
+from akdtune.training.objective import dot, given_rows, targets_of, terms_of
 
 READS_VIEWS = ("logits", "pooled")
 """What methods consume that read the targets of views; the others are taught the same under any views."""
@@ -67,7 +67,7 @@ def summed_terms(
 ) -> Terms:
     """Each loss term of a method, summed over targets with their weights, as it enters the loss."""
     targets = targets_of(method, student, teacher, teaching, strong)
-    parts = [method.terms(student, target.target, batch) for target in targets]
+    parts = terms_of(method, student, targets, batch, given_rows(method.reads_labels, batch))
     return {term: dot([target.weight for target in targets], [part[term] for part in parts]) for term in parts[0]}
 
 

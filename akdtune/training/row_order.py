@@ -4,21 +4,22 @@ What it says is put back in the order of the batch before views, methods and los
 memory banks stay with their images. In exact arithmetic nothing changes; sums over the batch (batch normalisation,
 gradients of weights) are rounded differently, from the first step on.
 
-Shapes: B batch, C channels, H, W.
+Shapes: B batch (images, windows of tokens, or nodes that are asked about), R rows, L tokens of a window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from akdtune.randomness import derived_seed
-from akdtune.signals import Signals
+from akdtune.signals import Inputs, Nodes, Signals, Tokens
 
-Forward = Callable[[Tensor, bool], Signals]
-"""A network's answer to images [B, C, H, W], with its maps where asked."""
+Forward = Callable[[Inputs, bool], Signals]
+"""A network's answer to its inputs, with its maps where asked."""
 
 
 class InOtherOrder:
@@ -33,10 +34,19 @@ class InOtherOrder:
         self._forward, self._rounding = forward, rounding
         self._orders: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, images_BCHW: Tensor, maps: bool) -> Signals:
+    def __call__(self, inputs: Inputs, maps: bool) -> Signals:
         """What the network says about a batch, row by row in its order."""
-        order_B, back_B = self._order(len(images_BCHW), images_BCHW.device)
-        return self._forward(images_BCHW[order_B], maps).rows(back_B)
+        if isinstance(inputs, Nodes):
+            order_B, back_B = self._order(len(inputs), inputs.rows_R.device)
+            return self._forward(replace(inputs, rows_R=inputs.rows_R[order_B]), maps).rows(back_B)
+        if isinstance(inputs, Tokens):
+            order_B, _ = self._order(len(inputs), inputs.ids_BL.device)
+            rows_BL = inputs.rows_BL
+            row_BL = (rows_BL.flatten().cumsum(0) - 1).view_as(rows_BL)
+            back_R = row_BL[order_B][rows_BL[order_B]].argsort()
+            return self._forward(Tokens(inputs.ids_BL[order_B], rows_BL[order_B]), maps).rows(back_R)
+        order_B, back_B = self._order(len(inputs), inputs.device)
+        return self._forward(inputs[order_B], maps).rows(back_B)
 
     def _order(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The order [B] and the way back [B]; kept, as a recorded step must find them on its device."""

@@ -113,6 +113,11 @@ class Task(Component):
             AkdtuneError: naming the setting.
         """
 
+    @property
+    def smallest_pool(self) -> int:
+        """Training items without which its trials cannot begin, as far as its settings ask for so many."""
+        return 0
+
     def clients(self, inputs: Spec) -> Sequence[Network]:
         """The networks of clients that teach, as they begin; none where the study's teachers do."""
         return ()

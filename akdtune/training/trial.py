@@ -22,7 +22,7 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.columns import Column, joined
-from akdtune.data.row_sets import Loaded, RowDataSet, RowSplit
+from akdtune.data.row_sets import Loaded, RowDataSet
 from akdtune.data.splits import overlapping
 from akdtune.devices import float32_as_set, resolve_device, seed_draws, warn_of_bfloat16
 from akdtune.errors import AkdtuneError
@@ -44,6 +44,7 @@ from akdtune.training.parts import build_parts
 from akdtune.training.recording import RECORDED_COLUMNS, Recording
 from akdtune.training.row_order import InOtherOrder
 from akdtune.training.states import copied, lay_out
+from akdtune.training.told import untaught_rows
 from akdtune.training.warmup import SharedWarmup
 from akdtune.views import ViewAugmenter
 
@@ -462,13 +463,6 @@ class Trial:
         self._student_graph.release()
         if self._warmup_graph is not None:
             self._warmup_graph.release()
-
-
-def untaught_rows(train: RowSplit) -> Tensor | None:
-    """Labelled rows whose label no teacher is told, bool [N]; None where teachers are told all."""
-    if not train.some_unlabelled:
-        return None
-    return (train.training_labels_N != UNLABELLED) & (train.teacher_labels_N == UNLABELLED)
 
 
 def trial_of(

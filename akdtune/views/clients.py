@@ -25,9 +25,8 @@ class Clients(ViewAugmenter):
     its own for each of them.
 
     Example:
-        >>> views = Clients.alone(num_classes=10, others_dims=[64, 32])
-        >>> others = [Signals.of(torch.randn(8, 10), torch.randn(8, width)) for width in (64, 32)]
-        >>> teacher = Signals.of(torch.randn(8, 10), others=others)
+        >>> views = Clients.alone(num_classes=10, others_dims=[64, 64])
+        >>> teacher = Signals.of(torch.randn(8, 10), others=[Signals.random(8), Signals.random(8)])
         >>> teaching = views.teach(teacher, Signals.random(8), Batch.of(torch.arange(8)))
     """
 

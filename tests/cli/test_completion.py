@@ -42,7 +42,7 @@ def completed(line: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("kind", ["methods", "views", "networks", "data"])
+@pytest.mark.parametrize("kind", ["methods", "views", "selections", "networks", "data"])
 def test_every_registered_name_is_completed(kind: Kind) -> None:
     """For networks and data sets, after a new one: `python -m tests.cli.test_completion` prints the lists."""
     ours = [name for name in names(kind) if not name.startswith("test")]

@@ -18,7 +18,7 @@ from akdtune.registry import Component, ComponentSettings, Kind, Pair, lookup
 from akdtune.settings.data import OWNED_SETTINGS, DataSettings
 from akdtune.study import spec
 
-KINDS: tuple[Kind, ...] = ("methods", "views", "networks", "data")
+KINDS: tuple[Kind, ...] = ("methods", "views", "selections", "networks", "data")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,7 +18,7 @@ from akdtune.designs.controls import NAMES as CONTROLS
 from akdtune.errors import AkdtuneError
 from akdtune.methods import Method
 from akdtune.planning.measured_targets import Sample, Taught, taught
-from akdtune.registry import lookup, names
+from akdtune.registry import lookup, names, network_name
 from akdtune.settings.trial import trial_settings
 from akdtune.signals import InputSpec
 from akdtune.teacher.file import TeacherFile
@@ -34,7 +34,8 @@ STUDY = {
     "data": {"name": "digits", "validation": 300},
     "teacher": {**TEACHERS[0], "others": TEACHERS[1:]},
 }
-STUDENTS: list[Any] = [{"name": "cnn", "widths": [2, 4, 6]}, "resnet8", "wrn_16_1", "vgg8"]
+SPIKING = {"name": "lif", "widths": [8, 6], "threshold": 0.1, "branches": 1}
+STUDENTS: list[Any] = [{"name": "cnn", "widths": [2, 4, 6]}, "resnet8", "wrn_16_1", "vgg8", SPIKING]
 
 
 @cache
@@ -101,7 +102,7 @@ READ = ("logits", "pooled")
 
 def test_each_need_stands_beside_each_other_one() -> None:
     needs = {need for component in components().values() for need in component.needs}
-    assert needs == {"stages", "preact", "last_map", "strong"}
+    assert needs == {"stages", "preact", "last_map", "strong", "answers"}
     assert {consumed for consumed, _ in of_each_need()} == {"logits", "pooled", "stages", "self"}
 
 
@@ -125,7 +126,7 @@ def controlled(views: str) -> Iterator[Cell]:
                 continue
 
 
-@pytest.mark.parametrize("views", names("views"))
+@pytest.mark.parametrize("views", [name for name in names("views") if not lookup("views", name).of_clients])
 def test_every_control_of_every_need_under_these_views(views: str) -> None:
     seen: set[str] = set()
     for built in controlled(views):
@@ -135,7 +136,7 @@ def test_every_control_of_every_need_under_these_views(views: str) -> None:
     assert seen
 
 
-@pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student if isinstance(student, str) else "cnn")
+@pytest.mark.parametrize("student", STUDENTS, ids=network_name)
 def test_every_need_through_real_networks(student: Any) -> None:
     """Networks of each family; maps that one lacks are refused before."""
     for name in of_each_need().values():

@@ -54,8 +54,9 @@ def signals(seed: int, dim: int, requires_grad: bool = False) -> Signals:
 
 def objective(view: str, settings: dict[str, Any], *methods: str) -> Objective:
     """An objective in training mode, initialised alike every time."""
-    built = {name: small_world.method(name) for name in methods}
-    return Objective(built, small_world.views(view, **settings), ce_weight=0.5).train()
+    views = small_world.views(view, **settings)
+    built = {name: small_world.method(name, views.pooled_dims) for name in methods}
+    return Objective(built, views, ce_weight=0.5).train()
 
 
 def tensors(said: Signals) -> list[Tensor]:
@@ -65,7 +66,9 @@ def tensors(said: Signals) -> list[Tensor]:
     assert said.classifier is not None
     of_others = [tensor for other in said.others for tensor in (other.logits_BK, other.pooled_BC)]
     again = tensors(said.strong) if said.strong is not None else []
-    return [said.logits_BK, said.pooled_BC, said.classifier[0], *said.preact_stages, *of_others, *again]
+    assert said.answers_BJK is not None
+    own = [said.logits_BK, said.pooled_BC, said.classifier[0], said.answers_BJK, *said.preact_stages]
+    return [*own, *of_others, *again]
 
 
 def moved(tensor: Tensor) -> bool:
@@ -112,7 +115,9 @@ def test_a_pair_that_is_refused_says_why(method: str) -> None:
     consumes = lookup("methods", method).consumes
     for view in names("views"):
         problem = pair_problem(view, method)
-        fits = consumes in lookup("views", view).offers or consumes in ("stages", "self")
+        augmenter, component = lookup("views", view), lookup("methods", method)
+        fits = consumes in augmenter.offers or consumes in ("stages", "self")
+        fits &= consumes != "pooled" or component.any_width or not augmenter.several_widths
         assert (problem is None) is fits, view
         assert problem is None or (f"'{view}'" in problem and f"'{method}'" in problem)
 

@@ -25,6 +25,7 @@ from tests.small_world import STUDENT_DIM, TEACHER_DIM
 STUDY = {"data": {"name": "digits"}, "teacher": {"network": "resnet20"}}
 
 OTHERWISE: dict[str, Any] = {
+    "projection": "linear",
     "margin": 0.35,
     "logit_margin": 0.45,
     "learnable_margin": True,

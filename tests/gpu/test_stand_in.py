@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from akdtune.data.dataset import load_data
 from akdtune.methods.crd import CRD
-from akdtune.registry import names
+from akdtune.registry import names, typed
 from akdtune.settings.data import AugmentationSettings, DataSettings
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.teacher import items
@@ -52,6 +52,14 @@ MAY_WAIT = {"kdsvd": "eigh", "mlkd": "image_ops.py"}
 """Methods whose steps wait for the device, and where: torch decomposes matrices on the host's word, and torchvision
 makes tensors of what its operations on the strong images are told."""
 
+SELECTIONS: list[dict[str, Any]] = [
+    *({"name": name, "share": 0.5} for name in ("gap", "random", "disagreement", "confidence")),
+    {"name": "correct_only"},
+    {"name": "confidence", "threshold": 0.5},
+]
+UNRECORDED = {"correct_only": "selection 'correct_only'", "threshold": "selection 'confidence'"}
+"""What of a selection makes the number of its rows vary, and how the printed reason begins."""
+
 ROUNDED = {"reviewkd"}
 """Methods for which torch takes another way with tensors that are not its own: other last bits."""
 
@@ -78,16 +86,18 @@ def trial(
     recorder: graphs.Recorder | None = None,
     of_data: DataSettings = DATA,
     changes: dict[str, Any] | None = None,
+    selection: dict[str, Any] | None = None,
     **training: Any,
 ) -> Trial:
     file = trained(DATA, TEACHER)
-    if view["name"] == "multi_teacher":
+    if view["name"] == "multi_teacher" or selection is not None:
         file = replace(file, others=(trained(DATA, TEACHER.model_copy(update={"seed": 1})),))
     named = [{"name": name} for name in methods]
     settings = {"epochs": 1, "batch_size": BATCH, "device": device, **training}
-    made = Trial(
-        configured(of_data, file, view, named, student=STUDENT, changes=changes, **settings), recorder=recorder
-    )
+    config = configured(of_data, file, view, named, student=STUDENT, changes=changes, **settings)
+    if selection is not None:
+        config = replace(config, selection=(selection["name"], typed("selections", selection)))
+    made = Trial(config, recorder=recorder)
     for method in made.objective.methods.values():
         if isinstance(method, CRD):
             method.draws_on_host = False  # as on a GPU, so that both draw the same
@@ -149,6 +159,7 @@ def check(methods: Sequence[str], view: dict[str, Any], capsys: pytest.CaptureFi
         assert found == expected
     forget()
     refused = [REFUSED[name] for name in methods if name in REFUSED]
+    refused += [f"{UNRECORDED[key]} is not made for it" for key in UNRECORDED if key in str(training.get("selection"))]
     said = capsys.readouterr().out
     if refused:
         assert refused[0] in said
@@ -157,6 +168,7 @@ def check(methods: Sequence[str], view: dict[str, Any], capsys: pytest.CaptureFi
         stages = sum(count > 0 for count in made.epochs.values())
         assert tape.recordings >= stages and tape.launches >= stages * (FULL_BATCHES - graphs.WARMUP_STEPS) - 1
     allowed = [MAY_WAIT[name] for name in methods if name in MAY_WAIT]
+    allowed += ["(select)", "(_weights)"] if any(name in str(training.get("selection")) for name in UNRECORDED) else []
     assert [wait for wait in steps.waits if not any(part in wait for part in allowed)] == []
 
 
@@ -180,6 +192,11 @@ def test_methods_on_a_gpu(methods: list[str], capsys: pytest.CaptureFixture[str]
 )
 def test_views_on_a_gpu(view: str, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     check(["kd", "crd"], settings_of(view, settings), capsys)
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=lambda given: "-".join(map(str, given.values())))
+def test_selections_on_a_gpu(selection: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    check(["kd", "crd"], {"name": "tekap"}, capsys, selection=selection)
 
 
 @pytest.mark.parametrize(

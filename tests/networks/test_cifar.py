@@ -74,7 +74,7 @@ def pairs(network: Network, inputs: InputSpec) -> list[tuple[Tensor, Tensor]]:
 def test_every_family_is_checked() -> None:
     modules = {lookup("networks", name).__module__ for name in names("networks")}
     ours = {module.rpartition(".")[2] for module in modules if module.startswith("akdtune.")}
-    assert ours == FAMILIES
+    assert ours - {"lif"} == FAMILIES, "spiking ones are checked in test_lif.py"
     assert {lookup("networks", name).__module__.rpartition(".")[2] for name in QUICK} == FAMILIES
 
 

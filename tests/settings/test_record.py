@@ -143,3 +143,11 @@ def test_what_some_trials_have_not_is_said(
     more = [line for line in study(tmp_path, f"record: {record}\n", text).warnings if line not in known]
     assert len(more) == (words is not None)
     assert words is None or words in more[0]
+
+
+def test_answers_that_no_network_gives_are_pointed_out(tmp_path: Path) -> None:
+    (warning,) = study(tmp_path, "record: {answers: true}\n").warnings
+    assert "record.answers: is ignored: 'cnn' gives one answer" in warning
+    assert not study(tmp_path, "record: {answers: false}\n").warnings
+    spiking = STUDY.replace("{name: cnn, widths: [2, 4]}", "lif")
+    assert not study(tmp_path, "record: {answers: true}\n", spiking).warnings

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from akdtune.folders import packaged
 from akdtune.study import spec
 from akdtune.study.miniature import EACH, EPOCHS, Miniature
 from akdtune.study.proposals import Outline
 from akdtune.study.spec import Study
+from tests.extras import readable_studies
 
 
 def small(source: str | Path, gpus: float = 0, size: int = 32, *overrides: str) -> tuple[Study, Study, list[str]]:
@@ -21,7 +21,7 @@ def small(source: str | Path, gpus: float = 0, size: int = 32, *overrides: str) 
     return whole, spec.load(source, overrides, change), change.notes
 
 
-@pytest.mark.parametrize("name", packaged())
+@pytest.mark.parametrize("name", readable_studies())
 def test_of_every_packaged_study_all_arms_phases_and_controls_stay(name: str) -> None:
     whole, study, _ = small(name)
 

@@ -16,7 +16,6 @@ from pydantic import Field
 from akdtune import networks
 from akdtune.data.dataset import load_data
 from akdtune.errors import SettingsError
-from akdtune.folders import packaged
 from akdtune.methods import Method
 from akdtune.networks.cnn import CNN
 from akdtune.planning.identity import Identity, initial_rows
@@ -34,6 +33,7 @@ from akdtune.study.written import export_yaml
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import load_teacher
 from akdtune.training.teachers import train_teachers
+from tests.extras import readable_studies
 
 CPU = torch.device("cpu")
 ZOO = """\
@@ -281,7 +281,7 @@ def test_who_reads_the_images_changes_no_id(load: Loader) -> None:
 def test_further_teachers_that_nothing_reads_are_pointed_out(load: Loader) -> None:
     (warning,) = load(teacher={**SMALL, "others": [SMALL]}, views={"choice": ["none", "tekap"]}).warnings
     assert warning.endswith(
-        "teacher.others: are read by no views and no selection of this study (by: multi_teacher, gap)"
+        "teacher.others: are read by no views and no selection of this study (by: multi_teacher, selector, gap)"
     )
     assert load(teacher={**SMALL, "others": [SMALL]}, views={"choice": ["none", "multi_teacher"]}).warnings == ()
 
@@ -441,7 +441,7 @@ IMAGENET = {
     "data": {"name": "imagenet", "root": "x", "validation": 5000},
     "teacher": {"network": "torchvision_resnet34"},
 }
-PACKAGED = sorted(packaged())
+PACKAGED = sorted(readable_studies())
 
 
 def assert_same_again(study: spec.Study) -> None:

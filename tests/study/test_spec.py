@@ -31,6 +31,7 @@ from akdtune.study.spec import Study
 from akdtune.study.written import export_yaml
 from akdtune.views import ViewAugmenter
 from tests.checkout import SNAPSHOTS
+from tests.extras import readable_studies
 
 SMALL = """\
 study: small
@@ -140,7 +141,7 @@ def test_proposals_share_no_mutable_part(load: Loader) -> None:
 
 def test_settings_are_typed_the_same_a_second_time(load: Loader) -> None:
     """A trial types its settings again from JSON: presets must not shift what they filled in before."""
-    for study in (load(MANY), *map(spec.load, packaged())):
+    for study in (load(MANY), *map(spec.load, readable_studies())):
         for arm in study.arms:
             settings = arm.random(7).settings
             views = dict(settings["views"])
@@ -734,12 +735,13 @@ def test_the_cell_hash_is_the_same_in_every_version() -> None:
 
 def test_packaged_spaces_load_without_a_warning() -> None:
     assert list(packaged()) == [
-        "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_diversity", "cifar_leave_one_out", "detection",
-        "digits_ablation", "digits_angular", "digits_zoo", "fewshot", "functional_kd", "functional_kd_same_network",
-        "imagenet_r34_r18", "imbalanced", "paper_vs_released", "precision_ablation", "rethink_kd", "rethink_kd_ss",
-        "rethink_kd_ww", "tekap_controls", "tekap_vs_angular", "tinyimagenet_transfer",
+        "adaspec", "angular_ablation", "cifar_angular", "cifar_baselines", "cifar_diversity", "cifar_leave_one_out",
+        "detection", "digits_ablation", "digits_angular", "digits_zoo", "fedfd", "fedfree", "fewshot", "functional_kd",
+        "functional_kd_same_network", "imagenet_r34_r18", "imbalanced", "paper_vs_released", "pkd",
+        "precision_ablation", "rethink_kd", "rethink_kd_ss", "rethink_kd_ww", "selections", "snn_branches",
+        "strong2weak", "tekap_controls", "tekap_vs_angular", "tinyimagenet_transfer",
     ]  # fmt: skip
-    for name, path in packaged().items():
+    for name, path in readable_studies().items():
         assert spec.load(name).warnings == ()
         assert spec.load(path).name == name
 
@@ -805,7 +807,7 @@ def validator() -> Any:
 
 
 def test_packaged_and_resolved_files_fit_the_schema(load: Loader, validator: Any) -> None:
-    for name, path in packaged().items():
+    for name, path in readable_studies().items():
         validator.validate(yaml.safe_load(path.read_text()))
         validator.validate(spec.load(name).resolved())
     validator.validate(yaml.safe_load(SMALL))

@@ -13,7 +13,7 @@ from akdtune import networks
 from akdtune.errors import AkdtuneError
 from akdtune.settings.data import DataSettings
 from akdtune.settings.training import Seeds
-from akdtune.signals import InputSpec, Signals
+from akdtune.signals import InputSpec, Nodes, Signals, Tokens
 from akdtune.training.config import TrialConfig
 from akdtune.training.graphs import StepInputs
 from akdtune.training.request import trial_seeds
@@ -151,3 +151,27 @@ def test_a_network_that_draws_is_refused() -> None:
     Trial(of)
     with pytest.raises(AkdtuneError, match=r"seeds\.rounding: the student 'torchvision_mobilenet_v2' draws random"):
         Trial(TrialConfig(**{**vars(of), "seeds": Seeds(rounding=1)}))
+
+
+def test_nodes_and_tokens_are_answered_in_their_own_order() -> None:
+    """A network that says which row it was asked about, and where in the batch it stood."""
+    asked: list[Any] = []
+
+    def of_nodes(nodes: Nodes, maps: bool) -> Signals:
+        asked.append(nodes.rows_R)
+        return Signals(nodes.features_NF[nodes.rows_R], nodes.features_NF[nodes.rows_R])
+
+    nodes = Nodes(torch.arange(20.0).unsqueeze(1), torch.zeros(2, 0, dtype=torch.int64), torch.arange(3, 15))
+    assert torch.equal(InOtherOrder(of_nodes, 1)(nodes, False).logits_BK[:, 0], nodes.rows_R.float())
+    assert sorted(asked[0].tolist()) == nodes.rows_R.tolist() != asked[0].tolist()
+
+    def of_tokens(tokens: Tokens, maps: bool) -> Signals:
+        asked.append(tokens.ids_BL[:, 0])
+        rows_R1 = tokens.ids_BL[tokens.rows_BL].float().unsqueeze(1)
+        return Signals(rows_R1, rows_R1)
+
+    ids_BL = torch.arange(24).view(6, 4)
+    tokens = Tokens(ids_BL, torch.rand(6, 4, generator=torch.Generator().manual_seed(0)) < 0.6)
+    said = InOtherOrder(of_tokens, 1)(tokens, False)
+    assert torch.equal(said.logits_BK[:, 0], ids_BL[tokens.rows_BL].float())
+    assert sorted(asked[1].tolist()) == ids_BL[:, 0].tolist() != asked[1].tolist()

@@ -89,7 +89,7 @@ def _bare(text: str) -> str:
 
 
 def settings_lines(joined: Joined, studies: Sequence[PaperStudy]) -> list[str]:
-    """Rows of one name whose views or methods have other settings in other columns, a line each.
+    """Rows of one name whose views, methods or selection have other settings in other columns, a line each.
 
     Settings that a search has chosen differ by nature and are not named.
     """
@@ -101,7 +101,7 @@ def settings_lines(joined: Joined, studies: Sequence[PaperStudy]) -> list[str]:
         if len(entries) < 2:
             continue
         for place, entry in entries:
-            held = {key: entry.settings[key] for key in ("views", "method") if key in entry.settings}
+            held = {key: entry.settings[key] for key in ("views", "method", "selection") if key in entry.settings}
             for key, value in leaves(held):
                 holders.setdefault(key, {}).setdefault(_bare(value), []).append(studies[place].name)
         told = [f"{key} {grouped(values)}" for key, values in holders.items() if len(values) > 1]

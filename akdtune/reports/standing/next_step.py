@@ -250,8 +250,10 @@ def _confirm(asked: Asked, rows: Sequence[Row], design: Mapping[str, Any], durat
 
 
 def _baseline(settings: Mapping[str, Any]) -> str | None:
-    """What the only arm of a study is compared with: the same without views, else without a teacher."""
+    """What the only arm of a study is compared with: without its selection, else its views, else its teacher."""
     views, teacher = settings.get("views"), settings.get("teacher") or {}
+    if settings.get("selection"):
+        return "step_matched"
     if isinstance(views, Mapping) and views.get("name") not in (None, "none"):
         return "plain"
     return None if teacher.get("network") in (None, "none") else "student_only"

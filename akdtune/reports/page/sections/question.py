@@ -93,7 +93,7 @@ def _subject(material: Material) -> Table:
     settings, lock = material.settings, material.lock
     data, teacher = part_of(settings, "data"), part_of(settings, "teacher")
     found, training = part_of(lock, "teacher"), part_of(settings, "training")
-    rows = []
+    rows = [["task", component(task)]] if (task := part_of(settings, "task")) else []
     if data:
         held = {key: value for key, value in data.items() if value not in (None, False) and key not in _DATA_LEFT_OUT}
         rows.append(["data", f"{data.get('name', '')} ({_listed(held)})" if held else str(data.get("name", ""))])
