@@ -80,7 +80,7 @@ class Planetoid(RowSource):
     takes: ClassVar[Takes] = "nodes"
     Settings = PlanetoidSettings
     own_settings = frozenset({"root"})
-    example = "data: {name: planetoid, set: Cora, root: ~/data/planetoid, validation: 500}"
+    example = "{name: planetoid, set: Cora, root: ~/data/planetoid, validation: 500}"
 
     @classmethod
     @override
