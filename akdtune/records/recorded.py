@@ -240,6 +240,20 @@ def teacher_logits(run: Run, split: SplitName = "test") -> TeacherLogits:
     return _teachers(_of_study(path, f"logits of the teacher on the {split} images", "teacher: true, the default"))
 
 
+def teacher_classes(run: Run, split: SplitName = "test") -> tuple[Integers, Integers, Integers]:
+    """Ids and labels of a split's rows, and the class that the main teacher predicts, whatever is kept of it.
+
+    Raises:
+        NotRecorded, StudyError: as `teacher_logits`.
+    """
+    path = recorded_files.teacher_logits_file(run, split)
+    held = _of_study(path, f"predictions of the teacher on the {split} rows", "teacher: true, the default")
+    likeliest = f"{TOP_CLASSES}_0"
+    if likeliest in held.columns:
+        return held.sample_ids_N, held.labels_N, held.lists(likeliest)[:, 0].astype(np.int64)
+    return held.sample_ids_N, held.labels_N, _teachers(held).main_NK.argmax(axis=1)
+
+
 def teacher_augmented_logits(run: Run, augmentation: str, split: SplitName = "test") -> TeacherLogits:
     """The same on the augmented images that students are given whose `augmentation` is this.
 

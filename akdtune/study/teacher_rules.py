@@ -54,6 +54,8 @@ def _without_weights(teacher: Mapping[str, Any]) -> str | None:
     if "weights" in lookup("networks", name).Settings.model_fields:
         how = f"name them: network: {{name: {name}, weights: ...}}"
     else:
-        having = [known for known in names("networks") if "weights" in lookup("networks", known).Settings.model_fields]
+        takes = lookup("networks", name).takes
+        alike = [known for known in names("networks") if lookup("networks", known).takes == takes]
+        having = [known for known in alike if "weights" in lookup("networks", known).Settings.model_fields]
         how = f"'{name}' has none (networks that have: {', '.join(having) or 'none'})"
     return f"pretrained needs a network with weights of its own: {how}"

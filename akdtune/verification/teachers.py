@@ -54,13 +54,13 @@ def _of_split(
         return
     place = f"{FOLDER}/{logits.name}"
     try:
-        stored = recorded.teacher_logits(run, split)
+        ids_N, labels_N, classes_N = recorded.teacher_classes(run, split)
     except StudyError as error:
         yield str(error)
         return
-    if labels is not None and (wrong := wrong_labels(stored.sample_ids_N, stored.labels_N, labels)):
+    if labels is not None and (wrong := wrong_labels(ids_N, labels_N, labels)):
         yield f"{place}, label: {wrong}"
-    accuracy = 100 * float((stored.main_NK.argmax(axis=1) == stored.labels_N).mean())
+    accuracy = 100 * float((classes_N == labels_N).mean())
     for trial_id, measured in _measured(run, held, plans, split):
         if not math.isclose(measured, accuracy, rel_tol=CLOSE, abs_tol=CLOSE):
             yield differs(f"{place} and trials/{trial_id}/{files.EPOCHS}", "teacher_accuracy", measured, accuracy)

@@ -13,14 +13,17 @@ from torch import Tensor
 
 from akdtune import networks
 from akdtune.data.windows import LONGEST, WindowSplit
-from akdtune.records import recorded_files
+from akdtune.errors import NotRecorded
+from akdtune.records import recorded, recorded_files
 from akdtune.records.files import read_table
 from akdtune.registry import lookup
+from akdtune.reports.ablation.predictions import _read
 from akdtune.signals import Inputs, Signals, Tokens
 from akdtune.tasks.language import LanguageTask, acceptance_R, block_efficiency, continued
 from akdtune.training.likeliest import KEPT, Likeliest, likeliest_of
 from akdtune.training.trial import Trial
 from tests.small_texts import LANGUAGE, TARGET, configured, texts
+from tests.small_trials import numbers
 
 
 def said(*rows: tuple[float, ...]) -> Tensor:
@@ -175,6 +178,26 @@ def test_files_hold_the_likeliest_tokens_in_place_of_logits(tmp_path: Path) -> N
     assert set(names[4:]) == {"top_ids_0", "top_log_p_0", "top_ids_1", "top_log_p_1"}
 
 
+def test_readers_know_the_likeliest_tokens(tmp_path: Path) -> None:
+    """The bootstrap reads values, windows and answers; whoever needs all logits is told that there are none."""
+    ids_N, labels_N = np.array([7, 3, 5]), np.array([1, 0, 2])
+    classes_NT = np.array([[1, 0], [2, 1], [2, 0]], np.int32)
+    tops = recorded_files.TopClasses(np.zeros(3, np.float32), classes_NT, np.log(np.full((3, 2), 0.4, np.float32)))
+    (tmp_path / recorded_files.FOLDER).mkdir()
+    recorded_files.write_teacher_tops(recorded_files.teacher_logits_file(tmp_path, "test"), ids_N, labels_N, [tops])
+    found = recorded.teacher_classes(tmp_path)
+    assert [part.tolist() for part in found] == [[3, 5, 7], [0, 2, 1], [2, 2, 1]]
+    with pytest.raises(NotRecorded, match="holds the likeliest classes of each row alone"):
+        recorded.teacher_logits(tmp_path)
+    file = tmp_path / "predictions.parquet"
+    values_N, groups_N = np.array([10, 20, 30], np.float32), np.array([1, 0, 0])
+    recorded_files.write_trial_tops(file, ids_N, labels_N, tops, values_N=values_N, groups_N=groups_N)
+    held = _read(file)
+    assert (held.values_N.tolist(), held.answers_N.tolist()) == ([20, 30, 10], [2, 2, 1])
+    assert held.groups_N is not None
+    assert held.groups_N.tolist() == [0, 0, 1]
+
+
 def test_few_classes_are_all_kept() -> None:
     logits_RK = torch.randn(4, 3)
     assert Likeliest.of(logits_RK, torch.tensor([0, 1, 2, 0])).classes_RT.shape == (4, 3)
@@ -194,3 +217,12 @@ def test_what_the_task_is_called_and_takes() -> None:
     assert (task.metric.name, task.takes, task.in_parts, task.needs_teacher) == ("acceptance", "tokens", True, True)
     assert LANGUAGE["name"] == "language"
     assert replace(configured({"name": "none"}, [{"name": "kd"}]), role="search").task.settings.gamma == 4
+
+
+def test_a_trial_goes_on_from_any_epoch_with_the_same_numbers() -> None:
+    def trial() -> Trial:
+        return Trial(configured({"name": "tekap", "level": "logit"}, [{"name": "kd", "divergence": "jsd"}]))
+
+    whole = list(trial().run())
+    again = list(trial().run(whole[0].state))
+    assert numbers(again) == numbers(whole[1:])
