@@ -55,6 +55,12 @@ class Nothing(ComponentSettings):
     name: Literal["none"] = "none"
 
 
+def _or_a_name(schema: dict[str, Any]) -> None:
+    """Lets a mapping's name stand for it in a schema."""
+    mapping = {key: schema.pop(key) for key in ("oneOf", "discriminator") if key in schema}
+    schema["anyOf"] = [{"enum": sorted(mapping["discriminator"]["mapping"])}, mapping]
+
+
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -91,7 +97,9 @@ class FederatedSettings(ComponentSettings):
     )
     server_lr: PositiveFloat | None = Field(None, description="null: training.lr; falls as that one does")
     aggregate: Annotated[Aggregate, BeforeValidator(_named)] = Field(
-        ByArchitecture(), description="by_architecture, average, layers (or a mapping with its settings) or none"
+        ByArchitecture(),
+        description="by_architecture, average, layers (or a mapping with its settings) or none",
+        json_schema_extra=_or_a_name,
     )
     judged: Literal["server", "clients"] = Field(
         "server", description="server: on all images; clients: each on images of the classes that it has, their mean"

@@ -50,7 +50,7 @@ class KD(Method):
 
         when_standardized: ClassVar[Mapping[str, Any]] = {"temperature": 2.0, "weight": 9.0}
 
-        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("temperature", "standardize", "divergence", "beta")}
+        idle_at_zero: ClassVar[IdleAtZero] = {("weight",): ("temperature", "standardize", "divergence", "jsd_beta")}
 
         weight: NonNegativeFloat = Field(0.9, description="weight of the term (temperature squared is in the term)")
         divergence: Literal["forward", "reverse", "jsd"] = Field(
@@ -58,20 +58,20 @@ class KD(Method):
             description="forward: KL(target || student); reverse: KL(student || target); jsd: the generalised"
             " Jensen-Shannon divergence",
         )
-        beta: float = Field(0.5, gt=0, lt=1, description="jsd: share of the target in the mixture")
+        jsd_beta: float = Field(0.5, gt=0, lt=1, description="jsd: share of the target in the mixture")
 
         @override
         def idle(self) -> dict[str, str]:
-            """`beta` belongs to one divergence."""
+            """`jsd_beta` belongs to one divergence."""
             idle = super().idle()
-            return idle if self.divergence == "jsd" else {"beta": f"divergence is {self.divergence}", **idle}
+            return idle if self.divergence == "jsd" else {"jsd_beta": f"divergence is {self.divergence}", **idle}
 
         @model_serializer(mode="wrap")
         def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
             """Without what earlier versions did not have, as far as it says nothing: ids and locks stay."""
             values: dict[str, Any] = handler(self)
-            of_divergence = {"forward": (), "reverse": ("divergence",), "jsd": ("divergence", "beta")}[self.divergence]
-            return {k: item for k, item in values.items() if k not in ("divergence", "beta") or k in of_divergence}
+            of_divergence = {"forward": (), "reverse": ("divergence",), "jsd": ("divergence", "jsd_beta")}[self.divergence]
+            return {k: item for k, item in values.items() if k not in ("divergence", "jsd_beta") or k in of_divergence}
 
     def __init__(self, settings: KD.Settings, context: MethodContext) -> None:
         super().__init__(settings, context)
@@ -89,7 +89,7 @@ class KD(Method):
         proper_BK = torch.log_softmax(log_target_BK, dim=-1)
         if self.settings.divergence == "reverse":
             return kl_of_logs(log_student_BK, proper_BK)
-        return jensen_shannon_of_logs(proper_BK, log_student_BK, self.settings.beta)
+        return jensen_shannon_of_logs(proper_BK, log_student_BK, self.settings.jsd_beta)
 
     @override
     def weights(self, epoch: int) -> Mapping[str, float]:

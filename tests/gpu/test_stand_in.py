@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from akdtune.data.dataset import load_data
 from akdtune.methods.crd import CRD
-from akdtune.registry import names, typed
+from akdtune.registry import lookup, names, typed
 from akdtune.settings.data import AugmentationSettings, DataSettings
 from akdtune.settings.teacher import CacheSettings, TeacherSettings
 from akdtune.teacher import items
@@ -53,12 +53,12 @@ MAY_WAIT = {"kdsvd": "eigh", "mlkd": "image_ops.py"}
 makes tensors of what its operations on the strong images are told."""
 
 SELECTIONS: list[dict[str, Any]] = [
-    *({"name": name, "share": 0.5} for name in ("gap", "random", "disagreement", "confidence")),
+    {"name": "gap", "share": 0.5},
+    {"name": "random", "share": 0.5},
     {"name": "correct_only"},
-    {"name": "confidence", "threshold": 0.5},
 ]
-UNRECORDED = {"correct_only": "selection 'correct_only'", "threshold": "selection 'confidence'"}
-"""What of a selection makes the number of its rows vary, and how the printed reason begins."""
+UNRECORDED = {"correct_only": "selection 'correct_only'"}
+"""Selections whose number of rows varies, and how the printed reason begins."""
 
 ROUNDED = {"reviewkd"}
 """Methods for which torch takes another way with tensors that are not its own: other last bits."""
@@ -90,7 +90,7 @@ def trial(
     **training: Any,
 ) -> Trial:
     file = trained(DATA, TEACHER)
-    if view["name"] == "multi_teacher" or selection is not None:
+    if lookup("views", view["name"]).needs_others or selection is not None:
         file = replace(file, others=(trained(DATA, TEACHER.model_copy(update={"seed": 1})),))
     named = [{"name": name} for name in methods]
     settings = {"epochs": 1, "batch_size": BATCH, "device": device, **training}

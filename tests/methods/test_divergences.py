@@ -36,25 +36,25 @@ def test_values_by_hand() -> None:
     assert cost(divergence="forward") == cost() == pytest.approx(kl(P, Q))
     assert cost(divergence="reverse") == pytest.approx(kl(Q, P))
     middle = tuple(0.3 * a + 0.7 * b for a, b in zip(P, Q, strict=True))
-    assert cost(divergence="jsd", beta=0.3) == pytest.approx(0.3 * kl(P, middle) + 0.7 * kl(Q, middle))
+    assert cost(divergence="jsd", jsd_beta=0.3) == pytest.approx(0.3 * kl(P, middle) + 0.7 * kl(Q, middle))
     assert cost(divergence="jsd") == pytest.approx(cost(Q, P, divergence="jsd"))
 
 
 def test_jsd_between_strangers_is_the_entropy_of_beta() -> None:
     apart = (1 - 2e-12, 1e-12, 1e-12), (1e-12, 1e-12, 1 - 2e-12)
-    assert cost(*apart, divergence="jsd", beta=0.25) == pytest.approx(
+    assert cost(*apart, divergence="jsd", jsd_beta=0.25) == pytest.approx(
         -0.25 * math.log(0.25) - 0.75 * math.log(0.75), abs=1e-9
     )
 
 
 @pytest.mark.parametrize(("beta", "share", "limit"), [(1e-5, 1e-5, (P, Q)), (1 - 1e-5, 1e-5, (Q, P))])
 def test_limits_of_jsd(beta: float, share: float, limit: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
-    assert cost(divergence="jsd", beta=beta) / share == pytest.approx(kl(*limit), rel=1e-3)
+    assert cost(divergence="jsd", jsd_beta=beta) / share == pytest.approx(kl(*limit), rel=1e-3)
 
 
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "jsd"])
 def test_gradient_and_perfect_imitation(divergence: str) -> None:
-    kd = KD.alone(num_classes=3, temperature=2.0, divergence=divergence, beta=0.3)
+    kd = KD.alone(num_classes=3, temperature=2.0, divergence=divergence, jsd_beta=0.3)
     target = Target.of(Signals.of(log(P)))
 
     def loss(logits: Tensor) -> Tensor:
@@ -87,8 +87,8 @@ def test_certain_student_and_teacher_stay_finite(divergence: str) -> None:
 def test_what_is_written_down_names_only_what_was_not_there_before() -> None:
     before = {"standardize": False, "temperature": 4.0, "weight": 0.9}
     assert typed("methods", "kd").model_dump() == before
-    assert typed("methods", {"name": "kd", "beta": 0.3}).model_dump() == before
+    assert typed("methods", {"name": "kd", "jsd_beta": 0.3}).model_dump() == before
     assert typed("methods", {"name": "kd", "divergence": "reverse"}).model_dump() == {**before, "divergence": "reverse"}
-    jsd = {**before, "divergence": "jsd", "beta": 0.3}
-    assert typed("methods", {"name": "kd", "divergence": "jsd", "beta": 0.3}).model_dump() == jsd
-    assert typed("methods", {"name": "kd", "beta": 0.3}).idle() == {"beta": "divergence is forward"}
+    jsd = {**before, "divergence": "jsd", "jsd_beta": 0.3}
+    assert typed("methods", {"name": "kd", "divergence": "jsd", "jsd_beta": 0.3}).model_dump() == jsd
+    assert typed("methods", {"name": "kd", "jsd_beta": 0.3}).idle() == {"jsd_beta": "divergence is forward"}
