@@ -16,6 +16,7 @@ from akdtune.settings.data import Augmentation
 from akdtune.settings.teacher import CacheSettings
 from akdtune.teacher.asked import asked
 from akdtune.teacher.cache_files import Rows
+from akdtune.teacher.device_rows import device_rows, forget_resident
 from akdtune.teacher.items import TextWindows, items_of
 from akdtune.teacher.rows import Caching, TeacherRows
 from akdtune.training.trial import Epoch, Trial
@@ -144,3 +145,18 @@ def test_a_teacher_of_tokens_in_bfloat16(tmp_path: Path) -> None:
     torch.testing.assert_close(said.logits_BK, exact.logits_BK, rtol=0.05, atol=0.02)
     assert not torch.equal(said.logits_BK, exact.logits_BK)
     assert said.logits_BK.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("place", "free"), [("resident", 1e12), ("epoch", 60_000), ("batch", 0)])
+def test_windows_kept_on_a_device_say_the_same(tmp_path: Path, place: str, free: float) -> None:
+    split, teacher = train_split(), rows_in(tmp_path)
+    items = TextWindows(split)
+    (on_device,) = device_rows([teacher], split.items, torch.device("cpu"), int(free))
+    forget_resident()
+    assert on_device.place == place
+    on_device.expect(*items.drawn(3, 1))
+    for batch in split.epoch(3, 1, 5):
+        rows_B = items.rows(batch.positions_B, None)
+        said = on_device.signals(items.places(batch.positions_B), rows_B)
+        expected = rows_in(tmp_path).signals(rows_B.numpy())
+        assert torch.equal(said.logits_BK, expected.logits_BK)
