@@ -146,7 +146,7 @@ def test_unknown_settings_and_values_that_do_not_fit_are_refused_in_one_message(
         "2 problems:\n"
         "method kd.weight: must be greater than or equal to 0, got -1\n"
         "method kd.temprature: unknown setting 'temprature'; did you mean 'temperature'? "
-        "(allowed: standardize, temperature, weight)"
+        "(allowed: divergence, jsd_beta, standardize, temperature, weight)"
     )
     with pytest.raises(SettingsError, match=r"^view angular: dropout needs one rate per view \(2\), got 1$"):
         Angular.alone(num_views=2, dropout=[0.1])

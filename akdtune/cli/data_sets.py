@@ -53,7 +53,8 @@ def _of_rows(source: Any) -> Iterator[str]:
     own = {key: field for key, field in properties.items() if key not in RowDataSettings.model_fields}
     common = {key: field for key, field in properties.items() if key not in own}
     yield ""
-    yield f"Holds {source.takes}: made for {' and '.join(_tasks_of(source.takes))}, and networks that take {source.takes}"
+    made_for = " and ".join(_tasks_of(source.takes))
+    yield f"Holds {source.takes}: made for {made_for}, and networks that take {source.takes}"
     yield ""
     yield "Settings of its own:" if own else "Settings of its own: none"
     if own:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 from akdtune.columns import Column, joined
 from akdtune.records import tables
 from akdtune.records.files import ROW_COLUMNS
@@ -29,8 +32,17 @@ def declared() -> tuple[Column, ...]:
         tables.WHOLE_TRIAL_COLUMNS,
         tables.LATER_TRIAL_COLUMNS,
         TRAINING_COLUMNS,
-        *(held_out_columns(lookup("tasks", name)) for name in names("tasks")),
+        *_in_the_words_of_images([held_out_columns(lookup("tasks", name)) for name in ["image", *names("tasks")]]),
         CACHE_COLUMNS,
         RECORDED_COLUMNS,
         *(component.columns for component in components),
     )
+
+
+def _in_the_words_of_images(of_tasks: Sequence[Sequence[Column]]) -> Iterator[Sequence[Column]]:
+    """Columns of tasks, the sentences of those that several have as the first has them: rows are images there."""
+    known: dict[str, str] = {}
+    for columns in of_tasks:
+        for column in columns:
+            known.setdefault(column.name, column.sentence)
+        yield [replace(column, sentence=known[column.name]) for column in columns]

@@ -303,7 +303,8 @@ def _oddities(plan: CellPlan, ablation: AblationSettings) -> Iterator[str]:
     yield from _selecting_alone(plan)
     with_views = [cell for cell in plan.cells if cell.role == "ablation" and cell.settings["views"]["name"] != "none"]
     without = [cell for cell in plan.cells if cell.settings["views"]["name"] == "none" and _is_taught(cell)]
-    if with_views and without and not any(name in ablation.controls for name in MATCHED):
+    of_base = plan.cells[0].settings["views"]["name"] != "none"  # a matched control is one of the base's views
+    if of_base and with_views and without and not any(name in ablation.controls for name in MATCHED):
         yield (
             f"{with_views[0].name} is compared with the plain teacher ({without[0].name}), whose loss may be weaker: "
             "add the control weight_matched"

@@ -69,9 +69,8 @@ class KD(Method):
         @model_serializer(mode="wrap")
         def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
             """Without what earlier versions did not have, as far as it says nothing: ids and locks stay."""
-            values: dict[str, Any] = handler(self)
-            of_divergence = {"forward": (), "reverse": ("divergence",), "jsd": ("divergence", "jsd_beta")}[self.divergence]
-            return {k: item for k, item in values.items() if k not in ("divergence", "jsd_beta") or k in of_divergence}
+            left_out = {"forward": {"divergence", "jsd_beta"}, "reverse": {"jsd_beta"}, "jsd": set()}[self.divergence]
+            return {key: value for key, value in handler(self).items() if key not in left_out}
 
     def __init__(self, settings: KD.Settings, context: MethodContext) -> None:
         super().__init__(settings, context)

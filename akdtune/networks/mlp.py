@@ -18,8 +18,9 @@ from akdtune.signals import InputSpec, Signals
 
 @register("mlp")
 class MLP(Network):
-    """One linear layer and ReLU per width on the flattened image, and a linear layer; the pooled feature is the last
-    hidden layer. It has no maps.
+    """A linear layer and ReLU for each width on the flattened image, and a linear layer.
+
+    The pooled feature is the last hidden layer. It has no maps.
     """
 
     source = "akdtune's own, from no paper"

@@ -110,9 +110,18 @@ class Miniature:
         _replace(values.get("student"), "checkpoint", self._student_file)
         for changes in _changes(values.get("ablation")):
             _replace(changes, "student.checkpoint", self._student_file)
+            _replace(changes, "training.epochs", self._fewer_epochs)
+            if isinstance(levels := changes.get("training.epochs"), list):
+                changes["training.epochs"] = list(dict.fromkeys(levels))
             if "views.warmup_epochs" in changes and not isinstance(changes["views.warmup_epochs"], list):
                 changes["views.warmup_epochs"] = min(1, changes["views.warmup_epochs"])
         self.notes[before:] = dict.fromkeys(self.notes[before:])
+
+    def _fewer_epochs(self, epochs: Any) -> Any:
+        """Epochs of a cell that trains for another time: still fewer or more than the base."""
+        if not isinstance(epochs, int):
+            return epochs
+        return EPOCHS + (epochs > self.study.epochs) - (epochs < self.study.epochs)
 
     def _student_file(self, path: Any) -> Any:
         """What a student begins with in place of this file, by the first network that begins with it."""

@@ -109,7 +109,7 @@ def test_what_needs_a_teacher_is_refused_without_one(load: Loader) -> None:
     text = ZOO.replace("method: kd", "method:\n  choice:\n    - student_only\n    - [last_batch, crd]")
     (problem,) = refusal(load, text, "teacher=none")
     assert problem.startswith("zoo.yaml:11: method.choice[1]: 'crd' needs a teacher, and teacher.network is none")
-    assert "(without one: label_smoothing, last_batch, sdpgo_style, student_only)" in problem
+    assert "(without one: branch_self, label_smoothing, last_batch, sdpgo_style, student_only, time_self)" in problem
     (problem,) = refusal(load, ZOO.replace("method: kd", "method: student_only"), "teacher=none", "views=tekap")
     assert problem == "command line: views: 'tekap' needs a teacher, and teacher.network is none"
     choice = ["none", {"name": "angular", "num_views": {"choice": [1, 2]}}]
