@@ -8,11 +8,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from akdtune.cli.setting_rows import setting_rows, shown
-from akdtune.registry import name_of
-from akdtune.settings.data import EXAMPLES, OWNED_SETTINGS, DataSettings
+from akdtune.registry import lookup, name_of, names
+from akdtune.settings.data import EXAMPLES, OWNED_SETTINGS, DataSettings, RowDataSettings
 
 _HIDDEN = ("name", "rehearsal")
 """Known anyway, or not a user's to set."""
+
+STUDIES = {"images": "digits_angular", "tokens": "adaspec", "nodes": "pkd"}
+"""Packaged studies of each kind of data, for examples."""
 
 _VALIDATION = "validation: 0.1"
 
@@ -23,7 +26,10 @@ def settings_lines(source: Any) -> Iterator[str]:
     quote = '"' if "'" in line else "'"
     yield "Example, as a line of a settings file and on the command line:"
     yield f"    data: {line}"
-    yield f"    akdtune run digits_angular {quote}data={line}{quote}"
+    yield f"    akdtune run {STUDIES[source.takes]} {quote}data={line}{quote}"
+    if source.takes != "images":
+        yield from _of_rows(source)
+        return
     yield from _images(source)
     schema = DataSettings.model_json_schema()
     properties = {key: field for key, field in schema["properties"].items() if key not in _HIDDEN}
@@ -38,6 +44,28 @@ def settings_lines(source: Any) -> Iterator[str]:
     yield "Settings of every data set:"
     common = {key: field for key, field in properties.items() if key not in OWNED_SETTINGS}
     yield from setting_rows(dict(_with_parts(common, schema["$defs"])), schema)
+
+
+def _of_rows(source: Any) -> Iterator[str]:
+    """What a data set holds that has no images, and its settings."""
+    schema = source.Settings.model_json_schema()
+    properties = {key: field for key, field in schema["properties"].items() if key not in _HIDDEN}
+    own = {key: field for key, field in properties.items() if key not in RowDataSettings.model_fields}
+    common = {key: field for key, field in properties.items() if key not in own}
+    yield ""
+    yield f"Holds {source.takes}: made for {' and '.join(_tasks_of(source.takes))}, and networks that take {source.takes}"
+    yield ""
+    yield "Settings of its own:" if own else "Settings of its own: none"
+    if own:
+        yield from setting_rows(dict(_with_parts(own, schema.get("$defs", {}))), schema)
+    yield ""
+    yield "Settings of every data set:"
+    yield from setting_rows(common, schema)
+
+
+def _tasks_of(takes: str) -> list[str]:
+    """Tasks for which such data are made, as a study names them."""
+    return [f"task: {name}" for name in names("tasks") if lookup("tasks", name).takes == takes]
 
 
 def _images(source: Any) -> Iterator[str]:
@@ -56,6 +84,8 @@ def _images(source: Any) -> Iterator[str]:
 
 def example(source: Any) -> str:
     """A line that a settings file takes: the name, what is needed, and validation images."""
+    if source.takes != "images":
+        return str(source.example)
     needed = [EXAMPLES.get(key, f"{key}: ...") for key in source.required_settings]
     fetched = ["download: true"] if "download" in source.own_settings else []
     return "{" + ", ".join([f"name: {name_of(source)}", *needed, *fetched, _VALIDATION]) + "}"

@@ -37,7 +37,7 @@ def dense(matrix: Rows, file: Path) -> npt.NDArray[np.float32]:
     """
     held = vars(matrix)
     data, columns, starts = (_vector(held.get(name), kinds) for name, kinds in _PARTS.items())
-    shape = held.get("_shape", held.get("shape"))
+    shape: Any = held.get("_shape", held.get("shape"))
     if data is None or columns is None or starts is None or not _is_shape(shape):
         raise DataError(f"{file}: must hold a sparse matrix by rows, and parts of it are missing")
     height, width = shape

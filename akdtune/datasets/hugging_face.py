@@ -57,7 +57,7 @@ class SavedAnswers(RowSource):
     takes: ClassVar[Takes] = "tokens"
     Settings = AnswersSettings
     required_settings = ("path", "tokenizer")
-    example = "data: {name: hf, path: ~/gsm8k, tokenizer: ~/pythia-31m, validation: 0.05}"
+    example = "{name: hf, path: ~/gsm8k, tokenizer: ~/pythia-31m, validation: 0.05}"
 
     @classmethod
     @override

@@ -80,7 +80,7 @@ class Planetoid(RowSource):
     takes: ClassVar[Takes] = "nodes"
     Settings = PlanetoidSettings
     own_settings = frozenset({"root"})
-    example = "data: {name: planetoid, set: Cora, root: ~/data/planetoid, validation: 500}"
+    example = "{name: planetoid, set: Cora, root: ~/data/planetoid, validation: 500}"
 
     @classmethod
     @override
@@ -196,7 +196,8 @@ def _dense(matrix: Any, file: Path) -> Features:
 def _labels(one_hot: Any, file: Path) -> Ids:
     if not (isinstance(one_hot, np.ndarray) and one_hot.ndim == 2 and one_hot.dtype.kind in "iuf"):
         raise DataError(f"{file}: must hold a matrix with a column for each class, got {type(one_hot).__name__}")
-    return one_hot.argmax(axis=1).astype(np.int64)
+    labels: Ids = one_hot.argmax(axis=1).astype(np.int64)
+    return labels
 
 
 def _edges(neighbours: Any, nodes: int, file: Path) -> Ids:

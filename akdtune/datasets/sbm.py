@@ -76,7 +76,7 @@ class BlockModel(RowSource):
     source = "Holland, Laskey and Leinhardt, Social Networks 1983; the mixture is akdtune's own"
     takes: ClassVar[Takes] = "nodes"
     Settings = BlockSettings
-    example = "data: {name: sbm, nodes: 600, validation: 100}"
+    example = "{name: sbm, nodes: 600, validation: 100}"
 
     @classmethod
     @override

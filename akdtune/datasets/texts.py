@@ -97,7 +97,7 @@ class PythonDocs(TextSource):
 
     source = "pydoc_data.topics, Python Software Foundation (PSF licence)"
     Settings = DocsSettings
-    example = "data: {name: python_docs, validation: 0.1}"
+    example = "{name: python_docs, validation: 0.1}"
 
     @classmethod
     @override
@@ -127,7 +127,7 @@ class Arithmetic(TextSource):
 
     source = "akdtune's own, from no paper"
     Settings = SumsSettings
-    example = "data: {name: arithmetic, validation: 0.1}"
+    example = "{name: arithmetic, validation: 0.1}"
     signs = "0123456789+-=;"
 
     @classmethod
@@ -169,7 +169,7 @@ class TextFile(TextSource):
     source = "the user's"
     Settings = TextSettings
     required_settings = ("file",)
-    example = "data: {name: text, file: ~/corpus.txt, validation: 0.1}"
+    example = "{name: text, file: ~/corpus.txt, validation: 0.1}"
 
     @classmethod
     @override

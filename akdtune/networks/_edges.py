@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 from typing_extensions import override
 
-_grouped = WeakTensorKeyDictionary()
+_grouped: MutableMapping[Tensor, dict[tuple[int, int, bool], Edges]] = WeakTensorKeyDictionary()
 """What `Edges.of` made of a tensor of edges, as long as that lives: a graph is the same in every step."""
 
 
@@ -53,8 +54,7 @@ class Edges:
         key = edges_2E._version, nodes, own
         if key not in of_graph:
             of_graph[key] = cls._of(edges_2E, nodes, own)
-        known: Edges = of_graph[key]
-        return known
+        return of_graph[key]
 
     @classmethod
     def _of(cls, edges_2E: Tensor, nodes: int, own: bool) -> Edges:
@@ -71,7 +71,7 @@ class Edges:
     def sums(self, values_NC: Tensor, weights_E: Tensor) -> Tensor:
         """Weight times value of where each edge comes from, summed over those that lead to a node, [N, C]."""
         precise = torch.promote_types(values_NC.dtype, torch.float32)  # of half precision under autocast
-        summed_NC: Tensor = _Sums.apply(values_NC.to(precise), weights_E.to(precise), self)  # type: ignore[no-untyped-call]
+        summed_NC: Tensor = _Sums.apply(values_NC.to(precise), weights_E.to(precise), self)
         return summed_NC
 
     def counts(self, weights_E: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class _Sums(torch.autograd.Function):
         return _bags(values_NC, edges.sources_E, edges.starts_N, weights_E)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     @override
     def backward(ctx: Any, gradient_NC: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         edges: Edges = ctx.edges

@@ -9,6 +9,7 @@ the same: both are linear.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -55,6 +56,11 @@ class NodeNetwork(Network):
         self.pooled_dim = last_width or widths[-1]
         self.fc = _linear(self.pooled_dim, inputs.num_classes)
 
+    @property
+    def before_last(self) -> Sequence[nn.Linear]:
+        """The layers before the last one."""
+        return [layer for layer in self.inner if isinstance(layer, nn.Linear)]
+
     def hidden(self, features_NF: Tensor, edges_2E: Tensor) -> Tensor:
         """The feature of every node that the last layer reads, [N, C]."""
         raise NotImplementedError
@@ -88,7 +94,7 @@ class GCN(NodeNetwork):
     def hidden(self, features_NF: Tensor, edges_2E: Tensor) -> Tensor:
         edges, weights_E = _symmetric(edges_2E, len(features_NF))
         values_NC = features_NF
-        for layer in self.inner:
+        for layer in self.before_last:
             mixed_NC = edges.sums(functional.linear(self.dropped(values_NC), layer.weight), weights_E)
             values_NC = functional.relu(mixed_NC + layer.bias)
         return edges.sums(self.dropped(values_NC), weights_E)
@@ -147,7 +153,7 @@ class GraphSAGE(NodeNetwork):
         ones_E = features_NF.new_ones(len(edges.sources_E))
         weights_E = (1 / edges.counts(ones_E).clamp(min=1))[edges.targets_E]
         values_NC = features_NF
-        for layer in self.inner:
+        for layer in self.before_last:
             kept_NC = self.dropped(values_NC)
             own_weight_CC, mean_weight_CC = layer.weight.chunk(2, dim=1)
             mean_NC = edges.sums(functional.linear(kept_NC, mean_weight_CC), weights_E)
@@ -191,7 +197,7 @@ class GAT(NodeNetwork):
     def hidden(self, features_NF: Tensor, edges_2E: Tensor) -> Tensor:
         edges = Edges.of(edges_2E, len(features_NF), own=True)
         values_NC = features_NF
-        for layer, scores_2HC in zip(self.inner, self.inner_scores, strict=True):
+        for layer, scores_2HC in zip(self.before_last, self.inner_scores, strict=True):
             turned = functional.linear(self.dropped(values_NC), layer.weight).chunk(self.heads, dim=1)
             heads = [
                 edges.sums(turned_NC, self._shares(edges, turned_NC, scores_2HC[:, head]))
@@ -223,7 +229,7 @@ class NodePerceptron(NodeNetwork):
 
 def _perceptron(network: NodeNetwork, features_NF: Tensor) -> Tensor:
     values_NC = features_NF
-    for layer in network.inner:
+    for layer in network.before_last:
         values_NC = functional.relu(layer(network.dropped(values_NC)))
     return values_NC
 

@@ -86,9 +86,17 @@ class Sample:
         """These images as a batch for some views, whose draws follow from a seed."""
         generator = torch.Generator().manual_seed(seed)
         positions_B, labelled_B = torch.arange(len(self.labels_B)), labelled_rows(self.labels_B)
-        told = {"labelled_B": labelled_B, "untaught_B": self.untaught_B}
         right_B = self.right_labels_B if views.reads_right_labels else None
-        return Batch(self.labels_B, self.sample_ids_B, positions_B, epoch, generator, right_labels_B=right_B, **told)
+        return Batch(
+            self.labels_B,
+            self.sample_ids_B,
+            positions_B,
+            epoch,
+            generator,
+            labelled_B=labelled_B,
+            untaught_B=self.untaught_B,
+            right_labels_B=right_B,
+        )
 
     def of_teacher(self, maps: bool) -> Signals:
         """What the teachers say."""

@@ -57,6 +57,8 @@ OTHERWISE: dict[str, Any] = {
     "power": 1,
     "resolution": 1,
     "shrink": 0.3,
+    "divergence": "reverse",
+    "direction": "w2s",
     "momentum": 0.7,
 }
 """Another valid value of a setting; numbers without one are raised by a half, switches turned."""
@@ -78,8 +80,10 @@ def student_of(tensors: list[Tensor]) -> Signals:
     logits_BK, pooled_BC, weight_KC, *preact = tensors
     stages = tuple(preact_map.relu() for preact_map in preact)
     again = small_world.signals(9, STUDENT_DIM).logits_BK + logits_BK
-    strong = Signals(again, pooled_BC)
-    return Signals(logits_BK, pooled_BC, stages, tuple(preact), stages[-1], (weight_KC, torch.zeros(7)), strong)
+    last = stages[-1], (weight_KC, torch.zeros(7)), Signals(again, pooled_BC)
+    drawn_BJK = torch.randn(len(logits_BK), 3, 7, generator=torch.Generator().manual_seed(10))
+    answers_BJK = logits_BK[:, None] + drawn_BJK - drawn_BJK.mean(dim=1, keepdim=True)
+    return Signals(logits_BK, pooled_BC, stages, tuple(preact), *last, answers_BJK=answers_BJK)
 
 
 def trained(view: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> list[Tensor]:
@@ -204,7 +208,8 @@ METHODS = [
 def test_idle_settings_of_methods_change_nothing(name: str, weights: tuple[str, ...], key: str) -> None:
     model = lookup("methods", name).Settings
     zeros = dict.fromkeys(weights, 0.0)
-    base = model(**zeros).model_dump()
+    filled = model(**zeros)
+    base = {key: getattr(filled, key) for key in model.model_fields}
     other = {**base, key: changed(key, base[key])}
     assert other != base
     assert key in model(**base).idle()

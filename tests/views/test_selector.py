@@ -192,7 +192,7 @@ def test_a_batch_without_any_reward_costs_nothing() -> None:
     nobody_B = torch.zeros(9, dtype=torch.bool)
     for policy in ("exact", "reinforce"):
         teaching = taught(selector(policy=policy), three(), untaught_B=nobody_B)
-        assert [float(value) for value in teaching.penalties.values()] == [0.0, 0.0]
+        assert [float(value.detach()) for value in teaching.penalties.values()] == [0.0, 0.0]
 
 
 def test_rows_without_a_label_are_taught_and_reward_nobody() -> None:
