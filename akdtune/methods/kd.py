@@ -70,8 +70,9 @@ class KD(Method):
         def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
             """Without what earlier versions did not have, as far as it says nothing: ids and locks stay."""
             values: dict[str, Any] = handler(self)
-            of_divergence = {"forward": (), "reverse": ("divergence",), "jsd": ("divergence", "jsd_beta")}[self.divergence]
-            return {k: item for k, item in values.items() if k not in ("divergence", "jsd_beta") or k in of_divergence}
+            later = "divergence", "jsd_beta"
+            said = {"forward": (), "reverse": later[:1], "jsd": later}[self.divergence]
+            return {key: item for key, item in values.items() if key not in later or key in said}
 
     def __init__(self, settings: KD.Settings, context: MethodContext) -> None:
         super().__init__(settings, context)
