@@ -127,6 +127,7 @@ def _read(settings: CausalSettings) -> Any:
         raise AkdtuneError(f"network hf_causal: {folder} holds no config.json (a folder as save_pretrained writes it)")
     library: Any = transformers  # not typed everywhere
     library.logging.set_verbosity_error()
+    library.logging.disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     auto = library.AutoModelForCausalLM
     try:
