@@ -35,6 +35,8 @@ PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 SIZES = {"Cora": (1433, 7), "CiteSeer": (3703, 6), "PubMed": (500, 3)}
 """Width of a node's features, and classes."""
 
+NODES, TESTING = {"Cora": 2708, "CiteSeer": 3327, "PubMed": 19717}, 1000
+
 VALIDATING = 500
 """Nodes behind the labelled ones that the published split validates with."""
 
@@ -56,6 +58,13 @@ class PlanetoidSettings(GraphSettings):
         " as pool, validation and labels_per_class say",
     )
     normalize: bool = Field(True, description="scale each node's features to the sum 1, as is usual")
+
+    @property
+    @override
+    def pool_nodes(self) -> int:
+        if self.split == "published":
+            return NODES[self.set] - TESTING
+        return self.pool if isinstance(self.pool, int) else round(self.pool * NODES[self.set])
 
     @model_validator(mode="after")
     def _of_random_splits(self) -> PlanetoidSettings:

@@ -51,6 +51,11 @@ class BlockSettings(GraphSettings):
     signal: NonNegativeFloat = Field(4.0, description="distance of a class's mean feature from 0, where features tell")
     graph_seed: int = Field(0, description="of classes, edges and features")
 
+    @property
+    @override
+    def pool_nodes(self) -> int:
+        return self.pool if isinstance(self.pool, int) else round(self.pool * self.nodes)
+
     @model_validator(mode="after")
     def _halves(self) -> BlockSettings:
         if self.mixed and (self.classes < 4 or self.classes % 2):

@@ -196,6 +196,7 @@ REFUSED = [
     (["task=image"], "the data set 'sbm' holds nodes, and the task 'image' takes images"),
     (["method=mlkd"], "'mlkd' cannot work with the task 'graph': it needs strong"),
     (["views.policy=greedy"], "views.policy: must be one of 'exact', 'reinforce', 'random', 'entropy', 'best'"),
+    (["method=rkd", "data.nodes=1000"], "'rkd' compares all triples of a batch, and the task 'graph' has 600 nodes"),
     (["teacher.others=[]"], "'selector' needs further teachers: list them under teacher.others"),
     (["data.annotate={share: 2}"], "data.annotate.share: "),
     (["data.annotate={share: 0.1, comitee: [gcn]}"], "unknown key 'comitee'; did you mean 'committee'"),
