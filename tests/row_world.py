@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from akdtune.data.row_sets import UNLABELLED, Loaded, RowDataSet, RowSplit, Splits
+from akdtune.data.row_sets import Loaded, RowDataSet, RowSplit, Splits
 from akdtune.data.source import RowSource
 from akdtune.networks import Network
 from akdtune.registry import ComponentSettings, kept, register
 from akdtune.roles import TrainOn
 from akdtune.settings.data import RowDataSettings
-from akdtune.signals import Inputs, Signals, Spec, Takes, Tokens, TokenSpec
+from akdtune.signals import UNLABELLED, Inputs, Signals, Spec, Takes, Tokens, TokenSpec
 from akdtune.tasks.image import Accuracies
 from akdtune.training.task import Meter, Task
 

@@ -24,9 +24,6 @@ from akdtune.roles import TrainOn
 from akdtune.settings.data import AnyDataSettings, Augmentation, AugmentationSettings
 from akdtune.signals import Inputs, Spec
 
-UNLABELLED = -100
-"""The training label of a row that has none; torch's cross-entropy leaves it out by default."""
-
 CLASSES_SHOWN = 12
 """Classes that a line names one by one."""
 
@@ -59,7 +56,7 @@ class RowSplit(ABC):
     Attributes:
         sample_ids_N: number of each row in the whole data set, int64; stable across splits, limits and seeds.
         labels_N: the right labels, int64.
-        training_labels_N: the labels a student trains on, int64; UNLABELLED where it is given none.
+        training_labels_N: the labels a student trains on, int64; `signals.UNLABELLED` where it is given none.
     """
 
     sample_ids_N: Tensor
@@ -82,7 +79,7 @@ class RowSplit(ABC):
 
     @property
     def teacher_labels_N(self) -> Tensor:
-        """The labels a teacher trains on, int64; UNLABELLED where it is given none."""
+        """The labels a teacher trains on, int64; `signals.UNLABELLED` where it is given none."""
         return self.labels_N
 
     @property

@@ -24,14 +24,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from akdtune import atomic, networks
-from akdtune.data.row_sets import UNLABELLED, Loaded, RowDataSet
+from akdtune.data.row_sets import Loaded, RowDataSet
 from akdtune.devices import seed_draws
 from akdtune.errors import AkdtuneError, CheckpointError
 from akdtune.randomness import derived_seed
 from akdtune.registry import network_name
 from akdtune.roles import TrainOn
 from akdtune.settings.teacher import TeacherSettings
-from akdtune.signals import tempered
+from akdtune.signals import UNLABELLED, tempered
 from akdtune.teacher.checkpoints import load_plain, weights_hash
 from akdtune.teacher.file import TeacherFile
 from akdtune.teacher.find import (

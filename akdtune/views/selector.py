@@ -248,12 +248,13 @@ class Selector(ViewAugmenter):
     ) -> tuple[tuple[WeightedTarget, ...], tuple[WeightedTarget, ...]]:
         """The target of methods that consume logits, and of those that consume features."""
         of_logits = Target(logits_BMK, _repeated(main_BC, self.members), weights_BM)
-        members = list(self.pooled_members)
-        left_BM = weights_BM[:, members]
+        members = list(self.pooled_members)  # columns one by one: a list of places would be copied to the device
+        left_BM = torch.stack([weights_BM[:, index] for index in members], dim=1)
         total_B1 = left_BM.sum(dim=1, keepdim=True)
         main_BM = functional.one_hot(torch.zeros_like(total_B1[:, 0], dtype=torch.int64), len(members))
         shares_BM = torch.where(total_B1 > 0, left_BM / total_B1.clamp_min(torch.finfo(left_BM.dtype).tiny), main_BM)
-        of_features = Target(logits_BMK[:, members], pooled_BMC, shares_BM)
+        with_features_BMK = torch.stack([logits_BMK[:, index] for index in members], dim=1)
+        of_features = Target(with_features_BMK, pooled_BMC, shares_BM)
         return (WeightedTarget(1.0, of_logits),), (WeightedTarget(1.0, of_features),)
 
 

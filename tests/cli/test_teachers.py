@@ -15,6 +15,7 @@ from akdtune.errors import AkdtuneError, SurroundingsError
 from akdtune.settings.data import DataSettings
 from akdtune.settings.teacher import TeacherSettings
 from akdtune.teacher.find import listed_teachers
+from akdtune.training import task
 
 SMALL: dict[str, Any] = {"network": {"name": "cnn", "widths": [4, 8]}, "epochs": 1, "batch_size": 128}
 LARGE = SMALL | {"network": {"name": "cnn", "widths": [6, 8]}}
@@ -29,6 +30,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def train(**given: Any) -> int:
     study: Any = SimpleNamespace(
         plugins=(),
+        task={"name": "image"},
         data=DataSettings(name="digits", validation=600),
         teacher=TeacherSettings(**given),
         configurations=(),
@@ -54,14 +56,14 @@ def test_a_plain_teacher_has_a_line_per_epoch_and_is_then_found(capsys: pytest.C
 def test_what_is_odd_about_the_data_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = teachers.load_data
+    read = task.load_data
 
     def odd(*given: Any) -> Any:
         dataset = read(*given)
         dataset.notes = ("2 images were turned",)
         return dataset
 
-    monkeypatch.setattr(teachers, "load_data", odd)
+    monkeypatch.setattr(task, "load_data", odd)
     assert train(**SMALL) == 0
     assert capsys.readouterr().err == "warning: 2 images were turned\n"
 

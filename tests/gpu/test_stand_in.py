@@ -178,7 +178,8 @@ def settings_of(view: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 ALONE = ["kdsvd", "last_batch", "mlkd", "reviewkd", "sdpgo_style", "simkd"]
-TOGETHER = [name for name in names("methods") if name not in ALONE]
+OF_ANSWERS = [name for name in names("methods") if "answers" in lookup("methods", name).needs]
+TOGETHER = [name for name in names("methods") if name not in (*ALONE, *OF_ANSWERS)]
 SETS = [TOGETHER, *([name] for name in ALONE if name != "mlkd")]
 
 

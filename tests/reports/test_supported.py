@@ -259,7 +259,7 @@ def test_an_interval_that_holds_more_and_is_narrower_is_explained(tmp_path: Path
     assert finding.crossed[0] > finding.difference.ci_low
     said = [note for note in tables.notes_of(done) if "percentiles" in note]
     assert said == [
-        "the interval over test images too is narrower than that of the seeds alone in 1 of 1 comparisons, although it "
+        "the interval over test items too is narrower than that of the seeds alone in 1 of 1 comparisons, although it "
         "holds more: it takes percentiles of resampled seeds, which for n = 5 reach about 1.75 standard errors of the "
         "seeds where t reaches 2.78; read the wider of the two"
     ]

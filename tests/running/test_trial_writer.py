@@ -33,7 +33,7 @@ def student(number: int, **row: float | None) -> Epoch:
 def live(**closing: float | None) -> Trial:
     """What a trial that has ended says last."""
     predictions = Predictions(torch.arange(2), torch.tensor([1, 0]), torch.eye(2, dtype=torch.bfloat16))
-    recording = SimpleNamespace(has_teacher=False)
+    recording = SimpleNamespace(has_teacher=False, answers=lambda: None)
     parts = {"close": lambda: (closing, predictions), "recording": lambda: recording, "streams": 2, "train_images": 8}
     return cast(Trial, SimpleNamespace(**parts))
 

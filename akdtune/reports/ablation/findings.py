@@ -54,7 +54,7 @@ class Finding:
             that is not known, as without spread.
         more_seeds: how many more resolve `resolve` by the same rule; None where that is not known.
         resolve: points.
-        crossed: interval over seeds and test images together; None where it cannot be had, with the reason beside it.
+        crossed: interval over seeds and test items together; None where it cannot be had, with the reason beside it.
         crossed_note: that reason.
         asked: seeds of the design.
         reference_lost: why a seed of the design has no value in the reference, by seed.

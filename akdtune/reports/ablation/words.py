@@ -100,7 +100,7 @@ def _without_spread(finding: Finding, unit: str) -> str:
     if finding.within is not None and finding.family > 1:
         test += f", Holm p {_equals(finding.within.p_holm)}"
     if finding.crossed is not None:
-        test += f", over test images too {interval(*finding.crossed)}"
+        test += f", over test items too {interval(*finding.crossed)}"
     head = {"higher": f"higher than {against}: ", "lower": f"lower than {against}: "}.get(finding.judged, "")
     if finding.judged == "equivalent":
         assert finding.equivalence is not None
@@ -110,7 +110,7 @@ def _without_spread(finding: Finding, unit: str) -> str:
 
 
 def _span(finding: Finding) -> str:
-    """Interval, p, the sign-flip test beside it, and the interval over test images too."""
+    """Interval, p, the sign-flip test beside it, and the interval over test items too."""
     d, within = finding.difference, finding.within
     text = interval(finding.low, finding.high)
     if within is not None:
@@ -119,7 +119,7 @@ def _span(finding: Finding) -> str:
         text = f"single {text}, p {_equals(d.p)}, in no declared family"
     if d.permutation_p is not None:
         text += f", sign-flip p {_equals(d.permutation_p)}"
-    return text if finding.crossed is None else f"{text}, over test images too {interval(*finding.crossed)}"
+    return text if finding.crossed is None else f"{text}, over test items too {interval(*finding.crossed)}"
 
 
 def mark(finding: Finding) -> str:
@@ -225,11 +225,11 @@ def crossed_remark(findings: Sequence[Finding]) -> str:
         return ""
     more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     share = f"{len(reasons)} of {len(findings)} comparisons"
-    return f"no interval over seeds and test images together for {share}: {reasons[0]}{more}"
+    return f"no interval over seeds and test items together for {share}: {reasons[0]}{more}"
 
 
 def narrower_remark(findings: Sequence[Finding], level: float) -> str:
-    """Why an interval over test images too can be narrower than the one over seeds alone; empty where none is."""
+    """Why an interval over test items too can be narrower than the one over seeds alone; empty where none is."""
     narrower, judged = [], 0
     for finding in findings:
         d = finding.difference
@@ -242,7 +242,7 @@ def narrower_remark(findings: Sequence[Finding], level: float) -> str:
     n = min(narrower)
     reach, needed = NormalDist().inv_cdf((1 + level) / 2) * sqrt((n - 1) / n), t_quantile((1 - level) / 2, n)
     return (
-        f"the interval over test images too is narrower than that of the seeds alone in {len(narrower)} of {judged} "
+        f"the interval over test items too is narrower than that of the seeds alone in {len(narrower)} of {judged} "
         f"comparisons, although it holds more: it takes percentiles of resampled seeds, which for n = {n} reach about "
         f"{reach:.2f} standard errors of the seeds where t reaches {needed:.2f}; read the wider of the two"
     )

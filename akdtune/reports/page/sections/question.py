@@ -44,14 +44,17 @@ def _questions(material: Material) -> Iterator[str]:
     settings, arms = material.settings, dict.fromkeys(str(row["arm"]) for row in material.of_roles("search"))
     if arms:
         which = f"which of {len(arms)} arms, and which of their settings," if len(arms) > 1 else "which settings"
-        yield f"Search: {which} give the highest {material.metric.words} on validation images?"
+        yield f"Search: {which} give the highest {material.metric.words} on validation {_counted_as(material)}?"
     if material.of_roles("probe"):
         yield (
             f"Probes: does a student's {material.metric.words} go together with how different its teacher's views are, "
             "within arms? View settings are spread evenly, the student's are fixed, nothing is pruned."
         )
     if part_of(settings, "confirm") or material.of_roles("confirm"):
-        yield "Confirmation: do the best of the search hold with fresh seeds, on the test images, beside baselines?"
+        yield (
+            f"Confirmation: do the best of the search hold with fresh seeds, on the test {_counted_as(material)}, "
+            "beside baselines?"
+        )
     for phase in material.phases:
         if phase.name == "ablation":
             factors = part_of(phase.settings, "factors")
@@ -64,6 +67,7 @@ def _questions(material: Material) -> Iterator[str]:
 def _phases(material: Material) -> Table:
     """How many trials each phase has, on what they are trained and judged; cells of two phases are trained once."""
     full = part_of(material.settings, "report").get("train_on", "full") == "full"
+    what = _counted_as(material)
     cells = {phase.name: {cell.cell_id for cell in phase.cells} for phase in material.phases}
     rows = []
     for name, roles in {**SEARCHED, **REPORTED}.items():
@@ -76,10 +80,15 @@ def _phases(material: Material) -> Table:
         read = name in REPORTED
         rows.append(
             [name, str(len(held)), str(len({row["cell_id"] for row in held})), _few(seeds),
-             "all training images" if read and full else "training images without validation",
-             "test images, once, after the last epoch" if read else "validation images"]
+             f"all training {what}" if read and full else f"training {what} without validation",
+             f"test {what}, once, after the last epoch" if read else f"validation {what}"]
         )  # fmt: skip
     return Table("Phases", ["phase", "trials", "configurations", "seeds", "trained on", "judged on"], rows, (1, 2))
+
+
+def _counted_as(material: Material) -> str:
+    """How sentences call what trials learn from and are judged by: images, or rows of another task."""
+    return "rows" if part_of(material.settings, "task") else "images"
 
 
 def _few(seeds: Sequence[int]) -> str:
@@ -99,7 +108,7 @@ def _subject(material: Material) -> Table:
         rows.append(["data", f"{data.get('name', '')} ({_listed(held)})" if held else str(data.get("name", ""))])
     if teacher and not teacher.get("absent"):
         accuracies = [
-            f"{found[key]:.2f} % on {on} images"
+            f"{found[key]:.2f} % on {on} {_counted_as(material)}"
             for key, on in (("val_accuracy", "validation"), ("test_accuracy", "test"))
             if isinstance(found.get(key), int | float)
         ]
