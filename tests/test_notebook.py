@@ -49,6 +49,7 @@ def test_is_stored_with_its_pictures(notebook: Any, repository_docs: Path) -> No
 
 
 @pytest.mark.ray
+@pytest.mark.slow  # most of a minute; what stands in it is checked above
 def test_runs_as_stored(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AKDTUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MPLBACKEND", raising=False)

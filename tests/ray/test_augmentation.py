@@ -39,6 +39,7 @@ tracking: {wandb: null}
 """
 
 
+@pytest.mark.slow  # half a minute; tests/training/test_augmentation.py trains such trials without Ray
 def test_a_study_with_what_students_see_as_a_factor(tmp_path: Path) -> None:
     file, root = studies.write(tmp_path, SEEN), tmp_path / "run"
     assert studies.run(file, root) == 0
