@@ -233,9 +233,11 @@ def load_data(settings: AnyDataSettings, device: torch.device) -> RowDataSet:
 
 def missing_files(settings: AnyDataSettings) -> list[str]:
     """What would have to be downloaded or found before `load` works, one readable entry each; downloads nothing."""
-    source: type[Source | RowSource] = lookup("data", settings.name)
-    missing: list[str] = source.missing(settings)  # type: ignore[arg-type]  # whose name says which settings it has
-    return missing
+    if isinstance(settings, RowDataSettings):
+        of_rows: type[RowSource] = lookup("data", settings.name)
+        return of_rows.missing(settings)
+    source: type[Source] = lookup("data", settings.name)
+    return source.missing(settings)
 
 
 def long_tail(counts_K: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64]:

@@ -284,8 +284,8 @@ class FederatedTrial:
                 uploads(was, client.network.state_dict(), layers_of(client.network), theirs, kind.upload)
                 for was, client in zip(before, self.clients, strict=True)
             ]
-            generator_of = lambda layer: self._generator("pseudo", layer, number)  # noqa: E731
-            draw_together(self.student, [upload for of_client in sent for upload in of_client], kind, generator_of)
+            flat = [upload for of_client in sent for upload in of_client]
+            draw_together(self.student, flat, kind, lambda layer: self._generator("pseudo", layer, number))
             return sent
         return []
 
